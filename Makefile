@@ -1,0 +1,118 @@
+# The verbs people type. `make` alone lists them.
+#
+# Two environments make themselves when a verb needs them: .venv for the project, and .venv-sam for SAM CLI, which pins
+# its own boto3. A stamp in each says which requirements it was brought up to.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+STACK ?= rushes-$(ENV)
+ENV ?= dev
+export SAM_CLI_TELEMETRY := 0
+
+PYTHON := .venv/bin/python
+# First on the PATH, so that `sam build` finds the Python that it was installed with: the one Lambda runs.
+SAM := PATH="$(CURDIR)/.venv-sam/bin:$$PATH" sam
+
+local := .venv/local.stamp
+dev := .venv/dev.stamp
+sam := .venv-sam/stamp
+
+.PHONY: help demo dev test check fmt lint types validate drift build test-sam compile configure deploy key clean
+
+help: ## list these verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+# ----------------------------------------------------------------------------------------------------------------------
+# On one machine
+# ----------------------------------------------------------------------------------------------------------------------
+
+demo: $(local) ## one request from order to clip, on this machine (REQUEST=file.json for your own)
+	@.venv/bin/rushes demo $(if $(REQUEST),"$(REQUEST)")
+
+dev: $(local) ## the same stack, staying up
+	@.venv/bin/rushes dev
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Before every commit
+# ----------------------------------------------------------------------------------------------------------------------
+
+test: $(dev) ## the tests (ARGS="-k webhook" for some of them)
+	@$(PYTHON) -m pytest $(ARGS)
+
+check: lint types validate drift test ## everything that CI checks, but the SAM tests
+
+fmt: $(dev) ## format the code and mend what ruff can mend
+	@$(PYTHON) -m ruff format
+	@$(PYTHON) -m ruff check --fix
+
+lint: $(dev) ## format and style, without touching files
+	@$(PYTHON) -m ruff format --check
+	@$(PYTHON) -m ruff check
+
+types: $(dev) ## mypy, strict
+	@$(PYTHON) -m mypy
+
+validate: $(sam) ## the template: SAM's own rules and cfn-lint's
+	@$(SAM) validate
+	@.venv-sam/bin/cfn-lint template.yaml
+
+drift: $(dev)
+	@scripts/compile --check
+
+# ----------------------------------------------------------------------------------------------------------------------
+# SAM
+# ----------------------------------------------------------------------------------------------------------------------
+
+build: $(sam) ## what would be deployed, into .aws-sam/build
+	@$(SAM) build
+
+test-sam: $(dev) $(sam) ## the built functions in Lambda containers (needs a container engine)
+	@$(PYTHON) -c 'import docker; docker.from_env(timeout=10).ping()' 2>/dev/null || { echo "make test-sam needs a \
+	container engine and none answers: start Docker, or set DOCKER_HOST to one that runs." >&2; exit 1; }
+	@PATH="$(CURDIR)/.venv-sam/bin:$$PATH" $(PYTHON) -m pytest -m sam $(ARGS)
+
+# ----------------------------------------------------------------------------------------------------------------------
+# In an AWS account (ENV=dev or prod; credentials and region as the AWS tools find them)
+# ----------------------------------------------------------------------------------------------------------------------
+
+deploy: build ## build and deploy (ENV=dev or prod)
+	@$(SAM) deploy --config-env "$(ENV)" --stack-name "$(STACK)"
+
+configure: $(local) ## put the Runware API key into the deployed stack's secret; asks for it
+	@$(PYTHON) scripts/deployed.py configure "$(STACK)"
+
+key: $(local) ## make an API key for a caller of the deployed stack (NAME=alice LIMIT_USD=20)
+	@TABLE_NAME="$$($(PYTHON) scripts/deployed.py output "$(STACK)" TableName)"; export TABLE_NAME; \
+	.venv/bin/rushes keys create "$(NAME)" --limit-usd "$(LIMIT_USD)"
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Housekeeping
+# ----------------------------------------------------------------------------------------------------------------------
+
+compile: $(dev) ## pyproject.toml into the requirements files (ARGS=--upgrade for newer versions)
+	@scripts/compile $(ARGS)
+
+clean: ## remove environments, builds and caches
+	rm -rf .venv .venv-sam .aws-sam out .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find functions layers local tests scripts -name __pycache__ -prune -exec rm -rf {} +
+
+# The project itself goes in without its dependencies: the requirements file has them, with hashes.
+install_project = $(PYTHON) -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+
+$(local): requirements-local.txt pyproject.toml scripts/make-venv
+	@scripts/make-venv .venv requirements-local.txt
+	@$(install_project)
+	@touch $@
+
+# The dev requirements hold the local ones at the same versions, so either stamp will do for the demo.
+$(dev): requirements-dev.txt pyproject.toml scripts/make-venv
+	@scripts/make-venv .venv requirements-dev.txt
+	@$(install_project)
+	@touch $(local) $@
+
+$(sam): requirements-sam.txt scripts/make-venv
+	@scripts/make-venv .venv-sam requirements-sam.txt 3.13
+	@touch $@

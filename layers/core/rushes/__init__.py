@@ -1,0 +1,1 @@
+"""Rushes: video requests in, clips in your own bucket out, each bought at most once."""

@@ -1,0 +1,166 @@
+"""Environment to frozen settings, one class per function, and the one place that holds the service's times.
+
+Settings are read at a function's first call, never at import. A missing or senseless value raises `SettingsError`
+with the variable's name. There are no local defaults: whoever starts a function says everything.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from itertools import pairwise
+from typing import Literal
+
+from rushes.errors import SettingsError
+
+Environment = Mapping[str, str]
+WhenAmbiguous = Literal["resend", "review"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Every interval of the service, in milliseconds. Their order is what keeps buyers apart, so it is checked here.
+
+    A buyer holds a lease while it sends. It may be alive until its function's timeout, and the last request it sent may
+    be on the wire for one HTTP timeout; after that nothing of it moves. So
+
+        http < function < lease
+
+    and nobody sends under a lease of which less than `http` is left. Hence no two buyers of one clip overlap.
+
+    An ambiguous attempt may be repeated while it is younger than `resend_window`, once its lease is over: `lease <
+    resend_window`. The window stays below any render's known time, so that the provider still refuses the repeated
+    UUID as one in flight. Whatever is undecided at `deadline` is parked for people: `resend_window < deadline`.
+    A paid clip whose bytes cannot be had is looked for until `copy_deadline` after its render became known.
+    """
+
+    http: int
+    function: int
+    lease: int
+    resend_window: int
+    deadline: int
+    last_look: int
+    copy_deadline: int
+    usual_render: int
+
+    def __post_init__(self) -> None:
+        ordered = (
+            ("HTTP_TIMEOUT", self.http),
+            ("FUNCTION_TIMEOUT", self.function),
+            ("LEASE", self.lease),
+            ("RESEND_WINDOW", self.resend_window),
+            ("DEADLINE", self.deadline),
+        )
+        for (shorter, low), (longer, high) in pairwise(ordered):
+            if low >= high:
+                raise SettingsError(f"{shorter}_SECONDS must be less than {longer}_SECONDS")
+
+    @property
+    def check(self) -> int:
+        """The shortest pause between two looks at one clip: the HTTP timeout, scaled with everything else."""
+        return self.http
+
+    @classmethod
+    def read(cls, environment: Environment) -> "Timings":
+        return cls(
+            http=_milliseconds(environment, "HTTP_TIMEOUT_SECONDS"),
+            function=_milliseconds(environment, "FUNCTION_TIMEOUT_SECONDS"),
+            lease=_milliseconds(environment, "LEASE_SECONDS"),
+            resend_window=_milliseconds(environment, "RESEND_WINDOW_SECONDS"),
+            deadline=_milliseconds(environment, "DEADLINE_SECONDS"),
+            last_look=_milliseconds(environment, "LAST_LOOK_SECONDS"),
+            copy_deadline=_milliseconds(environment, "COPY_DEADLINE_SECONDS"),
+            usual_render=_milliseconds(environment, "USUAL_RENDER_SECONDS"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitSettings:
+    """What `submit` needs to know. `monthly_limit` is for all callers together, in micro-dollars."""
+
+    table: str
+    bucket: str
+    runware_url: str
+    runware_secret: str
+    webhook_secret: str
+    webhook_url: str
+    monthly_limit: int
+    when_ambiguous: WhenAmbiguous
+    timings: Timings
+
+    @classmethod
+    def read(cls, environment: Environment) -> "SubmitSettings":
+        return cls(
+            table=_text(environment, "TABLE_NAME"),
+            bucket=_text(environment, "BUCKET_NAME"),
+            runware_url=_text(environment, "RUNWARE_BASE_URL"),
+            runware_secret=_text(environment, "RUNWARE_SECRET"),
+            webhook_secret=_text(environment, "WEBHOOK_SECRET"),
+            webhook_url=_text(environment, "WEBHOOK_BASE_URL").rstrip("/"),
+            monthly_limit=_micro_dollars(environment, "MONTHLY_LIMIT_USD"),
+            when_ambiguous=_when_ambiguous(environment),
+            timings=Timings.read(environment),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookSettings:
+    """What `webhook` needs to know."""
+
+    table: str
+    bucket: str
+    webhook_secret: str
+    timings: Timings
+
+    @classmethod
+    def read(cls, environment: Environment) -> "WebhookSettings":
+        return cls(
+            table=_text(environment, "TABLE_NAME"),
+            bucket=_text(environment, "BUCKET_NAME"),
+            webhook_secret=_text(environment, "WEBHOOK_SECRET"),
+            timings=Timings.read(environment),
+        )
+
+
+def micro_dollars(text: str) -> int:
+    """Dollars as written by a person, as micro-dollars; raises `ValueError` below zero or if it is not a number."""
+    try:
+        amount = Decimal(text)
+        if not amount.is_finite() or amount < 0:
+            raise ValueError(text)
+        return int((amount * 1_000_000).to_integral_value())
+    except InvalidOperation as error:
+        raise ValueError(text) from error
+
+
+def _text(environment: Environment, name: str) -> str:
+    value = environment.get(name, "").strip()
+    if not value:
+        raise SettingsError(f"{name} is not set")
+    return value
+
+
+def _milliseconds(environment: Environment, name: str) -> int:
+    try:
+        seconds = float(_text(environment, name))
+    except ValueError:
+        raise SettingsError(f"{name} is not a number of seconds") from None
+    if not math.isfinite(seconds) or seconds <= 0:
+        raise SettingsError(f"{name} must be above zero")
+    return max(1, round(seconds * 1000))
+
+
+def _micro_dollars(environment: Environment, name: str) -> int:
+    try:
+        return micro_dollars(_text(environment, name))
+    except ValueError:
+        raise SettingsError(f"{name} is not an amount in dollars") from None
+
+
+def _when_ambiguous(environment: Environment) -> WhenAmbiguous:
+    match _text(environment, "WHEN_AMBIGUOUS"):
+        case "resend":
+            return "resend"
+        case "review":
+            return "review"
+    raise SettingsError("WHEN_AMBIGUOUS must be resend or review")

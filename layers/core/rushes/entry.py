@@ -1,0 +1,25 @@
+"""What the functions' entry points share: the clock, the clients' patience, and an HTTP event's body."""
+
+import time
+from base64 import b64decode
+from collections.abc import Mapping
+from typing import Any
+
+from botocore.config import Config
+
+
+def clock() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def aws_config() -> Config:
+    """Short timeouts and two tries: a webhook has about five seconds in all, and a caller waits as well."""
+    return Config(connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": 2})
+
+
+def body_of(event: Mapping[str, Any]) -> bytes:
+    """The bytes that were sent to API Gateway."""
+    body: str = event.get("body") or ""
+    # API Gateway hands over text as it is; a lone surrogate cannot come that way, but must not raise either.
+    return b64decode(body) if event.get("isBase64Encoded") else body.encode(errors="surrogatepass")

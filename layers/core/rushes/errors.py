@@ -1,0 +1,63 @@
+"""What can go wrong, as types. Handlers turn these into HTTP answers in one place each; nobody matches on text.
+
+RushesError
+├── SettingsError            a setting is missing or makes no sense; the function cannot work
+├── MissingSecretError       a secret exists but holds no value yet
+├── BadTokenError            a callback's token is not ours, not for this clip, or too old
+├── UnreadableError          bytes from outside that are not what they should be
+├── UnknownClipError         a callback names a clip that is not in the table, though its token is ours
+├── BucketError              S3 did not answer; whether the object is there is unknown
+├── StoreError
+│   ├── StaleError           the clip moved on since it was read; read again
+│   └── BusyError            the table stayed contended or away through every bounded retry; nothing was written
+└── LimitMovedError          a budget enforces another limit than the one the caller saw; read the limit again
+"""
+
+
+class RushesError(Exception):
+    """The root of everything this package raises on purpose."""
+
+
+class SettingsError(RushesError):
+    """A setting is missing or invalid. The message names the environment variable."""
+
+
+class MissingSecretError(RushesError):
+    """The secret has no usable value: the service is deployed but not configured."""
+
+
+class BadTokenError(RushesError):
+    """The one answer to every fault of a token, so that a forger learns nothing from the difference."""
+
+
+class UnreadableError(RushesError):
+    """Outside input of the wrong shape. The message is safe to show: it never repeats the input."""
+
+
+class UnknownClipError(RushesError):
+    """No such clip is recorded, so nothing can be learned about it."""
+
+
+class BucketError(RushesError):
+    """S3 could not say. The message is S3's own error code."""
+
+
+class StoreError(RushesError):
+    """The table could not do what was asked."""
+
+
+class StaleError(StoreError):
+    """A version condition failed: somebody else saved this clip first."""
+
+
+class BusyError(StoreError):
+    """Contention, throttling or an outage outlasted the bounded retries."""
+
+
+class LimitMovedError(RushesError):
+    """A budget item enforces `enforced` micro-dollars for `scope`, not the limit that was brought along."""
+
+    def __init__(self, scope: str, enforced: int) -> None:
+        super().__init__(scope, enforced)
+        self.scope = scope
+        self.enforced = enforced

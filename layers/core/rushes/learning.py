@@ -1,0 +1,77 @@
+"""The one way in which anything learned gets into the table: read, change, save, and again if somebody was faster.
+
+Every witness ends here, so a repeat or a late fact is an ordinary outcome: the change makes no difference, and nothing
+is written. Metrics that mean money are counted here, from what the saved change really changed.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from rushes.clip import Clip, Kind, Status, settle
+from rushes.config import Timings
+from rushes.errors import BusyError, StaleError
+from rushes.observability import Metric, Telemetry
+
+_TRIES = 20  # every lost race means that somebody else's change was saved, so this many are never lost in earnest
+
+
+class Clips(Protocol):
+    """Where clips are kept."""
+
+    def save(self, before: Clip, after: Clip) -> Clip: ...
+
+    def clip(self, caller: str, task_uuid: str, index: int) -> Clip | None: ...
+
+
+def learn(
+    clips: Clips,
+    clip: Clip,
+    change: Callable[[Clip], Clip],
+    *,
+    now: int,
+    times: Timings,
+    telemetry: Telemetry,
+) -> Clip:
+    """The clip with `change` applied and saved. `change` must be pure: it runs again on whatever was saved meanwhile.
+
+    Raises `BusyError` when it could not be saved; then nothing was.
+    """
+    for _ in range(_TRIES):
+        changed = change(clip)
+        if changed == clip:
+            return clip
+        try:
+            saved = clips.save(clip, settle(changed, now, times))
+        except StaleError:
+            current = clips.clip(clip.caller, clip.task_uuid, clip.index)
+            if current is None:
+                raise BusyError("the clip is gone") from None
+            clip = current
+            continue
+        _report(clip, saved, telemetry)
+        return saved
+    raise BusyError("the clip was changed by others again and again")
+
+
+def _report(before: Clip, after: Clip, telemetry: Telemetry) -> None:
+    for metric, true_of in _MILESTONES.items():
+        if true_of(after) and not true_of(before):
+            telemetry.count(metric)
+    if before.status != after.status:
+        telemetry.note(
+            "clip is " + after.status,
+            caller=after.caller,
+            taskUUID=after.task_uuid,
+            clip=after.index,
+            clipUUID=after.clip_uuid,
+        )
+
+
+_MILESTONES: dict[Metric, Callable[[Clip], bool]] = {
+    Metric.CLIPS_BOUGHT: lambda clip: clip.decisive not in (None, Kind.REFUSED, Kind.UNPROVEN),
+    Metric.CLIPS_STORED: lambda clip: clip.status == Status.STORED,
+    Metric.CLIPS_IN_REVIEW: lambda clip: clip.status == Status.REVIEW,
+    Metric.AMBIGUOUS_PURCHASES: lambda clip: clip.maybe_sent_at is not None,
+    Metric.SECOND_RENDER_SEEN: lambda clip: len(clip.of(Kind.RENDERED)) > 1,
+    Metric.OVERWRITTEN_CLIPS: lambda clip: len(clip.of(Kind.STORED)) > 1,
+}

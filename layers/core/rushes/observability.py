@@ -1,0 +1,61 @@
+"""The logger and the metrics' names.
+
+Use cases report through `Telemetry`, so that they can be run without Powertools; `PowertoolsTelemetry` is what runs.
+Event logging stays off: events carry tokens and keys.
+"""
+
+import threading
+from enum import StrEnum
+from typing import Protocol
+
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+
+from rushes.redaction import scrub
+
+
+class Metric(StrEnum):
+    """Everything that is counted."""
+
+    CLIPS_BOUGHT = "ClipsBought"
+    CLIPS_STORED = "ClipsStored"
+    CLIPS_RESCUED = "ClipsRescued"
+    CLIPS_IN_REVIEW = "ClipsInReview"
+    FOUND_BY_POLL = "FoundByPoll"
+    AMBIGUOUS_PURCHASES = "AmbiguousPurchases"
+    SECOND_RENDER_SEEN = "SecondRenderSeen"
+    OVERWRITTEN_CLIPS = "OverwrittenClips"
+    BUDGET_REFUSED = "BudgetRefused"
+    BUDGET_EXCEEDED = "BudgetExceeded"
+    PROVIDER_REFUSES_US = "ProviderRefusesUs"
+    WEBHOOKS_REJECTED = "WebhooksRejected"
+
+
+class Telemetry(Protocol):
+    """Where use cases say what happened."""
+
+    def count(self, metric: Metric, amount: int = 1) -> None: ...
+
+    def note(self, message: str, *, warn: bool = False, **details: object) -> None: ...
+
+
+class PowertoolsTelemetry:
+    """Structured log lines and CloudWatch metrics. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self.logger = Logger()
+        self.metrics = Metrics()
+        self._lock = threading.Lock()
+
+    def count(self, metric: Metric, amount: int = 1) -> None:
+        with self._lock:
+            self.metrics.add_metric(name=metric, unit=MetricUnit.Count, value=amount)
+
+    def flush(self) -> None:
+        """Writes the metrics counted so far; call it at the end of every invocation."""
+        with self._lock:
+            self.metrics.flush_metrics()
+
+    def note(self, message: str, *, warn: bool = False, **details: object) -> None:
+        shown = {name: scrub(value) if isinstance(value, str) else value for name, value in details.items()}
+        (self.logger.warning if warn else self.logger.info)(message, extra=shown)

@@ -1,0 +1,128 @@
+"""The use case behind the webhook, and what any report of Runware's means: items in, facts out.
+
+A report is only ever about one clip: items that name another are left alone. Facts are merged, so a webhook that comes
+twice, late, or after a poll has told the same, changes nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from rushes.clip import Clip, Fact, Kind, Scalar, Witness, canonical, merge_all
+from rushes.config import Timings
+from rushes.errors import BucketError, UnknownClipError, UnreadableError
+from rushes.learning import Clips, learn
+from rushes.media import Probed, stored_fact
+from rushes.observability import Telemetry
+from rushes.redaction import scrub, scrub_all
+from rushes.runware.answers import Envelope, Problem, Result, read
+from rushes.runware.errors import Category
+
+_KNOWS_THE_CLIP = {Category.CONFLICT, Category.DELIVERY}
+_NOT_ABOUT_A_RENDER = {Category.NOT_FOUND, Category.AUTH}
+_OF_THE_POLL_ITSELF = {Category.RATE_LIMIT, Category.SERVER}
+
+
+class Copies(Protocol):
+    """Where clips' bytes are."""
+
+    def probe(self, key: str) -> Probed | None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receiving:
+    """The use case with its adapters. `clock` gives milliseconds."""
+
+    clips: Clips
+    copies: Copies
+    telemetry: Telemetry
+    times: Timings
+    clock: Callable[[], int]
+
+    def receive(self, body: bytes, caller: str, task_uuid: str, index: int) -> Clip:
+        """Learns what a webhook body says about this clip, and returns the clip as it is now.
+
+        Raises `UnreadableError` for a body that says nothing about it, `UnknownClipError` if there is no such clip,
+        and `BusyError` if what was learned could not be saved.
+        """
+        envelope = read(body)
+        clip = self.clips.clip(caller, task_uuid, index)
+        if clip is None:
+            raise UnknownClipError
+        said = envelope.about(clip.clip_uuid)
+        if not (said.results or said.problems):
+            raise UnreadableError("the body says nothing about this clip")
+        now = self.clock()
+        facts = list(webhook_facts(said, now))
+        if any(fact.kind == Kind.RENDERED for fact in facts) and not clip.has(Kind.STORED):
+            facts += self._copy(clip, now)
+        return learn(
+            self.clips,
+            clip,
+            lambda current: merge_all(current, facts),
+            now=now,
+            times=self.times,
+            telemetry=self.telemetry,
+        )
+
+    def _copy(self, clip: Clip, now: int) -> list[Fact]:
+        """The copy in the bucket, if it is there yet. The webhook counts even if the bucket cannot say."""
+        try:
+            copy = stored_fact(self.copies.probe(clip.object_key), clip.object_key, now)
+        except BucketError as error:
+            self.telemetry.note("the bucket could not be asked", warn=True, why=str(error), clipUUID=clip.clip_uuid)
+            return []
+        return [copy] if copy else []
+
+
+def webhook_facts(said: Envelope, now: int) -> Iterator[Fact]:
+    """What a webhook proves. Progress proves nothing that the record lacks; any error proves at least the purchase."""
+    for result in said.results:
+        if result.video_uuid:
+            yield _rendered(result, result.video_uuid, Witness.WEBHOOK, now)
+        elif result.video_url or result.data:
+            yield _accepted("result without videoUUID", Witness.WEBHOOK, now)
+    for problem in said.problems:
+        if problem.category in _KNOWS_THE_CLIP | _NOT_ABOUT_A_RENDER:
+            yield _accepted(problem.code, Witness.WEBHOOK, now)
+        else:
+            yield _failed(problem, Witness.WEBHOOK, now)
+
+
+def poll_facts(said: Envelope, now: int) -> Iterator[Fact]:
+    """What a poll's answer proves about the clip. Errors of the poll itself prove nothing."""
+    for result in said.results:
+        if result.video_uuid:
+            yield _rendered(result, result.video_uuid, Witness.POLL, now)
+        else:
+            yield _accepted("known", Witness.POLL, now)
+    for problem in said.problems:
+        category = problem.category
+        if category in _KNOWS_THE_CLIP:
+            yield _accepted(problem.code, Witness.POLL, now)
+        elif category not in _NOT_ABOUT_A_RENDER and (problem.final or category not in _OF_THE_POLL_ITSELF):
+            yield _failed(problem, Witness.POLL, now)
+
+
+def _rendered(result: Result, video_uuid: str, witness: Witness, now: int) -> Fact:
+    known: dict[str, Scalar | None] = {
+        "videoURL": result.video_url,
+        "seed": result.seed,
+        "NSFWContent": result.nsfw,
+        "cost": result.cost,
+    }
+    fields = {name: value for name, value in known.items() if value is not None}
+    return Fact(kind=Kind.RENDERED, key=video_uuid, at=now, witness=witness, fields=fields)
+
+
+def _accepted(how: str, witness: Witness, now: int) -> Fact:
+    return Fact(kind=Kind.ACCEPTED, key=how, at=now, witness=witness)
+
+
+def _failed(problem: Problem, witness: Witness, now: int) -> Fact:
+    fields: dict[str, Scalar] = {
+        "category": str(problem.category),
+        "message": scrub(problem.message),
+        "error": canonical(scrub_all(dict(problem.wire))),
+    }
+    return Fact(kind=Kind.FAILED, key=problem.code, at=now, witness=witness, fields=fields)

@@ -1,0 +1,1 @@
+"""Runware's wire: its requests, answers and errors, in its own words."""

@@ -1,0 +1,177 @@
+"""What comes from Runware, read in every shape it has been seen in: answers, poll results and webhooks alike.
+
+The shapes are a flat object, `{"data": […]}`, `{"errors": […]}`, both, `{"error": {…}}` and a bare array, with an error
+item in `errors` or inside `data`, flat or nested (docs/runware.md). This module hides them all behind `Envelope`. It
+uses no pydantic, since `webhook` needs nothing else of it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from rushes.errors import UnreadableError
+from rushes.runware.errors import Category, categorise
+
+_LONGEST = 2048  # characters kept of any text of the provider's
+_MOST_ITEMS = 1000
+_HIGHEST_COST = Decimal(10_000)  # dollars for one clip: above it a cost is noise, not a price
+_DATA_FIELDS = ("videoBase64Data", "videoDataURI")
+_RESULT_FIELDS = ("videoUUID", "videoURL", *_DATA_FIELDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One item of `data`. Without any video field it says only that the task is known (accepted or processing).
+
+    `cost` is in micro-dollars, None when missing or not a price. `data` is the video itself when it came inline, as
+    the provider's base64 text.
+    """
+
+    task_uuid: str | None
+    video_uuid: str | None = None
+    video_url: str | None = None
+    seed: int | None = None
+    nsfw: bool | None = None
+    cost: int | None = None
+    data: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One error item. `wire` is what may be shown of it, its texts cut to a sane length.
+
+    `final` means that the item itself has `status: error`, the mark of a task that was accepted and failed.
+    """
+
+    task_uuid: str | None
+    code: str
+    message: str
+    final: bool
+    wire: Mapping[str, Any]
+
+    @property
+    def category(self) -> Category:
+        return categorise(self.code)
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """Everything one answer said."""
+
+    results: tuple[Result, ...]
+    problems: tuple[Problem, ...]
+
+    def about(self, task_uuid: str) -> "Envelope":
+        """The part that names this task, and the problems that name none."""
+        return Envelope(
+            tuple(result for result in self.results if result.task_uuid == task_uuid),
+            tuple(problem for problem in self.problems if problem.task_uuid in (task_uuid, None)),
+        )
+
+
+def read(body: bytes | str) -> Envelope:
+    """An answer or webhook body; raises `UnreadableError` for anything that is not Runware's envelope."""
+    try:
+        text = body.decode() if isinstance(body, bytes) else body
+        value = json.loads(text, parse_float=Decimal, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        raise UnreadableError("the body is not JSON") from None
+    return _envelope(value)
+
+
+def _refuse(_: str) -> None:
+    raise ValueError("not JSON")
+
+
+def _envelope(value: object) -> Envelope:
+    if isinstance(value, list):
+        items, errors = value, []
+    elif isinstance(value, dict) and {"data", "errors", "error"} & value.keys() and "taskType" not in value:
+        items = _listed(value.get("data"))
+        errors = _listed(value.get("errors")) + _listed(value.get("error"))
+    elif isinstance(value, dict) and ({"taskUUID", "taskType", "code"} & value.keys()):
+        items, errors = [value], []
+    else:
+        raise UnreadableError("the body is not Runware's envelope")
+    if len(items) + len(errors) > _MOST_ITEMS:
+        raise UnreadableError("the body has too many items")
+    if not all(isinstance(item, dict) for item in (*items, *errors)):
+        raise UnreadableError("the body's items are not objects")
+    failed = [item for item in items if _is_error(item)]
+    return Envelope(
+        tuple(_result(item) for item in items if not _is_error(item)),
+        tuple(_problem(item) for item in (*errors, *failed)),
+    )
+
+
+def _listed(value: object) -> list[Any]:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def _is_error(item: Mapping[str, Any]) -> bool:
+    if any(item.get(name) for name in _RESULT_FIELDS):
+        return False
+    return item.get("status") == "error" or "error" in item or "code" in item
+
+
+def _result(item: Mapping[str, Any]) -> Result:
+    seed, nsfw = item.get("seed"), item.get("NSFWContent")
+    data = next((item[name] for name in _DATA_FIELDS if isinstance(item.get(name), str) and item[name]), None)
+    return Result(
+        task_uuid=_uuid(item),
+        video_uuid=_text(item, "videoUUID"),
+        video_url=_text(item, "videoURL"),
+        seed=seed if isinstance(seed, int) and not isinstance(seed, bool) and abs(seed) < 2**64 else None,
+        nsfw=nsfw if isinstance(nsfw, bool) else None,
+        cost=_micro_dollars(item.get("cost")),
+        data=data,
+    )
+
+
+def _problem(item: Mapping[str, Any]) -> Problem:
+    nested = item.get("error")
+    error = {**item, **nested} if isinstance(nested, dict) else item
+    code = _text(error, "code") or "unknownError"
+    message = _text(error, "message") or (nested if isinstance(nested, str) else "") or "Runware gave no reason."
+    shown = ("parameter", "type", "documentation", "min", "max", "multiplier", "allowedValues", "responseContent")
+    wire = {name: _shown(error[name]) for name in shown if error.get(name) is not None}
+    final = error.get("status") == "error"
+    return Problem(_uuid(error), code[:100], message, final, {"code": code[:100], "message": message, **wire})
+
+
+def _uuid(item: Mapping[str, Any]) -> str | None:
+    text = _text(item, "taskUUID")
+    return text.lower() if text else None
+
+
+def _text(item: Mapping[str, Any], name: str) -> str | None:
+    value = item.get(name)
+    if not isinstance(value, str) or not value:
+        return None
+    # A lone surrogate is legal in JSON's escapes and illegal everywhere we would store it.
+    return value[:_LONGEST].encode(errors="replace").decode()
+
+
+def _shown(value: object) -> object:
+    """A wire value of unknown shape, made small and plain."""
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, list):
+        return [_shown(member) for member in value[:50]]
+    if isinstance(value, bool | int):
+        return value
+    return str(value)[:_LONGEST].encode(errors="replace").decode()
+
+
+def _micro_dollars(value: object) -> int | None:
+    """A missing, negative, zero or absurd cost is not a price."""
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        return None
+    amount = Decimal(value)
+    if not amount.is_finite() or not 0 < amount <= _HIGHEST_COST:
+        return None
+    return int((amount * 1_000_000).to_integral_value()) or None

@@ -1,0 +1,54 @@
+"""Sending to Runware, over an httpx client that is handed in. Decides nothing: `outcomes` says what an answer proves.
+
+There is no retry here and no kept connection. A connection kept open may be closed by the other side just as a request
+goes out; the error would be ambiguous where a fresh connection would have failed before the first byte. One TLS
+handshake a clip is a small price for that.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+from rushes.runware.outcomes import Ambiguous, NeverArrived, Outcome, read_answer
+
+_LARGEST_ANSWER = 4 * 1024 * 1024  # bytes
+
+
+def http_client(timeout: float) -> httpx.Client:
+    """A client for `Runware`; `timeout` in seconds bounds the whole exchange's every single step."""
+    return httpx.Client(
+        timeout=timeout,
+        limits=httpx.Limits(max_keepalive_connections=0),
+        follow_redirects=False,
+        trust_env=False,
+    )
+
+
+class Runware:
+    """Runware's API. The key comes with every call, since it may be changed while this runs."""
+
+    def __init__(self, http: httpx.Client, url: str) -> None:
+        self._http, self._url = http, url
+
+    def submit(self, task: Mapping[str, Any], key: str) -> Outcome:
+        """Sends one clip's order, once, and says what the answer proves. Never raises for anything Runware does."""
+        try:
+            status, body = self._post([task], key)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
+            return NeverArrived(type(error).__name__)
+        except httpx.HTTPError as error:
+            return Ambiguous(type(error).__name__)
+        return read_answer(status, body, task["taskUUID"])
+
+    def _post(self, tasks: list[Mapping[str, Any]], key: str) -> tuple[int, bytes]:
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        content = json.dumps(tasks, ensure_ascii=False).encode()
+        with self._http.stream("POST", self._url, content=content, headers=headers) as response:
+            body = bytearray()
+            for chunk in response.iter_bytes():
+                body += chunk
+                if len(body) > _LARGEST_ANSWER:
+                    raise httpx.DecodingError("the answer is too large")
+            return response.status_code, bytes(body)

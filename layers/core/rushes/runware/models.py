@@ -1,0 +1,352 @@
+"""A caller's request as it is on the wire: one pydantic type per model, and its faults in Runware's error shape.
+
+`check` reports every fault of a task at once. It hides pydantic: callers see an `Order` or a list of error objects.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    ValidationError,
+    create_model,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from rushes.runware.kling import KLING_2_1_MASTER, MODELS, Span, VideoModel
+
+WireError: TypeAlias = dict[str, Any]
+"""One entry of `errors`: code, message, parameter, type, documentation, and min, max or allowedValues."""
+
+UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_ANY_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_WEB = re.compile(r"https?://[^\s/?#\\]+([/?#][^\s\\]*)?", re.IGNORECASE)
+_DATA_URI = re.compile(r"data:image/(png|jpe?g|webp);base64,", re.IGNORECASE)
+_DESTINATION = re.compile(r"(?!\.{1,2}(/|$))[A-Za-z0-9_.-]+(/(?!\.{1,2}(/|$))[A-Za-z0-9_.-]+)*")
+_LONGEST_URL = 4096
+_MOST_FAULTS = 50
+_SET_BY_SERVICE = {
+    "webhookURL": "is set by the service, which receives Runware's webhook itself; poll with getResponse instead",
+    "uploadEndpoint": "is set by the service, which has every clip uploaded to its bucket; use destination instead",
+}
+OURS = ("destination", "tags")  # our own parameters; they never leave
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A valid task: the request as sent, and what the service itself needs to know of it."""
+
+    task_uuid: str
+    request: Mapping[str, Any]
+    model: VideoModel
+    clips: int
+    price: int  # of one clip, in micro-dollars
+    extension: str
+    destination: str | None
+    include_cost: bool
+
+
+def check(task: Mapping[str, Any]) -> Order | list[WireError]:
+    """A `videoInference` task as an order, or all of its faults."""
+    named = task.get("model")
+    model = MODELS.get(named, KLING_2_1_MASTER) if isinstance(named, str) else KLING_2_1_MASTER
+    faults: list[WireError] = []
+    try:
+        request_type(model).model_validate(task)
+    except ValidationError as error:
+        faults = [_wire_error(detail, model) for detail in error.errors(include_url=False)[:_MOST_FAULTS]]
+    faults += _size_faults(task, model, {str(fault["parameter"]) for fault in faults})
+    if faults:
+        return faults
+    return Order(
+        task_uuid=task["taskUUID"].lower(),
+        request=task,
+        model=model,
+        clips=task.get("numberResults", 1),
+        price=model.price(task.get("duration", model.default_duration)),
+        extension=model.formats[task.get("outputFormat", model.default_format)],
+        destination=task.get("destination"),
+        include_cost=task.get("includeCost", False),
+    )
+
+
+def wire_error(code: str, message: str, parameter: str | Sequence[str] | None = None, **more: Any) -> WireError:
+    """An entry of `errors`; absent values are left out."""
+    named = {"code": code, "message": message, "parameter": parameter, **more}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+@cache
+def request_type(model: VideoModel) -> type[BaseModel]:
+    """The request type of one model, its limits taken from the model's data."""
+    prompt = Annotated[str, StringConstraints(strict=True, min_length=model.prompt.least, max_length=model.prompt.most)]
+    size = Annotated[int, Field(strict=True, json_schema_extra={"enum": sorted({n for s in model.sizes for n in s})})]
+    cfg_scale = Annotated[
+        float,
+        Field(strict=True, ge=model.cfg_scale.least, le=model.cfg_scale.most, allow_inf_nan=False),
+        AfterValidator(_in_steps(model.cfg_scale_steps)),
+    ]
+    duration = Annotated[
+        float,
+        Field(strict=True, allow_inf_nan=False, json_schema_extra={"enum": list(model.durations)}),
+        AfterValidator(_one_of(model.durations)),
+    ]
+    inputs = create_model(
+        "Inputs",
+        __base__=_Strict,
+        frameImages=(Annotated[list[_FrameImage], Field(max_length=model.most_frame_images)], []),
+    )
+    fields: dict[str, Any] = {
+        "taskType": (Literal["videoInference"], ...),
+        "taskUUID": (Annotated[str, Field(strict=True), AfterValidator(_uuid4)], ...),
+        "model": (Literal[tuple(MODELS)], ...),
+        "positivePrompt": (prompt, ...),
+        "negativePrompt": (prompt, None),
+        "width": (size, None),
+        "height": (size, None),
+        "duration": (duration, model.default_duration),
+        "CFGScale": (cfg_scale, 0.5),
+        "inputs": (inputs, None),
+        "outputType": (Literal["URL"], "URL"),
+        "outputFormat": (Literal[tuple(model.formats)], model.default_format),
+        "outputQuality": (_integer(model.quality), 95),
+        "numberResults": (_integer(model.results), 1),
+        "deliveryMethod": (Literal["async"], "async"),
+        "safety": (_Safety, None),
+        "ttl": (Annotated[int, Field(strict=True, ge=model.least_ttl)], None),
+        "includeCost": (Annotated[bool, Field(strict=True)], False),
+        "destination": (Annotated[str, Field(strict=True, max_length=200), AfterValidator(_destination)], None),
+        "tags": (_Tags, None),
+    }
+    return create_model("VideoInference", __base__=_Strict, **fields)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Safety(_Strict):
+    """Where both are given Runware lets `mode` win, so both go out as they came."""
+
+    checkContent: bool = False
+    mode: Literal["none", "fast", "full"] = "none"
+
+
+def _image(value: str) -> str:
+    if len(value) <= _LONGEST_URL and (_ANY_UUID.fullmatch(value) or _WEB.fullmatch(value)):
+        return value
+    data_uri = _DATA_URI.match(value)
+    try:
+        head = base64.b64decode(value[data_uri.end() :] if data_uri else value, validate=True)[:12]
+    except (binascii.Error, ValueError):
+        head = b""
+    if head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")) or (head[:4] == b"RIFF" and head[8:] == b"WEBP"):
+        return value
+    raise PydanticCustomError("image", "must be an image's UUID, http(s) URL, or a PNG, JPEG or WEBP in base64")
+
+
+def _frame(value: object) -> object:
+    if value == "first" or (type(value) is int and value == 0):
+        return value
+    raise PydanticCustomError("literal", "only the first frame can be given")
+
+
+_Image = Annotated[str, Field(strict=True), AfterValidator(_image)]
+
+
+class _PlacedImage(_Strict):
+    image: _Image
+    frame: Annotated[Literal["first", 0], BeforeValidator(_frame)] = "first"
+
+
+_FrameImage = Annotated[
+    Annotated[_Image, Tag("image")] | Annotated[_PlacedImage, Tag("placed")],
+    Discriminator(lambda value: "placed" if isinstance(value, Mapping) else "image"),
+]
+
+_TagName = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=64)]
+_TagValue = Annotated[str, StringConstraints(strict=True, max_length=256)]
+_Tags = Annotated[dict[_TagName, _TagValue], Field(max_length=20)]
+
+
+def _uuid4(value: str) -> str:
+    if UUID4.fullmatch(value.lower()):
+        return value
+    raise PydanticCustomError("uuid", "must be a UUID v4 of 36 characters")
+
+
+def _destination(value: str) -> str:
+    if _DESTINATION.fullmatch(value):
+        return value
+    raise PydanticCustomError(
+        "destination", "must be names of A-Z a-z 0-9 _ . - joined by single slashes, none of them only dots"
+    )
+
+
+def _one_of(allowed: Sequence[int]) -> Callable[[float], float]:
+    def validate(value: float) -> float:
+        if value in allowed:
+            return value
+        raise PydanticCustomError("literal", "is not supported")
+
+    return validate
+
+
+def _in_steps(per_unit: int) -> Callable[[float], float]:
+    def validate(value: float) -> float:
+        # Decimal of the shortest text that means this float: what the sender wrote, so 0.57 is 57 steps exactly.
+        if Decimal(repr(value)) * per_unit % 1 == 0:
+            return value
+        raise PydanticCustomError("step", "must be in steps of {step}", {"step": 1 / per_unit})
+
+    return validate
+
+
+def _integer(span: Span) -> object:
+    return Annotated[int, Field(strict=True, ge=span.least, le=span.most)]
+
+
+def _size_faults(task: Mapping[str, Any], model: VideoModel, faulty: set[str]) -> list[WireError]:
+    """The rule that spans two parameters; silent about those that are wrong by themselves."""
+    if faulty & {"width", "height"} or not {"width", "height"} & task.keys():
+        return []
+    documentation = f"{model.documentation}#request-width"
+    if not {"width", "height"} <= task.keys():
+        missing = "height" if "width" in task else "width"
+        return [
+            wire_error(
+                f"missing{_capital(missing)}",
+                "width and height must be used together.",
+                missing,
+                type="integer",
+                documentation=documentation,
+            )
+        ]
+    if (task["width"], task["height"]) in model.sizes:
+        return []
+    allowed = [f"{width}x{height}" for width, height in model.sizes]
+    message = f"{task['width']}x{task['height']} is not supported; use one of {', '.join(allowed)}."
+    parameters = ["width", "height"]
+    more: dict[str, Any] = {"type": "integer", "documentation": documentation, "allowedValues": allowed}
+    return [wire_error("unsupportedDimensions", message, parameters, **more)]
+
+
+_TYPES = {
+    "taskType": "string",
+    "taskUUID": "string",
+    "model": "string",
+    "duration": "float",
+    "CFGScale": "float",
+    "width": "integer",
+    "height": "integer",
+    "outputQuality": "integer",
+    "numberResults": "integer",
+    "ttl": "integer",
+    "includeCost": "boolean",
+    "safety": "object",
+    "safety.checkContent": "boolean",
+    "inputs": "object",
+    "inputs.frameImages": "array",
+    "tags": "object",
+}
+
+
+def _wire_error(detail: ErrorDetails, model: VideoModel) -> WireError:
+    """One pydantic error in Runware's shape, with Runware's code where one is known."""
+    path = _path(detail["loc"])
+    parameter = ".".join(path)[:100]
+    code, message = _code_and_message(detail, path[-1], parameter)
+    known = code != "unsupportedParameter"
+    limits = _limits(parameter, model)
+    return wire_error(
+        code,
+        f"{parameter} {message}.",
+        parameter,
+        type=_TYPES.get(parameter, "string") if known else None,
+        documentation=f"{model.documentation}#request-{'-'.join(path).lower()}"
+        if known and path[0] not in OURS
+        else None,
+        min=limits.least if limits else None,
+        max=limits.most if limits else None,
+        allowedValues=_allowed(parameter, model) if detail["type"] in ("literal", "literal_error") else None,
+    )
+
+
+def _path(location: tuple[int | str, ...]) -> list[str]:
+    """Where a fault is, without list positions, the union members that follow them, and the names of tags."""
+    if location[0] == "tags":
+        return ["tags"]
+    before = (None, *location)
+    return [
+        part
+        for part, last in zip(location, before, strict=False)
+        if isinstance(part, str) and not isinstance(last, int)
+    ]
+
+
+def _code_and_message(detail: ErrorDetails, last: str, parameter: str) -> tuple[str, str]:
+    name, kind = _capital(last), detail["type"]
+    match kind:
+        case "missing":
+            return f"missing{name}", "is required"
+        case "extra_forbidden" if parameter in _SET_BY_SERVICE:
+            return "unsupportedParameter", _SET_BY_SERVICE[parameter]
+        case "extra_forbidden":
+            return "unsupportedParameter", "is not a parameter of this model"
+        case "literal_error" if parameter == "model":
+            return "invalidModel", "is not a model that can be bought here"
+        case "literal_error" | "literal":
+            return f"unsupported{name}", "is not one of the allowed values"
+        case "string_unicode":
+            return f"invalid{name}", "holds a character that is not Unicode text"
+        case "string_too_short" | "string_too_long" if parameter.endswith("Prompt"):
+            return f"invalid{name}Length", _phrase(detail)
+    return f"invalid{name}", _phrase(detail)
+
+
+def _phrase(detail: ErrorDetails) -> str:
+    """Pydantic's sentence as the rest of one that begins with the parameter's name."""
+    return re.sub(r"^\w+ should", "must", detail["msg"])
+
+
+def _limits(parameter: str, model: VideoModel) -> Span | None:
+    return {
+        "positivePrompt": model.prompt,
+        "negativePrompt": model.prompt,
+        "CFGScale": model.cfg_scale,
+        "outputQuality": model.quality,
+        "numberResults": model.results,
+        "ttl": Span(model.least_ttl, None),
+        "inputs.frameImages": Span(None, model.most_frame_images),
+    }.get(parameter)
+
+
+def _allowed(parameter: str, model: VideoModel) -> list[Any] | None:
+    allowed: dict[str, list[Any]] = {
+        "taskType": ["videoInference"],
+        "model": list(MODELS),
+        "duration": list(model.durations),
+        "outputType": ["URL"],
+        "outputFormat": list(model.formats),
+        "deliveryMethod": ["async"],
+        "safety.mode": ["none", "fast", "full"],
+        "inputs.frameImages.frame": ["first", 0],
+    }
+    return allowed.get(parameter)
+
+
+def _capital(name: str) -> str:
+    return name[:1].upper() + name[1:]

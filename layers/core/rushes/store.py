@@ -1,0 +1,399 @@
+"""The table. The only module that knows attribute names, key shapes and conditions.
+
+What it promises: `record` writes a task, its clips and their money together or not at all; `save` writes a clip only
+over the version it was read at, and moves the budgets by exactly what the clip's worth changed, in the same
+transaction. Contention is retried here, within bounds; what remains is `StaleError` or `BusyError`.
+"""
+
+import json
+import random
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
+from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as BotoConnectionError
+
+from rushes.callers import Caller
+from rushes.clip import (
+    Clip,
+    Existing,
+    Facts,
+    Kind,
+    Known,
+    Lease,
+    OverBudget,
+    Recorded,
+    Reservation,
+    Status,
+    Task,
+    Witness,
+)
+from rushes.errors import BusyError, LimitMovedError, StaleError
+
+if TYPE_CHECKING:
+    from types_boto3_dynamodb import DynamoDBClient
+
+T = TypeVar("T")
+Item = dict[str, Any]
+
+_SHARDS = 8  # of the index of open clips: how far writes to it spread
+_REVIEW_SHARD = "review"
+_ATTEMPTS = 7
+_FIRST_PAUSE = 0.02  # seconds; doubles, with full jitter, so that all attempts together stay near one second
+_BUSY = {
+    "TransactionConflict",
+    "TransactionConflictException",
+    "TransactionInProgressException",
+    "ThrottlingError",
+    "ThrottlingException",
+    "ProvisionedThroughputExceeded",
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "InternalServerError",
+    "ServiceUnavailable",
+}
+_serialize = TypeSerializer().serialize
+_deserialize = TypeDeserializer().deserialize
+
+
+class Store:
+    """Tasks, clips, budgets and API keys in one DynamoDB table."""
+
+    def __init__(self, client: "DynamoDBClient", table: str, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._client, self._table, self._sleep = client, table, sleep
+
+    def record(
+        self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation]
+    ) -> Recorded | Existing | OverBudget:
+        """Writes the intent to buy and sets its money aside; an existing task wins over a budget that is too small.
+
+        Raises `LimitMovedError` when a month enforces another limit than the reservation expects.
+        """
+        writes: list[Any] = [self._put_new(_task_item(task))]
+        writes += [self._put_new(_clip_item(clip)) for clip in clips]
+        writes += [self._reserve(reservation) for reservation in reservations]
+        token = str(uuid.uuid4())  # one for all attempts: a repeat of one that did succeed succeeds again
+        try:
+            self._retried(lambda: self._client.transact_write_items(TransactItems=writes, ClientRequestToken=token))
+        except ClientError as error:
+            reasons = _reasons(error)
+            failed = [reason.get("Code") == "ConditionalCheckFailed" for reason in reasons]
+            if failed and failed[0]:
+                return Existing(_task(_plain(reasons[0]["Item"])))
+            for reservation, reason, refused in zip(
+                reservations, reasons[-len(reservations) :], failed[-len(reservations) :], strict=True
+            ):
+                if refused:
+                    return _over_budget(reservation, _plain(reason.get("Item", {})))
+            raise
+        return Recorded()
+
+    def save(self, before: Clip, after: Clip) -> Clip:
+        """Writes `after` over `before` and returns it as saved; raises `StaleError` if the table has moved on."""
+        saved = replace(after, version=before.version + 1)
+        update = self._update(before, saved)
+        difference = after.counted - before.counted
+        try:
+            if not difference:
+                self._retried(lambda: self._client.update_item(**update))
+            else:
+                # Only then: every write to the item of all callers contends with every other clip's.
+                moves = [self._add(scope, after.month, difference) for scope in after.scopes]
+                writes: list[Any] = [{"Update": update}, *moves]
+                self._retried(lambda: self._client.transact_write_items(TransactItems=writes))
+        except ClientError as error:
+            codes = [reason.get("Code") for reason in _reasons(error)]
+            if (
+                "ConditionalCheckFailed" in codes
+                or error.response["Error"]["Code"] == "ConditionalCheckFailedException"
+            ):
+                raise StaleError from None
+            raise
+        return saved
+
+    def clip(self, caller: str, task_uuid: str, index: int) -> Clip | None:
+        """One clip, as of now."""
+        answer = self._retried(
+            lambda: self._client.get_item(
+                TableName=self._table, Key=_clip_key(caller, task_uuid, index), ConsistentRead=True
+            )
+        )
+        return _clip(_plain(answer["Item"])) if "Item" in answer else None
+
+    def clips(self, caller: str, task_uuid: str) -> list[Clip]:
+        """All clips of a task in their order, as of now."""
+        answer = self._retried(
+            lambda: self._client.query(
+                TableName=self._table,
+                KeyConditionExpression="pk = :pk AND begins_with(sk, :clip)",
+                ExpressionAttributeValues={":pk": {"S": _task_pk(caller, task_uuid)}, ":clip": {"S": "clip#"}},
+                ConsistentRead=True,
+            )
+        )
+        return sorted((_clip(_plain(item)) for item in answer["Items"]), key=lambda clip: clip.index)
+
+    def task(self, caller: str, task_uuid: str) -> Task | None:
+        """A caller's task, without its clips."""
+        key = {"pk": {"S": _task_pk(caller, task_uuid)}, "sk": {"S": "request"}}
+        answer = self._retried(lambda: self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True))
+        return _task(_plain(answer["Item"])) if "Item" in answer else None
+
+    def budget(self, scope: str, month: str) -> tuple[int, int | None]:
+        """What a scope's month holds and enforces, in micro-dollars; nothing and None before its first clip."""
+        key = _budget_key(scope, month)
+        answer = self._retried(lambda: self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True))
+        item = _plain(answer.get("Item", {}))
+        return item.get("counted", 0), item.get("limit")
+
+    def caller(self, key_hash: str) -> Caller | None:
+        """The caller of an API key, None if it is unknown or revoked."""
+        answer = self._retried(lambda: self._client.get_item(TableName=self._table, Key=_api_key(key_hash)))
+        item = _plain(answer.get("Item", {}))
+        return Caller(item["caller"], item["monthlyLimit"]) if item and "revokedAt" not in item else None
+
+    def add_key(self, key_hash: str, caller: Caller, name: str, now: int) -> None:
+        """Makes an API key known. `name` is for people who look at the table."""
+        item = {"caller": caller.name, "monthlyLimit": caller.monthly_limit, "name": name, "createdAt": now}
+        self._client.put_item(TableName=self._table, Item={**_api_key(key_hash), **_wire(item)})
+
+    def _put_new(self, item: Item) -> Item:
+        return {
+            "Put": {
+                "TableName": self._table,
+                "Item": item,
+                "ConditionExpression": "attribute_not_exists(pk)",
+                "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            }
+        }
+
+    def _reserve(self, reservation: Reservation) -> Item:
+        room = reservation.limit - reservation.amount
+        same_limit = "(attribute_not_exists(#limit) OR #limit = :enforced)"
+        has_room = "(attribute_not_exists(#counted) OR #counted <= :room)" if room >= 0 else "#counted < :zero"
+        return {
+            "Update": {
+                "TableName": self._table,
+                "Key": _budget_key(reservation.scope, reservation.month),
+                "UpdateExpression": "SET #limit = :limit, #counted = if_not_exists(#counted, :zero) + :amount",
+                "ConditionExpression": f"{same_limit} AND {has_room}",
+                "ExpressionAttributeNames": {"#limit": "limit", "#counted": "counted"},
+                "ExpressionAttributeValues": _wire(
+                    {
+                        ":limit": reservation.limit,
+                        ":enforced": reservation.enforced,
+                        ":amount": reservation.amount,
+                        ":zero": 0,
+                        **({":room": room} if room >= 0 else {}),
+                    }
+                ),
+                "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            }
+        }
+
+    def _add(self, scope: str, month: str, difference: int) -> Item:
+        """A correction from facts: unconditional, because what has happened has happened."""
+        return {
+            "Update": {
+                "TableName": self._table,
+                "Key": _budget_key(scope, month),
+                "UpdateExpression": "ADD #counted :difference",
+                "ExpressionAttributeNames": {"#counted": "counted"},
+                "ExpressionAttributeValues": _wire({":difference": difference}),
+            }
+        }
+
+    def _update(self, before: Clip, after: Clip) -> Item:
+        values = _changing(after)
+        present = {name: value for name, value in values.items() if value is not None}
+        absent = [name for name, value in values.items() if value is None]
+        names = {f"#{name}": name for name in values} | {"#version": "version"}
+        sets = ", ".join(f"#{name} = :{name}" for name in present)
+        removes = f" REMOVE {', '.join(f'#{name}' for name in absent)}" if absent else ""
+        return {
+            "TableName": self._table,
+            "Key": _clip_key(before.caller, before.task_uuid, before.index),
+            "UpdateExpression": f"SET {sets}{removes}",
+            "ConditionExpression": "#version = :before",
+            "ExpressionAttributeNames": names,
+            "ExpressionAttributeValues": _wire(
+                {":before": before.version, **{f":{name}": value for name, value in present.items()}}
+            ),
+        }
+
+    def _retried(self, call: Callable[[], T]) -> T:
+        """Repeats what contention or throttling turned away. Conditions that failed are the caller's to judge."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                return call()
+            except ClientError as error:
+                if not _is_busy(error):
+                    raise
+            except (BotoConnectionError, HTTPClientError) as error:
+                raise BusyError(type(error).__name__) from None
+            if attempt + 1 < _ATTEMPTS:
+                self._sleep(random.uniform(0, _FIRST_PAUSE * 2**attempt))  # noqa: S311 (jitter, not a secret)
+        raise BusyError("the table stayed contended")
+
+
+def _is_busy(error: ClientError) -> bool:
+    codes = {reason.get("Code", "None") for reason in _reasons(error)} - {"None"}
+    return codes <= _BUSY if codes else error.response["Error"]["Code"] in _BUSY
+
+
+def _reasons(error: ClientError) -> Sequence[Mapping[str, Any]]:
+    return error.response.get("CancellationReasons", [])
+
+
+def _over_budget(reservation: Reservation, item: Item) -> OverBudget:
+    enforced = item.get("limit")
+    if enforced is not None and enforced != reservation.enforced:
+        raise LimitMovedError(reservation.scope, enforced)
+    return OverBudget(reservation.scope, reservation.limit, item.get("counted", 0))
+
+
+def _task_pk(caller: str, task_uuid: str) -> str:
+    return f"task#{caller}#{task_uuid}"
+
+
+def _clip_key(caller: str, task_uuid: str, index: int) -> Item:
+    return {"pk": {"S": _task_pk(caller, task_uuid)}, "sk": {"S": f"clip#{index}"}}
+
+
+def _budget_key(scope: str, month: str) -> Item:
+    return {"pk": {"S": f"budget#{scope}"}, "sk": {"S": month}}
+
+
+def _api_key(key_hash: str) -> Item:
+    return {"pk": {"S": f"key#{key_hash}"}, "sk": {"S": "key"}}
+
+
+def _task_item(task: Task) -> Item:
+    return _wire(
+        {
+            "pk": _task_pk(task.caller, task.task_uuid),
+            "sk": "request",
+            "caller": task.caller,
+            "taskUUID": task.task_uuid,
+            "createdAt": _sortable(task.created_at, task.task_uuid),
+            "createdAtMs": task.created_at,
+            # As text: DynamoDB's numbers are not JSON's, and nothing is ever looked up inside.
+            "request": json.dumps(task.request, ensure_ascii=False),
+            "fingerprint": task.fingerprint,
+            "clips": task.clips,
+        }
+    )
+
+
+def _task(item: Item) -> Task:
+    return Task(
+        caller=item["caller"],
+        task_uuid=item["taskUUID"],
+        request=json.loads(item["request"]),
+        fingerprint=item["fingerprint"],
+        clips=item["clips"],
+        created_at=item["createdAtMs"],
+    )
+
+
+def _sortable(created_at: int, task_uuid: str) -> str:
+    """Creation time first, so that the index sorts by it; the UUID keeps two tasks of one millisecond apart."""
+    moment = datetime.fromtimestamp(created_at / 1000, UTC).isoformat(timespec="milliseconds")
+    return f"{moment.removesuffix('+00:00')}Z#{task_uuid}"
+
+
+def _clip_item(clip: Clip) -> Item:
+    changing = {name: value for name, value in _changing(clip).items() if value is not None}
+    return _wire(
+        {
+            "pk": _task_pk(clip.caller, clip.task_uuid),
+            "sk": f"clip#{clip.index}",
+            "clipCaller": clip.caller,  # not `caller`: that would list every clip among the recent tasks
+            "taskUUID": clip.task_uuid,
+            "clip": clip.index,
+            "clipUUID": clip.clip_uuid,
+            "objectKey": clip.object_key,
+            "estimate": clip.estimate,
+            "month": clip.month,
+            "createdAtMs": clip.created_at,
+            **changing,
+        }
+    )
+
+
+def _changing(clip: Clip) -> dict[str, Any]:
+    """The attributes that a save writes; None removes one."""
+    lease = clip.lease
+    return {
+        "facts": {_fact_name(*name): _known_value(known) for name, known in clip.facts.items()},
+        "maybeSentAt": clip.maybe_sent_at,
+        "lease": {"holder": lease.holder, "since": lease.since, "until": lease.until} if lease else None,
+        "dueShard": _shard(clip) if clip.next_check_at is not None else None,
+        "nextCheckAt": clip.next_check_at,
+        "counted": clip.counted,
+        "version": clip.version,
+    }
+
+
+def _shard(clip: Clip) -> str:
+    return _REVIEW_SHARD if clip.status == Status.REVIEW else str(int(clip.clip_uuid[:8], 16) % _SHARDS)
+
+
+def _clip(item: Item) -> Clip:
+    lease = item.get("lease")
+    return Clip(
+        caller=item["clipCaller"],
+        task_uuid=item["taskUUID"],
+        index=item["clip"],
+        clip_uuid=item["clipUUID"],
+        object_key=item["objectKey"],
+        estimate=item["estimate"],
+        month=item["month"],
+        created_at=item["createdAtMs"],
+        facts=_facts(item["facts"]),
+        maybe_sent_at=item.get("maybeSentAt"),
+        lease=Lease(lease["holder"], lease["since"], lease["until"]) if lease else None,
+        next_check_at=item.get("nextCheckAt"),
+        counted=item["counted"],
+        version=item["version"],
+    )
+
+
+def _fact_name(kind: Kind, key: str) -> str:
+    return f"{kind}:{key}" if key else str(kind)
+
+
+def _known_value(known: Known) -> dict[str, Any]:
+    seen = {str(witness): at for witness, at in known.seen.items()}
+    return {"seen": seen, **({"fields": dict(known.fields)} if known.fields else {})}
+
+
+def _facts(values: Mapping[str, Any]) -> Facts:
+    facts = {}
+    for name, value in values.items():
+        kind, _, key = name.partition(":")
+        seen = {Witness(witness): at for witness, at in value["seen"].items()}
+        facts[Kind(kind), key] = Known(seen, value.get("fields", {}))
+    return facts
+
+
+def _wire(values: Mapping[str, Any]) -> Item:
+    return {name: _serialize(value) for name, value in values.items()}
+
+
+def _plain(item: Mapping[str, Any]) -> Item:
+    return {name: _whole(_deserialize(value)) for name, value in item.items()}
+
+
+def _whole(value: Any) -> Any:
+    """Every number here is an integer; boto3 gives them as decimals."""
+    if isinstance(value, Decimal):
+        return int(value)
+    if isinstance(value, dict):
+        return {name: _whole(member) for name, member in value.items()}
+    return value

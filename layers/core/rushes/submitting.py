@@ -1,0 +1,376 @@
+"""The use case behind `POST /v1`: validate, record the intent, buy each clip, learn what came of it.
+
+The order is the promise. The task, its clips and their money are in the table before the first byte goes to Runware,
+and a clip is sent only under a lease that outlives the sender (`config.Timings`). Whatever happens after the record is
+written, the caller hears that the task is accepted, since from then on the service sees it through.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from rushes import buying
+from rushes.callers import Caller
+from rushes.clip import (
+    EVERYBODY,
+    Clip,
+    Existing,
+    Lease,
+    OverBudget,
+    Recorded,
+    Reservation,
+    Task,
+    canonical,
+    next_check,
+    release,
+)
+from rushes.config import Timings
+from rushes.errors import BusyError, LimitMovedError, UnreadableError
+from rushes.learning import Clips, learn
+from rushes.observability import Metric, Telemetry
+from rushes.runware.models import Order, WireError, check, wire_error
+from rushes.runware.outcomes import Outcome
+
+MOST_TASKS = 20
+MOST_CLIPS = 20
+LARGEST_BODY = 5 * 1024 * 1024  # bytes
+_LARGEST_TASK = 350_000  # bytes of JSON; the table's items end at 400 KB
+_LIMIT_MOVES = 5
+
+
+class Table(Clips, Protocol):
+    """What buying needs of the table."""
+
+    def record(
+        self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation]
+    ) -> Recorded | Existing | OverBudget: ...
+
+    def clips(self, caller: str, task_uuid: str) -> list[Clip]: ...
+
+
+class Links(Protocol):
+    """What buying needs of the bucket."""
+
+    def upload_link(self, key: str, seconds: int) -> str: ...
+
+
+class Provider(Protocol):
+    """What buying needs of Runware."""
+
+    def submit(self, task: Mapping[str, Any], key: str) -> Outcome: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a purchase is made and called back with; `webhook_keys` are newest first."""
+
+    runware_key: str
+    webhook_keys: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call: who makes it, who answers it (`holder`), and until when this function may run, in milliseconds.
+
+    `renewed` reads the caller again, past every cache: asked for when a budget turns out to enforce another limit.
+    """
+
+    caller: Caller
+    holder: str
+    ends_at: int
+    credentials: Credentials
+    renewed: Callable[[], Caller | None]
+
+
+@dataclass(slots=True)
+class Answer:
+    """Runware's envelope in the making: items of `data`, and errors with the HTTP status each calls for."""
+
+    data: list[dict[str, Any]] = field(default_factory=list)
+    errors: list[tuple[int, WireError]] = field(default_factory=list)
+
+    @property
+    def status(self) -> int:
+        """200 as soon as anything was accepted; else the errors' common status, or 400."""
+        statuses = {status for status, _ in self.errors}
+        if self.data or not statuses:
+            return 200
+        return statuses.pop() if len(statuses) == 1 else 400
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """No `errors` key unless there are errors: the official client reads its mere presence as a failure."""
+        errors = {"errors": [error for _, error in self.errors]} if self.errors else {}
+        return {"data": self.data, **errors}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitting:
+    """The use case with its adapters. `clock` gives milliseconds; `concurrently` runs calls and gives their results."""
+
+    table: Table
+    links: Links
+    provider: Provider
+    telemetry: Telemetry
+    times: Timings
+    webhook_url: str
+    monthly_limit: int
+    clock: Callable[[], int]
+    new_uuid: Callable[[], str]
+    concurrently: Callable[[Iterable[Callable[[], Clip]]], list[Clip]]
+
+    def submit(self, tasks: Sequence[object], request: Request) -> Answer:
+        """Buys every valid task of a request; a bad one leaves the others bought."""
+        answer = Answer()
+        orders = validate(tasks, answer)
+        bought = [(order, self._record(order, request, answer)) for order in orders]
+        sends = [(order, clip) for order, clips in bought for clip in clips]
+        sent = self.concurrently([self._sender(order, clip, request) for order, clip in sends])
+        for order, clips in bought:
+            if clips:
+                mine = [clip for clip in sent if clip.task_uuid == order.task_uuid]
+                _acknowledge(order.task_uuid, mine, answer)
+        return answer
+
+    def _record(self, order: Order, request: Request, answer: Answer) -> list[Clip]:
+        """The clips that are now this call's to send; otherwise the answer already says why there are none."""
+        now = self.clock()
+        task = _task(order, request.caller.name, now)
+        clips = [self._clip(order, task, index, request.holder) for index in range(order.clips)]
+        try:
+            outcome = self._reserve_and_record(task, clips, order.price * order.clips, request)
+            match outcome:
+                case Recorded():
+                    return clips
+                case Existing(known) if known.fingerprint == task.fingerprint:
+                    _acknowledge(order.task_uuid, self.table.clips(task.caller, task.task_uuid), answer)
+                case Existing():
+                    answer.errors.append((400, _of_task(order.task_uuid, _CONFLICT)))
+                case OverBudget():
+                    self.telemetry.count(Metric.BUDGET_REFUSED)
+                    answer.errors.append((402, _of_task(order.task_uuid, _over_budget(outcome, order))))
+        except BusyError:
+            answer.errors.append((503, _of_task(order.task_uuid, BUSY)))
+        return []
+
+    def _reserve_and_record(
+        self, task: Task, clips: Sequence[Clip], amount: int, request: Request
+    ) -> Recorded | Existing | OverBudget:
+        """Reserves under the limits that hold now; a month that enforces another one is a hint to read them again."""
+        limits = {EVERYBODY: self.monthly_limit, request.caller.name: request.caller.monthly_limit}
+        enforced = dict(limits)
+        month = clips[0].month
+        for _ in range(_LIMIT_MOVES):
+            wanted = [Reservation(scope, month, amount, limits[scope], enforced[scope]) for scope in limits]
+            try:
+                return self.table.record(task, clips, wanted)
+            except LimitMovedError as moved:
+                enforced[moved.scope] = moved.enforced
+                caller = request.renewed()
+                limits[request.caller.name] = caller.monthly_limit if caller else 0
+        raise BusyError("the limits keep moving")
+
+    def _clip(self, order: Order, task: Task, index: int, holder: str) -> Clip:
+        now = task.created_at
+        clip = Clip(
+            caller=task.caller,
+            task_uuid=task.task_uuid,
+            index=index,
+            clip_uuid=self.new_uuid(),
+            object_key=_object_key(task, order, index),
+            estimate=order.price,
+            month=datetime.fromtimestamp(now / 1000, UTC).strftime("%Y-%m"),
+            created_at=now,
+            lease=Lease(holder, now, now + self.times.lease),
+            counted=order.price,
+        )
+        return replace(clip, next_check_at=next_check(clip, now, self.times))
+
+    def _sender(self, order: Order, clip: Clip, request: Request) -> Callable[[], Clip]:
+        return lambda: self._send(order, clip, request)
+
+    def _send(self, order: Order, clip: Clip, request: Request) -> Clip:
+        """One attempt to buy one clip. Never raises for trouble with the table: the record knows enough to go on."""
+        sent_at = self.clock()
+        lease_ends_at = clip.lease.until if clip.lease else sent_at
+        if sent_at + self.times.http > min(lease_ends_at, request.ends_at):
+            return self._learn(clip, lambda current: release(current, request.holder))
+        task = buying.on_the_wire(
+            order.request,
+            clip,
+            callback=buying.callback_url(self.webhook_url, clip, request.credentials.webhook_keys, sent_at),
+            upload_link=self.links.upload_link(clip.object_key, self.times.deadline // 1000),
+            least_ttl=self.times.copy_deadline // 1000,
+        )
+        outcome = self.provider.submit(task, request.credentials.runware_key)
+        if buying.is_account_trouble(outcome):
+            self.telemetry.count(Metric.PROVIDER_REFUSES_US)
+        now = self.clock()
+        return self._learn(
+            clip,
+            lambda current: buying.conclude(current, outcome, holder=request.holder, sent_at=sent_at, now=now),
+        )
+
+    def _learn(self, clip: Clip, change: Callable[[Clip], Clip]) -> Clip:
+        try:
+            return learn(self.table, clip, change, now=self.clock(), times=self.times, telemetry=self.telemetry)
+        except BusyError as error:
+            # The lease stays behind, and whoever finds it takes the attempt for ambiguous. That is the truth.
+            self.telemetry.note(
+                "an attempt's outcome could not be saved",
+                warn=True,
+                why=str(error),
+                taskUUID=clip.task_uuid,
+                clip=clip.index,
+            )
+            return clip
+
+
+def parse(body: bytes) -> list[object]:
+    """The tasks of a request body; a bare object counts as an array of one. Raises `UnreadableError`."""
+    if len(body) > LARGEST_BODY:
+        raise UnreadableError(f"The body must not be larger than {LARGEST_BODY} bytes.")
+    try:
+        tasks = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+        canonical(tasks).encode()
+    except UnicodeError:
+        raise UnreadableError("The body must be JSON in UTF-8.") from None
+    except (ValueError, RecursionError):
+        raise UnreadableError("The body must be JSON, without NaN or Infinity and not nested too deeply.") from None
+    if isinstance(tasks, dict):
+        return [tasks]
+    if not isinstance(tasks, list):
+        raise UnreadableError("The body must be an array of tasks.")
+    if not 1 <= len(tasks) <= MOST_TASKS:
+        raise UnreadableError(f"The array must hold 1 to {MOST_TASKS} tasks.")
+    return tasks
+
+
+def validate(tasks: Sequence[object], answer: Answer) -> list[Order]:
+    """The orders among the tasks; the faults of the others go into the answer."""
+    orders = []
+    for task in tasks:
+        checked = _check(task)
+        if isinstance(checked, Order):
+            orders.append(checked)
+        else:
+            answer.errors += [(400, error) for error in checked]
+    seen = Counter(order.task_uuid for order in orders)
+    twice = [task_uuid for task_uuid, times in seen.items() if times > 1]
+    answer.errors += [(400, _of_task(task_uuid, _TWICE)) for task_uuid in twice]
+    orders = [order for order in orders if order.task_uuid not in twice]
+    if sum(order.clips for order in orders) > MOST_CLIPS:
+        answer.errors += [(400, _of_task(order.task_uuid, _TOO_MANY)) for order in orders]
+        return []
+    return orders
+
+
+def price(tasks: Sequence[object]) -> Answer:
+    """A dry run: what the tasks would cost, in dollars, with nothing recorded and nothing bought."""
+    answer = Answer()
+    for order in validate(tasks, answer):
+        cost = order.price * order.clips / 1_000_000
+        answer.data.append({"taskType": "videoInference", "taskUUID": order.task_uuid, "dryRun": True, "cost": cost})
+    return answer
+
+
+def _check(task: object) -> Order | list[WireError]:
+    if not isinstance(task, dict):
+        return [wire_error("invalidTask", "Every task must be an object.", "body", type="object")]
+    task_type, sent_uuid = task.get("taskType"), task.get("taskUUID")
+    named = {"taskUUID": sent_uuid.lower()} if isinstance(sent_uuid, str) and len(sent_uuid) <= 36 else {}
+    if isinstance(task_type, str) and task_type != "videoInference":
+        return [{**_UNSUPPORTED_TYPE, **named}]
+    if len(canonical(task).encode()) > _LARGEST_TASK:
+        return [{**_TOO_LARGE, **named, "taskType": "videoInference"}]
+    checked = check(task)
+    if isinstance(checked, Order):
+        return checked
+    return [{**fault, **named, "taskType": "videoInference"} for fault in checked]
+
+
+def _acknowledge(task_uuid: str, clips: Sequence[Clip], answer: Answer) -> None:
+    """What a caller hears of a recorded task: accepted, unless Runware refused every clip of it."""
+    refusals = buying.refusals(clips)
+    answer.errors += [(status, _of_task(task_uuid, error)) for status, error in refusals]
+    if not refusals:
+        answer.data.append({"taskType": "videoInference", "taskUUID": task_uuid})
+
+
+def _task(order: Order, caller: str, now: int) -> Task:
+    # The UUID is the key already, and its letters' case is no difference.
+    fingerprinted = {name: value for name, value in order.request.items() if name != "taskUUID"}
+    return Task(
+        caller=caller,
+        task_uuid=order.task_uuid,
+        request=order.request,
+        fingerprint=hashlib.sha256(canonical(fingerprinted).encode()).hexdigest(),
+        clips=order.clips,
+        created_at=now,
+    )
+
+
+def _object_key(task: Task, order: Order, index: int) -> str:
+    folder = order.destination or datetime.fromtimestamp(task.created_at / 1000, UTC).strftime("%Y/%m/%d")
+    return f"videos/{task.caller}/{folder}/{task.task_uuid}-{index}.{order.extension}"
+
+
+def _of_task(task_uuid: str, error: WireError) -> WireError:
+    return {**error, "taskUUID": task_uuid, "taskType": "videoInference"}
+
+
+def _over_budget(refusal: OverBudget, order: Order) -> WireError:
+    needed = f"this task needs ${order.price * order.clips / 1_000_000:.3f}"
+    if refusal.scope == EVERYBODY:
+        message = f"The service's limit for this month is reached: {needed}. Nothing was bought."
+    else:
+        left = max(0, refusal.limit - refusal.counted) / 1_000_000
+        limit = refusal.limit / 1_000_000
+        message = f"Your limit of ${limit:.2f} for this month has ${left:.3f} left, {needed}. Nothing was bought."
+    return wire_error("budgetExceeded", message, "numberResults")
+
+
+def _refuse_constant(_: str) -> None:
+    raise ValueError
+
+
+_CONFLICT = wire_error(
+    "conflictTaskUUID",
+    "This taskUUID belongs to another request of yours. Nothing was bought; use a new UUID for a new task.",
+    "taskUUID",
+    type="string",
+)
+_TWICE = wire_error(
+    "duplicateTaskUUID",
+    "Several tasks of this request have the same taskUUID. None of them was bought.",
+    "taskUUID",
+    type="string",
+)
+_TOO_MANY = wire_error(
+    "valueTooLarge",
+    f"One request may ask for {MOST_CLIPS} clips in all.",
+    "numberResults",
+    type="integer",
+    max=MOST_CLIPS,
+)
+_TOO_LARGE = wire_error(
+    "valueTooLarge",
+    f"A task must not be larger than {_LARGEST_TASK} bytes; give a large image as a URL.",
+    "inputs.frameImages",
+    max=_LARGEST_TASK,
+)
+_UNSUPPORTED_TYPE = wire_error(
+    "unsupportedTaskType",
+    "This task type is not served here.",
+    "taskType",
+    type="string",
+    allowedValues=["videoInference"],
+)
+BUSY = wire_error(
+    "serviceUnavailable",
+    "The service is busy. Send the same request under the same taskUUID again; it cannot be bought twice.",
+)

@@ -1,0 +1,48 @@
+"""The token that proves a callback is about the very clip it names. Pure: keys and time are passed in.
+
+Runware authenticates a webhook by nothing but the URL that it was given, so the URL carries a signature over
+`<caller>/<taskUUID>/<clip>`, which are its own path segments. Several keys may be valid at once, for rotation.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+from itsdangerous import BadData, TimestampSigner
+
+from rushes.errors import BadTokenError
+
+VALID_SECONDS = 7 * 24 * 3600
+_LONGEST = 200
+
+
+class _Signer(TimestampSigner):
+    """itsdangerous' signer with the time passed in instead of read from the clock."""
+
+    def __init__(self, keys: Sequence[str], now: int) -> None:
+        # itsdangerous signs with the last key and accepts all of them.
+        super().__init__(list(keys), salt="webhook", digest_method=hashlib.sha256)
+        self._now = now // 1000
+
+    def get_timestamp(self) -> int:
+        return self._now
+
+
+def sign(subject: str, keys: Sequence[str], now: int) -> str:
+    """A token for `subject`; `keys` are newest first, `now` is in milliseconds."""
+    signed = _Signer(list(reversed(keys)), now).sign(subject).decode()
+    return signed[len(subject) + 1 :]
+
+
+def verify(token: str, subject: str, keys: Sequence[str], now: int) -> None:
+    """Raises `BadTokenError` unless one of `keys` signed `subject` within the last seven days."""
+    try:
+        if len(token) > _LONGEST:
+            raise BadTokenError
+        _Signer(keys, now).unsign(f"{subject}.{token}", max_age=VALID_SECONDS)
+    except (BadData, UnicodeError):
+        raise BadTokenError from None
+
+
+def subject(caller: str, task_uuid: str, index: int | str) -> str:
+    """What a token is about."""
+    return f"{caller}/{task_uuid}/{index}"

@@ -1,0 +1,225 @@
+"""AWS on this machine: moto's server application, made as strict as the stack needs it.
+
+Hides moto and two of its liberties. It accepts presigned URLs that are forged or long expired, and requests that are
+not signed at all; and its DynamoDB transactions are not atomic under threads. Answers faults on request.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import parse_qsl, quote
+from xml.sax.saxutils import escape
+
+from botocore.auth import S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+# Everything on this machine is signed with these. They open nothing anywhere else.
+CREDENTIALS = Credentials("local-access-key", "local-secret-key")
+
+Service = Literal["dynamodb", "s3", "other"]
+
+_LONGEST_EXPIRY = 7 * 24 * 3600
+_CLOCK_SKEW = timedelta(minutes=15)
+_DATE_FORMAT = "%Y%m%dT%H%M%SZ"
+
+
+class AwsError(Exception):
+    """An error as a service answers it."""
+
+    def __init__(self, code: str, status: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+        self.message = message
+
+    def body(self, service: Service) -> tuple[str, bytes]:
+        """Content type and body, in the service's own format."""
+        if service == "dynamodb":
+            text = f'{{"__type":"com.amazonaws.dynamodb.v20120810#{self.code}","message":"{self.message}"}}'
+            return "application/x-amz-json-1.0", text.encode()
+        xml = f"<Error><Code>{self.code}</Code><Message>{escape(self.message)}</Message></Error>"
+        return "application/xml", f'<?xml version="1.0" encoding="UTF-8"?>\n{xml}'.encode()
+
+
+FAULTS = {
+    "InternalServerError": (500, "The request processing has failed because of an unknown error"),
+    "ThrottlingException": (400, "Rate of requests exceeds the allowed throughput"),
+    "ProvisionedThroughputExceededException": (400, "The level of configured throughput was exceeded"),
+    "InternalError": (500, "We encountered an internal error. Please try again."),
+    "SlowDown": (503, "Please reduce your request rate."),
+}
+"""Status and message of each fault by its code: the first three are DynamoDB's, the last two S3's."""
+
+
+@dataclass
+class _Fault:
+    code: str
+    times: int | None
+    fraction: float
+    after: bool
+
+    def error(self) -> AwsError:
+        return AwsError(self.code, *FAULTS[self.code])
+
+
+@dataclass
+class Faults:
+    """Errors that a test asks for. The same seed gives the same choices, as far as requests come in the same order."""
+
+    seed: int = 0
+    _active: dict[Service, _Fault] = field(default_factory=dict, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(self.seed)
+
+    def fail(
+        self, service: Service, code: str, *, times: int | None = None, fraction: float = 1.0, after: bool = False
+    ) -> None:
+        """Answer `code` (a key of FAULTS) to that fraction of a service's requests, `times` in all or until `clear`.
+
+        `after` lets the request take effect first: only its answer is lost.
+        """
+        if code not in FAULTS:
+            raise ValueError(f"unknown fault {code}; known: {', '.join(FAULTS)}")
+        with self._lock:
+            self._active[service] = _Fault(code, times, fraction, after)
+
+    def clear(self) -> None:
+        """Answer properly again."""
+        with self._lock:
+            self._active.clear()
+
+    def take(self, service: Service) -> _Fault | None:
+        """The fault that the next request of a service meets, if any."""
+        with self._lock:
+            fault = self._active.get(service)
+            if fault is None or fault.times == 0 or self._random.random() >= fault.fraction:
+                return None
+            if fault.times is not None:
+                fault.times -= 1
+            return fault
+
+
+class Aws:
+    """A WSGI application. Its state is moto's, which is one for the whole process; `load` empties it."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self.faults = Faults()
+        self._clock = clock
+        self._application: WSGIApplication | None = None
+        # A transaction in moto copies the table, applies its writes and puts the copy back when one fails; a write
+        # of another thread in between is lost or half seen. So DynamoDB answers one request at a time.
+        self._dynamodb = threading.Lock()
+
+    def load(self) -> None:
+        """Import moto, which takes a second or two and is therefore not done at the top, and forget older state."""
+        from moto.moto_api._internal.models import moto_api_backend
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+        moto_api_backend.reset()
+        self._application = DomainDispatcherApplication(create_backend_app)
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        service = _service(environ)
+        try:
+            check_signature(environ, self._clock())
+            return self._answer(service, environ, start_response)
+        except AwsError as error:
+            content_type, body = error.body(service)
+            headers = [("content-type", content_type), ("content-length", str(len(body)))]
+            start_response(f"{error.status} {error.code}", headers)
+            return [body]
+
+    def _answer(self, service: Service, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        fault = self.faults.take(service)
+        if fault and not fault.after:
+            raise fault.error()
+        if fault:
+            self._forward(service, environ, _swallow)
+            raise fault.error()
+        return self._forward(service, environ, start_response)
+
+    def _forward(
+        self, service: Service, environ: "WSGIEnvironment", start_response: "StartResponse"
+    ) -> Iterable[bytes]:
+        if self._application is None:
+            raise AwsError("ServiceUnavailable", 503, "moto is being imported")
+        if service != "dynamodb":
+            return self._application(environ, start_response)
+        with self._dynamodb:
+            return list(self._application(environ, start_response))
+
+
+def _swallow(_status: str, _headers: list[tuple[str, str]], _exc_info: Any = None, /) -> Callable[[bytes], object]:
+    return lambda _: None
+
+
+def _service(environ: "WSGIEnvironment") -> Service:
+    if environ.get("HTTP_X_AMZ_TARGET", "").startswith("DynamoDB_"):
+        return "dynamodb"
+    scope = environ.get("HTTP_AUTHORIZATION", "").partition(",")[0]
+    return "s3" if not scope or scope.endswith("/s3/aws4_request") else "other"
+
+
+def check_signature(environ: "WSGIEnvironment", now: float) -> None:
+    """Refuse, as S3 would, a request that is neither signed in its header nor presigned, rightly and in time.
+
+    `now` is in Unix seconds. Signatures in headers are taken on trust: only boto3 makes them here. Raises AwsError.
+    """
+    if environ.get("HTTP_AUTHORIZATION"):
+        return
+    query = parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True)
+    given = dict(query)
+    if "X-Amz-Signature" not in given:
+        raise AwsError("AccessDenied", 403, "Access Denied")
+    try:
+        _check_time(given["X-Amz-Date"], int(given["X-Amz-Expires"]), datetime.fromtimestamp(now, UTC))
+        expected = _sign(environ, query, given)
+    except (KeyError, ValueError):
+        raise AwsError("AuthorizationQueryParametersError", 400, "The query parameters are not valid") from None
+    if given["X-Amz-Signature"] != expected:
+        text = "The request signature we calculated does not match the signature you provided."
+        raise AwsError("SignatureDoesNotMatch", 403, text)
+
+
+def _check_time(date: str, expires: int, now: datetime) -> None:
+    signed_at = datetime.strptime(date, _DATE_FORMAT).replace(tzinfo=UTC)
+    if not 1 <= expires <= _LONGEST_EXPIRY:
+        raise ValueError(f"expires in {expires} s")
+    if now > signed_at + timedelta(seconds=expires):
+        raise AwsError("AccessDenied", 403, "Request has expired")
+    if signed_at > now + _CLOCK_SKEW:
+        raise AwsError("AccessDenied", 403, "Request is not valid yet")
+
+
+def _sign(environ: "WSGIEnvironment", query: list[tuple[str, str]], given: dict[str, str]) -> str:
+    """The signature that the request should have, from botocore's own signer."""
+    access_key, _, region, _, _ = given["X-Amz-Credential"].split("/")
+    if access_key != CREDENTIALS.access_key:
+        raise AwsError("InvalidAccessKeyId", 403, "The access key does not exist in our records.")
+    # S3 signs the path and the query in one canonical encoding, whatever the client wrote.
+    path = quote(environ["PATH_INFO"].encode("latin-1"), safe="/-_.~")
+    pairs = (
+        f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in query if name != "X-Amz-Signature"
+    )
+    headers = {name: _header(environ, name) for name in given["X-Amz-SignedHeaders"].split(";")}
+    url = f"http://{environ['HTTP_HOST']}{path}?{'&'.join(pairs)}"
+    request = AWSRequest(method=environ["REQUEST_METHOD"], url=url, headers=headers)
+    request.context["timestamp"] = given["X-Amz-Date"]
+    signer = S3SigV4QueryAuth(CREDENTIALS, "s3", region)
+    text = signer.string_to_sign(request, signer.canonical_request(request))
+    return str(signer.signature(text, request))
+
+
+def _header(environ: "WSGIEnvironment", name: str) -> str:
+    key = name.upper().replace("-", "_")
+    return str(environ[key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"])

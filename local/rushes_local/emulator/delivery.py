@@ -1,0 +1,212 @@
+"""How results leave the emulated Runware: render, PUT to uploadEndpoint, POST to webhookURL with retries.
+
+Everything here runs in background workers and takes its turn after the other by queueing the next step. What is hidden
+here: the order of upload, publication and webhook, and the shapes of a webhook's body.
+"""
+
+import base64
+import json
+import logging
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import httpx
+
+from rushes_local.emulator.rendering import EXCERPT, Renderer, Shape
+from rushes_local.emulator.tasks import Book, Run, Video
+from rushes_local.emulator.workers import Workers
+
+logger = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+
+RENDERS, DELIVERIES = "render", "deliver"
+LANES = {RENDERS: 2, DELIVERIES: 8}
+# Runware: from 250 ms, doubling, capped at 8 s. How often is unknown; see Switches.webhook_retries.
+RETRY_DELAYS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+JITTER = 0.25
+UPLOAD_TIMEOUT = 30.0
+MODERATION = frozenset(
+    {
+        "invalidProviderContent",
+        "contentPolicyViolation",
+        "providerContentPolicyViolation",
+        "sensitiveContentDetected",
+        "unsafeContentDetected",
+        "nsfwContentDetected",
+        "promptBlocked",
+        "imageBlocked",
+        "moderationFailed",
+    }
+)
+
+
+class Delivery:
+    """Takes a released run through its life."""
+
+    def __init__(
+        self,
+        book: Book,
+        workers: Workers,
+        http: httpx.Client,
+        base_url: Callable[[], str],
+        retry_delays: Sequence[float],
+        small: bool,
+    ) -> None:
+        self._book = book
+        self._workers = workers
+        self._http = http
+        self._base_url = base_url
+        self._retry_delays = retry_delays
+        self._small = small
+        self._render = Renderer()
+
+    def start(self, run: Run, delay: float) -> None:
+        """Let the run finish, `delay` seconds from now."""
+        self._workers.at(RENDERS, delay, lambda: self._finish(run))
+
+    def progress(self, run: Run) -> None:
+        """Call the webhook with nothing but `processing`, where the switch asks for it."""
+        if self._book.switches(run).webhook_progress:
+            self._send(run, self._body(run, run.item(status="processing")))
+
+    def _finish(self, run: Run) -> None:
+        switches = self._book.switches(run)
+        if not switches.failure:
+            self._succeed(run)
+            return
+        self._book.fail(run, _failure(run, switches.failure))
+        assert run.failure is not None
+        if switches.webhook_on_failure:
+            self._call(run, run.failure)
+        else:
+            run.called.set()
+        if switches.recovers_seconds is not None:
+            self._workers.at(RENDERS, switches.recovers_seconds, lambda: self._succeed(run))
+
+    def _succeed(self, run: Run) -> None:
+        for _ in range(run.wanted):
+            content = self._render(_shape(run, self._small))
+            result, video = self._book.rendered(run, content, self._base_url())
+            field = self._book.switches(run).result_base64
+            if field != "no":
+                prefix = f"data:{run.container.content_type};base64," if field == "videoDataURI" else ""
+                result[field] = prefix + base64.b64encode(content).decode()
+            self._deliver(run, result, video)
+
+    def _deliver(self, run: Run, result: Json, video: Video) -> None:
+        switches = self._book.switches(run)
+
+        def tell() -> None:
+            self._book.publish(run, result)
+            self._call(run, result)
+
+        def upload_and_tell() -> None:
+            self._upload(run, video)
+            tell()
+
+        if "uploadEndpoint" not in run.task or switches.upload == "never":
+            self._workers.at(DELIVERIES, 0, tell)
+        elif switches.upload == "before":
+            self._workers.at(DELIVERIES, switches.upload_seconds, upload_and_tell)
+        else:
+            # The webhook's own delay counts first: the upload must come after the call, not only after its decision.
+            delay = switches.webhook_seconds + switches.upload_seconds
+            self._workers.at(DELIVERIES, 0, lambda: self._tell_then_upload(run, video, tell, delay))
+
+    def _tell_then_upload(self, run: Run, video: Video, tell: Callable[[], None], delay: float) -> None:
+        tell()
+        self._workers.at(DELIVERIES, delay, lambda: self._upload_after_call(run, video))
+
+    def _upload_after_call(self, run: Run, video: Video) -> None:
+        if not run.called.wait(UPLOAD_TIMEOUT):
+            logger.warning("task %s: uploading although its webhook was not sent yet", run.uuid)
+        self._upload(run, video)
+
+    def _upload(self, run: Run, video: Video) -> None:
+        switches = self._book.switches(run)
+        content = {"video": video.content, "garbage": b"this is not a video\n" * 50, "empty": b""}
+        headers = {"Content-Type": switches.upload_content_type} if switches.upload_content_type else {}
+        try:
+            if switches.upload_fails:
+                raise httpx.WriteError("the switch upload_fails is on")
+            self._http.put(
+                run.task["uploadEndpoint"],
+                content=content[switches.upload_content],
+                headers=headers,
+                timeout=UPLOAD_TIMEOUT,
+            ).raise_for_status()
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            logger.info("task %s: upload failed: %s", run.uuid, type(error).__name__)
+            self._book.delivery_failed(run, _failure(run, "uploadFailed"))
+
+    def _call(self, run: Run, item: Json) -> None:
+        """Send the webhook for one result or failure, or keep it back where the switch says so."""
+        switches = self._book.switches(run)
+        if "webhookURL" not in run.task or switches.webhook_copies == 0:
+            run.called.set()
+            return
+        body = self._body(run, item)
+        for call in self._book.keep_call(run, body) if switches.webhook_reordered else [body]:
+            for _ in range(switches.webhook_copies):
+                self._send(run, call, switches.webhook_seconds)
+
+    def _send(self, run: Run, body: Any, delay: float = 0.0, attempt: int = 0) -> None:
+        self._workers.at(DELIVERIES, delay, lambda: self._post(run, body, attempt))
+
+    def _post(self, run: Run, body: Any, attempt: int) -> None:
+        arrived = self._arrives(run.task["webhookURL"], body)
+        run.called.set()
+        if arrived:
+            return
+        if attempt >= self._book.switches(run).webhook_retries:
+            self._book.delivery_failed(run, _failure(run, "webhookTimeout"))
+            return
+        delay = self._retry_delays[min(attempt, len(self._retry_delays) - 1)]
+        self._send(run, body, delay * (1 + JITTER * random.random()), attempt + 1)
+
+    def _arrives(self, url: str, body: Any) -> bool:
+        try:
+            headers = {"Content-Type": "application/json"}
+            return self._http.post(url, content=json.dumps(body), headers=headers).is_success
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            logger.info("webhook not delivered: %s", type(error).__name__)
+            return False
+
+    def _body(self, run: Run, item: Json) -> Any:
+        key, other = ("errors", "data") if item.get("status") == "error" else ("data", "errors")
+        match self._book.switches(run).webhook_shape:
+            case "flat":
+                return item
+            case "array":
+                return [item]
+            case "full":
+                return {key: [item], other: []}
+            case "singular" if key == "errors":
+                return {"error": item}
+        return {key: [item]}
+
+
+def _shape(run: Run, small: bool) -> Shape:
+    task = run.task
+    prompt = task["positivePrompt"]
+    excerpt = prompt if len(prompt) <= EXCERPT else prompt[:EXCERPT] + "…"
+    source = "from image: " if task.get("inputs", {}).get("frameImages") else ""
+    # JSON may hold lone surrogates, which no font can draw.
+    caption = (source + excerpt).encode(errors="replace").decode()
+    size = task.get("width", 1920), task.get("height", 1080)
+    return Shape(*size, run.seconds, task.get("outputFormat", "MP4"), caption, small)
+
+
+def _failure(run: Run, code: str) -> Json:
+    more = {"responseContent": "The content was refused."} if code in MODERATION else {}
+    return {
+        "code": code,
+        "message": f"The emulator was told to fail with '{code}'.",
+        "documentation": "https://runware.ai/docs/platform/errors",
+        **more,
+        "status": "error",
+        "taskUUID": run.task["taskUUID"],
+        "taskType": run.task["taskType"],
+    }

@@ -1,0 +1,52 @@
+"""Serves a WSGI application on 127.0.0.1 from threads, and stops cleanly.
+
+Hides waitress, above all how to end its loop from outside, for which it has no call.
+"""
+
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from waitress.server import create_server  # type: ignore[import-untyped]
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+# Requests wait for functions and for each other (a submission is answered while its webhook comes in), so there are
+# more threads than requests that could do work at once.
+THREADS = 16
+
+
+class Server:
+    """A running server; `stop` ends it. `port` 0 takes any free port. Also a context manager."""
+
+    def __init__(self, application: "WSGIApplication", *, name: str, port: int = 0, threads: int = THREADS) -> None:
+        self._server = create_server(
+            application, host="127.0.0.1", port=port, threads=threads, ident=None, asyncore_use_poll=True
+        )
+        self.port: int = self._server.effective_port
+        self._thread = threading.Thread(target=self._server.run, name=f"server-{name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        """The address, without a slash at its end."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def stop(self) -> None:
+        """Close the listener and every connection, then wait for the requests under way, at most 5 s."""
+        self._server.trigger.pull_trigger(self._close_all)
+        self._thread.join(5)
+        self._server.task_dispatcher.shutdown(timeout=5)
+
+    def _close_all(self) -> None:
+        # Runs in the loop's own thread, which returns once nothing is left to watch.
+        self._server.asyncore.close_all(self._server._map, ignore_all=True)
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()

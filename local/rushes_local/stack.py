@@ -1,0 +1,291 @@
+"""The whole system on one machine: functions, gateway, AWS (moto) and Runware (the emulator).
+
+Hides how the parts are started, in which order they learn of each other, and that all of it ends together. What is
+deployed is not described here but read from template.yaml; functions run unchanged and see only their environment.
+
+State is in memory. Log files lie in a temporary directory that goes when the stack stops.
+"""
+
+import contextlib
+import json
+import logging
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+
+from rushes.callers import Caller, hash_key, new_key
+from rushes.store import Store
+from rushes_local.aws import CREDENTIALS, Aws
+from rushes_local.gateway import Gateway, Route
+from rushes_local.runtime import REGION, Function, FunctionPool, Log
+from rushes_local.servers import Server
+from rushes_local.template import DeclaredFunction, Template, output_name
+
+if TYPE_CHECKING:
+    from rushes_local.emulator.app import Emulator
+
+STACK_NAME = "rushes"
+EMULATOR_KEY = "emulator-key"
+
+# The functions' credentials, with the session token that Lambda's always have: it shows in presigned links.
+_FUNCTION_CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": CREDENTIALS.access_key,
+    "AWS_SECRET_ACCESS_KEY": CREDENTIALS.secret_key,
+    "AWS_SESSION_TOKEN": "local-session-token",
+}
+
+# A function that takes longer to import has something wrong with it.
+_FUNCTION_START = 30.0
+
+
+class StackError(Exception):
+    """The stack could not start, or one of its parts has failed since. The text is meant for people."""
+
+
+@dataclass(frozen=True)
+class Provider:
+    """Where the functions buy: Runware itself unless `base_url` (the full URL POSTed to) says otherwise."""
+
+    api_key: str = field(repr=False)
+    base_url: str | None = None
+
+
+class Stack:
+    """Everything, running, between `with Stack(root) as stack:` and the end of the block.
+
+    `root` holds template.yaml. `render_seconds` is how long the emulator takes for a task (None: until a test says so).
+    `time_scale` multiplies every interval and timeout of the functions. With a `provider` there is no emulator.
+    `parameters` overrides the template's. `sink` receives every log line of every part. One stack a process: moto's
+    state is global.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        render_seconds: float | None = 0.0,
+        time_scale: float = 1.0,
+        emulator_options: Mapping[str, Any] | None = None,
+        provider: Provider | None = None,
+        parameters: Mapping[str, str] | None = None,
+        port: int = 0,
+        processes: int = 2,
+        keep_files: bool = False,
+        sink: Log = lambda *_: None,
+    ) -> None:
+        self._root = root.resolve()
+        self._emulator_options = {"render_seconds": render_seconds, **(emulator_options or {})}
+        self._time_scale = time_scale
+        self._provider = provider
+        self._parameters = dict(parameters or {})
+        self._port = port
+        self._processes = processes
+        self._keep_files = keep_files
+        self._sink = sink
+        self._emulator: Emulator | None = None
+        self._log_lock = threading.Lock()
+        self._closing = contextlib.ExitStack()
+        self.functions: dict[str, FunctionPool] = {}
+        self.started_in: dict[str, float] = {}
+        self.url = self.aws_url = self.table_name = self.bucket_name = ""
+
+    def __enter__(self) -> "Stack":
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End every part and wait for it. May be called again."""
+        self._closing.close()
+
+    @property
+    def emulator(self) -> "Emulator":
+        """The emulated Runware. Raises StackError when the functions buy elsewhere."""
+        if self._emulator is None:
+            raise StackError("this stack has no emulator: its functions buy elsewhere")
+        return self._emulator
+
+    @property
+    def log_path(self) -> Path:
+        """A file with every log line of every part."""
+        return self._files / "stack.log"
+
+    def check(self) -> None:
+        """Raise StackError if a function cannot run at present."""
+        failures = [pool.failure for pool in self.functions.values() if pool.failure]
+        if failures:
+            raise StackError("; ".join(failures))
+
+    def client(self, service: str, **options: Any) -> Any:
+        """A boto3 client for the local AWS; `options` as for boto3's own."""
+        return self.session.client(service, endpoint_url=self.aws_url, **options)  # type: ignore[call-overload]
+
+    def create_key(self, caller: str, limit_usd: float = 50.0) -> str:
+        """A new API key for a caller with that monthly limit in US dollars."""
+        key = new_key()
+        known = Caller(name=caller, monthly_limit=round(limit_usd * 1_000_000))
+        self.store.add_key(hash_key(key), known, f"made locally for {caller}", int(time.time() * 1000))
+        return key
+
+    @cached_property
+    def store(self) -> Store:
+        """The table, as the functions see it."""
+        return Store(self.client("dynamodb"), self.table_name)
+
+    def _start(self) -> None:
+        began = time.perf_counter()
+        self._files = Path(tempfile.mkdtemp(prefix="rushes-"))
+        if not self._keep_files:
+            self._closing.callback(shutil.rmtree, self._files, ignore_errors=True)
+        self._log_file = self._closing.enter_context(self.log_path.open("a", encoding="utf-8", buffering=1))
+        template = Template(self._root / "template.yaml")
+        self._serve()
+        # moto and the emulator take longest to import; most of it is reading files, so they share the time.
+        with ThreadPoolExecutor(2) as executor:
+            emulator = executor.submit(self._start_emulator)
+            outputs = self._create_resources(template, emulator.result)
+        self._mark("resources", began)
+        for declared in template.functions():
+            self._start_function(declared, outputs)
+        self.gateway.routes = [
+            Route(route.method, route.path, self.functions[declared.name], route.api)
+            for declared in template.functions()
+            for route in declared.routes
+        ]
+        for pool in self.functions.values():
+            pool.wait_ready(_FUNCTION_START)
+        self._mark("functions", began)
+
+    def _mark(self, part: str, began: float) -> None:
+        self.started_in[part] = time.perf_counter() - began
+
+    def _serve(self) -> None:
+        """Open the ports first, since the parts have to be told each other's."""
+        self.aws = Aws()
+        self.gateway = Gateway(log=lambda line: self.log("gateway", line))
+        # The functions stop before the servers: entered last, closed first.
+        aws = Server(self.aws, name="aws")
+        self._closing.callback(aws.stop)
+        gateway = Server(self.gateway, name="gateway", port=self._port)
+        self._closing.callback(gateway.stop)
+        self.aws_url, self.url = aws.url, gateway.url
+        self.session = boto3.Session(
+            aws_access_key_id=CREDENTIALS.access_key,
+            aws_secret_access_key=CREDENTIALS.secret_key,
+            region_name=REGION,
+        )
+
+    def _start_emulator(self) -> Provider:
+        if self._provider is not None:
+            return self._provider
+        from rushes_local.emulator.app import Emulator
+
+        emulator = self._emulator = Emulator(api_keys=frozenset({EMULATOR_KEY}), **self._emulator_options)
+        self._closing.callback(emulator.close)
+        server = Server(emulator.wsgi, name="emulator")
+        self._closing.callback(server.stop)
+        emulator.base_url = self.emulator_url = server.url
+        return Provider(EMULATOR_KEY, f"{server.url}/v1")
+
+    def _create_resources(self, template: Template, provider: Callable[[], Provider]) -> dict[str, str]:
+        """Make what the template declares; returns its outputs, the functions' variables among them."""
+        # moto says of every type that it does not know what we have already left out.
+        logging.getLogger("moto").setLevel(logging.ERROR)
+        self.aws.load()
+        from moto.cloudformation.parsing import get_model_map
+
+        cloudformation = self.client("cloudformation", config=Config(retries={"total_max_attempts": 1}))
+        body = template.for_cloudformation(get_model_map())
+        parameters = {**self._create_secrets(template, provider().api_key), **self._endpoints(provider())}
+        cloudformation.create_stack(
+            StackName=STACK_NAME,
+            TemplateBody=json.dumps(body),
+            Parameters=[
+                {"ParameterKey": name, "ParameterValue": value}
+                for name, value in {**parameters, **self._parameters}.items()
+            ],
+            Capabilities=["CAPABILITY_IAM"],
+        )
+        (description,) = cloudformation.describe_stacks(StackName=STACK_NAME)["Stacks"]
+        if description["StackStatus"] != "CREATE_COMPLETE":
+            raise StackError(f"template.yaml could not be created locally: {description['StackStatus']}")
+        self._finish_buckets(template)
+        outputs = {output["OutputKey"]: output["OutputValue"] for output in description["Outputs"]}
+        self.table_name, self.bucket_name = outputs["TableName"], outputs["BucketName"]
+        return outputs
+
+    def _finish_buckets(self, template: Template) -> None:
+        """Switch versions on, which moto's CloudFormation passes over."""
+        cloudformation, s3 = self.client("cloudformation"), self.client("s3")
+        for name in template.versioned_buckets():
+            detail = cloudformation.describe_stack_resource(StackName=STACK_NAME, LogicalResourceId=name)
+            bucket = detail["StackResourceDetail"]["PhysicalResourceId"]
+            s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+
+    def _create_secrets(self, template: Template, runware_key: str) -> dict[str, str]:
+        """Their ARNs by logical id."""
+        client = self.client("secretsmanager")
+        arns = {}
+        for name, properties in template.secrets().items():
+            text = runware_key if name == "RunwareSecret" else _generate(client, properties["GenerateSecretString"])
+            arns[name] = client.create_secret(Name=name, SecretString=text)["ARN"]
+        return arns
+
+    def _endpoints(self, provider: Provider) -> dict[str, str]:
+        endpoints = {"AwsEndpointUrl": self.aws_url, "PublicWebhookUrl": self.url}
+        return endpoints | ({"RunwareBaseUrl": provider.base_url} if provider.base_url else {})
+
+    def _start_function(self, declared: DeclaredFunction, outputs: Mapping[str, str]) -> None:
+        environment = {name: outputs[output_name(declared, name)] for name in declared.variables}
+        function = Function(
+            name=declared.name,
+            folder=declared.folder,
+            handler=declared.handler,
+            environment={**_FUNCTION_CREDENTIALS, **scaled(environment, self._time_scale)},
+            timeout_seconds=declared.timeout_seconds * self._time_scale,
+            memory_mb=declared.memory_mb,
+        )
+        pool = FunctionPool(function, size=self._processes, log=self.log, home=self._files)
+        self.functions[declared.name] = pool
+        self._closing.callback(pool.stop)
+
+    def log(self, name: str, line: str) -> None:
+        """Write a part's line to the log file and to the sink."""
+        with self._log_lock:
+            if not self._log_file.closed:
+                self._log_file.write(f"{name}\t{line}\n")
+        self._sink(name, line)
+
+
+def scaled(environment: Mapping[str, str], factor: float) -> dict[str, str]:
+    """The environment with every interval, known by its name's end `_SECONDS`, multiplied."""
+    return {
+        name: f"{float(value) * factor:g}" if name.endswith("_SECONDS") else value
+        for name, value in environment.items()
+    }
+
+
+def _generate(client: Any, rules: Mapping[str, Any]) -> str:
+    """A secret as CloudFormation's GenerateSecretString describes it."""
+    options = {key: value for key, value in rules.items() if key not in ("SecretStringTemplate", "GenerateStringKey")}
+    password: str = client.get_random_password(**options)["RandomPassword"]
+    return json.dumps({**json.loads(rules["SecretStringTemplate"]), rules["GenerateStringKey"]: password})

@@ -1,0 +1,185 @@
+"""What template.yaml says, for those who run it on one machine.
+
+Hides the file's syntax: tags, Globals, and which resources moto's CloudFormation can make. Interprets no intrinsic
+function: moto resolves the functions' variables, which are given to it as outputs.
+"""
+
+import re
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_SECRET = "AWS::SecretsManager::Secret"
+_SUBSTITUTED = re.compile(r"\$\{([^}!.]+)")
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads `!Ref x` as `{"Ref": "x"}`, and so on."""
+
+
+def _read_tag(loader: _Loader, tag: str, node: yaml.Node) -> dict[str, Any]:
+    value: Any
+    if isinstance(node, yaml.ScalarNode):
+        value = loader.construct_scalar(node)
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    else:
+        assert isinstance(node, yaml.MappingNode)
+        value = loader.construct_mapping(node, deep=True)
+    if tag == "GetAtt" and isinstance(value, str):
+        value = value.split(".", 1)
+    return {tag if tag in ("Ref", "Condition") else f"Fn::{tag}": value}
+
+
+_Loader.add_multi_constructor("!", _read_tag)
+
+
+@dataclass(frozen=True)
+class HttpRoute:
+    """A route of one of the HTTP APIs; `api` is the API's logical id."""
+
+    method: str
+    path: str
+    api: str
+
+
+@dataclass(frozen=True)
+class DeclaredFunction:
+    """A function as declared, Globals merged in. `variables` are unresolved."""
+
+    logical_id: str
+    folder: Path
+    handler: str
+    timeout_seconds: float
+    memory_mb: int
+    variables: Mapping[str, Any]
+    routes: tuple[HttpRoute, ...]
+
+    @property
+    def name(self) -> str:
+        """The function's folder under functions/, as `submit`."""
+        return self.folder.name
+
+
+class Template:
+    """A parsed template.yaml."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open(encoding="utf-8") as file:
+            # The loader is a SafeLoader with tags for CloudFormation's own functions.
+            self._content: dict[str, Any] = yaml.load(file, Loader=_Loader)
+        self._root = path.parent
+
+    def functions(self) -> list[DeclaredFunction]:
+        """The Lambda functions, in the file's order."""
+        shared = self._content.get("Globals", {}).get("Function", {})
+        return [
+            self._function(logical_id, {**shared, **resource["Properties"]}, shared)
+            for logical_id, resource in self._content["Resources"].items()
+            if resource["Type"] == "AWS::Serverless::Function"
+        ]
+
+    def _function(self, logical_id: str, properties: Mapping[str, Any], shared: Mapping[str, Any]) -> DeclaredFunction:
+        events = [event for event in properties.get("Events", {}).values() if event["Type"] == "HttpApi"]
+        return DeclaredFunction(
+            logical_id=logical_id,
+            folder=self._root / properties["CodeUri"],
+            handler=properties["Handler"],
+            timeout_seconds=float(properties["Timeout"]),
+            memory_mb=int(properties["MemorySize"]),
+            variables={**_variables(shared), **_variables(properties)},
+            routes=tuple(_route(event["Properties"]) for event in events),
+        )
+
+    def secrets(self) -> dict[str, Mapping[str, Any]]:
+        """Properties of the secrets by logical id."""
+        return {
+            name: resource.get("Properties", {})
+            for name, resource in self._content["Resources"].items()
+            if resource["Type"] == _SECRET
+        }
+
+    def versioned_buckets(self) -> list[str]:
+        """Logical ids of the buckets that keep old versions."""
+        return [
+            name
+            for name, resource in self._content["Resources"].items()
+            if resource["Type"] == "AWS::S3::Bucket"
+            and resource["Properties"].get("VersioningConfiguration", {}).get("Status") == "Enabled"
+        ]
+
+    def for_cloudformation(self, supported: Container[str]) -> dict[str, Any]:
+        """The template with the resources of `supported` types only, and an output for each function's variable.
+
+        Each secret becomes a parameter of the same name, whose value is to be its ARN: moto's CloudFormation knows no
+        secrets, and a `Ref` cannot tell the difference. The outputs are named by `output_name`; beside them stand those
+        of the template that need nothing which was left out.
+        """
+        resources = self._resources(supported)
+        absent = self._content["Resources"].keys() - resources.keys() - self.secrets().keys()
+        outputs = {
+            name: output
+            for name, output in self._content.get("Outputs", {}).items()
+            if not absent & set(_references(output))
+        }
+        outputs |= {
+            # An output is a text or an intrinsic function; only CloudFormation itself would turn numbers into texts.
+            output_name(function, variable): {"Value": value if isinstance(value, dict) else str(value)}
+            for function in self.functions()
+            for variable, value in function.variables.items()
+        }
+        parameters = {**self._content.get("Parameters", {}), **{name: {"Type": "String"} for name in self.secrets()}}
+        return {
+            "AWSTemplateFormatVersion": "2010-09-09",
+            "Parameters": parameters,
+            "Conditions": self._content.get("Conditions", {}),
+            "Resources": resources,
+            "Outputs": outputs,
+        }
+
+    def _resources(self, supported: Container[str]) -> dict[str, Any]:
+        """The resources of supported types that refer to nothing which is left out."""
+        resources = {name: r for name, r in self._content["Resources"].items() if r["Type"] in supported}
+        while True:
+            absent = self._content["Resources"].keys() - resources.keys() - self.secrets().keys()
+            kept = {name: r for name, r in resources.items() if not absent & set(_references(r))}
+            if len(kept) == len(resources):
+                return resources
+            resources = kept
+
+
+def output_name(function: DeclaredFunction, variable: str) -> str:
+    """The output under which a function's variable is found. Output names are alphanumeric."""
+    return f"{function.logical_id}0{variable.replace('_', '0')}"
+
+
+def _variables(properties: Mapping[str, Any]) -> dict[str, Any]:
+    variables: dict[str, Any] = properties.get("Environment", {}).get("Variables", {})
+    return variables
+
+
+def _route(properties: Mapping[str, Any]) -> HttpRoute:
+    return HttpRoute(properties["Method"].upper(), properties["Path"], properties["ApiId"]["Ref"])
+
+
+def _references(node: Any) -> Iterator[str]:
+    """The logical ids that a part of a template names."""
+    if isinstance(node, list):
+        for item in node:
+            yield from _references(item)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            match key:
+                case "Ref":
+                    yield value
+                case "Fn::GetAtt":
+                    yield value[0]
+                case "Fn::Sub":
+                    yield from _SUBSTITUTED.findall(value if isinstance(value, str) else value[0])
+                case "DependsOn":
+                    yield from [value] if isinstance(value, str) else value
+                case _:
+                    yield from _references(value)

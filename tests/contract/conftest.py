@@ -1,0 +1,147 @@
+"""The emulated Runware with a receiver for its uploads and webhooks, both in this process and without sockets."""
+
+import json
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from rushes_local.emulator.app import Emulator
+
+Json = dict[str, Any]
+
+PATIENCE = 10.0  # seconds that any test waits for background work; none needs a tenth of it
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One request that the emulator sent out."""
+
+    method: str
+    path: str
+    content_type: str | None
+    content_length: str | None
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Receiver:
+    """A WSGI application that keeps what arrives and answers with the statuses given, then with 200."""
+
+    statuses: list[int] = field(default_factory=list)
+    arrivals: list[Arrival] = field(default_factory=list)
+    on_call: Callable[[], None] = lambda: None
+
+    def __call__(self, environ: Json, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        body = environ["wsgi.input"].read()
+        names = ("REQUEST_METHOD", "PATH_INFO", "CONTENT_TYPE", "CONTENT_LENGTH")
+        self.arrivals.append(Arrival(*(environ.get(name) for name in names), body))
+        self.on_call()
+        status = self.statuses.pop(0) if self.statuses else 200
+        start_response(f"{status} Told", [])
+        return [b""]
+
+    @property
+    def puts(self) -> list[Arrival]:
+        return [arrival for arrival in self.arrivals if arrival.method == "PUT"]
+
+    @property
+    def calls(self) -> list[Any]:
+        return [arrival.json for arrival in self.arrivals if arrival.method == "POST"]
+
+
+class Service:
+    """An emulator, its receiver, and a client that speaks to it."""
+
+    def __init__(self, **options: Any) -> None:
+        self.receiver = Receiver()
+        self.outgoing = httpx.Client(transport=httpx.WSGITransport(self.receiver))
+        settings = {"http": self.outgoing, "small": True, "retry_delays": (0.01,), "base_url": "http://runware.test"}
+        self.emulator = Emulator(**{**settings, **options})
+        self.client = httpx.Client(
+            transport=httpx.WSGITransport(self.emulator.wsgi),
+            base_url="http://runware.test",
+            headers={"Authorization": "Bearer emulator-key"},
+        )
+
+    def task(self, **changes: Any) -> Json:
+        """A valid task with both doors out; a change to `...` removes the parameter."""
+        task = {
+            "taskType": "videoInference",
+            "taskUUID": str(uuid.uuid4()),
+            "model": "klingai:5@3",
+            "positivePrompt": "A lighthouse at dusk",
+            "includeCost": True,
+            "webhookURL": "http://receiver.test/hook?token=t",
+            "uploadEndpoint": "http://receiver.test/put",
+            **changes,
+        }
+        return {name: value for name, value in task.items() if value is not ...}
+
+    def post(self, *tasks: Any, **options: Any) -> httpx.Response:
+        return self.client.post("/v1", json=list(tasks), **options)
+
+    def poll(self, task: Json) -> httpx.Response:
+        return self.post({"taskType": "getResponse", "taskUUID": task["taskUUID"]})
+
+    def details(self, task: Json) -> httpx.Response:
+        return self.post({"taskType": "getTaskDetails", "taskUUID": task["taskUUID"]})
+
+    def run(self, **changes: Any) -> Json:
+        """Submit a task and wait until nothing is left to do for it."""
+        task = self.task(**changes)
+        self.post(task)
+        self.settle()
+        return task
+
+    def settle(self) -> None:
+        assert self.emulator.idle(PATIENCE)
+
+    def close(self) -> None:
+        self.emulator.close()
+        self.outgoing.close()
+        self.client.close()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Service]]:
+    """Starts services with options of the emulator's own; they end with the test."""
+    services: list[Service] = []
+
+    def starter(**options: Any) -> Service:
+        services.append(Service(**options))
+        return services[-1]
+
+    threads = threading.active_count()
+    yield starter
+    for service in services:
+        service.close()
+    assert threading.active_count() <= threads, "close() left a worker behind"
+
+
+@pytest.fixture
+def service(start: Callable[..., Service]) -> Service:
+    """A service whose tasks finish at once, in the background."""
+    return start()
+
+
+@pytest.fixture
+def stepped(start: Callable[..., Service]) -> Service:
+    """A service whose tasks finish only when told."""
+    return start(render_seconds=None)
+
+
+@pytest.fixture(params=sorted(Path(__file__).parent.joinpath("documented").glob("*.json")), ids=lambda path: path.stem)
+def documented(request: pytest.FixtureRequest) -> Json:
+    """One of the examples of the model's page: `request` and `response`."""
+    example: Json = json.loads(request.param.read_text())
+    return example

@@ -1,0 +1,136 @@
+"""The emulator's own rules for a task: what it refuses, what it lets pass, and what it says."""
+
+import base64
+import io
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from PIL import Image
+
+if TYPE_CHECKING:
+    from tests.contract.conftest import Service
+
+
+def picture(width: int, height: int, kind: str = "PNG") -> str:
+    target = io.BytesIO()
+    Image.new("RGB", (width, height)).save(target, kind)
+    return base64.b64encode(target.getvalue()).decode()
+
+
+def frames(*images: Any) -> dict[str, Any]:
+    return {"inputs": {"frameImages": list(images)}}
+
+
+URL = "https://images.test/first.jpg"
+
+ACCEPTED: list[dict[str, Any]] = [
+    {"positivePrompt": "ab", "negativePrompt": "x" * 2500},
+    {"positivePrompt": "\U0001f30a" * 2500},
+    {"width": 1920, "height": 1080},
+    {"width": 1080, "height": 1080},
+    {"width": 1080, "height": 1920},
+    {"duration": 10.0},
+    *({"CFGScale": value} for value in (0, 1, 1.0, 0.5, 0.29, 0.57, 0.07)),
+    {"outputQuality": 20},
+    {"outputQuality": 99},
+    {"ttl": 60},
+    {"deliveryMethod": "async", "outputType": "URL", "outputFormat": "WEBM"},
+    {"safety": {}},
+    {"safety": {"checkContent": False, "mode": "full"}},
+    {"inputs": {}},
+    frames(),
+    frames(URL),
+    frames("aac49721-1964-481a-ae78-8a4e29b91402"),
+    frames({"image": URL}),
+    frames({"image": URL, "frame": "first"}),
+    frames({"image": URL, "frame": 0}),
+    frames("data:image/png;base64," + picture(300, 2048)),
+    frames(picture(400, 400, "WEBP")),
+]
+
+REFUSED: list[tuple[dict[str, Any], str, Any]] = [
+    ({"taskUUID": ...}, "invalidTaskUUID", "taskUUID"),
+    ({"taskUUID": "6ba7b810-9dad-11d1-80b4-00c04fd430c8"}, "invalidTaskUUID", "taskUUID"),
+    ({"taskUUID": "e613fb0117f44dbf85bd05ea4a15aa2c"}, "invalidTaskUUID", "taskUUID"),
+    ({"taskUUID": None}, "invalidTaskUUID", "taskUUID"),
+    ({"model": ...}, "missingModel", "model"),
+    ({"model": "klingai:5@2"}, "invalidModel", "model"),
+    ({"positivePrompt": ...}, "missingPositivePrompt", "positivePrompt"),
+    ({"positivePrompt": 5}, "invalidPositivePrompt", "positivePrompt"),
+    ({"positivePrompt": "a"}, "invalidPositivePromptLength", "positivePrompt"),
+    ({"positivePrompt": "a" * 2501}, "invalidPositivePromptLength", "positivePrompt"),
+    ({"negativePrompt": ""}, "invalidNegativePromptLength", "negativePrompt"),
+    ({"width": 1920}, "incompatibleParameters", ["width", "height"]),
+    ({"width": 1080, "height": 720}, "unsupportedDimensions", ["width", "height"]),
+    ({"width": 1920.0, "height": 1080}, "invalidWidth", "width"),
+    ({"duration": 6}, "unsupportedDuration", "duration"),
+    ({"duration": "5"}, "invalidDuration", "duration"),
+    ({"duration": True}, "invalidDuration", "duration"),
+    ({"duration": None}, "invalidDuration", "duration"),
+    ({"CFGScale": 0.575}, "invalidCFGScale", "CFGScale"),
+    ({"CFGScale": 1.01}, "invalidCFGScale", "CFGScale"),
+    ({"CFGScale": -0.01}, "invalidCFGScale", "CFGScale"),
+    ({"CFGScale": True}, "invalidCFGScale", "CFGScale"),
+    ({"outputType": ["URL"]}, "invalidOutputType", "outputType"),
+    ({"outputType": "base64Data"}, "invalidOutputType", "outputType"),
+    ({"outputFormat": "GIF"}, "invalidOutputFormat", "outputFormat"),
+    ({"outputFormat": "mp4"}, "invalidOutputFormat", "outputFormat"),
+    ({"outputQuality": 100}, "invalidOutputQuality", "outputQuality"),
+    ({"outputQuality": 95.0}, "invalidOutputQuality", "outputQuality"),
+    ({"numberResults": 0}, "invalidNumberResults", "numberResults"),
+    ({"numberResults": 5}, "invalidNumberResults", "numberResults"),
+    ({"numberResults": True}, "invalidNumberResults", "numberResults"),
+    ({"deliveryMethod": "sync"}, "invalidDeliveryMethod", "deliveryMethod"),
+    ({"webhookURL": "ftp://receiver.test"}, "invalidWebhookURL", "webhookURL"),
+    ({"webhookURL": "https://["}, "invalidWebhookURL", "webhookURL"),
+    ({"uploadEndpoint": "receiver.test/put"}, "invalidUploadEndpoint", "uploadEndpoint"),
+    ({"ttl": 59}, "invalidTtl", "ttl"),
+    ({"includeCost": 1}, "invalidIncludeCost", "includeCost"),
+    ({"safety": True}, "invalidSafety", "safety"),
+    ({"safety": {"mode": "loud"}}, "invalidSafetyMode", "safety.mode"),
+    ({"safety": {"level": 1}}, "unsupportedParameter", "safety.level"),
+    ({"inputs": {"referenceImages": []}}, "unsupportedParameter", "inputs.referenceImages"),
+    ({"inputs": {"frameImages": URL}}, "invalidInputsFrameImages", "inputs.frameImages"),
+    (frames(URL, URL), "invalidInputsFrameImages", "inputs.frameImages"),
+    (frames({"frame": "first"}), "missingInputsFrameImagesImage", "inputs.frameImages.image"),
+    (frames({"image": URL, "frame": "last"}), "invalidInputsFrameImagesFrame", "inputs.frameImages.frame"),
+    (frames({"image": URL, "frame": False}), "invalidInputsFrameImagesFrame", "inputs.frameImages.frame"),
+    (frames({"image": URL, "weight": 1}), "unsupportedParameter", "inputs.frameImages.weight"),
+    (frames(5), "invalidInputsFrameImages", "inputs.frameImages"),
+    (frames("not an image"), "invalidValueUploadFailed", "inputs.frameImages"),
+    (frames("data:image/png;base64,AAAA"), "invalidValueUploadFailed", "inputs.frameImages"),
+    (frames(picture(400, 400, "GIF")), "invalidValueUploadFailed", "inputs.frameImages"),
+    (frames(picture(299, 400)), "invalidFrameImageWidth", "inputs.frameImages"),
+    (frames({"image": picture(400, 2049)}), "invalidFrameImageHeight", "inputs.frameImages.image"),
+    ({"seed": 1}, "unsupportedParameter", "seed"),
+    ({"fps": 24}, "unsupportedParameter", "fps"),
+]
+
+
+@pytest.mark.parametrize("changes", ACCEPTED, ids=lambda changes: str(changes)[:40])
+def test_what_the_page_allows_is_accepted(stepped: "Service", changes: dict[str, Any]) -> None:
+    """Every allowed value passes, at its very edge."""
+    answer = stepped.post(stepped.task(**changes))
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(("changes", "code", "parameter"), REFUSED, ids=lambda value: str(value)[:40])
+def test_what_the_page_forbids_is_refused(
+    stepped: "Service", changes: dict[str, Any], code: str, parameter: str | list[str]
+) -> None:
+    """Every forbidden value is a 400 with one error that names code, parameter and documentation, and buys nothing."""
+    answer = stepped.post(stepped.task(**changes))
+    assert answer.status_code == 400
+    (error,) = answer.json()["errors"]
+    assert (error["code"], error["parameter"]) == (code, parameter)
+    assert error["documentation"].startswith("https://runware.ai/docs/models/klingai-2-1-master#request-")
+    assert error["message"]
+    assert not stepped.emulator.finish_all()
+
+
+def test_all_faults_of_a_task_are_told_at_once(stepped: "Service") -> None:
+    """Several faults of one task are several errors, each about that task."""
+    task = stepped.task(duration=6, ttl=1, seed=1, positivePrompt=...)
+    errors = stepped.post(task).json()["errors"]
+    assert {error["parameter"] for error in errors} == {"duration", "ttl", "seed", "positivePrompt"}
+    assert {error["taskUUID"] for error in errors} == {task["taskUUID"]}

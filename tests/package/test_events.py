@@ -1,0 +1,80 @@
+"""The files in events/ are what API Gateway would send for the routes that the template has."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EVENTS = sorted((Path(__file__).resolve().parents[2] / "events").glob("*.json"))
+CONTEXT = {
+    "accountId", "apiId", "domainName", "domainPrefix", "http", "requestId", "routeKey", "stage", "time", "timeEpoch",
+}  # fmt: skip
+
+
+def routes(resources: dict[str, Any]) -> set[str]:
+    events = (event for resource in resources.values() for event in resource["Properties"].get("Events", {}).values())
+    return {f"{each['Properties']['Method']} {each['Properties']['Path']}" for each in events}
+
+
+@pytest.mark.parametrize("path", EVENTS, ids=lambda path: path.stem)
+def test_an_event_is_complete_and_agrees_with_itself(path: Path, resources: dict[str, Any]) -> None:
+    """Every event has all fields of payload format 2.0, and what it says twice it says the same."""
+    event = json.loads(path.read_text())
+    context, headers = event["requestContext"], event["headers"]
+    method, _, route = event["routeKey"].partition(" ")
+    filled = route.format_map(event.get("pathParameters", {}))
+
+    assert event["version"] == "2.0"
+    assert set(context) == CONTEXT
+    assert event["routeKey"] == context["routeKey"]
+    assert event["routeKey"] in routes(resources)
+    assert event["rawPath"] == context["http"]["path"] == filled
+    assert context["http"]["method"] == method
+    query = "&".join(f"{name}={value}" for name, value in event.get("queryStringParameters", {}).items())
+    assert event["rawQueryString"] == query
+    assert headers == {name.lower(): value for name, value in headers.items()}
+    assert headers["host"] == context["domainName"]
+    assert headers["user-agent"] == context["http"]["userAgent"]
+    assert event["isBase64Encoded"] is False
+    assert int(headers["content-length"]) == len(event["body"].encode())
+    when = datetime.fromtimestamp(context["timeEpoch"] / 1000, UTC)
+    assert context["time"] == when.strftime("%d/%b/%Y:%H:%M:%S +0000")
+
+
+def test_every_body_but_one_is_json() -> None:
+    """Only the event that is about it has a body that is not JSON."""
+    broken = []
+    for path in EVENTS:
+        try:
+            json.loads(json.loads(path.read_text())["body"])
+        except ValueError:
+            broken.append(path.stem)
+    assert broken == ["submit-invalid-not-json"]
+
+
+def test_each_invalid_event_differs_from_the_valid_one_in_its_own_fields() -> None:
+    """An invalid event breaks one group of fields and nothing else, or its refusal would prove little."""
+    tasks = {path.stem: json.loads(path.read_text())["body"] for path in EVENTS if path.stem.startswith("submit")}
+    (valid,) = json.loads(tasks.pop("submit-valid"))
+    del tasks["submit-invalid-not-json"]
+    changed = {}
+    for name, body in tasks.items():
+        (task,) = json.loads(body)
+        assert valid.keys() <= task.keys()
+        changed[name.removeprefix("submit-invalid-")] = {key for key in task if task[key] != valid.get(key)}
+    assert changed == {
+        "cfg": {"CFGScale"},
+        "delivery": {"deliveryMethod"},
+        "duration": {"duration"},
+        "frame-image": {"inputs"},
+        "output": {"outputType", "outputFormat", "outputQuality"},
+        "prompt": {"positivePrompt"},
+        "results": {"numberResults"},
+        "safety": {"safety"},
+        "size": {"width", "height"},
+        "ttl": {"ttl"},
+        "unknown-parameter": {"seed"},
+        "uuid": {"taskUUID"},
+    }

@@ -1,0 +1,315 @@
+"""What the template promises: least privilege, times in order, storage that stays, logs without tokens."""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from rushes import config
+
+FUNCTIONS = ["Submit", "Webhook"]
+# What each function may do, statement by statement; to be widened only together with the need. Resources are in short
+# form: "Table" is the table's ARN.
+STATEMENTS = {
+    "SubmitRole": {
+        "WriteLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"SubmitLogs"}),
+        "RecordTasksAndReserveBudgets": ({"dynamodb:PutItem", "dynamodb:UpdateItem"}, {"Table"}),
+        "ReadKeysTasksAndBudgets": ({"dynamodb:GetItem", "dynamodb:Query"}, {"Table"}),
+        "SignUploads": ({"s3:PutObject"}, {"Bucket/videos/*"}),
+        "ReadRunwareKeyAndWebhookKeys": ({"secretsmanager:GetSecretValue"}, {"RunwareSecret", "WebhookSecret"}),
+    },
+    "WebhookRole": {
+        "WriteLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"WebhookLogs"}),
+        "SaveFactsAndTheirMoney": ({"dynamodb:GetItem", "dynamodb:UpdateItem"}, {"Table"}),
+        "ProbeVideos": ({"s3:GetObject", "s3:GetObjectVersion"}, {"Bucket/videos/*"}),
+        "TellMissingFromForbidden": ({"s3:ListBucket"}, {"Bucket"}),
+        "ReadWebhookKeys": ({"secretsmanager:GetSecretValue"}, {"WebhookSecret"}),
+    },
+}
+# Set for Powertools and boto3, which read them by themselves.
+READ_BY_LIBRARIES = {
+    "AWS_ENDPOINT_URL",
+    "POWERTOOLS_LOG_LEVEL",
+    "POWERTOOLS_METRICS_NAMESPACE",
+    "POWERTOOLS_SERVICE_NAME",
+}
+
+
+def listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def short(arn: Any) -> str:
+    """A resource as the tables above write it; a literal ARN or wildcard stays as it is."""
+    match arn:
+        case {"Ref": name}:
+            return str(name)
+        case {"Fn::GetAtt": [name, "Arn"]}:
+            return str(name)
+        case {"Fn::Sub": text}:
+            return str(text).replace("${Bucket.Arn}", "Bucket")
+    return str(arn)
+
+
+def statements(role: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for policy in role["Properties"]["Policies"]:
+        yield from policy["PolicyDocument"]["Statement"]
+
+
+def environment(template: dict[str, Any], function: str) -> dict[str, str]:
+    """A function's variables, parameters at their defaults and names of resources as themselves."""
+    defaults = {name: parameter["Default"] for name, parameter in template["Parameters"].items()}
+    shared = template["Globals"]["Function"]["Environment"]["Variables"]
+    own = template["Resources"][f"{function}Function"]["Properties"]["Environment"]["Variables"]
+
+    def plain(value: Any) -> str:
+        match value:
+            case {"Ref": name}:
+                return str(defaults.get(name, name))
+            case dict():
+                return json.dumps(value)
+        return str(value)
+
+    return {name: plain(value) for name, value in (shared | own).items()}
+
+
+class Recorded(dict[str, str]):
+    """An environment that remembers which of its variables were asked for."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        super().__init__(variables)
+        self.asked: set[str] = set()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.asked.add(name)
+        return super().get(name, default)
+
+    def __getitem__(self, name: str) -> str:
+        self.asked.add(name)
+        return super().__getitem__(name)
+
+
+def test_roles_may_do_what_the_table_says(resources: dict[str, Any]) -> None:
+    """Each role's statements are exactly those listed here."""
+    roles = {name: each for name, each in resources.items() if each["Type"] == "AWS::IAM::Role"}
+    assert {
+        name: {
+            each["Sid"]: (set(listed(each["Action"])), {short(arn) for arn in listed(each["Resource"])})
+            for each in statements(role)
+        }
+        for name, role in roles.items()
+    } == STATEMENTS
+
+
+def test_no_statement_is_wider_than_it_looks(resources: dict[str, Any]) -> None:
+    """No action or resource is a wildcard, nothing is granted by exclusion, and no managed policy widens a role."""
+    for name in STATEMENTS:
+        assert "ManagedPolicyArns" not in resources[name]["Properties"]
+        for each in statements(resources[name]):
+            assert each["Effect"] == "Allow"
+            assert not {"NotAction", "NotResource", "NotPrincipal"} & each.keys()
+            assert not any("*" in action for action in listed(each["Action"]))
+            for arn in map(short, listed(each["Resource"])):
+                assert re.fullmatch(r"[A-Za-z]+(/[a-z]+/\*)?", arn), arn
+
+
+def test_only_kinds_of_items_a_function_needs_are_within_its_reach(resources: dict[str, Any]) -> None:
+    """Neither function can write an API key, and the one that the internet calls cannot read one."""
+    reach = {
+        (name, each["Sid"]): set(each["Condition"]["ForAllValues:StringLike"]["dynamodb:LeadingKeys"])
+        for name in STATEMENTS
+        for each in statements(resources[name])
+        if any(action.startswith("dynamodb:") for action in listed(each["Action"]))
+    }
+    assert reach == {
+        ("SubmitRole", "RecordTasksAndReserveBudgets"): {"task#*", "budget#*"},
+        ("SubmitRole", "ReadKeysTasksAndBudgets"): {"key#*", "task#*", "budget#*"},
+        ("WebhookRole", "SaveFactsAndTheirMoney"): {"task#*", "budget#*"},
+    }
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_has_its_own_role_logs_and_code(name: str, resources: dict[str, Any], root: Path) -> None:
+    """Nothing is shared between functions: role, log group and folder carry the function's name."""
+    properties = resources[f"{name}Function"]["Properties"]
+    assert properties["Role"] == {"Fn::GetAtt": [f"{name}Role", "Arn"]}
+    assert properties["LoggingConfig"] == {"LogGroup": {"Ref": f"{name}Logs"}}
+    assert properties["CodeUri"] == f"functions/{name.lower()}"
+    assert (root / properties["CodeUri"] / "app.py").is_file()
+
+
+def test_every_function_is_covered_by_these_tests(resources: dict[str, Any]) -> None:
+    """A function that is added to the template is added here."""
+    functions = {name for name, each in resources.items() if each["Type"] == "AWS::Serverless::Function"}
+    assert functions == {f"{name}Function" for name in FUNCTIONS}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_settings_and_template_name_the_same_variables(name: str, template: dict[str, Any]) -> None:
+    """What a function reads is declared, what is declared is read, and the defaults pass the checks of the settings."""
+    variables = Recorded(environment(template, name))
+    getattr(config, f"{name}Settings").read(variables)
+    assert variables.asked == variables.keys() - READ_BY_LIBRARIES
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_knows_its_own_timeout(name: str, template: dict[str, Any]) -> None:
+    """The timeout that the code reasons with is the one that Lambda enforces."""
+    timeout = template["Resources"][f"{name}Function"]["Properties"]["Timeout"]
+    assert environment(template, name)["FUNCTION_TIMEOUT_SECONDS"] == str(timeout)
+
+
+def test_an_empty_endpoint_means_aws(template: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """boto3 takes the template's default, an empty AWS_ENDPOINT_URL, as none at all, and a value as the address."""
+    assert template["Parameters"]["AwsEndpointUrl"]["Default"] == ""
+    session = boto3.Session("key", "secret", region_name="eu-central-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "")
+    assert session.client("dynamodb").meta.endpoint_url == "https://dynamodb.eu-central-1.amazonaws.com"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:4566")
+    assert session.client("dynamodb").meta.endpoint_url == "http://127.0.0.1:4566"
+
+
+def test_one_parameter_decides_the_architecture(template: dict[str, Any]) -> None:
+    """Functions, layers and the layers' build all follow the parameter, or binaries would not match."""
+    parameter = {"Ref": "Architecture"}
+    layers = [each for each in template["Resources"].values() if each["Type"] == "AWS::Serverless::LayerVersion"]
+    assert template["Globals"]["Function"]["Architectures"] == [parameter]
+    assert len(layers) == 2
+    for layer in layers:
+        assert layer["Properties"]["CompatibleArchitectures"] == [parameter]
+        assert layer["Metadata"]["BuildArchitecture"] == parameter
+
+
+def test_the_table_has_the_keys_that_the_code_uses(resources: dict[str, Any]) -> None:
+    """Keys, indexes, stream and expiry are what the record's design names."""
+    table = resources["Table"]["Properties"]
+    types = {each["AttributeName"]: each["AttributeType"] for each in table["AttributeDefinitions"]}
+
+    def keys(schema: list[dict[str, str]]) -> list[tuple[str, str, str]]:
+        return [(each["AttributeName"], types[each["AttributeName"]], each["KeyType"]) for each in schema]
+
+    indexes = {each["IndexName"]: each for each in table["GlobalSecondaryIndexes"]}
+    assert keys(table["KeySchema"]) == [("pk", "S", "HASH"), ("sk", "S", "RANGE")]
+    assert indexes.keys() == {"due", "recent"}
+    assert keys(indexes["due"]["KeySchema"]) == [("dueShard", "S", "HASH"), ("nextCheckAt", "N", "RANGE")]
+    assert keys(indexes["recent"]["KeySchema"]) == [("caller", "S", "HASH"), ("createdAt", "S", "RANGE")]
+    assert {each["Projection"]["ProjectionType"] for each in indexes.values()} == {"KEYS_ONLY"}
+    assert table["StreamSpecification"] == {"StreamViewType": "NEW_AND_OLD_IMAGES"}
+    assert table["TimeToLiveSpecification"] == {"AttributeName": "expiresAt", "Enabled": True}
+    assert table["BillingMode"] == "PAY_PER_REQUEST"
+    assert table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"] is True
+    assert table["SSESpecification"]["SSEEnabled"] is True
+
+
+def test_what_was_paid_for_outlives_the_stack(resources: dict[str, Any]) -> None:
+    """Table, bucket and the bucket's policy stay when the stack goes."""
+    for name in ("Table", "Bucket", "BucketPolicy"):
+        assert resources[name]["DeletionPolicy"] == resources[name]["UpdateReplacePolicy"] == "Retain"
+
+
+def test_the_bucket_is_private_and_forgets_nothing(resources: dict[str, Any]) -> None:
+    """Nobody outside gets in, nobody without TLS, and an overwritten clip is still there."""
+    bucket = resources["Bucket"]["Properties"]
+    (deny,) = resources["BucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+    assert len(bucket["PublicAccessBlockConfiguration"]) == 4
+    assert bucket["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
+    assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
+    assert bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert [rule.keys() for rule in bucket["LifecycleConfiguration"]["Rules"]] == [
+        {"Id", "Status", "AbortIncompleteMultipartUpload"}
+    ]
+    assert (deny["Effect"], deny["Action"]) == ("Deny", "s3:*")
+    assert {short(arn) for arn in deny["Resource"]} == {"Bucket", "Bucket/*"}
+    assert deny["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+def test_access_logs_cannot_hold_a_token(resources: dict[str, Any]) -> None:
+    """Each API logs one JSON object a request, made of fields that leave the query string and headers out."""
+    apis = [each["Properties"] for each in resources.values() if each["Type"] == "AWS::Serverless::HttpApi"]
+    assert len(apis) == 2
+    for api in apis:
+        text = api["AccessLogSettings"]["Format"]
+        assert "\n" not in text
+        assert set(json.loads(text).values()) == {
+            "$context.requestId",
+            "$context.requestTimeEpoch",
+            "$context.identity.sourceIp",
+            "$context.routeKey",
+            "$context.path",
+            "$context.status",
+            "$context.responseLength",
+            "$context.responseLatency",
+            "$context.integrationErrorMessage",
+        }
+
+
+def test_logs_end_and_requests_are_throttled(resources: dict[str, Any]) -> None:
+    """No log group is kept for ever, no API takes requests without a limit."""
+    groups = [each["Properties"] for each in resources.values() if each["Type"] == "AWS::Logs::LogGroup"]
+    assert len(groups) == 4
+    assert all(group["RetentionInDays"] == {"Ref": "LogRetentionDays"} for group in groups)
+    for api in ("Api", "WebhookApi"):
+        settings = resources[api]["Properties"]["DefaultRouteSettings"]
+        assert 0 < settings["ThrottlingRateLimit"] <= settings["ThrottlingBurstLimit"]
+
+
+def test_each_api_has_its_own_door(resources: dict[str, Any]) -> None:
+    """Callers and the provider come in by different APIs, each with a single route."""
+    doors = {
+        (event["Properties"]["ApiId"]["Ref"], event["Properties"]["Method"], event["Properties"]["Path"])
+        for name in FUNCTIONS
+        for event in resources[f"{name}Function"]["Properties"]["Events"].values()
+    }
+    assert doors == {
+        ("Api", "POST", "/v1"),
+        ("WebhookApi", "POST", "/webhooks/runware/{caller}/{taskUUID}/{clip}"),
+    }
+
+
+def test_secrets_hold_no_value_that_somebody_chose(resources: dict[str, Any]) -> None:
+    """The webhook's keys are generated, and Runware's key is put in later."""
+    generated = resources["WebhookSecret"]["Properties"]["GenerateSecretString"]
+    assert json.loads(generated["SecretStringTemplate"]) == {"previous": ""}
+    assert generated["GenerateStringKey"] == "current"
+    assert generated["PasswordLength"] >= 64
+    assert resources["RunwareSecret"]["Properties"].keys() == {"Description"}
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "fits"),
+    [
+        ("PublicWebhookUrl", "", True),
+        ("PublicWebhookUrl", "https://hooks.example.com", True),
+        ("PublicWebhookUrl", "http://127.0.0.1:8080/base", True),
+        ("PublicWebhookUrl", "https://hooks.example.com/", False),
+        ("PublicWebhookUrl", "https://hooks.example.com?x=1", False),
+        ("PublicWebhookUrl", "hooks.example.com", False),
+        ("RunwareBaseUrl", "http://127.0.0.1:8081/v1", True),
+        ("RunwareBaseUrl", "", False),
+        ("AwsEndpointUrl", "", True),
+        ("AwsEndpointUrl", "http://127.0.0.1:4566", True),
+        ("AwsEndpointUrl", "127.0.0.1", False),
+    ],
+)
+def test_parameters_take_what_makes_sense(parameter: str, value: str, fits: bool, template: dict[str, Any]) -> None:
+    """A pattern lets through what works and stops what would only fail later."""
+    assert bool(re.search(template["Parameters"][parameter]["AllowedPattern"], value)) is fits
+
+
+def test_deployments_fit_the_template(template: dict[str, Any], root: Path) -> None:
+    """What dev and prod override exists and is allowed, and nobody changes prod without having seen the changes."""
+    settings = tomllib.loads((root / "samconfig.toml").read_text())
+    for name in ("dev", "prod"):
+        deploy = settings[name]["deploy"]["parameters"]
+        for override in deploy["parameter_overrides"]:
+            parameter, _, value = override.partition("=")
+            allowed = template["Parameters"][parameter].get("AllowedValues")
+            assert allowed is None or value in map(str, allowed), override
+        assert deploy["capabilities"] == "CAPABILITY_IAM"
+    assert settings["prod"]["deploy"]["parameters"]["confirm_changeset"] is True

@@ -1,0 +1,55 @@
+"""What must not be in the repository, whoever puts it there."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MACHINE_PATH = re.compile(rb"(?:^|[^\w.*])/(?:home|root|Users|work|farm)/\w")
+REGISTRY = re.compile(rb"(?:pypi|pythonhosted|npmjs)[.](?:org|com)")
+ACCOUNT = re.compile(rb"(?<![\w-])(?!123456789012)\d{12}(?![\w-])")
+
+
+@pytest.fixture(scope="module")
+def files() -> list[Path]:
+    """Everything that is committed or could be."""
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    result = subprocess.run(listing, cwd=ROOT, capture_output=True, check=False)
+    if result.returncode != 0:
+        pytest.skip("not a git checkout")
+    paths = (ROOT / name.decode() for name in result.stdout.split(b"\0") if name)
+    return [path for path in paths if path.is_file()]
+
+
+def test_no_file_is_large(files: list[Path]) -> None:
+    """No file is over 1 MB: videos are rendered, never kept."""
+    assert [path for path in files if path.stat().st_size > 1_000_000] == []
+
+
+@pytest.mark.parametrize("pattern", [MACHINE_PATH, REGISTRY], ids=["paths of a machine", "hosts of registries"])
+def test_nothing_names_the_place_it_was_made_at(files: list[Path], pattern: re.Pattern[bytes]) -> None:
+    """No file holds a path of somebody's machine or the address of a package registry."""
+    found = {str(path.relative_to(ROOT)): match[0] for path in files if (match := pattern.search(path.read_bytes()))}
+    assert found == {}
+
+
+def test_deployment_settings_name_no_account() -> None:
+    """Accounts come from the environment of whoever deploys."""
+    for name in ("samconfig.toml", "template.yaml"):
+        assert not ACCOUNT.search((ROOT / name).read_bytes()), name
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        (MACHINE_PATH, b"cd /ho" + b"me/alice/project"),
+        (MACHINE_PATH, b'"/Us' + b'ers/alice"'),
+        (REGISTRY, b"--index-url https://py" + b"pi.org/simple"),
+        (ACCOUNT, b"arn:aws:iam::210987654321:role/x"),
+    ],
+)
+def test_the_patterns_find_what_they_are_for(pattern: re.Pattern[bytes], text: bytes) -> None:
+    """Each pattern recognises an example of what it keeps out."""
+    assert pattern.search(text)

@@ -1,0 +1,126 @@
+"""Events from events/ through the built functions, in Lambda containers."""
+
+import json
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rushes import webhook_token
+from rushes.callers import Caller, hash_key
+from rushes.clip import Clip, Status
+from rushes_local.stack import Stack
+from tests.sam.conftest import Answer
+
+pytestmark = [pytest.mark.sam, pytest.mark.timeout(600)]
+
+EVENTS = Path(__file__).resolve().parents[2] / "events"
+# The names that the files in events/ share; its README lists them.
+CALLER, KEY = "alice", "rushes_example-key-of-the-events-folder"
+TASK, CLIP = "4f0c8a52-7d1e-4b53-9a06-2c8e5d1f7b90", "b7c1d2e3-5a64-4f08-8e19-3d2f6a7b8c90"
+
+Invoke = Callable[[str, dict[str, Any]], Answer]
+
+
+def load(name: str, **replacements: str) -> dict[str, Any]:
+    """An event, with texts that stand in it replaced."""
+    text = (EVENTS / f"{name}.json").read_text()
+    for old, new in {TASK: replacements.get("task"), CLIP: replacements.get("clip")}.items():
+        text = text.replace(old, new or old)
+    return json.loads(text.replace("PLACEHOLDER", replacements.get("token", "PLACEHOLDER")))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def alice(stack: Stack) -> None:
+    """The caller of the events, known by the key that they carry."""
+    stack.store.add_key(hash_key(KEY), Caller(CALLER, 1_000_000_000), "the events' caller", int(time.time() * 1000))
+
+
+@pytest.fixture
+def bought(stack: Stack) -> Clip:
+    """A clip that was bought just now, under a task of its own."""
+    task = str(uuid.uuid4())
+    assert stack.functions["submit"].invoke(load("submit-valid", task=task)).payload["statusCode"] == 200
+    return recorded(stack, task)
+
+
+def recorded(stack: Stack, task: str) -> Clip:
+    clip = stack.store.clip(CALLER, task, 0)
+    assert clip is not None
+    return clip
+
+
+def callback(name: str, clip: Clip, stack: Stack) -> dict[str, Any]:
+    """A webhook's event about this clip, with a token that is good for it."""
+    environment = stack.functions["webhook"].function.environment
+    secret = stack.client("secretsmanager").get_secret_value(SecretId=environment["WEBHOOK_SECRET"])["SecretString"]
+    subject = webhook_token.subject(CALLER, clip.task_uuid, clip.index)
+    token = webhook_token.sign(subject, [json.loads(secret)["current"]], int(time.time() * 1000))
+    return load(name, task=clip.task_uuid, clip=clip.clip_uuid, token=token)
+
+
+def everything(stack: Stack) -> list[dict[str, Any]]:
+    """All items of the table, in an order of their own."""
+    items = stack.client("dynamodb").scan(TableName=stack.table_name, ConsistentRead=True)["Items"]
+    return sorted(items, key=lambda item: (item["pk"]["S"], item["sk"]["S"]))
+
+
+def sold(stack: Stack, clip_uuid: str | None = None) -> list[dict[str, Any]]:
+    """The tasks that Runware was asked to render, or the one of a clip."""
+    tasks = [each.task for each in stack.emulator.requests() if each.task.get("taskType") == "videoInference"]
+    return [task for task in tasks if clip_uuid in (None, task["taskUUID"])]
+
+
+def test_a_valid_submission_is_recorded_and_bought(invoke: Invoke, stack: Stack) -> None:
+    """The container takes the order, records it, and buys the clip from Runware with its own link and callback."""
+    task = str(uuid.uuid4())
+    answer = invoke("SubmitFunction", load("submit-valid", task=task))
+    assert (answer.status, answer.body) == (200, {"data": [{"taskType": "videoInference", "taskUUID": task}]})
+    clip = recorded(stack, task)
+    assert clip.status is Status.RUNNING
+    (order,) = sold(stack, clip.clip_uuid)
+    assert order["webhookURL"].startswith(f"{stack.url}/webhooks/runware/{CALLER}/{task}/0?token=")
+    assert order["uploadEndpoint"].startswith(stack.aws_url)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in EVENTS.glob("submit-invalid-*.json")))
+def test_an_invalid_submission_is_refused(name: str, invoke: Invoke, stack: Stack) -> None:
+    """A refusal names what is wrong, records nothing and buys nothing."""
+    before, asked = everything(stack), len(sold(stack))
+    answer = invoke("SubmitFunction", load(name))
+    assert answer.status == 400
+    assert answer.body["errors"]
+    assert all(error["code"] and error["message"] for error in answer.body["errors"])
+    assert everything(stack) == before
+    assert len(sold(stack)) == asked
+
+
+@pytest.mark.parametrize("name", ["webhook-success-enveloped", "webhook-success-flat"])
+def test_a_result_is_recorded(name: str, bought: Clip, invoke: Invoke, stack: Stack) -> None:
+    """A finished clip is known as rendered, in whichever shape the news came."""
+    assert invoke("WebhookFunction", callback(name, bought, stack)).status == 200
+    assert recorded(stack, bought.task_uuid).status is Status.RENDERED
+
+
+def test_a_failure_is_recorded(bought: Clip, invoke: Invoke, stack: Stack) -> None:
+    """A render that failed at Runware is known as failed."""
+    assert invoke("WebhookFunction", callback("webhook-failure", bought, stack)).status == 200
+    assert recorded(stack, bought.task_uuid).status is Status.FAILED
+
+
+def test_a_forged_webhook_changes_nothing(bought: Clip, invoke: Invoke, stack: Stack) -> None:
+    """A token that we never signed gets a 401, and the table is as it was."""
+    before = everything(stack)
+    answer = invoke("WebhookFunction", load("webhook-forged", task=bought.task_uuid, clip=bought.clip_uuid))
+    assert answer.status == 401
+    assert everything(stack) == before
+
+
+def test_every_event_is_sent_by_one_of_these_tests() -> None:
+    """A file that is added to events/ is sent here too."""
+    webhooks = {"webhook-success-enveloped", "webhook-success-flat", "webhook-failure", "webhook-forged"}
+    names = {path.stem for path in EVENTS.glob("*.json") if not path.stem.startswith("submit-invalid-")}
+    assert names == webhooks | {"submit-valid"}
