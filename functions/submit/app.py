@@ -3,8 +3,7 @@
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -15,18 +14,18 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from rushes import uploads
 from rushes.callers import Callers
-from rushes.clip import Clip
+from rushes.concurrency import side_by_side
 from rushes.config import SubmitSettings
 from rushes.credentials import Secret, runware_key, webhook_keys
 from rushes.entry import aws_config, body_of, clock
 from rushes.errors import MissingSecretError, RushesError, UnreadableError
 from rushes.observability import PowertoolsTelemetry
+from rushes.purchasing import Buyer, Credentials, Purchasing
 from rushes.runware.client import Runware, http_client
 from rushes.runware.models import wire_error
 from rushes.store import Store
-from rushes.submitting import BUSY, Answer, Credentials, Request, Submitting, parse, price
+from rushes.submitting import BUSY, Answer, Request, Submitting, parse, price
 
-_MOST_AT_ONCE = 8  # requests to Runware from one invocation; it advises a low, steady concurrency
 _TO_ANSWER = 2_000  # milliseconds kept back for saving what was learned and answering
 
 app = APIGatewayHttpResolver(enable_validation=False)
@@ -53,15 +52,21 @@ def wiring() -> Wiring:
     webhook_secret = Secret(secrets, settings.webhook_secret, clock)
     submitting = Submitting(
         table=store,
-        links=uploads.Bucket(boto3.client("s3", config=uploads.CONFIG), settings.bucket),
-        provider=Runware(http_client(settings.timings.http / 1000), settings.runware_url),
+        purchasing=Purchasing(
+            clips=store,
+            links=uploads.Bucket(boto3.client("s3", config=uploads.CONFIG), settings.bucket),
+            seller=Runware(http_client(settings.timings.http / 1000), settings.runware_url),
+            telemetry=telemetry,
+            times=settings.timings,
+            webhook_url=settings.webhook_url,
+            clock=clock,
+        ),
         telemetry=telemetry,
         times=settings.timings,
-        webhook_url=settings.webhook_url,
         monthly_limit=settings.monthly_limit,
         clock=clock,
         new_uuid=lambda: str(uuid.uuid4()),
-        concurrently=concurrently,
+        side_by_side=side_by_side,
     )
     return Wiring(
         submitting,
@@ -69,12 +74,6 @@ def wiring() -> Wiring:
         lambda: Credentials(runware_key(runware_secret), webhook_keys(webhook_secret)),
         telemetry,
     )
-
-
-def concurrently(calls: Iterable[Callable[[], Clip]]) -> list[Clip]:
-    """The results of calls that run side by side."""
-    with ThreadPoolExecutor(_MOST_AT_ONCE) as threads:
-        return list(threads.map(lambda call: call(), calls))
 
 
 @app.post("/v1")
@@ -90,9 +89,11 @@ def submit() -> Response[str]:
     context = app.lambda_context
     request = Request(
         caller=caller,
-        holder=context.aws_request_id,
-        ends_at=clock() + context.get_remaining_time_in_millis() - _TO_ANSWER,
-        credentials=wired.credentials(),
+        buyer=Buyer(
+            holder=context.aws_request_id,
+            ends_at=clock() + context.get_remaining_time_in_millis() - _TO_ANSWER,
+            credentials=wired.credentials(),
+        ),
         renewed=lambda: wired.callers.of(authorization, fresh=True),
     )
     return _response(wired.submitting.submit(tasks, request))

@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl, quote
@@ -70,16 +70,13 @@ class _Fault:
         return AwsError(self.code, *FAULTS[self.code])
 
 
-@dataclass
 class Faults:
     """Errors that a test asks for. The same seed gives the same choices, as far as requests come in the same order."""
 
-    seed: int = 0
-    _active: dict[Service, _Fault] = field(default_factory=dict, init=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
-
-    def __post_init__(self) -> None:
-        self._random = random.Random(self.seed)
+    def __init__(self, seed: int = 0) -> None:
+        self._random = random.Random(seed)
+        self._active: dict[Service, _Fault] = {}
+        self._lock = threading.Lock()
 
     def fail(
         self, service: Service, code: str, *, times: int | None = None, fraction: float = 1.0, after: bool = False
@@ -112,8 +109,8 @@ class Faults:
 class Aws:
     """A WSGI application. Its state is moto's, which is one for the whole process; `load` empties it."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
-        self.faults = Faults()
+    def __init__(self, *, clock: Callable[[], float] = time.time, fault_seed: int = 0) -> None:
+        self.faults = Faults(fault_seed)
         self._clock = clock
         self._application: WSGIApplication | None = None
         # A transaction in moto copies the table, applies its writes and puts the copy back when one fails; a write

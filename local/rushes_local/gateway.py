@@ -140,6 +140,7 @@ def build_event(
 ) -> dict[str, Any]:
     """The payload 2.0 event of a request; what API Gateway leaves out when it is empty is left out."""
     headers = _headers(environ)
+    headers.setdefault("x-amzn-trace-id", f"Root=1-{int(now):08x}-{request_id.replace('-', '')[:24]}")
     cookies = [cookie.strip() for cookie in headers.pop("cookie", "").split(";") if cookie.strip()]
     query: dict[str, str] = {}
     for name, value in parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True):

@@ -28,7 +28,7 @@ from rushes.callers import Caller, hash_key, new_key
 from rushes.store import Store
 from rushes_local.aws import CREDENTIALS, Aws
 from rushes_local.gateway import Gateway, Route
-from rushes_local.runtime import REGION, Function, FunctionPool, Log
+from rushes_local.runtime import REGION, Function, FunctionPool, FunctionStartError, Log
 from rushes_local.servers import Server
 from rushes_local.template import DeclaredFunction, Template, output_name
 
@@ -44,6 +44,8 @@ _FUNCTION_CREDENTIALS = {
     "AWS_SECRET_ACCESS_KEY": CREDENTIALS.secret_key,
     "AWS_SESSION_TOKEN": "local-session-token",
 }
+
+_only_one = threading.Lock()
 
 # A function that takes longer to import has something wrong with it.
 _FUNCTION_START = 30.0
@@ -98,11 +100,14 @@ class Stack:
         self._closing = contextlib.ExitStack()
         self.functions: dict[str, FunctionPool] = {}
         self.started_in: dict[str, float] = {}
-        self.url = self.aws_url = self.table_name = self.bucket_name = ""
+        self.url = self.aws_url = self.emulator_url = self.table_name = self.bucket_name = ""
 
     def __enter__(self) -> "Stack":
         try:
             self._start()
+        except FunctionStartError as error:
+            self.stop()
+            raise StackError(str(error)) from None
         except BaseException:
             self.stop()
             raise
@@ -153,6 +158,9 @@ class Stack:
 
     def _start(self) -> None:
         began = time.perf_counter()
+        if not _only_one.acquire(blocking=False):
+            raise StackError("another stack is running in this process, and moto has one state for both")
+        self._closing.callback(_only_one.release)
         self._files = Path(tempfile.mkdtemp(prefix="rushes-"))
         if not self._keep_files:
             self._closing.callback(shutil.rmtree, self._files, ignore_errors=True)
@@ -185,7 +193,10 @@ class Stack:
         # The functions stop before the servers: entered last, closed first.
         aws = Server(self.aws, name="aws")
         self._closing.callback(aws.stop)
-        gateway = Server(self.gateway, name="gateway", port=self._port)
+        try:
+            gateway = Server(self.gateway, name="gateway", port=self._port)
+        except OSError as error:
+            raise StackError(f"port {self._port} cannot be used: {error.strerror}") from None
         self._closing.callback(gateway.stop)
         self.aws_url, self.url = aws.url, gateway.url
         self.session = boto3.Session(

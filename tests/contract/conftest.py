@@ -44,7 +44,8 @@ class Receiver:
     def __call__(self, environ: Json, start_response: Callable[..., Any]) -> Iterable[bytes]:
         body = environ["wsgi.input"].read()
         names = ("REQUEST_METHOD", "PATH_INFO", "CONTENT_TYPE", "CONTENT_LENGTH")
-        self.arrivals.append(Arrival(*(environ.get(name) for name in names), body))
+        method, path, content_type, length = (environ.get(name) for name in names)
+        self.arrivals.append(Arrival(str(method), str(path), content_type, length, body))
         self.on_call()
         status = self.statuses.pop(0) if self.statuses else 200
         start_response(f"{status} Told", [])
@@ -88,7 +89,7 @@ class Service:
         return {name: value for name, value in task.items() if value is not ...}
 
     def post(self, *tasks: Any, **options: Any) -> httpx.Response:
-        return self.client.post("/v1", json=list(tasks), **options)
+        return self.client.post("/v1", content=json.dumps(tasks), **options)
 
     def poll(self, task: Json) -> httpx.Response:
         return self.post({"taskType": "getResponse", "taskUUID": task["taskUUID"]})

@@ -5,7 +5,11 @@ import io
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
+
+from rushes_local.emulator.validation import video_errors
 
 if TYPE_CHECKING:
     from tests.contract.conftest import Service
@@ -83,6 +87,7 @@ REFUSED: list[tuple[dict[str, Any], str, Any]] = [
     ({"deliveryMethod": "sync"}, "invalidDeliveryMethod", "deliveryMethod"),
     ({"webhookURL": "ftp://receiver.test"}, "invalidWebhookURL", "webhookURL"),
     ({"webhookURL": "https://["}, "invalidWebhookURL", "webhookURL"),
+    ({"webhookURL": "https://receiver.test/h\u00f6rer"}, "invalidWebhookURL", "webhookURL"),
     ({"uploadEndpoint": "receiver.test/put"}, "invalidUploadEndpoint", "uploadEndpoint"),
     ({"ttl": 59}, "invalidTtl", "ttl"),
     ({"includeCost": 1}, "invalidIncludeCost", "includeCost"),
@@ -105,6 +110,9 @@ REFUSED: list[tuple[dict[str, Any], str, Any]] = [
     ({"seed": 1}, "unsupportedParameter", "seed"),
     ({"fps": 24}, "unsupportedParameter", "fps"),
 ]
+
+
+PARAMETERS = sorted({name for changes in [*ACCEPTED, *(refused for refused, *_ in REFUSED)] for name in changes})
 
 
 @pytest.mark.parametrize("changes", ACCEPTED, ids=lambda changes: str(changes)[:40])
@@ -134,3 +142,19 @@ def test_all_faults_of_a_task_are_told_at_once(stepped: "Service") -> None:
     errors = stepped.post(task).json()["errors"]
     assert {error["parameter"] for error in errors} == {"duration", "ttl", "seed", "positivePrompt"}
     assert {error["taskUUID"] for error in errors} == {task["taskUUID"]}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.dictionaries(st.sampled_from([*PARAMETERS, "", "x"]), JSON, min_size=1))
+def test_no_value_makes_the_rules_stumble(task: dict[str, Any]) -> None:
+    """Whatever JSON stands in whatever parameter, the answer is a list of errors with a code and a parameter."""
+    errors = video_errors(task)
+    assert errors
+    assert all(error["code"] and error["message"] for error in errors)

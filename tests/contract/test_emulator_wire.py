@@ -223,7 +223,9 @@ def test_ping_and_account(service: "Service") -> None:
     assert details["balance"] == 999.076
     assert "emulator-key" not in str(details)
     assert codes(service.post({**account, "operation": "destroy"}).json()) == ["invalidOperation"]
-    assert codes(service.post({"taskType": "imageInference"}).json()) == ["unsupportedTaskType"]
+    kinds: list[Any] = ["imageInference", None, ["ping"], {}]
+    for kind in kinds:
+        assert codes(service.post({"taskType": kind, "taskUUID": kind}).json()) == ["unsupportedTaskType"]
     assert codes(service.post({"taskType": "getResponse", "taskUUID": "x"}).json()) == ["invalidTaskUUID"]
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cfnlint.decode import cfn_yaml
+from cfnlint.decode import cfn_yaml  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -16,9 +16,11 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def template() -> dict[str, Any]:
-    return cfn_yaml.load(str(ROOT / "template.yaml"))
+    content: dict[str, Any] = cfn_yaml.load(str(ROOT / "template.yaml"))
+    return content
 
 
 @pytest.fixture(scope="session")
 def resources(template: dict[str, Any]) -> dict[str, Any]:
-    return template["Resources"]
+    content: dict[str, Any] = template["Resources"]
+    return content

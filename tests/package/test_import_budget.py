@@ -13,15 +13,13 @@ HEAVY = {
     "aws_lambda_powertools.event_handler",
     "aws_lambda_powertools.utilities.idempotency",
     "aws_xray_sdk",
-    "boto3.resources.model",
     "httpx",
     "moto",
     "pydantic",
     "requests",
-    "s3transfer",
 }
 BUDGET = {
-    "submit": {"httpx", "pydantic"},
+    "submit": {"aws_lambda_powertools.event_handler", "httpx", "pydantic"},
     "webhook": set[str](),
 }
 PROGRAM = """

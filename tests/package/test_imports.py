@@ -21,6 +21,7 @@ PURE = {
     "rushes.clip",
     "rushes.config",
     "rushes.errors",
+    "rushes.media",
     "rushes.redaction",
     "rushes.runware",
     "rushes.runware.answers",
@@ -33,7 +34,14 @@ PURE = {
 PURE_PACKAGES = {"itsdangerous", "pydantic", "pydantic_core"}
 
 # What touches the world, one thing each.
-ADAPTERS = {"rushes.credentials", "rushes.observability", "rushes.runware.client", "rushes.store", "rushes.uploads"}
+ADAPTERS = {
+    "rushes.credentials",
+    "rushes.entry",
+    "rushes.observability",
+    "rushes.runware.client",
+    "rushes.store",
+    "rushes.uploads",
+}
 ADAPTER_PACKAGES = PURE_PACKAGES | {
     "aws_lambda_powertools",
     "boto3",

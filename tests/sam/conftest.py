@@ -96,7 +96,8 @@ def invoke(
         template, override = str(build(MACHINE) / "template.yaml"), f"Architecture={MACHINE}"
         result = sam(
             *("local", "invoke", function, "--template", template, "--event", str(path)),
-            *("--env-vars", str(variables), "--parameter-overrides", override),
+            # A built template is not beside samconfig.toml, so its settings for this command do not count.
+            *("--env-vars", str(variables), "--parameter-overrides", override, "--skip-pull-image"),
             timeout=LONGEST_INVOCATION,
             AWS_DEFAULT_REGION="us-east-1",
             **credentials,

@@ -30,7 +30,8 @@ def load(name: str, **replacements: str) -> dict[str, Any]:
     text = (EVENTS / f"{name}.json").read_text()
     for old, new in {TASK: replacements.get("task"), CLIP: replacements.get("clip")}.items():
         text = text.replace(old, new or old)
-    return json.loads(text.replace("PLACEHOLDER", replacements.get("token", "PLACEHOLDER")))
+    event: dict[str, Any] = json.loads(text.replace("PLACEHOLDER", replacements.get("token", "PLACEHOLDER")))
+    return event
 
 
 @pytest.fixture(scope="module", autouse=True)

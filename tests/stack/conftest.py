@@ -1,6 +1,7 @@
 """Toy functions, and witnesses for the life and death of processes."""
 
 import select
+import shutil
 import socket
 import textwrap
 from collections.abc import Callable, Iterator
@@ -9,16 +10,19 @@ from pathlib import Path
 import pytest
 
 from rushes_local.runtime import Function, FunctionPool
+from rushes_local.template import Template
 
 # One handler for all tests: what it does is in the event. On import it connects to the test, if that listens, and
 # never hangs up: the connection ends with the process, whoever ends it and how.
 TOY = """
-    import os, signal, socket
+    import json, os, signal, socket
 
     if "WITNESS_PORT" in os.environ:
         witness = socket.create_connection(("127.0.0.1", int(os.environ["WITNESS_PORT"])))
 
     def handler(event, context):
+        if "body" in event:  # through the gateway
+            event = json.loads(event["body"])
         match event.get("do"):
             case "raise":
                 raise ValueError(event["text"])
@@ -125,3 +129,13 @@ def start_pool(toy: Path) -> Iterator[StartPool]:
     yield start
     for pool in pools:
         pool.stop()
+
+
+def toy_root(project: Path, root: Path) -> Path:
+    """A project of this template whose functions are all toys."""
+    root.mkdir(exist_ok=True)
+    shutil.copy(project / "template.yaml", root)
+    for function in Template(root / "template.yaml").functions():
+        function.folder.mkdir(parents=True)
+        (function.folder / "app.py").write_text(textwrap.dedent(TOY))
+    return root

@@ -42,17 +42,17 @@ def on_the_wire(
     }
 
 
-def conclude(clip: Clip, outcome: Outcome, *, holder: str, sent_at: int, now: int) -> Clip:
+def conclude(clip: Clip, outcome: Outcome, *, holder: str, sent_at: int, now: int, patient: bool = False) -> Clip:
     """The clip after `holder`'s attempt, sent at `sent_at`, ended with `outcome`.
 
     A "no" closes the clip only if it answers the only attempt there was. After an ambiguous one it proves nothing
-    about that earlier attempt, and is kept as evidence.
+    about that earlier attempt, and is kept as evidence; so is, for a `patient` buyer, trouble with our own account.
     """
     clip = release(clip, holder)
     match outcome:
         case Accepted(how):
             return merge(clip, Fact(kind=Kind.ACCEPTED, key=how, at=now, witness=Witness.SUBMISSION))
-        case Refused() if clip.maybe_sent_at is None:
+        case Refused() if clip.maybe_sent_at is None and not (patient and is_account_trouble(outcome)):
             return merge(clip, _refusal(outcome, now))
         case Refused(_, problem):
             return _evidence(clip, f"refused: {problem.code}", now)

@@ -270,7 +270,9 @@ def next_check(clip: Clip, now: int, times: Timings) -> int | None:
         case None if clip.lease and clip.lease.until > now:
             return clip.lease.until
         case None:
-            return _pause(clip.created_at, now, times)
+            # Spread by the clip's own UUID, so that a crowd which failed together does not come back together.
+            pause = _pause(clip.created_at, now, times)
+            return pause + (pause - now) * int(clip.clip_uuid[:2], 16) // 1024
         case Kind.ACCEPTED as kind:
             since = _first(clip, kind)
             return max(since + times.usual_render, _pause(since, now, times))
@@ -292,8 +294,15 @@ def lease_to(clip: Clip, holder: str, now: int, times: Timings) -> Clip | None:
     """
     if clip.lease and clip.lease.until > now:
         return None
-    doubted = maybe_sent(clip, clip.lease.since) if clip.lease else clip
-    return replace(doubted, lease=Lease(holder, now, now + times.lease))
+    return replace(taken_over(clip, now), lease=Lease(holder, now, now + times.lease))
+
+
+def taken_over(clip: Clip, now: int) -> Clip:
+    """The clip with a lease that ran out turned into what it means: an attempt whose answer nobody recorded."""
+    if clip.lease is None or clip.lease.until > now:
+        return clip
+    evidence = Fact(kind=Kind.ATTEMPTED, key="ambiguous: no outcome recorded", at=now, witness=Witness.CLOCK)
+    return merge(replace(maybe_sent(clip, clip.lease.since), lease=None), evidence)
 
 
 def release(clip: Clip, holder: str) -> Clip:
@@ -304,6 +313,11 @@ def release(clip: Clip, holder: str) -> Clip:
 def maybe_sent(clip: Clip, at: int) -> Clip:
     """The clip, with an attempt at `at` that may have bought it. The earliest one stands, and nothing unsays it."""
     return replace(clip, maybe_sent_at=at if clip.maybe_sent_at is None else min(at, clip.maybe_sent_at))
+
+
+def due_for_parking(clip: Clip, now: int, times: Timings) -> bool:
+    """Whether a clip that was certainly bought has been waited for long enough."""
+    return now >= _first(clip, Kind.ACCEPTED) + times.deadline
 
 
 def task_status(clips: Iterable[Clip]) -> Status:

@@ -31,7 +31,8 @@ class Timings:
     An ambiguous attempt may be repeated while it is younger than `resend_window`, once its lease is over: `lease <
     resend_window`. The window stays below any render's known time, so that the provider still refuses the repeated
     UUID as one in flight. Whatever is undecided at `deadline` is parked for people: `resend_window < deadline`.
-    A paid clip whose bytes cannot be had is looked for until `copy_deadline` after its render became known.
+    A paid clip whose bytes cannot be had is looked for until `copy_deadline` after its render became known; a rescue
+    begins `rescue_after` that moment, to leave the upload time to arrive by itself.
     """
 
     http: int
@@ -42,6 +43,7 @@ class Timings:
     last_look: int
     copy_deadline: int
     usual_render: int
+    rescue_after: int
 
     def __post_init__(self) -> None:
         ordered = (
@@ -71,6 +73,7 @@ class Timings:
             last_look=_milliseconds(environment, "LAST_LOOK_SECONDS"),
             copy_deadline=_milliseconds(environment, "COPY_DEADLINE_SECONDS"),
             usual_render=_milliseconds(environment, "USUAL_RENDER_SECONDS"),
+            rescue_after=_milliseconds(environment, "RESCUE_AFTER_SECONDS"),
         )
 
 
@@ -85,7 +88,6 @@ class SubmitSettings:
     webhook_secret: str
     webhook_url: str
     monthly_limit: int
-    when_ambiguous: WhenAmbiguous
     timings: Timings
 
     @classmethod
@@ -98,7 +100,6 @@ class SubmitSettings:
             webhook_secret=_text(environment, "WEBHOOK_SECRET"),
             webhook_url=_text(environment, "WEBHOOK_BASE_URL").rstrip("/"),
             monthly_limit=_micro_dollars(environment, "MONTHLY_LIMIT_USD"),
-            when_ambiguous=_when_ambiguous(environment),
             timings=Timings.read(environment),
         )
 
@@ -118,6 +119,35 @@ class WebhookSettings:
             table=_text(environment, "TABLE_NAME"),
             bucket=_text(environment, "BUCKET_NAME"),
             webhook_secret=_text(environment, "WEBHOOK_SECRET"),
+            timings=Timings.read(environment),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconcileSettings:
+    """What `reconcile` needs to know. `rescue_origins` are where a render may be fetched from."""
+
+    table: str
+    bucket: str
+    runware_url: str
+    runware_secret: str
+    webhook_secret: str
+    webhook_url: str
+    rescue_origins: frozenset[str]
+    when_ambiguous: WhenAmbiguous
+    timings: Timings
+
+    @classmethod
+    def read(cls, environment: Environment) -> "ReconcileSettings":
+        return cls(
+            table=_text(environment, "TABLE_NAME"),
+            bucket=_text(environment, "BUCKET_NAME"),
+            runware_url=_text(environment, "RUNWARE_BASE_URL"),
+            runware_secret=_text(environment, "RUNWARE_SECRET"),
+            webhook_secret=_text(environment, "WEBHOOK_SECRET"),
+            webhook_url=_text(environment, "WEBHOOK_BASE_URL").rstrip("/"),
+            rescue_origins=frozenset(_text(environment, "RESCUE_ORIGINS").lower().split(",")),
+            when_ambiguous=_when_ambiguous(environment),
             timings=Timings.read(environment),
         )
 

@@ -6,6 +6,8 @@ RushesError
 ├── BadTokenError            a callback's token is not ours, not for this clip, or too old
 ├── UnreadableError          bytes from outside that are not what they should be
 ├── UnknownClipError         a callback names a clip that is not in the table, though its token is ours
+├── ProviderError            Runware did not answer a question properly; what it knows is unknown
+├── RescueError              a render's bytes could not be brought into the bucket
 ├── BucketError              S3 did not answer; whether the object is there is unknown
 ├── StoreError
 │   ├── StaleError           the clip moved on since it was read; read again
@@ -36,6 +38,14 @@ class UnreadableError(RushesError):
 
 class UnknownClipError(RushesError):
     """No such clip is recorded, so nothing can be learned about it."""
+
+
+class ProviderError(RushesError):
+    """Runware could not say: no connection, a server error, or a body that is not its envelope."""
+
+
+class RescueError(RushesError):
+    """Why a render's bytes could not be had. The message holds no URL."""
 
 
 class BucketError(RushesError):

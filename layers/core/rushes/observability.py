@@ -54,7 +54,8 @@ class PowertoolsTelemetry:
     def flush(self) -> None:
         """Writes the metrics counted so far; call it at the end of every invocation."""
         with self._lock:
-            self.metrics.flush_metrics()
+            if self.metrics.metric_set:
+                self.metrics.flush_metrics()
 
     def note(self, message: str, *, warn: bool = False, **details: object) -> None:
         shown = {name: scrub(value) if isinstance(value, str) else value for name, value in details.items()}

@@ -104,6 +104,15 @@ def poll_facts(said: Envelope, now: int) -> Iterator[Fact]:
             yield _failed(problem, Witness.POLL, now)
 
 
+def details_facts(said: Envelope, clip_uuid: str, now: int) -> Iterator[Fact]:
+    """What a task's details prove: results inside its last response do, and a refused duplicate proves the original."""
+    for details in said.results:
+        if details.response:
+            inner = details.response.about(clip_uuid)
+            known = tuple(problem for problem in inner.problems if problem.category in _KNOWS_THE_CLIP)
+            yield from poll_facts(Envelope(inner.results, known), now)
+
+
 def _rendered(result: Result, video_uuid: str, witness: Witness, now: int) -> Fact:
     known: dict[str, Scalar | None] = {
         "videoURL": result.video_url,

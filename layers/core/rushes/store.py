@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
@@ -144,6 +145,15 @@ class Store:
         answer = self._retried(lambda: self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True))
         return _task(_plain(answer["Item"])) if "Item" in answer else None
 
+    def due(self, now: int, most: int) -> list[tuple[str, str, int]]:
+        """The open clips whose next look is due, oldest first: caller, task and clip. The index may lag behind."""
+        found: list[Item] = []
+        for shard in range(_SHARDS):
+            answer = self._retried(partial(self._due_in, str(shard), now, most))
+            found += [_plain(item) for item in answer["Items"]]
+        found.sort(key=lambda item: int(item["nextCheckAt"]))
+        return [_named(item) for item in found[:most]]
+
     def budget(self, scope: str, month: str) -> tuple[int, int | None]:
         """What a scope's month holds and enforces, in micro-dollars; nothing and None before its first clip."""
         key = _budget_key(scope, month)
@@ -161,6 +171,15 @@ class Store:
         """Makes an API key known. `name` is for people who look at the table."""
         item = {"caller": caller.name, "monthlyLimit": caller.monthly_limit, "name": name, "createdAt": now}
         self._client.put_item(TableName=self._table, Item={**_api_key(key_hash), **_wire(item)})
+
+    def _due_in(self, shard: str, now: int, most: int) -> Any:
+        return self._client.query(
+            TableName=self._table,
+            IndexName="due",
+            KeyConditionExpression="dueShard = :shard AND nextCheckAt <= :now",
+            ExpressionAttributeValues=_wire({":shard": shard, ":now": now}),
+            Limit=most,
+        )
 
     def _put_new(self, item: Item) -> Item:
         return {
@@ -259,6 +278,11 @@ def _over_budget(reservation: Reservation, item: Item) -> OverBudget:
 
 def _task_pk(caller: str, task_uuid: str) -> str:
     return f"task#{caller}#{task_uuid}"
+
+
+def _named(key: Item) -> tuple[str, str, int]:
+    _, caller, task_uuid = key["pk"].split("#")
+    return caller, task_uuid, int(key["sk"].removeprefix("clip#"))
 
 
 def _clip_key(caller: str, task_uuid: str, index: int) -> Item:

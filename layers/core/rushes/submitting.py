@@ -8,7 +8,7 @@ written, the caller hears that the task is accepted, since from then on the serv
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -26,14 +26,14 @@ from rushes.clip import (
     Task,
     canonical,
     next_check,
-    release,
 )
+from rushes.concurrency import SideBySide
 from rushes.config import Timings
 from rushes.errors import BusyError, LimitMovedError, UnreadableError
-from rushes.learning import Clips, learn
+from rushes.learning import Clips
 from rushes.observability import Metric, Telemetry
+from rushes.purchasing import Buyer, Purchasing
 from rushes.runware.models import Order, WireError, check, wire_error
-from rushes.runware.outcomes import Outcome
 
 MOST_TASKS = 20
 MOST_CLIPS = 20
@@ -43,7 +43,7 @@ _LIMIT_MOVES = 5
 
 
 class Table(Clips, Protocol):
-    """What buying needs of the table."""
+    """What submitting needs of the table."""
 
     def record(
         self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation]
@@ -52,37 +52,15 @@ class Table(Clips, Protocol):
     def clips(self, caller: str, task_uuid: str) -> list[Clip]: ...
 
 
-class Links(Protocol):
-    """What buying needs of the bucket."""
-
-    def upload_link(self, key: str, seconds: int) -> str: ...
-
-
-class Provider(Protocol):
-    """What buying needs of Runware."""
-
-    def submit(self, task: Mapping[str, Any], key: str) -> Outcome: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """What a purchase is made and called back with; `webhook_keys` are newest first."""
-
-    runware_key: str
-    webhook_keys: Sequence[str]
-
-
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One call: who makes it, who answers it (`holder`), and until when this function may run, in milliseconds.
+    """One call: who makes it, and who buys for it.
 
     `renewed` reads the caller again, past every cache: asked for when a budget turns out to enforce another limit.
     """
 
     caller: Caller
-    holder: str
-    ends_at: int
-    credentials: Credentials
+    buyer: Buyer
     renewed: Callable[[], Caller | None]
 
 
@@ -110,18 +88,16 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submitting:
-    """The use case with its adapters. `clock` gives milliseconds; `concurrently` runs calls and gives their results."""
+    """The use case with its adapters. `clock` gives milliseconds."""
 
     table: Table
-    links: Links
-    provider: Provider
+    purchasing: Purchasing
     telemetry: Telemetry
     times: Timings
-    webhook_url: str
     monthly_limit: int
     clock: Callable[[], int]
     new_uuid: Callable[[], str]
-    concurrently: Callable[[Iterable[Callable[[], Clip]]], list[Clip]]
+    side_by_side: SideBySide
 
     def submit(self, tasks: Sequence[object], request: Request) -> Answer:
         """Buys every valid task of a request; a bad one leaves the others bought."""
@@ -129,7 +105,7 @@ class Submitting:
         orders = validate(tasks, answer)
         bought = [(order, self._record(order, request, answer)) for order in orders]
         sends = [(order, clip) for order, clips in bought for clip in clips]
-        sent = self.concurrently([self._sender(order, clip, request) for order, clip in sends])
+        sent = self.side_by_side(lambda send: self._attempt(*send, request), sends)
         for order, clips in bought:
             if clips:
                 mine = [clip for clip in sent if clip.task_uuid == order.task_uuid]
@@ -140,7 +116,7 @@ class Submitting:
         """The clips that are now this call's to send; otherwise the answer already says why there are none."""
         now = self.clock()
         task = _task(order, request.caller.name, now)
-        clips = [self._clip(order, task, index, request.holder) for index in range(order.clips)]
+        clips = [self._clip(order, task, index, request.buyer.holder) for index in range(order.clips)]
         try:
             outcome = self._reserve_and_record(task, clips, order.price * order.clips, request)
             match outcome:
@@ -190,44 +166,9 @@ class Submitting:
         )
         return replace(clip, next_check_at=next_check(clip, now, self.times))
 
-    def _sender(self, order: Order, clip: Clip, request: Request) -> Callable[[], Clip]:
-        return lambda: self._send(order, clip, request)
-
-    def _send(self, order: Order, clip: Clip, request: Request) -> Clip:
-        """One attempt to buy one clip. Never raises for trouble with the table: the record knows enough to go on."""
-        sent_at = self.clock()
-        lease_ends_at = clip.lease.until if clip.lease else sent_at
-        if sent_at + self.times.http > min(lease_ends_at, request.ends_at):
-            return self._learn(clip, lambda current: release(current, request.holder))
-        task = buying.on_the_wire(
-            order.request,
-            clip,
-            callback=buying.callback_url(self.webhook_url, clip, request.credentials.webhook_keys, sent_at),
-            upload_link=self.links.upload_link(clip.object_key, self.times.deadline // 1000),
-            least_ttl=self.times.copy_deadline // 1000,
-        )
-        outcome = self.provider.submit(task, request.credentials.runware_key)
-        if buying.is_account_trouble(outcome):
-            self.telemetry.count(Metric.PROVIDER_REFUSES_US)
-        now = self.clock()
-        return self._learn(
-            clip,
-            lambda current: buying.conclude(current, outcome, holder=request.holder, sent_at=sent_at, now=now),
-        )
-
-    def _learn(self, clip: Clip, change: Callable[[Clip], Clip]) -> Clip:
-        try:
-            return learn(self.table, clip, change, now=self.clock(), times=self.times, telemetry=self.telemetry)
-        except BusyError as error:
-            # The lease stays behind, and whoever finds it takes the attempt for ambiguous. That is the truth.
-            self.telemetry.note(
-                "an attempt's outcome could not be saved",
-                warn=True,
-                why=str(error),
-                taskUUID=clip.task_uuid,
-                clip=clip.index,
-            )
-            return clip
+    def _attempt(self, order: Order, clip: Clip, request: Request) -> Clip:
+        attempted, _ = self.purchasing.attempt(clip, order.request, request.buyer)
+        return attempted
 
 
 def parse(body: bytes) -> list[object]:

@@ -5,7 +5,6 @@ the control routes under /_emulator. The tasks themselves are in `tasks`, their 
 after the acknowledgement in `delivery`.
 """
 
-import hmac
 import json
 import threading
 import time
@@ -21,7 +20,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map, MapAdapter, Rule
 from werkzeug.wrappers import Request, Response
 
-from rushes_local.emulator.delivery import LANES, RETRY_DELAYS, Delivery
+from rushes_local.emulator.delivery import LANES, RETRY_DELAYS, WEBHOOK_TIMEOUT, Delivery
 from rushes_local.emulator.faults import Faults, OneShot
 from rushes_local.emulator.tasks import MICRO_DOLLARS_PER_SECOND, Book, Charge, Run
 from rushes_local.emulator.validation import error, is_uuid4, video_errors
@@ -34,7 +33,6 @@ __all__ = ["Charge", "Emulator", "Faults", "OneShot", "Received"]
 
 Json = dict[str, Any]
 
-WEBHOOK_TIMEOUT = 5.0
 CALL_BEFORE_ANSWER_TIMEOUT = 10.0
 
 _ROUTES = Map(
@@ -119,7 +117,7 @@ class Emulator:
         self._render_seconds = render_seconds
         self._clock = clock
         self._own_http = http is None
-        self._http = http or httpx.Client(timeout=WEBHOOK_TIMEOUT, trust_env=False)
+        self._http = http or httpx.Client(trust_env=False)
         self._received: list[Received] = []
         self._book = Book(clock, self.faults)
         self._workers = Workers(LANES)
@@ -223,7 +221,7 @@ class Emulator:
         if not tasks or not all(isinstance(task, dict) for task in tasks):
             return _refused("The body must be a JSON array of at least one task object.")
         key, tasks, greeting = _credentials(request, tasks)
-        if not any(hmac.compare_digest(key.encode(), known.encode()) for known in self._api_keys):
+        if key not in self._api_keys:
             return _json({"data": [], "errors": [_NO_KEY]}, 401)
         now = self._clock()
         self._received.extend(Received(now, task) for task in tasks)
@@ -258,7 +256,7 @@ class Emulator:
         return answer.response()
 
     def _poll_injected(self, tasks: list[Json]) -> Response | None:
-        kinds = {task.get("taskType") for task in tasks}
+        kinds = [task.get("taskType") for task in tasks]
         if "getResponse" in kinds and self.faults.poll_status:
             return _injected(self.faults.poll_status, "", self.faults.poll_bare, tasks)
         if "getTaskDetails" in kinds and self.faults.details_status:

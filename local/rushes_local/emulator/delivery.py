@@ -26,6 +26,7 @@ LANES = {RENDERS: 2, DELIVERIES: 8}
 # Runware: from 250 ms, doubling, capped at 8 s. How often is unknown; see Switches.webhook_retries.
 RETRY_DELAYS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 JITTER = 0.25
+WEBHOOK_TIMEOUT = 5.0
 UPLOAD_TIMEOUT = 30.0
 MODERATION = frozenset(
     {
@@ -69,7 +70,8 @@ class Delivery:
     def progress(self, run: Run) -> None:
         """Call the webhook with nothing but `processing`, where the switch asks for it."""
         if self._book.switches(run).webhook_progress:
-            self._send(run, self._body(run, run.item(status="processing")))
+            body = self._body(run, run.item(status="processing"))
+            self._workers.at(DELIVERIES, 0, lambda: self._post(run, body, 0))
 
     def _finish(self, run: Run) -> None:
         switches = self._book.switches(run)
@@ -148,12 +150,14 @@ class Delivery:
             run.called.set()
             return
         body = self._body(run, item)
-        for call in self._book.keep_call(run, body) if switches.webhook_reordered else [body]:
-            for _ in range(switches.webhook_copies):
-                self._send(run, call, switches.webhook_seconds)
+        calls = self._book.keep_call(run, body) if switches.webhook_reordered else [body]
+        for _ in range(switches.webhook_copies):
+            self._workers.at(DELIVERIES, switches.webhook_seconds, lambda: self._post_all(run, calls))
 
-    def _send(self, run: Run, body: Any, delay: float = 0.0, attempt: int = 0) -> None:
-        self._workers.at(DELIVERIES, delay, lambda: self._post(run, body, attempt))
+    def _post_all(self, run: Run, bodies: list[Any]) -> None:
+        # In one job: several would overtake each other, and their order may be the point.
+        for body in bodies:
+            self._post(run, body, 0)
 
     def _post(self, run: Run, body: Any, attempt: int) -> None:
         arrived = self._arrives(run.task["webhookURL"], body)
@@ -164,12 +168,14 @@ class Delivery:
             self._book.delivery_failed(run, _failure(run, "webhookTimeout"))
             return
         delay = self._retry_delays[min(attempt, len(self._retry_delays) - 1)]
-        self._send(run, body, delay * (1 + JITTER * random.random()), attempt + 1)
+        jittered = delay * (1 + JITTER * random.random())
+        self._workers.at(DELIVERIES, jittered, lambda: self._post(run, body, attempt + 1))
 
     def _arrives(self, url: str, body: Any) -> bool:
         try:
             headers = {"Content-Type": "application/json"}
-            return self._http.post(url, content=json.dumps(body), headers=headers).is_success
+            call = self._http.post(url, content=json.dumps(body), headers=headers, timeout=WEBHOOK_TIMEOUT)
+            return call.is_success
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             logger.info("webhook not delivered: %s", type(error).__name__)
             return False

@@ -146,11 +146,14 @@ class Faults(Switches):
 
     def replace(self, wanted: Json) -> None:
         """Set exactly these switches and put all others back to their defaults."""
-        shots = [OneShot(**shot) for shot in wanted.get("next_submissions", [])]
+        shots = wanted.get("next_submissions", [])
+        if not isinstance(shots, list) or not all(isinstance(shot, dict) for shot in shots):
+            raise UnknownSwitchError("next_submissions: must be an array of objects")
         fresh = checked({name: value for name, value in wanted.items() if name != "next_submissions"})
+        one_shots = [OneShot(**shot) for shot in shots]
         for name in Switches.model_fields:
             setattr(self, name, getattr(fresh, name))
-        self.next_submissions = shots
+        self.next_submissions = one_shots
 
     def shown(self) -> Json:
         """The permanent switches as JSON."""

@@ -51,8 +51,10 @@ class Run:
     failure: Json | None = None
     delivery_failures: list[Json] = field(default_factory=list)
     finished_at: float | None = None
-    # Webhooks that the switch webhook_reordered keeps back, and the sign that the first one was sent.
-    kept_calls: list[Json] = field(default_factory=list)
+    # How many results and failures came to light, the webhooks about them that the switch webhook_reordered keeps
+    # back, and the sign that the first one was sent.
+    facts: int = 0
+    kept_calls: list[Any] = field(default_factory=list)
     called: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -151,6 +153,7 @@ class Book:
     def publish(self, run: Run, result: Json) -> None:
         """From now on polls and getTaskDetails tell this result."""
         with self._lock:
+            run.facts += 1
             run.failure = None
             run.results.append(result)
             if len(run.results) == run.wanted:
@@ -160,6 +163,7 @@ class Book:
     def fail(self, run: Run, failure: Json) -> None:
         """From now on polls and getTaskDetails tell this failure."""
         with self._lock:
+            run.facts += 1
             run.failure = failure
             run.finished_at = self._clock()
             self._last_answers[run.uuid.lower()] = {"data": [], "errors": [failure]}
@@ -169,12 +173,12 @@ class Book:
         with self._lock:
             run.delivery_failures.append(failure)
 
-    def keep_call(self, run: Run, body: Json) -> list[Json]:
+    def keep_call(self, run: Run, body: Any) -> list[Any]:
         """Keep a webhook back until the task is over; then all that were kept, last first."""
         with self._lock:
             run.kept_calls.append(body)
-            recovers = run.failure is not None and self.switches(run).recovers_seconds is not None
-            if run.finished_at is None or recovers:
+            may_recover = run.failure is not None and self.switches(run).recovers_seconds is not None
+            if run.status == "processing" or may_recover or len(run.kept_calls) < run.facts:
                 return []
             calls, run.kept_calls = run.kept_calls[::-1], []
             return calls

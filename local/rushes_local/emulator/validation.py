@@ -117,7 +117,7 @@ def _uri(name: str, value: Any) -> Json | None:
 def _is_http(value: str) -> bool:
     try:
         parts = urlsplit(value)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and not re.search(r"\s", value)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and re.fullmatch("[!-~]+", value) is not None
     except ValueError:
         return False
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from rushes.errors import UnreadableError
+from rushes.errors import ProviderError, UnreadableError
 from rushes.runware.errors import Category, categorise
 
 _LONGEST = 2048  # characters kept of any text of the provider's
@@ -36,6 +36,7 @@ class Result:
     nsfw: bool | None = None
     cost: int | None = None
     data: str | None = None
+    response: "Envelope | None" = None  # of getTaskDetails: the last response about the task
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,32 @@ class Envelope:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The answer to a question. `proper` means HTTP 200 without any error: then absence is an answer, too."""
+
+    envelope: Envelope
+    proper: bool
+
+    def denies(self, task_uuid: str) -> bool:
+        """Whether Runware answered properly and knows nothing of this task."""
+        return self.proper and not self.envelope.about(task_uuid).results
+
+
+def read_report(status: int, body: bytes) -> Report:
+    """The answer to `getResponse` or `getTaskDetails`; raises `ProviderError` unless it is Runware's own.
+
+    A 4xx is read, since a task that failed for good has been seen answered with 400; a 5xx is the poll's own trouble.
+    """
+    if status >= 500 or status in (408, 429):
+        raise ProviderError(f"HTTP {status}")
+    try:
+        envelope = read(body)
+    except UnreadableError:
+        raise ProviderError(f"HTTP {status} without Runware's envelope") from None
+    return Report(envelope, proper=status == 200 and not envelope.problems)
+
+
 def read(body: bytes | str) -> Envelope:
     """An answer or webhook body; raises `UnreadableError` for anything that is not Runware's envelope."""
     try:
@@ -85,7 +112,7 @@ def _refuse(_: str) -> None:
     raise ValueError("not JSON")
 
 
-def _envelope(value: object) -> Envelope:
+def _envelope(value: object, inner: bool = False) -> Envelope:
     if isinstance(value, list):
         items, errors = value, []
     elif isinstance(value, dict) and {"data", "errors", "error"} & value.keys() and "taskType" not in value:
@@ -101,7 +128,7 @@ def _envelope(value: object) -> Envelope:
         raise UnreadableError("the body's items are not objects")
     failed = [item for item in items if _is_error(item)]
     return Envelope(
-        tuple(_result(item) for item in items if not _is_error(item)),
+        tuple(_result(item, inner) for item in items if not _is_error(item)),
         tuple(_problem(item) for item in (*errors, *failed)),
     )
 
@@ -118,7 +145,7 @@ def _is_error(item: Mapping[str, Any]) -> bool:
     return item.get("status") == "error" or "error" in item or "code" in item
 
 
-def _result(item: Mapping[str, Any]) -> Result:
+def _result(item: Mapping[str, Any], inner: bool) -> Result:
     seed, nsfw = item.get("seed"), item.get("NSFWContent")
     data = next((item[name] for name in _DATA_FIELDS if isinstance(item.get(name), str) and item[name]), None)
     return Result(
@@ -129,7 +156,16 @@ def _result(item: Mapping[str, Any]) -> Result:
         nsfw=nsfw if isinstance(nsfw, bool) else None,
         cost=_micro_dollars(item.get("cost")),
         data=data,
+        response=None if inner else _response(item),
     )
+
+
+def _response(item: Mapping[str, Any]) -> Envelope | None:
+    """The last response inside an item of `getTaskDetails`, if it can be read."""
+    try:
+        return _envelope(item["response"], inner=True) if "response" in item else None
+    except UnreadableError:
+        return None
 
 
 def _problem(item: Mapping[str, Any]) -> Problem:

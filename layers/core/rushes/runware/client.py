@@ -6,11 +6,13 @@ handshake a clip is a small price for that.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
 
+from rushes.errors import ProviderError
+from rushes.runware.answers import Report, read_report
 from rushes.runware.outcomes import Ambiguous, NeverArrived, Outcome, read_answer
 
 _LARGEST_ANSWER = 4 * 1024 * 1024  # bytes
@@ -42,7 +44,22 @@ class Runware:
             return Ambiguous(type(error).__name__)
         return read_answer(status, body, task["taskUUID"])
 
-    def _post(self, tasks: list[Mapping[str, Any]], key: str) -> tuple[int, bytes]:
+    def poll(self, task_uuids: Sequence[str], key: str) -> Report:
+        """What Runware knows of these tasks (`getResponse`), in one request; raises `ProviderError`."""
+        return self._ask("getResponse", task_uuids, key)
+
+    def details(self, task_uuid: str, key: str) -> Report:
+        """The stored request and last response of one task (`getTaskDetails`); raises `ProviderError`."""
+        return self._ask("getTaskDetails", [task_uuid], key)
+
+    def _ask(self, task_type: str, task_uuids: Sequence[str], key: str) -> Report:
+        try:
+            status, body = self._post([{"taskType": task_type, "taskUUID": uuid} for uuid in task_uuids], key)
+        except httpx.HTTPError as error:
+            raise ProviderError(type(error).__name__) from None
+        return read_report(status, body)
+
+    def _post(self, tasks: Sequence[Mapping[str, Any]], key: str) -> tuple[int, bytes]:
         headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         content = json.dumps(tasks, ensure_ascii=False).encode()
         with self._http.stream("POST", self._url, content=content, headers=headers) as response:

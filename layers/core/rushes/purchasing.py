@@ -1,0 +1,105 @@
+"""One attempt to buy one clip, whoever makes it: `submit` at first, `reconcile` later.
+
+The caller of `attempt` has put a lease for its holder into the table. What comes back from Runware is learned here;
+if that cannot be saved, the lease stays behind and says so to whoever finds it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from rushes import buying
+from rushes.clip import Clip, release
+from rushes.config import Timings
+from rushes.errors import BusyError
+from rushes.learning import Clips, learn
+from rushes.observability import Metric, Telemetry
+from rushes.runware.outcomes import Outcome
+
+
+class Links(Protocol):
+    """What buying needs of the bucket."""
+
+    def upload_link(self, key: str, seconds: int) -> str: ...
+
+
+class Seller(Protocol):
+    """What buying needs of Runware."""
+
+    def submit(self, task: Mapping[str, Any], key: str) -> Outcome: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a purchase is made and called back with; `webhook_keys` are newest first."""
+
+    runware_key: str
+    webhook_keys: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Buyer:
+    """Who buys: the name that its leases carry, and until when its function may run, in milliseconds.
+
+    `patient`: nobody waits for an answer, so trouble with our account leaves the clip pending instead of refused.
+    """
+
+    holder: str
+    ends_at: int
+    credentials: Credentials
+    patient: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purchasing:
+    """What every attempt needs. `clock` gives milliseconds."""
+
+    clips: Clips
+    links: Links
+    seller: Seller
+    telemetry: Telemetry
+    times: Timings
+    webhook_url: str
+    clock: Callable[[], int]
+
+    def attempt(self, clip: Clip, request: Mapping[str, Any], buyer: Buyer) -> tuple[Clip, Outcome | None]:
+        """Sends a leased clip once and learns what came of it; nothing is sent, and None returned, without the time.
+
+        Never raises for trouble with the table after the request is out: the record knows enough to go on.
+        """
+        sent_at = self.clock()
+        lease_ends_at = clip.lease.until if clip.lease else sent_at
+        if sent_at + self.times.http > min(lease_ends_at, buyer.ends_at):
+            return self._learn(clip, lambda current: release(current, buyer.holder)), None
+        task = buying.on_the_wire(
+            request,
+            clip,
+            callback=buying.callback_url(self.webhook_url, clip, buyer.credentials.webhook_keys, sent_at),
+            upload_link=self.links.upload_link(clip.object_key, self.times.deadline // 1000),
+            least_ttl=self.times.copy_deadline // 1000,
+        )
+        outcome = self.seller.submit(task, buyer.credentials.runware_key)
+        if buying.is_account_trouble(outcome):
+            self.telemetry.count(Metric.PROVIDER_REFUSES_US)
+        now = self.clock()
+        learned = self._learn(
+            clip,
+            lambda current: buying.conclude(
+                current, outcome, holder=buyer.holder, sent_at=sent_at, now=now, patient=buyer.patient
+            ),
+        )
+        return learned, outcome
+
+    def _learn(self, clip: Clip, change: Callable[[Clip], Clip]) -> Clip:
+        try:
+            return learn(self.clips, clip, change, now=self.clock(), times=self.times, telemetry=self.telemetry)
+        except BusyError as error:
+            # The lease stays behind, and whoever finds it takes the attempt for ambiguous. That is the truth.
+            self.telemetry.note(
+                "an attempt's outcome could not be saved",
+                warn=True,
+                why=str(error),
+                taskUUID=clip.task_uuid,
+                clip=clip.index,
+            )
+            return clip

@@ -1,0 +1,149 @@
+"""Bringing a render's bytes into the bucket when the upload never came: from Runware's address, or from inline data.
+
+The address comes from outside, so it is trusted with little: only listed origins, no redirects, no name that resolves
+to a private address, a size cap, bounded memory, and nothing that does not begin like a video.
+"""
+
+import base64
+import binascii
+import ipaddress
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import httpx
+from boto3.exceptions import Boto3Error
+from boto3.s3.transfer import TransferConfig
+from botocore.exceptions import BotoCoreError, ClientError
+
+from rushes.errors import BucketError, RescueError
+from rushes.media import Probed, container
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+_PART = 8 * 1024 * 1024  # bytes held in memory; S3 wants parts of at least 5 MiB
+_HEAD = 64  # bytes
+_LARGEST = 512 * 1024 * 1024  # bytes; a 10-second clip at the highest quality has some tens of megabytes
+_TYPES = {"mp4": "video/mp4", "mov": "video/quicktime", "webm": "video/webm"}
+
+
+class Rescue:
+    """Writes into one bucket what it fetches from `origins` (scheme, host and port). `clock` gives milliseconds."""
+
+    def __init__(
+        self,
+        client: "S3Client",
+        name: str,
+        probe: Callable[[str], Probed | None],
+        http: httpx.Client,
+        origins: frozenset[str],
+        clock: Callable[[], int],
+    ) -> None:
+        self._client, self._name, self._probe = client, name, probe
+        self._http, self._origins, self._clock = http, origins, clock
+
+    def fetch(self, url: str, key: str, ends_at: int) -> Probed:
+        """Streams a video into the bucket; raises `RescueError` with the reason, and leaves nothing half-written."""
+        try:
+            response = self._http.send(self._request(url), stream=True)
+            with closing(response):
+                if response.status_code != 200:
+                    raise RescueError(f"HTTP {response.status_code}")
+                return self._store(_Pieces(response.iter_raw(), lambda: self._clock() > ends_at), key)
+        except httpx.HTTPError as error:
+            raise RescueError(type(error).__name__) from None
+
+    def keep(self, data: str, key: str) -> Probed:
+        """Stores a video that came inline, as base64 or data URI; raises `RescueError`."""
+        text = data.partition(";base64,")[2] if data.startswith("data:") else data
+        try:
+            content = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            raise RescueError("the inline video is not base64") from None
+        return self._store(_Pieces(iter([content]), lambda: False), key)
+
+    def _request(self, url: str) -> httpx.Request:
+        """The request, bound to an address that was checked, so that the name cannot resolve to another one later."""
+        parts = urlsplit(url)
+        if f"{parts.scheme}://{parts.netloc}".lower() not in self._origins or not parts.hostname:
+            raise RescueError("the address is not of an allowed origin")
+        return self._http.build_request(
+            "GET",
+            httpx.URL(url).copy_with(host=_address(parts.hostname)),
+            headers={"Host": parts.netloc, "Accept-Encoding": "identity"},
+            extensions={"sni_hostname": parts.hostname},
+        )
+
+    def _store(self, body: "_Pieces", key: str) -> Probed:
+        found = container(body.peek())
+        if not found:
+            raise RescueError("no video at the address" if body.peek() else "nothing at the address yet")
+        # One part after another: what is held in memory is one part.
+        config = TransferConfig(multipart_threshold=_PART, multipart_chunksize=_PART, use_threads=False)
+        try:
+            self._client.upload_fileobj(
+                body,  # type: ignore[arg-type]  # a reader is all that is asked of it
+                self._name,
+                key,
+                ExtraArgs={"ContentType": _TYPES[found]},
+                Config=config,
+            )
+            stored = self._probe(key)
+        except (ClientError, BotoCoreError, Boto3Error, BucketError) as error:
+            raise RescueError(f"the bucket refused: {type(error).__name__}") from None
+        if stored is None:
+            raise RescueError("the copy is not in the bucket")
+        return stored
+
+
+class _Pieces:
+    """A reader over pieces that come in, within the size cap and until `late` says stop."""
+
+    def __init__(self, pieces: Iterator[bytes], late: Callable[[], bool]) -> None:
+        self._pieces, self._late = pieces, late
+        self._buffer = bytearray()
+        self._total = 0
+
+    def peek(self) -> bytes:
+        """The first bytes, enough to tell a container; nothing is consumed."""
+        self._fill(_HEAD)
+        return bytes(self._buffer[:_HEAD])
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to `size` bytes, all there are if negative; empty at the end."""
+        wanted = _LARGEST if size < 0 else size
+        self._fill(wanted)
+        taken = bytes(self._buffer[:wanted])
+        del self._buffer[:wanted]
+        return taken
+
+    def _fill(self, wanted: int) -> None:
+        while len(self._buffer) < wanted:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return
+            self._total += len(piece)
+            if self._total > _LARGEST:
+                raise RescueError("the video is too large")
+            if self._late():
+                raise RescueError("out of time")
+            self._buffer += piece
+
+
+def _address(host: str) -> str:
+    """An address of the host. A name must not lead inside; an address was listed by the operator in so many words."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        pass
+    try:
+        found = {info[4][0] for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except OSError:
+        raise RescueError("the host's name is not resolved") from None
+    addresses = [ipaddress.ip_address(str(address).partition("%")[0]) for address in found]
+    if not addresses or not all(address.is_global for address in addresses):
+        raise RescueError("the host's name leads to an address that is not public")
+    return str(sorted(addresses, key=lambda address: address.version)[0])

@@ -1,0 +1,155 @@
+"""The official client, unchanged, against the emulator over real sockets: an independent judge of its wire format."""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from runware import Runware
+from runware.errors import RunwareError
+
+from rushes_local.emulator.app import Emulator, OneShot
+from rushes_local.servers import Server
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Emulator]:
+    """An emulator behind a server on a free port."""
+    emulator = Emulator(small=True)
+    with Server(emulator.wsgi, name="emulator") as server:
+        emulator.base_url = server.url
+        yield emulator
+    emulator.close()
+
+
+@pytest.fixture
+def emulator(served: Emulator) -> Iterator[Emulator]:
+    """The served emulator, which has forgotten everything by the next test."""
+    yield served
+    served.reset()
+
+
+@pytest.fixture
+def ask(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Calls one method of the client; its pauses between polls and retries take a fiftieth of their time."""
+    sleep = asyncio.sleep
+    monkeypatch.setattr(asyncio, "sleep", lambda seconds: sleep(seconds / 50))
+
+    def call(method: str, parameters: dict[str, Any], api_key: str = "emulator-key") -> Any:
+        async def session() -> Any:
+            async with Runware(
+                api_key=api_key, transport="rest", http_base_url=f"{emulator.base_url}/v1", poll_timeout=10_000
+            ) as client:
+                return await getattr(client, method)(parameters)
+
+        return asyncio.run(session())
+
+    return call
+
+
+def order(**changes: Any) -> dict[str, Any]:
+    return {
+        "taskType": "videoInference",
+        "model": "klingai:5@3",
+        "positivePrompt": "a lighthouse at dusk",
+        "duration": 5,
+        "width": 1920,
+        "height": 1080,
+        "includeCost": True,
+        **changes,
+    }
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_the_client_gets_its_results(ask: Callable[..., Any], emulator: Emulator, number: int) -> None:
+    """Submitting and polling end in as many distinct items as were ordered, with the documented fields."""
+    items = ask("run", order(numberResults=number))
+    assert len({item["videoUUID"] for item in items}) == number
+    assert all(item["cost"] == 0.924 and item["videoURL"].startswith(emulator.base_url) for item in items)
+    assert len(emulator.ledger()) == number
+
+
+@pytest.mark.parametrize(
+    ("changes", "parameter"),
+    [({"duration": 7}, "duration"), ({"fps": 24}, "fps"), ({"height": 720}, "width"), ({"positivePrompt": "a"}, None)],
+)
+def test_a_refused_request_is_a_validation_error(
+    ask: Callable[..., Any], changes: dict[str, Any], parameter: str | None
+) -> None:
+    """The client files a refusal under validation, with parameter, UUID and status, and does not repeat it."""
+    task_uuid = str(uuid.uuid4())
+    with pytest.raises(RunwareError) as refusal:
+        ask("run", order(taskUUID=task_uuid, **changes))
+    error = refusal.value
+    assert (error.code, error.status_code, error.retryable) == ("validation", 400, False)
+    assert error.parameter == (parameter or "positivePrompt")
+    assert error.task_uuid == task_uuid
+
+
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize(("code", "kind"), [("providerTimeout", "timeout"), ("invalidProviderContent", "safety")])
+def test_a_failure_told_by_a_poll(
+    ask: Callable[..., Any], emulator: Emulator, code: str, kind: str, status: Any
+) -> None:
+    """A render that fails raises with the right class, whichever HTTP status the poll has."""
+    emulator.faults.failure = code
+    emulator.faults.poll_failure_status = status
+    with pytest.raises(RunwareError) as failure:
+        ask("run", order())
+    assert failure.value.code == kind
+    assert emulator.ledger() == []
+
+
+def test_a_failure_nested_in_data(ask: Callable[..., Any], emulator: Emulator) -> None:
+    """The nested error item is understood too."""
+    emulator.faults.failure = "taskFailed"
+    emulator.faults.poll_failure_shape = "nested"
+    with pytest.raises(RunwareError) as failure:
+        ask("run", order())
+    assert failure.value.code == "provider"
+
+
+def test_a_repeated_uuid_is_a_validation_error(ask: Callable[..., Any], emulator: Emulator) -> None:
+    """conflictTaskUUID surfaces as class validation about taskUUID, and buys nothing more."""
+    task = order(taskUUID=str(uuid.uuid4()))
+    ask("run", task)
+    with pytest.raises(RunwareError) as conflict:
+        ask("run", task)
+    assert (conflict.value.code, conflict.value.parameter) == ("validation", "taskUUID")
+    assert len(emulator.ledger()) == 1
+
+
+@pytest.mark.parametrize("fault", [{"submit_status": 429}, {"submit_status": 503, "submit_bare": True}])
+def test_the_client_repeats_until_it_gets_through(
+    ask: Callable[..., Any], emulator: Emulator, fault: dict[str, Any]
+) -> None:
+    """Two refusals for lack of capacity and then a success are a success, bought once."""
+    emulator.faults.next_submissions += [OneShot(**fault), OneShot(**fault)]
+    assert len(ask("run", order())) == 1
+    assert len(emulator.ledger()) == 1
+    submissions = [received.task for received in emulator.requests() if received.task["taskType"] == "videoInference"]
+    assert len(submissions) == 3
+    assert submissions[0] == submissions[2]
+
+
+@pytest.mark.parametrize(("cut", "outcome"), [("before", 1), ("after", "validation")])
+def test_a_connection_cut_under_the_client(ask: Callable[..., Any], emulator: Emulator, cut: str, outcome: Any) -> None:
+    """The socket really closes without an answer: cut before acceptance the repeat succeeds, after it it conflicts."""
+    emulator.faults.next_submissions.append(OneShot(submit_cut=cut))
+    try:
+        result: Any = len(ask("run", order()))
+    except RunwareError as error:
+        result = error.code
+    assert result == outcome
+    assert emulator.idle(5)
+    assert len(emulator.ledger()) == 1
+
+
+def test_account_and_key(ask: Callable[..., Any]) -> None:
+    """The account can be read, and a wrong key is class auth."""
+    (details,) = ask("account_management", {"operation": "getDetails"})
+    assert details["balance"] == 1000
+    with pytest.raises(RunwareError) as refusal:
+        ask("account_management", {"operation": "getDetails"}, api_key="wrong")
+    assert (refusal.value.code, refusal.value.status_code) == ("auth", 401)

@@ -1,0 +1,239 @@
+"""moto, made strict: presigned URLs, anonymous requests, transactions, faults."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+from xml.etree import ElementTree
+
+import boto3
+import httpx
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from rushes_local.aws import CREDENTIALS, Aws
+from rushes_local.servers import Server
+
+BUCKET = "clips-of-the-test"
+KEY = "videos/ada/2026/11/23/a b+c~ü-0.mp4"
+
+
+class Clock:
+    """Real time, moved by `ahead` seconds."""
+
+    ahead = 0.0
+
+    def __call__(self) -> float:
+        return datetime.now(UTC).timestamp() + self.ahead
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def aws(clock: Clock) -> Aws:
+    aws = Aws(clock=clock)
+    aws.load()
+    return aws
+
+
+@pytest.fixture
+def url(aws: Aws) -> Iterator[str]:
+    with Server(aws, name="aws") as server:
+        yield server.url
+
+
+def client(service: str, url: str, token: str | None = "a-session-token") -> Any:
+    return boto3.client(  # type: ignore[call-overload]
+        service,
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id=CREDENTIALS.access_key,
+        aws_secret_access_key=CREDENTIALS.secret_key,
+        aws_session_token=token,
+        config=Config(signature_version="s3v4" if service == "s3" else None, retries={"total_max_attempts": 1}),
+    )
+
+
+@pytest.fixture
+def s3(url: str) -> Any:
+    """A client of S3 with a bucket."""
+    s3 = client("s3", url)
+    s3.create_bucket(Bucket=BUCKET)
+    return s3
+
+
+def presign(s3: Any, operation: str = "put_object", seconds: int = 60) -> str:
+    signed: str = s3.generate_presigned_url(operation, Params={"Bucket": BUCKET, "Key": KEY}, ExpiresIn=seconds)
+    return signed
+
+
+def error_code(response: httpx.Response) -> str | None:
+    return ElementTree.fromstring(response.content).findtext("Code")
+
+
+@pytest.mark.parametrize("token", [None, "a-session-token"])
+def test_presigned_put_and_get(url: str, s3: Any, token: str | None) -> None:
+    """What boto3 presigns works, whatever is in the key, with and without a session token."""
+    signer = client("s3", url, token)
+    assert httpx.put(presign(signer), content=b"film").status_code == 200
+    assert httpx.get(presign(signer, "get_object")).content == b"film"
+
+
+def test_presigned_url_expires(s3: Any, clock: Clock) -> None:
+    """A presigned URL works until its last second and not a second longer."""
+    link = presign(s3, seconds=3600)
+    clock.ahead = 3590
+    assert httpx.put(link, content=b"film").status_code == 200
+    clock.ahead = 3602
+    response = httpx.put(link, content=b"other film")
+    assert (response.status_code, error_code(response)) == (403, "AccessDenied")
+    assert "Request has expired" in response.text
+    assert s3.get_object(Bucket=BUCKET, Key=KEY)["Body"].read() == b"film"
+
+
+def test_presigned_url_of_the_future(s3: Any, clock: Clock) -> None:
+    """A URL signed more than a quarter of an hour ahead of the clock is not valid yet."""
+    clock.ahead = -1000
+    response = httpx.put(presign(s3), content=b"film")
+    assert (response.status_code, error_code(response)) == (403, "AccessDenied")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("X-Amz-Signature=", "X-Amz-Signature=0"),
+        ("X-Amz-Expires=60", "X-Amz-Expires=600"),
+        ("-0.mp4", "-1.mp4"),
+        (BUCKET, BUCKET + "2"),
+        ("X-Amz-Security-Token=a", "X-Amz-Security-Token=b"),
+        ("?", "?versionId=null&"),
+    ],
+)
+def test_forged_url(s3: Any, old: str, new: str) -> None:
+    """A presigned URL that was changed anywhere is refused and stores nothing."""
+    link = presign(s3)
+    assert old in link
+    response = httpx.put(link.replace(old, new, 1), content=b"film")
+    assert (response.status_code, error_code(response)) == (403, "SignatureDoesNotMatch")
+    assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET)
+
+
+def test_presigned_for_another_method(s3: Any) -> None:
+    """A URL to put an object cannot be used to read it."""
+    link = presign(s3)
+    httpx.put(link, content=b"film")
+    assert error_code(httpx.get(link)) == "SignatureDoesNotMatch"
+
+
+@pytest.mark.parametrize("change", [("X-Amz-Expires=60", "X-Amz-Expires=999999"), ("X-Amz-Date=", "X-Amz-Dat=")])
+def test_senseless_presigned_query(s3: Any, change: tuple[str, str]) -> None:
+    """A presigned query without its parts, or valid for more than a week, is not a presigned query."""
+    response = httpx.put(presign(s3).replace(*change), content=b"film")
+    assert (response.status_code, error_code(response)) == (400, "AuthorizationQueryParametersError")
+
+
+def test_anonymous_requests(url: str, s3: Any) -> None:
+    """The bucket is private: who signs nothing reads and writes nothing."""
+    s3.put_object(Bucket=BUCKET, Key="film", Body=b"x")
+    for response in (httpx.get(f"{url}/{BUCKET}/film"), httpx.put(f"{url}/{BUCKET}/film"), httpx.get(f"{url}/")):
+        assert (response.status_code, error_code(response)) == (403, "AccessDenied")
+
+
+@pytest.fixture
+def dynamodb(url: str) -> Any:
+    """A client of DynamoDB with a table of counters."""
+    dynamodb = client("dynamodb", url)
+    dynamodb.create_table(
+        TableName="counters",
+        BillingMode="PAY_PER_REQUEST",
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+    )
+    return dynamodb
+
+
+def add_one(key: str) -> dict[str, Any]:
+    return {
+        "TableName": "counters",
+        "Key": {"pk": {"S": key}},
+        "UpdateExpression": "ADD n :one",
+        "ExpressionAttributeValues": {":one": {"N": "1"}},
+    }
+
+
+def test_transactions_are_atomic(dynamodb: Any) -> None:
+    """A transaction that fails undoes nothing of what others write meanwhile."""
+
+    for index in range(100):  # a larger table takes longer to copy, which is when others can slip in
+        dynamodb.update_item(**add_one(f"ballast {index}"))
+
+    def write(_: int) -> None:
+        dynamodb.update_item(**add_one("written"))
+
+    def fail(_: int) -> None:
+        impossible = {"ConditionExpression": "attribute_exists(pk)"}
+        with pytest.raises(dynamodb.exceptions.TransactionCanceledException):
+            dynamodb.transact_write_items(
+                TransactItems=[{"Update": add_one("undone")}, {"Update": {**add_one("absent"), **impossible}}]
+            )
+
+    with ThreadPoolExecutor(8) as executor:
+        work = [executor.submit(write if index % 2 else fail, index) for index in range(120)]
+        for done in work:
+            done.result(30)
+    items = {item["pk"]["S"]: item["n"]["N"] for item in dynamodb.scan(TableName="counters")["Items"]}
+    assert items["written"] == "60"
+    assert "undone" not in items
+
+
+@pytest.mark.parametrize("code", ["InternalServerError", "ThrottlingException"])
+def test_faults_a_number_of_times(aws: Aws, dynamodb: Any, code: str) -> None:
+    """A fault is answered as often as asked for, as boto3 expects it, and changes nothing."""
+    aws.faults.fail("dynamodb", code, times=2)
+    for _ in range(2):
+        with pytest.raises(ClientError) as caught:
+            dynamodb.update_item(**add_one("x"))
+        assert caught.value.response["Error"]["Code"] == code
+    assert dynamodb.scan(TableName="counters")["Items"] == []
+
+
+def test_fault_after_the_effect(aws: Aws, dynamodb: Any) -> None:
+    """A fault can hide that the request took effect."""
+    aws.faults.fail("dynamodb", "InternalServerError", times=1, after=True)
+    with pytest.raises(ClientError):
+        dynamodb.update_item(**add_one("x"))
+    assert len(dynamodb.scan(TableName="counters")["Items"]) == 1
+
+
+def test_faults_of_one_service(aws: Aws, s3: Any, dynamodb: Any) -> None:
+    """A fault of S3 leaves DynamoDB alone, and `clear` ends it."""
+    aws.faults.fail("s3", "SlowDown")
+    with pytest.raises(ClientError) as caught:
+        s3.list_objects_v2(Bucket=BUCKET)
+    assert caught.value.response["Error"]["Code"] == "SlowDown"
+    dynamodb.update_item(**add_one("x"))
+    aws.faults.clear()
+    s3.list_objects_v2(Bucket=BUCKET)
+
+
+def test_faults_by_fraction() -> None:
+    """A fraction of the requests meet the fault, the same ones for the same seed."""
+
+    def chosen(seed: int) -> list[bool]:
+        aws = Aws(fault_seed=seed)
+        aws.faults.fail("s3", "SlowDown", fraction=0.3)
+        return [aws.faults.take("s3") is not None for _ in range(1000)]
+
+    assert 250 < sum(chosen(7)) < 350
+    assert chosen(7) == chosen(7)
+    assert chosen(7) != chosen(8)
+
+
+def test_unknown_fault() -> None:
+    """A fault that nobody would recognise is refused at once."""
+    with pytest.raises(ValueError, match="known: InternalServerError"):
+        Aws().faults.fail("s3", "Explosion")

@@ -1,0 +1,107 @@
+"""The `rushes` command, run as people run it, against the real functions."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+import av
+import httpx
+import pytest
+
+from rushes_local.demo import DemoError, read_request
+
+RUSHES = [sys.executable, "-c", "from rushes_local.cli import main; main()"]
+
+
+def task(**fields: object) -> dict[str, Any]:
+    return {
+        "taskType": "videoInference",
+        "model": "klingai:5@3",
+        "positivePrompt": "a lighthouse at dusk",
+        "width": 1080,
+        "height": 1080,
+        **fields,
+    }
+
+
+def test_demo(tmp_path: Path) -> None:
+    """A file with one good and one bad task: the good one's clips are told of, downloaded and shown, and the exit
+    status and the last words are about the bad one."""
+    request = tmp_path / "request.json"
+    known = str(uuid.uuid4()).upper()
+    request.write_text(json.dumps([task(taskUUID=known, numberResults=2), task(duration=7)]))
+    command = [*RUSHES, "demo", str(request), "--out", "clips", "--render-seconds", "0"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 1
+    assert done.stderr.startswith("rushes: refused: unsupportedDuration (duration): ")
+    for index in (0, 1):
+        file = tmp_path / "clips" / f"{known.lower()}-{index}.mp4"
+        assert f"{known.lower()}-{index}  stored, says the " in done.stdout
+        assert f"file    clips/{file.name}\n" in done.stdout
+        with av.open(str(file)) as container:
+            assert (container.streams.video[0].width, container.streams.video[0].height) == (1080, 1080)
+    record = json.loads(done.stdout[done.stdout.index("\n{\n") :])
+    assert record["status"] == "succeeded"
+    assert [clip["counted"] for clip in record["clips"]] == [924_000, 924_000]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(b"{", "is not JSON"), (b"\xff", "is not JSON"), (None, "No such file")],
+)
+def test_unreadable_request(tmp_path: Path, content: bytes | None, problem: str) -> None:
+    """A request file that cannot be read is named with the reason, before anything is started."""
+    file = tmp_path / "request.json"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(DemoError, match=problem):
+        read_request(file)
+
+
+def test_request_files(tmp_path: Path) -> None:
+    """A file may hold one task or an array; only a missing taskUUID is filled in."""
+    file = tmp_path / "request.json"
+    file.write_text('{"model": "x"}')
+    (filled,) = read_request(file)
+    assert uuid.UUID(filled["taskUUID"]).version == 4
+    file.write_text('[{"taskUUID": "mine"}, 5]')
+    assert read_request(file) == [{"taskUUID": "mine"}, 5]
+
+
+def children(pid: int) -> list[int]:
+    table = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    return [int(child) for child, parent in (line.split() for line in table.splitlines()) if int(parent) == pid]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_dev_ends_cleanly(tmp_path: Path, number: signal.Signals, status: int) -> None:
+    """`rushes dev` says where it is and how to get in, works, and leaves no process, port or file when it is ended."""
+    environment = {key: value for key, value in os.environ.items() if key != "RUNWARE_API_KEY"}
+    environment["TMPDIR"] = str(tmp_path)
+    with subprocess.Popen([*RUSHES, "dev"], stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            said: dict[str, str] = {}
+            for line in process.stdout:
+                name, _, rest = line.strip().partition("  ")
+                said[name] = rest.strip()
+                if name.startswith("curl"):
+                    break
+            answer = httpx.post(said["API"], headers={"Authorization": f"Bearer {said['API key']}"}, json=[task()])
+            assert answer.json()["errors"][0]["parameter"] == "taskUUID"
+            pids = children(process.pid)
+            assert len(pids) == 4
+        finally:
+            process.send_signal(number)
+    assert process.returncode == status
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    with pytest.raises(httpx.ConnectError):
+        httpx.post(said["API"])
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,68 @@
+"""How the stack ends: nothing is left, whichever way."""
+
+import tempfile
+from pathlib import Path
+
+import httpx
+import pytest
+
+from rushes_local.stack import Provider, Stack, StackError
+from tests.stack.conftest import toy_root
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the stack's temporary directories go."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def test_nothing_is_left(tmp_path: Path, files: Path) -> None:
+    """After an error in the block no process, no port and no file of the stack is left."""
+    stack = Stack(toy_root(ROOT, tmp_path / "root"))
+
+    def fail() -> None:
+        with stack:
+            assert list(files.iterdir())
+            raise RuntimeError("in the block")
+
+    with pytest.raises(RuntimeError, match="in the block"):
+        fail()
+    assert [pool.pids() for pool in stack.functions.values()] == [[], []]
+    for url in (stack.url, stack.aws_url, stack.emulator_url):
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(url)
+    assert list(files.iterdir()) == []
+
+
+def test_broken_function(tmp_path: Path, files: Path) -> None:
+    """A function that cannot be imported ends the start with its name and the reason, and leaves nothing."""
+    root = toy_root(ROOT, tmp_path / "root")
+    (root / "functions" / "webhook" / "app.py").write_text("import no_such_module")
+    stack = Stack(root)
+    with pytest.raises(StackError, match=r"webhook cannot start.*no_such_module"):
+        stack.__enter__()
+    assert [pool.pids() for pool in stack.functions.values()] == [[], []]
+    assert list(files.iterdir()) == []
+
+
+def test_without_emulator(tmp_path: Path) -> None:
+    """With a provider of one's own the functions get its address and key, and no emulator runs."""
+    provider = Provider("a-real-key", "http://127.0.0.1:9/v1")
+    with Stack(toy_root(ROOT, tmp_path / "root"), provider=provider, processes=1) as stack:
+        seen = stack.functions["submit"].invoke({"do": "environment"}).payload
+        secret = stack.client("secretsmanager").get_secret_value(SecretId=seen["RUNWARE_SECRET"])
+        with pytest.raises(StackError, match="no emulator"):
+            _ = stack.emulator
+    assert (seen["RUNWARE_BASE_URL"], secret["SecretString"]) == ("http://127.0.0.1:9/v1", "a-real-key")
+
+
+def test_runware_itself(tmp_path: Path) -> None:
+    """With nothing but a key the functions buy at the address that the template names."""
+    with Stack(toy_root(ROOT, tmp_path / "root"), provider=Provider("a-real-key"), processes=1) as stack:
+        seen = stack.functions["submit"].invoke({"do": "environment"}).payload
+    assert seen["RUNWARE_BASE_URL"] == "https://api.runware.ai/v1"
