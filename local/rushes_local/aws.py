@@ -18,6 +18,8 @@ from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from rushes_local.transactions import undo_by_item
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -113,8 +115,8 @@ class Aws:
         self.faults = Faults(fault_seed)
         self._clock = clock
         self._application: WSGIApplication | None = None
-        # A transaction in moto copies the table, applies its writes and puts the copy back when one fails; a write
-        # of another thread in between is lost or half seen. So DynamoDB answers one request at a time.
+        # A transaction in moto applies its writes one by one and puts back what was there when one fails; what another
+        # thread writes in between is lost or half seen. So DynamoDB answers one request at a time.
         self._dynamodb = threading.Lock()
 
     def load(self) -> None:
@@ -122,6 +124,7 @@ class Aws:
         from moto.moto_api._internal.models import moto_api_backend
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
+        undo_by_item()
         moto_api_backend.reset()
         self._application = DomainDispatcherApplication(create_backend_app)
 

@@ -48,6 +48,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where the clips are put.")] = Path("out"),
     render_seconds: Annotated[float, typer.Option(min=0, help="How long the emulated Runware takes.")] = 2.0,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the clips.")] = 300.0,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the functions log.")] = False,
 ) -> None:
     """Send a request through the whole system on this machine, and fetch the clips.
 
@@ -55,7 +56,12 @@ def demo(
     """
     console = Console()
     tasks = demonstration.read_request(request or demonstration.EXAMPLE)
-    stack = Stack(ROOT, render_seconds=render_seconds, parameters={"MonthlyLimitUsd": str(demonstration.LIMIT_USD)})
+    stack = Stack(
+        ROOT,
+        render_seconds=render_seconds,
+        parameters={"MonthlyLimitUsd": str(demonstration.LIMIT_USD)},
+        sink=show if verbose else lambda *_: None,
+    )
     with started(stack, console):
         demonstration.run(stack, tasks, out, timeout, console)
 
@@ -72,10 +78,6 @@ def dev(
     console = Console()
     key = os.environ.get("RUNWARE_API_KEY")
     provider = Provider(key, os.environ.get("RUNWARE_BASE_URL") or None) if key else None
-
-    def show(name: str, line: str) -> None:
-        print(f"{name:<8} {line}", flush=True)
-
     stack = Stack(ROOT, render_seconds=render_seconds, provider=provider, port=port, sink=show)
     with started(stack, console):
         describe(stack, bought=provider is not None)
@@ -97,6 +99,11 @@ def create(
     known = Caller(name=caller, monthly_limit=micro_dollars(str(limit_usd)))
     Store(boto3.client("dynamodb"), table).add_key(hash_key(key), known, caller, int(time.time() * 1000))
     print(key)
+
+
+def show(name: str, line: str) -> None:
+    """Print a line of a part's log."""
+    print(f"{name:<8} {line}", flush=True)
 
 
 @contextmanager

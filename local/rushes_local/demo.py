@@ -229,7 +229,7 @@ def shortcomings(one: Followed) -> Iterator[str]:
     for clip in one.clips:
         if clip.status != Status.STORED:
             why = next((_reason(fact) for kind in _REASONS for fact in facts(clip) if fact.kind == kind), "")
-            yield f"clip {clip.task_uuid}-{clip.index} was not stored in time: it is {clip.status}{why}"
+            yield f"clip {clip.task_uuid}-{clip.index} is {clip.status}{why}, not stored"
 
 
 def _reason(fact: Fact) -> str:

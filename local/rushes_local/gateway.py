@@ -28,6 +28,14 @@ STAGE = "$default"
 
 _TEXT_TYPES = re.compile(r"text/|application/(json|javascript|xml|[\w.-]+\+(json|xml))\b")
 
+# In API Gateway's words: those of http.HTTPStatus differ between versions of Python.
+_REFUSALS = {
+    HTTPStatus.NOT_FOUND: "Not Found",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Request Entity Too Large",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "Internal Server Error",
+    HTTPStatus.SERVICE_UNAVAILABLE: "Service Unavailable",
+}
+
 # WSGI servers write these themselves, and refuse an application that does.
 _HOP_BY_HOP = {"connection", "content-length", "keep-alive", "transfer-encoding", "upgrade", "te", "trailer"}
 
@@ -71,7 +79,7 @@ class Response:
 
 def refusal(status: HTTPStatus) -> Response:
     """The answer that API Gateway gives by itself."""
-    body = json.dumps({"message": status.phrase}, separators=(",", ":")).encode()
+    body = json.dumps({"message": _REFUSALS[status]}, separators=(",", ":")).encode()
     return Response(status, body, [("content-type", "application/json")])
 
 

@@ -253,7 +253,7 @@ class _Worker:
     def __init__(self, pool: FunctionPool) -> None:
         self.ready = False
         self.init_error: str | None = None
-        self.ending = "its process could not be started"
+        self.ending = ""
         self.pid: int | None = None
         self._pool = pool
         self._connections: set[asyncio.Task[Any]] = set()
@@ -264,10 +264,21 @@ class _Worker:
     async def run(self, command: list[str], environment: Callable[[int], dict[str, str]]) -> None:
         """Start the process and serve it until it ends; killed when this is cancelled."""
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=_HEADER_LIMIT)
+        try:
+            await self._run(command, environment(server.sockets[0].getsockname()[1]))
+        except OSError as error:
+            self.ending = str(error)
+        finally:
+            server.close()
+            for connection in list(self._connections):
+                connection.cancel()
+            self._settle(_error("crashed", "Runtime.ExitError", f"Runtime exited with {self.ending}"))
+
+    async def _run(self, command: list[str], environment: dict[str, str]) -> None:
         process = self._process = await asyncio.create_subprocess_exec(
             *command,
             cwd=self._pool.function.folder,
-            env=environment(server.sockets[0].getsockname()[1]),
+            env=environment,
             stdin=asyncio.subprocess.PIPE,  # never written to: its closing tells the process that we are gone
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -283,10 +294,6 @@ class _Worker:
             code = await process.wait()
             self.pid = None
             self.ending = f"signal: {-code}" if code < 0 else f"exit status {code}"
-            server.close()
-            for connection in list(self._connections):
-                connection.cancel()
-            self._settle(_error("crashed", "Runtime.ExitError", f"Runtime exited with {self.ending}"))
             # Bounded, since a process that the handler left behind may hold the pipe open.
             await asyncio.wait([output], timeout=1)
             output.cancel()

@@ -25,8 +25,14 @@ class Server:
             application, host="127.0.0.1", port=port, threads=threads, ident=None, asyncore_use_poll=True
         )
         self.port: int = self._server.effective_port
-        self._thread = threading.Thread(target=self._server.run, name=f"server-{name}", daemon=True)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"server-{name}", daemon=True)
         self._thread.start()
+
+    def _run(self) -> None:
+        # waitress's own `run` ends only with an exception in this thread, so this is its loop with a way out.
+        while not self._stopping.is_set():
+            self._server.asyncore.loop(timeout=30, map=self._server._map, use_poll=True, count=1)
 
     @property
     def url(self) -> str:
@@ -34,13 +40,12 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def stop(self) -> None:
-        """Close the listener and every connection, then wait for the requests under way, at most 5 s."""
-        self._server.trigger.pull_trigger(self._close_all)
-        self._thread.join(5)
+        """Wait for the requests under way, at most 5 s, then close the listener and every connection."""
+        self._stopping.set()
+        self._server.pull_trigger()
+        self._thread.join()
+        # Only now, since the loop and the requests write to the descriptors that are closed here.
         self._server.task_dispatcher.shutdown(timeout=5)
-
-    def _close_all(self) -> None:
-        # Runs in the loop's own thread, which returns once nothing is left to watch.
         self._server.asyncore.close_all(self._server._map, ignore_all=True)
 
     def __enter__(self) -> "Server":

@@ -9,6 +9,7 @@ State is in memory. Log files lie in a temporary directory that goes when the st
 import contextlib
 import json
 import logging
+import os
 import shutil
 import tempfile
 import threading
@@ -22,6 +23,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import boto3
+import botocore.session
 from botocore.config import Config
 
 from rushes.callers import Caller, hash_key, new_key
@@ -44,6 +46,9 @@ _FUNCTION_CREDENTIALS = {
     "AWS_SECRET_ACCESS_KEY": CREDENTIALS.secret_key,
     "AWS_SESSION_TOKEN": "local-session-token",
 }
+
+# The developer's proxies know no way to this machine.
+_DIRECT = Config(proxies={})
 
 _only_one = threading.Lock()
 
@@ -142,7 +147,8 @@ class Stack:
 
     def client(self, service: str, **options: Any) -> Any:
         """A boto3 client for the local AWS; `options` as for boto3's own."""
-        return self.session.client(service, endpoint_url=self.aws_url, **options)  # type: ignore[call-overload]
+        config = _DIRECT.merge(options.pop("config", Config()))
+        return self.session.client(service, endpoint_url=self.aws_url, config=config, **options)  # type: ignore[call-overload]
 
     def create_key(self, caller: str, limit_usd: float = 50.0) -> str:
         """A new API key for a caller with that monthly limit in US dollars."""
@@ -199,11 +205,7 @@ class Stack:
             raise StackError(f"port {self._port} cannot be used: {error.strerror}") from None
         self._closing.callback(gateway.stop)
         self.aws_url, self.url = aws.url, gateway.url
-        self.session = boto3.Session(
-            aws_access_key_id=CREDENTIALS.access_key,
-            aws_secret_access_key=CREDENTIALS.secret_key,
-            region_name=REGION,
-        )
+        self.session = _local_session()
 
     def _start_emulator(self) -> Provider:
         if self._provider is not None:
@@ -285,6 +287,18 @@ class Stack:
             if not self._log_file.closed:
                 self._log_file.write(f"{name}\t{line}\n")
         self._sink(name, line)
+
+
+def _local_session() -> boto3.Session:
+    """A session that sees nothing of the developer's profiles and files, which may not even be there."""
+    nowhere = (None, None, os.devnull, None)
+    variables = {"profile": (None, None, None, None), "config_file": nowhere, "credentials_file": nowhere}
+    return boto3.Session(
+        aws_access_key_id=CREDENTIALS.access_key,
+        aws_secret_access_key=CREDENTIALS.secret_key,
+        region_name=REGION,
+        botocore_session=botocore.session.Session(session_vars=variables),
+    )
 
 
 def scaled(environment: Mapping[str, str], factor: float) -> dict[str, str]:

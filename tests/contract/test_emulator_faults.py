@@ -2,6 +2,7 @@
 
 import base64
 import json
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import pytest
 import rushes_local.emulator
 from rushes_local.emulator.app import OneShot
 from rushes_local.emulator.faults import Switches, UnknownSwitchError
+from rushes_local.emulator.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -417,18 +419,23 @@ def test_shapes_of_a_webhook(service: "Service", shape: Any, success: Any, failu
 
 
 def test_failures_may_be_silent(service: "Service") -> None:
-    """Without webhook_on_failure only a poll tells a failure."""
+    """Without webhook_on_failure only a poll tells a failure, and a later success is called in all the same."""
     service.emulator.faults.failure = "taskFailed"
     service.emulator.faults.webhook_on_failure = False
     task = service.run()
     assert service.receiver.calls == []
     assert codes(service.poll(task)) == ["taskFailed"]
+    service.emulator.faults.recovers_seconds = 0
+    for reordered in (False, True):
+        service.emulator.faults.webhook_reordered = reordered
+        service.run()
+    assert ["data" in call for call in service.receiver.calls] == [True, True]
 
 
 def test_progress_may_be_called_in(stepped: "Service") -> None:
     """webhook_progress calls with status processing when a task is accepted."""
     stepped.emulator.faults.webhook_progress = True
-    stepped.post(stepped.task())
+    stepped.post(stepped.task(), stepped.task(webhookURL=...))
     stepped.settle()
     assert [call["data"][0]["status"] for call in stepped.receiver.calls] == ["processing"]
 
@@ -520,6 +527,29 @@ def test_a_reset_stops_what_was_under_way(service: "Service") -> None:
     service.emulator.reset()
     assert service.emulator.idle(0)
     assert service.receiver.calls == []
+
+
+def test_draining_forgets_what_running_work_still_queues() -> None:
+    """Work that is under way when the workers are drained ends, and cannot queue a next step."""
+    workers = Workers({"lane": 1})
+    running, go = threading.Event(), threading.Event()
+    done: list[str] = []
+
+    def first() -> None:
+        running.set()
+        go.wait(5)
+        done.append("first")
+        workers.at("lane", 0, lambda: done.append("second"))
+
+    workers.at("lane", 0, first)
+    assert running.wait(5)
+    threading.Timer(0.1, go.set).start()
+    assert workers.drain(5)
+    assert workers.idle(5)
+    workers.at("lane", 0, lambda: done.append("third"))
+    assert workers.idle(5)
+    assert done == ["first", "third"]
+    workers.close(5)
 
 
 def test_requests_are_kept_as_they_came(service: "Service") -> None:

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 from runware import Runware
 from runware.errors import RunwareError
@@ -135,7 +136,7 @@ def test_the_client_repeats_until_it_gets_through(
 
 @pytest.mark.parametrize(("cut", "outcome"), [("before", 1), ("after", "validation")])
 def test_a_connection_cut_under_the_client(ask: Callable[..., Any], emulator: Emulator, cut: str, outcome: Any) -> None:
-    """The socket really closes without an answer: cut before acceptance the repeat succeeds, after it it conflicts."""
+    """Cut before acceptance, the client's repeat succeeds; cut after it, the repeat is a conflict. Bought once."""
     emulator.faults.next_submissions.append(OneShot(submit_cut=cut))
     try:
         result: Any = len(ask("run", order()))
@@ -144,6 +145,16 @@ def test_a_connection_cut_under_the_client(ask: Callable[..., Any], emulator: Em
     assert result == outcome
     assert emulator.idle(5)
     assert len(emulator.ledger()) == 1
+
+
+@pytest.mark.parametrize("cut", ["before", "after"])
+def test_a_cut_socket_closes_without_a_byte(emulator: Emulator, cut: str) -> None:
+    """Through the server too, nothing of an answer arrives: no status line and no error page."""
+    emulator.faults.next_submissions.append(OneShot(submit_cut=cut))
+    headers = {"Authorization": "Bearer emulator-key"}
+    task = order(taskUUID=str(uuid.uuid4()))
+    with pytest.raises(httpx.RemoteProtocolError, match="without sending a response"):
+        httpx.post(f"{emulator.base_url}/v1", json=[task], headers=headers, trust_env=False)
 
 
 def test_account_and_key(ask: Callable[..., Any]) -> None:

@@ -19,6 +19,7 @@ HEAVY = {
     "requests",
 }
 BUDGET = {
+    "reconcile": {"httpx", "pydantic"},
     "submit": {"aws_lambda_powertools.event_handler", "httpx", "pydantic"},
     "webhook": set[str](),
 }

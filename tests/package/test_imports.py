@@ -19,6 +19,7 @@ PURE = {
     "rushes.buying",
     "rushes.callers",
     "rushes.clip",
+    "rushes.concurrency",
     "rushes.config",
     "rushes.errors",
     "rushes.media",
@@ -38,6 +39,7 @@ ADAPTERS = {
     "rushes.credentials",
     "rushes.entry",
     "rushes.observability",
+    "rushes.rescue",
     "rushes.runware.client",
     "rushes.store",
     "rushes.uploads",
@@ -52,11 +54,13 @@ ADAPTER_PACKAGES = PURE_PACKAGES | {
     "types_boto3_secretsmanager",
 }
 
-# Adapters arrive as arguments, so that these run without any of them. Of each other they share only how to learn.
+# Adapters arrive as arguments, so that these run without any of them. They share steps: what is learned or bought goes
+# the same way whoever starts it.
 USE_CASES = {
     "rushes.announcing",
     "rushes.intake",
     "rushes.learning",
+    "rushes.purchasing",
     "rushes.reading",
     "rushes.receiving",
     "rushes.reconciling",
@@ -91,7 +95,7 @@ def allowed(module: str) -> tuple[set[str], set[str]]:
     if module in ADAPTERS:
         return PURE, ADAPTER_PACKAGES
     if module in USE_CASES:
-        return PURE | {"rushes.observability", "rushes.learning"}, PURE_PACKAGES
+        return PURE | USE_CASES | {"rushes.observability"}, PURE_PACKAGES
     raise KeyError(module)
 
 

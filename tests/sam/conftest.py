@@ -2,7 +2,7 @@
 
 `make test-sam` puts SAM CLI on the PATH and makes sure that a container engine answers. The containers have to reach
 this host's 127.0.0.1, where the stack listens and what its presigned links name: the engine must share the host's
-network with them.
+network with them. One run at a time on an engine: SAM CLI names its images after the layers' names, not their content.
 """
 
 import json
@@ -103,7 +103,9 @@ def invoke(
             **credentials,
         )
         answer = json.loads(result.stdout.strip().splitlines()[-1])
-        if answer.get("statusCode", 500) >= 500:
+        if "statusCode" not in answer:
+            pytest.fail(f"{answer}\n{result.stderr}", pytrace=False)
+        if answer["statusCode"] >= 500:
             hint = "Can functions reach this host's 127.0.0.1? The engine has to share the host's network with them."
             pytest.fail(f"{answer}\n{result.stderr}\n{hint}", pytrace=False)
         return Answer(answer["statusCode"], json.loads(answer["body"] or "null"), result.stderr)

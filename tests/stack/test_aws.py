@@ -1,5 +1,6 @@
 """moto, made strict: presigned URLs, anonymous requests, transactions, faults."""
 
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -165,29 +166,82 @@ def add_one(key: str) -> dict[str, Any]:
     }
 
 
-def test_transactions_are_atomic(dynamodb: Any) -> None:
-    """A transaction that fails undoes nothing of what others write meanwhile."""
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Threads that take turns as often as they can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
 
-    for index in range(100):  # a larger table takes longer to copy, which is when others can slip in
-        dynamodb.update_item(**add_one(f"ballast {index}"))
+
+@pytest.mark.usefixtures("restless")
+def test_transactions_are_atomic(dynamodb: Any) -> None:
+    """A transaction that fails undoes nothing of what others write to the same item meanwhile."""
+
+    cancelled = dynamodb.exceptions.TransactionCanceledException  # made at first use, and not safely under threads
 
     def write(_: int) -> None:
-        dynamodb.update_item(**add_one("written"))
+        dynamodb.update_item(**add_one("counted"))
 
     def fail(_: int) -> None:
         impossible = {"ConditionExpression": "attribute_exists(pk)"}
-        with pytest.raises(dynamodb.exceptions.TransactionCanceledException):
+        with pytest.raises(cancelled):
             dynamodb.transact_write_items(
-                TransactItems=[{"Update": add_one("undone")}, {"Update": {**add_one("absent"), **impossible}}]
+                TransactItems=[{"Update": add_one("counted")}, {"Update": {**add_one("absent"), **impossible}}]
             )
 
     with ThreadPoolExecutor(8) as executor:
-        work = [executor.submit(write if index % 2 else fail, index) for index in range(120)]
+        work = [executor.submit(write if index % 2 else fail, index) for index in range(160)]
         for done in work:
             done.result(30)
-    items = {item["pk"]["S"]: item["n"]["N"] for item in dynamodb.scan(TableName="counters")["Items"]}
-    assert items["written"] == "60"
-    assert "undone" not in items
+    (item,) = dynamodb.scan(TableName="counters")["Items"]
+    assert item["n"]["N"] == "80"
+
+
+def test_failed_transaction_undoes_everything(url: str) -> None:
+    """A transaction that fails at its end leaves new, changed, deleted and untouched items and the stream as before."""
+    dynamodb, streams = client("dynamodb", url), client("dynamodbstreams", url)
+    keys = [("pk", "HASH"), ("sk", "RANGE")]
+    created = dynamodb.create_table(
+        TableName="films",
+        BillingMode="PAY_PER_REQUEST",
+        KeySchema=[{"AttributeName": name, "KeyType": kind} for name, kind in keys],
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name, _ in keys],
+        StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
+    )
+
+    def place(name: str) -> dict[str, Any]:
+        return {"TableName": "films", "Key": {"pk": {"S": "films"}, "sk": {"S": name}}}
+
+    def rename(name: str, **condition: str) -> dict[str, Any]:
+        values = {":new": {"S": "new"}}
+        nested = "SET facts.title = :new"
+        return {"Update": {**place(name), "UpdateExpression": nested, "ExpressionAttributeValues": values, **condition}}
+
+    def whole() -> tuple[list[Any], list[Any]]:
+        arn = created["TableDescription"]["LatestStreamArn"]
+        (shard,) = streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]
+        iterator = streams.get_shard_iterator(
+            StreamArn=arn, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
+        )["ShardIterator"]
+        records = [record["dynamodb"] for record in streams.get_records(ShardIterator=iterator)["Records"]]
+        return dynamodb.scan(TableName="films")["Items"], records
+
+    for name in ("changed", "deleted", "other"):
+        item = {**place(name)["Key"], "facts": {"M": {"title": {"S": "old"}}}}
+        dynamodb.put_item(TableName="films", Item=item)
+    before = whole()
+    new = {"Put": {"TableName": "films", "Item": place("new")["Key"]}}
+    writes = [new, rename("changed"), {"Delete": place("deleted")}]
+    impossible = {"ConditionCheck": {**place("absent"), "ConditionExpression": "attribute_exists(pk)"}}
+    with pytest.raises(dynamodb.exceptions.TransactionCanceledException):
+        dynamodb.transact_write_items(TransactItems=[*writes, impossible])
+    assert whole() == before
+    dynamodb.transact_write_items(TransactItems=writes)
+    items, records = whole()
+    assert {item["sk"]["S"] for item in items} == {"changed", "other", "new"}
+    assert len(records) == len(before[1]) + 3
 
 
 @pytest.mark.parametrize("code", ["InternalServerError", "ThrottlingException"])

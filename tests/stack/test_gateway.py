@@ -254,3 +254,10 @@ def test_server_stops(function: Recorder) -> None:
         server.stop()
         with pytest.raises(httpx.TransportError):
             client.post("/v1")
+
+
+def test_server_stops_after_traffic(function: Recorder) -> None:
+    """Stopping right after an answer, while the server still tidies up, is clean every time."""
+    for _ in range(40):
+        with Server(Gateway([Route("POST", "/v1", function)], log=[].append), name="test", threads=2) as server:
+            assert httpx.post(f"{server.url}/v1", json={}).status_code == 200

@@ -2,6 +2,7 @@
 
 import os
 import queue
+import shutil
 import signal
 import statistics
 import subprocess
@@ -152,6 +153,13 @@ def test_import_error_of_our_client(start_pool: StartPool, toy: Path) -> None:
     (toy / "app.py").write_text("1 / 0")
     with pytest.raises(FunctionStartError, match="ZeroDivisionError: division by zero"):
         start_pool(pure=True).wait_ready(10)
+
+
+def test_missing_folder(start_pool: StartPool, toy: Path) -> None:
+    """A function whose folder is not there says so."""
+    shutil.rmtree(toy)
+    with pytest.raises(FunctionStartError, match=r"toy cannot start: .*No such file"):
+        start_pool().wait_ready(10)
 
 
 def test_output_arrives_by_line(start_pool: StartPool) -> None:

@@ -50,6 +50,28 @@ def test_broken_function(tmp_path: Path, files: Path) -> None:
     assert list(files.iterdir()) == []
 
 
+def test_function_breaks_later(tmp_path: Path) -> None:
+    """A function that can no longer be started is reported by `check`, and what waits for it fails."""
+    root = toy_root(ROOT, tmp_path / "root")
+    with Stack(root, processes=1) as stack:
+        stack.check()
+        (root / "functions" / "submit" / "app.py").write_text("import no_such_module")
+        submit = stack.functions["submit"]
+        assert submit.invoke({"do": "exit"}).kind == "crashed"
+        assert submit.invoke({}).kind == "error"
+        with pytest.raises(StackError, match=r"submit cannot start.*no_such_module"):
+            stack.check()
+
+
+def test_developers_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proxies and profiles of the developer's do not come between the parts."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", "http://127.0.0.1:9")
+    with Stack(toy_root(ROOT, tmp_path / "root"), processes=1) as stack:
+        stack.create_key("ada")
+
+
 def test_without_emulator(tmp_path: Path) -> None:
     """With a provider of one's own the functions get its address and key, and no emulator runs."""
     provider = Provider("a-real-key", "http://127.0.0.1:9/v1")

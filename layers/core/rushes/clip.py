@@ -277,7 +277,8 @@ def next_check(clip: Clip, now: int, times: Timings) -> int | None:
             since = _first(clip, kind)
             return max(since + times.usual_render, _pause(since, now, times))
         case Kind.FAILED as kind:
-            return max(now, _first(clip, kind) + times.last_look)
+            last_look = _first(clip, kind) + times.last_look
+            return last_look if last_look > now else _pause(last_look, now, times)
         case kind:
             return _pause(_first(clip, kind), now, times)
 

@@ -238,7 +238,7 @@ class Emulator:
         switches = self.faults.over(overrides)
         if switches.submit_late_seconds:
             late = switches.submit_late_seconds
-            self._workers.at("deliver", late, lambda: _discard(self._answer(tasks, [], overrides)))
+            self._workers.at("deliver", late, lambda: self._answer(tasks, [], overrides))
         if switches.submit_late_seconds or switches.submit_cut == "before":
             raise CutConnectionError("the connection was cut before anything was accepted")
         if switches.submit_status and not switches.submit_accepts:
@@ -396,10 +396,6 @@ _NO_KEY = {
     "documentation": "https://runware.ai/docs/platform/authentication",
     "taskType": "authentication",
 }
-
-
-def _discard(_: Answer) -> None:
-    """The answer to a request whose sender is gone."""
 
 
 def _decode(body: bytes, kind: type[Any]) -> Any:

@@ -69,19 +69,19 @@ class Delivery:
 
     def progress(self, run: Run) -> None:
         """Call the webhook with nothing but `processing`, where the switch asks for it."""
-        if self._book.switches(run).webhook_progress:
+        if self._book.switches(run).webhook_progress and "webhookURL" in run.task:
             body = self._body(run, run.item(status="processing"))
-            self._workers.at(DELIVERIES, 0, lambda: self._post(run, body, 0))
+            self._workers.at(DELIVERIES, 0, lambda: self._arrives(run.task["webhookURL"], body))
 
     def _finish(self, run: Run) -> None:
         switches = self._book.switches(run)
         if not switches.failure:
             self._succeed(run)
             return
-        self._book.fail(run, _failure(run, switches.failure))
-        assert run.failure is not None
+        failure = _failure(run, switches.failure)
+        self._book.fail(run, failure)
         if switches.webhook_on_failure:
-            self._call(run, run.failure)
+            self._call(run, failure)
         else:
             run.called.set()
         if switches.recovers_seconds is not None:

@@ -51,9 +51,9 @@ class Run:
     failure: Json | None = None
     delivery_failures: list[Json] = field(default_factory=list)
     finished_at: float | None = None
-    # How many results and failures came to light, the webhooks about them that the switch webhook_reordered keeps
-    # back, and the sign that the first one was sent.
-    facts: int = 0
+    # How many results and failures are to be called in, the webhooks about them that the switch webhook_reordered
+    # keeps back, and the sign that the first one was sent.
+    calls_due: int = 0
     kept_calls: list[Any] = field(default_factory=list)
     called: threading.Event = field(default_factory=threading.Event)
 
@@ -153,7 +153,7 @@ class Book:
     def publish(self, run: Run, result: Json) -> None:
         """From now on polls and getTaskDetails tell this result."""
         with self._lock:
-            run.facts += 1
+            run.calls_due += 1
             run.failure = None
             run.results.append(result)
             if len(run.results) == run.wanted:
@@ -163,7 +163,7 @@ class Book:
     def fail(self, run: Run, failure: Json) -> None:
         """From now on polls and getTaskDetails tell this failure."""
         with self._lock:
-            run.facts += 1
+            run.calls_due += self.switches(run).webhook_on_failure
             run.failure = failure
             run.finished_at = self._clock()
             self._last_answers[run.uuid.lower()] = {"data": [], "errors": [failure]}
@@ -178,7 +178,7 @@ class Book:
         with self._lock:
             run.kept_calls.append(body)
             may_recover = run.failure is not None and self.switches(run).recovers_seconds is not None
-            if run.status == "processing" or may_recover or len(run.kept_calls) < run.facts:
+            if run.status == "processing" or may_recover or len(run.kept_calls) < run.calls_due:
                 return []
             calls, run.kept_calls = run.kept_calls[::-1], []
             return calls

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 logger = logging.getLogger(__name__)
 
-Job = Callable[[], None]
+Job = Callable[[], object]
 
 
 class Workers:

@@ -1,0 +1,221 @@
+"""Every schedule worth looking at: each stop and each race, under each manner of Runware, for each fate of a call.
+
+`everything()` yields settings; `explore` lives each of them and judges. A schedule is counted once per distinct setting.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import combinations, product
+from typing import Literal
+
+from tests.simulation.fakes import Switches
+from tests.simulation.history import Setting, live, verdict
+from tests.simulation.world import Schedule
+
+FATES = (
+    "well",
+    "lost",
+    "late",
+    "cut after",
+    "500",
+    "500 after",
+    "503",
+    "503 after",
+    "garbled after",
+    "bare 429",
+    "429",
+    "no",
+    "no account",
+    "refused connection",
+)
+# Outcomes that differ most in what they leave behind: used where everything would be too much.
+TELLING = ("well", "lost", "late", "cut after", "refused connection", "no")
+POLICIES: tuple[Literal["resend", "review"], ...] = ("resend", "review")
+GUESTS = ("sweep", "later sweep", "submit", "webhook")
+WITNESSES = ("webhook", "poll", "bucket", "uploaded")
+
+PLAIN = Switches()
+ONE_AT_A_TIME = (
+    PLAIN,
+    Switches(finished_uuid_refused=False),
+    Switches(poll_knows_running=False),
+    Switches(poll_knows_finished_for=0),
+    Switches(poll_knows_finished_for=300_000),
+    Switches(details="missing"),
+    Switches(details="never"),
+    Switches(polls_err=True),
+    Switches(webhook="flat"),
+    Switches(webhook="array"),
+    Switches(webhook="lost"),
+    Switches(webhook_tries=1),
+    Switches(webhook_twice=True),
+    Switches(render_fails="timeoutProvider"),
+    Switches(render_fails="invalidProviderContent", failures_call=False),
+    Switches(render_fails="inferenceError", fails_then_succeeds=True),
+    Switches(upload="after"),
+    Switches(upload="late"),
+    Switches(upload="never"),
+    Switches(upload="garbage"),
+    Switches(upload="empty"),
+    Switches(conflict_status=409),
+    Switches(url=False),
+    Switches(url=False, inline=True, upload="never"),
+    Switches(cost=False),
+    Switches(nsfw=True),
+    Switches(url_works=False),
+    Switches(render=130_000),
+    Switches(render=1_500_000),
+)
+ADVERSE = (
+    Switches(webhook="lost", upload="never"),
+    Switches(webhook="lost", upload="garbage"),
+    Switches(webhook="lost", polls_err=True),
+    Switches(webhook="lost", polls_err=True, upload="never"),
+    Switches(webhook="lost", upload="never", url_works=False),
+    Switches(webhook="lost", poll_knows_finished_for=0, details="missing"),
+    Switches(webhook="lost", poll_knows_running=False, poll_knows_finished_for=0, details="missing", upload="never"),
+    Switches(finished_uuid_refused=False, poll_knows_running=False, poll_knows_finished_for=0, details="missing"),
+    Switches(finished_uuid_refused=False, webhook="lost", upload="late", details="never"),
+    Switches(poll_knows_running=False, webhook="lost", details="missing", render=130_000),
+    Switches(render_fails="taskFailed", fails_then_succeeds=True, webhook="lost", upload="never"),
+    Switches(render_fails="timeoutProvider", failures_call=False, poll_knows_finished_for=0, details="missing"),
+    Switches(upload="late", url=False, webhook_twice=True),
+    Switches(cost=False, webhook="lost", upload="late"),
+    Switches(
+        finished_uuid_refused=False,
+        poll_knows_running=False,
+        poll_knows_finished_for=0,
+        details="missing",
+        webhook="lost",
+        upload="never",
+    ),
+)
+RACED = (PLAIN, Switches(webhook="lost"), Switches(upload="never"), Switches(poll_knows_running=False, webhook="lost"))
+
+
+@dataclass(slots=True)
+class Findings:
+    """What an exploration found; `broken` holds the first few settings that broke a promise, with the promises."""
+
+    explored: int = 0
+    double_purchases: int = 0
+    lost_clips: int = 0
+    overruns: int = 0
+    others: int = 0
+    broken: list[tuple[Setting, list[str]]] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        return not (self.double_purchases or self.lost_clips or self.overruns or self.others)
+
+    def judge(self, setting: Setting) -> None:
+        faults = verdict(live(setting))
+        self.explored += 1
+        doubles = any("bought" in fault for fault in faults)
+        lost = any(fault.partition(": ")[2].startswith("lost") or fault.startswith("lost") for fault in faults)
+        overruns = any("over budget" in fault for fault in faults)
+        self.double_purchases += doubles
+        self.lost_clips += lost
+        self.overruns += overruns
+        self.others += bool(faults) and not (doubles or lost or overruns)
+        if faults and len(self.broken) < 5:
+            self.broken.append((setting, faults))
+
+    def add(self, other: "Findings") -> None:
+        self.explored += other.explored
+        self.double_purchases += other.double_purchases
+        self.lost_clips += other.lost_clips
+        self.overruns += other.overruns
+        self.others += other.others
+        self.broken = (self.broken + other.broken)[:5]
+
+    def __str__(self) -> str:
+        return (
+            f"schedules explored: {self.explored}\n"
+            f"double purchases: {self.double_purchases}\n"
+            f"lost clips: {self.lost_clips}\n"
+            f"budget overruns: {self.overruns}\n"
+            f"other broken promises: {self.others}"
+        )
+
+
+def explore(settings: Iterable[Setting], stop_at_first: bool = False) -> Findings:
+    """Lives and judges each setting."""
+    findings = Findings()
+    for setting in settings:
+        findings.judge(setting)
+        if stop_at_first and not findings.clean:
+            break
+    return findings
+
+
+def everything() -> Iterator[Setting]:
+    """All parts of the enumeration; no setting comes twice."""
+    seen: set[str] = set()
+    for setting in (*single_stops(), *lost_witnesses(), *races(), *pairs_of_stops()):
+        name = repr(setting)
+        if name not in seen:
+            seen.add(name)
+            yield setting
+
+
+def single_stops() -> Iterator[Setting]:
+    """Every single stop, under every switch by itself and in adverse combinations, for every fate of the call."""
+    for switches, policy in product((*ONE_AT_A_TIME, *ADVERSE), POLICIES):
+        for fate in FATES if switches is PLAIN else TELLING:
+            setting = Setting(switches=switches, when_ambiguous=policy, fates=(fate,))
+            yield setting
+            yield from _stopped(setting)
+
+
+def lost_witnesses() -> Iterator[Setting]:
+    """Each witness lost, and each pair of them, with every single stop."""
+    losses = [frozenset(lost) for many in (1, 2) for lost in combinations(WITNESSES, many)]
+    for lost, fate in product(losses, TELLING):
+        switches = Switches(polls_err="poll" in lost)
+        setting = Setting(switches=switches, fates=(fate,), lost=lost)
+        yield setting
+        yield from _stopped(setting)
+
+
+def races() -> Iterator[Setting]:
+    """Another sweep, webhook or call of the same request let in before every single effect."""
+    for fate, second, switches in product(TELLING, ("lost", "no"), RACED):
+        setting = Setting(switches=switches, fates=(fate, second))
+        for number, guest in product(range(1, effects(setting) + 1), GUESTS):
+            for raced in (Schedule(guests={number: guest}), Schedule(guests_inside={number: guest})):
+                yield replace(setting, schedule=raced)
+                yield replace(setting, schedule=replace(raced, after=frozenset({number})))
+
+
+def pairs_of_stops() -> Iterator[Setting]:
+    """Every pair of stops, at the default switches, for the telling fates of the first and second call."""
+    for fates in (("well",), ("lost",), ("cut after",), ("late", "lost"), ("refused connection", "cut after")):
+        setting = Setting(fates=fates)
+        most = effects(setting) + 4
+        for first, second in combinations(range(1, most + 1), 2):
+            for one, other in product((True, False), repeat=2):
+                before = frozenset(n for n, early in ((first, one), (second, other)) if early)
+                yield replace(setting, schedule=Schedule(before, frozenset({first, second}) - before))
+
+
+def _stopped(setting: Setting) -> Iterator[Setting]:
+    for number in range(1, effects(setting) + 4):
+        yield replace(setting, schedule=Schedule(before=frozenset({number})))
+        yield replace(setting, schedule=Schedule(after=frozenset({number})))
+
+
+@cache
+def _effects(name: str) -> int:
+    return live(_named[name]).world.effects
+
+
+_named: dict[str, Setting] = {}
+_MOST_EFFECTS = 40  # sweeps repeat themselves after that
+
+
+def effects(setting: Setting) -> int:
+    """How many effects the undisturbed history has, as far as they differ."""
+    _named[repr(setting)] = setting
+    return min(_effects(repr(setting)), _MOST_EFFECTS)

@@ -1,0 +1,475 @@
+"""Table, bucket and Runware in memory, behaving as the real ones do as far as this service can tell.
+
+tests/contract runs one suite against these and against moto and the emulator. Runware's answers are made as bytes and
+read by the real code, so that a schedule covers the reading, too.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rushes.callers import Caller
+from rushes.clip import Clip, Existing, OverBudget, Recorded, Reservation, Task
+from rushes.errors import BucketError, BusyError, LimitMovedError, ProviderError, RescueError, StaleError
+from rushes.media import Probed, container
+from rushes.observability import Metric
+from rushes.runware.answers import Report, read_report
+from rushes.runware.outcomes import Ambiguous, NeverArrived, Outcome, read_answer
+from tests.simulation.world import World
+
+MP4 = b"\x00\x00\x00\x18ftypisom" + b"\x00" * 64
+
+
+class FakeTable:
+    """The table: conditions and transactions as in `rushes.store`. `busy` makes writes fail while it is true."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.tasks: dict[tuple[str, str], Task] = {}
+        self.rows: dict[tuple[str, str, int], Clip] = {}
+        self.budgets: dict[tuple[str, str], tuple[int, int | None]] = {}
+        self.keys: dict[str, Caller] = {}
+        self.busy: Callable[[str], bool] = lambda _: False
+
+    def record(
+        self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation]
+    ) -> Recorded | Existing | OverBudget:
+        return self._world.effect("record", lambda: self._record(task, clips, reservations))
+
+    def save(self, before: Clip, after: Clip) -> Clip:
+        return self._world.effect("save", lambda: self._save(before, after))
+
+    def clip(self, caller: str, task_uuid: str, index: int) -> Clip | None:
+        return self._world.effect("clip", lambda: self.rows.get((caller, task_uuid, index)))
+
+    def clips(self, caller: str, task_uuid: str) -> list[Clip]:
+        return self._world.effect("clips", lambda: self.clips_of(caller, task_uuid))
+
+    def task(self, caller: str, task_uuid: str) -> Task | None:
+        return self._world.effect("task", lambda: self.tasks.get((caller, task_uuid)))
+
+    def due(self, now: int, most: int) -> list[tuple[str, str, int]]:
+        return self._world.effect("due", lambda: self._due(now, most))
+
+    def budget(self, scope: str, month: str) -> tuple[int, int | None]:
+        return self.budgets.get((scope, month), (0, None))
+
+    def caller(self, key_hash: str) -> Caller | None:
+        return self.keys.get(key_hash)
+
+    def add_key(self, key_hash: str, caller: Caller, name: str, now: int) -> None:
+        del name, now
+        self.keys[key_hash] = caller
+
+    def clips_of(self, caller: str, task_uuid: str) -> list[Clip]:
+        """The clips of a task, without it being an effect."""
+        return [clip for key, clip in sorted(self.rows.items()) if key[:2] == (caller, task_uuid)]
+
+    def first_look(self) -> int | None:
+        """When the next open clip is due."""
+        return min((row.next_check_at for row in self.rows.values() if row.open and row.next_check_at), default=None)
+
+    def _record(
+        self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation]
+    ) -> Recorded | Existing | OverBudget:
+        if self.busy("record"):
+            raise BusyError("made busy")
+        if known := self.tasks.get((task.caller, task.task_uuid)):
+            return Existing(known)
+        for reservation in reservations:
+            counted, limit = self.budgets.get((reservation.scope, reservation.month), (0, None))
+            if limit is not None and limit != reservation.enforced:
+                raise LimitMovedError(reservation.scope, limit)
+            if counted + reservation.amount > reservation.limit:
+                return OverBudget(reservation.scope, reservation.limit, counted)
+        for reservation in reservations:
+            where = reservation.scope, reservation.month
+            counted, _ = self.budgets.get(where, (0, None))
+            self.budgets[where] = counted + reservation.amount, reservation.limit
+        self.tasks[task.caller, task.task_uuid] = task
+        self.rows |= {(clip.caller, clip.task_uuid, clip.index): clip for clip in clips}
+        return Recorded()
+
+    def _save(self, before: Clip, after: Clip) -> Clip:
+        if self.busy("save"):
+            raise BusyError("made busy")
+        key = before.caller, before.task_uuid, before.index
+        if key not in self.rows or self.rows[key].version != before.version:
+            raise StaleError
+        saved = replace(after, version=before.version + 1)
+        self.rows[key] = saved
+        for scope in after.scopes:
+            counted, limit = self.budgets.get((scope, after.month), (0, None))
+            self.budgets[scope, after.month] = counted + after.counted - before.counted, limit
+        return saved
+
+    def _due(self, now: int, most: int) -> list[tuple[str, str, int]]:
+        due = [
+            (row.next_check_at, key)
+            for key, row in self.rows.items()
+            if row.open and row.next_check_at is not None and row.next_check_at <= now
+        ]
+        return [key for _, key in sorted(due)[:most]]
+
+
+class FakeBucket:
+    """The bucket: objects with versions. `lost` makes S3 unable to answer while it is true."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.objects: dict[str, list[bytes]] = {}
+        self.lost: Callable[[], bool] = lambda: False
+        self.found_nothing: Callable[[str], None] = lambda _: None
+
+    def upload_link(self, key: str, seconds: int) -> str:
+        return f"https://bucket.example/{key}?X-Amz-Expires={seconds}"
+
+    def put(self, key: str, content: bytes) -> str:
+        """What an upload does; returns the version."""
+        versions = self.objects.setdefault(key, [])
+        versions.append(content)
+        return str(len(versions))
+
+    def probe(self, key: str) -> Probed | None:
+        return self._world.effect("probe", lambda: self._probe(key))
+
+    def _probe(self, key: str) -> Probed | None:
+        if self.lost():
+            raise BucketError("made unavailable")
+        versions = self.objects.get(key)
+        if not versions:
+            self.found_nothing(key)
+            return None
+        content = versions[-1]
+        return Probed(str(len(versions)), len(content), f"etag-{len(versions)}", container(content))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switches:
+    """What is not known about Runware and must not matter; the defaults are its best manners. Times in milliseconds."""
+
+    render: int = 240_000
+    finished_uuid_refused: bool = True
+    poll_knows_running: bool = True
+    poll_knows_finished_for: int | None = None  # None: for ever
+    details: str = "known"  # known, missing, or never (the task type does not exist)
+    polls_err: bool = False
+    webhook: str = "enveloped"  # enveloped, flat, array, or lost
+    failures_call: bool = True
+    webhook_tries: int = 4
+    webhook_twice: bool = False
+    upload: str = "before"  # before, after, late, never, garbage, empty
+    conflict_status: int = 400
+    render_fails: str = ""  # an error code
+    fails_then_succeeds: bool = False
+    url: bool = True
+    inline: bool = False
+    cost: bool = True
+    nsfw: bool = False
+    url_works: bool = True
+
+
+@dataclass(slots=True)
+class Execution:
+    """One execution at the fake Runware: a charge unless it failed."""
+
+    uuid: str
+    request: Mapping[str, Any]
+    accepted_at: int
+    done_at: int
+    video_uuid: str
+    charge: int
+    failed: bool = False
+    finished: bool = False
+
+
+DEFINITE = {"refused connection", "429", "no", "no account"}
+"""Fates whose answer, once heard, proves that the attempt bought nothing."""
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """Watches what is sent: a promise may be broken without harm, if Runware happens to be kind, but not unnoticed.
+
+    A clip may be sent again only after every witness has denied it since the last attempt that may have arrived, while
+    that attempt is young, under a policy that allows it, with nobody else at it, and with no sign of it on record.
+    """
+
+    lease: int
+    window: int
+    allows_resending: bool
+    doubtful: dict[str, list[int]] = field(default_factory=dict)
+    denied: dict[str, dict[str, int]] = field(default_factory=dict)
+    in_flight: set[str] = field(default_factory=set)
+    keys: dict[str, str] = field(default_factory=dict)  # object key -> clipUUID
+    improper: list[str] = field(default_factory=list)
+
+    def sends(self, uuid: str, now: int) -> None:
+        """Somebody is about to send this clip."""
+        if uuid in self.in_flight:
+            self.improper.append("two buyers of one clip at once")
+        for at in self.doubtful.get(uuid, ()):
+            denied = self.denied.get(uuid, {})
+            if not self.allows_resending:
+                self.improper.append("sent again although the policy is review")
+            if any(denied.get(witness, -1) < at for witness in ("bucket", "poll", "details")):
+                self.improper.append("sent again although a witness had not denied the clip")
+            if now >= at + self.window:
+                self.improper.append("sent again after the resend window")
+
+    def denies(self, uuid: str, witness: str, now: int) -> None:
+        """A witness has answered properly that it knows nothing of this clip."""
+        self.denied.setdefault(uuid, {})[witness] = now
+
+
+@dataclass(slots=True)
+class FakeRunware:
+    """Runware: accepts, renders, uploads, calls back, answers questions, and keeps the ledger that judges.
+
+    `fates` says what becomes of the next submissions, one each; then they go well. `deliver` is the way of a webhook
+    into the service, True if it was answered with 2xx; `uploaded` hears of every object.
+    """
+
+    world: World
+    bucket: FakeBucket
+    switches: Switches = field(default_factory=Switches)
+    fates: list[str] = field(default_factory=list)
+    deliver: Callable[[Mapping[str, Any], bytes], bool] = lambda _request, _body: True
+    uploaded: Callable[[str, str], None] = lambda _key, _version: None
+    down: Callable[[], bool] = lambda: False
+    executions: list[Execution] = field(default_factory=list)
+    supervisor: Supervisor = field(default_factory=lambda: Supervisor(60_000, 120_000, True))
+
+    def charged(self, clip_uuid: str) -> int:
+        """How often a clip was paid for."""
+        return sum(1 for task in self.executions if task.uuid == clip_uuid and task.charge)
+
+    def ledger(self) -> int:
+        """Everything charged, in micro-dollars."""
+        return sum(task.charge for task in self.executions)
+
+    def submit(self, task: Mapping[str, Any], key: str) -> Outcome:
+        del key
+        uuid, at, doubt = task["taskUUID"], self.world.now, True
+        self.supervisor.keys[_object_key(task)] = uuid
+        fate = "refused connection" if self.down() else (self.fates[0] if self.fates else "well")
+        sent: list[str] = []
+        try:
+            outcome = self.world.effect("submit", lambda: sent.append(uuid) or self._submit(task))
+            doubt = fate not in DEFINITE
+            return outcome
+        finally:
+            self.supervisor.in_flight.discard(uuid)
+            if sent and doubt:
+                self.supervisor.doubtful.setdefault(uuid, []).append(at)
+
+    def poll(self, task_uuids: Sequence[str], key: str) -> Report:
+        del key
+        return self.world.effect("poll", lambda: self._poll(task_uuids))
+
+    def details(self, task_uuid: str, key: str) -> Report:
+        del key
+        return self.world.effect("details", lambda: self._details(task_uuid))
+
+    def fetch(self, url: str, key: str, ends_at: int) -> Probed:
+        del ends_at
+        return self.world.effect("fetch", lambda: self._fetch(url, key))
+
+    def keep(self, data: str, key: str) -> Probed:
+        del data
+        return self.world.effect("keep", lambda: self._stored(key))
+
+    def _submit(self, task: Mapping[str, Any]) -> Outcome:
+        self.supervisor.sends(task["taskUUID"], self.world.now)
+        self.supervisor.in_flight.add(task["taskUUID"])
+        fate = self.fates.pop(0) if self.fates else "well"
+        if self.down():
+            fate = "refused connection"
+        match fate:
+            case "refused connection":
+                return NeverArrived("ConnectError")
+            case "lost":
+                return Ambiguous("ReadTimeout")
+            case "late":
+                # It takes effect before the lease is over, or never: assumption A4.
+                self.world.at(self.world.now + 50_000, lambda: self._accept(task) and None)
+                return Ambiguous("ReadTimeout")
+            case "500" | "503":
+                return self._answered(int(fate), {"errors": [{"code": "serverUnavailable"}]}, task)
+            case "bare 429":
+                return read_answer(429, b"slow down", task["taskUUID"])
+            case "429":
+                return self._answered(429, {"errors": [{"code": "rateLimitExceeded"}]}, task)
+            case "no":
+                error = {"code": "invalidPositivePrompt", "message": "no", "taskUUID": task["taskUUID"]}
+                return self._answered(400, {"data": [], "errors": [error]}, task)
+            case "no account":
+                return self._answered(402, {"errors": [{"code": "insufficientCredits"}]}, task)
+        status, body = self._accept(task)
+        match fate:
+            case "cut after":
+                return Ambiguous("RemoteProtocolError")
+            case "500 after":
+                return self._answered(500, {"errors": [{"code": "internalServerError"}]}, task)
+            case "503 after":
+                return self._answered(503, {"errors": [{"code": "serverUnavailable"}]}, task)
+            case "garbled after":
+                return read_answer(200, b"<html>", task["taskUUID"])
+        return self._answered(status, body, task)
+
+    def _answered(self, status: int, body: Mapping[str, Any], task: Mapping[str, Any]) -> Outcome:
+        return read_answer(status, json.dumps(body).encode(), task["taskUUID"])
+
+    def _accept(self, request: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+        uuid = request["taskUUID"]
+        known = [task for task in self.executions if task.uuid == uuid]
+        if known and (self.switches.finished_uuid_refused or not all(task.finished for task in known)):
+            error = {"code": "conflictTaskUUID", "message": "known", "taskUUID": uuid}
+            return self.switches.conflict_status, {"data": [], "errors": [error]}
+        number = len(self.executions) + 1
+        task = Execution(
+            uuid=uuid,
+            request=request,
+            accepted_at=self.world.now,
+            done_at=self.world.now + self.switches.render,
+            video_uuid=f"00000000-0000-4000-8000-{number:012d}",
+            charge=0 if self.switches.render_fails and not self.switches.fails_then_succeeds else 924_000,
+            failed=bool(self.switches.render_fails),
+        )
+        self.executions.append(task)
+        self.world.at(task.done_at, lambda: self.finish(task))
+        return 200, {"data": [{"taskType": "videoInference", "taskUUID": uuid}]}
+
+    def finish(self, task: Execution) -> None:
+        """Ends a render, once, however often it is told to."""
+        if task.finished:
+            return
+        task.finished = True
+        if task.failed:
+            if self.switches.failures_call:
+                self._call(task, self._error(task))
+            if self.switches.fails_then_succeeds:
+                self.world.at(self.world.now + 30_000, lambda: self._succeed(task))
+            return
+        self._succeed(task)
+
+    def _succeed(self, task: Execution) -> None:
+        task.failed = False
+        now, upload = self.world.now, self.switches.upload
+        if upload in ("before", "garbage", "empty"):
+            self._upload(task)
+        self.world.at(now + 500, lambda: self._call(task, {"data": [self._item(task)]}))
+        if self.switches.webhook_twice:
+            self.world.at(now + 90_000, lambda: self._call(task, {"data": [self._item(task)]}))
+        if upload in ("after", "late"):
+            self.world.at(now + (2_000 if upload == "after" else 400_000), lambda: self._upload(task))
+
+    def _upload(self, task: Execution) -> None:
+        key = _object_key(task.request)
+        content = {"garbage": b"<html>not a video</html>", "empty": b""}.get(self.switches.upload, MP4)
+        self.uploaded(key, self.bucket.put(key, content))
+
+    def _call(self, task: Execution, body: Mapping[str, Any], attempt: int = 1) -> None:
+        """One webhook; again later unless it was answered with 2xx, a bounded number of times."""
+        shape = self.switches.webhook
+        if shape == "lost":
+            return
+        items = body.get("data") or body.get("errors") or []
+        sent: Any = {"flat": items[0], "array": items}.get(shape, body)
+        if not self.deliver(task.request, json.dumps(sent).encode()) and attempt < self.switches.webhook_tries:
+            self.world.at(self.world.now + 250 * 2**attempt, lambda: self._call(task, body, attempt + 1))
+
+    def _item(self, task: Execution) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "taskType": "videoInference",
+            "taskUUID": task.uuid,
+            "status": "success",
+            "videoUUID": task.video_uuid,
+            "seed": 7,
+        }
+        if self.switches.url:
+            found["videoURL"] = f"https://vm.runware.ai/{task.video_uuid}.mp4"
+        if self.switches.inline:
+            found["videoBase64Data"] = "AAAAGGZ0eXBpc29t"
+        if self.switches.cost:
+            found["cost"] = 0.924
+        if self.switches.nsfw:
+            found["NSFWContent"] = True
+        return found
+
+    def _error(self, task: Execution) -> dict[str, Any]:
+        code = self.switches.render_fails
+        return {"errors": [{"code": code, "message": "failed", "status": "error", "taskUUID": task.uuid}]}
+
+    def _poll(self, task_uuids: Sequence[str]) -> Report:
+        self._must_answer()
+        data: list[dict[str, Any]] = []
+        errors: list[dict[str, Any]] = []
+        for task in self.executions:
+            if task.uuid in task_uuids and self._remembers(task):
+                if not task.finished:
+                    data.append({"taskType": "videoInference", "taskUUID": task.uuid, "status": "processing"})
+                elif task.failed:
+                    errors += self._error(task)["errors"]
+                else:
+                    data.append(self._item(task))
+        if not errors:
+            known = {item["taskUUID"] for item in data}
+            for uuid in set(task_uuids) - known:
+                self.supervisor.denies(uuid, "poll", self.world.now)
+        body = {"data": data, **({"errors": errors} if errors else {})}
+        return read_report(400 if errors and not data else 200, json.dumps(body).encode())
+
+    def _details(self, task_uuid: str) -> Report:
+        self._must_answer()
+        if self.switches.details == "never":
+            return read_report(400, b'{"errors": [{"code": "unsupportedTaskType", "message": "unknown"}]}')
+        data = []
+        for task in self.executions if self.switches.details == "known" else []:
+            if task.uuid == task_uuid:
+                last = [self._item(task)] if task.finished and not task.failed else [{"taskUUID": task.uuid}]
+                data.append({"taskType": "getTaskDetails", "taskUUID": task.uuid, "response": {"data": last}})
+        if not data:
+            self.supervisor.denies(task_uuid, "details", self.world.now)
+        return read_report(200, json.dumps({"data": data}).encode())
+
+    def _must_answer(self) -> None:
+        if self.switches.polls_err or self.down():
+            raise ProviderError("HTTP 503")
+
+    def _remembers(self, task: Execution) -> bool:
+        if not task.finished:
+            return self.switches.poll_knows_running
+        kept = self.switches.poll_knows_finished_for
+        return kept is None or self.world.now < task.done_at + kept
+
+    def _fetch(self, url: str, key: str) -> Probed:
+        if not self.switches.url_works or self.down():
+            raise RescueError("HTTP 404")
+        del url
+        return self._stored(key)
+
+    def _stored(self, key: str) -> Probed:
+        version = self.bucket.put(key, MP4)
+        self.uploaded(key, version)
+        return Probed(version, len(MP4), f"etag-{version}", "mp4")
+
+
+def _object_key(request: Mapping[str, Any]) -> str:
+    return str(request["uploadEndpoint"]).removeprefix("https://bucket.example/").partition("?")[0]
+
+
+@dataclass(slots=True)
+class FakeTelemetry:
+    """Keeps what was counted and noted."""
+
+    counts: dict[Metric, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def count(self, metric: Metric, amount: int = 1) -> None:
+        self.counts[metric] = self.counts.get(metric, 0) + amount
+
+    def note(self, message: str, *, warn: bool = False, **details: object) -> None:
+        del warn
+        self.notes.append(f"{message} {details}")

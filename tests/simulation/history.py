@@ -1,0 +1,282 @@
+"""One history: tasks submitted, Runware at work, sweeps every minute, stops and races in between; then the judgement.
+
+The use cases are the real ones. A history goes on until nothing is left to look at, then the promises of design are
+held against the ledger of the fake Runware, which alone knows what was paid.
+"""
+
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from rushes.callers import Caller
+from rushes.clip import EVERYBODY, Clip, Kind, Status
+from rushes.config import Timings, WhenAmbiguous
+from rushes.errors import RushesError
+from rushes.purchasing import Buyer, Credentials, Purchasing
+from rushes.receiving import Receiving
+from rushes.reconciling import Reconciling
+from rushes.submitting import Answer, Request, Submitting
+from tests.simulation.fakes import FakeBucket, FakeRunware, FakeTable, FakeTelemetry, Supervisor, Switches
+from tests.simulation.world import Schedule, World
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+TIMES = Timings(
+    http=10_000,
+    function=25_000,
+    lease=60_000,
+    resend_window=120_000,
+    deadline=7_200_000,
+    last_look=900_000,
+    copy_deadline=21_600_000,
+    usual_render=240_000,
+    rescue_after=60_000,
+)
+CREDENTIALS = Credentials("key", ("current", "previous"))
+CALLER = Caller("me", 50_000_000)
+MINUTE = 60_000
+THE_END = 48 * 3_600_000  # milliseconds: whatever is still open then is lost
+
+
+def one_after_another(work: Callable[[T], R], items: Iterable[T], /) -> list[R]:
+    """`SideBySide` without any threads."""
+    return [work(item) for item in items]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What a history is about: Runware's manners, the fates of the first submissions, which witnesses are lost."""
+
+    switches: Switches = field(default_factory=Switches)
+    when_ambiguous: WhenAmbiguous = "resend"
+    fates: tuple[str, ...] = ()
+    clips: int = 1
+    lost: frozenset[str] = frozenset()  # of: webhook, poll, bucket, uploaded
+    schedule: Schedule = field(default_factory=Schedule)
+    repeats: bool = True  # the caller sends its request again when it gets no answer, and once more later
+
+
+@dataclass(slots=True)
+class History:
+    """The service with its world around it."""
+
+    setting: Setting
+    world: World = field(init=False)
+    table: FakeTable = field(init=False)
+    bucket: FakeBucket = field(init=False)
+    runware: FakeRunware = field(init=False)
+    telemetry: FakeTelemetry = field(default_factory=FakeTelemetry)
+    submitting: Submitting = field(init=False)
+    reconciling: Reconciling = field(init=False)
+    receiving: Receiving = field(init=False)
+    accepted: dict[str, Answer] = field(default_factory=dict)
+    unsaved: list[str] = field(default_factory=list)
+    next_sweep: int = 0
+    limit: int = 50_000_000
+
+    def __post_init__(self) -> None:
+        setting = self.setting
+        self.world = World(setting.schedule)
+        self.table = FakeTable(self.world)
+        self.bucket = FakeBucket(self.world)
+        self.bucket.lost = lambda: "bucket" in setting.lost
+        switches = setting.switches
+        self.runware = FakeRunware(self.world, self.bucket, switches, list(setting.fates))
+        self.runware.supervisor = Supervisor(TIMES.lease, TIMES.resend_window, setting.when_ambiguous == "resend")
+        self.bucket.found_nothing = self._nothing_in_bucket
+        self.runware.deliver = self.deliver
+        self.runware.uploaded = self.uploaded
+        shared: dict[str, Any] = {"telemetry": self.telemetry, "times": TIMES, "clock": self.world.clock}
+        purchasing = Purchasing(
+            clips=self.table, links=self.bucket, seller=self.runware, webhook_url="https://hooks.example", **shared
+        )
+        self.submitting = Submitting(
+            table=self.table,
+            purchasing=purchasing,
+            monthly_limit=self.limit,
+            new_uuid=lambda: str(uuid.UUID(int=self.world.effects + 1, version=4)),
+            side_by_side=one_after_another,
+            **shared,
+        )
+        self.reconciling = Reconciling(
+            table=self.table,
+            bucket=self.bucket,
+            provider=self.runware,
+            rescuer=self.runware,
+            purchasing=purchasing,
+            when_ambiguous=setting.when_ambiguous,
+            side_by_side=one_after_another,
+            **shared,
+        )
+        self.receiving = Receiving(clips=self.table, copies=self.bucket, **shared)
+        self.next_sweep = self.world.now + 37_000
+        self.world.guests |= {
+            "sweep": self.sweep,
+            "submit": self._submit_again,
+            "webhook": self._call_now,
+            "later sweep": self._sweep_later,
+        }
+
+    def buyer(self, patient: bool) -> Buyer:
+        function = TIMES.function if not patient else TIMES.lease - 10_000
+        return Buyer(f"run {self.world.effects}", self.world.now + function - 2_000, CREDENTIALS, patient)
+
+    def submit(self, task: Mapping[str, Any], caller: Caller = CALLER) -> Answer | None:
+        """One call of `POST /v1`; None if the function was stopped."""
+        request = Request(caller, self.buyer(patient=False), lambda: caller)
+        answer = self.world.run(lambda: self.submitting.submit([task], request))
+        if answer and answer.data:
+            self.accepted[task["taskUUID"]] = answer
+        return answer
+
+    def sweep(self) -> None:
+        """One run of `reconcile`."""
+        self.world.run(lambda: self.reconciling.sweep(self.buyer(patient=True)))
+
+    def _sweep_later(self) -> None:
+        """The program hangs for a while, as long as its function may, and the schedule comes round."""
+        self.world.move_to(self.world.now + 20_000)
+        self.sweep()
+
+    def _nothing_in_bucket(self, key: str) -> None:
+        if uuid := self.runware.supervisor.keys.get(key):
+            self.runware.supervisor.denies(uuid, "bucket", self.world.now)
+
+    def _submit_again(self) -> None:
+        """The caller's second click, while the first call is still at work."""
+        self.submit(request(clips=self.setting.clips))
+
+    def _call_now(self) -> None:
+        """Runware is so quick that its webhook arrives while the program is still at work."""
+        for task in self.runware.executions:
+            if not task.finished:
+                self.runware.finish(task)
+                self.world.move_to(self.world.now + 500)
+
+    def deliver(self, request: Mapping[str, Any], body: bytes) -> bool:
+        """One run of `webhook`; True if it answered 2xx."""
+        if "webhook" in self.setting.lost:
+            return False
+        path = str(request["webhookURL"]).removeprefix("https://hooks.example/webhooks/runware/").partition("?")[0]
+        caller, task_uuid, index = path.split("/")
+        try:
+            clip = self.world.run(lambda: self.receiving.receive(body, caller, task_uuid, int(index)))
+        except RushesError:
+            return False
+        if clip is not None and b"videoUUID" in body:
+            current = self.table.rows[caller, task_uuid, int(index)]
+            if not current.has(Kind.RENDERED):
+                self.unsaved.append("answered a webhook with 2xx without having saved it")
+        return clip is not None
+
+    def uploaded(self, key: str, version: str) -> None:
+        """S3's event about an object, some seconds later; delivered again if the function was stopped."""
+        if "uploaded" not in self.setting.lost:
+            self.world.at(self.world.now + 10_000, lambda: self._uploaded(key, version, tries=3))
+
+    def _uploaded(self, key: str, version: str, tries: int) -> None:
+        try:
+            done = self.world.run(lambda: self.reconciling.uploaded(key, version) or True)
+        except RushesError:
+            done = False  # the message stays in the queue
+        if not done and tries:
+            self.world.at(self.world.now + 30_000, lambda: self._uploaded(key, version, tries - 1))
+
+    def go_on(self, until: int | None = None) -> None:
+        """Lets time pass, sweeping every minute when anything is due, until nothing is left to do."""
+        end = self.world.now + THE_END if until is None else until
+        while self.world.now < end:
+            moments = [moment for moment in (self.world.next_event(), self._next_useful_sweep()) if moment is not None]
+            if not moments or min(moments) > end:
+                break
+            self.world.move_to(min(moments))
+            if self.world.now >= self.next_sweep:
+                self.next_sweep = self.world.now + MINUTE
+                self.sweep()
+
+    def _next_useful_sweep(self) -> int | None:
+        """Sweeps that would find nothing are skipped; they do nothing."""
+        due = self.table.first_look()
+        if due is None:
+            return None
+        if due > self.next_sweep:
+            self.next_sweep += (due - self.next_sweep + MINUTE - 1) // MINUTE * MINUTE
+        return self.next_sweep
+
+
+def request(number: int = 1, clips: int = 1) -> dict[str, Any]:
+    """A valid task."""
+    task: dict[str, Any] = {
+        "taskType": "videoInference",
+        "taskUUID": str(uuid.UUID(int=number, version=4)),
+        "model": "klingai:5@3",
+        "positivePrompt": "a lighthouse at dusk",
+    }
+    return task | ({"numberResults": clips} if clips > 1 else {})
+
+
+def live(setting: Setting) -> History:
+    """One task from its first call to the end."""
+    history = History(setting)
+    task = request(clips=setting.clips)
+    answer = history.submit(task)
+    if setting.repeats:
+        # The caller heard nothing and tries again; or it is a second click. Twice, since a repeat may be stopped, too.
+        for pause in (5_000, 400_000):
+            if answer is None:
+                history.go_on(history.world.now + pause)
+                history.world.move_to(history.world.now + pause)
+            answer = history.submit(task) or answer
+    history.go_on()
+    return history
+
+
+def verdict(history: History) -> list[str]:
+    """Every broken promise, in words; empty if all were kept."""
+    broken = []
+    clips = list(history.table.rows.values())
+    for clip in clips:
+        broken += [f"clip {clip.index}: {fault}" for fault in _faults(clip, history)]
+    for task_uuid in history.accepted:
+        if not history.table.clips_of(CALLER.name, task_uuid):
+            broken.append("lost: the caller was told that a task is accepted, and there is none")
+    strangers = {task.uuid for task in history.runware.executions} - {clip.clip_uuid for clip in clips}
+    if strangers:
+        broken.append("bought without a record")
+    return broken + sorted(set(history.runware.supervisor.improper)) + history.unsaved + _money(clips, history)
+
+
+def _faults(clip: Clip, history: History) -> list[str]:
+    charged = history.runware.charged(clip.clip_uuid)
+    faults = []
+    if charged > 1:
+        faults.append(f"bought {charged} times")
+    if clip.open:
+        faults.append(f"lost: still {clip.status} at the end")
+    if clip.status not in (Status.STORED, Status.FAILED, Status.REVIEW):
+        faults.append(f"lost: ended {clip.status}")
+    if charged and clip.status == Status.FAILED:
+        faults.append("lost: paid for and called failed")
+    if clip.status == Status.STORED and not charged:
+        faults.append("stored without having been paid for")
+    if clip.status == Status.REVIEW and not (clip.has(Kind.UNPROVEN) or clip.has(Kind.UNSAVED)):
+        faults.append("in review without evidence")
+    return faults
+
+
+def _money(clips: list[Clip], history: History) -> list[str]:
+    """The budgets hold what the clips are worth, and what was paid unless the record itself says that it is unsure."""
+    faults = []
+    for scope in (EVERYBODY, CALLER.name):
+        counted = sum(amount for (name, _), (amount, _) in history.table.budgets.items() if name == scope)
+        if counted != sum(clip.counted for clip in clips):
+            faults.append(f"the budget of {scope} holds {counted}, its clips {sum(clip.counted for clip in clips)}")
+        if counted > history.limit:
+            faults.append(f"over budget: {counted}")
+    sure = all(clip.status != Status.REVIEW for clip in clips)
+    total, paid = sum(clip.counted for clip in clips), history.runware.ledger()
+    if (sure and total != paid) or total < paid:
+        faults.append(f"the records say {total} micro-dollars, the ledger {paid}")
+    return faults

@@ -1,0 +1,18 @@
+"""What all unit tests share: Hypothesis's pace, and a fresh world of fakes for each test."""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.unit.fakes import World
+
+settings.register_profile("quick", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("thorough", max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+
+@pytest.fixture
+def world() -> World:
+    """Table, bucket, Runware and clock in memory, with the use cases on top."""
+    return World()

@@ -1,0 +1,277 @@
+"""Small in-memory stand-ins for the table, the bucket, Runware, the clock and telemetry, and clips to test with.
+
+The table keeps the conditions of `rushes.store`: new items only, one version after another, limits before budgets.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any, TypeVar
+
+from rushes.callers import Caller
+from rushes.clip import Clip, Existing, Fact, Kind, OverBudget, Recorded, Reservation, Scalar, Task, Witness, merge_all
+from rushes.config import Timings
+from rushes.errors import BucketError, BusyError, LimitMovedError, StaleError
+from rushes.media import Probed, container
+from rushes.observability import Metric
+from rushes.purchasing import Buyer, Credentials, Purchasing
+from rushes.receiving import Receiving
+from rushes.runware.answers import Problem
+from rushes.runware.outcomes import Accepted, Outcome, Refused
+from rushes.submitting import Request, Submitting
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+START = 1_790_000_000_000  # 2026-09-21, in milliseconds
+MONTH = "2026-09"
+PRICE = 924_000  # of five seconds, in micro-dollars
+TASK_UUID = "e613fb01-17f4-4dbf-85bd-05ea4a15aa2c"
+CLIP_UUID = "00000000-0000-4000-8000-000000000001"
+MP4 = b"\x00\x00\x00\x18ftypisom" + bytes(64)
+TIMES = Timings(
+    http=10_000,
+    function=25_000,
+    lease=60_000,
+    resend_window=120_000,
+    deadline=7_200_000,
+    last_look=900_000,
+    copy_deadline=21_600_000,
+    usual_render=240_000,
+    rescue_after=120_000,
+)
+
+
+def request(**changes: Any) -> dict[str, Any]:
+    """A valid task; a parameter given as Ellipsis is left out."""
+    task = {
+        "taskType": "videoInference",
+        "taskUUID": TASK_UUID,
+        "model": "klingai:5@3",
+        "positivePrompt": "a lighthouse at dusk",
+        **changes,
+    }
+    return {name: value for name, value in task.items() if value is not ...}
+
+
+def uuid4(number: int) -> str:
+    """A UUID v4 for each number."""
+    return f"00000000-0000-4000-8000-{number:012x}"
+
+
+def clip(*facts: Fact, **changes: Any) -> Clip:
+    """A clip as `submit` records it, without a lease, knowing some facts."""
+    values: dict[str, Any] = {
+        "caller": "ann",
+        "task_uuid": TASK_UUID,
+        "index": 0,
+        "clip_uuid": CLIP_UUID,
+        "object_key": f"videos/ann/2026/09/21/{TASK_UUID}-0.mp4",
+        "estimate": PRICE,
+        "month": MONTH,
+        "created_at": START,
+        "counted": PRICE,
+        **changes,
+    }
+    return merge_all(Clip(**values), facts)
+
+
+def fact(kind: Kind, key: str = "", at: int = START, witness: Witness = Witness.POLL, **fields: Scalar) -> Fact:
+    """A fact, for short."""
+    return Fact(kind=kind, key=key, at=at, witness=witness, fields=fields)
+
+
+def refusal(status: int = 400, code: str = "invalidModel", task_uuid: str | None = CLIP_UUID) -> Refused:
+    """A definite no of Runware's."""
+    return Refused(status, Problem(task_uuid, code, "no", False, {"code": code, "message": "no"}))
+
+
+class Clock:
+    """Milliseconds that pass only when told."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> int:
+        return self.now
+
+
+class Telemetry:
+    """Keeps what was reported."""
+
+    def __init__(self) -> None:
+        self.counted: Counter[Metric] = Counter()
+        self.notes: list[tuple[str, bool, dict[str, object]]] = []
+
+    def count(self, metric: Metric, amount: int = 1) -> None:
+        self.counted[metric] += amount
+
+    def note(self, message: str, *, warn: bool = False, **details: object) -> None:
+        self.notes.append((message, warn, details))
+
+
+class Table:
+    """Tasks, clips and budgets under the conditions of the real table.
+
+    `busy` names the calls that fail as if the table were away; `before_save` runs ahead of every save, to race it.
+    """
+
+    def __init__(self) -> None:
+        self.tasks: dict[tuple[str, str], Task] = {}
+        self.rows: dict[tuple[str, str, int], Clip] = {}
+        self.budgets: dict[tuple[str, str], tuple[int, int]] = {}  # counted, limit
+        self.busy: set[str] = set()
+        self.before_save: Callable[[], None] = lambda: None
+        self.saves = 0
+
+    def record(
+        self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation]
+    ) -> Recorded | Existing | OverBudget:
+        self._answer("record")
+        if (task.caller, task.task_uuid) in self.tasks:
+            return Existing(self.tasks[task.caller, task.task_uuid])
+        for wanted in reservations:
+            counted, limit = self.budgets.get((wanted.scope, wanted.month), (0, wanted.enforced))
+            if limit != wanted.enforced:
+                raise LimitMovedError(wanted.scope, limit)
+            if counted > wanted.limit - wanted.amount:
+                return OverBudget(wanted.scope, wanted.limit, counted)
+        for wanted in reservations:
+            counted, _ = self.budgets.get((wanted.scope, wanted.month), (0, 0))
+            self.budgets[wanted.scope, wanted.month] = counted + wanted.amount, wanted.limit
+        self.tasks[task.caller, task.task_uuid] = task
+        self.rows |= {(member.caller, member.task_uuid, member.index): member for member in clips}
+        return Recorded()
+
+    def save(self, before: Clip, after: Clip) -> Clip:
+        self.before_save()
+        self._answer("save")
+        key = before.caller, before.task_uuid, before.index
+        if key not in self.rows or self.rows[key].version != before.version:
+            raise StaleError
+        self.saves += 1
+        self.rows[key] = replace(after, version=before.version + 1)
+        for scope in after.scopes:
+            counted, limit = self.budgets.get((scope, after.month), (0, 0))
+            self.budgets[scope, after.month] = counted + after.counted - before.counted, limit
+        return self.rows[key]
+
+    def clip(self, caller: str, task_uuid: str, index: int) -> Clip | None:
+        self._answer("clip")
+        return self.rows.get((caller, task_uuid, index))
+
+    def clips(self, caller: str, task_uuid: str) -> list[Clip]:
+        self._answer("clips")
+        return [row for key, row in sorted(self.rows.items()) if key[:2] == (caller, task_uuid)]
+
+    def put(self, row: Clip) -> Clip:
+        """Puts a clip there, no questions asked."""
+        self.rows[row.caller, row.task_uuid, row.index] = row
+        return row
+
+    def _answer(self, call: str) -> None:
+        if call in self.busy:
+            raise BusyError("made busy")
+
+
+class Bucket:
+    """Objects by key, with one version each. `down` makes S3 unable to say; `no_links` makes signing fail."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.probes = 0
+        self.down = self.no_links = False
+
+    def upload_link(self, key: str, seconds: int) -> str:
+        if self.no_links:
+            raise BucketError("NoCredentials")
+        return f"https://bucket.example/{key}?X-Amz-Expires={seconds}"
+
+    def probe(self, key: str) -> Probed | None:
+        self.probes += 1
+        if self.down:
+            raise BucketError("SlowDown")
+        content = self.objects.get(key)
+        return None if content is None else Probed("v1", len(content), "etag", container(content))
+
+
+class Seller:
+    """Runware's side of buying: answers from `script`, then accepts. `on_send` sees each task before the answer."""
+
+    def __init__(self) -> None:
+        self.script: list[Outcome] = []
+        self.sent: list[Mapping[str, Any]] = []
+        self.keys: set[str] = set()
+        self.on_send: Callable[[Mapping[str, Any]], None] = lambda _: None
+
+    def submit(self, task: Mapping[str, Any], key: str) -> Outcome:
+        self.sent.append(task)
+        self.keys.add(key)
+        self.on_send(task)
+        return self.script.pop(0) if self.script else Accepted("acknowledged")
+
+
+def one_after_another(work: Callable[[T], R], items: Iterable[T], /) -> list[R]:
+    """`SideBySide`, in order."""
+    return [work(item) for item in items]
+
+
+@dataclass
+class World:
+    """The fakes, and the use cases on them."""
+
+    clock: Clock = field(default_factory=Clock)
+    table: Table = field(default_factory=Table)
+    bucket: Bucket = field(default_factory=Bucket)
+    seller: Seller = field(default_factory=Seller)
+    telemetry: Telemetry = field(default_factory=Telemetry)
+    caller: Caller = Caller("ann", 100_000_000)  # noqa: RUF009 (frozen)
+    renewed: Caller | None = None
+    monthly_limit: int = 1_000_000_000
+
+    def __post_init__(self) -> None:
+        self.numbers = count(1)
+
+    @property
+    def purchasing(self) -> Purchasing:
+        return Purchasing(
+            clips=self.table,
+            links=self.bucket,
+            seller=self.seller,
+            telemetry=self.telemetry,
+            times=TIMES,
+            webhook_url="https://hooks.example",
+            clock=self.clock,
+        )
+
+    @property
+    def submitting(self) -> Submitting:
+        return Submitting(
+            table=self.table,
+            purchasing=self.purchasing,
+            telemetry=self.telemetry,
+            times=TIMES,
+            monthly_limit=self.monthly_limit,
+            clock=self.clock,
+            new_uuid=lambda: uuid4(next(self.numbers)),
+            side_by_side=one_after_another,
+        )
+
+    @property
+    def receiving(self) -> Receiving:
+        return Receiving(
+            clips=self.table, copies=self.bucket, telemetry=self.telemetry, times=TIMES, clock=self.clock
+        )
+
+    def buyer(self, lasts: int = TIMES.function, *, patient: bool = False) -> Buyer:
+        """Somebody who may buy for `lasts` milliseconds from now."""
+        return Buyer("holder", self.clock.now + lasts, Credentials("runware-key", ["signing-key"]), patient)
+
+    def call(self, lasts: int = TIMES.function) -> Request:
+        """One call of the caller's."""
+        return Request(self.caller, self.buyer(lasts), lambda: self.renewed)
+
+    def row(self, index: int = 0, task_uuid: str = TASK_UUID) -> Clip:
+        """A clip as it is in the table."""
+        return self.table.rows[self.caller.name, task_uuid, index]

@@ -1,0 +1,369 @@
+"""Facts, merge, status, money, the next check and leases."""
+
+from collections.abc import Iterator
+from itertools import combinations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rushes.clip import (
+    RANKED,
+    Clip,
+    Fact,
+    Kind,
+    Lease,
+    Status,
+    Witness,
+    canonical,
+    due_for_parking,
+    lease_to,
+    maybe_sent,
+    merge,
+    merge_all,
+    next_check,
+    release,
+    settle,
+    taken_over,
+    task_status,
+    worth,
+)
+from tests.unit.fakes import PRICE, START, TIMES, clip, fact
+
+WORDED = (Kind.REFUSED, Kind.ACCEPTED, Kind.FAILED, Kind.ATTEMPTED)
+STATUSES = {
+    Kind.REFUSED: (5, Status.FAILED),
+    Kind.ACCEPTED: (10, Status.RUNNING),
+    Kind.UNPROVEN: (20, Status.REVIEW),
+    Kind.FAILED: (30, Status.FAILED),
+    Kind.RENDERED: (40, Status.RENDERED),
+    Kind.UNSAVED: (45, Status.REVIEW),
+    Kind.STORED: (50, Status.STORED),
+}
+
+fields = st.fixed_dictionaries(
+    {},
+    optional={
+        "cost": st.integers(0, 3) | st.integers(900_000, 950_000),
+        "seed": st.integers(8, 12),
+        "videoURL": st.sampled_from(["", "u", "v", "é"]),
+        "NSFWContent": st.booleans(),
+    },
+)
+facts = st.builds(
+    Fact,
+    kind=st.sampled_from(Kind),
+    key=st.sampled_from(["", *"abcdefghijkl"]),
+    at=st.integers(START, START + 5),
+    witness=st.sampled_from(Witness),
+    fields=fields,
+)
+wordy = st.builds(
+    Fact,
+    kind=st.sampled_from([Kind.FAILED, Kind.ACCEPTED]),
+    key=st.text("abcd", max_size=3),
+    at=st.integers(START, START + 5),
+    witness=st.sampled_from(Witness),
+    fields=fields,
+)
+histories = st.lists(facts, max_size=12) | st.lists(wordy, max_size=30)
+
+
+def derived(member: Clip) -> object:
+    """Everything that is shown or counted of a clip."""
+    return member.status, worth(member), member.copy, member.open, next_check(member, START + 9, TIMES)
+
+
+def told(member: Clip) -> Iterator[Fact]:
+    """A clip's knowledge as facts again, one for each witness."""
+    for (kind, key), known in member.facts.items():
+        for witness, at in known.seen.items():
+            yield Fact(kind=kind, key=key, at=at, witness=witness, fields=known.fields)
+
+
+def joined(one: Clip, other: Clip) -> Clip:
+    """One clip, knowing all that another one knows."""
+    return merge_all(one, told(other))
+
+
+@given(histories, st.data())
+def test_any_order_with_any_repeats_ends_in_the_same_record(history: list[Fact], data: st.DataObject) -> None:
+    """The same facts in any order, with any repeats, give the identical clip and all that is derived from it."""
+    repeats = data.draw(st.lists(st.sampled_from(history), max_size=5)) if history else []
+    shuffled = data.draw(st.permutations([*history, *repeats]))
+    one, other = merge_all(clip(), history), merge_all(clip(), shuffled)
+    assert one == other
+    assert derived(one) == derived(other)
+
+
+@given(histories, histories, histories)
+def test_merging_whole_clips_is_a_semilattice(first: list[Fact], second: list[Fact], third: list[Fact]) -> None:
+    """Joining what clips know is commutative, associative and idempotent."""
+    a, b, c = (merge_all(clip(), history) for history in (first, second, third))
+    assert joined(a, b) == joined(b, a)
+    assert joined(joined(a, b), c) == joined(a, joined(b, c))
+    assert joined(a, a) is a
+
+
+@given(histories, facts)
+def test_a_known_fact_changes_nothing_at_all(history: list[Fact], news: Fact) -> None:
+    """A repeat gives back the very same clip, so that nothing is saved for it."""
+    known = merge(merge_all(clip(), history), news)
+    assert merge(known, news) is known
+
+
+def test_where_two_values_meet_the_join_is_as_designed() -> None:
+    """The smallest canonical value stands, the larger cost, and the earliest time of each witness."""
+    one = fact(Kind.RENDERED, "v", START + 2, Witness.POLL, seed=10, cost=5, videoURL="b")
+    other = fact(Kind.RENDERED, "v", START + 1, Witness.POLL, seed=9, cost=7, videoURL="a")
+    late = fact(Kind.RENDERED, "v", START + 9, Witness.WEBHOOK, NSFWContent=True)
+    known = clip(one, other, late).of(Kind.RENDERED)["v"]
+    assert known.fields == {"seed": 10, "cost": 7, "videoURL": "a", "NSFWContent": True}  # "10" < "9" as texts
+    assert known.seen == {Witness.POLL: START + 1, Witness.WEBHOOK: START + 9}
+    assert known.at == START + 1
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_only_worded_kinds_are_bounded(kind: Kind) -> None:
+    """Of the provider's own words the eight smallest are kept; renders and copies are money and are all kept."""
+    keys = [f"{number:02}" for number in range(12)]
+    kept = clip(*(fact(kind, key) for key in reversed(keys))).of(kind)
+    assert sorted(kept) == (keys[:8] if kind in WORDED else keys)
+
+
+def test_the_ranks_are_the_designs() -> None:
+    """Ranks and statuses are exactly the table of the design."""
+    assert dict(RANKED) == STATUSES
+
+
+@pytest.mark.parametrize(("lower", "higher"), list(combinations(STATUSES, 2)))
+def test_the_highest_rank_decides(lower: Kind, higher: Kind) -> None:
+    """The fact of the higher rank gives the status, whichever came first."""
+    for order in ((lower, higher), (higher, lower)):
+        assert clip(*map(fact, order)).status == STATUSES[higher][1]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind not in STATUSES])
+def test_unranked_facts_decide_nothing(kind: Kind) -> None:
+    """Evidence alone leaves a clip pending."""
+    known = clip(fact(kind))
+    assert known.status == Status.PENDING
+    assert known.decisive is None
+    assert known.open
+
+
+@pytest.mark.parametrize(
+    ("kinds", "is_open"),
+    [
+        ((), True),
+        ((Kind.ATTEMPTED,), True),
+        ((Kind.REFUSED,), False),
+        ((Kind.REFUSED, Kind.ACCEPTED), True),
+        ((Kind.ACCEPTED,), True),
+        ((Kind.UNPROVEN,), False),
+        ((Kind.UNPROVEN, Kind.RENDERED), True),
+        ((Kind.FAILED,), True),
+        ((Kind.FAILED, Kind.LAST_LOOK), False),
+        ((Kind.FAILED, Kind.LAST_LOOK, Kind.RENDERED), True),
+        ((Kind.RENDERED,), True),
+        ((Kind.UNSAVED,), False),
+        ((Kind.UNSAVED, Kind.RENDERED), False),
+        ((Kind.STORED,), True),
+        ((Kind.STORED, Kind.LAST_LOOK), True),
+        ((Kind.STORED, Kind.RENDERED), False),
+        ((Kind.STORED, Kind.DETAILS_UNKNOWN), False),
+    ],
+)
+def test_a_clip_is_open_while_looking_can_teach_something(kinds: tuple[Kind, ...], is_open: bool) -> None:
+    """Open clips are exactly the design's; clips in review lie elsewhere, and late truth opens a clip again."""
+    assert clip(*map(fact, kinds)).open is is_open
+
+
+@pytest.mark.parametrize(
+    ("known", "money"),
+    [
+        ([], PRICE),
+        ([fact(Kind.ATTEMPTED)], PRICE),
+        ([fact(Kind.ACCEPTED)], PRICE),
+        ([fact(Kind.REFUSED)], 0),
+        ([fact(Kind.REFUSED), fact(Kind.ACCEPTED)], PRICE),
+        ([fact(Kind.UNPROVEN)], PRICE),
+        ([fact(Kind.FAILED)], PRICE),
+        ([fact(Kind.FAILED), fact(Kind.LAST_LOOK)], 0),
+        ([fact(Kind.LAST_LOOK)], PRICE),
+        ([fact(Kind.STORED)], PRICE),
+        ([fact(Kind.STORED), fact(Kind.FAILED), fact(Kind.LAST_LOOK)], PRICE),
+        ([fact(Kind.RENDERED, "v")], PRICE),
+        ([fact(Kind.RENDERED, "v", cost=5)], 5),
+        ([fact(Kind.RENDERED, "v", cost=5), fact(Kind.RENDERED, "w")], 5 + PRICE),
+        ([fact(Kind.RENDERED, "v", cost=5), fact(Kind.RENDERED, "w", cost=7), fact(Kind.STORED)], 12),
+        ([fact(Kind.RENDERED, "v", cost=5), fact(Kind.FAILED), fact(Kind.LAST_LOOK)], 5),
+        ([fact(Kind.RENDERED, "v", cost=5), fact(Kind.UNSAVED)], 5),
+    ],
+)
+def test_money_follows_the_facts(known: list[Fact], money: int) -> None:
+    """A clip is worth its distinct renders, or the estimate, or nothing once it is known that nothing was bought."""
+    assert worth(clip(*known)) == money
+
+
+def test_settling_counts_and_lists_anew() -> None:
+    """Settling brings the counted amount and the next check up to date and touches nothing else."""
+    refused = settle(clip(fact(Kind.REFUSED), counted=PRICE, next_check_at=5), START, TIMES)
+    assert (refused.counted, refused.next_check_at) == (0, None)
+    assert settle(clip(), START, TIMES).next_check_at == next_check(clip(), START, TIMES)
+
+
+def test_the_copy_is_the_one_that_was_learned_of_first() -> None:
+    """A later version of the object never replaces the pinned one."""
+    known = clip(fact(Kind.STORED, "b", START), fact(Kind.STORED, "a", START + 1))
+    assert known.copy is not None
+    assert known.copy[0] == "b"
+    assert clip().copy is None
+
+
+@given(histories, st.integers(0, 10**9), st.integers(0, 10**9))
+def test_open_clips_are_looked_at_later_and_ever_less_often(history: list[Fact], passed: int, more: int) -> None:
+    """An open clip's next check always lies ahead, moves only forward, and pauses never shrink."""
+    known, now = merge_all(clip(), history), START + passed
+    due = next_check(known, now, TIMES)
+    if known.status == Status.REVIEW:
+        assert due == known.learned_at(known.decisive or Kind.UNPROVEN)
+    elif not known.open:
+        assert due is None
+    else:
+        later = next_check(known, now + more, TIMES)
+        assert due is not None
+        assert later is not None
+        assert later >= due
+        assert due > now
+        if known.decisive != Kind.FAILED:
+            assert due - now >= TIMES.check
+        if known.decisive in (None, Kind.RENDERED, Kind.STORED):
+            assert later - (now + more) >= due - now
+
+
+@pytest.mark.parametrize(
+    ("known", "passed", "due"),
+    [
+        ([], 0, 10_000),
+        ([], 400_000, 500_000),
+        ([fact(Kind.ACCEPTED)], 0, 240_000),
+        ([fact(Kind.ACCEPTED)], 239_999, 299_998),
+        ([fact(Kind.ACCEPTED)], 400_000, 500_000),
+        ([fact(Kind.RENDERED, "v")], 0, 10_000),
+        ([fact(Kind.RENDERED, "v")], 4_000_000, 5_000_000),
+        ([fact(Kind.STORED, "1")], 0, 10_000),
+        ([fact(Kind.FAILED, "x")], 0, 900_000),
+        ([fact(Kind.FAILED, "x")], 899_000, 900_000),
+        ([fact(Kind.UNPROVEN)], 9_000_000, 0),
+        ([fact(Kind.RENDERED, "v"), fact(Kind.UNSAVED, at=START + 3)], 9_000_000, 3),
+        ([fact(Kind.REFUSED)], 0, None),
+    ],
+)
+def test_the_next_check_suits_what_is_known(known: list[Fact], passed: int, due: int | None) -> None:
+    """Soon while unconfirmed, after the usual render time while rendering, at the last look after a failure."""
+    expected = None if due is None else START + due
+    assert next_check(clip(*known), START + passed, TIMES) == expected
+
+
+def test_a_last_look_that_got_no_answer_is_not_due_again_at_once() -> None:
+    """A failed clip past its last look that some witness did not answer is looked at after a pause."""
+    now = START + TIMES.last_look + 1
+    due = next_check(clip(fact(Kind.FAILED, "x")), now, TIMES)
+    assert due is not None
+    assert due > now
+
+
+def test_a_pending_clip_waits_for_its_lease_and_crowds_are_spread() -> None:
+    """Nobody looks at a clip while its buyer may be at work; afterwards different clips come at different times."""
+    leased = clip(lease=Lease("h", START, START + TIMES.lease))
+    assert next_check(leased, START, TIMES) == START + TIMES.lease
+    assert next_check(leased, START + TIMES.lease, TIMES) == START + TIMES.lease + 15_000
+    other = clip(clip_uuid="ff" + clip().clip_uuid[2:])
+    assert START + 10_000 < (next_check(other, START, TIMES) or 0) <= START + 12_500
+
+
+def test_a_lease_is_exclusive_until_it_is_over() -> None:
+    """While a lease runs nobody gets another; a second later anybody does, and the first attempt stays in doubt."""
+    first = lease_to(clip(), "a", START, TIMES)
+    assert first is not None
+    assert first.lease == Lease("a", START, START + TIMES.lease)
+    assert first.maybe_sent_at is None
+    assert lease_to(first, "b", START + TIMES.lease - 1, TIMES) is None
+    assert lease_to(first, "a", START + TIMES.lease - 1, TIMES) is None
+    second = lease_to(first, "b", START + TIMES.lease, TIMES)
+    assert second is not None
+    assert second.lease == Lease("b", START + TIMES.lease, START + 2 * TIMES.lease)
+    assert second.maybe_sent_at == START
+    assert second.has(Kind.ATTEMPTED)
+
+
+def test_a_lease_that_ran_out_means_may_have_been_sent() -> None:
+    """A lease left behind is an attempt without a recorded answer; one that runs, or none, means nothing."""
+    leased = clip(lease=Lease("a", START + 7, START + 50))
+    assert taken_over(leased, START + 49) is leased
+    assert taken_over(clip(), START) == clip()
+    left = taken_over(leased, START + 50)
+    assert (left.lease, left.maybe_sent_at) == (None, START + 7)
+
+
+def test_only_the_holder_releases_its_lease() -> None:
+    """Nobody's late answer takes away the lease of a later buyer."""
+    leased = clip(lease=Lease("a", START, START + 50))
+    assert release(leased, "b") is leased
+    assert release(leased, "a").lease is None
+    assert release(clip(), "a") == clip()
+
+
+def test_the_earliest_doubtful_attempt_stands() -> None:
+    """The first attempt that may have bought the clip is never forgotten nor made younger."""
+    assert maybe_sent(maybe_sent(clip(), START + 5), START + 9).maybe_sent_at == START + 5
+    assert maybe_sent(maybe_sent(clip(), START + 5), START + 1).maybe_sent_at == START + 1
+    assert merge_all(maybe_sent(clip(), START), [fact(kind) for kind in Kind]).maybe_sent_at == START
+
+
+def test_a_running_clip_is_parked_only_after_its_deadline() -> None:
+    """A clip that was certainly bought is waited for until the deadline, counted from its acceptance."""
+    running = clip(fact(Kind.ACCEPTED, at=START + 5))
+    assert not due_for_parking(running, START + 4 + TIMES.deadline, TIMES)
+    assert due_for_parking(running, START + 5 + TIMES.deadline, TIMES)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "status"),
+    [
+        ([None], Status.RUNNING),
+        ([Kind.STORED, Kind.RENDERED], Status.RUNNING),
+        ([Kind.UNPROVEN, Kind.ACCEPTED], Status.RUNNING),
+        ([Kind.UNPROVEN, Kind.STORED, Kind.FAILED], Status.REVIEW),
+        ([Kind.STORED, Kind.STORED], Status.SUCCEEDED),
+        ([Kind.FAILED, Kind.REFUSED], Status.FAILED),
+        ([Kind.FAILED, Kind.STORED], Status.PARTIAL),
+    ],
+)
+def test_a_task_stands_where_its_clips_stand(kinds: list[Kind | None], status: Status) -> None:
+    """Running while any clip is undecided, else in review if any is parked, else as its clips ended."""
+    assert task_status(clip(fact(kind)) if kind else clip() for kind in kinds) == status
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ({"a": 5.0, "b": [1, 2.0]}, {"b": [1.0, 2], "a": 5}, True),
+        ({"a": {"b": 1e3}}, {"a": {"b": 1000}}, True),
+        ({"a": 0.5}, {"a": 0.50}, True),
+        ({"a": 1}, {"a": True}, False),
+        ({"a": 1}, {"a": "1"}, False),
+        ([1, 2], [2, 1], False),
+    ],
+)
+def test_canonical_text_tells_values_apart_and_nothing_else(one: object, other: object, same: bool) -> None:
+    """Two JSON values have one canonical text exactly if they mean the same."""
+    assert (canonical(one) == canonical(other)) is same
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_canonical_text_is_json(value: float) -> None:
+    """What JSON cannot say has no canonical text."""
+    with pytest.raises(ValueError, match="JSON"):
+        canonical({"a": value})

@@ -1,0 +1,131 @@
+"""Settings from the environment, the order of the times, and money as people write it."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from rushes.config import ReconcileSettings, SubmitSettings, Timings, WebhookSettings, micro_dollars
+from rushes.errors import SettingsError
+from tests.unit.fakes import TIMES
+
+SECONDS = {
+    "HTTP_TIMEOUT_SECONDS": "10",
+    "FUNCTION_TIMEOUT_SECONDS": "25",
+    "LEASE_SECONDS": "60",
+    "RESEND_WINDOW_SECONDS": "120",
+    "DEADLINE_SECONDS": "7200",
+    "LAST_LOOK_SECONDS": "900",
+    "COPY_DEADLINE_SECONDS": "21600",
+    "USUAL_RENDER_SECONDS": "240",
+    "RESCUE_AFTER_SECONDS": "120",
+}
+EVERYTHING = {
+    **SECONDS,
+    "TABLE_NAME": "table",
+    "BUCKET_NAME": "bucket",
+    "RUNWARE_BASE_URL": "https://api.example/v1",
+    "RUNWARE_SECRET": "arn:runware",
+    "WEBHOOK_SECRET": "arn:webhook",
+    "WEBHOOK_BASE_URL": "https://hooks.example/",
+    "MONTHLY_LIMIT_USD": "50",
+    "WHEN_AMBIGUOUS": "resend",
+    "RESCUE_ORIGINS": "https://VM.example,http://127.0.0.1:1",
+}
+NEEDED = {
+    SubmitSettings: set(EVERYTHING) - {"WHEN_AMBIGUOUS", "RESCUE_ORIGINS"},
+    WebhookSettings: {*SECONDS, "TABLE_NAME", "BUCKET_NAME", "WEBHOOK_SECRET"},
+    ReconcileSettings: set(EVERYTHING) - {"MONTHLY_LIMIT_USD"},
+}
+
+
+def test_settings_are_read_as_given() -> None:
+    """Times become milliseconds, dollars micro-dollars, and a trailing slash is dropped."""
+    settings = SubmitSettings.read(EVERYTHING)
+    assert settings.timings == TIMES
+    assert (settings.monthly_limit, settings.webhook_url) == (50_000_000, "https://hooks.example")
+    assert (settings.table, settings.bucket, settings.runware_secret) == ("table", "bucket", "arn:runware")
+    reconcile = ReconcileSettings.read(EVERYTHING)
+    assert reconcile.rescue_origins == {"https://vm.example", "http://127.0.0.1:1"}
+    assert reconcile.when_ambiguous == "resend"
+    assert ReconcileSettings.read({**EVERYTHING, "WHEN_AMBIGUOUS": "review"}).when_ambiguous == "review"
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"), [(settings, name) for settings, names in NEEDED.items() for name in sorted(names)]
+)
+def test_a_missing_setting_is_named(settings: Any, name: str) -> None:
+    """A function that lacks a setting, or has an empty one, stops with the variable's name."""
+    for broken in ({key: value for key, value in EVERYTHING.items() if key != name}, {**EVERYTHING, name: " "}):
+        with pytest.raises(SettingsError, match=name):
+            settings.read(broken)
+
+
+@pytest.mark.parametrize("settings", NEEDED)
+def test_a_function_needs_nothing_else(settings: Any) -> None:
+    """Each function starts with exactly its own settings."""
+    assert settings.read({name: EVERYTHING[name] for name in NEEDED[settings]})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LEASE_SECONDS", "soon"),
+        ("LEASE_SECONDS", "nan"),
+        ("LEASE_SECONDS", "inf"),
+        ("LEASE_SECONDS", "0"),
+        ("LEASE_SECONDS", "-60"),
+        ("MONTHLY_LIMIT_USD", "unlimited"),
+        ("MONTHLY_LIMIT_USD", "-1"),
+        ("MONTHLY_LIMIT_USD", "Infinity"),
+        ("WHEN_AMBIGUOUS", "Resend"),
+    ],
+)
+def test_a_senseless_setting_is_named(name: str, value: str) -> None:
+    """A value that makes no sense stops the function with the variable's name, and never means unlimited."""
+    environment: Mapping[str, str] = {**EVERYTHING, name: value}
+    with pytest.raises(SettingsError, match=name):
+        for settings in (SubmitSettings, ReconcileSettings):
+            settings.read(environment)
+
+
+@pytest.mark.parametrize(
+    ("shorter", "longer"),
+    [("http", "function"), ("function", "lease"), ("lease", "resend_window"), ("resend_window", "deadline")],
+)
+def test_the_order_of_the_times_is_kept(shorter: str, longer: str) -> None:
+    """Times in an order that could let two buyers overlap are refused, equal ones too."""
+    for value in (getattr(TIMES, longer), getattr(TIMES, longer) + 1):
+        with pytest.raises(SettingsError, match="must be less than"):
+            replace(TIMES, **{shorter: value})
+
+
+@pytest.mark.parametrize("factor", [1, 0.1, 0.02, 0.001])
+def test_times_scale_down_together(factor: float) -> None:
+    """One factor on every time keeps their order, and no time becomes zero."""
+    scaled = Timings.read({name: str(float(value) * factor) for name, value in SECONDS.items()})
+    assert scaled.lease == round(TIMES.lease * factor)
+    assert scaled.check == scaled.http >= 1
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"), [("50", 50_000_000), ("0", 0), ("0.924", 924_000), ("0.0000004", 0), (" 1.5 ", 1_500_000)]
+)
+def test_dollars_become_micro_dollars(text: str, amount: int) -> None:
+    """Money is exact to the micro-dollar."""
+    assert micro_dollars(text) == amount
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "-0.01", "NaN", "sNaN", "Infinity", "1,5", "$5"])
+def test_what_is_not_an_amount_is_a_value_error(text: str) -> None:
+    """Anything but a finite amount of at least zero is refused."""
+    with pytest.raises(ValueError, match=r".*"):
+        micro_dollars(text)
+
+
+@pytest.mark.xfail(strict=True, reason="the multiplication overflows with decimal.Overflow, which is no ValueError")
+def test_an_amount_beyond_all_money_is_a_value_error() -> None:
+    """An absurd exponent is refused like any other text that is not an amount."""
+    with pytest.raises(ValueError, match=r".*"):
+        micro_dollars("1e999999")

@@ -1,0 +1,123 @@
+"""Read, change, save, and again if somebody was faster; and what is counted on the way."""
+
+from collections.abc import Callable
+
+import pytest
+
+from rushes.clip import Clip, Fact, Kind, Status, maybe_sent, merge
+from rushes.errors import BusyError
+from rushes.learning import learn
+from rushes.observability import Metric
+from tests.unit.fakes import PRICE, START, TASK_UUID, TIMES, World, clip, fact
+
+
+def learned(world: World, before: Clip, *facts: Fact) -> Clip:
+    """What comes of learning these facts about a clip."""
+
+    def change(current: Clip) -> Clip:
+        for news in facts:
+            current = merge(current, news)
+        return current
+
+    return learn(world.table, before, change, now=world.clock(), times=TIMES, telemetry=world.telemetry)
+
+
+def test_what_is_learned_is_saved_with_all_that_follows(world: World) -> None:
+    """Status, money and the next check are brought up to date with the facts, in one save."""
+    world.table.budgets = {("all", "2026-09"): (PRICE, PRICE), ("ann", "2026-09"): (PRICE, PRICE)}
+    after = learned(world, world.table.put(clip(next_check_at=5)), fact(Kind.REFUSED))
+    assert after == world.row()
+    assert (after.counted, after.next_check_at, after.version) == (0, None, 2)
+    assert [counted for counted, _ in world.table.budgets.values()] == [0, 0]
+
+
+def test_what_is_known_already_is_not_saved(world: World) -> None:
+    """A repeat writes nothing, however long ago the clip was saved."""
+    before = world.table.put(clip(fact(Kind.ACCEPTED)))
+    world.clock.now += 10**9
+    assert learned(world, before, fact(Kind.ACCEPTED)) is before
+    assert world.table.saves == 0
+    assert not world.telemetry.counted
+
+
+def test_a_lost_race_is_run_again_on_what_won(world: World) -> None:
+    """Somebody else's save is never overwritten: the change is made again on the clip as it is now."""
+    before = world.table.put(clip())
+    won = clip(fact(Kind.RENDERED, "v"), version=2)
+
+    def somebody_is_faster() -> None:
+        world.table.before_save = lambda: None
+        world.table.put(won)
+
+    world.table.before_save = somebody_is_faster
+    after = learned(world, before, fact(Kind.STORED, "1"))
+    assert {kind for kind, _ in after.facts} == {Kind.RENDERED, Kind.STORED}
+    assert (after.version, world.table.saves) == (3, 1)
+
+
+def test_a_race_that_taught_the_same_ends_without_a_save(world: World) -> None:
+    """If the faster one learned the same, there is nothing left to save, and nothing is counted twice."""
+    before = world.table.put(clip())
+    world.table.before_save = lambda: world.table.put(clip(fact(Kind.ACCEPTED), version=2)) and None
+    assert learned(world, before, fact(Kind.ACCEPTED)).version == 2
+    assert world.table.saves == 0
+    assert not world.telemetry.counted
+
+
+def test_losing_for_ever_is_busy(world: World) -> None:
+    """The races that are run are bounded, and the last answer is that nothing was saved."""
+    before = world.table.put(clip())
+    versions = iter(range(2, 1000))
+    world.table.before_save = lambda: world.table.put(clip(version=next(versions))) and None
+    with pytest.raises(BusyError):
+        learned(world, before, fact(Kind.ACCEPTED))
+    assert world.table.saves == 0
+
+
+def test_a_clip_that_is_gone_is_busy(world: World) -> None:
+    """A clip that vanished under our hands is not made up again."""
+    with pytest.raises(BusyError):
+        learned(world, clip(), fact(Kind.ACCEPTED))
+    assert world.table.rows == {}
+
+
+@pytest.mark.parametrize(
+    ("known", "news", "metric"),
+    [
+        ([], [fact(Kind.ACCEPTED)], Metric.CLIPS_BOUGHT),
+        ([], [fact(Kind.STORED, "1")], Metric.CLIPS_STORED),
+        ([fact(Kind.ACCEPTED)], [fact(Kind.UNPROVEN)], Metric.CLIPS_IN_REVIEW),
+        ([fact(Kind.RENDERED, "v")], [fact(Kind.UNSAVED)], Metric.CLIPS_IN_REVIEW),
+        ([fact(Kind.RENDERED, "v")], [fact(Kind.RENDERED, "w")], Metric.SECOND_RENDER_SEEN),
+        ([fact(Kind.STORED, "1")], [fact(Kind.STORED, "2")], Metric.OVERWRITTEN_CLIPS),
+    ],
+)
+def test_milestones_are_counted_once(world: World, known: list[Fact], news: list[Fact], metric: Metric) -> None:
+    """What means money or an alarm is counted when it becomes true, and not again by a repeat."""
+    after = learned(world, world.table.put(clip(*known)), *news)
+    learned(world, after, *news)
+    assert world.telemetry.counted[metric] == 1
+
+
+@pytest.mark.parametrize("kind", [Kind.REFUSED, Kind.UNPROVEN, Kind.ATTEMPTED])
+def test_what_was_not_bought_is_not_counted_as_bought(world: World, kind: Kind) -> None:
+    """Only proof of a purchase counts as one."""
+    learned(world, world.table.put(clip()), fact(kind))
+    assert not world.telemetry.counted[Metric.CLIPS_BOUGHT]
+
+
+def test_a_doubtful_purchase_is_counted(world: World) -> None:
+    """An ambiguous attempt is counted when it is first recorded."""
+    change: Callable[[Clip], Clip] = lambda current: maybe_sent(current, START)  # noqa: E731
+    before = world.table.put(clip())
+    learn(world.table, before, change, now=START, times=TIMES, telemetry=world.telemetry)
+    assert world.telemetry.counted == {Metric.AMBIGUOUS_PURCHASES: 1}
+
+
+def test_a_new_status_is_noted_with_the_clips_names(world: World) -> None:
+    """The log tells which clip came where, and stays silent while it stays there."""
+    after = learned(world, world.table.put(clip()), fact(Kind.ACCEPTED))
+    learned(world, after, fact(Kind.ACCEPTED, "again"))
+    ((message, warn, details),) = world.telemetry.notes
+    assert (message, warn) == (f"clip is {Status.RUNNING}", False)
+    assert (details["taskUUID"], details["clip"]) == (TASK_UUID, 0)

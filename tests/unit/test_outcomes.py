@@ -1,0 +1,115 @@
+"""What an HTTP answer to a submission proves, as the design's "Buying" 3 says."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rushes.runware.outcomes import Accepted, Ambiguous, NeverArrived, Outcome, Refused, read_answer
+
+CLIP = "6f3c8f5e-9a4b-4a53-8f0e-2b1c5d7e9a10"
+OTHER = "0b1d8f5e-9a4b-4a53-8f0e-2b1c5d7e9a10"
+ACK = {"data": [{"taskType": "videoInference", "taskUUID": CLIP}]}
+
+
+def error(code: str, task_uuid: str | None = CLIP) -> dict[str, Any]:
+    named = {"taskUUID": task_uuid} if task_uuid else {}
+    return {"data": [], "errors": [{"code": code, "message": "m", **named}]}
+
+
+def outcome(status: int, body: object) -> Outcome:
+    return read_answer(status, body if isinstance(body, bytes) else json.dumps(body).encode(), CLIP)
+
+
+@pytest.mark.parametrize("status", [200, 201, 202])
+def test_an_acknowledgement_of_this_clip_is_a_purchase(status: int) -> None:
+    """The clip's own UUID in `data` of a success means accepted."""
+    assert outcome(status, ACK) == Accepted("acknowledged")
+    assert outcome(status, {"data": [{"taskUUID": CLIP.upper(), "status": "processing"}]}) == Accepted("acknowledged")
+
+
+@pytest.mark.parametrize("status", [200, 400, 409, 422, 429, 500, 503])
+@pytest.mark.parametrize("task_uuid", [CLIP, None])
+def test_a_conflict_is_a_purchase_whatever_the_status(status: int, task_uuid: str | None) -> None:
+    """Nobody else can have chosen our UUID, so a conflict always means: this clip, already there."""
+    assert outcome(status, error("conflictTaskUUID", task_uuid)) == Accepted("conflict")
+
+
+def test_a_conflict_beside_another_error_is_a_purchase() -> None:
+    """A conflict counts wherever in the list it stands."""
+    body = error("invalidModel")
+    body["errors"] += error("conflictTaskUUID")["errors"]
+    assert outcome(400, body) == Accepted("conflict")
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 409, 413, 415, 422, 451, 499])
+@pytest.mark.parametrize("task_uuid", [CLIP, None])
+def test_a_4xx_in_runwares_envelope_is_a_definite_no(status: int, task_uuid: str | None) -> None:
+    """A client error about this clip, or about none, proves that this attempt bought nothing."""
+    said = outcome(status, error("invalidModel", task_uuid))
+    assert isinstance(said, Refused)
+    assert (said.status, said.problem.code) == (status, "invalidModel")
+
+
+def test_a_429_in_runwares_envelope_never_arrived() -> None:
+    """Throttled by Runware itself means not taken; it may be sent again."""
+    assert outcome(429, error("rateLimitExceeded")) == NeverArrived("HTTP 429 rateLimitExceeded")
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (429, b""),
+        (429, b"slow down"),
+        (429, {"data": []}),
+        (429, error("rateLimitExceeded", OTHER)),
+        (408, error("requestTimeout")),
+        (408, b""),
+        (400, b""),
+        (400, b"<html>"),
+        (400, {"data": []}),
+        (400, error("invalidModel", OTHER)),
+        (401, b"Unauthorized"),
+        (400, {**ACK, **{"errors": error("invalidModel")["errors"]}}),
+        (200, b""),
+        (200, b"<html>"),
+        (200, {"data": []}),
+        (200, {"data": [{"taskType": "videoInference"}]}),
+        (200, {"data": [{"taskUUID": OTHER}]}),
+        (200, error("invalidModel", OTHER)),
+        (200, error("invalidModel", None)),
+        (200, error("internalServerError")),
+        (200, error("timeoutProvider")),
+        (200, error("conflictTaskUUID", OTHER)),
+        (204, b""),
+        (100, ACK),
+        *[(status, body) for status in (301, 302, 307, 308) for body in (b"", ACK, error("invalidModel"))],
+        *[(status, body) for status in (500, 502, 503, 504) for body in (b"", ACK, error("serviceUnavailable"))],
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_everything_else_is_ambiguous(status: int, body: object) -> None:
+    """What is not clearly one of the others proves nothing, so that nobody buys again by mistake."""
+    assert isinstance(outcome(status, body), Ambiguous)
+
+
+@pytest.mark.parametrize("code", ["invalidModel", "promptBlocked", "insufficientCredits", "invalidApiKey"])
+def test_a_success_that_turns_this_clip_down_is_a_no(code: str) -> None:
+    """A partial answer may refuse with 200; only an error that names this clip and is about the request counts."""
+    said = outcome(200, error(code))
+    assert isinstance(said, Refused)
+    assert said.status == 200
+
+
+@given(st.integers(100, 599), st.binary(max_size=30))
+def test_bytes_that_are_no_envelope_prove_nothing(status: int, body: bytes) -> None:
+    """No junk is ever taken for a purchase, a refusal or a request that never arrived."""
+    assert isinstance(outcome(status, b"\x00" + body), Ambiguous)
+
+
+@given(st.integers(300, 399) | st.integers(500, 599), st.sampled_from(["invalidModel", "rateLimitExceeded", "x"]))
+def test_redirects_and_server_errors_never_refuse(status: int, code: str) -> None:
+    """Outside 2xx and 4xx only a conflict proves anything."""
+    assert isinstance(outcome(status, error(code)), Ambiguous)
