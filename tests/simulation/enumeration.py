@@ -1,6 +1,6 @@
 """Every schedule worth looking at: each stop and each race, under each manner of Runware, for each fate of a call.
 
-`everything()` yields settings; `explore` lives each of them and judges. A schedule is counted once per distinct setting.
+`everything()` yields settings; `explore` lives each of them and judges. No setting is counted twice.
 """
 
 from collections.abc import Iterable, Iterator
@@ -91,7 +91,13 @@ ADVERSE = (
         upload="never",
     ),
 )
-RACED = (PLAIN, Switches(webhook="lost"), Switches(upload="never"), Switches(poll_knows_running=False, webhook="lost"))
+RACED = (
+    PLAIN,
+    Switches(webhook="lost"),
+    Switches(upload="never"),
+    Switches(poll_knows_finished_for=0, details="missing"),
+    Switches(poll_knows_running=False, webhook="lost"),
+)
 
 
 @dataclass(slots=True)

@@ -184,6 +184,30 @@ class Execution:
     finished: bool = False
 
 
+UNANSWERED: Mapping[str, Outcome] = {
+    "refused connection": NeverArrived("ConnectError"),
+    "lost": Ambiguous("ReadTimeout"),
+}
+"""Fates of a submission that never arrived."""
+
+REFUSALS: Mapping[str, tuple[int, str]] = {
+    "500": (500, '{"errors": [{"code": "internalServerError"}]}'),
+    "503": (503, '{"errors": [{"code": "serverUnavailable"}]}'),
+    "bare 429": (429, "slow down"),
+    "429": (429, '{"errors": [{"code": "rateLimitExceeded"}]}'),
+    "no": (400, '{"data": [], "errors": [{"code": "invalidPositivePrompt", "message": "no", "taskUUID": "UUID"}]}'),
+    "no account": (402, '{"errors": [{"code": "insufficientCredits"}]}'),
+}
+"""Fates of a submission that arrived and was not taken."""
+
+AFTERWARDS: Mapping[str, tuple[int, bytes] | None] = {
+    "cut after": None,
+    "500 after": (500, b'{"errors": [{"code": "internalServerError"}]}'),
+    "503 after": (503, b'{"errors": [{"code": "serverUnavailable"}]}'),
+    "garbled after": (200, b"<html>"),
+}
+"""Fates of a submission that was taken, with an answer that does not say so."""
+
 DEFINITE = {"refused connection", "429", "no", "no account"}
 """Fates whose answer, once heard, proves that the attempt bought nothing."""
 
@@ -286,39 +310,19 @@ class FakeRunware:
         fate = self.fates.pop(0) if self.fates else "well"
         if self.down():
             fate = "refused connection"
-        match fate:
-            case "refused connection":
-                return NeverArrived("ConnectError")
-            case "lost":
-                return Ambiguous("ReadTimeout")
-            case "late":
-                # It takes effect before the lease is over, or never: assumption A4.
-                self.world.at(self.world.now + 50_000, lambda: self._accept(task) and None)
-                return Ambiguous("ReadTimeout")
-            case "500" | "503":
-                return self._answered(int(fate), {"errors": [{"code": "serverUnavailable"}]}, task)
-            case "bare 429":
-                return read_answer(429, b"slow down", task["taskUUID"])
-            case "429":
-                return self._answered(429, {"errors": [{"code": "rateLimitExceeded"}]}, task)
-            case "no":
-                error = {"code": "invalidPositivePrompt", "message": "no", "taskUUID": task["taskUUID"]}
-                return self._answered(400, {"data": [], "errors": [error]}, task)
-            case "no account":
-                return self._answered(402, {"errors": [{"code": "insufficientCredits"}]}, task)
+        if fate in UNANSWERED:
+            return UNANSWERED[fate]
+        if fate == "late":
+            # It takes effect before the lease is over, or never: assumption A4.
+            self.world.at(self.world.now + 50_000, lambda: self._accept(task) and None)
+            return Ambiguous("ReadTimeout")
+        if fate in REFUSALS:
+            status, text = REFUSALS[fate]
+            return read_answer(status, text.replace("UUID", task["taskUUID"]).encode(), task["taskUUID"])
         status, body = self._accept(task)
-        match fate:
-            case "cut after":
-                return Ambiguous("RemoteProtocolError")
-            case "500 after":
-                return self._answered(500, {"errors": [{"code": "internalServerError"}]}, task)
-            case "503 after":
-                return self._answered(503, {"errors": [{"code": "serverUnavailable"}]}, task)
-            case "garbled after":
-                return read_answer(200, b"<html>", task["taskUUID"])
-        return self._answered(status, body, task)
-
-    def _answered(self, status: int, body: Mapping[str, Any], task: Mapping[str, Any]) -> Outcome:
+        if fate in AFTERWARDS:
+            lost = AFTERWARDS[fate]
+            return read_answer(*lost, task["taskUUID"]) if lost else Ambiguous("RemoteProtocolError")
         return read_answer(status, json.dumps(body).encode(), task["taskUUID"])
 
     def _accept(self, request: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:

@@ -7,6 +7,7 @@ held against the ledger of the fake Runware, which alone knows what was paid.
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, TypeVar
 
 from rushes.callers import Caller
@@ -73,6 +74,7 @@ class History:
     receiving: Receiving = field(init=False)
     accepted: dict[str, Answer] = field(default_factory=dict)
     unsaved: list[str] = field(default_factory=list)
+    minted: "count[int]" = field(default_factory=lambda: count(1 << 64))
     next_sweep: int = 0
     limit: int = 50_000_000
 
@@ -96,7 +98,7 @@ class History:
             table=self.table,
             purchasing=purchasing,
             monthly_limit=self.limit,
-            new_uuid=lambda: str(uuid.UUID(int=self.world.effects + 1, version=4)),
+            new_uuid=lambda: str(uuid.UUID(int=next(self.minted), version=4)),
             side_by_side=one_after_another,
             **shared,
         )

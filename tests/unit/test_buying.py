@@ -79,9 +79,7 @@ def test_the_callback_names_and_signs_this_clip() -> None:
         ("ambiguous", Kind.ATTEMPTED, SENT_AT, Status.PENDING),
     ],
 )
-def test_each_outcome_of_the_only_attempt(
-    outcome: str, kind: Kind, maybe_sent_at: int | None, status: Status
-) -> None:
+def test_each_outcome_of_the_only_attempt(outcome: str, kind: Kind, maybe_sent_at: int | None, status: Status) -> None:
     """Each outcome leaves exactly its fact, its doubt and no lease."""
     after = concluded(OUTCOMES[outcome])
     assert [kind for kind, _ in after.facts] == [kind]

@@ -85,9 +85,9 @@ def test_a_function_needs_nothing_else(settings: Any) -> None:
 def test_a_senseless_setting_is_named(name: str, value: str) -> None:
     """A value that makes no sense stops the function with the variable's name, and never means unlimited."""
     environment: Mapping[str, str] = {**EVERYTHING, name: value}
+    settings = SubmitSettings if name.startswith("MONTHLY") else ReconcileSettings
     with pytest.raises(SettingsError, match=name):
-        for settings in (SubmitSettings, ReconcileSettings):
-            settings.read(environment)
+        settings.read(environment)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,8 @@ def test_a_lost_race_is_run_again_on_what_won(world: World) -> None:
 def test_a_race_that_taught_the_same_ends_without_a_save(world: World) -> None:
     """If the faster one learned the same, there is nothing left to save, and nothing is counted twice."""
     before = world.table.put(clip())
-    world.table.before_save = lambda: world.table.put(clip(fact(Kind.ACCEPTED), version=2)) and None
+    won = clip(fact(Kind.ACCEPTED), version=2)
+    world.table.before_save = lambda: world.table.race(won)
     assert learned(world, before, fact(Kind.ACCEPTED)).version == 2
     assert world.table.saves == 0
     assert not world.telemetry.counted
@@ -68,7 +69,7 @@ def test_losing_for_ever_is_busy(world: World) -> None:
     """The races that are run are bounded, and the last answer is that nothing was saved."""
     before = world.table.put(clip())
     versions = iter(range(2, 1000))
-    world.table.before_save = lambda: world.table.put(clip(version=next(versions))) and None
+    world.table.before_save = lambda: world.table.race(clip(version=next(versions)))
     with pytest.raises(BusyError):
         learned(world, before, fact(Kind.ACCEPTED))
     assert world.table.saves == 0

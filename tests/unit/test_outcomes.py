@@ -72,7 +72,7 @@ def test_a_429_in_runwares_envelope_never_arrived() -> None:
         (400, {"data": []}),
         (400, error("invalidModel", OTHER)),
         (401, b"Unauthorized"),
-        (400, {**ACK, **{"errors": error("invalidModel")["errors"]}}),
+        (400, {**ACK, "errors": error("invalidModel")["errors"]}),
         (200, b""),
         (200, b"<html>"),
         (200, {"data": []}),

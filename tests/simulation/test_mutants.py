@@ -1,0 +1,327 @@
+"""The simulation guarded: each deliberate fault in the rules must be noticed by it, or its silence proves nothing."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import chain
+from typing import Any
+
+import pytest
+
+from rushes import buying, clip, learning, purchasing, reconciling, submitting
+from rushes.clip import Clip, Fact, Kind, Status, Witness
+from rushes.runware import outcomes
+from rushes.runware.outcomes import NeverArrived, Outcome, Refused
+from tests.simulation import fakes
+from tests.simulation.enumeration import (
+    ADVERSE,
+    ONE_AT_A_TIME,
+    POLICIES,
+    TELLING,
+    explore,
+    lost_witnesses,
+    pairs_of_stops,
+    races,
+    single_stops,
+)
+from tests.simulation.history import Setting
+
+Patch = pytest.MonkeyPatch
+
+
+def no_lease(patch: Patch) -> None:
+    """A clip is recorded without a lease, so that anybody may send it while the first buyer is at it."""
+    original = submitting.Submitting._clip
+    patch.setattr(
+        submitting.Submitting,
+        "_clip",
+        lambda self, *given: replace(original(self, *given), lease=None, next_check_at=self.clock() + 10_000),
+    )
+    patch.setattr(purchasing.Purchasing, "attempt", _attempt_without_lease(purchasing.Purchasing.attempt))
+
+
+def _attempt_without_lease(original: Callable[..., Any]) -> Callable[..., Any]:
+    def attempt(self: purchasing.Purchasing, given: Clip, request: Any, buyer: purchasing.Buyer) -> Any:
+        now = self.clock()
+        leased = replace(given, lease=clip.Lease(buyer.holder, now, now + self.times.lease))
+        return original(self, leased, request, buyer)
+
+    return attempt
+
+
+def leases_are_ignored(patch: Patch) -> None:
+    """A lease can be taken although somebody else holds it, and nobody waits for its end."""
+
+    def lease_to(given: Clip, holder: str, now: int, times: Any) -> Clip:
+        return replace(given, lease=clip.Lease(holder, now, now + times.lease))
+
+    patch.setattr(reconciling, "lease_to", lease_to)
+    patch.setattr(reconciling, "taken_over", lambda given, now: replace(given, lease=None))
+    original = clip.next_check
+    patch.setattr(clip, "next_check", lambda given, now, times: original(replace(given, lease=None), now, times))
+    patch.setattr(submitting, "next_check", clip.next_check)
+
+
+def intent_after_the_send(patch: Patch) -> None:
+    """The clip is sent first and recorded when the answer is there."""
+    original = submitting.Submitting._reserve_and_record
+
+    def record(self: submitting.Submitting, task: Any, clips: Any, amount: int, request: Any) -> Any:
+        for given in clips:
+            callback = buying.callback_url(self.purchasing.webhook_url, given, ["key"], self.clock())
+            link = self.purchasing.links.upload_link(given.object_key, 60)
+            order = buying.on_the_wire(task.request, given, callback=callback, upload_link=link, least_ttl=60)
+            self.purchasing.seller.submit(order, "key")
+        return original(self, task, clips, amount, request)
+
+    patch.setattr(submitting.Submitting, "_reserve_and_record", record)
+
+
+def doubt_cleared_by_a_no(patch: Patch) -> None:
+    """A definite no is believed although an earlier attempt may have arrived."""
+    original = buying.conclude
+
+    def conclude(given: Clip, outcome: Outcome, **more: Any) -> Clip:
+        certain = replace(given, maybe_sent_at=None) if isinstance(outcome, Refused) else given
+        return original(certain, outcome, **more)
+
+    patch.setattr(buying, "conclude", conclude)
+
+
+def doubt_not_kept(patch: Patch) -> None:
+    """An ambiguous answer leaves no trace, so that the clip is simply sent again."""
+    patch.setattr(buying, "maybe_sent", lambda given, at: given)
+
+
+def expired_lease_means_nothing(patch: Patch) -> None:
+    """A lease that ran out is taken for an attempt that was never made."""
+
+    def taken_over(given: Clip, now: int) -> Clip:
+        return replace(given, lease=None) if given.lease and given.lease.until <= now else given
+
+    patch.setattr(reconciling, "taken_over", taken_over)
+
+
+def poll_error_read_as_no_sign(patch: Patch) -> None:
+    """A witness that could not answer counts as one that knows nothing."""
+    original = reconciling.Reconciling._hear
+
+    def hear(self: reconciling.Reconciling, report: Any, given: Clip, testimony: Any) -> None:
+        if report is not None:
+            original(self, report, given, testimony)
+
+    patch.setattr(reconciling.Reconciling, "_hear", hear)
+
+
+def details_not_asked(patch: Patch) -> None:
+    """Only the bucket and the poll are asked before a clip is sent again."""
+    patch.setattr(fakes.FakeRunware, "details", lambda self, uuid, key: outcomes_report())
+
+
+def outcomes_report() -> Any:
+    from rushes.runware.answers import read_report
+
+    return read_report(200, b'{"data": []}')
+
+
+def server_error_read_as_never_arrived(patch: Patch) -> None:
+    """503 is believed to mean that nothing was taken."""
+    original = outcomes.read_answer
+
+    def read_answer(status: int, body: bytes, uuid: str) -> Outcome:
+        return NeverArrived("503") if status == 503 else original(status, body, uuid)
+
+    patch.setattr(fakes, "read_answer", read_answer)
+
+
+def conflict_read_as_failure(patch: Patch) -> None:
+    """A conflict is taken for a refusal."""
+    original = outcomes.read_answer
+
+    def read_answer(status: int, body: bytes, uuid: str) -> Outcome:
+        outcome = original(status, body, uuid)
+        if isinstance(outcome, outcomes.Accepted) and outcome.how == "conflict":
+            problem = outcomes.read(body).problems[0]
+            return Refused(400, problem)
+        return outcome
+
+    patch.setattr(fakes, "read_answer", read_answer)
+    patch.setattr(buying, "maybe_sent", lambda given, at: given)
+
+
+def window_without_end(patch: Patch) -> None:
+    """An ambiguous clip is sent again however old the attempt is."""
+    original = reconciling.Reconciling._settle
+
+    def settle(self: reconciling.Reconciling, given: Clip, run: Any) -> None:
+        object.__setattr__(self, "times", replace(self.times, resend_window=self.times.deadline - 1))
+        original(self, given, run)
+
+    patch.setattr(reconciling.Reconciling, "_settle", settle)
+
+
+def policy_ignored(patch: Patch) -> None:
+    """A clip is sent again although the deployment said that a person decides."""
+    original = reconciling.Reconciling._settle
+
+    def settle(self: reconciling.Reconciling, given: Clip, run: Any) -> None:
+        object.__setattr__(self, "when_ambiguous", "resend")
+        original(self, given, run)
+
+    patch.setattr(reconciling.Reconciling, "_settle", settle)
+
+
+def lease_on_a_newer_version(patch: Patch) -> None:
+    """The lease is taken on whatever the clip is by then, not on the version that the witnesses were asked about."""
+    original = reconciling.Reconciling._buy
+
+    def buy(self: reconciling.Reconciling, given: Clip, run: Any) -> None:
+        current = self.table.clip(given.caller, given.task_uuid, given.index)
+        original(self, current or given, run)
+
+    patch.setattr(reconciling.Reconciling, "_buy", buy)
+
+
+def no_last_look(patch: Patch) -> None:
+    """A failure is believed at once."""
+    original = Clip.open.fget
+    assert original
+    patch.setattr(Clip, "open", property(lambda self: self.decisive != Kind.FAILED and original(self)))
+
+
+def failure_worth_nothing_at_once(patch: Patch) -> None:
+    """A failed clip's money is released, and the clip closed, before the last look."""
+    worth, is_open = clip.worth, Clip.open.fget
+    assert is_open
+    patch.setattr(clip, "worth", lambda given: 0 if given.decisive == Kind.FAILED else worth(given))
+    patch.setattr(Clip, "open", property(lambda self: self.decisive != Kind.FAILED and is_open(self)))
+
+
+def rendered_without_deadline(patch: Patch) -> None:
+    """A render whose bytes cannot be had is looked for for ever."""
+    original = reconciling._parked
+    nothing = Fact(kind=Kind.ATTEMPTED, key="nothing", at=0, witness=Witness.CLOCK)
+    patch.setattr(
+        reconciling, "_parked", lambda kind, why, now: nothing if kind == Kind.UNSAVED else original(kind, why, now)
+    )
+
+
+def pending_without_deadline(patch: Patch) -> None:
+    """A purchase that nobody can prove is looked at for ever."""
+    original = reconciling._parked
+    nothing = Fact(kind=Kind.ATTEMPTED, key="nothing", at=0, witness=Witness.CLOCK)
+    patch.setattr(
+        reconciling, "_parked", lambda kind, why, now: nothing if kind == Kind.UNPROVEN else original(kind, why, now)
+    )
+
+
+def no_rescue_and_no_deadline(patch: Patch) -> None:
+    """A render without a copy is forgotten."""
+    patch.setattr(reconciling.Reconciling, "_save_copy", lambda self, given, run: None)
+
+
+def failed_save_ignored(patch: Patch) -> None:
+    """A lost race for a clip counts as saved."""
+    original = learning.learn
+
+    def learn(clips: Any, given: Clip, change: Any, **more: Any) -> Clip:
+        class Once:
+            def save(self, before: Clip, after: Clip) -> Clip:
+                try:
+                    return clips.save(before, after)  # type: ignore[no-any-return]
+                except learning.StaleError:
+                    return after
+
+        return original(Once(), given, change, **more)  # type: ignore[arg-type]
+
+    for module in (purchasing, reconciling, submitting):
+        if hasattr(module, "learn"):
+            patch.setattr(module, "learn", learn)
+    from rushes import receiving
+
+    patch.setattr(receiving, "learn", learn)
+
+
+def budget_released_twice(patch: Patch) -> None:
+    """A refusal takes a clip's money out of the budgets twice."""
+    original = clip.settle
+
+    def settle(given: Clip, now: int, times: Any) -> Clip:
+        settled = original(given, now, times)
+        return replace(settled, counted=-settled.estimate) if settled.decisive == Kind.REFUSED else settled
+
+    patch.setattr(learning, "settle", settle)
+
+
+def budget_not_corrected(patch: Patch) -> None:
+    """What the facts say of a clip's worth never reaches the budgets."""
+    original = clip.settle
+
+    def settle(given: Clip, now: int, times: Any) -> Clip:
+        return replace(original(given, now, times), counted=given.counted)
+
+    patch.setattr(learning, "settle", settle)
+
+
+def refusal_outranks_acceptance(patch: Patch) -> None:
+    """A no is believed although the clip is known to be bought."""
+    patch.setattr(clip, "RANKED", {**clip.RANKED, Kind.REFUSED: (15, Status.FAILED)})
+    patch.setattr(buying, "maybe_sent", lambda given, at: given)
+
+
+def ambiguity_called_refusal(patch: Patch) -> None:
+    """An answer that proves nothing is taken for a no."""
+    original = buying.conclude
+
+    def conclude(given: Clip, outcome: Outcome, **more: Any) -> Clip:
+        if isinstance(outcome, outcomes.Ambiguous):
+            body = b'{"errors": [{"code": "internalServerError", "message": "no"}]}'
+            outcome = Refused(500, outcomes.read(body).problems[0])
+        return original(given, outcome, **more)
+
+    patch.setattr(buying, "conclude", conclude)
+
+
+MUTANTS = [
+    no_lease,
+    leases_are_ignored,
+    intent_after_the_send,
+    doubt_cleared_by_a_no,
+    doubt_not_kept,
+    expired_lease_means_nothing,
+    poll_error_read_as_no_sign,
+    details_not_asked,
+    server_error_read_as_never_arrived,
+    conflict_read_as_failure,
+    window_without_end,
+    policy_ignored,
+    lease_on_a_newer_version,
+    no_last_look,
+    failure_worth_nothing_at_once,
+    rendered_without_deadline,
+    pending_without_deadline,
+    no_rescue_and_no_deadline,
+    failed_save_ignored,
+    budget_released_twice,
+    budget_not_corrected,
+    refusal_outranks_acceptance,
+    ambiguity_called_refusal,
+]
+
+
+def undisturbed() -> Iterator[Setting]:
+    """No stops and no races: many faults show without any."""
+    for switches in (*ONE_AT_A_TIME, *ADVERSE):
+        for policy in POLICIES:
+            for fate in (*TELLING, "503", "503 after"):
+                yield Setting(switches=switches, when_ambiguous=policy, fates=(fate,))
+                yield Setting(switches=switches, when_ambiguous=policy, fates=(fate, "no"))
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_each_planted_fault_is_caught(mutant: Callable[[Patch], None], monkeypatch: Patch) -> None:
+    """A fault in the rules breaks at least one promise in at least one schedule."""
+    mutant(monkeypatch)
+    settings = chain(undisturbed(), races(), lost_witnesses(), single_stops(), pairs_of_stops())
+    findings = explore(settings, stop_at_first=True)
+    assert not findings.clean, f"{mutant.__doc__} Nobody noticed, in {findings.explored} schedules."
+    print(f"{mutant.__name__}: caught after {findings.explored}: {findings.broken[0][1]}")

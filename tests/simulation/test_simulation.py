@@ -1,0 +1,169 @@
+"""The six promises, by enumeration and by chance, on the real use cases and a world in memory.
+
+Run with `-s`, or through `make simulate`, to read the figures.
+"""
+
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
+from multiprocessing import get_context
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, note, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from tests.simulation.enumeration import ADVERSE, FATES, ONE_AT_A_TIME, POLICIES, Findings, everything, explore
+from tests.simulation.history import History, Setting, request, verdict
+from tests.simulation.world import Schedule
+
+PARTS = 2  # processes: as many as the smallest machine has cores
+AT_LEAST = 20_000
+HISTORIES = 300
+GO_ON_FOR = float(os.environ.get("SIMULATE_SECONDS", "0"))  # seconds of random histories, beyond the usual number
+
+
+def part(number: int) -> Findings:
+    """Every `PARTS`-th setting, so that the parts are of one size."""
+    return explore(islice(everything(), number, None, PARTS))
+
+
+@pytest.mark.timeout(300)
+def test_every_schedule_keeps_every_promise(capsys: pytest.CaptureFixture[str]) -> None:
+    """No enumerated stop, race, loss or manner of Runware buys a clip twice, loses one or overruns a budget."""
+    findings = Findings()
+    # Not forked: the test's process may have threads by now.
+    with ProcessPoolExecutor(PARTS, mp_context=get_context("spawn")) as processes:
+        for found in processes.map(part, range(PARTS)):
+            findings.add(found)
+    with capsys.disabled():
+        print(f"\n{findings}")
+    assert findings.explored >= AT_LEAST
+    assert findings.clean, findings.broken
+
+
+class Service(RuleBasedStateMachine):
+    """Several tasks under one small budget, and everything that can happen to them in any order."""
+
+    history: History
+
+    @initialize(switches=st.sampled_from([*ONE_AT_A_TIME, *ADVERSE]), policy=st.sampled_from(POLICIES))
+    def begin(self, switches: Any, policy: Any) -> None:
+        self.history = History(Setting(switches=switches, when_ambiguous=policy), limit=6 * 924_000)
+        self.history.runware.down = lambda: self.down
+        self.history.table.busy = self._busy
+        self.down = False
+        self.busy = 0
+        self.sent: dict[int, int] = {}
+
+    def _busy(self, _: str) -> bool:
+        self.busy -= self.busy > 0
+        return self.busy > 0
+
+    @rule(number=st.integers(1, 5), clips=st.integers(1, 3), fate=st.sampled_from(FATES))
+    def submit(self, number: int, clips: int, fate: str) -> None:
+        """A new task, or a repeat of one, perhaps with another number of clips."""
+        self.history.runware.fates[:] = [fate]
+        answer = self.history.submit(request(number, clips))
+        note(f"answered {answer and answer.body}")
+
+    @rule(ahead=st.integers(1, 12), after=st.booleans())
+    def stop_soon(self, ahead: int, after: bool) -> None:
+        """The program will be killed a few effects from now."""
+        number = frozenset({self.history.world.effects + ahead})
+        self.history.world.schedule = Schedule(after=number) if after else Schedule(before=number)
+
+    @rule(ahead=st.integers(1, 8), guest=st.sampled_from(["sweep", "later sweep", "webhook"]), inside=st.booleans())
+    def race_soon(self, ahead: int, guest: str, inside: bool) -> None:
+        """Another process will be faster, a few effects from now."""
+        guests = {self.history.world.effects + ahead: guest}
+        self.history.world.schedule = Schedule(guests_inside=guests) if inside else Schedule(guests=guests)
+
+    @rule(seconds=st.sampled_from([1, 20, 59, 61, 119, 240, 900, 7200]))
+    def wait(self, seconds: int) -> None:
+        """Time passes, with the schedule at work."""
+        until = self.history.world.now + seconds * 1000
+        self.history.go_on(until)
+        self.history.world.move_to(until)
+
+    @rule()
+    def sweep(self) -> None:
+        """A sweep out of turn."""
+        self.history.sweep()
+
+    @rule()
+    def webhook_now(self) -> None:
+        """Runware is done with everything at once."""
+        self.history.world.guests["webhook"]()
+
+    @precondition(lambda self: not self.down)
+    @rule()
+    def runware_fails(self) -> None:
+        """Nothing reaches Runware from now on."""
+        self.down = True
+
+    @precondition(lambda self: self.down)
+    @rule()
+    def runware_recovers(self) -> None:
+        """Runware is back."""
+        self.down = False
+
+    @rule(writes=st.integers(1, 4))
+    def table_is_busy(self, writes: int) -> None:
+        """The next few writes find the table contended beyond patience."""
+        self.busy = writes
+
+    @invariant()
+    def nothing_is_bought_twice(self) -> None:
+        """At any moment, not only in the end."""
+        if not hasattr(self, "history"):
+            return
+        runware = self.history.runware
+        assert all(runware.charged(task.uuid) <= 1 for task in runware.executions)
+        assert not runware.supervisor.improper, runware.supervisor.improper
+        assert not self.history.unsaved
+
+    @invariant()
+    def nothing_is_over_budget(self) -> None:
+        """What the budgets hold is what the clips are worth, and within the limit."""
+        if not hasattr(self, "history"):
+            return
+        held = {amount for (_, _), (amount, _) in self.history.table.budgets.items()}
+        assert held <= {sum(clip.counted for clip in self.history.table.rows.values())}
+        assert max(held, default=0) <= self.history.limit
+
+    def teardown(self) -> None:
+        """Everything heals, and time goes on until nothing is left to do."""
+        if hasattr(self, "history"):
+            self.down, self.busy = False, 0
+            self.history.world.schedule = Schedule()
+            self.history.go_on()
+            assert not verdict(self.history), verdict(self.history)
+
+
+@pytest.mark.timeout(GO_ON_FOR + 120)
+def test_long_random_histories_keep_every_promise(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever happens, in whatever order, and then heals, ends with every promise kept."""
+    began, lived = time.monotonic(), 0
+    while not lived or time.monotonic() - began < GO_ON_FOR:
+        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+            Service,
+            settings=settings(
+                max_examples=HISTORIES,
+                stateful_step_count=40,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+        lived += HISTORIES
+    with capsys.disabled():
+        print(f"\nrandom histories lived: {lived}")

@@ -1,0 +1,120 @@
+"""API keys to callers, with one read per key and minute."""
+
+import pytest
+
+from rushes.callers import Caller, Callers, hash_key, is_name, new_key
+from tests.unit.fakes import Clock
+
+KEY = "rushes_abc"
+ANN = Caller("ann", 5)
+
+
+class Keys:
+    """Counts its reads."""
+
+    def __init__(self) -> None:
+        self.known = {hash_key(KEY): ANN}
+        self.reads = 0
+
+    def caller(self, key_hash: str) -> Caller | None:
+        self.reads += 1
+        return self.known.get(key_hash)
+
+
+@pytest.fixture
+def keys() -> Keys:
+    return Keys()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def callers(keys: Keys, clock: Clock) -> Callers:
+    return Callers(keys, clock)
+
+
+@pytest.mark.parametrize("header", [f"Bearer {KEY}", f"bearer {KEY}", f"BEARER {KEY}"])
+def test_a_key_names_its_caller(callers: Callers, header: str) -> None:
+    """The scheme's case does not matter."""
+    assert callers.of(header) == ANN
+
+
+@pytest.mark.parametrize(
+    "header",
+    [None, "", KEY, "Bearer", "Bearer ", f"Basic {KEY}", f"Bearer  {KEY}", "Bearer abc", "Bearer rushes_" + "a" * 100],
+)
+def test_what_cannot_be_a_key_is_not_even_looked_up(callers: Callers, keys: Keys, header: str | None) -> None:
+    """Malformed headers cost no read."""
+    assert callers.of(header) is None
+    assert keys.reads == 0
+
+
+@pytest.mark.parametrize(("key", "found"), [(KEY, ANN), ("rushes_unknown", None)])
+def test_what_was_found_or_not_is_kept_for_a_minute(
+    callers: Callers, keys: Keys, clock: Clock, key: str, found: Caller | None
+) -> None:
+    """A known and an unknown key are each read once a minute."""
+    for passed, reads in ((0, 1), (60_000, 1), (1, 2)):
+        clock.now += passed
+        assert callers.of(f"Bearer {key}") == found
+        assert keys.reads == reads
+
+
+def test_a_revoked_key_stops_within_a_minute_or_at_once_when_asked_freshly(
+    callers: Callers, keys: Keys, clock: Clock
+) -> None:
+    """A fresh look goes past what is remembered and corrects it."""
+    assert callers.of(f"Bearer {KEY}") == ANN
+    keys.known.clear()
+    assert callers.of(f"Bearer {KEY}") == ANN
+    assert callers.of(f"Bearer {KEY}", fresh=True) is None
+    assert callers.of(f"Bearer {KEY}") is None
+
+
+def test_memory_is_bounded(callers: Callers, keys: Keys) -> None:
+    """A flood of invented keys pushes out the oldest instead of filling the memory."""
+    for number in range(1001):
+        callers.of(f"Bearer rushes_{number}")
+    assert keys.reads == 1001
+    callers.of("Bearer rushes_1000")
+    assert keys.reads == 1001
+    callers.of("Bearer rushes_0")
+    assert keys.reads == 1002
+
+
+def test_keys_are_long_random_and_stored_as_a_hash() -> None:
+    """A new key is unlike any other, can be used as a header, and its hash does not show it."""
+    one, other = new_key(), new_key()
+    assert one != other
+    assert len(one) >= 50
+    assert one.isascii()
+    assert one not in hash_key(one)
+    assert len(hash_key(one)) == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "good"),
+    [
+        ("ann", True),
+        ("a", True),
+        ("film-2", True),
+        ("0a", True),
+        ("a" * 64, True),
+        ("a" * 65, False),
+        ("", False),
+        ("all", False),
+        ("Ann", False),
+        ("-a", False),
+        ("a/b", False),
+        ("a#b", False),
+        ("a.b", False),
+        ("a\n", False),
+        ("ä", False),
+    ],
+)
+def test_a_callers_name_fits_into_keys_and_paths(name: str, good: bool) -> None:
+    """Names are safe in object keys and callback paths, and none is the scope of all callers."""
+    assert is_name(name) is good

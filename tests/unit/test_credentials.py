@@ -1,0 +1,115 @@
+"""Secrets: fetched late, kept for a while, renewed within bounds, and never shown."""
+
+from typing import Any, cast
+
+import pytest
+
+from rushes.credentials import Secret, runware_key, webhook_keys
+from rushes.errors import MissingSecretError
+from tests.unit.fakes import Clock
+
+
+class Client:
+    """Secrets Manager with one secret."""
+
+    class exceptions:
+        class ResourceNotFoundException(Exception):
+            pass
+
+    def __init__(self, text: str | None) -> None:
+        self.answer: dict[str, str] = {} if text is None else {"SecretString": text}
+        self.fetches = 0
+        self.gone = False
+
+    def get_secret_value(self, SecretId: str) -> dict[str, str]:
+        assert SecretId == "arn"
+        self.fetches += 1
+        if self.gone:
+            raise self.exceptions.ResourceNotFoundException
+        return self.answer
+
+
+def secret(text: str | None) -> tuple[Secret, Client, Clock]:
+    client, clock = Client(text), Clock()
+    return Secret(cast(Any, client), "arn", clock), client, clock
+
+
+def test_a_secret_is_fetched_when_first_needed_and_kept() -> None:
+    """Nothing is fetched before the first use, nor again within five minutes, and a change is seen after them."""
+    kept, client, clock = secret("one\n")
+    assert client.fetches == 0
+    assert (kept.value(), kept.value()) == ("one", "one")
+    clock.now += 300_000
+    client.answer["SecretString"] = "two"
+    assert (kept.value(), client.fetches) == ("one", 1)
+    clock.now += 1
+    assert (kept.value(), client.fetches) == ("two", 2)
+
+
+def test_renewing_is_bounded_and_tells_of_a_change() -> None:
+    """However many unknown signatures come, a secret is fetched at most once a minute."""
+    kept, client, clock = secret("one")
+    kept.value()
+    client.answer["SecretString"] = "two"
+    assert [kept.renew() for _ in range(5)] == [False] * 5
+    clock.now += 60_001
+    assert [kept.renew(), kept.renew()] == [True, False]
+    assert (client.fetches, kept.value()) == (2, "two")
+    clock.now += 60_001
+    assert kept.renew() is False
+    assert client.fetches == 3
+
+
+@pytest.mark.parametrize("text", [None, "", " \n"])
+def test_a_secret_without_a_value_is_said_so(text: str | None) -> None:
+    """A deployed service that nobody configured says exactly that, and looks again the next time."""
+    kept, client, _ = secret(text)
+    for _ in range(2):
+        with pytest.raises(MissingSecretError):
+            kept.value()
+    client.answer["SecretString"] = "now"
+    assert kept.value() == "now"
+
+
+def test_a_secret_that_is_gone_is_missing() -> None:
+    """A secret without any version is one without a value."""
+    kept, client, _ = secret("x")
+    client.gone = True
+    with pytest.raises(MissingSecretError):
+        kept.value()
+
+
+@pytest.mark.parametrize("key", ["sk 1", "sk\n1", "schlüssel", "sk\x00"])
+def test_a_key_that_is_no_header_is_refused_without_showing_it(key: str) -> None:
+    """What could not be sent as a header is no key, and the message does not repeat it."""
+    with pytest.raises(MissingSecretError) as raised:
+        runware_key(secret(key)[0])
+    assert key not in str(raised.value)
+
+
+def test_the_runware_key_is_the_bare_text() -> None:
+    """The key is used as it is, without the white space around it."""
+    assert runware_key(secret(" sk-1\n")[0]) == "sk-1"
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ('{"current": "a", "previous": "b"}', ["a", "b"]),
+        ('{"current": "a", "previous": ""}', ["a"]),
+        ('{"current": "a"}', ["a"]),
+        ('{"current": "a", "previous": null}', ["a"]),
+    ],
+)
+def test_webhook_keys_are_newest_first(text: str, keys: list[str]) -> None:
+    """The current key signs; a previous one, if any, still verifies."""
+    assert webhook_keys(secret(text)[0]) == keys
+
+
+@pytest.mark.parametrize(
+    "text", ["a", "5", "[]", '"a"', "{}", '{"previous": "b"}', '{"current": ""}', '{"current": 5}', "null", "[1]"]
+)
+def test_a_webhook_secret_of_another_shape_is_missing(text: str) -> None:
+    """A secret that holds no key never means that no key is needed."""
+    with pytest.raises(MissingSecretError):
+        webhook_keys(secret(text)[0])
