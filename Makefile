@@ -20,7 +20,7 @@ local := .venv/local.stamp
 dev := .venv/dev.stamp
 sam := .venv-sam/stamp
 
-.PHONY: help demo dev test check fmt lint types validate drift build test-sam compile configure deploy key clean
+.PHONY: help demo dev test simulate check fmt lint types validate drift build test-sam compile configure deploy key clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,9 @@ dev: $(local) ## the same stack, staying up
 
 test: $(dev) ## the tests (ARGS="-k webhook" for some of them)
 	@$(PYTHON) -m pytest $(ARGS)
+
+simulate: $(dev) ## every stop and race in memory, and the figures (FOR=600: seconds of random histories on top)
+	@SIMULATE_SECONDS="$(or $(FOR),0)" $(PYTHON) -m pytest -q tests/simulation
 
 check: lint types validate drift test ## everything that CI checks, but the SAM tests
 

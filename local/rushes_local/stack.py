@@ -9,6 +9,7 @@ State is in memory. Log files lie in a temporary directory that goes when the st
 import contextlib
 import json
 import logging
+import math
 import os
 import shutil
 import tempfile
@@ -21,6 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import boto3
 import botocore.session
@@ -33,6 +35,7 @@ from rushes_local.gateway import Gateway, Route
 from rushes_local.runtime import REGION, Function, FunctionPool, FunctionStartError, Log
 from rushes_local.servers import Server
 from rushes_local.template import DeclaredFunction, Template, output_name
+from rushes_local.triggers import Source, Triggers, keep_messages
 
 if TYPE_CHECKING:
     from rushes_local.emulator.app import Emulator
@@ -72,9 +75,10 @@ class Stack:
     """Everything, running, between `with Stack(root) as stack:` and the end of the block.
 
     `root` holds template.yaml. `render_seconds` is how long the emulator takes for a task (None: until a test says so).
-    `time_scale` multiplies every interval and timeout of the functions. With a `provider` there is no emulator.
-    `parameters` overrides the template's. `sink` receives every log line of every part. One stack a process: moto's
-    state is global.
+    `time_scale` multiplies every interval and timeout of the functions, of schedules and of queues; `timings` replaces
+    some of the functions' variables that end in `_SECONDS`, in seconds before scaling. Without `schedule` nothing is
+    invoked by the clock, without `queues` nothing by messages. With a `provider` there is no emulator. `parameters`
+    overrides the template's. `sink` receives every log line of every part. One stack a process: moto's state is global.
     """
 
     def __init__(
@@ -83,6 +87,9 @@ class Stack:
         *,
         render_seconds: float | None = 0.0,
         time_scale: float = 1.0,
+        timings: Mapping[str, float] | None = None,
+        schedule: bool = True,
+        queues: bool = True,
         emulator_options: Mapping[str, Any] | None = None,
         provider: Provider | None = None,
         parameters: Mapping[str, str] | None = None,
@@ -94,6 +101,9 @@ class Stack:
         self._root = root.resolve()
         self._emulator_options = {"render_seconds": render_seconds, **(emulator_options or {})}
         self._time_scale = time_scale
+        self._timings = dict(timings or {})
+        self._schedule = schedule
+        self._queues = queues
         self._provider = provider
         self._parameters = dict(parameters or {})
         self._port = port
@@ -172,12 +182,18 @@ class Stack:
             self._closing.callback(shutil.rmtree, self._files, ignore_errors=True)
         self._log_file = self._closing.enter_context(self.log_path.open("a", encoding="utf-8", buffering=1))
         template = Template(self._root / "template.yaml")
+        unknown = self._timings.keys() - {name for declared in template.functions() for name in declared.variables}
+        if unknown:
+            raise StackError(f"no function has {', '.join(sorted(unknown))}")
         self._serve()
         # moto and the emulator take longest to import; most of it is reading files, so they share the time.
         with ThreadPoolExecutor(2) as executor:
             emulator = executor.submit(self._start_emulator)
             outputs = self._create_resources(template, emulator.result)
         self._mark("resources", began)
+        triggers = Triggers(lambda line: self.log("triggers", line))
+        # Told to stop before the functions are, and waited for after them: what they wait for ends with its function.
+        self._closing.callback(triggers.join)
         for declared in template.functions():
             self._start_function(declared, outputs)
         self.gateway.routes = [
@@ -187,6 +203,9 @@ class Stack:
         ]
         for pool in self.functions.values():
             pool.wait_ready(_FUNCTION_START)
+        self._closing.callback(triggers.stop)
+        for declared in template.functions():
+            self._start_triggers(declared, triggers)
         self._mark("functions", began)
 
     def _mark(self, part: str, began: float) -> None:
@@ -224,6 +243,7 @@ class Stack:
         # moto says of every type that it does not know what we have already left out.
         logging.getLogger("moto").setLevel(logging.ERROR)
         self.aws.load()
+        keep_messages()
         from moto.cloudformation.parsing import get_model_map
 
         cloudformation = self.client("cloudformation", config=Config(retries={"total_max_attempts": 1}))
@@ -242,17 +262,36 @@ class Stack:
         if description["StackStatus"] != "CREATE_COMPLETE":
             raise StackError(f"template.yaml could not be created locally: {description['StackStatus']}")
         self._finish_buckets(template)
+        self._finish_queues(template)
         outputs = {output["OutputKey"]: output["OutputValue"] for output in description["Outputs"]}
         self.table_name, self.bucket_name = outputs["TableName"], outputs["BucketName"]
         return outputs
 
     def _finish_buckets(self, template: Template) -> None:
-        """Switch versions on, which moto's CloudFormation passes over."""
-        cloudformation, s3 = self.client("cloudformation"), self.client("s3")
-        for name in template.versioned_buckets():
-            detail = cloudformation.describe_stack_resource(StackName=STACK_NAME, LogicalResourceId=name)
-            bucket = detail["StackResourceDetail"]["PhysicalResourceId"]
-            s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+        """Switch versions and events on, which moto's CloudFormation passes over."""
+        s3 = self.client("s3")
+        for name, properties in template.buckets().items():
+            bucket = self._physical_id(name)
+            if properties.get("VersioningConfiguration", {}).get("Status") == "Enabled":
+                s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+            if "EventBridgeConfiguration" in properties.get("NotificationConfiguration", {}):
+                events: dict[str, Any] = {"EventBridgeConfiguration": {}}
+                s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=events)
+
+    def _finish_queues(self, template: Template) -> None:
+        """Scale the queues' times. SQS knows whole seconds only; no message comes back while its function may run."""
+        sqs = self.client("sqs")
+        whole: dict[str, Callable[[float], int]] = {"DelaySeconds": round, "VisibilityTimeout": math.ceil}
+        for name, properties in template.queues().items():
+            times = {key: str(to(properties[key] * self._time_scale)) for key, to in whole.items() if key in properties}
+            if times:
+                sqs.set_queue_attributes(QueueUrl=self._physical_id(name), Attributes=times)
+
+    def _physical_id(self, name: str) -> str:
+        """What a resource of the template is called in the local AWS."""
+        detail = self.client("cloudformation").describe_stack_resource(StackName=STACK_NAME, LogicalResourceId=name)
+        physical_id: str = detail["StackResourceDetail"]["PhysicalResourceId"]
+        return physical_id
 
     def _create_secrets(self, template: Template, runware_key: str) -> dict[str, str]:
         """Their ARNs by logical id."""
@@ -265,21 +304,36 @@ class Stack:
 
     def _endpoints(self, provider: Provider) -> dict[str, str]:
         endpoints = {"AwsEndpointUrl": self.aws_url, "PublicWebhookUrl": self.url}
-        return endpoints | ({"RunwareBaseUrl": provider.base_url} if provider.base_url else {})
+        if provider.base_url is None:
+            return endpoints
+        # Whoever stands in for Runware also serves what it rendered.
+        url = urlsplit(provider.base_url)
+        return {**endpoints, "RunwareBaseUrl": provider.base_url, "RescueOrigins": f"{url.scheme}://{url.netloc}"}
 
     def _start_function(self, declared: DeclaredFunction, outputs: Mapping[str, str]) -> None:
         environment = {name: outputs[output_name(declared, name)] for name in declared.variables}
+        environment |= {name: str(self._timings[name]) for name in environment.keys() & self._timings.keys()}
+        timeout = self._timings.get("FUNCTION_TIMEOUT_SECONDS", declared.timeout_seconds)
         function = Function(
             name=declared.name,
             folder=declared.folder,
             handler=declared.handler,
             environment={**_FUNCTION_CREDENTIALS, **scaled(environment, self._time_scale)},
-            timeout_seconds=declared.timeout_seconds * self._time_scale,
+            timeout_seconds=timeout * self._time_scale,
             memory_mb=declared.memory_mb,
         )
         pool = FunctionPool(function, size=self._processes, log=self.log, home=self._files)
         self.functions[declared.name] = pool
         self._closing.callback(pool.stop)
+
+    def _start_triggers(self, declared: DeclaredFunction, triggers: Triggers) -> None:
+        function = self.functions[declared.name]
+        for seconds in declared.schedules if self._schedule else ():
+            triggers.schedule(f"{STACK_NAME}-{declared.name}", seconds * self._time_scale, function)
+        for queue in declared.queues if self._queues else ():
+            sqs, url = self.client("sqs"), self._physical_id(queue.queue)
+            arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+            triggers.poll(sqs, Source(url, arn, queue.batch_size, queue.partial), function)
 
     def log(self, name: str, line: str) -> None:
         """Write a part's line to the log file and to the sink."""

@@ -14,6 +14,8 @@ import yaml
 
 _SECRET = "AWS::SecretsManager::Secret"
 _SUBSTITUTED = re.compile(r"\$\{([^}!.]+)")
+_RATE = re.compile(r"rate\((\d+) (minute|hour|day)s?\)")
+_SECONDS = {"minute": 60, "hour": 3600, "day": 86400}
 
 
 class _Loader(yaml.SafeLoader):
@@ -47,8 +49,17 @@ class HttpRoute:
 
 
 @dataclass(frozen=True)
+class QueueSource:
+    """A queue, by logical id, that a function takes messages from. `partial`: it reports which of them failed."""
+
+    queue: str
+    batch_size: int
+    partial: bool
+
+
+@dataclass(frozen=True)
 class DeclaredFunction:
-    """A function as declared, Globals merged in. `variables` are unresolved."""
+    """A function as declared, Globals merged in. `variables` are unresolved. `schedules` are intervals in seconds."""
 
     logical_id: str
     folder: Path
@@ -57,6 +68,8 @@ class DeclaredFunction:
     memory_mb: int
     variables: Mapping[str, Any]
     routes: tuple[HttpRoute, ...]
+    schedules: tuple[float, ...]
+    queues: tuple[QueueSource, ...]
 
     @property
     def name(self) -> str:
@@ -83,7 +96,11 @@ class Template:
         ]
 
     def _function(self, logical_id: str, properties: Mapping[str, Any], shared: Mapping[str, Any]) -> DeclaredFunction:
-        events = [event for event in properties.get("Events", {}).values() if event["Type"] == "HttpApi"]
+        events = properties.get("Events", {}).values()
+
+        def of(kind: str) -> list[Mapping[str, Any]]:
+            return [event["Properties"] for event in events if event["Type"] == kind]
+
         return DeclaredFunction(
             logical_id=logical_id,
             folder=self._root / properties["CodeUri"],
@@ -91,25 +108,29 @@ class Template:
             timeout_seconds=float(properties["Timeout"]),
             memory_mb=int(properties["MemorySize"]),
             variables={**_variables(shared), **_variables(properties)},
-            routes=tuple(_route(event["Properties"]) for event in events),
+            routes=tuple(_route(event) for event in of("HttpApi")),
+            schedules=tuple(_interval(event["Schedule"]) for event in of("Schedule")),
+            queues=tuple(_source(event) for event in of("SQS")),
         )
 
     def secrets(self) -> dict[str, Mapping[str, Any]]:
         """Properties of the secrets by logical id."""
+        return self._of(_SECRET)
+
+    def buckets(self) -> dict[str, Mapping[str, Any]]:
+        """Properties of the buckets by logical id."""
+        return self._of("AWS::S3::Bucket")
+
+    def queues(self) -> dict[str, Mapping[str, Any]]:
+        """Properties of the queues by logical id."""
+        return self._of("AWS::SQS::Queue")
+
+    def _of(self, kind: str) -> dict[str, Mapping[str, Any]]:
         return {
             name: resource.get("Properties", {})
             for name, resource in self._content["Resources"].items()
-            if resource["Type"] == _SECRET
+            if resource["Type"] == kind
         }
-
-    def versioned_buckets(self) -> list[str]:
-        """Logical ids of the buckets that keep old versions."""
-        return [
-            name
-            for name, resource in self._content["Resources"].items()
-            if resource["Type"] == "AWS::S3::Bucket"
-            and resource["Properties"].get("VersioningConfiguration", {}).get("Status") == "Enabled"
-        ]
 
     def for_cloudformation(self, supported: Container[str]) -> dict[str, Any]:
         """The template with the resources of `supported` types only, and an output for each function's variable.
@@ -163,6 +184,18 @@ def _variables(properties: Mapping[str, Any]) -> dict[str, Any]:
 
 def _route(properties: Mapping[str, Any]) -> HttpRoute:
     return HttpRoute(properties["Method"].upper(), properties["Path"], properties["ApiId"]["Ref"])
+
+
+def _interval(expression: str) -> float:
+    match = _RATE.fullmatch(expression)
+    if match is None:
+        raise ValueError(f"only rates can be kept here, not {expression}")
+    return float(int(match[1]) * _SECONDS[match[2]])
+
+
+def _source(properties: Mapping[str, Any]) -> QueueSource:
+    partial = "ReportBatchItemFailures" in properties.get("FunctionResponseTypes", [])
+    return QueueSource(properties["Queue"]["Fn::GetAtt"][0], int(properties["BatchSize"]), partial)
 
 
 def _references(node: Any) -> Iterator[str]:

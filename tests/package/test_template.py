@@ -1,5 +1,6 @@
 """What the template promises: least privilege, times in order, storage that stays, logs without tokens."""
 
+import itertools
 import json
 import re
 import tomllib
@@ -11,8 +12,9 @@ import boto3
 import pytest
 
 from rushes import config
+from rushes.observability import Metric, PowertoolsTelemetry
 
-FUNCTIONS = ["Submit", "Webhook"]
+FUNCTIONS = ["Submit", "Webhook", "Reconcile"]
 # What each function may do, statement by statement; to be widened only together with the need. Resources are in short
 # form: "Table" is the table's ARN.
 STATEMENTS = {
@@ -30,6 +32,26 @@ STATEMENTS = {
         "TellMissingFromForbidden": ({"s3:ListBucket"}, {"Bucket"}),
         "ReadWebhookKeys": ({"secretsmanager:GetSecretValue"}, {"WebhookSecret"}),
     },
+    "ReconcileRole": {
+        "WriteLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"ReconcileLogs"}),
+        "FindDueClips": ({"dynamodb:Query"}, {"Table/index/due"}),
+        "SaveFactsAndTheirMoney": ({"dynamodb:GetItem", "dynamodb:UpdateItem"}, {"Table"}),
+        "ProbeVideos": ({"s3:GetObject", "s3:GetObjectVersion"}, {"Bucket/videos/*"}),
+        "TellMissingFromForbidden": ({"s3:ListBucket"}, {"Bucket"}),
+        "SignUploadsAndRescueVideos": ({"s3:PutObject", "s3:AbortMultipartUpload"}, {"Bucket/videos/*"}),
+        "ReadRunwareKeyAndWebhookKeys": ({"secretsmanager:GetSecretValue"}, {"RunwareSecret", "WebhookSecret"}),
+        "TakeUploads": ({"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}, {"UploadsQueue"}),
+    },
+}
+# Metrics of ours that mean money, a clip that waits for somebody, or an attack, and how many of them in five minutes
+# are told to people. The others count what goes well or mends itself.
+ALARMING = {
+    Metric.SECOND_RENDER_SEEN: 1,
+    Metric.OVERWRITTEN_CLIPS: 1,
+    Metric.BUDGET_EXCEEDED: 1,
+    Metric.PROVIDER_REFUSES_US: 1,
+    Metric.CLIPS_IN_REVIEW: 1,
+    Metric.WEBHOOKS_REJECTED: 20,
 }
 # Set for Powertools and boto3, which read them by themselves.
 READ_BY_LIBRARIES = {
@@ -52,7 +74,7 @@ def short(arn: Any) -> str:
         case {"Fn::GetAtt": [name, "Arn"]}:
             return str(name)
         case {"Fn::Sub": text}:
-            return str(text).replace("${Bucket.Arn}", "Bucket")
+            return re.sub(r"\$\{(\w+)\.Arn\}", r"\1", str(text))
     return str(arn)
 
 
@@ -115,21 +137,23 @@ def test_no_statement_is_wider_than_it_looks(resources: dict[str, Any]) -> None:
             assert not {"NotAction", "NotResource", "NotPrincipal"} & each.keys()
             assert not any("*" in action for action in listed(each["Action"]))
             for arn in map(short, listed(each["Resource"])):
-                assert re.fullmatch(r"[A-Za-z]+(/[a-z]+/\*)?", arn), arn
+                assert re.fullmatch(r"[A-Za-z]+(/[a-z]+/\*|/index/[a-z]+)?", arn), arn
 
 
 def test_only_kinds_of_items_a_function_needs_are_within_its_reach(resources: dict[str, Any]) -> None:
-    """Neither function can write an API key, and the one that the internet calls cannot read one."""
+    """No function can write an API key, and none but submit can read one."""
     reach = {
         (name, each["Sid"]): set(each["Condition"]["ForAllValues:StringLike"]["dynamodb:LeadingKeys"])
         for name in STATEMENTS
         for each in statements(resources[name])
-        if any(action.startswith("dynamodb:") for action in listed(each["Action"]))
+        # The index holds clips and no key, so all of it may be read.
+        if short(each["Resource"]) == "Table"
     }
     assert reach == {
         ("SubmitRole", "RecordTasksAndReserveBudgets"): {"task#*", "budget#*"},
         ("SubmitRole", "ReadKeysTasksAndBudgets"): {"key#*", "task#*", "budget#*"},
         ("WebhookRole", "SaveFactsAndTheirMoney"): {"task#*", "budget#*"},
+        ("ReconcileRole", "SaveFactsAndTheirMoney"): {"task#*", "budget#*"},
     }
 
 
@@ -162,6 +186,20 @@ def test_a_function_knows_its_own_timeout(name: str, template: dict[str, Any]) -
     """The timeout that the code reasons with is the one that Lambda enforces."""
     timeout = template["Resources"][f"{name}Function"]["Properties"]["Timeout"]
     assert environment(template, name)["FUNCTION_TIMEOUT_SECONDS"] == str(timeout)
+
+
+def test_any_intervals_that_the_parameters_allow_are_in_order(template: dict[str, Any]) -> None:
+    """Whatever corner of their ranges the parameters are turned to, every function's settings accept it."""
+    intervals = {name: each for name, each in template["Parameters"].items() if name.endswith("Seconds")}
+    assert len(intervals) == 6
+    for corner in itertools.product(*((each["MinValue"], each["MaxValue"]) for each in intervals.values())):
+        turned = dict(zip(intervals, corner, strict=True))
+        parameters = {
+            name: {**each, "Default": turned.get(name, each["Default"])}
+            for name, each in template["Parameters"].items()
+        }
+        for name in FUNCTIONS:
+            config.Timings.read(environment({**template, "Parameters": parameters}, name))
 
 
 def test_an_empty_endpoint_means_aws(template: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +290,7 @@ def test_access_logs_cannot_hold_a_token(resources: dict[str, Any]) -> None:
 def test_logs_end_and_requests_are_throttled(resources: dict[str, Any]) -> None:
     """No log group is kept for ever, no API takes requests without a limit."""
     groups = [each["Properties"] for each in resources.values() if each["Type"] == "AWS::Logs::LogGroup"]
-    assert len(groups) == 4
+    assert len(groups) == 5
     assert all(group["RetentionInDays"] == {"Ref": "LogRetentionDays"} for group in groups)
     for api in ("Api", "WebhookApi"):
         settings = resources[api]["Properties"]["DefaultRouteSettings"]
@@ -265,10 +303,137 @@ def test_each_api_has_its_own_door(resources: dict[str, Any]) -> None:
         (event["Properties"]["ApiId"]["Ref"], event["Properties"]["Method"], event["Properties"]["Path"])
         for name in FUNCTIONS
         for event in resources[f"{name}Function"]["Properties"]["Events"].values()
+        if event["Type"] == "HttpApi"
     }
     assert doors == {
         ("Api", "POST", "/v1"),
         ("WebhookApi", "POST", "/webhooks/runware/{caller}/{taskUUID}/{clip}"),
+    }
+
+
+def test_the_sweep_runs_every_minute_and_is_never_repeated(resources: dict[str, Any]) -> None:
+    """A sweep starts each minute, ends within it, and one that failed or is late is left to the next."""
+    properties = resources["ReconcileFunction"]["Properties"]
+    (schedule,) = [each["Properties"] for each in properties["Events"].values() if each["Type"] == "Schedule"]
+    once = {"MaximumRetryAttempts": 0, "MaximumEventAgeInSeconds": 60}
+    assert schedule["Schedule"] == "rate(1 minute)"
+    assert schedule["RetryPolicy"] == properties["EventInvokeConfig"] == once
+    assert properties["Timeout"] < 60
+
+
+def test_uploads_reach_reconcile_through_the_queue(resources: dict[str, Any]) -> None:
+    """The bucket tells EventBridge, one rule passes on its videos only, and no failure takes others along."""
+    bucket, rule = resources["Bucket"]["Properties"], resources["UploadsRule"]["Properties"]
+    events = resources["ReconcileFunction"]["Properties"]["Events"].values()
+    (source,) = [each["Properties"] for each in events if each["Type"] == "SQS"]
+    assert bucket["NotificationConfiguration"] == {"EventBridgeConfiguration": {"EventBridgeEnabled": True}}
+    assert rule["EventPattern"] == {
+        "source": ["aws.s3"],
+        "detail-type": ["Object Created"],
+        "detail": {"bucket": {"name": [{"Ref": "Bucket"}]}, "object": {"key": [{"prefix": "videos/"}]}},
+    }
+    assert [short(target["Arn"]) for target in rule["Targets"]] == ["UploadsQueue"]
+    assert short(source["Queue"]) == "UploadsQueue"
+    assert source["BatchSize"] == 10
+    assert source["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+
+
+def test_a_message_waits_for_its_function_and_is_never_lost(resources: dict[str, Any]) -> None:
+    """A message is not given out twice while its function may still run, and after five failures it is set aside."""
+    queue, dead = resources["UploadsQueue"]["Properties"], resources["UploadsDeadLetters"]["Properties"]
+    assert queue["VisibilityTimeout"] >= 6 * resources["ReconcileFunction"]["Properties"]["Timeout"]
+    assert queue["DelaySeconds"] == 10
+    assert short(queue["RedrivePolicy"]["deadLetterTargetArn"]) == "UploadsDeadLetters"
+    assert queue["RedrivePolicy"]["maxReceiveCount"] == 5
+    assert queue["SqsManagedSseEnabled"] is dead["SqsManagedSseEnabled"] is True
+    assert dead["MessageRetentionPeriod"] == 14 * 24 * 3600
+
+
+def test_nobody_but_the_rule_sends_to_the_queue(resources: dict[str, Any]) -> None:
+    """The queue's policy names the one action, the one rule, and itself."""
+    policy = resources["UploadsQueuePolicy"]["Properties"]
+    (allow,) = policy["PolicyDocument"]["Statement"]
+    assert policy["Queues"] == [{"Ref": "UploadsQueue"}]
+    assert (allow["Effect"], allow["Action"], short(allow["Resource"])) == ("Allow", "sqs:SendMessage", "UploadsQueue")
+    assert allow["Principal"] == {"Service": "events.amazonaws.com"}
+    assert allow["Condition"] == {"ArnEquals": {"aws:SourceArn": {"Fn::GetAtt": ["UploadsRule", "Arn"]}}}
+
+
+def alarms(resources: dict[str, Any], namespace: str) -> list[dict[str, Any]]:
+    """The properties of the alarms on a namespace's metrics."""
+    each = (each["Properties"] for each in resources.values() if each["Type"] == "AWS::CloudWatch::Alarm")
+    return [alarm for alarm in each if alarm["Namespace"] == namespace]
+
+
+def dimension(alarm: dict[str, Any]) -> tuple[str, Any]:
+    (only,) = alarm["Dimensions"]
+    return only["Name"], only["Value"]
+
+
+def test_what_means_money_rings(resources: dict[str, Any]) -> None:
+    """Each metric that means money, and no other, has an alarm that rings in five minutes and is quiet otherwise."""
+    ours = alarms(resources, "Rushes")
+    assert {alarm["MetricName"]: alarm["Threshold"] for alarm in ours} == ALARMING
+    for alarm in ours:
+        assert (alarm["Statistic"], alarm["Period"], alarm["EvaluationPeriods"]) == ("Sum", 300, 1)
+        assert alarm["ComparisonOperator"] == "GreaterThanOrEqualToThreshold"
+        assert alarm["TreatMissingData"] == "notBreaching"
+
+
+def test_alarms_listen_where_the_metrics_are_written(
+    template: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a function with the template's variables writes has the namespace and dimension that the alarms name."""
+    for name in READ_BY_LIBRARIES:
+        monkeypatch.setenv(name, environment(template, "Reconcile")[name])
+    telemetry = PowertoolsTelemetry()
+    telemetry.count(Metric.CLIPS_IN_REVIEW)
+    telemetry.flush()
+    written = json.loads(capsys.readouterr().out)
+    (metrics,) = written["_aws"]["CloudWatchMetrics"]
+    (alarm,) = [each for each in alarms(template["Resources"], "Rushes") if each["MetricName"] == "ClipsInReview"]
+    name, value = dimension(alarm)
+    assert (metrics["Namespace"], metrics["Dimensions"]) == (alarm["Namespace"], [[name]])
+    assert written[name] == value
+    assert [each["Name"] for each in metrics["Metrics"]] == [alarm["MetricName"]]
+
+
+def test_failures_and_silence_ring(resources: dict[str, Any]) -> None:
+    """Errors of each function, dead letters, and ten minutes without a sweep are told to people."""
+    functions = alarms(resources, "AWS/Lambda")
+    errors = [alarm for alarm in functions if alarm["MetricName"] == "Errors"]
+    assert [dimension(alarm) for alarm in errors] == [
+        ("FunctionName", {"Ref": f"{name}Function"}) for name in FUNCTIONS
+    ]
+    assert all(alarm["Threshold"] == 1 and alarm["TreatMissingData"] == "notBreaching" for alarm in errors)
+
+    (letters,) = alarms(resources, "AWS/SQS")
+    assert letters["MetricName"] == "ApproximateNumberOfMessagesVisible"
+    assert dimension(letters) == ("QueueName", {"Fn::GetAtt": ["UploadsDeadLetters", "QueueName"]})
+
+    beats = [alarm for alarm in functions if alarm["MetricName"] == "Invocations"] + alarms(resources, "AWS/Events")
+    rule = resources["ReconcileFunction"]["Properties"]["Events"]["EveryMinute"]["Properties"]["Name"]
+    assert [dimension(alarm) for alarm in beats] == [("FunctionName", {"Ref": "ReconcileFunction"}), ("RuleName", rule)]
+    for beat in beats:
+        assert (beat["MetricName"], beat["Statistic"], beat["Period"]) == ("Invocations", "Sum", 600)
+        assert (beat["ComparisonOperator"], beat["Threshold"]) == ("LessThanThreshold", 1)
+        assert beat["TreatMissingData"] == "breaching"
+
+
+def test_alarms_are_heard(template: dict[str, Any]) -> None:
+    """Every alarm goes to the topic, which is not under the key that shuts alarms out, and on to whoever is named."""
+    resources = template["Resources"]
+    every = [each["Properties"] for each in resources.values() if each["Type"] == "AWS::CloudWatch::Alarm"]
+    assert all(alarm["AlarmActions"] == [{"Ref": "AlarmTopic"}] for alarm in every)
+    assert len({alarm["AlarmDescription"] for alarm in every}) == len(every)
+    assert "KmsMasterKeyId" not in resources["AlarmTopic"]["Properties"]
+    subscription = resources["AlarmSubscription"]
+    assert subscription["Condition"] == "HasAlarmEmail"
+    assert template["Conditions"]["HasAlarmEmail"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "AlarmEmail"}, ""]}]}
+    assert subscription["Properties"] == {
+        "TopicArn": {"Ref": "AlarmTopic"},
+        "Protocol": "email",
+        "Endpoint": {"Ref": "AlarmEmail"},
     }
 
 
@@ -292,6 +457,14 @@ def test_secrets_hold_no_value_that_somebody_chose(resources: dict[str, Any]) ->
         ("PublicWebhookUrl", "hooks.example.com", False),
         ("RunwareBaseUrl", "http://127.0.0.1:8081/v1", True),
         ("RunwareBaseUrl", "", False),
+        ("RescueOrigins", "https://vm.runware.ai", True),
+        ("RescueOrigins", "https://vm.runware.ai,http://127.0.0.1:8081", True),
+        ("RescueOrigins", "https://vm.runware.ai, https://im.runware.ai", False),
+        ("RescueOrigins", "https://vm.runware.ai/", False),
+        ("RescueOrigins", "", False),
+        ("AlarmEmail", "", True),
+        ("AlarmEmail", "ada@example.com", True),
+        ("AlarmEmail", "ada", False),
         ("AwsEndpointUrl", "", True),
         ("AwsEndpointUrl", "http://127.0.0.1:4566", True),
         ("AwsEndpointUrl", "127.0.0.1", False),

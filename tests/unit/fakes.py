@@ -144,6 +144,9 @@ class Table:
         self.rows |= {(member.caller, member.task_uuid, member.index): member for member in clips}
         return Recorded()
 
+    def budget(self, scope: str, month: str) -> tuple[int, int | None]:
+        return self.budgets.get((scope, month), (0, None))
+
     def save(self, before: Clip, after: Clip) -> Clip:
         self.before_save()
         self._answer("save")

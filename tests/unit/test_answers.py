@@ -103,7 +103,6 @@ def test_progress_is_a_result_without_a_video(item: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("absent", ["error", "code"])
-@pytest.mark.xfail(strict=True, reason="an explicit null is taken for an error, so a running clip would be failed")
 def test_null_is_absent(absent: str) -> None:
     """A running task with `error: null` is running."""
     body = {"data": [{"taskType": "videoInference", "taskUUID": UUID, "status": "processing", absent: None}]}
@@ -188,7 +187,6 @@ def test_only_a_price_is_a_cost(cost: str, read_as: int | None) -> None:
 
 
 @pytest.mark.parametrize("number", ["1e99999999999999999999", "1e-99999999999999999999"])
-@pytest.mark.xfail(strict=True, reason="Decimal refuses such an exponent with InvalidOperation, which escapes as it is")
 def test_an_endless_exponent_is_no_exception_of_its_own(number: str) -> None:
     """A number beyond any decimal is unreadable, or not a price; it is never another exception."""
     with suppress(UnreadableError):
@@ -231,7 +229,6 @@ def test_texts_are_cut_and_can_be_stored() -> None:
     assert (result.video_uuid, len(result.video_url or "")) == ("?", 2048)
 
 
-@pytest.mark.xfail(strict=True, reason="an error given as bare text is neither cut nor cleaned as other messages are")
 def test_an_error_given_as_text_is_cut_and_can_be_stored() -> None:
     """A bare text in the place of an error object is a message like any other."""
     (problem,) = read(dumped({"data": [{"taskUUID": UUID, "error": "\ud800" * 5000}]})).problems
@@ -248,18 +245,16 @@ def test_the_wire_shows_only_known_parts() -> None:
     (problem,) = read(dumped({"errors": [error]})).problems
     assert problem.wire == {
         "code": "timeoutProvider", "message": "too slow", "parameter": ["width", "height"], "min": 0.5, "max": 3,
-        "allowedValues": list(range(50)), "responseContent": "{'odd': 1}",
+        "allowedValues": list(range(50)), "responseContent": "…",
     }  # fmt: skip
 
 
-@pytest.mark.xfail(strict=True, reason="a number beyond floats becomes infinity, which canonical JSON then refuses")
 def test_what_is_shown_of_an_error_is_always_json() -> None:
     """A hostile limit in an error cannot break the fact that is made of it."""
     (problem,) = read('{"errors": [{"code": "x", "min": 1e400}]}').problems
     canonical(dict(problem.wire))
 
 
-@pytest.mark.xfail(strict=True, reason="the nesting that JSON could read is too deep for what reads the values")
 def test_deep_values_inside_an_error_are_no_exception_of_their_own() -> None:
     """Nesting inside a shown value is unreadable or cut, whatever its depth."""
     for depth in (300, 600, 900, 985):

@@ -173,7 +173,6 @@ def test_after_the_connection_stands_every_failure_is_ambiguous(behaviour: Behav
         assert server.connections == 1
 
 
-@pytest.mark.xfail(strict=True, reason="the timeout bounds each step of the exchange and not the exchange as a whole")
 def test_a_dripping_answer_ends_with_the_timeout() -> None:
     """The whole exchange ends about when the HTTP timeout does, since the lease and the function rely on it."""
     with serving(drip) as server:

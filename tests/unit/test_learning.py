@@ -8,7 +8,7 @@ from rushes.clip import Clip, Fact, Kind, Status, maybe_sent, merge
 from rushes.errors import BusyError
 from rushes.learning import learn
 from rushes.observability import Metric
-from tests.unit.fakes import PRICE, START, TASK_UUID, TIMES, World, clip, fact
+from tests.unit.fakes import MONTH, PRICE, START, TASK_UUID, TIMES, World, clip, fact
 
 
 def learned(world: World, before: Clip, *facts: Fact) -> Clip:
@@ -94,9 +94,10 @@ def test_a_clip_that_is_gone_is_busy(world: World) -> None:
     ],
 )
 def test_milestones_are_counted_once(world: World, known: list[Fact], news: list[Fact], metric: Metric) -> None:
-    """What means money or an alarm is counted when it becomes true, and not again by a repeat."""
+    """What means money or an alarm is counted when it becomes true, not again by a repeat or by other news."""
     after = learned(world, world.table.put(clip(*known)), *news)
-    learned(world, after, *news)
+    after = learned(world, after, *news)
+    learned(world, after, fact(Kind.ATTEMPTED, "something else"))
     assert world.telemetry.counted[metric] == 1
 
 
@@ -122,3 +123,11 @@ def test_a_new_status_is_noted_with_the_clips_names(world: World) -> None:
     ((message, warn, details),) = world.telemetry.notes
     assert (message, warn) == (f"clip is {Status.RUNNING}", False)
     assert (details["taskUUID"], details["clip"]) == (TASK_UUID, 0)
+
+
+def test_a_budget_that_facts_overran_is_reported(world: World) -> None:
+    """Runware may charge more than was set aside; the sum then passes the limit, and somebody hears of it."""
+    before = world.table.put(clip(counted=PRICE))
+    world.table.budgets = {("all", MONTH): (PRICE, PRICE), ("ann", MONTH): (PRICE, 2 * PRICE)}
+    learned(world, before, fact(Kind.RENDERED, "v", cost=PRICE + 1))
+    assert world.telemetry.counted[Metric.BUDGET_EXCEEDED] == 1

@@ -41,7 +41,7 @@ class Callers:
     def of(self, authorization: str | None, *, fresh: bool = False) -> Caller | None:
         """The caller behind an `Authorization` header, or None. `fresh` reads the key even if it is remembered."""
         scheme, _, key = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not key.startswith(_PREFIX) or len(key) > 100:
+        if scheme.lower() != "bearer" or not key.startswith(_PREFIX) or len(key) > 100 or not key.isascii():
             return None
         key_hash = hash_key(key)
         now = self._clock()

@@ -7,7 +7,7 @@ with the variable's name. There are no local defaults: whoever starts a function
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from itertools import pairwise
 from typing import Literal
 
@@ -159,8 +159,8 @@ def micro_dollars(text: str) -> int:
         if not amount.is_finite() or amount < 0:
             raise ValueError(text)
         return int((amount * 1_000_000).to_integral_value())
-    except InvalidOperation as error:
-        raise ValueError(text) from error
+    except ArithmeticError:
+        raise ValueError(text) from None
 
 
 def _text(environment: Environment, name: str) -> str:

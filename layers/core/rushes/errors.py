@@ -61,7 +61,7 @@ class StaleError(StoreError):
 
 
 class BusyError(StoreError):
-    """Contention, throttling or an outage outlasted the bounded retries."""
+    """The table could not be used: contention, throttling or an outage outlasted the retries, or access is denied."""
 
 
 class LimitMovedError(RushesError):

@@ -22,6 +22,8 @@ class Clips(Protocol):
 
     def clip(self, caller: str, task_uuid: str, index: int) -> Clip | None: ...
 
+    def budget(self, scope: str, month: str) -> tuple[int, int | None]: ...
+
 
 def learn(
     clips: Clips,
@@ -49,6 +51,8 @@ def learn(
             clip = current
             continue
         _report(clip, saved, telemetry)
+        if saved.counted > clip.counted:
+            _report_overruns(clips, saved, telemetry)
         return saved
     raise BusyError("the clip was changed by others again and again")
 
@@ -65,6 +69,18 @@ def _report(before: Clip, after: Clip, telemetry: Telemetry) -> None:
             clip=after.index,
             clipUUID=after.clip_uuid,
         )
+
+
+def _report_overruns(clips: Clips, clip: Clip, telemetry: Telemetry) -> None:
+    """Facts may cost more than was set aside: then somebody has to know, even though nothing more is bought."""
+    for scope in clip.scopes:
+        try:
+            counted, limit = clips.budget(scope, clip.month)
+        except BusyError:
+            continue  # what was learned is saved, and that is what matters
+        if limit is not None and counted > limit:
+            telemetry.count(Metric.BUDGET_EXCEEDED)
+            telemetry.note("a budget is exceeded", warn=True, scope=scope, counted=counted, limit=limit)
 
 
 _MILESTONES: dict[Metric, Callable[[Clip], bool]] = {

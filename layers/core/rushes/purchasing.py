@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from rushes import buying
 from rushes.clip import Clip, release
 from rushes.config import Timings
-from rushes.errors import BusyError
+from rushes.errors import BucketError, BusyError
 from rushes.learning import Clips, learn
 from rushes.observability import Metric, Telemetry
 from rushes.runware.outcomes import Outcome
@@ -63,21 +63,15 @@ class Purchasing:
     clock: Callable[[], int]
 
     def attempt(self, clip: Clip, request: Mapping[str, Any], buyer: Buyer) -> tuple[Clip, Outcome | None]:
-        """Sends a leased clip once and learns what came of it; nothing is sent, and None returned, without the time.
+        """Sends a leased clip once and learns what came of it; None for the outcome means that nothing was sent.
 
         Never raises for trouble with the table after the request is out: the record knows enough to go on.
         """
         sent_at = self.clock()
         lease_ends_at = clip.lease.until if clip.lease else sent_at
-        if sent_at + self.times.http > min(lease_ends_at, buyer.ends_at):
+        task = self._order(clip, request, buyer, sent_at)
+        if task is None or sent_at + self.times.http > min(lease_ends_at, buyer.ends_at):
             return self._learn(clip, lambda current: release(current, buyer.holder)), None
-        task = buying.on_the_wire(
-            request,
-            clip,
-            callback=buying.callback_url(self.webhook_url, clip, buyer.credentials.webhook_keys, sent_at),
-            upload_link=self.links.upload_link(clip.object_key, self.times.deadline // 1000),
-            least_ttl=self.times.copy_deadline // 1000,
-        )
         outcome = self.seller.submit(task, buyer.credentials.runware_key)
         if buying.is_account_trouble(outcome):
             self.telemetry.count(Metric.PROVIDER_REFUSES_US)
@@ -89,6 +83,17 @@ class Purchasing:
             ),
         )
         return learned, outcome
+
+    def _order(self, clip: Clip, request: Mapping[str, Any], buyer: Buyer, now: int) -> dict[str, Any] | None:
+        """What is sent for the clip; None if no link can be signed for its upload just now."""
+        try:
+            link = self.links.upload_link(clip.object_key, self.times.deadline // 1000)
+        except BucketError as error:
+            self.telemetry.note("no upload link", warn=True, why=str(error), clipUUID=clip.clip_uuid)
+            return None
+        callback = buying.callback_url(self.webhook_url, clip, buyer.credentials.webhook_keys, now)
+        least_ttl = self.times.copy_deadline // 1000
+        return buying.on_the_wire(request, clip, callback=callback, upload_link=link, least_ttl=least_ttl)
 
     def _learn(self, clip: Clip, change: Callable[[Clip], Clip]) -> Clip:
         try:

@@ -154,15 +154,22 @@ class Reconciling:
     def _work(self, clips: Sequence[Clip], run: Run) -> None:
         running = [clip for clip in clips if clip.decisive == Kind.ACCEPTED]
         others = [clip for clip in clips if clip.decisive != Kind.ACCEPTED]
-        together = [running[start : start + MOST_POLLED] for start in range(0, len(running), MOST_POLLED)]
-        self.side_by_side(lambda clips: self._look_at_running(clips, run), together)
-        self.side_by_side(lambda clip: self._look(clip, run), others)
+        reported: dict[str, Report | None] = {}
+        for start in range(0, len(running), MOST_POLLED):
+            together = [clip.clip_uuid for clip in running[start : start + MOST_POLLED]]
+            reported |= dict.fromkeys(together, self._polled(together, run))
+        self.side_by_side(lambda clip: self._look(clip, run, reported.get(clip.clip_uuid)), [*running, *others])
 
-    def _look(self, clip: Clip, run: Run) -> None:
+    def _look(self, clip: Clip, run: Run, report: Report | None) -> None:
+        """What one clip needs. Out of time, it is left for the next sweep: it has been moved forward."""
+        if self.clock() > run.buyer.ends_at:
+            return
         try:
             match clip.decisive:
                 case None:
                     self._settle(clip, run)
+                case Kind.ACCEPTED:
+                    self._follow(clip, report)
                 case Kind.RENDERED:
                     self._save_copy(clip, run)
                 case Kind.FAILED:
@@ -193,7 +200,9 @@ class Reconciling:
         if testimony.facts:
             self._learn(clip, testimony.facts)
         elif overdue:
-            self._learn(clip, [_parked(Kind.UNPROVEN, "no witness can say whether it was bought", now)])
+            silent = "every witness denies it" if testimony.silent else "not every witness could be asked"
+            why = f"an attempt may have arrived, and {silent}"
+            self._learn(clip, [_parked(Kind.UNPROVEN, why, now)])
         elif testimony.silent and young and self.when_ambiguous == "resend":
             self._buy(clip, run)
 
@@ -209,19 +218,14 @@ class Reconciling:
         if outcome:
             run.saw(failed=isinstance(outcome, Ambiguous | NeverArrived) or is_account_trouble(outcome))
 
-    def _look_at_running(self, clips: Sequence[Clip], run: Run) -> None:
-        """Running clips share one request. What it does not mention is simply not known yet."""
-        report = self._polled([clip.clip_uuid for clip in clips], run)
-        for clip in clips:
-            now = self.clock()
-            facts = self._facts_of(report, clip, now) + self._copy_of(clip, now)
-            known = merge_all(clip, facts)
-            if known.decisive == Kind.ACCEPTED and due_for_parking(clip, now, self.times):
-                facts.append(_parked(Kind.UNPROVEN, "bought, but no result by the deadline", now))
-            try:
-                self._learn(clip, facts)
-            except BusyError as error:
-                self.telemetry.note("a look could not be saved", warn=True, why=str(error), clipUUID=clip.clip_uuid)
+    def _follow(self, clip: Clip, report: Report | None) -> None:
+        """A running clip. It shared its poll with others; what that does not mention is simply not known yet."""
+        now = self.clock()
+        facts = self._facts_of(report, clip, now) + self._copy_of(clip, now)
+        known = merge_all(clip, facts)
+        if known.decisive == Kind.ACCEPTED and due_for_parking(clip, now, self.times):
+            facts.append(_parked(Kind.UNPROVEN, "bought, but no result by the deadline", now))
+        self._learn(clip, facts)
 
     def _save_copy(self, clip: Clip, run: Run) -> None:
         """A render without a copy: the upload may be under way; later it is rescued; at last people decide."""

@@ -6,14 +6,15 @@ Provider messages may echo our URLs, and those carry callback tokens and presign
 import re
 
 _QUERY = re.compile(r"(https?://[^\s\"'<>?]*)\?[^\s\"'<>]*", re.IGNORECASE)
+_NAMES = r"token|x-amz-[a-z-]+|api_?key|authorization"
 _PAIR = re.compile(
-    r"\b(token|x-amz-[a-z-]+|api_?key|authorization|bearer)(\"?\s*[=:\s]\s*\"?)[^\s\"'&,}]+", re.IGNORECASE
+    rf"\b((?:{_NAMES})[\"']?\s*(?:=|:|%3D)\s*[\"']?(?:bearer\s+)?|bearer\s+)[^\s\"'&,}}]+", re.IGNORECASE
 )
 
 
 def scrub(text: str) -> str:
     """The text without query strings of URLs, tokens, keys and signatures."""
-    return _PAIR.sub(r"\1\2[removed]", _QUERY.sub(r"\1?[removed]", text))
+    return _PAIR.sub(r"\1[removed]", _QUERY.sub(r"\1?[removed]", text))
 
 
 def scrub_all(value: object) -> object:

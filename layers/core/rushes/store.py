@@ -108,14 +108,8 @@ class Store:
                 moves = [self._add(scope, after.month, difference) for scope in after.scopes]
                 writes: list[Any] = [{"Update": update}, *moves]
                 self._retried(lambda: self._client.transact_write_items(TransactItems=writes))
-        except ClientError as error:
-            codes = [reason.get("Code") for reason in _reasons(error)]
-            if (
-                "ConditionalCheckFailed" in codes
-                or error.response["Error"]["Code"] == "ConditionalCheckFailedException"
-            ):
-                raise StaleError from None
-            raise
+        except ClientError:  # what the retries let through is a condition that failed
+            raise StaleError from None
         return saved
 
     def clip(self, caller: str, task_uuid: str, index: int) -> Clip | None:
@@ -251,13 +245,20 @@ class Store:
             try:
                 return call()
             except ClientError as error:
-                if not _is_busy(error):
+                if _is_condition(error):
                     raise
+                if not _is_busy(error):
+                    raise BusyError(error.response["Error"]["Code"]) from None
             except (BotoConnectionError, HTTPClientError) as error:
                 raise BusyError(type(error).__name__) from None
             if attempt + 1 < _ATTEMPTS:
                 self._sleep(random.uniform(0, _FIRST_PAUSE * 2**attempt))  # noqa: S311 (jitter, not a secret)
         raise BusyError("the table stayed contended")
+
+
+def _is_condition(error: ClientError) -> bool:
+    codes = {reason.get("Code") for reason in _reasons(error)}
+    return "ConditionalCheckFailed" in codes or error.response["Error"]["Code"] == "ConditionalCheckFailedException"
 
 
 def _is_busy(error: ClientError) -> bool:

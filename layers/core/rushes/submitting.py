@@ -8,7 +8,7 @@ written, the caller hears that the task is accepted, since from then on the serv
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -40,6 +40,7 @@ MOST_CLIPS = 20
 LARGEST_BODY = 5 * 1024 * 1024  # bytes
 _LARGEST_TASK = 350_000  # bytes of JSON; the table's items end at 400 KB
 _LIMIT_MOVES = 5
+_DEEPEST = 20  # levels of nesting; a valid request has five
 
 
 class Table(Clips, Protocol):
@@ -176,7 +177,9 @@ def parse(body: bytes) -> list[object]:
     if len(body) > LARGEST_BODY:
         raise UnreadableError(f"The body must not be larger than {LARGEST_BODY} bytes.")
     try:
-        tasks = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+        tasks = json.loads(body.decode("utf-8"))
+        if _depth(tasks) > _DEEPEST:
+            raise ValueError
         canonical(tasks).encode()
     except UnicodeError:
         raise UnreadableError("The body must be JSON in UTF-8.") from None
@@ -194,16 +197,14 @@ def parse(body: bytes) -> list[object]:
 def validate(tasks: Sequence[object], answer: Answer) -> list[Order]:
     """The orders among the tasks; the faults of the others go into the answer."""
     orders = []
+    named = Counter(_uuid_of(task) for task in tasks)
     for task in tasks:
         checked = _check(task)
-        if isinstance(checked, Order):
-            orders.append(checked)
-        else:
+        if not isinstance(checked, Order):
             answer.errors += [(400, error) for error in checked]
-    seen = Counter(order.task_uuid for order in orders)
-    twice = [task_uuid for task_uuid, times in seen.items() if times > 1]
-    answer.errors += [(400, _of_task(task_uuid, _TWICE)) for task_uuid in twice]
-    orders = [order for order in orders if order.task_uuid not in twice]
+        elif named[checked.task_uuid] == 1:
+            orders.append(checked)
+    answer.errors += [(400, _of_task(uuid, _TWICE)) for uuid, times in named.items() if uuid and times > 1]
     if sum(order.clips for order in orders) > MOST_CLIPS:
         answer.errors += [(400, _of_task(order.task_uuid, _TOO_MANY)) for order in orders]
         return []
@@ -222,8 +223,8 @@ def price(tasks: Sequence[object]) -> Answer:
 def _check(task: object) -> Order | list[WireError]:
     if not isinstance(task, dict):
         return [wire_error("invalidTask", "Every task must be an object.", "body", type="object")]
-    task_type, sent_uuid = task.get("taskType"), task.get("taskUUID")
-    named = {"taskUUID": sent_uuid.lower()} if isinstance(sent_uuid, str) and len(sent_uuid) <= 36 else {}
+    task_type, task_uuid = task.get("taskType"), _uuid_of(task)
+    named = {"taskUUID": task_uuid} if task_uuid else {}
     if isinstance(task_type, str) and task_type != "videoInference":
         return [{**_UNSUPPORTED_TYPE, **named}]
     if len(canonical(task).encode()) > _LARGEST_TASK:
@@ -232,6 +233,12 @@ def _check(task: object) -> Order | list[WireError]:
     if isinstance(checked, Order):
         return checked
     return [{**fault, **named, "taskType": "videoInference"} for fault in checked]
+
+
+def _uuid_of(task: object) -> str | None:
+    """The UUID under which a task was sent, valid or not, as far as it is short enough to be repeated."""
+    task_uuid = task.get("taskUUID") if isinstance(task, dict) else None
+    return task_uuid.lower() if isinstance(task_uuid, str) and len(task_uuid) <= 36 else None
 
 
 def _acknowledge(task_uuid: str, clips: Sequence[Clip], answer: Answer) -> None:
@@ -275,8 +282,18 @@ def _over_budget(refusal: OverBudget, order: Order) -> WireError:
     return wire_error("budgetExceeded", message, "numberResults")
 
 
-def _refuse_constant(_: str) -> None:
-    raise ValueError
+def _depth(value: object) -> int:
+    """How many arrays and objects lie inside each other; without recursion, since this is what guards against it."""
+    depth, level = 0, [value]
+    while level := [member for outer in level for member in _members(outer)]:
+        depth += 1
+    return depth
+
+
+def _members(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 _CONFLICT = wire_error(

@@ -36,10 +36,16 @@ class Bucket:
         self._client, self._name = client, name
 
     def upload_link(self, key: str, seconds: int) -> str:
-        """A URL that takes one PUT of the object; it dies with the signer's session if that ends sooner."""
-        return self._client.generate_presigned_url(
-            "put_object", Params={"Bucket": self._name, "Key": key}, ExpiresIn=_valid(seconds)
-        )
+        """A URL that takes a PUT of the object; it dies with the signer's session if that ends sooner.
+
+        Raises `BucketError` if it cannot be signed.
+        """
+        try:
+            return self._client.generate_presigned_url(
+                "put_object", Params={"Bucket": self._name, "Key": key}, ExpiresIn=_valid(seconds)
+            )
+        except BotoCoreError as error:
+            raise BucketError(type(error).__name__) from None
 
     def probe(self, key: str) -> Probed | None:
         """Reads the first bytes of an object; None if there is none. Raises `BucketError` when S3 cannot say."""

@@ -38,9 +38,12 @@ def verify(token: str, subject: str, keys: Sequence[str], now: int) -> None:
     try:
         if len(token) > _LONGEST:
             raise BadTokenError
-        _Signer(keys, now).unsign(f"{subject}.{token}", max_age=VALID_SECONDS)
+        signed: bytes = _Signer(keys, now).unsign(f"{subject}.{token}", max_age=VALID_SECONDS)
     except (BadData, UnicodeError):
         raise BadTokenError from None
+    # The token could bring the end of a longer subject along.
+    if signed != subject.encode():
+        raise BadTokenError
 
 
 def subject(caller: str, task_uuid: str, index: int | str) -> str:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from math import isfinite
 from typing import Any
 
 from rushes.errors import ProviderError, UnreadableError
@@ -16,6 +17,7 @@ from rushes.runware.errors import Category, categorise
 
 _LONGEST = 2048  # characters kept of any text of the provider's
 _MOST_ITEMS = 1000
+_MOST_OF_ONE = 16  # items about one task, which has one result
 _HIGHEST_COST = Decimal(10_000)  # dollars for one clip: above it a cost is noise, not a price
 _DATA_FIELDS = ("videoBase64Data", "videoDataURI")
 _RESULT_FIELDS = ("videoUUID", "videoURL", *_DATA_FIELDS)
@@ -65,10 +67,10 @@ class Envelope:
     problems: tuple[Problem, ...]
 
     def about(self, task_uuid: str) -> "Envelope":
-        """The part that names this task, and the problems that name none."""
+        """The part that names this task, and the problems that name none; no more of it than a record can hold."""
         return Envelope(
-            tuple(result for result in self.results if result.task_uuid == task_uuid),
-            tuple(problem for problem in self.problems if problem.task_uuid in (task_uuid, None)),
+            tuple(result for result in self.results if result.task_uuid == task_uuid)[:_MOST_OF_ONE],
+            tuple(problem for problem in self.problems if problem.task_uuid in (task_uuid, None))[:_MOST_OF_ONE],
         )
 
 
@@ -103,7 +105,7 @@ def read(body: bytes | str) -> Envelope:
     try:
         text = body.decode() if isinstance(body, bytes) else body
         value = json.loads(text, parse_float=Decimal, parse_constant=_refuse)
-    except (ValueError, RecursionError):
+    except (ValueError, ArithmeticError, RecursionError):
         raise UnreadableError("the body is not JSON") from None
     return _envelope(value)
 
@@ -142,7 +144,7 @@ def _listed(value: object) -> list[Any]:
 def _is_error(item: Mapping[str, Any]) -> bool:
     if any(item.get(name) for name in _RESULT_FIELDS):
         return False
-    return item.get("status") == "error" or "error" in item or "code" in item
+    return item.get("status") == "error" or item.get("error") is not None or item.get("code") is not None
 
 
 def _result(item: Mapping[str, Any], inner: bool) -> Result:
@@ -172,7 +174,7 @@ def _problem(item: Mapping[str, Any]) -> Problem:
     nested = item.get("error")
     error = {**item, **nested} if isinstance(nested, dict) else item
     code = _text(error, "code") or "unknownError"
-    message = _text(error, "message") or (nested if isinstance(nested, str) else "") or "Runware gave no reason."
+    message = _text(error, "message") or _text(item, "error") or "Runware gave no reason."
     shown = ("parameter", "type", "documentation", "min", "max", "multiplier", "allowedValues", "responseContent")
     wire = {name: _shown(error[name]) for name in shown if error.get(name) is not None}
     final = error.get("status") == "error"
@@ -193,14 +195,19 @@ def _text(item: Mapping[str, Any], name: str) -> str | None:
 
 
 def _shown(value: object) -> object:
-    """A wire value of unknown shape, made small and plain."""
-    if isinstance(value, Decimal):
-        return float(value)
+    """A wire value of unknown shape, made small and plain: a scalar, or a list of texts and numbers."""
     if isinstance(value, list):
-        return [_shown(member) for member in value[:50]]
+        return [_scalar(member) for member in value[:50]]
+    return _scalar(value)
+
+
+def _scalar(value: object) -> object:
     if isinstance(value, bool | int):
         return value
-    return str(value)[:_LONGEST].encode(errors="replace").decode()
+    if isinstance(value, Decimal) and isfinite(float(value)):
+        return float(value)
+    text = value if isinstance(value, str | Decimal) else "…"
+    return str(text)[:_LONGEST].encode(errors="replace").decode()
 
 
 def _micro_dollars(value: object) -> int | None:

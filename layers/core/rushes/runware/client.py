@@ -6,7 +6,8 @@ handshake a clip is a small price for that.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -29,10 +30,14 @@ def http_client(timeout: float) -> httpx.Client:
 
 
 class Runware:
-    """Runware's API. The key comes with every call, since it may be changed while this runs."""
+    """Runware's API. The key comes with every call, since it may be changed while this runs.
 
-    def __init__(self, http: httpx.Client, url: str) -> None:
-        self._http, self._url = http, url
+    `elapsed` gives seconds from any fixed point. An answer that drips in is given up when the client's timeout is over,
+    though each single read was in time.
+    """
+
+    def __init__(self, http: httpx.Client, url: str, elapsed: Callable[[], float] = time.monotonic) -> None:
+        self._http, self._url, self._elapsed = http, url, elapsed
 
     def submit(self, task: Mapping[str, Any], key: str) -> Outcome:
         """Sends one clip's order, once, and says what the answer proves. Never raises for anything Runware does."""
@@ -62,10 +67,13 @@ class Runware:
     def _post(self, tasks: Sequence[Mapping[str, Any]], key: str) -> tuple[int, bytes]:
         headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         content = json.dumps(tasks, ensure_ascii=False).encode()
+        ends_at = self._elapsed() + (self._http.timeout.read or 0)
         with self._http.stream("POST", self._url, content=content, headers=headers) as response:
             body = bytearray()
             for chunk in response.iter_bytes():
                 body += chunk
                 if len(body) > _LARGEST_ANSWER:
                     raise httpx.DecodingError("the answer is too large")
+                if self._elapsed() > ends_at:
+                    raise httpx.ReadTimeout("the answer takes too long")
             return response.status_code, bytes(body)

@@ -192,7 +192,7 @@ def _destination(value: str) -> str:
     if _DESTINATION.fullmatch(value):
         return value
     raise PydanticCustomError(
-        "destination", "must be names of A-Z a-z 0-9 _ . - joined by single slashes, none of them only dots"
+        "destination", "must be names of A-Z a-z 0-9 _ . - joined by single slashes, none of which is . or .. alone"
     )
 
 

@@ -65,6 +65,7 @@ def _read_success(said: Envelope, clip_uuid: str) -> Outcome:
     if said.results:
         return Accepted("acknowledged")
     for problem in said.problems:
-        if problem.task_uuid == clip_uuid and problem.category in _TURNED_DOWN:
+        # A final error is the end of something that was accepted, so it turns nothing down.
+        if problem.task_uuid == clip_uuid and problem.category in _TURNED_DOWN and not problem.final:
             return Refused(200, problem)
     return Ambiguous("a success without an acknowledgement")

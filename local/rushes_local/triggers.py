@@ -1,0 +1,194 @@
+"""What invokes functions without a request: schedules, and queues that a function takes messages from.
+
+Hides their threads, the events they make, and what Lambda does with a batch's answer. Every invocation is waited for,
+so a function that is slow or away gets no crowd of late ones.
+https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
+"""
+
+import math
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from rushes_local.gateway import Invokes
+from rushes_local.runtime import ACCOUNT_ID, REGION, Outcome
+
+Log = Callable[[str], None]
+Message = Mapping[str, Any]
+
+# A schedule is kept at most this often, however fast everything else goes: an idle sweep costs some milliseconds.
+_SHORTEST_INTERVAL = 0.2  # seconds
+
+# Between two looks into an empty queue, in seconds; doubles. Asking moto to wait would hold a thread of its server.
+_FIRST_PAUSE = 0.05
+_LAST_PAUSE = 0.2
+
+_LONGEST_END = 1.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """A queue that a function takes messages from. `partial`: the function reports the messages that failed."""
+
+    url: str
+    arn: str
+    batch_size: int
+    partial: bool
+
+
+class Triggers:
+    """Threads that invoke functions until `stop`. `log` receives what goes wrong."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def schedule(self, rule: str, interval: float, function: Invokes) -> None:
+        """Invoke a function every `interval` seconds, in a rule's name. Ticks that a slow one misses are skipped."""
+        self._start(f"schedule-{rule}", lambda: self._keep(rule, max(interval, _SHORTEST_INTERVAL), function))
+
+    def poll(self, sqs: Any, source: Source, function: Invokes) -> None:
+        """Invoke a function with the messages of a queue, batch by batch."""
+        self._start(f"poll-{source.arn}", lambda: self._poll(sqs, source, function))
+
+    def stop(self) -> None:
+        """Start nothing more. What is under way ends with its function."""
+        self._stopping.set()
+
+    def join(self) -> None:
+        """Wait for the threads, whose functions have been stopped; at most a second."""
+        end = time.monotonic() + _LONGEST_END
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+
+    def _start(self, name: str, run: Callable[[], None]) -> None:
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _keep(self, rule: str, interval: float, function: Invokes) -> None:
+        due = time.monotonic() + interval
+        while not self._stopping.wait(max(0.0, due - time.monotonic())):
+            self._note(rule, function.invoke(schedule_event(rule, time.time())))
+            due = next_tick(due, time.monotonic(), interval)
+
+    def _poll(self, sqs: Any, source: Source, function: Invokes) -> None:
+        pause = _FIRST_PAUSE
+        while not self._stopping.wait(pause):
+            try:
+                found = self._take(sqs, source, function)
+            except (ClientError, BotoCoreError) as error:
+                self._log(f"{source.arn}: {error}")
+                found = False
+            pause = 0.0 if found else min(max(2 * pause, _FIRST_PAUSE), _LAST_PAUSE)
+
+    def _take(self, sqs: Any, source: Source, function: Invokes) -> bool:
+        """Pass one batch on and delete what the function was done with; whether there was one."""
+        answer = sqs.receive_message(
+            QueueUrl=source.url,
+            MaxNumberOfMessages=source.batch_size,
+            WaitTimeSeconds=0,
+            MessageSystemAttributeNames=["All"],
+            MessageAttributeNames=["All"],
+        )
+        messages = answer.get("Messages", [])
+        if not messages:
+            return False
+        outcome = function.invoke(queue_event(messages, source.arn))
+        self._note(source.arn, outcome)
+        entries = [
+            {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]}
+            for number, message in enumerate(done(messages, outcome, source.partial))
+        ]
+        if entries:
+            sqs.delete_message_batch(QueueUrl=source.url, Entries=entries)
+        return True
+
+    def _note(self, name: str, outcome: Outcome) -> None:
+        if outcome.kind != "ok" and not self._stopping.is_set():
+            self._log(f"{name}: {outcome.kind}: {outcome.payload.get('errorMessage')}")
+
+
+def next_tick(due: float, now: float, interval: float) -> float:
+    """The tick that follows the one which was due, leaving out those that have passed by `now`."""
+    return due + interval * max(1, math.ceil((now - due) / interval))
+
+
+def done(messages: Sequence[Message], outcome: Outcome, partial: bool) -> Sequence[Message]:
+    """The messages that are not to come back, as Lambda reads a function's answer to them."""
+    if outcome.kind != "ok":
+        return []
+    if not partial or not isinstance(outcome.payload, dict):
+        return messages
+    try:
+        failed = {failure["itemIdentifier"] for failure in outcome.payload.get("batchItemFailures") or []}
+    except (TypeError, KeyError):
+        return []
+    # Whoever names a message that is not there has mixed something up, so nothing is taken for done.
+    if not failed <= {message["MessageId"] for message in messages}:
+        return []
+    return [message for message in messages if message["MessageId"] not in failed]
+
+
+def schedule_event(rule: str, now: float) -> dict[str, Any]:
+    """What EventBridge sends when a rule's time has come; `now` in Unix seconds."""
+    return {
+        "version": "0",
+        "id": str(uuid.uuid4()),
+        "detail-type": "Scheduled Event",
+        "source": "aws.events",
+        "account": ACCOUNT_ID,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
+        "region": REGION,
+        "resources": [f"arn:aws:events:{REGION}:{ACCOUNT_ID}:rule/{rule}"],
+        "detail": {},
+    }
+
+
+def queue_event(messages: Sequence[Message], arn: str) -> dict[str, Any]:
+    """What Lambda makes of messages that it received from the queue with this ARN."""
+    return {"Records": [_record(message, arn) for message in messages]}
+
+
+def _record(message: Message, arn: str) -> dict[str, Any]:
+    return {
+        "messageId": message["MessageId"],
+        "receiptHandle": message["ReceiptHandle"],
+        "body": message["Body"],
+        "attributes": message["Attributes"],
+        "messageAttributes": {
+            name: {f"{key[0].lower()}{key[1:]}": value for key, value in attribute.items()}
+            for name, attribute in message.get("MessageAttributes", {}).items()
+        },
+        "md5OfBody": message["MD5OfBody"],
+        "eventSource": "aws:sqs",
+        "eventSourceARN": arn,
+        "awsRegion": REGION,
+    }
+
+
+def keep_messages() -> None:
+    """Change moto's queues for this process; a second call changes nothing. Imports moto.
+
+    Theirs delete a message by making the list of messages anew, without the lock under which others add to it: what is
+    sent meanwhile is gone.
+    """
+    from moto.sqs.models import Queue
+
+    delete = Queue.delete_message
+    if hasattr(delete, "__wrapped__"):
+        return
+
+    @wraps(delete)
+    def delete_message(queue: Queue, receipt_handle: str) -> None:
+        with queue._messages_lock:
+            delete(queue, receipt_handle)
+
+    Queue.delete_message = delete_message  # type: ignore[method-assign,assignment]

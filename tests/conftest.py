@@ -1,0 +1,188 @@
+"""One real stack for the tests of several folders, a caller who uses it, and a watch over what it logs.
+
+moto's state is one for the whole process, so a stack cannot run beside another one, nor beside a test that empties
+moto. Such tests ask for `no_shared_stack`; whoever asks for `stack` afterwards gets a new one.
+"""
+
+import json
+import re
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from rushes.clip import Clip
+from rushes_local.stack import EMULATOR_KEY, Stack
+
+Json = dict[str, Any]
+
+ROOT = Path(__file__).parents[1]
+PATIENCE = 20.0  # seconds that any test waits for background work; none needs a tenth of it
+
+# What must not be in a log line, by its shape. `[removed]` is what stands in its place.
+_SECRETS = {
+    "a webhook token": re.compile(r"\b[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])"),
+    "an API key": re.compile(r"rushes_[A-Za-z0-9_-]{20}"),
+    "a Runware key": re.compile(EMULATOR_KEY),
+    "a presigned query": re.compile(r"X-Amz-(Signature|Credential|Security-Token)[\"'\s=:]+(?!\[removed\])\w", re.I),
+    "an authorization": re.compile(r"\bBearer[\"'\s=:]+(?!\[removed\])\w", re.I),
+    "an AWS credential": re.compile(r"local-(secret-key|session-token)"),
+}
+
+
+def secrets_in(lines: Iterable[str]) -> list[str]:
+    """What the lines hold that nobody may read there, each with its line."""
+    return [f"{name}: {line}" for line in lines for name, shape in _SECRETS.items() if shape.search(line)]
+
+
+class SharedStack:
+    """A stack that starts when first asked for, whose tasks are rendered only when a test says so."""
+
+    def __init__(self, logged: list[str]) -> None:
+        self._logged = logged
+        self._stack: Stack | None = None
+
+    def up(self) -> Stack:
+        if self._stack is None:
+            self._stack = Stack(
+                ROOT,
+                render_seconds=None,
+                emulator_options={"small": True, "retry_delays": (0.05,)},
+                parameters={"MonthlyLimitUsd": "1000"},
+                sink=lambda name, line: self._logged.append(f"{name}\t{line}"),
+            ).__enter__()
+        return self._stack
+
+    def down(self) -> None:
+        if self._stack is not None:
+            self._stack.stop()
+            self._stack = None
+
+
+@pytest.fixture(scope="session")
+def logged() -> Iterator[list[str]]:
+    """Every line that a stack of the real functions has logged. At the session's end none of them may tell a secret."""
+    lines: list[str] = []
+    yield lines
+    assert secrets_in(lines) == []
+
+
+@pytest.fixture(scope="session")
+def shared_stack(logged: list[str]) -> Iterator[SharedStack]:
+    """The stack of the session, or the place where it would be."""
+    shared = SharedStack(logged)
+    yield shared
+    shared.down()
+
+
+@pytest.fixture(scope="module")
+def no_shared_stack(shared_stack: SharedStack) -> None:
+    """For modules with a stack or a moto of their own."""
+    shared_stack.down()
+
+
+@pytest.fixture
+def stack(shared_stack: SharedStack) -> Iterator[Stack]:
+    """The real functions on moto and a stepped emulator, which forgets everything after each test."""
+    stack = shared_stack.up()
+    yield stack
+    stack.aws.faults.clear()
+    stack.emulator.reset()
+
+
+def order(**changes: Any) -> Json:
+    """A valid task; a parameter given as Ellipsis is left out."""
+    task = {
+        "taskType": "videoInference",
+        "taskUUID": str(uuid.uuid4()),
+        "model": "klingai:5@3",
+        "positivePrompt": "a lighthouse at dusk",
+        **changes,
+    }
+    return {name: value for name, value in task.items() if value is not ...}
+
+
+@dataclass
+class User:
+    """A caller of its own with an API key, and everything that a test wants to see of the service."""
+
+    stack: Stack
+    limit_usd: float = 50.0
+    name: str = field(default_factory=lambda: f"caller-{uuid.uuid4().hex[:12]}")
+
+    def __post_init__(self) -> None:
+        self.key = self.stack.create_key(self.name, self.limit_usd)
+        self.headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
+
+    def post(self, *tasks: Any, **headers: str) -> httpx.Response:
+        """`POST /v1` with an array of these tasks."""
+        return self.send(json.dumps(tasks).encode(), **headers)
+
+    def send(self, body: bytes, **headers: str) -> httpx.Response:
+        """`POST /v1` with these bytes."""
+        url = f"{self.stack.url}/v1"
+        return httpx.post(url, content=body, headers={**self.headers, **headers}, timeout=30, trust_env=False)
+
+    def buy(self, **changes: Any) -> Clip:
+        """Orders one valid task and returns its first clip."""
+        task = order(**changes)
+        assert self.post(task).status_code == 200
+        return self.clips(task)[0]
+
+    def clips(self, task: Json) -> list[Clip]:
+        """The clips of a task, as they are in the table now."""
+        return self.stack.store.clips(self.name, task["taskUUID"].lower())
+
+    def now(self, clip: Clip) -> Clip:
+        """A clip, as it is in the table now."""
+        found = self.stack.store.clip(clip.caller, clip.task_uuid, clip.index)
+        assert found is not None
+        return found
+
+    def sent(self, clip: Clip) -> list[Json]:
+        """The submissions of a clip that reached Runware."""
+        return [task for task in submissions(self.stack) if task["taskUUID"] == clip.clip_uuid]
+
+    def callback(self, clip: Clip) -> str:
+        """Where Runware was told to report a clip."""
+        url: str = self.sent(clip)[0]["webhookURL"]
+        return url
+
+    def counted(self, clip: Clip) -> int:
+        """What this caller's budget holds, in micro-dollars."""
+        return self.stack.store.budget(self.name, clip.month)[0]
+
+
+def submissions(stack: Stack) -> list[Json]:
+    """Every order that reached Runware, whatever became of it."""
+    received = stack.emulator.requests()
+    return [each.task for each in received if each.task.get("taskType") == "videoInference"]
+
+
+def whole_table(stack: Stack) -> list[Json]:
+    """Every item of the table, in an order that does not change."""
+    pages = stack.client("dynamodb").get_paginator("scan").paginate(TableName=stack.table_name)
+    items = [item for page in pages for item in page["Items"]]
+    return sorted(items, key=lambda item: (item["pk"]["S"], item["sk"]["S"]))
+
+
+def whole_bucket(stack: Stack) -> list[tuple[str, str]]:
+    """Key and version of every object there is or was."""
+    pages = stack.client("s3").get_paginator("list_object_versions").paginate(Bucket=stack.bucket_name)
+    return sorted((found["Key"], found["VersionId"]) for page in pages for found in page.get("Versions", []))
+
+
+def is_about(url: str, clip: Clip) -> bool:
+    """Whether a callback's path names this clip."""
+    return urlsplit(url).path == f"/webhooks/runware/{clip.caller}/{clip.task_uuid}/{clip.index}"
+
+
+@pytest.fixture
+def user(stack: Stack) -> User:
+    """A new caller with fifty dollars."""
+    return User(stack)

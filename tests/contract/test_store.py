@@ -1,0 +1,591 @@
+"""The table, twice: the real one on moto and the fake of the simulation keep one contract.
+
+Then what only the real one has to do: contention, trouble, lost answers, keys.
+"""
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Protocol
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.stub import Stubber
+
+from rushes.callers import Caller
+from rushes.clip import (
+    EVERYBODY,
+    Clip,
+    Existing,
+    Kind,
+    Lease,
+    OverBudget,
+    Recorded,
+    Reservation,
+    Task,
+    Witness,
+    merge_all,
+    settle,
+)
+from rushes.errors import BusyError, LimitMovedError, StaleError
+from rushes.learning import learn
+from rushes.store import Store
+from rushes_local.stack import Stack
+from tests.simulation.fakes import FakeTable
+from tests.simulation.world import World
+from tests.unit.fakes import MONTH, PRICE, START, TASK_UUID, TIMES, Telemetry, clip, fact, uuid4
+
+
+class Table(Protocol):
+    """What both tables can do."""
+
+    def record(
+        self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation]
+    ) -> Recorded | Existing | OverBudget: ...
+
+    def save(self, before: Clip, after: Clip) -> Clip: ...
+
+    def clip(self, caller: str, task_uuid: str, index: int) -> Clip | None: ...
+
+    def clips(self, caller: str, task_uuid: str) -> list[Clip]: ...
+
+    def task(self, caller: str, task_uuid: str) -> Task | None: ...
+
+    def due(self, now: int, most: int) -> list[tuple[str, str, int]]: ...
+
+    def budget(self, scope: str, month: str) -> tuple[int, int | None]: ...
+
+    def caller(self, key_hash: str) -> Caller | None: ...
+
+    def add_key(self, key_hash: str, caller: Caller, name: str, now: int) -> None: ...
+
+
+@dataclass
+class Real:
+    """A store on an empty table of moto's, with the pauses it made between its tries and the tokens it sent."""
+
+    stack: Stack
+    name: str
+    pauses: list[float] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # Tried once by the client, so that what is seen is the store's own patience.
+        self.client = self.stack.client("dynamodb", config=Config(retries={"total_max_attempts": 1}))
+        self.client.meta.events.register("provide-client-params.dynamodb.TransactWriteItems", self._note_token)
+        self.store = Store(self.client, self.name, self.pauses.append)
+
+    def _note_token(self, params: dict[str, Any], **_: Any) -> None:
+        self.tokens.append(params.get("ClientRequestToken", ""))
+
+
+@pytest.fixture
+def real(stack: Stack) -> Iterator[Real]:
+    """An empty table, made as the template's."""
+    client, name = stack.client("dynamodb"), f"table-{uuid.uuid4()}"
+    declared = client.describe_table(TableName=stack.table_name)["Table"]
+    wanted = ("IndexName", "KeySchema", "Projection")
+    client.create_table(
+        TableName=name,
+        BillingMode="PAY_PER_REQUEST",
+        KeySchema=declared["KeySchema"],
+        AttributeDefinitions=declared["AttributeDefinitions"],
+        GlobalSecondaryIndexes=[{key: index[key] for key in wanted} for index in declared["GlobalSecondaryIndexes"]],
+    )
+    yield Real(stack, name)
+    stack.aws.faults.clear()
+    client.delete_table(TableName=name)
+
+
+@pytest.fixture(params=["real", "fake"])
+def table(request: pytest.FixtureRequest) -> Table:
+    """Each of the two tables, empty."""
+    if request.param == "fake":
+        return FakeTable(World())
+    store: Store = request.getfixturevalue("real").store
+    return store
+
+
+def task(number: int = 0, **changes: Any) -> Task:
+    """The task of `clip()`; with a number, another one."""
+    values: dict[str, Any] = {
+        "caller": "ann",
+        "task_uuid": uuid4(number) if number else TASK_UUID,
+        "request": {"taskType": "videoInference", "positivePrompt": "a lighthouse at dusk"},
+        "fingerprint": "f" * 64,
+        "clips": 1,
+        "created_at": START,
+        **changes,
+    }
+    return Task(**values)
+
+
+def reserve(amount: int = PRICE, limit: int = 10 * PRICE, scope: str = "ann", enforced: int | None = None) -> Any:
+    return Reservation(scope, MONTH, amount, limit, limit if enforced is None else enforced)
+
+
+def both(amount: int = PRICE, mine: int = 10 * PRICE, all_callers: int = 10 * PRICE) -> list[Reservation]:
+    """What `submit` reserves: from everybody's month and from the caller's own."""
+    return [reserve(amount, all_callers, EVERYBODY), reserve(amount, mine)]
+
+
+def put(table: Table, *clips: Clip) -> None:
+    """Records clips of one task, with their money."""
+    one = clips[0]
+    new = task(caller=one.caller, task_uuid=one.task_uuid, clips=len(clips))
+    assert table.record(new, clips, both(PRICE * len(clips), 100 * PRICE, 100 * PRICE)) == Recorded()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# record
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_recorded(table: Table) -> None:
+    """What is recorded can be read: task, clips and the money in both budgets, under the limits brought along."""
+    clips = [clip(index=index, clip_uuid=uuid4(index + 1)) for index in range(2)]
+    assert table.record(task(clips=2), clips, both(2 * PRICE, 7 * PRICE, 9 * PRICE)) == Recorded()
+    assert table.task("ann", TASK_UUID) == task(clips=2)
+    assert table.clips("ann", TASK_UUID) == clips
+    assert table.clip("ann", TASK_UUID, 1) == clips[1]
+    assert table.budget("ann", MONTH) == (2 * PRICE, 7 * PRICE)
+    assert table.budget(EVERYBODY, MONTH) == (2 * PRICE, 9 * PRICE)
+
+
+def test_nothing_there(table: Table) -> None:
+    """What was never recorded is None, no clips, an empty budget without a limit, and nobody's key."""
+    assert table.task("ann", TASK_UUID) is None
+    assert table.clip("ann", TASK_UUID, 0) is None
+    assert table.clips("ann", TASK_UUID) == []
+    assert table.budget("ann", MONTH) == (0, None)
+    assert table.caller("0" * 64) is None
+
+
+@pytest.mark.parametrize("fingerprint", ["f" * 64, "0" * 64])
+def test_recorded_already(table: Table, fingerprint: str) -> None:
+    """A second record under the same UUID finds the first task, same request or not, and changes nothing."""
+    put(table, clip())
+    again = table.record(task(fingerprint=fingerprint, clips=1), [clip(clip_uuid=uuid4(9))], both())
+    assert again == Existing(task())
+    assert table.clips("ann", TASK_UUID) == [clip()]
+    assert table.budget("ann", MONTH)[0] == table.budget(EVERYBODY, MONTH)[0] == PRICE
+
+
+def test_existence_wins_over_the_budget(table: Table) -> None:
+    """A repeat is told that its task exists even when the budgets would refuse it or have another limit."""
+    table.record(task(), [clip()], both(mine=PRICE))
+    assert table.record(task(), [clip()], both(mine=PRICE)) == Existing(task())
+    assert table.record(task(), [clip()], both(mine=2 * PRICE, all_callers=2 * PRICE)) == Existing(task())
+
+
+def test_another_callers_task(table: Table) -> None:
+    """The same UUID of another caller is another task."""
+    put(table, clip())
+    put(table, clip(caller="bob", counted=0))
+    assert table.clips("ann", TASK_UUID) == [clip()]
+    assert table.clips("bob", TASK_UUID) == [clip(caller="bob", counted=0)]
+    assert table.task("bob", TASK_UUID) == task(caller="bob")
+
+
+@pytest.mark.parametrize("scope", ["ann", EVERYBODY])
+@pytest.mark.parametrize("before", [0, PRICE], ids=["a missing month", "a month in use"])
+def test_the_limit_is_exact(table: Table, scope: str, before: int) -> None:
+    """A clip that reaches a limit is recorded; one that passes it by a micro-dollar is not, nor is anything of it."""
+    enough = before + PRICE
+    limits = {"mine": 100 * PRICE, "all_callers": 100 * PRICE}
+    name = "mine" if scope == "ann" else "all_callers"
+    if before:
+        table.record(task(1), [clip(task_uuid=uuid4(1))], both(**(limits | {name: enough - 1})))
+    refused = table.record(task(2), [clip(task_uuid=uuid4(2))], both(**(limits | {name: enough - 1})))
+    assert refused == OverBudget(scope, enough - 1, before)
+    assert table.task("ann", uuid4(2)) is None
+    assert table.clips("ann", uuid4(2)) == []
+    assert table.budget("ann", MONTH)[0] == table.budget(EVERYBODY, MONTH)[0] == before
+    raised = [
+        replace(each, limit=enough) if each.scope == scope else each for each in both(**(limits | {name: enough - 1}))
+    ]
+    assert table.record(task(2), [clip(task_uuid=uuid4(2))], raised) == Recorded()
+    assert table.budget(scope, MONTH) == (enough, enough)
+
+
+def test_more_than_the_whole_limit(table: Table) -> None:
+    """A task that costs more than a limit of any month is refused, a limit of nothing included."""
+    assert table.record(task(), [clip()], [reserve(limit=PRICE - 1)]) == OverBudget("ann", PRICE - 1, 0)
+    assert table.record(task(), [clip()], [reserve(limit=0)]) == OverBudget("ann", 0, 0)
+    assert table.budget("ann", MONTH) == (0, None)
+
+
+def test_the_first_budget_that_refuses_is_named(table: Table) -> None:
+    """When both budgets are too small, everybody's is named."""
+    assert table.record(task(), [clip()], both(mine=0, all_callers=1)) == OverBudget(EVERYBODY, 1, 0)
+
+
+@pytest.mark.parametrize("scope", ["ann", EVERYBODY])
+@pytest.mark.parametrize("new", [8 * PRICE, 12 * PRICE], ids=["lowered", "raised"])
+def test_a_moved_limit(table: Table, scope: str, new: int) -> None:
+    """A month that enforces another limit says which; with that known, the new one is put in force."""
+    put_first = both()
+    table.record(task(1), [clip(task_uuid=uuid4(1))], put_first)
+    moved = [replace(each, limit=new, enforced=new) if each.scope == scope else each for each in put_first]
+    with pytest.raises(LimitMovedError) as error:
+        table.record(task(2), [clip(task_uuid=uuid4(2))], moved)
+    assert (error.value.scope, error.value.enforced) == (scope, 10 * PRICE)
+    assert table.task("ann", uuid4(2)) is None
+    assert table.budget(scope, MONTH) == (PRICE, 10 * PRICE)
+    informed = [replace(each, enforced=10 * PRICE) for each in moved]
+    assert table.record(task(2), [clip(task_uuid=uuid4(2))], informed) == Recorded()
+    assert table.budget(scope, MONTH) == (2 * PRICE, new)
+
+
+def test_a_budget_made_by_a_correction(table: Table) -> None:
+    """A month that exists only through a correction has no limit yet: the first clip brings it."""
+    put(table, clip(month="2026-08"))
+    table.save(clip(month="2026-08"), clip(month="2026-08", counted=PRICE + 5))
+    assert table.budget("ann", "2026-08") == (5, None)
+    wanted = Reservation("ann", "2026-08", PRICE, 2 * PRICE, 2 * PRICE)
+    assert table.record(task(1), [clip(task_uuid=uuid4(1))], [wanted]) == Recorded()
+    assert table.budget("ann", "2026-08") == (PRICE + 5, 2 * PRICE)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# save
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_saved_over_its_version(table: Table) -> None:
+    """A save writes the next version; one over an older version changes nothing and says so."""
+    put(table, clip())
+    running = table.save(clip(), clip(fact(Kind.ACCEPTED, "acknowledged")))
+    assert running == clip(fact(Kind.ACCEPTED, "acknowledged"), version=2)
+    with pytest.raises(StaleError):
+        table.save(clip(), clip(fact(Kind.FAILED, "taskFailed"), counted=0))
+    assert table.clip("ann", TASK_UUID, 0) == running
+    assert table.budget("ann", MONTH)[0] == PRICE
+
+
+@pytest.mark.parametrize("counted", [PRICE, 0], ids=["without money", "with money"])
+def test_saving_what_is_not_there(table: Table, counted: int) -> None:
+    """A clip that was never recorded cannot be saved, and its money does not move."""
+    with pytest.raises(StaleError):
+        table.save(clip(), clip(counted=counted))
+    assert table.clip("ann", TASK_UUID, 0) is None
+    assert table.budget("ann", MONTH) == (0, None)
+
+
+@pytest.mark.parametrize("worth", [0, 900_000, 2 * PRICE])
+def test_money_follows(table: Table, worth: int) -> None:
+    """A save moves both budgets by what the clip's worth changed, over a limit if need be, and leaves the limit."""
+    table.record(task(), [clip()], both(mine=PRICE))
+    saved = table.save(clip(), clip(counted=worth))
+    assert saved.counted == worth
+    assert table.budget("ann", MONTH) == (worth, PRICE)
+    assert table.budget(EVERYBODY, MONTH) == (worth, 10 * PRICE)
+
+
+def test_money_stays(table: Table) -> None:
+    """A save that changes no worth leaves the budgets as they are, even one that is not there."""
+    table.record(task(), [clip()], [reserve()])
+    table.save(clip(), clip(fact(Kind.ACCEPTED, "acknowledged")))
+    assert table.budget("ann", MONTH) == (PRICE, 10 * PRICE)
+    assert table.budget(EVERYBODY, MONTH) == (0, None)
+
+
+EVERYTHING = [
+    *(
+        fact(kind, key, at=START + number, witness=list(Witness)[number % len(Witness)])
+        for number, (kind, key) in enumerate(
+            (kind, key) for kind in Kind for key in ("", "a: key with a colon, ü and \N{CLAPPER BOARD}")
+        )
+    ),
+    fact(Kind.RENDERED, uuid4(1), seed=2**63, cost=924_000, NSFWContent=False, videoURL="https://vm.runware.ai/1.mp4"),
+    fact(Kind.RENDERED, uuid4(1), at=START + 9, witness=Witness.WEBHOOK, seed=2**63, NSFWContent=False),
+    fact(Kind.RENDERED, uuid4(2), seed=0, NSFWContent=True, videoURL=""),
+    fact(Kind.STORED, "version-1", witness=Witness.BUCKET, size=8_000_000, etag="e", container="mp4"),
+    fact(Kind.FAILED, "inferenceError", category="provider", message='said "no"', error='{"code":"x"}'),
+]
+
+
+def test_every_field_comes_back(table: Table) -> None:
+    """A clip with every field and every kind of fact is read as it was saved, and again without what was taken away."""
+    put(table, clip())
+    full = merge_all(
+        clip(
+            maybe_sent_at=START + 7,
+            lease=Lease("holder", START + 1, START + 60_001),
+            next_check_at=START + 60_001,
+            counted=PRICE + 1,
+        ),
+        EVERYTHING,
+    )
+    empty = {each.name for each in fields(Clip) if not getattr(full, each.name)} - {"index"}
+    assert not empty, "the test has to set every field"
+    saved = table.save(clip(), full)
+    assert table.clip("ann", TASK_UUID, 0) == saved == replace(full, version=2)
+    bare = replace(saved, maybe_sent_at=None, lease=None, next_check_at=None, facts={})
+    assert table.clip("ann", TASK_UUID, 0) == saved
+    assert table.save(saved, bare) == table.clip("ann", TASK_UUID, 0) == replace(bare, version=3)
+
+
+def test_a_recorded_clip_comes_back_whole(table: Table) -> None:
+    """A clip may be recorded with its lease and facts, and a task with any JSON for a request."""
+    leased = clip(
+        fact(Kind.ACCEPTED, "acknowledged"),
+        lease=Lease("holder", START, START + 60_000),
+        next_check_at=START + 60_000,
+        index=3,
+    )
+    request = {"CFGScale": 0.57, "n": 10**30, "t": None, "deep": [[{"": "ü\N{CLAPPER BOARD}"}]], "no": [], "b": True}
+    table.record(task(request=request), [leased], both())
+    assert table.clip("ann", TASK_UUID, 3) == leased
+    assert table.task("ann", TASK_UUID) == task(request=request)
+
+
+def test_clips_are_in_order(table: Table) -> None:
+    """The clips of a task come by their number, however they were written, and only that task's."""
+    clips = [clip(index=index, clip_uuid=uuid4(index + 1)) for index in (2, 10, 0, 3, 1)]
+    put(table, *clips)
+    put(table, clip(task_uuid=uuid4(7)))
+    assert [found.index for found in table.clips("ann", TASK_UUID)] == [0, 1, 2, 3, 10]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# due
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_due(table: Table) -> None:
+    """Open clips whose time has come are named, oldest first over all shards, no more than asked for."""
+    moments = {7: 500, 1: 100, 5: 900, 2: 300, 9: 200, 4: 1000, 3: 1001}
+    for number, moment in moments.items():
+        # The first digits of a clip's UUID choose its shard.
+        shard = f"{number:08x}-0000-4000-8000-000000000000"
+        put(table, clip(task_uuid=uuid4(number), clip_uuid=shard, index=number, next_check_at=moment))
+    oldest_first = [("ann", uuid4(number), number) for number in (1, 9, 2, 7, 5, 4)]
+    assert table.due(1000, 100) == oldest_first
+    assert table.due(1000, 2) == oldest_first[:2]
+    assert table.due(99, 100) == []
+
+
+@pytest.mark.parametrize(
+    ("learned", "open_"),
+    [
+        ([], True),
+        ([fact(Kind.ACCEPTED, "acknowledged")], True),
+        ([fact(Kind.RENDERED, uuid4(1))], True),
+        ([fact(Kind.FAILED, "taskFailed")], True),
+        ([fact(Kind.STORED, "v1")], True),
+        ([fact(Kind.REFUSED, "invalidModel")], False),
+        ([fact(Kind.FAILED, "taskFailed"), fact(Kind.LAST_LOOK)], False),
+        ([fact(Kind.STORED, "v1"), fact(Kind.RENDERED, uuid4(1))], False),
+        ([fact(Kind.STORED, "v1"), fact(Kind.DETAILS_UNKNOWN)], False),
+        ([fact(Kind.UNPROVEN)], False),
+        ([fact(Kind.RENDERED, uuid4(1)), fact(Kind.UNSAVED)], False),
+    ],
+    ids=lambda value: "+".join(each.kind for each in value) or "nothing" if isinstance(value, list) else "",
+)
+def test_only_open_clips_are_due(table: Table, learned: list[Any], open_: bool) -> None:
+    """A clip is looked for exactly while more can be learned about it; in review it is not, though it has a time."""
+    fresh = clip(next_check_at=START)
+    put(table, fresh)
+    assert table.due(START, 9) == [("ann", TASK_UUID, 0)]
+    settled = settle(merge_all(fresh, learned), START, TIMES)
+    saved = table.save(fresh, settled) if learned else fresh
+    assert saved.open is open_
+    assert table.due(START + 10**9, 9) == ([("ann", TASK_UUID, 0)] if open_ else [])
+
+
+def test_due_again(table: Table) -> None:
+    """Late truth about a clip in review brings it back to those that are due."""
+    put(table, clip())
+    parked = table.save(clip(), settle(clip(fact(Kind.UNPROVEN)), START, TIMES))
+    assert table.due(START + 10**9, 9) == []
+    table.save(parked, settle(merge_all(parked, [fact(Kind.RENDERED, uuid4(1))]), START, TIMES))
+    assert table.due(START + 10**9, 9) == [("ann", TASK_UUID, 0)]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# keys
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_key_has_its_caller(table: Table) -> None:
+    """A key that was made known belongs to its caller, with the limit; another hash belongs to nobody."""
+    table.add_key("a" * 64, Caller("ann", 12_500_000), "laptop", START)
+    assert table.caller("a" * 64) == Caller("ann", 12_500_000)
+    assert table.caller("b" * 64) is None
+
+
+def test_a_revoked_key(real: Real) -> None:
+    """A key with the time of its revocation belongs to nobody."""
+    real.store.add_key("a" * 64, Caller("ann", 1), "laptop", START)
+    real.client.update_item(
+        TableName=real.name,
+        Key={"pk": {"S": f"key#{'a' * 64}"}, "sk": {"S": "key"}},
+        UpdateExpression="SET revokedAt = :now",
+        ExpressionAttributeValues={":now": {"N": str(START)}},
+    )
+    assert real.store.caller("a" * 64) is None
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Only the real one: contention and trouble
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_contention(real: Real) -> None:
+    """Eight threads that record on one budget, some turned away at times: as many as fit, and the sum is theirs."""
+    real.stack.aws.faults.fail("dynamodb", "ThrottlingException", times=6)  # so that nobody can meet it seven times
+    room = 10
+
+    def record(number: int) -> Any:
+        return real.store.record(
+            task(number), [clip(task_uuid=uuid4(number))], both(mine=room * PRICE, all_callers=99 * PRICE)
+        )
+
+    with ThreadPoolExecutor(8) as threads:
+        outcomes = list(threads.map(record, range(1, 25)))
+    real.stack.aws.faults.clear()
+    assert len(real.pauses) == 6
+    assert outcomes.count(Recorded()) == room
+    assert outcomes.count(OverBudget("ann", room * PRICE, room * PRICE)) == 24 - room
+    assert real.store.budget("ann", MONTH) == (room * PRICE, room * PRICE)
+    assert real.store.budget(EVERYBODY, MONTH)[0] == room * PRICE
+    recorded = [real.store.clips("ann", uuid4(number)) for number in range(1, 25)]
+    assert [bool(clips) for clips in recorded] == [outcome == Recorded() for outcome in outcomes]
+
+
+def test_saving_at_once(real: Real) -> None:
+    """Of eight threads that save over one version exactly one does, and the budget moves once."""
+    put(real.store, clip())
+
+    def save(number: int) -> bool:
+        try:
+            real.store.save(clip(), clip(fact(Kind.FAILED, f"error {number}"), counted=0))
+        except StaleError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(save, range(8))) == 1
+    assert real.store.budget("ann", MONTH)[0] == 0
+
+
+CALLS: dict[str, Callable[[Store], object]] = {
+    "record": lambda store: store.record(task(2), [clip(task_uuid=uuid4(2))], both(mine=100 * PRICE)),
+    "save": lambda store: store.save(clip(), clip(fact(Kind.ACCEPTED, "acknowledged"))),
+    "save with money": lambda store: store.save(clip(), clip(counted=0)),
+    "clip": lambda store: store.clip("ann", TASK_UUID, 0),
+    "clips": lambda store: store.clips("ann", TASK_UUID),
+    "task": lambda store: store.task("ann", TASK_UUID),
+    "due": lambda store: store.due(START, 1),
+    "budget": lambda store: store.budget("ann", MONTH),
+    "caller": lambda store: store.caller("a" * 64),
+}
+
+
+CODES = ("InternalServerError", "ThrottlingException", "ProvisionedThroughputExceededException")
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_trouble_is_sat_out(real: Real, call: str) -> None:
+    """What throttling or an error of the table turned away is tried again, with pauses, and then succeeds."""
+    put(real.store, clip())
+    code = CODES[list(CALLS).index(call) % len(CODES)]
+    real.stack.aws.faults.fail("dynamodb", code, times=6)
+    CALLS[call](real.store)
+    assert len(real.pauses) == 6
+    assert all(0 <= pause <= 0.02 * 2**number for number, pause in enumerate(real.pauses))
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_trouble_that_stays(real: Real, call: str) -> None:
+    """After bounded tries the table is busy, nothing is written, and all pauses together stay near a second."""
+    put(real.store, clip())
+    real.stack.aws.faults.fail("dynamodb", "ThrottlingException")
+    with pytest.raises(BusyError):
+        CALLS[call](real.store)
+    real.stack.aws.faults.clear()
+    assert len(real.pauses) == 6
+    assert sum(real.pauses) < 1.3
+    assert real.store.clip("ann", TASK_UUID, 0) == clip()
+    assert real.store.task("ann", uuid4(2)) is None
+    assert real.store.budget("ann", MONTH)[0] == PRICE
+
+
+def test_a_table_that_is_away() -> None:
+    """A table that cannot be reached is busy, at once: the client has tried already."""
+    client = boto3.client(
+        "dynamodb",
+        region_name="us-east-1",
+        aws_access_key_id="a",
+        aws_secret_access_key="b",
+        endpoint_url="http://127.0.0.1:9",
+        config=Config(retries={"total_max_attempts": 1}, proxies={}),
+    )
+    pauses: list[float] = []
+    with pytest.raises(BusyError):
+        Store(client, "table", pauses.append).clip("ann", TASK_UUID, 0)
+    assert pauses == []
+
+
+def cancelled(*codes: str) -> dict[str, Any]:
+    reasons = [{"Code": code, **({"Item": {}} if code == "ConditionalCheckFailed" else {})} for code in codes]
+    return {"service_error_code": "TransactionCanceledException", "modeled_fields": {"CancellationReasons": reasons}}
+
+
+def test_a_conflict_of_transactions(real: Real) -> None:
+    """A transaction that met another one is tried again under the same token; moto knows no such conflict."""
+    stub = Stubber(real.client)
+    stub.add_client_error("transact_write_items", **cancelled("None", "TransactionConflict", "None", "ThrottlingError"))
+    stub.add_client_error("transact_write_items", "TransactionInProgressException")
+    stub.add_response("transact_write_items", {})
+    with stub:
+        assert real.store.record(task(), [clip()], both()) == Recorded()
+        stub.assert_no_pending_responses()
+    assert len(real.tokens) == 3
+    assert len(set(real.tokens)) == 1
+
+
+def test_a_conflict_beside_a_failed_condition(real: Real) -> None:
+    """A condition that failed is final, whatever else the transaction met."""
+    stub = Stubber(real.client)
+    stub.add_client_error("transact_write_items", **cancelled("ConditionalCheckFailed", "TransactionConflict", "None"))
+    with stub, pytest.raises(StaleError):
+        real.store.save(clip(), clip(counted=0))
+    assert real.pauses == []
+
+
+def test_recorded_though_the_answer_was_lost(real: Real) -> None:
+    """A record that took effect unheard is repeated under the same token and stands once, money included.
+
+    DynamoDB answers such a repeat as the first call. moto ignores the token, so here the repeat finds the task there,
+    and what remains to be shown is that nothing of it is there twice.
+    """
+    real.stack.aws.faults.fail("dynamodb", "InternalServerError", times=1, after=True)
+    assert real.store.record(task(), [clip()], both()) in (Recorded(), Existing(task()))
+    assert len(real.tokens) == 2
+    assert real.tokens[0] == real.tokens[1] != ""
+    assert real.store.clips("ann", TASK_UUID) == [clip()]
+    assert real.store.budget("ann", MONTH)[0] == real.store.budget(EVERYBODY, MONTH)[0] == PRICE
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["without money", "with money"])
+def test_saved_though_the_answer_was_lost(real: Real, refused: bool) -> None:
+    """A save that took effect unheard is found by whoever learns: the fact stands once, and so does its money."""
+    put(real.store, clip())
+    news = fact(Kind.REFUSED, "invalidModel") if refused else fact(Kind.ACCEPTED, "acknowledged")
+    real.stack.aws.faults.fail("dynamodb", "InternalServerError", times=1, after=True)
+    learned = learn(
+        real.store,
+        clip(),
+        lambda current: merge_all(current, [news]),
+        now=START,
+        times=TIMES,
+        telemetry=Telemetry(),
+    )
+    assert learned.facts == clip(news).facts
+    assert real.store.clip("ann", TASK_UUID, 0) == learned
+    assert learned.version == 2
+    assert real.store.budget("ann", MONTH)[0] == (0 if refused else PRICE)
