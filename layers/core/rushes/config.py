@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 from rushes.errors import SettingsError
 
@@ -78,8 +78,8 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SubmitSettings:
-    """What `submit` needs to know. `monthly_limit` is for all callers together, in micro-dollars."""
+class BuyingSettings:
+    """What every function that buys needs to know."""
 
     table: str
     bucket: str
@@ -87,20 +87,33 @@ class SubmitSettings:
     runware_secret: str
     webhook_secret: str
     webhook_url: str
-    monthly_limit: int
     timings: Timings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitSettings(BuyingSettings):
+    """What `submit` needs to know. `monthly_limit` is for all callers together, in micro-dollars."""
+
+    monthly_limit: int
 
     @classmethod
     def read(cls, environment: Environment) -> "SubmitSettings":
+        return cls(monthly_limit=_micro_dollars(environment, "MONTHLY_LIMIT_USD"), **_buying(environment))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconcileSettings(BuyingSettings):
+    """What `reconcile` needs to know. `rescue_origins` are where a render may be fetched from."""
+
+    rescue_origins: frozenset[str]
+    when_ambiguous: WhenAmbiguous
+
+    @classmethod
+    def read(cls, environment: Environment) -> "ReconcileSettings":
         return cls(
-            table=_text(environment, "TABLE_NAME"),
-            bucket=_text(environment, "BUCKET_NAME"),
-            runware_url=_text(environment, "RUNWARE_BASE_URL"),
-            runware_secret=_text(environment, "RUNWARE_SECRET"),
-            webhook_secret=_text(environment, "WEBHOOK_SECRET"),
-            webhook_url=_text(environment, "WEBHOOK_BASE_URL").rstrip("/"),
-            monthly_limit=_micro_dollars(environment, "MONTHLY_LIMIT_USD"),
-            timings=Timings.read(environment),
+            rescue_origins=frozenset(_text(environment, "RESCUE_ORIGINS").lower().split(",")),
+            when_ambiguous=_when_ambiguous(environment),
+            **_buying(environment),
         )
 
 
@@ -123,35 +136,6 @@ class WebhookSettings:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReconcileSettings:
-    """What `reconcile` needs to know. `rescue_origins` are where a render may be fetched from."""
-
-    table: str
-    bucket: str
-    runware_url: str
-    runware_secret: str
-    webhook_secret: str
-    webhook_url: str
-    rescue_origins: frozenset[str]
-    when_ambiguous: WhenAmbiguous
-    timings: Timings
-
-    @classmethod
-    def read(cls, environment: Environment) -> "ReconcileSettings":
-        return cls(
-            table=_text(environment, "TABLE_NAME"),
-            bucket=_text(environment, "BUCKET_NAME"),
-            runware_url=_text(environment, "RUNWARE_BASE_URL"),
-            runware_secret=_text(environment, "RUNWARE_SECRET"),
-            webhook_secret=_text(environment, "WEBHOOK_SECRET"),
-            webhook_url=_text(environment, "WEBHOOK_BASE_URL").rstrip("/"),
-            rescue_origins=frozenset(_text(environment, "RESCUE_ORIGINS").lower().split(",")),
-            when_ambiguous=_when_ambiguous(environment),
-            timings=Timings.read(environment),
-        )
-
-
 def micro_dollars(text: str) -> int:
     """Dollars as written by a person, as micro-dollars; raises `ValueError` below zero or if it is not a number."""
     try:
@@ -161,6 +145,19 @@ def micro_dollars(text: str) -> int:
         return int((amount * 1_000_000).to_integral_value())
     except ArithmeticError:
         raise ValueError(text) from None
+
+
+def _buying(environment: Environment) -> dict[str, Any]:
+    """The values of `BuyingSettings`, by field."""
+    return {
+        "table": _text(environment, "TABLE_NAME"),
+        "bucket": _text(environment, "BUCKET_NAME"),
+        "runware_url": _text(environment, "RUNWARE_BASE_URL"),
+        "runware_secret": _text(environment, "RUNWARE_SECRET"),
+        "webhook_secret": _text(environment, "WEBHOOK_SECRET"),
+        "webhook_url": _text(environment, "WEBHOOK_BASE_URL").rstrip("/"),
+        "timings": Timings.read(environment),
+    }
 
 
 def _text(environment: Environment, name: str) -> str:

@@ -1,0 +1,69 @@
+"""What a function that buys is made of, put together once: `submit` and `reconcile` differ only in what they add."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import boto3
+import httpx
+
+from rushes import uploads
+from rushes.config import BuyingSettings
+from rushes.credentials import Secret, runware_key, webhook_keys
+from rushes.entry import aws_config, clock
+from rushes.observability import PowertoolsTelemetry
+from rushes.purchasing import Credentials, Purchasing
+from rushes.runware.client import Runware, http_client
+from rushes.store import Store
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Clients and adapters of one process."""
+
+    telemetry: PowertoolsTelemetry
+    store: Store
+    s3: "S3Client"
+    bucket: uploads.Bucket
+    http: httpx.Client
+    runware: Runware
+    purchasing: Purchasing
+    runware_secret: Secret
+    webhook_secret: Secret
+
+    def credentials(self) -> Credentials:
+        """Fetched when first needed; raises `MissingSecretError` before anything is recorded or sent."""
+        return Credentials(runware_key(self.runware_secret), webhook_keys(self.webhook_secret))
+
+
+def assemble(settings: BuyingSettings) -> Parts:
+    """Makes the clients; calls nobody."""
+    telemetry = PowertoolsTelemetry()
+    store = Store(boto3.client("dynamodb", config=aws_config()), settings.table)
+    s3 = boto3.client("s3", config=uploads.CONFIG)
+    bucket = uploads.Bucket(s3, settings.bucket)
+    http = http_client(settings.timings.http / 1000)
+    runware = Runware(http, settings.runware_url)
+    secrets = boto3.client("secretsmanager", config=aws_config())
+    purchasing = Purchasing(
+        clips=store,
+        links=bucket,
+        seller=runware,
+        telemetry=telemetry,
+        times=settings.timings,
+        webhook_url=settings.webhook_url,
+        clock=clock,
+    )
+    return Parts(
+        telemetry=telemetry,
+        store=store,
+        s3=s3,
+        bucket=bucket,
+        http=http,
+        runware=runware,
+        purchasing=purchasing,
+        runware_secret=Secret(secrets, settings.runware_secret, clock),
+        webhook_secret=Secret(secrets, settings.webhook_secret, clock),
+    )
