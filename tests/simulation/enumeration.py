@@ -30,7 +30,7 @@ FATES = (
     "refused connection",
 )
 # Outcomes that differ most in what they leave behind: used where everything would be too much.
-TELLING = ("well", "lost", "late", "cut after", "refused connection", "no")
+TELLING = ("refused connection", "well", "lost", "late", "cut after", "no")
 POLICIES: tuple[Literal["resend", "review"], ...] = ("resend", "review")
 GUESTS = ("sweep", "later sweep", "submit", "webhook")
 WITNESSES = ("webhook", "poll", "bucket", "uploaded")
@@ -187,8 +187,9 @@ def lost_witnesses() -> Iterator[Setting]:
 
 def races() -> Iterator[Setting]:
     """Another sweep, webhook or call of the same request let in before every single effect."""
-    for fate, second, switches in product(TELLING, ("lost", "no"), RACED):
-        setting = Setting(switches=switches, fates=(fate, second))
+    lost_twice = [Setting(fates=(fate, "lost")) for fate in TELLING]
+    then_refused = [Setting(switches=switches, fates=(fate, "no")) for fate, switches in product(TELLING, RACED)]
+    for setting in (*lost_twice, *then_refused):
         for number, guest in product(range(1, effects(setting) + 1), GUESTS):
             for raced in (Schedule(guests={number: guest}), Schedule(guests_inside={number: guest})):
                 yield replace(setting, schedule=raced)

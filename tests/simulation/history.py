@@ -247,7 +247,11 @@ def verdict(history: History) -> list[str]:
     strangers = {task.uuid for task in history.runware.executions} - {clip.clip_uuid for clip in clips}
     if strangers:
         broken.append("bought without a record")
-    return broken + sorted(set(history.runware.supervisor.improper)) + history.unsaved + _money(clips, history)
+    broken += sorted(set(history.runware.supervisor.improper)) + history.unsaved
+    surprises = {
+        note for note in history.telemetry.notes if "could not be looked at" in note and "BusyError" not in note
+    }
+    return broken + sorted(surprises) + _money(clips, history)
 
 
 def _faults(clip: Clip, history: History) -> list[str]:

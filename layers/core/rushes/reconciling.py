@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from rushes.buying import is_account_trouble
 from rushes.clip import (
@@ -29,7 +29,7 @@ from rushes.clip import (
 )
 from rushes.concurrency import SideBySide
 from rushes.config import Timings, WhenAmbiguous
-from rushes.errors import BucketError, BusyError, ProviderError, RescueError, StaleError
+from rushes.errors import BucketError, ProviderError, RescueError, StaleError
 from rushes.learning import Clips, learn
 from rushes.media import Probed, stored_fact
 from rushes.observability import Metric, Telemetry
@@ -37,6 +37,9 @@ from rushes.purchasing import Buyer, Purchasing
 from rushes.receiving import details_facts, poll_facts
 from rushes.runware.answers import Report
 from rushes.runware.outcomes import Ambiguous, NeverArrived
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 BATCH = 100  # clips taken from the index at a time
 MOST_POLLED = 50  # clips asked about in one request
@@ -95,7 +98,6 @@ class Testimony:
     """What the witnesses said: facts, whether all of them answered, and whether all answered that they know nothing."""
 
     facts: list[Fact] = field(default_factory=list)
-    reports: list[Report] = field(default_factory=list)
     answered: bool = True
     silent: bool = True
 
@@ -120,7 +122,7 @@ class Reconciling:
         run, taken = Run(buyer), 0
         while self._has_time(run):
             due = self.table.due(self.clock(), BATCH)
-            claimed = [clip for clip in self.side_by_side(self._claim, due) if clip]
+            claimed = [clip for clip in self.side_by_side(self._isolated(self._claim), due) if clip]
             if not claimed:
                 break
             taken += len(claimed)
@@ -146,10 +148,22 @@ class Reconciling:
         clip, now = self.table.clip(*key), self.clock()
         if clip is None or clip.next_check_at is None or clip.next_check_at > now or not clip.open:
             return None
-        try:
-            return self.table.save(clip, settle(taken_over(clip, now), now, self.times))
-        except (StaleError, BusyError):
-            return None  # somebody else is on it, or nobody can be just now; it is still in the index
+        return self.table.save(clip, settle(taken_over(clip, now), now, self.times))
+
+    def _isolated(self, work: Callable[[T], R]) -> Callable[[T], R | None]:
+        """The same work, but what goes wrong with one clip is noted and stays with that clip."""
+
+        def attempt(item: T) -> R | None:
+            try:
+                return work(item)
+            except StaleError:
+                return None  # somebody else is on it
+            except Exception as error:  # whatever it is, the other clips are not to blame
+                why = f"{type(error).__name__}: {error}"
+                self.telemetry.note("a clip could not be looked at", warn=True, why=why, which=str(item)[:300])
+                return None
+
+        return attempt
 
     def _work(self, clips: Sequence[Clip], run: Run) -> None:
         running = [clip for clip in clips if clip.decisive == Kind.ACCEPTED]
@@ -158,26 +172,27 @@ class Reconciling:
         for start in range(0, len(running), MOST_POLLED):
             together = [clip.clip_uuid for clip in running[start : start + MOST_POLLED]]
             reported |= dict.fromkeys(together, self._polled(together, run))
-        self.side_by_side(lambda clip: self._look(clip, run, reported.get(clip.clip_uuid)), [*running, *others])
+
+        def look(clip: Clip) -> None:
+            self._look(clip, run, reported.get(clip.clip_uuid))
+
+        self.side_by_side(self._isolated(look), [*running, *others])
 
     def _look(self, clip: Clip, run: Run, report: Report | None) -> None:
         """What one clip needs. Out of time, it is left for the next sweep: it has been moved forward."""
         if self.clock() > run.buyer.ends_at:
             return
-        try:
-            match clip.decisive:
-                case None:
-                    self._settle(clip, run)
-                case Kind.ACCEPTED:
-                    self._follow(clip, report)
-                case Kind.RENDERED:
-                    self._save_copy(clip, run)
-                case Kind.FAILED:
-                    self._look_last(clip, run)
-                case Kind.STORED:
-                    self._complete(clip, run)
-        except (BusyError, StaleError) as error:
-            self.telemetry.note("a look could not be saved", warn=True, why=str(error), clipUUID=clip.clip_uuid)
+        match clip.decisive:
+            case None:
+                self._settle(clip, run)
+            case Kind.ACCEPTED:
+                self._follow(clip, report)
+            case Kind.RENDERED:
+                self._save_copy(clip, run)
+            case Kind.FAILED:
+                self._look_last(clip, run)
+            case Kind.STORED:
+                self._complete(clip, run)
 
     def _settle(self, clip: Clip, run: Run) -> None:
         """A clip of which nobody knows whether it was bought. The one place where a clip may be sent again.
