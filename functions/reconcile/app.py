@@ -17,11 +17,8 @@ from rushes.assembly import Parts, assemble
 from rushes.concurrency import side_by_side
 from rushes.config import ReconcileSettings
 from rushes.entry import clock
-from rushes.purchasing import Buyer
 from rushes.reconciling import Reconciling
 from rushes.rescue import Rescue
-
-_TO_FINISH = 2_000  # milliseconds kept back for saving what was learned
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +57,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         if "Records" in event:
             processor = BatchProcessor(event_type=EventType.SQS)
             return dict(process_partial_response(event, _uploaded, processor, context))
-        buyer = Buyer(
-            holder=context.aws_request_id,
-            ends_at=clock() + context.get_remaining_time_in_millis() - _TO_FINISH,
-            credentials=wired.parts.credentials(),
-            patient=True,
-        )
+        buyer = wired.parts.buyer(context.aws_request_id, context.get_remaining_time_in_millis(), patient=True)
         return {"taken": wired.reconciling.sweep(buyer)}
     finally:
         wired.parts.telemetry.flush()

@@ -16,11 +16,8 @@ from rushes.concurrency import side_by_side
 from rushes.config import SubmitSettings
 from rushes.entry import body_of, clock
 from rushes.errors import MissingSecretError, RushesError, UnreadableError
-from rushes.purchasing import Buyer
 from rushes.runware.models import wire_error
 from rushes.submitting import BUSY, Answer, Request, Submitting, parse, price
-
-_TO_ANSWER = 2_000  # milliseconds kept back for saving what was learned and answering
 
 app = APIGatewayHttpResolver(enable_validation=False)
 
@@ -65,11 +62,7 @@ def submit() -> Response[str]:
     context = app.lambda_context
     request = Request(
         caller=caller,
-        buyer=Buyer(
-            holder=context.aws_request_id,
-            ends_at=clock() + context.get_remaining_time_in_millis() - _TO_ANSWER,
-            credentials=wired.parts.credentials(),
-        ),
+        buyer=wired.parts.buyer(context.aws_request_id, context.get_remaining_time_in_millis()),
         renewed=lambda: wired.callers.of(authorization, fresh=True),
     )
     return _response(wired.submitting.submit(tasks, request))

@@ -35,7 +35,7 @@ from rushes_local.gateway import Gateway, Route
 from rushes_local.runtime import REGION, Function, FunctionPool, FunctionStartError, Log
 from rushes_local.servers import Server
 from rushes_local.template import DeclaredFunction, Template, output_name
-from rushes_local.triggers import Source, Triggers, keep_messages
+from rushes_local.triggers import Source, Triggers
 
 if TYPE_CHECKING:
     from rushes_local.emulator.app import Emulator
@@ -243,7 +243,6 @@ class Stack:
         # moto says of every type that it does not know what we have already left out.
         logging.getLogger("moto").setLevel(logging.ERROR)
         self.aws.load()
-        keep_messages()
         from moto.cloudformation.parsing import get_model_map
 
         cloudformation = self.client("cloudformation", config=Config(retries={"total_max_attempts": 1}))

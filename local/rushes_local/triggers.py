@@ -11,7 +11,6 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import wraps
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -172,23 +171,3 @@ def _record(message: Message, arn: str) -> dict[str, Any]:
         "eventSourceARN": arn,
         "awsRegion": REGION,
     }
-
-
-def keep_messages() -> None:
-    """Change moto's queues for this process; a second call changes nothing. Imports moto.
-
-    Theirs delete a message by making the list of messages anew, without the lock under which others add to it: what is
-    sent meanwhile is gone.
-    """
-    from moto.sqs.models import Queue
-
-    delete = Queue.delete_message
-    if hasattr(delete, "__wrapped__"):
-        return
-
-    @wraps(delete)
-    def delete_message(queue: Queue, receipt_handle: str) -> None:
-        with queue._messages_lock:
-            delete(queue, receipt_handle)
-
-    Queue.delete_message = delete_message  # type: ignore[method-assign,assignment]

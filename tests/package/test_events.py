@@ -1,5 +1,6 @@
-"""The files in events/ are what API Gateway would send for the routes that the template has."""
+"""The files in events/ are what API Gateway, the schedule and the queue would send to the template's functions."""
 
+import hashlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,7 +8,8 @@ from typing import Any
 
 import pytest
 
-EVENTS = sorted((Path(__file__).resolve().parents[2] / "events").glob("*.json"))
+FOLDER = Path(__file__).resolve().parents[2] / "events"
+EVENTS = sorted(path for path in FOLDER.glob("*.json") if path.stem.startswith(("submit", "webhook")))
 CONTEXT = {
     "accountId", "apiId", "domainName", "domainPrefix", "http", "requestId", "routeKey", "stage", "time", "timeEpoch",
 }  # fmt: skip
@@ -15,7 +17,8 @@ CONTEXT = {
 
 def routes(resources: dict[str, Any]) -> set[str]:
     events = (event for resource in resources.values() for event in resource["Properties"].get("Events", {}).values())
-    return {f"{each['Properties']['Method']} {each['Properties']['Path']}" for each in events}
+    http = (event["Properties"] for event in events if event["Type"] == "HttpApi")
+    return {f"{each['Method']} {each['Path']}" for each in http}
 
 
 @pytest.mark.parametrize("path", EVENTS, ids=lambda path: path.stem)
@@ -78,3 +81,20 @@ def test_each_invalid_event_differs_from_the_valid_one_in_its_own_fields() -> No
         "unknown-parameter": {"seed"},
         "uuid": {"taskUUID"},
     }
+
+
+def test_the_upload_is_that_of_the_webhooks_clip() -> None:
+    """The message about an upload is whole, and names the object of the clip that the other events are about."""
+    (record,) = json.loads((FOLDER / "object-created.json").read_text())["Records"]
+    about = json.loads((FOLDER / "webhook-success-flat.json").read_text())["pathParameters"]
+    event = json.loads(record["body"])
+    assert record["md5OfBody"] == hashlib.md5(record["body"].encode()).hexdigest()
+    assert (event["source"], event["detail-type"]) == ("aws.s3", "Object Created")
+    assert event["detail"]["object"]["key"].startswith(f"videos/{about['caller']}/")
+    assert event["detail"]["object"]["key"].endswith(f"/{about['taskUUID']}-{about['clip']}.mp4")
+
+
+def test_every_file_is_of_a_known_kind() -> None:
+    """A file that is added is checked by one of these tests or named here."""
+    others = {path.stem for path in FOLDER.glob("*.json")} - {path.stem for path in EVENTS}
+    assert others == {"object-created", "schedule"}

@@ -189,7 +189,7 @@ def test_a_function_knows_its_own_timeout(name: str, template: dict[str, Any]) -
 
 
 def test_any_intervals_that_the_parameters_allow_are_in_order(template: dict[str, Any]) -> None:
-    """Whatever corner of their ranges the parameters are turned to, every function's settings accept it."""
+    """In every corner of the parameters' ranges the settings accept them, and looks come before deadlines."""
     intervals = {name: each for name, each in template["Parameters"].items() if name.endswith("Seconds")}
     assert len(intervals) == 6
     for corner in itertools.product(*((each["MinValue"], each["MaxValue"]) for each in intervals.values())):
@@ -199,7 +199,10 @@ def test_any_intervals_that_the_parameters_allow_are_in_order(template: dict[str
             for name, each in template["Parameters"].items()
         }
         for name in FUNCTIONS:
-            config.Timings.read(environment({**template, "Parameters": parameters}, name))
+            times = config.Timings.read(environment({**template, "Parameters": parameters}, name))
+            # Or a clip would be given up before anybody had looked.
+            assert max(times.usual_render, times.last_look) < times.deadline
+            assert times.rescue_after < times.copy_deadline
 
 
 def test_an_empty_endpoint_means_aws(template: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -384,8 +387,10 @@ def test_alarms_listen_where_the_metrics_are_written(
     template: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What a function with the template's variables writes has the namespace and dimension that the alarms name."""
+    variables = environment(template, "Reconcile")
+    assert variables["POWERTOOLS_SERVICE_NAME"] == {"Ref": "AWS::StackName"}
     for name in READ_BY_LIBRARIES:
-        monkeypatch.setenv(name, environment(template, "Reconcile")[name])
+        monkeypatch.setenv(name, "a-stack" if name == "POWERTOOLS_SERVICE_NAME" else variables[name])
     telemetry = PowertoolsTelemetry()
     telemetry.count(Metric.CLIPS_IN_REVIEW)
     telemetry.flush()
@@ -394,7 +399,7 @@ def test_alarms_listen_where_the_metrics_are_written(
     (alarm,) = [each for each in alarms(template["Resources"], "Rushes") if each["MetricName"] == "ClipsInReview"]
     name, value = dimension(alarm)
     assert (metrics["Namespace"], metrics["Dimensions"]) == (alarm["Namespace"], [[name]])
-    assert written[name] == value
+    assert (written[name], value) == ("a-stack", {"Ref": "AWS::StackName"})
     assert [each["Name"] for each in metrics["Metrics"]] == [alarm["MetricName"]]
 
 

@@ -10,7 +10,7 @@ from tests.sam.conftest import MACHINE
 
 pytestmark = [pytest.mark.sam, pytest.mark.timeout(600)]
 
-FUNCTIONS = {"submit": "SubmitFunction", "webhook": "WebhookFunction"}
+FUNCTIONS = {"submit": "SubmitFunction", "webhook": "WebhookFunction", "reconcile": "ReconcileFunction"}
 # As compilers write the machine into a binary's header (ELF's e_machine) and Python into its name.
 MACHINES = {"arm64": (0xB7, "aarch64"), "x86_64": (0x3E, "x86_64")}
 

@@ -42,13 +42,14 @@ def test_ready_soon(stack: Stack) -> None:
 
 def test_variables_are_resolved(stack: Stack) -> None:
     """A function's variables are the template's, with the names of what was really made here."""
-    submit, webhook = environment(stack, "submit"), environment(stack, "webhook")
+    submit, webhook, reconcile = (environment(stack, name) for name in ("submit", "webhook", "reconcile"))
     assert submit["TABLE_NAME"] == webhook["TABLE_NAME"] == stack.table_name
     assert submit["BUCKET_NAME"] == stack.bucket_name
     assert submit["AWS_ENDPOINT_URL"] == stack.aws_url
     assert submit["RUNWARE_BASE_URL"] == f"{stack.emulator_url}/v1"
     assert submit["WEBHOOK_BASE_URL"] == stack.url
-    assert submit["WHEN_AMBIGUOUS"] == "resend"
+    assert reconcile["WHEN_AMBIGUOUS"] == "resend"
+    assert reconcile["RESCUE_ORIGINS"] == stack.emulator_url
     assert "RUNWARE_SECRET" not in webhook
 
 
@@ -56,7 +57,7 @@ def test_every_interval_is_scaled(stack: Stack) -> None:
     """All variables in seconds and the functions' timeouts shrink by the same factor."""
     seen = environment(stack, "submit")
     assert (seen["HTTP_TIMEOUT_SECONDS"], seen["LEASE_SECONDS"], seen["DEADLINE_SECONDS"]) == ("1", "6", "720")
-    for name in ("submit", "webhook"):
+    for name in ("submit", "webhook", "reconcile"):
         timeout = stack.functions[name].function.timeout_seconds
         assert float(environment(stack, name)["FUNCTION_TIMEOUT_SECONDS"]) == timeout
 

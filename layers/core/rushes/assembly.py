@@ -11,7 +11,7 @@ from rushes.config import BuyingSettings
 from rushes.credentials import Secret, runware_key, webhook_keys
 from rushes.entry import aws_config, clock
 from rushes.observability import PowertoolsTelemetry
-from rushes.purchasing import Credentials, Purchasing
+from rushes.purchasing import Buyer, Credentials, Purchasing
 from rushes.runware.client import Runware, http_client
 from rushes.store import Store
 
@@ -33,9 +33,13 @@ class Parts:
     runware_secret: Secret
     webhook_secret: Secret
 
-    def credentials(self) -> Credentials:
-        """Fetched when first needed; raises `MissingSecretError` before anything is recorded or sent."""
-        return Credentials(runware_key(self.runware_secret), webhook_keys(self.webhook_secret))
+    def buyer(self, holder: str, remaining: int, *, patient: bool = False) -> Buyer:
+        """Who buys in this invocation, with `remaining` milliseconds to live.
+
+        Raises `MissingSecretError` before anything is recorded or sent.
+        """
+        credentials = Credentials(runware_key(self.runware_secret), webhook_keys(self.webhook_secret))
+        return Buyer(holder, clock() + remaining - self.purchasing.times.to_finish, credentials, patient)
 
 
 def assemble(settings: BuyingSettings) -> Parts:

@@ -1,0 +1,155 @@
+"""Many clips whose webhook, whose upload, or both are lost, and purchases whose answer is cut off, on real parts."""
+
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from rushes.clip import Clip, Kind, Status, Witness
+from rushes.config import WhenAmbiguous
+from rushes_local.chaos.judgement import find, judge
+from rushes_local.chaos.traffic import Caller, Heard
+from rushes_local.emulator.app import OneShot
+from rushes_local.stack import Stack
+
+ROOT = Path(__file__).parents[2]
+
+# How many clips each loss befalls; `make chaos` asks for more.
+CLIPS = int(os.environ.get("LOST_CLIPS", "40"))
+PATIENCE = 30 + CLIPS  # seconds
+
+SCALE = 0.003  # a sweep as often as the schedule allows
+TIMES = {
+    "HTTP_TIMEOUT_SECONDS": 1.0,
+    "FUNCTION_TIMEOUT_SECONDS": 12.0,
+    "LEASE_SECONDS": 13.0,
+    "RESEND_WINDOW_SECONDS": 14.0,
+    "DEADLINE_SECONDS": 300.0,
+    "LAST_LOOK_SECONDS": 3.0,
+    "COPY_DEADLINE_SECONDS": 300.0,
+    "USUAL_RENDER_SECONDS": 0.2,
+    "RESCUE_AFTER_SECONDS": 0.2,
+}
+
+NO_WEBHOOK = {"webhook_copies": 0}
+NO_UPLOAD = {"upload": "never"}
+CUT = {"submit_cut": "after"}
+
+
+class Orders:
+    """A stack and a caller whose clips each meet the fate that their prompt names."""
+
+    def __init__(self, stack: Stack, logged: list[str]) -> None:
+        self.stack, self._logged = stack, logged
+        self.caller = Caller("ada", stack.create_key("ada", 10_000), 10_000_000_000)
+        self._changed = threading.Event()
+
+    def buy(self, fate: str, switches: Mapping[str, Any], clips: int) -> list[str]:
+        """Orders so many clips in tasks of four, and returns the tasks' UUIDs."""
+        prompt = f"a clip with {fate}"
+        self.stack.emulator.faults.next_submissions += [OneShot(prompt, **switches) for _ in range(clips)]
+        tasks = [
+            {
+                "taskType": "videoInference",
+                "taskUUID": str(uuid.uuid4()),
+                "model": "klingai:5@3",
+                "positivePrompt": prompt,
+                "numberResults": min(4, clips - number),
+            }
+            for number in range(0, clips, 4)
+        ]
+        headers = {"Authorization": f"Bearer {self.caller.key}"}
+        for start in range(0, len(tasks), 5):
+            url, body = f"{self.stack.url}/v1", tasks[start : start + 5]
+            answer = httpx.post(url, json=body, headers=headers, timeout=30, trust_env=False)
+            assert answer.json().keys() == {"data"}, answer.text
+        return [str(task["taskUUID"]) for task in tasks]
+
+    def clips(self, tasks: list[str]) -> list[Clip]:
+        """The clips of these tasks, as they are in the table now."""
+        return [clip for task_uuid in tasks for clip in self.stack.store.clips("ada", task_uuid)]
+
+    def wait(self, tasks: list[str], reached: Callable[[Clip], bool]) -> list[Clip]:
+        """These tasks' clips, once all are as wanted; the wait is bounded."""
+        for _ in range(4 * PATIENCE):
+            clips = self.clips(tasks)
+            if all(reached(clip) for clip in clips):
+                return clips
+            self._changed.wait(0.25)
+        raise AssertionError([clip for clip in clips if not reached(clip)])
+
+    def broken(self) -> list[str]:
+        """Every promise that was not kept, by the ledger, the table, the bucket and the log."""
+        return [each.what for each in judge(self.stack, find(self.stack), [self.caller], Heard(), self._logged)]
+
+
+@contextmanager
+def orders(logged: list[str], when_ambiguous: WhenAmbiguous, **times: float) -> Iterator[Orders]:
+    """A fresh stack under this setting, with some intervals of its own."""
+    stack = Stack(
+        ROOT,
+        time_scale=SCALE,
+        timings={name: seconds / SCALE for name, seconds in {**TIMES, **times}.items()},
+        emulator_options={"small": True, "retry_delays": (0.1,)},
+        parameters={"MonthlyLimitUsd": "10000", "WhenAmbiguous": when_ambiguous},
+        sink=lambda name, line: logged.append(f"{name}\t{line}"),
+    )
+    with stack:
+        yield Orders(stack, logged)
+
+
+def complete(clip: Clip) -> bool:
+    return clip.status == Status.STORED and not clip.open
+
+
+def rescued(clip: Clip) -> bool:
+    return clip.copy is not None and clip.copy[1].fields.get("rescued", False) is True
+
+
+def witnesses(clips: list[Clip]) -> set[Witness]:
+    """Through whom these clips' renders were learned."""
+    return {witness for clip in clips for known in clip.of(Kind.RENDERED).values() for witness in known.seen}
+
+
+def test_every_clip_is_stored_and_paid_once(logged: list[str]) -> None:
+    """With every webhook lost, with every upload failing, and with both, each clip ends stored, for one charge.
+
+    So does each whose purchase was cut off after Runware had accepted it.
+    """
+    with orders(logged, "resend") as ordered:
+        unheard = ordered.buy("no webhook", NO_WEBHOOK, CLIPS)
+        unsent = ordered.buy("no upload", NO_UPLOAD, CLIPS)
+        neither = ordered.buy("no webhook and no upload", {**NO_WEBHOOK, **NO_UPLOAD}, CLIPS)
+        cut = ordered.buy("an answer cut off", CUT, 4)
+        everything = ordered.wait([*unheard, *unsent, *neither, *cut], complete)
+
+        assert len(everything) == len(ordered.stack.emulator.ledger()) == 3 * CLIPS + 4
+        assert witnesses(ordered.clips(unheard) + ordered.clips(neither)) == {Witness.POLL}
+        assert all(rescued(clip) for clip in ordered.clips(unsent) + ordered.clips(neither))
+        assert all(clip.maybe_sent_at is not None for clip in ordered.clips(cut))
+        assert ordered.broken() == []
+
+
+def test_what_nobody_can_prove_is_not_bought_again(logged: list[str]) -> None:
+    """Under `review` a purchase cut off after acceptance is stored when one witness shows it, and else in review."""
+    with orders(logged, "review", DEADLINE_SECONDS=15.0, LAST_LOOK_SECONDS=1.0) as ordered:
+        ordered.stack.emulator.faults.poll_status = ordered.stack.emulator.faults.details_status = 503
+        told = ordered.buy("a webhook alone", {**CUT, "upload": "after"}, 2)
+        uploaded = ordered.buy("an upload alone", {**CUT, **NO_WEBHOOK}, 2)
+        unknown = ordered.buy("no witness at all", {**CUT, **NO_WEBHOOK, **NO_UPLOAD}, 2)
+
+        assert witnesses(ordered.wait(told, complete)) == {Witness.WEBHOOK}
+        ordered.wait(uploaded, lambda clip: clip.status == Status.STORED)
+        parked = ordered.wait(unknown, lambda clip: clip.status == Status.REVIEW)
+        assert all(clip.decisive == Kind.UNPROVEN and not clip.open for clip in parked)
+
+        ordered.stack.emulator.faults.poll_status = ordered.stack.emulator.faults.details_status = 0
+        ordered.wait(uploaded, complete)
+        assert len(ordered.stack.emulator.requests()) > 6  # polls among them
+        assert len(ordered.stack.emulator.ledger()) == 6
+        assert ordered.broken() == []

@@ -1,0 +1,332 @@
+"""The main job on the whole stack: requests become clips in the bucket, bought once, within their budget, untold."""
+
+import io
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import av
+import httpx
+import pytest
+
+from rushes.clip import EVERYBODY, Clip, Kind, Status, Task, task_status
+from rushes_local.emulator.app import Charge
+from rushes_local.stack import Stack
+from tests.conftest import PATIENCE, ROOT, Json, User, http, order, secrets_in, submissions, whole_table
+
+T = TypeVar("T")
+
+PRICE = 924_000
+EXAMPLES = sorted(Path(ROOT, "tests/contract/documented").glob("*.json"))
+
+
+@pytest.fixture(scope="module")
+def running(alone: None, logged: list[str]) -> Iterator[Stack]:
+    """The stack as `make demo` starts it, but for the schedule: nobody but the webhooks is to bring the results."""
+    with Stack(ROOT, schedule=False, queues=False, sink=lambda name, line: logged.append(f"{name}\t{line}")) as stack:
+        yield stack
+
+
+@pytest.fixture
+def stack(running: Stack) -> Iterator[Stack]:
+    """The same, with an emulator that has forgotten what came before."""
+    yield running
+    running.emulator.reset()
+
+
+@pytest.fixture
+def stepped(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Stack:
+    """The stack with renders that take their time: nothing is finished before the emulator is told."""
+    monkeypatch.setattr(stack.emulator, "_render_seconds", None)
+    return stack
+
+
+def at_once(number: int, act: Callable[[int], T]) -> list[T]:
+    """What `number` threads get that all begin at the same moment."""
+    ready = threading.Barrier(number, timeout=PATIENCE)
+
+    def begin(index: int) -> T:
+        ready.wait()
+        return act(index)
+
+    with ThreadPoolExecutor(number) as threads:
+        return list(threads.map(begin, range(number)))
+
+
+def settle(stack: Stack) -> None:
+    """Waits until every upload and webhook is out."""
+    assert stack.emulator.idle(PATIENCE)
+
+
+def charges(stack: Stack, *clips: Clip) -> list[Charge]:
+    """What Runware charged for these clips."""
+    wanted = {clip.clip_uuid for clip in clips}
+    return [charge for charge in stack.emulator.ledger() if charge.task_uuid in wanted]
+
+
+def download(stack: Stack, clip: Clip) -> bytes:
+    """The pinned version of a stored clip."""
+    assert clip.copy is not None
+    version, known = clip.copy
+    answer = stack.client("s3").get_object(Bucket=stack.bucket_name, Key=clip.object_key, VersionId=version)
+    content: bytes = answer["Body"].read()
+    assert len(content) == known.fields["size"]
+    return content
+
+
+def seed(clip: Clip) -> Any:
+    (known,) = clip.of(Kind.RENDERED).values()
+    return known.fields["seed"]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Clips
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_documented_examples(stack: Stack) -> None:
+    """The five examples of the model's page, as they are there, end as stored, playable clips at their price."""
+    tasks = [json.loads(path.read_text())["request"] for path in EXAMPLES]
+    assert len(tasks) == 5
+    user = User(stack)
+    answer = user.post(*tasks)
+    assert answer.json() == {"data": [{"taskType": "videoInference", "taskUUID": task["taskUUID"]} for task in tasks]}
+    settle(stack)
+    for task in tasks:
+        (clip,) = user.clips(task)
+        assert (clip.status, clip.open) == (Status.STORED, False)
+        assert task_status([clip]) == Status.SUCCEEDED
+        assert [known.fields["cost"] for known in clip.of(Kind.RENDERED).values()] == [PRICE]
+        assert [charge.micro_dollars for charge in charges(stack, clip)] == [PRICE] == [clip.counted]
+        assert_plays(download(stack, clip), 1920, 1080, 5)
+        recorded = stack.store.task(user.name, task["taskUUID"])
+        assert isinstance(recorded, Task)
+        assert recorded.request == task
+    assert user.counted(clip) == 5 * PRICE == sum(charge.micro_dollars for charge in stack.emulator.ledger())
+
+
+def assert_plays(content: bytes, width: int, height: int, seconds: int) -> None:
+    """Decodes every frame of a video and looks at its size and length."""
+    with av.open(io.BytesIO(content)) as video:
+        (stream,) = video.streams.video
+        assert (stream.width, stream.height) == (width, height)
+        frames, last = 0, None
+        for frame in video.decode(stream):
+            assert (frame.width, frame.height) == (width, height)
+            frames, last = frames + 1, frame
+        assert last is not None
+        assert stream.average_rate is not None
+        assert frames / float(stream.average_rate) == pytest.approx(seconds, abs=0.1)
+        assert last.time == pytest.approx(seconds - 1 / float(stream.average_rate), abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "container", "price"),
+    [
+        ({"width": 1080, "height": 1080, "outputFormat": "WEBM"}, "webm", PRICE),
+        ({"width": 1080, "height": 1920, "outputFormat": "MOV", "duration": 10}, "mov", 2 * PRICE),
+    ],
+    ids=["square WEBM", "upright MOV of ten seconds"],
+)
+def test_other_shapes(stack: Stack, monkeypatch: pytest.MonkeyPatch, changes: Json, container: str, price: int) -> None:
+    """Other sizes, containers and lengths are stored under their own suffix and cost their own price."""
+    monkeypatch.setattr(stack.emulator._delivery, "_small", True)  # that others play is the emulator's own test
+    user, task = User(stack), order(**changes)
+    assert user.post(task).status_code == 200
+    settle(stack)
+    (clip,) = user.clips(task)
+    assert clip.status == Status.STORED
+    assert clip.object_key.endswith(f"-0.{container}")
+    assert clip.copy is not None
+    assert clip.copy[1].fields["container"] == container
+    assert [charge.micro_dollars for charge in charges(stack, clip)] == [price] == [user.counted(clip)]
+
+
+def test_four_results(stack: Stack) -> None:
+    """Four results are four objects, four charges, four seeds, and one task."""
+    user, task = User(stack), order(numberResults=4)
+    assert user.post(task).json() == {"data": [{"taskType": "videoInference", "taskUUID": task["taskUUID"]}]}
+    settle(stack)
+    clips = user.clips(task)
+    assert [clip.status for clip in clips] == [Status.STORED] * 4
+    assert [clip.index for clip in clips] == [0, 1, 2, 3]
+    assert len({clip.object_key for clip in clips}) == 4
+    assert len({seed(clip) for clip in clips}) == 4
+    assert len({clip.clip_uuid for clip in clips}) == 4
+    assert Counter(charge.task_uuid for charge in charges(stack, *clips)) == {clip.clip_uuid: 1 for clip in clips}
+    versions = {(clip.object_key, clip.copy[0]) for clip in clips if clip.copy}
+    listed = stack.client("s3").list_object_versions(Bucket=stack.bucket_name, Prefix=f"videos/{user.name}/")
+    assert {(found["Key"], found["VersionId"]) for found in listed["Versions"]} == versions
+    assert user.counted(clips[0]) == 4 * PRICE
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# At once
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def webhook_of(stepped: Stack, user: User, task: Json, monkeypatch: pytest.MonkeyPatch) -> tuple[Clip, str, Json]:
+    """A clip whose upload is done and whose webhook is not: the clip, where to, and what Runware would say."""
+    assert user.post(task).status_code == 200
+    (clip,) = user.clips(task)
+    stepped.emulator.faults.webhook_copies = 0
+    assert stepped.emulator.finish(clip.clip_uuid)
+    settle(stepped)
+    headers = {"Authorization": "Bearer emulator-key"}
+    poll = [{"taskType": "getResponse", "taskUUID": clip.clip_uuid}]
+    answer = http().post(f"{stepped.emulator_url}/v1", json=poll, headers=headers)
+    return user.now(clip), user.callback(clip), answer.json()
+
+
+@pytest.mark.parametrize("copies", [2, 8])
+def test_one_webhook_delivered_at_once(stepped: Stack, copies: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deliveries of one webhook that come at the same moment are all answered 200 and leave one result."""
+    user = User(stepped)
+    for _ in range(3):
+        clip, url, body = webhook_of(stepped, user, order(), monkeypatch)
+        assert clip.status == Status.RUNNING
+        before = stepped.store.budget(EVERYBODY, clip.month)
+        body["data"][0]["cost"] = 0.9  # so that money has to move, too
+        answers = at_once(copies, lambda _, url=url, body=body: http().post(url, json=body))  # type: ignore[misc]
+        assert [answer.status_code for answer in answers] == [200] * copies
+        now = user.now(clip)
+        assert now.status == Status.STORED
+        assert len(now.of(Kind.RENDERED)) == len(now.of(Kind.STORED)) == 1
+        assert now.counted == 900_000
+        # One wrote; those that lost the race found nothing left to write, or only an earlier moment of the same facts.
+        assert clip.version < now.version <= clip.version + copies
+        assert stepped.store.budget(EVERYBODY, clip.month)[0] == before[0] - PRICE + 900_000
+    assert user.counted(clip) == 3 * 900_000
+
+
+def test_a_failure_and_a_success_at_once(stepped: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure and a success of one clip at the same moment are both kept, and the success decides."""
+    user = User(stepped)
+    clip, url, success = webhook_of(stepped, user, order(), monkeypatch)
+    failure = {"errors": [{"code": "taskFailed", "message": "no", "status": "error", "taskUUID": clip.clip_uuid}]}
+    bodies = [success, failure] * 3
+    answers = at_once(len(bodies), lambda index: http().post(url, json=bodies[index]))
+    assert {answer.status_code for answer in answers} == {200}
+    now = user.now(clip)
+    assert now.status == Status.STORED
+    assert now.has(Kind.FAILED)
+    assert user.counted(clip) == PRICE
+
+
+def test_one_request_sent_at_once(stepped: Stack) -> None:
+    """The same request twice at the same moment is accepted twice and bought once."""
+    user = User(stepped)
+    for _ in range(5):
+        task = order()
+        accepted = {"data": [{"taskType": "videoInference", "taskUUID": task["taskUUID"]}]}
+        answers = at_once(2, lambda _, task=task: user.post(task))  # type: ignore[misc]
+        assert [(answer.status_code, answer.json()) for answer in answers] == [(200, accepted)] * 2
+        (clip,) = user.clips(task)
+        assert len(user.sent(clip)) == 1
+    assert len(submissions(stepped)) == 5
+    assert user.counted(clip) == 5 * PRICE
+
+
+def test_two_requests_under_one_uuid_at_once(stepped: Stack) -> None:
+    """Of two different requests under one UUID at the same moment one is bought and the other is a conflict."""
+    user, task = User(stepped), order()
+    tasks = [task, {**task, "positivePrompt": "a harbour at dawn"}]
+    answers = at_once(2, lambda index: user.post(tasks[index]))
+    assert sorted(answer.status_code for answer in answers) == [200, 400]
+    (refused,) = [answer.json()["errors"] for answer in answers if answer.status_code == 400]
+    assert [error["code"] for error in refused] == ["conflictTaskUUID"]
+    assert len(submissions(stepped)) == len(user.clips(task)) == 1
+    assert user.counted(user.clips(task)[0]) == PRICE
+
+
+def budget_answers(answers: list[httpx.Response]) -> Counter[tuple[int, str]]:
+    """How often each status came, with its first error's code."""
+    return Counter(
+        (answer.status_code, answer.json().get("errors", [{"code": "none"}])[0]["code"]) for answer in answers
+    )
+
+
+def test_five_tasks_on_a_budget_of_two(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five tasks at the same moment on a budget of two clips: two are bought, three are 402, the ledger agrees."""
+    monkeypatch.setattr(stack.emulator._delivery, "_small", True)
+    for _ in range(2):
+        user = User(stack, limit_usd=2 * 0.924)
+        tasks = [order() for _ in range(5)]
+        answers = at_once(5, lambda index, user=user, tasks=tasks: user.post(tasks[index]))  # type: ignore[misc]
+        assert budget_answers(answers) == {(200, "none"): 2, (402, "budgetExceeded"): 3}
+        settle(stack)
+        clips = [clip for task in tasks for clip in user.clips(task)]
+        assert [clip.status for clip in clips] == [Status.STORED] * 2
+        assert [charge.micro_dollars for charge in charges(stack, *clips)] == [PRICE] * 2
+        assert user.counted(clips[0]) == 2 * PRICE
+        accepted = {task["taskUUID"] for task, answer in zip(tasks, answers, strict=True) if answer.is_success}
+        assert {clip.task_uuid for clip in clips} == accepted
+    assert len(stack.emulator.ledger()) == 4
+
+
+def test_the_books_agree(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a crowd of good, bad and repeated tasks of several callers the budgets hold what the ledger says."""
+    monkeypatch.setattr(stack.emulator._delivery, "_small", True)
+    users = [User(stack), User(stack)]
+    tasks = [order(numberResults=2), order(duration=10), order(duration=7), order()]
+    before = everybody(stack)
+    at_once(8, lambda index: users[index % 2].post(*tasks))
+    settle(stack)
+    for user in users:
+        clips = [clip for task in tasks for clip in user.clips(task)]
+        assert [clip.status for clip in clips] == [Status.STORED] * 4
+        assert user.counted(clips[0]) == 5 * PRICE == sum(charge.micro_dollars for charge in charges(stack, *clips))
+    assert everybody(stack) - before == sum(charge.micro_dollars for charge in stack.emulator.ledger()) == 10 * PRICE
+
+
+def everybody(stack: Stack) -> int:
+    """What all callers' budgets of all months hold, in micro-dollars."""
+    items = [item for item in whole_table(stack) if item["pk"]["S"] == f"budget#{EVERYBODY}"]
+    return sum(int(item["counted"]["N"]) for item in items)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What is told
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_secret_is_logged(stepped: Stack, logged: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests and webhooks of every kind have logged something, and no key, token or signature among it.
+
+    The same holds for everything that this session logs, which is looked through at its end.
+    """
+    user = User(stepped)
+    clip, url, body = webhook_of(stepped, user, order(), monkeypatch)
+    echo = {"errors": [{"code": "taskFailed", "taskUUID": clip.clip_uuid, "message": json.dumps(user.sent(clip))}]}
+    for content in (b"junk", json.dumps(echo).encode(), json.dumps(body).encode()):
+        http().post(url, content=content)
+    http().post(url[:-1], json=body)
+    user.send(b"junk")
+    user.post(order(), Authorization="Bearer rushes_" + "A" * 43)
+    stepped.emulator.faults.submit_status = 401
+    user.post(order())
+    told = "\n".join(logged)
+    for kind in (
+        '"POST /v1"',
+        "clip is",
+        "not served",
+        "webhook says nothing",
+        "ProviderRefusesUs",
+        "WebhooksRejected",
+    ):
+        assert kind in told
+    assert secrets_in(logged) == []
+
+
+def test_the_watch_is_awake(stepped: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line with a real token, link, key or credential of this stack is found, and one that was scrubbed is not."""
+    user = User(stepped)
+    clip = user.buy()
+    sent, token = user.sent(clip)[0], user.callback(clip).rpartition("=")[2]
+    for line in (token, sent["webhookURL"], sent["uploadEndpoint"], user.key, str(user.headers), "emulator-key"):
+        assert secrets_in([f'submit\t{{"message": "{line}"}}']) != []
+    assert secrets_in(["token=[removed] X-Amz-Signature=[removed] Bearer [removed]", clip.clip_uuid, "a.b"]) == []

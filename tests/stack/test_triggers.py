@@ -1,0 +1,340 @@
+"""What the clock and the queues start: with fakes, and with the real functions when witnesses fail."""
+
+import json
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from botocore.exceptions import ClientError
+
+from rushes.clip import Clip, Kind, Status, Witness
+from rushes_local.emulator.app import OneShot
+from rushes_local.runtime import Outcome
+from rushes_local.stack import Stack, StackError
+from rushes_local.triggers import Source, Triggers, done, next_tick, queue_event, schedule_event
+
+ROOT = Path(__file__).parents[2]
+CALLER = "ada"
+PATIENCE = 15.0
+# Fifty times as fast as deployed. The timeouts are stretched before, since the machine is not fifty times as fast.
+FAST = {
+    "HTTP_TIMEOUT_SECONDS": 25,
+    "FUNCTION_TIMEOUT_SECONDS": 300,
+    "LEASE_SECONDS": 350,
+    "RESEND_WINDOW_SECONDS": 400,
+    "USUAL_RENDER_SECONDS": 5,
+    "RESCUE_AFTER_SECONDS": 25,
+}
+SCHEDULE_ONLY = {"schedule": True, "queues": False}
+QUEUES_ONLY = {"schedule": False, "queues": True}
+
+
+class Watched:
+    """A running stack, and a way to wait for it that takes no turns: clips are looked at when something is logged."""
+
+    def __init__(self, options: Mapping[str, bool]) -> None:
+        self._logged = threading.Condition()
+        self.stack = Stack(
+            ROOT,
+            time_scale=0.02,
+            timings=FAST,
+            emulator_options={"small": True},
+            sink=self._notify,
+            **options,  # type: ignore[arg-type]  # only the two that say what is left off
+        )
+
+    def _notify(self, _name: str, _line: str) -> None:
+        with self._logged:
+            self._logged.notify_all()
+
+    def order(self, prompt: str) -> str:
+        """Buy one clip and return its task's UUID."""
+        task_uuid = str(uuid.uuid4())
+        task = {
+            "taskType": "videoInference",
+            "taskUUID": task_uuid,
+            "model": "klingai:5@3",
+            "positivePrompt": prompt,
+            "width": 1920,
+            "height": 1080,
+            "duration": 5,
+        }
+        headers = {"Authorization": f"Bearer {self.stack.create_key(CALLER)}"}
+        answer = httpx.post(f"{self.stack.url}/v1", json=[task], headers=headers, timeout=30, trust_env=False)
+        assert answer.json() == {"data": [{"taskType": "videoInference", "taskUUID": task_uuid}]}
+        return task_uuid
+
+    def clip(self, task_uuid: str) -> Clip:
+        (clip,) = self.stack.store.clips(CALLER, task_uuid)
+        return clip
+
+    def wait(self, task_uuid: str, reached: Callable[[Clip], bool]) -> Clip:
+        """The task's clip once it is as wanted; the wait is bounded."""
+        with self._logged:
+            assert self._logged.wait_for(lambda: reached(self.clip(task_uuid)), PATIENCE), self.clip(task_uuid)
+        return self.clip(task_uuid)
+
+
+@pytest.fixture(scope="module")
+def watched(request: pytest.FixtureRequest) -> Iterator[Watched]:
+    """One stack at a time, with the triggers that the test names."""
+    watched = Watched(request.param)
+    with watched.stack:
+        yield watched
+
+
+def complete(clip: Clip) -> bool:
+    return clip.status == Status.STORED and not clip.open
+
+
+def test_an_interval_that_no_function_has_is_refused() -> None:
+    """A misspelled interval is named, instead of leaving the real one as it is."""
+    with pytest.raises(StackError, match="no function has USUAL_RENDER"):
+        Stack(ROOT, timings={"USUAL_RENDER": 5}).__enter__()
+
+
+LOSSES: dict[str, dict[str, Any]] = {
+    "webhook": {"webhook_copies": 0},
+    "upload": {"upload": "never"},
+    "both": {"webhook_copies": 0, "upload": "never"},
+}
+
+
+@pytest.mark.parametrize("watched", [SCHEDULE_ONLY], indirect=True, ids=["schedule"])
+@pytest.mark.parametrize("lost", LOSSES)
+def test_the_schedule_finds_what_was_lost(watched: Watched, lost: str) -> None:
+    """Whether the webhook, the upload or both never come, the sweeps end the clip stored, bought once."""
+    stack, switches = watched.stack, LOSSES[lost]
+    stack.emulator.faults.next_submissions.append(OneShot(lost, **switches))
+    clip = watched.wait(watched.order(f"without the {lost}"), complete)
+
+    (render,) = clip.of(Kind.RENDERED).values()
+    assert (Witness.POLL if "webhook_copies" in switches else Witness.WEBHOOK) in render.seen
+    assert clip.copy is not None
+    version, copy = clip.copy
+    assert copy.fields.get("rescued", False) == ("upload" in switches)
+    assert stack.client("s3").head_object(Bucket=stack.bucket_name, Key=clip.object_key)["VersionId"] == version
+    assert [charge.task_uuid for charge in stack.emulator.ledger()].count(clip.clip_uuid) == 1
+    stack.check()
+
+
+@pytest.mark.parametrize("watched", [SCHEDULE_ONLY], indirect=True, ids=["schedule"])
+def test_a_stack_can_be_timed(watched: Watched) -> None:
+    """Single intervals are replaced before all are scaled, the functions' own timeouts too."""
+    function = watched.stack.functions["reconcile"].function
+    assert function.environment["USUAL_RENDER_SECONDS"] == "0.1"
+    assert function.environment["DEADLINE_SECONDS"] == "144"
+    assert function.environment["FUNCTION_TIMEOUT_SECONDS"] == "6"
+    assert function.timeout_seconds == 6
+    assert function.environment["RESCUE_ORIGINS"] == watched.stack.emulator_url
+
+
+@pytest.mark.parametrize("watched", [QUEUES_ONLY], indirect=True, ids=["queues"])
+def test_an_upload_is_noticed_by_itself(watched: Watched) -> None:
+    """Without webhook, sweeps and polls, the object's creation is enough to record the clip as stored."""
+    stack = watched.stack
+    stack.emulator.faults.webhook_copies, stack.emulator.faults.poll_status = 0, 503
+    clip = watched.wait(watched.order("only the upload"), lambda clip: clip.status == Status.STORED)
+
+    assert {kind for kind, _ in clip.facts} == {Kind.ACCEPTED, Kind.STORED}
+    assert clip.copy is not None
+    version, copy = clip.copy
+    assert copy.seen.keys() == {Witness.BUCKET}
+    assert stack.client("s3").head_object(Bucket=stack.bucket_name, Key=clip.object_key)["VersionId"] == version
+
+
+@pytest.mark.parametrize("watched", [QUEUES_ONLY], indirect=True, ids=["queues"])
+def test_the_queues_times_are_scaled(watched: Watched) -> None:
+    """Messages wait and come back as much sooner as everything else is, in the whole seconds that SQS has."""
+    sqs = watched.stack.client("sqs")
+    attributes = {
+        url.partition("-")[2].partition("-")[0]: sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+        for url in sqs.list_queues()["QueueUrls"]
+    }
+    uploads = attributes["UploadsQueue"]["Attributes"]
+    assert (uploads["DelaySeconds"], uploads["VisibilityTimeout"]) == ("0", "6")
+
+
+class Fake:
+    """A function that notes what it is invoked with and answers what it is told to."""
+
+    def __init__(self, answer: Callable[[Mapping[str, Any]], Outcome]) -> None:
+        self._answer = answer
+        self._changed = threading.Condition()
+        self.events: list[Mapping[str, Any]] = []
+
+    def invoke(self, event: Mapping[str, Any], *, timeout: float | None = None) -> Outcome:
+        with self._changed:
+            self.events.append(event)
+            self._changed.notify_all()
+        return self._answer(event)
+
+    def wait(self, reached: Callable[[], bool]) -> None:
+        with self._changed:
+            assert self._changed.wait_for(reached, PATIENCE), self.events
+
+
+@pytest.fixture
+def triggers() -> Iterator[Triggers]:
+    """Triggers that are stopped after the test."""
+    triggers = Triggers(print)
+    yield triggers
+    triggers.stop()
+    triggers.join()
+
+
+def make_queues(sqs: Any) -> tuple[str, str, str]:
+    """A queue whose messages come back after a second, twice at most; its URL and ARN, and that of its dead letters."""
+    dead = sqs.create_queue(QueueName="dead")["QueueUrl"]
+    dead_arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    redrive = json.dumps({"deadLetterTargetArn": dead_arn, "maxReceiveCount": 2})
+    attributes = {"VisibilityTimeout": "1", "RedrivePolicy": redrive}
+    url = sqs.create_queue(QueueName="toys", Attributes=attributes)["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    return url, arn, dead
+
+
+@pytest.mark.parametrize("watched", [QUEUES_ONLY], indirect=True, ids=["queues"])
+def test_failed_messages_come_back_and_are_set_aside(watched: Watched, triggers: Triggers) -> None:
+    """What a function reports as failed comes to it again, is set aside in the end, and takes no other along."""
+    sqs = watched.stack.client("sqs")
+    url, arn, dead = make_queues(sqs)
+    for body in ("good", "bad", "better"):
+        sqs.send_message(QueueUrl=url, MessageBody=body)
+
+    def bodies() -> Counter[str]:
+        return Counter(record["body"] for event in toy.events for record in event["Records"])
+
+    def refuse(event: Mapping[str, Any]) -> Outcome:
+        bad = [{"itemIdentifier": each["messageId"]} for each in event["Records"] if each["body"] == "bad"]
+        return Outcome("ok", {"batchItemFailures": bad})
+
+    toy = Fake(refuse)
+    triggers.poll(sqs, Source(url, arn, 10, partial=True), toy)
+    toy.wait(lambda: bodies() == {"good": 1, "bad": 2, "better": 1})
+    (letter,) = sqs.receive_message(QueueUrl=dead, WaitTimeSeconds=5)["Messages"]
+    assert letter["Body"] == "bad"
+    assert bodies() == {"good": 1, "bad": 2, "better": 1}
+    (record,) = toy.events[-1]["Records"]
+    example = json.loads((ROOT / "events" / "object-created.json").read_text())["Records"][0]
+    assert record.keys() == example.keys()
+    assert record["attributes"].keys() == example["attributes"].keys()
+    assert (record["attributes"]["ApproximateReceiveCount"], record["eventSourceARN"]) == ("2", arn)
+
+
+class Stubborn:
+    """A queue that first answers with errors, and then has one message."""
+
+    def __init__(self, failures: int) -> None:
+        self._failures = failures
+        self.deleted: list[str] = []
+
+    def receive_message(self, **_: Any) -> dict[str, Any]:
+        self._failures -= 1
+        if self._failures >= 0:
+            raise ClientError({"Error": {"Code": "InternalError", "Message": "away"}}, "ReceiveMessage")
+        message = {"MessageId": "1", "ReceiptHandle": "handle", "Body": "x", "MD5OfBody": "y", "Attributes": {}}
+        return {} if self.deleted else {"Messages": [message]}
+
+    def delete_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, str]]) -> None:
+        self.deleted += [entry["ReceiptHandle"] for entry in Entries]
+
+
+def test_a_queue_that_is_away_is_asked_again(triggers: Triggers) -> None:
+    """Errors of SQS end nothing: the poller goes on until the message is there, and deletes it once it is done."""
+    queue, function = Stubborn(failures=2), Fake(lambda _: Outcome("ok", None))
+    triggers.poll(queue, Source("url", "arn", 10, partial=True), function)
+    function.wait(lambda: len(function.events) == 1)
+    triggers.stop()
+    triggers.join()
+    assert queue.deleted == ["handle"]
+
+
+MESSAGES = [{"MessageId": "1"}, {"MessageId": "2"}]
+
+
+def failures(*identifiers: Any) -> Outcome:
+    return Outcome("ok", {"batchItemFailures": [{"itemIdentifier": each} for each in identifiers]})
+
+
+@pytest.mark.parametrize(
+    ("outcome", "kept"),
+    [
+        (failures(), []),
+        (failures("2"), ["2"]),
+        (failures("1", "2"), ["1", "2"]),
+        (failures("3"), ["1", "2"]),
+        (failures(""), ["1", "2"]),
+        (failures(None), ["1", "2"]),
+        (Outcome("ok", {"batchItemFailures": [{"id": "1"}]}), ["1", "2"]),
+        (Outcome("ok", {"batchItemFailures": None}), []),
+        (Outcome("ok", {}), []),
+        (Outcome("ok", None), []),
+        (Outcome("error", {"errorMessage": "x"}), ["1", "2"]),
+        (Outcome("timeout", {"errorMessage": "x"}), ["1", "2"]),
+    ],
+)
+def test_a_batch_is_answered_as_lambda_reads_it(outcome: Outcome, kept: list[str]) -> None:
+    """Reported messages stay, all of them when the report makes no sense or there is none, and the others are done."""
+    finished = [message["MessageId"] for message in done(MESSAGES, outcome, partial=True)]
+    assert finished == [each["MessageId"] for each in MESSAGES if each["MessageId"] not in kept]
+
+
+def test_without_reports_a_batch_is_done_as_a_whole() -> None:
+    """A function that was not declared to report failures cannot keep a message by reporting it."""
+    assert done(MESSAGES, failures("1"), partial=False) == MESSAGES
+
+
+@pytest.mark.parametrize(("now", "following"), [(10.0, 11.0), (10.4, 11.0), (11.0, 11.0), (12.5, 13.0), (9.9, 11.0)])
+def test_ticks_that_were_missed_are_skipped(now: float, following: float) -> None:
+    """After the tick of second 10 comes the next that has not passed, in step with the first."""
+    assert next_tick(10.0, now, 1.0) == following
+
+
+def test_a_schedule_waits_for_its_function(triggers: Triggers) -> None:
+    """While an invocation is under way no other begins, and stopping ends with it, leaving no thread."""
+    release, before = threading.Event(), set(threading.enumerate())
+
+    def hang(_: Mapping[str, Any]) -> Outcome:
+        release.wait(PATIENCE)
+        return Outcome("crashed", {"errorMessage": "stopped"})
+
+    slow, quick = Fake(hang), Fake(lambda _: Outcome("ok", {}))
+    triggers.schedule("slow", 0.0, slow)
+    triggers.schedule("quick", 0.0, quick)
+    # The same interval: by the quick one's count the slow one would have been due again.
+    quick.wait(lambda: len(quick.events) >= 3)
+    assert len(slow.events) == 1
+    triggers.stop()
+    release.set()
+    triggers.join()
+    assert set(threading.enumerate()) <= before
+    assert len(slow.events) == 1
+
+
+def test_the_schedules_event_is_eventbridges() -> None:
+    """The event has the fields of the example in events/, at the time given."""
+    example = json.loads((ROOT / "events" / "schedule.json").read_text())
+    event = schedule_event("rushes-reconcile", 1795425600.7)
+    assert event.keys() == example.keys()
+    assert {**event, "id": "", "region": "", "resources": []} == {**example, "id": "", "region": "", "resources": []}
+    assert event["resources"] == ["arn:aws:events:us-east-1:123456789012:rule/rushes-reconcile"]
+
+
+def test_message_attributes_are_in_lambdas_spelling() -> None:
+    """Lambda spells the fields of a message's attributes with a small first letter."""
+    message = {
+        "MessageId": "1",
+        "ReceiptHandle": "handle",
+        "Body": "x",
+        "MD5OfBody": "y",
+        "Attributes": {},
+        "MessageAttributes": {"kind": {"StringValue": "toy", "DataType": "String"}},
+    }
+    (record,) = queue_event([message], "arn")["Records"]
+    assert record["messageAttributes"] == {"kind": {"stringValue": "toy", "dataType": "String"}}
