@@ -20,7 +20,7 @@ local := .venv/local.stamp
 dev := .venv/dev.stamp
 sam := .venv-sam/stamp
 
-.PHONY: help demo dev test simulate check fmt lint types validate drift build test-sam compile configure deploy key clean
+.PHONY: help demo dev test simulate chaos check fmt lint types validate drift build test-sam compile costs configure deploy key rotate forget clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,12 @@ test: $(dev) ## the tests (ARGS="-k webhook" for some of them)
 
 simulate: $(dev) ## every stop and race in memory, and the figures (FOR=600: seconds of random histories on top)
 	@SIMULATE_SECONDS="$(or $(FOR),0)" $(PYTHON) -m pytest -q tests/simulation
+
+costs: $(dev) ## what a clip costs besides Runware's price: counted, printed, written to docs/costs.md
+	@$(PYTHON) -m rushes_local.costs
+
+chaos: $(dev) ## the local stack while everything fails at once, then the judgement (FOR=120 SEED=7)
+	@$(PYTHON) -m rushes_local.chaos --for "$(or $(FOR),60)" $(if $(SEED),--seed "$(SEED)")
 
 check: lint types validate drift test ## everything that CI checks, but the SAM tests
 
@@ -90,6 +96,12 @@ configure: $(local) ## put the Runware API key into the deployed stack's secret;
 key: $(local) ## make an API key for a caller of the deployed stack (NAME=alice LIMIT_USD=20)
 	@TABLE_NAME="$$($(PYTHON) scripts/deployed.py output "$(STACK)" TableName)"; export TABLE_NAME; \
 	.venv/bin/rushes keys create "$(NAME)" --limit-usd "$(LIMIT_USD)"
+
+rotate: $(local) ## give the webhook tokens a new key; the one before stays valid until the next time
+	@$(PYTHON) scripts/deployed.py rotate "$(STACK)"
+
+forget: $(local) ## erase a finished task's clips and request (CALLER=alice TASK=its-uuid)
+	@$(PYTHON) scripts/deployed.py forget "$(STACK)" "$(CALLER)" "$(TASK)"
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Housekeeping

@@ -1,17 +1,27 @@
-"""Talks to a deployed stack: what it is called there, and the one secret that the template does not hold.
+"""Talks to a deployed stack: what it is called there, its secrets, and what somebody wants erased.
 
-    deployed.py output <stack> <name>    prints one output of the stack
-    deployed.py configure <stack>        asks for the Runware API key and puts it into its secret
+    deployed.py output <stack> <name>             prints one output of the stack
+    deployed.py configure <stack>                 asks for the Runware API key and puts it into its secret
+    deployed.py rotate <stack>                    gives the webhook tokens a new key; the one before stays valid
+    deployed.py forget <stack> <caller> <task>    erases a finished task's clips and request
 
-The key is typed without echo, or read from standard input when that is not a terminal. It is never an argument, so it
-reaches neither the shell's history nor the process list.
+The Runware key is typed without echo, or read from standard input when that is not a terminal. It is never an argument,
+so it reaches neither the shell's history nor the process list. No key is ever printed.
 """
 
 import getpass
+import json
+import secrets
 import sys
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
+
+from rushes.credentials import Secret, webhook_keys
+from rushes.entry import clock
+from rushes.errors import RushesError
+from rushes.store import Store
+from rushes_local import erasing
 
 
 def output(stack: str, name: str) -> str:
@@ -35,14 +45,38 @@ def configure(stack: str) -> None:
     print(f"The Runware API key of {stack} is set. Functions that are running pick it up within minutes.")
 
 
+def rotate(stack: str) -> None:
+    secret, client = output(stack, "WebhookSecretArn"), boto3.client("secretsmanager")
+    current = webhook_keys(Secret(client, secret, clock))[0]
+    keys = {"current": secrets.token_urlsafe(48), "previous": current}
+    client.put_secret_value(SecretId=secret, SecretString=json.dumps(keys))
+    print(
+        f"The webhook tokens of {stack} have a new key. Links that were signed with the one before stay valid "
+        "until the next rotation: leave seven days until then, unless a key has leaked."
+    )
+
+
+def forget(stack: str, caller: str, task_uuid: str) -> None:
+    store = Store(boto3.client("dynamodb"), output(stack, "TableName"))
+    deleted = erasing.forget(store, boto3.client("s3"), output(stack, "BucketName"), caller, task_uuid.lower())
+    print(f"The task is forgotten; {deleted} object versions were deleted. What it cost stays on record.")
+
+
 def main(arguments: list[str]) -> None:
     match arguments:
         case ["output", stack, name]:
             print(output(stack, name))
         case ["configure", stack]:
             configure(stack)
+        case ["rotate", stack]:
+            rotate(stack)
+        case ["forget", stack, caller, task_uuid]:
+            forget(stack, caller, task_uuid)
         case _:
-            raise ValueError("usage: deployed.py output <stack> <name> | configure <stack>")
+            raise ValueError(
+                "usage: deployed.py output <stack> <name> | configure <stack> | rotate <stack> "
+                "| forget <stack> <caller> <task>"
+            )
 
 
 if __name__ == "__main__":
@@ -50,5 +84,5 @@ if __name__ == "__main__":
         main(sys.argv[1:])
     except KeyError as error:
         sys.exit(f"The stack has no output {error}.")
-    except (BotoCoreError, ClientError, ValueError) as error:
+    except (BotoCoreError, ClientError, RushesError, ValueError) as error:
         sys.exit(str(error))

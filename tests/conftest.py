@@ -9,6 +9,7 @@ import re
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -41,10 +42,9 @@ def secrets_in(lines: Iterable[str]) -> list[str]:
 
 
 class SharedStack:
-    """A stack that starts when first asked for, whose tasks are rendered only when a test says so."""
+    """A stack that starts when first asked for. In it nothing happens by itself: a test lets tasks be rendered."""
 
-    def __init__(self, logged: list[str]) -> None:
-        self._logged = logged
+    def __init__(self) -> None:
         self._stack: Stack | None = None
 
     def up(self) -> Stack:
@@ -52,9 +52,10 @@ class SharedStack:
             self._stack = Stack(
                 ROOT,
                 render_seconds=None,
+                schedule=False,
+                queues=False,
                 emulator_options={"small": True, "retry_delays": (0.05,)},
                 parameters={"MonthlyLimitUsd": "1000"},
-                sink=lambda name, line: self._logged.append(f"{name}\t{line}"),
             ).__enter__()
         return self._stack
 
@@ -64,18 +65,26 @@ class SharedStack:
             self._stack = None
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def logged() -> Iterator[list[str]]:
-    """Every line that a stack of the real functions has logged. At the session's end none of them may tell a secret."""
+    """Every line that any stack of this process logs. When the session ends none of them may tell a secret."""
     lines: list[str] = []
-    yield lines
+    genuine = Stack.log
+
+    def log(stack: Stack, name: str, line: str) -> None:
+        lines.append(f"{name}\t{line}")
+        genuine(stack, name, line)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stack, "log", log)
+        yield lines
     assert secrets_in(lines) == []
 
 
 @pytest.fixture(scope="session")
 def shared_stack(logged: list[str]) -> Iterator[SharedStack]:
     """The stack of the session, or the place where it would be."""
-    shared = SharedStack(logged)
+    shared = SharedStack()
     yield shared
     shared.down()
 
@@ -88,11 +97,12 @@ def no_shared_stack(shared_stack: SharedStack) -> None:
 
 @pytest.fixture
 def stack(shared_stack: SharedStack) -> Iterator[Stack]:
-    """The real functions on moto and a stepped emulator, which forgets everything after each test."""
+    """The real functions on moto and a stepped emulator; after each test the table is emptied again."""
     stack = shared_stack.up()
     yield stack
     stack.aws.faults.clear()
     stack.emulator.reset()
+    empty_table(stack)
 
 
 def order(**changes: Any) -> Json:
@@ -105,6 +115,12 @@ def order(**changes: Any) -> Json:
         **changes,
     }
     return {name: value for name, value in task.items() if value is not ...}
+
+
+@cache
+def http() -> httpx.Client:
+    """One client for all requests: to make one takes longer than what most of them do."""
+    return httpx.Client(timeout=30, trust_env=False)
 
 
 @dataclass
@@ -126,7 +142,7 @@ class User:
     def send(self, body: bytes, **headers: str) -> httpx.Response:
         """`POST /v1` with these bytes."""
         url = f"{self.stack.url}/v1"
-        return httpx.post(url, content=body, headers={**self.headers, **headers}, timeout=30, trust_env=False)
+        return http().post(url, content=body, headers={**self.headers, **headers})
 
     def buy(self, **changes: Any) -> Clip:
         """Orders one valid task and returns its first clip."""
@@ -158,6 +174,12 @@ class User:
         return self.stack.store.budget(self.name, clip.month)[0]
 
 
+@cache
+def client(stack: Stack, service: str) -> Any:
+    """A client of the stack's, made once: that takes longer than what most tests do with it."""
+    return stack.client(service)
+
+
 def submissions(stack: Stack) -> list[Json]:
     """Every order that reached Runware, whatever became of it."""
     received = stack.emulator.requests()
@@ -166,14 +188,22 @@ def submissions(stack: Stack) -> list[Json]:
 
 def whole_table(stack: Stack) -> list[Json]:
     """Every item of the table, in an order that does not change."""
-    pages = stack.client("dynamodb").get_paginator("scan").paginate(TableName=stack.table_name)
+    pages = client(stack, "dynamodb").get_paginator("scan").paginate(TableName=stack.table_name)
     items = [item for page in pages for item in page["Items"]]
     return sorted(items, key=lambda item: (item["pk"]["S"], item["sk"]["S"]))
 
 
+def empty_table(stack: Stack) -> None:
+    """Deletes every item, API keys as well."""
+    keys = [{key: item[key] for key in ("pk", "sk")} for item in whole_table(stack)]
+    for start in range(0, len(keys), 25):
+        deletions = [{"DeleteRequest": {"Key": key}} for key in keys[start : start + 25]]
+        client(stack, "dynamodb").batch_write_item(RequestItems={stack.table_name: deletions})
+
+
 def whole_bucket(stack: Stack) -> list[tuple[str, str]]:
     """Key and version of every object there is or was."""
-    pages = stack.client("s3").get_paginator("list_object_versions").paginate(Bucket=stack.bucket_name)
+    pages = client(stack, "s3").get_paginator("list_object_versions").paginate(Bucket=stack.bucket_name)
     return sorted((found["Key"], found["VersionId"]) for page in pages for found in page.get("Versions", []))
 
 

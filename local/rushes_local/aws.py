@@ -4,7 +4,9 @@ Hides moto and two of its liberties. It accepts presigned URLs that are forged o
 not signed at all; and its DynamoDB transactions are not atomic under threads. Answers faults on request.
 """
 
+import io
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -31,6 +33,7 @@ Service = Literal["dynamodb", "s3", "other"]
 _LONGEST_EXPIRY = 7 * 24 * 3600
 _CLOCK_SKEW = timedelta(minutes=15)
 _DATE_FORMAT = "%Y%m%dT%H%M%SZ"
+_SIGNED_FOR = re.compile(r"/([a-z0-9-]+)/aws4_request")
 
 
 class AwsError(Exception):
@@ -108,11 +111,26 @@ class Faults:
             return fault
 
 
+@dataclass(frozen=True)
+class Access:
+    """A request and what was answered: AWS's names of service and operation, S3's operations by their HTTP method."""
+
+    service: str
+    operation: str
+    request: bytes
+    status: int
+    response_size: int
+
+
 class Aws:
-    """A WSGI application. Its state is moto's, which is one for the whole process; `load` empties it."""
+    """A WSGI application. Its state is moto's, which is one for the whole process; `load` empties it.
+
+    An `observer` is told of every request once it is answered, from the thread that answers it.
+    """
 
     def __init__(self, *, clock: Callable[[], float] = time.time, fault_seed: int = 0) -> None:
         self.faults = Faults(fault_seed)
+        self.observer: Callable[[Access], object] | None = None
         self._clock = clock
         self._application: WSGIApplication | None = None
         # A transaction in moto applies its writes one by one and puts back what was there when one fails; what another
@@ -129,6 +147,21 @@ class Aws:
         self._application = DomainDispatcherApplication(create_backend_app)
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        if self.observer is None:
+            return self._respond(environ, start_response)
+        request = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.input"] = io.BytesIO(request)
+        answered: list[str] = []
+
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None, /) -> Callable[[bytes], object]:
+            answered.append(status)
+            return start_response(status, headers, exc_info)
+
+        response = b"".join(self._respond(environ, start))
+        self.observer(Access(*_operation(environ), request, int(answered[-1].partition(" ")[0]), len(response)))
+        return [response]
+
+    def _respond(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         service = _service(environ)
         try:
             check_signature(environ, self._clock())
@@ -168,6 +201,13 @@ def _service(environ: "WSGIEnvironment") -> Service:
         return "dynamodb"
     scope = environ.get("HTTP_AUTHORIZATION", "").partition(",")[0]
     return "s3" if not scope or scope.endswith("/s3/aws4_request") else "other"
+
+
+def _operation(environ: "WSGIEnvironment") -> tuple[str, str]:
+    """Service and operation of a request. What is presigned is S3's."""
+    signed_for = _SIGNED_FOR.search(environ.get("HTTP_AUTHORIZATION", ""))
+    operation = environ.get("HTTP_X_AMZ_TARGET", "").partition(".")[2] or environ["REQUEST_METHOD"]
+    return signed_for[1] if signed_for else "s3", operation
 
 
 def check_signature(environ: "WSGIEnvironment", now: float) -> None:

@@ -125,6 +125,10 @@ class Template:
         """Properties of the queues by logical id."""
         return self._of("AWS::SQS::Queue")
 
+    def number_of(self, kind: str) -> int:
+        """How many resources of a type there are."""
+        return len(self._of(kind))
+
     def _of(self, kind: str) -> dict[str, Mapping[str, Any]]:
         return {
             name: resource.get("Properties", {})

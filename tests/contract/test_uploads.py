@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from xml.etree import ElementTree
@@ -16,6 +17,7 @@ from rushes.errors import BucketError
 from rushes.media import Probed
 from rushes.uploads import Bucket
 from rushes_local.stack import Stack
+from tests.conftest import http
 from tests.simulation.fakes import FakeBucket
 from tests.simulation.world import World
 
@@ -26,10 +28,15 @@ WEBM = b"\x1aE\xdf\xa3" + bytes(100)
 WEEK = 7 * 24 * 3600
 
 
+@cache
+def as_deployed(stack: Stack) -> Any:
+    return stack.client("s3", config=uploads.CONFIG)
+
+
 @pytest.fixture
 def s3(stack: Stack) -> Any:
     """A client with the settings that the functions have."""
-    return stack.client("s3", config=uploads.CONFIG)
+    return as_deployed(stack)
 
 
 @pytest.fixture
@@ -47,9 +54,7 @@ def bucket(s3: Any, name: str) -> Bucket:
 
 
 def put(url: str, content: bytes = MP4, **headers: str) -> httpx.Response:
-    return httpx.put(
-        url, content=content, headers={k.replace("_", "-"): v for k, v in headers.items()}, trust_env=False
-    )
+    return http().put(url, content=content, headers={name.replace("_", "-"): text for name, text in headers.items()})
 
 
 def query(url: str) -> dict[str, str]:
@@ -162,8 +167,8 @@ def probed(request: pytest.FixtureRequest) -> Iterator[tuple[Callable[[str], Pro
         fake = FakeBucket(World())
         yield fake.probe, fake.put
         return
-    s3, name = request.getfixturevalue("s3"), request.getfixturevalue("name")
-    yield Bucket(s3, name).probe, lambda key, body: s3.put_object(Bucket=name, Key=key, Body=body)["VersionId"]
+    bucket: Bucket = request.getfixturevalue("bucket")
+    yield bucket.probe, lambda key, body: put(bucket.upload_link(key, 60), body).headers["x-amz-version-id"]
 
 
 Both = tuple[Callable[[str], Probed | None], Put]

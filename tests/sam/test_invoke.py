@@ -4,6 +4,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +121,32 @@ def test_a_forged_webhook_changes_nothing(bought: Clip, invoke: Invoke, stack: S
     assert everything(stack) == before
 
 
+def test_the_schedule_finds_what_no_webhook_told(bought: Clip, invoke: Invoke, stack: Stack) -> None:
+    """A sweep in a container polls Runware about a clip that is due, and learns that it is rendered."""
+    stack.emulator.faults.webhook_copies = 0
+    stack.emulator.faults.upload = "never"
+    stack.emulator.finish(bought.clip_uuid)
+    assert stack.emulator.idle(60)
+    current = recorded(stack, bought.task_uuid)
+    stack.store.save(current, replace(current, next_check_at=1))
+    assert invoke("ReconcileFunction", load("schedule")).payload["taken"] >= 1
+    assert recorded(stack, bought.task_uuid).status is Status.RENDERED
+
+
+def test_an_upload_is_looked_at(bought: Clip, invoke: Invoke, stack: Stack) -> None:
+    """S3's word on an object makes a container look, and the clip is stored, though nobody has described it yet."""
+    video = b"\x00\x00\x00\x18ftypisom" + bytes(64)
+    put = stack.client("s3").put_object(Bucket=stack.bucket_name, Key=bought.object_key, Body=video)
+    event = load("object-created")
+    message = json.loads(event["Records"][0]["body"])
+    message["detail"]["object"] |= {"key": bought.object_key, "version-id": put["VersionId"]}
+    event["Records"][0]["body"] = json.dumps(message)
+    assert invoke("ReconcileFunction", event).payload == {"batchItemFailures": []}
+    assert recorded(stack, bought.task_uuid).status is Status.STORED
+
+
 def test_every_event_is_sent_by_one_of_these_tests() -> None:
     """A file that is added to events/ is sent here too."""
     webhooks = {"webhook-success-enveloped", "webhook-success-flat", "webhook-failure", "webhook-forged"}
     names = {path.stem for path in EVENTS.glob("*.json") if not path.stem.startswith("submit-invalid-")}
-    assert names == webhooks | {"submit-valid"}
+    assert names == webhooks | {"submit-valid", "schedule", "object-created"}

@@ -1,7 +1,6 @@
 """Many clips whose webhook, whose upload, or both are lost, and purchases whose answer is cut off, on real parts."""
 
 import os
-import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,26 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from rushes.clip import Clip, Kind, Status, Witness
 from rushes.config import WhenAmbiguous
-from rushes_local.chaos.judgement import find, judge
+from rushes_local.chaos.judgement import Books, judge
+from rushes_local.chaos.run import wait_until
 from rushes_local.chaos.traffic import Caller, Heard
 from rushes_local.emulator.app import OneShot
 from rushes_local.stack import Stack
 
 ROOT = Path(__file__).parents[2]
 
-# How many clips each loss befalls; `make chaos` asks for more.
-CLIPS = int(os.environ.get("LOST_CLIPS", "40"))
+# How many clips each loss befalls. `make test LOST_CLIPS=200 ARGS=tests/stack/test_lost_witnesses.py` takes minutes.
+CLIPS = int(os.environ.get("LOST_CLIPS", "20"))
 PATIENCE = 30 + CLIPS  # seconds
 
-SCALE = 0.003  # a sweep as often as the schedule allows
+SCALE = 0.01  # of the schedule: a sweep every 0.6 s
 TIMES = {
     "HTTP_TIMEOUT_SECONDS": 1.0,
-    "FUNCTION_TIMEOUT_SECONDS": 12.0,
-    "LEASE_SECONDS": 13.0,
-    "RESEND_WINDOW_SECONDS": 14.0,
+    "FUNCTION_TIMEOUT_SECONDS": 8.0,
+    "LEASE_SECONDS": 8.5,
+    "RESEND_WINDOW_SECONDS": 9.0,
     "DEADLINE_SECONDS": 300.0,
     "LAST_LOOK_SECONDS": 3.0,
     "COPY_DEADLINE_SECONDS": 300.0,
@@ -46,8 +47,8 @@ class Orders:
 
     def __init__(self, stack: Stack, logged: list[str]) -> None:
         self.stack, self._logged = stack, logged
+        self.books = Books(stack)
         self.caller = Caller("ada", stack.create_key("ada", 10_000), 10_000_000_000)
-        self._changed = threading.Event()
 
     def buy(self, fate: str, switches: Mapping[str, Any], clips: int) -> list[str]:
         """Orders so many clips in tasks of four, and returns the tasks' UUIDs."""
@@ -74,18 +75,15 @@ class Orders:
         """The clips of these tasks, as they are in the table now."""
         return [clip for task_uuid in tasks for clip in self.stack.store.clips("ada", task_uuid)]
 
-    def wait(self, tasks: list[str], reached: Callable[[Clip], bool]) -> list[Clip]:
-        """These tasks' clips, once all are as wanted; the wait is bounded."""
-        for _ in range(4 * PATIENCE):
-            clips = self.clips(tasks)
-            if all(reached(clip) for clip in clips):
-                return clips
-            self._changed.wait(0.25)
-        raise AssertionError([clip for clip in clips if not reached(clip)])
+    def wait(self, reached: Callable[[], bool]) -> None:
+        """Wait until something holds; the wait is bounded."""
+        took = wait_until(reached, PATIENCE)
+        assert took < PATIENCE, self.books.find().all_clips
 
     def broken(self) -> list[str]:
         """Every promise that was not kept, by the ledger, the table, the bucket and the log."""
-        return [each.what for each in judge(self.stack, find(self.stack), [self.caller], Heard(), self._logged)]
+        broken = judge(self.books, self.books.find(), [self.caller], Heard(), self._logged)
+        return [each.what for each in broken]
 
 
 @contextmanager
@@ -103,10 +101,6 @@ def orders(logged: list[str], when_ambiguous: WhenAmbiguous, **times: float) -> 
         yield Orders(stack, logged)
 
 
-def complete(clip: Clip) -> bool:
-    return clip.status == Status.STORED and not clip.open
-
-
 def rescued(clip: Clip) -> bool:
     return clip.copy is not None and clip.copy[1].fields.get("rescued", False) is True
 
@@ -116,6 +110,7 @@ def witnesses(clips: list[Clip]) -> set[Witness]:
     return {witness for clip in clips for known in clip.of(Kind.RENDERED).values() for witness in known.seen}
 
 
+@pytest.mark.timeout(2 * PATIENCE)
 def test_every_clip_is_stored_and_paid_once(logged: list[str]) -> None:
     """With every webhook lost, with every upload failing, and with both, each clip ends stored, for one charge.
 
@@ -126,8 +121,10 @@ def test_every_clip_is_stored_and_paid_once(logged: list[str]) -> None:
         unsent = ordered.buy("no upload", NO_UPLOAD, CLIPS)
         neither = ordered.buy("no webhook and no upload", {**NO_WEBHOOK, **NO_UPLOAD}, CLIPS)
         cut = ordered.buy("an answer cut off", CUT, 4)
-        everything = ordered.wait([*unheard, *unsent, *neither, *cut], complete)
+        ordered.wait(lambda: ordered.books.open_clips() == 0)
 
+        everything = ordered.books.find().all_clips
+        assert {clip.status for clip in everything} == {Status.STORED}
         assert len(everything) == len(ordered.stack.emulator.ledger()) == 3 * CLIPS + 4
         assert witnesses(ordered.clips(unheard) + ordered.clips(neither)) == {Witness.POLL}
         assert all(rescued(clip) for clip in ordered.clips(unsent) + ordered.clips(neither))
@@ -137,19 +134,26 @@ def test_every_clip_is_stored_and_paid_once(logged: list[str]) -> None:
 
 def test_what_nobody_can_prove_is_not_bought_again(logged: list[str]) -> None:
     """Under `review` a purchase cut off after acceptance is stored when one witness shows it, and else in review."""
-    with orders(logged, "review", DEADLINE_SECONDS=15.0, LAST_LOOK_SECONDS=1.0) as ordered:
+    with orders(
+        logged,
+        "review",
+        FUNCTION_TIMEOUT_SECONDS=4.0,
+        LEASE_SECONDS=4.5,
+        RESEND_WINDOW_SECONDS=5.0,
+        DEADLINE_SECONDS=6.0,
+    ) as ordered:
         ordered.stack.emulator.faults.poll_status = ordered.stack.emulator.faults.details_status = 503
         told = ordered.buy("a webhook alone", {**CUT, "upload": "after"}, 2)
         uploaded = ordered.buy("an upload alone", {**CUT, **NO_WEBHOOK}, 2)
         unknown = ordered.buy("no witness at all", {**CUT, **NO_WEBHOOK, **NO_UPLOAD}, 2)
 
-        assert witnesses(ordered.wait(told, complete)) == {Witness.WEBHOOK}
-        ordered.wait(uploaded, lambda clip: clip.status == Status.STORED)
-        parked = ordered.wait(unknown, lambda clip: clip.status == Status.REVIEW)
-        assert all(clip.decisive == Kind.UNPROVEN and not clip.open for clip in parked)
+        ordered.wait(lambda: all(clip.status == Status.REVIEW for clip in ordered.clips(unknown)))
+        assert all(clip.decisive == Kind.UNPROVEN and not clip.open for clip in ordered.clips(unknown))
+        assert witnesses(ordered.clips(told)) == {Witness.WEBHOOK}
+        assert {clip.status for clip in ordered.clips(told + uploaded)} == {Status.STORED}
 
         ordered.stack.emulator.faults.poll_status = ordered.stack.emulator.faults.details_status = 0
-        ordered.wait(uploaded, complete)
-        assert len(ordered.stack.emulator.requests()) > 6  # polls among them
+        ordered.wait(lambda: ordered.books.open_clips() == 0)
+        assert all(clip.decisive == Kind.UNPROVEN for clip in ordered.clips(unknown))
         assert len(ordered.stack.emulator.ledger()) == 6
         assert ordered.broken() == []

@@ -166,6 +166,19 @@ class Store:
         item = {"caller": caller.name, "monthlyLimit": caller.monthly_limit, "name": name, "createdAt": now}
         self._client.put_item(TableName=self._table, Item={**_api_key(key_hash), **_wire(item)})
 
+    def forget(self, caller: str, task_uuid: str) -> None:
+        """Empties what the caller wrote; what is left still tells a repeat from a conflict."""
+        self._retried(
+            lambda: self._client.update_item(
+                TableName=self._table,
+                Key={"pk": {"S": _task_pk(caller, task_uuid)}, "sk": {"S": "request"}},
+                UpdateExpression="SET #request = :nothing",
+                ConditionExpression="attribute_exists(pk)",
+                ExpressionAttributeNames={"#request": "request"},
+                ExpressionAttributeValues={":nothing": {"S": "{}"}},
+            )
+        )
+
     def _due_in(self, shard: str, now: int, most: int) -> Any:
         return self._client.query(
             TableName=self._table,

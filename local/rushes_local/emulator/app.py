@@ -105,7 +105,7 @@ class Emulator:
         self,
         api_keys: frozenset[str] = frozenset({"emulator-key"}),
         base_url: str = "http://127.0.0.1",
-        render_seconds: float | None = 0.0,
+        render_seconds: float | Callable[[], float] | None = 0.0,
         clock: Callable[[], float] = time.time,
         http: httpx.Client | None = None,
         retry_delays: Sequence[float] = RETRY_DELAYS,
@@ -316,7 +316,8 @@ class Emulator:
         if self._render_seconds is None and not called_first:
             return
         run.released = True
-        self._delivery.start(run, 0.0 if called_first else self._render_seconds or 0.0)
+        seconds = self._render_seconds() if callable(self._render_seconds) else self._render_seconds or 0.0
+        self._delivery.start(run, 0.0 if called_first else seconds)
         if called_first:
             run.called.wait(CALL_BEFORE_ANSWER_TIMEOUT)
 

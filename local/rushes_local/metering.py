@@ -1,0 +1,399 @@
+"""What one clip makes the functions use of AWS, counted on the local stack.
+
+Responsible for the paths a clip can take, for counting calls, and for DynamoDB's units. Hides how time passes without
+waiting: a clip's own times are moved into the past, which is the same to functions that only compare them with now.
+Knows nothing of prices.
+"""
+
+import json
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from rushes.clip import Clip, Known
+from rushes_local.aws import Access
+from rushes_local.emulator.app import OneShot
+from rushes_local.stack import STACK_NAME, Stack
+from rushes_local.triggers import queue_event, schedule_event
+
+Item = Mapping[str, Any]
+Images = tuple[Item, Item]
+
+CALLER = "costs"
+# As long as the prompts of the examples on the model's page.
+PROMPT = "A lighthouse on a basalt cliff at dusk, slow aerial orbit, waves breaking far below. " * 9
+NEGATIVE_PROMPT = "blurry, distorted, flickering, watermark, low quality, " * 4
+
+_WRITE_UNIT = 1024  # bytes
+_READ_UNIT = 4096
+_LOG_EVENT = 26  # bytes that CloudWatch adds to every line
+_PATIENCE = 15.0  # seconds
+_MINUTE = 60_000  # milliseconds, like all times of a clip
+_MOST_MINUTES = 600
+# What each function is known to log for an event that is nobody's; it tells that all earlier lines have come through.
+_LAST_WORDS = {"submit": "not served", "webhook": "WebhooksRejected", "reconcile": "an object that no clip waits for"}
+
+
+class MeteringError(Exception):
+    """A path did not go as it should, so what was counted means nothing."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What was used. `calls` are by service and operation, `invocations` by function, `log_bytes` as ingested."""
+
+    calls: Counter[str] = field(default_factory=Counter)
+    invocations: Counter[str] = field(default_factory=Counter)
+    http_requests: int = 0
+    messages: int = 0
+    write_units: int = 0
+    read_units: float = 0.0
+    log_bytes: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return self._joined(other, 1)
+
+    def __sub__(self, other: "Usage") -> "Usage":
+        return self._joined(other, -1)
+
+    def _joined(self, other: "Usage", sign: int) -> "Usage":
+        return Usage(
+            _added(self.calls, other.calls, sign),
+            _added(self.invocations, other.invocations, sign),
+            self.http_requests + sign * other.http_requests,
+            self.messages + sign * other.messages,
+            self.write_units + sign * other.write_units,
+            self.read_units + sign * other.read_units,
+            self.log_bytes + sign * other.log_bytes,
+        )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a clip uses on each path, by name, with warm caches; what filling them takes; and a sweep without work."""
+
+    paths: Mapping[str, Usage]
+    caches: Usage
+    idle_sweep: Usage
+    memory_mb: Mapping[str, int]
+
+
+def measure(root: Path) -> Measured:
+    """Runs every path once on a local stack of the project in `root`."""
+    journal = _Journal()
+    # One process a function, so that a second clip finds the caches that the first one filled.
+    stack = Stack(
+        root,
+        render_seconds=None,
+        emulator_options={"small": True},
+        processes=1,
+        schedule=False,
+        queues=False,
+        sink=journal,
+    )
+    with stack:
+        bench = _Bench(stack, journal)
+        cold = _happy(bench)
+        bench.sweep()
+        bench.idle = bench.sweep()
+        paths = {name: path(bench) for name, path in _PATHS.items()}
+        memory = {name: pool.function.memory_mb for name, pool in stack.functions.items()}
+    return Measured(paths, cold - paths["happy"], bench.idle, memory)
+
+
+def _happy(bench: "_Bench") -> Usage:
+    with bench.metered() as metered:
+        bench.order()
+        bench.render()
+    return metered.usage + bench.uploads()
+
+
+def _polled(bench: "_Bench") -> Usage:
+    bench.next_submission(webhook_copies=0)
+    with bench.metered() as metered:
+        task_uuid = bench.order()
+        bench.render()
+    return metered.usage + bench.uploads() + bench.sweeps(task_uuid)
+
+
+def _rescued(bench: "_Bench") -> Usage:
+    bench.next_submission(upload="never")
+    with bench.metered() as metered:
+        task_uuid = bench.order()
+        bench.render()
+    return metered.usage + bench.sweeps(task_uuid) + bench.uploads()
+
+
+def _refused(bench: "_Bench") -> Usage:
+    bench.next_submission(submit_status=400, submit_code="invalidPositivePrompt")
+    with bench.metered() as metered:
+        bench.order(expected=400)
+    return metered.usage
+
+
+_PATHS: Mapping[str, Callable[["_Bench"], Usage]] = {
+    "happy": _happy,
+    "polled": _polled,
+    "rescued": _rescued,
+    "refused": _refused,
+}
+
+
+class _Journal:
+    """Every line that the stack logs, and a way to wait for one."""
+
+    def __init__(self) -> None:
+        self._lines: list[tuple[str, str]] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, name: str, line: str) -> None:
+        with self._changed:
+            self._lines.append((name, line))
+            self._changed.notify_all()
+
+    @property
+    def length(self) -> int:
+        with self._changed:
+            return len(self._lines)
+
+    def of(self, name: str, since: int) -> list[str]:
+        """The lines of one part from a place on."""
+        with self._changed:
+            return [line for who, line in self._lines[since:] if who == name]
+
+    def wait_for(self, name: str, text: str, since: int) -> None:
+        with self._changed:
+            if not self._changed.wait_for(lambda: any(text in line for line in self.of(name, since)), _PATIENCE):
+                raise MeteringError(f"{name} did not log {text!r}")
+
+
+@dataclass
+class _Metered:
+    """Filled when the block that it counts for is over."""
+
+    usage: Usage = field(default_factory=Usage)
+
+
+class _Bench:
+    """The running stack, and the steps that paths are made of."""
+
+    def __init__(self, stack: Stack, journal: _Journal) -> None:
+        self._stack, self._journal = stack, journal
+        self.idle = Usage()
+        self._headers = {"Authorization": f"Bearer {stack.create_key(CALLER, limit_usd=1000)}"}
+        self._streams = stack.client("dynamodbstreams")
+        self._sqs = stack.client("sqs")
+        where = {"StackName": STACK_NAME, "LogicalResourceId": "UploadsQueue"}
+        described = stack.client("cloudformation").describe_stack_resource(**where)
+        self._queue = described["StackResourceDetail"]["PhysicalResourceId"]
+        self._sqs.set_queue_attributes(QueueUrl=self._queue, Attributes={"DelaySeconds": "0"})
+        table = stack.client("dynamodb").describe_table(TableName=stack.table_name)["Table"]
+        self._stream = self._start_of(table["LatestStreamArn"])
+        self._indexes = [
+            tuple(key["AttributeName"] for key in index["KeySchema"]) for index in table["GlobalSecondaryIndexes"]
+        ]
+
+    def next_submission(self, **switches: Any) -> None:
+        """How Runware treats the next order."""
+        self._stack.emulator.faults.next_submissions.append(OneShot(**switches))
+
+    def order(self, expected: int = 200) -> str:
+        """Orders one clip over the API and returns its task's UUID."""
+        task_uuid = str(uuid.uuid4())
+        task = {
+            "taskType": "videoInference",
+            "taskUUID": task_uuid,
+            "model": "klingai:5@3",
+            "positivePrompt": PROMPT,
+            "negativePrompt": NEGATIVE_PROMPT,
+            "width": 1920,
+            "height": 1080,
+            "duration": 5,
+        }
+        answer = self._post("/v1", json.dumps([task]))
+        if answer.status_code != expected:
+            raise MeteringError(f"the order was answered {answer.status_code}")
+        return task_uuid
+
+    def render(self) -> None:
+        """Runware finishes, uploads and calls back, as far as it was told to."""
+        if not (self._stack.emulator.finish_all() and self._stack.emulator.idle(_PATIENCE)):
+            raise MeteringError("Runware did not finish")
+
+    def uploads(self) -> Usage:
+        """The one object that was created reaches `reconcile` through its queue."""
+        found = self._sqs.receive_message(
+            QueueUrl=self._queue, WaitTimeSeconds=5, MessageSystemAttributeNames=["All"]
+        ).get("Messages", [])
+        if len(found) != 1:
+            raise MeteringError(f"{len(found)} uploads were noticed instead of one")
+        event = queue_event(found, "arn:aws:sqs:us-east-1:000000000000:uploads")
+        used = self._reconcile(event) + Usage(messages=1)
+        self._sqs.delete_message(QueueUrl=self._queue, ReceiptHandle=found[0]["ReceiptHandle"])
+        return used
+
+    def sweep(self) -> Usage:
+        """The schedule's minute has come."""
+        return self._reconcile(schedule_event(f"{STACK_NAME}-reconcile", time.time()))
+
+    def sweeps(self, task_uuid: str) -> Usage:
+        """What sweeps use for this clip, beyond what they use in any case, until nothing more is to be learned.
+
+        The first one comes half a minute after what happened last: that is the mean of what can be.
+        """
+        used, pause = Usage(), _MINUTE // 2
+        for _ in range(_MOST_MINUTES):
+            (clip,) = self._stack.store.clips(CALLER, task_uuid)
+            if clip.next_check_at is None:
+                return used
+            clip = self._stack.store.save(clip, _earlier(clip, pause))
+            pause = _MINUTE
+            if clip.next_check_at is not None and clip.next_check_at <= time.time() * 1000:
+                used += self.sweep() - self.idle
+        raise MeteringError("the sweeps come to no end with this clip")
+
+    @contextmanager
+    def metered(self) -> Iterator[_Metered]:
+        """Counts what the functions and Runware do until the end of the block, which itself must ask AWS nothing."""
+        metered, accesses = _Metered(), list[Access]()
+        self._written()  # what this bench wrote itself
+        logged = self._journal.length
+        self._stack.aws.observer = accesses.append
+        try:
+            yield metered
+        finally:
+            self._stack.aws.observer = None
+        routes = [json.loads(line)["routeKey"] for line in self._journal.of("gateway", logged)]
+        lines = self._function_lines(logged)
+        metered.usage = Usage(
+            calls=Counter(f"{access.service} {access.operation}" for access in accesses),
+            invocations=Counter("submit" if route == "POST /v1" else "webhook" for route in routes),
+            http_requests=len(routes),
+            write_units=self._write_units(accesses, self._written()),
+            read_units=sum(read_units(access) for access in accesses),
+            log_bytes=sum(len(line.encode()) + _LOG_EVENT for line in lines),
+        )
+
+    def _reconcile(self, event: Mapping[str, Any]) -> Usage:
+        with self.metered() as metered:
+            outcome = self._stack.functions["reconcile"].invoke(event)
+        if outcome.kind != "ok" or outcome.payload.get("batchItemFailures"):
+            raise MeteringError(f"reconcile failed: {outcome}")
+        return metered.usage + Usage(invocations=Counter(reconcile=1))
+
+    def _function_lines(self, since: int) -> list[str]:
+        """What the functions logged. A pipe may be slower than an answer, so each is made to say a last word."""
+        said = self._journal.length
+        self._post("/v1", "not JSON")
+        self._post(f"/webhooks/runware/{CALLER}/{uuid.uuid4()}/0", "{}")
+        nobodys = {"Body": json.dumps({"detail": {"object": {"key": "videos/nobodys"}}})}
+        record = {"MessageId": "1", "ReceiptHandle": "1", "Attributes": {}, "MD5OfBody": "", **nobodys}
+        self._stack.functions["reconcile"].invoke(queue_event([record], "arn"))
+        for name, words in _LAST_WORDS.items():
+            self._journal.wait_for(name, words, said)
+        return [
+            line for name, words in _LAST_WORDS.items() for line in self._journal.of(name, since) if words not in line
+        ]
+
+    def _write_units(self, accesses: Sequence[Access], written: Sequence[Images]) -> int:
+        """The units of the writes; the stream tells what each did to its item, in the order in which they were made."""
+        units, images = 0, iter(written)
+        for access in accesses:
+            transactional = access.operation == "TransactWriteItems"
+            if transactional or access.operation in ("PutItem", "UpdateItem"):
+                for _ in json.loads(access.request)["TransactItems"] if transactional else [access]:
+                    units += write_units(*next(images), self._indexes, transactional=transactional)
+        if next(images, None):
+            raise MeteringError("something was written that no call accounts for")
+        return units
+
+    def _written(self) -> list[Images]:
+        """The writes since this was last asked, as the item before and after each.
+
+        moto makes two of an update that creates its item. The first one leaves nothing but the key.
+        """
+        answer = self._streams.get_records(ShardIterator=self._stream)
+        self._stream = answer["NextShardIterator"]
+        changes = [record["dynamodb"] for record in answer["Records"]]
+        images = [(change.get("OldImage") or {}, change.get("NewImage") or {}) for change in changes]
+        return [(before, after) for before, after in images if after.keys() != {"pk", "sk"}]
+
+    def _start_of(self, stream: str) -> str:
+        (shard,) = self._streams.describe_stream(StreamArn=stream)["StreamDescription"]["Shards"]
+        where = {"StreamArn": stream, "ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
+        iterator: str = self._streams.get_shard_iterator(**where)["ShardIterator"]
+        return iterator
+
+    def _post(self, path: str, body: str) -> httpx.Response:
+        return httpx.post(self._stack.url + path, content=body, headers=self._headers, timeout=30, trust_env=False)
+
+
+def _earlier(clip: Clip, milliseconds: int) -> Clip:
+    """The clip as if everything about it had happened so much earlier."""
+    assert clip.next_check_at is not None
+    facts = {
+        name: Known({witness: at - milliseconds for witness, at in known.seen.items()}, known.fields)
+        for name, known in clip.facts.items()
+    }
+    return replace(clip, facts=facts, next_check_at=clip.next_check_at - milliseconds)
+
+
+def write_units(before: Item, after: Item, indexes: Sequence[Sequence[str]], *, transactional: bool) -> int:
+    """Units of one write: the larger image counts, twice in a transaction; each index entry that changes adds its own.
+
+    An entry whose key changes is one taken out and one put in. Indexes are given by their keys, and hold only keys;
+    they follow the table later, outside of the transaction.
+    """
+    units = ceil(max(size_of(before), size_of(after)) / _WRITE_UNIT) * (2 if transactional else 1)
+    for index in indexes:
+        entries = [_entry(image, index) for image in (before, after)]
+        if entries[0] != entries[1]:
+            units += sum(ceil(size_of(entry) / _WRITE_UNIT) for entry in entries)
+    return units
+
+
+def read_units(access: Access) -> float:
+    """Units of one read, at most: the answer is a little larger than what was read for it."""
+    if access.operation not in ("GetItem", "Query"):
+        return 0.0
+    consistent = json.loads(access.request).get("ConsistentRead", False)
+    return ceil(access.response_size / _READ_UNIT) * (1.0 if consistent else 0.5)
+
+
+def size_of(item: Item) -> int:
+    """Bytes of an item as DynamoDB counts them: names and values."""
+    return sum(len(name.encode()) + _value_size(value) for name, value in item.items())
+
+
+def _value_size(value: Mapping[str, Any]) -> int:
+    ((kind, content),) = value.items()
+    match kind:
+        case "S":
+            return len(content.encode())
+        case "N":  # two digits a byte and one more; zeros at the ends are free, but they come and go with the clock
+            return len(content.lstrip("-")) // 2 + 2
+        case "M":
+            return 3 + sum(1 + len(name.encode()) + _value_size(member) for name, member in content.items())
+        case "L":
+            return 3 + sum(1 + _value_size(member) for member in content)
+    return 1
+
+
+def _entry(image: Item, index: Sequence[str]) -> Item:
+    """What an index holds of an item: nothing unless the item has all of the index's keys."""
+    keys = ("pk", "sk", *index)
+    return {key: image[key] for key in keys} if all(key in image for key in keys) else {}
+
+
+def _added(one: Counter[str], other: Counter[str], sign: int) -> Counter[str]:
+    both = {name: one[name] + sign * other[name] for name in one.keys() | other.keys()}
+    return Counter({name: count for name, count in both.items() if count})

@@ -1,0 +1,66 @@
+"""A short run of the chaos, under either setting, each in a process of its own."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rushes_local.chaos.judgement import leaks
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = {"resend": 7, "review": 11}  # and their seeds
+PATIENCE = 150  # seconds
+
+
+@pytest.fixture(scope="module")
+def runs() -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """The runs, at once: most of their time is waiting."""
+    command = [sys.executable, "-m", "rushes_local.chaos", "--for", "8", "--deadline", "13", "--pace", "1.5"]
+    runs = {
+        setting: subprocess.Popen(
+            [*command, "--seed", str(seed), "--when-ambiguous", setting],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for setting, seed in SETTINGS.items()
+    }
+    yield runs
+    for run in runs.values():
+        run.kill()
+        run.communicate()
+
+
+@pytest.mark.timeout(2 * PATIENCE)
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_all_promises_are_kept(runs: dict[str, subprocess.Popen[str]], setting: str) -> None:
+    """Whatever fails for eight seconds, in the end ledger, table and bucket agree, and clips were bought."""
+    told, _ = runs[setting].communicate(timeout=PATIENCE)
+    first, manners, *report, verdict = told.splitlines()
+    assert runs[setting].returncode == 0, told
+    assert first == f"chaos: seed {SETTINGS[setting]}, 8 s, WhenAmbiguous={setting}"
+    assert manners.startswith("  Runware: ")
+    assert verdict.startswith(f"chaos: all promises kept (seed {SETTINGS[setting]}, "), told
+    figures = {name.strip(): int(number) for name, _, number in (line.rpartition(" ") for line in report)}
+    assert figures["clips stored"] >= figures["charges"] / 2 > 0, told
+    assert any(name.startswith("killed") for name in figures), told
+    assert figures["maybe sent"] > 0, told
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "gateway\tPOST /webhooks/runware/ada/6f3c/0?token=abc",
+        "submit\tAuthorization: Bearer abc",
+        "submit\trushes_AAAAAAAAAAAAAAAAAAAAAAAA",
+        "webhook\thttp://127.0.0.1/bucket/key?X-Amz-Signature=0f",
+        "submit\temulator-key",
+    ],
+)
+def test_the_judge_reads_the_log(line: str) -> None:
+    """A token, a key or a presigned query in a log line is found; what was taken out is not."""
+    assert len(leaks([line])) == 1
+    assert leaks(["submit\thttp://127.0.0.1/x?[removed] token=[removed] Bearer [removed]"]) == []

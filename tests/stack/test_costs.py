@@ -1,0 +1,125 @@
+"""What a clip costs: the calls of each path counted on the local stack, against a limit and the committed page."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from rushes_local import costs
+from rushes_local.aws import Access
+from rushes_local.metering import Measured, measure, read_units, size_of, write_units
+from rushes_local.template import Template
+
+ROOT = Path(__file__).parents[2]
+MOST_DOLLARS_A_MILLION = 30.0
+
+# At most three writes, two reads and one probe a clip. The one PUT is Runware's upload.
+HAPPY_CALLS = {
+    "dynamodb TransactWriteItems": 1,
+    "dynamodb UpdateItem": 2,
+    "dynamodb GetItem": 2,
+    "s3 GET": 1,
+    "s3 PUT": 1,
+}
+
+# Two indexes as the table's are, by their keys.
+DUE, RECENT = ("dueShard", "nextCheckAt"), ("caller", "createdAt")
+KEY = {"pk": {"S": "task#a"}, "sk": {"S": "clip#0"}}
+
+
+@pytest.fixture(scope="module")
+def measured() -> Measured:
+    """Every path, run once."""
+    return measure(ROOT)
+
+
+@pytest.fixture(scope="module")
+def prices() -> costs.Prices:
+    return costs.Prices.read()
+
+
+def test_the_happy_path_makes_no_call_too_many(measured: Measured) -> None:
+    """A clip that meets no trouble takes exactly these calls, one invocation of each function, and two requests."""
+    happy = measured.paths["happy"]
+    assert happy.calls == HAPPY_CALLS
+    assert happy.invocations == {"submit": 1, "webhook": 1, "reconcile": 1}
+    assert (happy.http_requests, happy.messages) == (2, 1)
+
+
+def test_the_caches_are_filled_by_few_calls(measured: Measured) -> None:
+    """What a first clip takes beyond a second one: secrets to buy, to sign and to verify, and the API key."""
+    assert measured.caches.calls == {"secretsmanager GetSecretValue": 3, "dynamodb GetItem": 1}
+
+
+def test_a_clip_costs_little(measured: Measured, prices: costs.Prices) -> None:
+    """A million clips on the happy path cost at most 30 dollars besides Runware's price."""
+    assert costs.million(measured, "happy", prices) <= MOST_DOLLARS_A_MILLION
+
+
+def test_the_page_is_up_to_date(measured: Measured, prices: costs.Prices) -> None:
+    """docs/costs.md is what `make costs` would write now."""
+    assert (ROOT / costs.PAGE).read_text() == costs.page(measured, Template(ROOT / "template.yaml"), prices)
+
+
+def test_other_ways_cost_more(measured: Measured, prices: costs.Prices) -> None:
+    """What the page says of the other ways holds: even at their cheapest each costs more than ours with everything."""
+    ours = costs.million(measured, "happy", prices)
+    assert all(costs.MILLION * costs.total(lines, prices) > ours for lines in costs.alternatives(measured).values())
+
+
+def test_sizes_are_those_of_dynamodb() -> None:
+    """Names and text count by their bytes, numbers by two digits, and nested values with what holds them."""
+    assert size_of({"näme": {"S": "ü"}}) == 5 + 2
+    assert size_of({"n": {"N": "1763870400123"}}) == 1 + 8
+    assert size_of({"m": {"M": {"a": {"BOOL": True}}}}) == 1 + 3 + 1 + 1 + 1
+    assert size_of({"l": {"L": [{"S": "ab"}, {"NULL": True}]}}) == 1 + 3 + 3 + 2
+
+
+@pytest.mark.parametrize(("size", "units"), [(900, 1), (1100, 2)])
+def test_a_write_is_charged_by_the_larger_image(size: int, units: int) -> None:
+    """Writing less than was there costs as much as what was there; a transaction doubles it."""
+    large = {**KEY, "text": {"S": "x" * size}}
+    for before, after in ((KEY, large), (large, KEY)):
+        assert write_units(before, after, [], transactional=False) == units
+        assert write_units(before, after, [], transactional=True) == 2 * units
+
+
+def test_index_entries_are_charged_when_they_change() -> None:
+    """An entry that comes or goes is one unit more, one that moves two, one that stays or does not exist none."""
+    listed = {**KEY, "dueShard": {"S": "1"}, "nextCheckAt": {"N": "5"}}
+    moved = {**listed, "nextCheckAt": {"N": "6"}}
+    indexes = (DUE, RECENT)
+    assert write_units(KEY, listed, indexes, transactional=False) == 2
+    assert write_units(listed, KEY, indexes, transactional=True) == 3
+    assert write_units(listed, moved, indexes, transactional=False) == 3
+    assert write_units(listed, {**listed, "version": {"N": "2"}}, indexes, transactional=False) == 1
+
+
+@pytest.mark.parametrize(
+    ("operation", "request_body", "size", "units"),
+    [
+        ("GetItem", b'{"ConsistentRead": true}', 700, 1.0),
+        ("GetItem", b"{}", 700, 0.5),
+        ("Query", b"{}", 5000, 1.0),
+        ("UpdateItem", b"{}", 700, 0.0),
+    ],
+)
+def test_reads_are_charged_by_size_and_consistency(
+    operation: str, request_body: bytes, size: int, units: float
+) -> None:
+    """Four kilobytes are a unit, half of one if the read may be late; a write reads nothing."""
+    assert read_units(Access("dynamodb", operation, request_body, 200, size)) == units
+
+
+def test_money_adds_up() -> None:
+    """Lines are quantities times the price of one."""
+    prices = costs.Prices("2026-01-01", "here", {"call": 0.5, "byte": 0.25})
+    assert costs.total([costs.Line("call", 3), costs.Line("byte", 2)], prices) == 2.0
+
+
+def test_usage_is_added_and_subtracted() -> None:
+    """What two steps use is their sum, and what cancels is not listed."""
+    one = costs.Usage(calls=Counter(a=2, b=1), write_units=3, read_units=1.5)
+    other = costs.Usage(calls=Counter(a=2), write_units=1, read_units=0.5)
+    assert (one + other).calls == {"a": 4, "b": 1}
+    assert one - other == costs.Usage(calls=Counter(b=1), write_units=2, read_units=1.0)
