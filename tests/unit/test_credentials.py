@@ -1,5 +1,6 @@
 """Secrets: fetched late, kept for a while, renewed within bounds, and never shown."""
 
+from contextlib import suppress
 from typing import Any, cast
 
 import pytest
@@ -113,3 +114,15 @@ def test_a_webhook_secret_of_another_shape_is_missing(text: str) -> None:
     """A secret that holds no key never means that no key is needed."""
     with pytest.raises(MissingSecretError):
         webhook_keys(secret(text)[0])
+
+
+def test_renewing_is_bounded_even_while_it_fails() -> None:
+    """Forged calls do not hammer a secret that cannot be had just now."""
+    kept, client, clock = secret("one")
+    kept.value()
+    clock.now += 60_001
+    client.gone = True
+    for _ in range(5):
+        with suppress(MissingSecretError):
+            kept.renew()
+    assert client.fetches == 2

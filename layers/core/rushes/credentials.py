@@ -23,7 +23,7 @@ class Secret:
     def __init__(self, client: "SecretsManagerClient", arn: str, clock: Callable[[], int]) -> None:
         self._client, self._arn, self._clock = client, arn, clock
         self._value: str | None = None
-        self._fetched_at = 0
+        self._fetched_at = self._tried_at = 0
 
     def value(self) -> str:
         """The text; raises `MissingSecretError` while nobody has put one there."""
@@ -34,11 +34,12 @@ class Secret:
     def renew(self) -> bool:
         """Fetches again unless that was done just now; True if the text changed."""
         before = self._value
-        if self._value is None or self._clock() - self._fetched_at > _NOT_SOONER:
+        if self._value is None or self._clock() - self._tried_at > _NOT_SOONER:
             self._fetch()
         return self._value != before
 
     def _fetch(self) -> str:
+        self._tried_at = self._clock()  # a failure counts: forged calls must not hammer what is down already
         try:
             text = self._client.get_secret_value(SecretId=self._arn)["SecretString"].strip()
         except (self._client.exceptions.ResourceNotFoundException, KeyError):
