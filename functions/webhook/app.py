@@ -40,7 +40,7 @@ def wiring() -> Wiring:
     settings = WebhookSettings.read(os.environ)
     telemetry = PowertoolsTelemetry()
     receiving = Receiving(
-        clips=Store(boto3.client("dynamodb", config=aws_config()), settings.table),
+        clips=Store(boto3.client("dynamodb", config=aws_config(tries=1)), settings.table),
         copies=uploads.Bucket(boto3.client("s3", config=uploads.CONFIG), settings.bucket),
         telemetry=telemetry,
         times=settings.timings,

@@ -523,13 +523,10 @@ def test_trouble_that_stays(real: Real, call: str) -> None:
     assert real.store.budget("ann", MONTH)[0] == PRICE
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the client's own second try doubles each of the store's, with up to a second more"
-)
 def test_patience_does_not_multiply(real: Real, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the client that the functions have a call is tried seven times in all: a webhook has only five seconds."""
     pauses: list[float] = []
-    store = Store(real.stack.client("dynamodb", config=aws_config()), real.stack.table_name, pauses.append)
+    store = Store(real.stack.client("dynamodb", config=aws_config(tries=1)), real.stack.table_name, pauses.append)
     monkeypatch.setattr("botocore.endpoint.time.sleep", pauses.append)
     real.stack.aws.faults.fail("dynamodb", "ThrottlingException")
     with pytest.raises(BusyError):
@@ -538,7 +535,7 @@ def test_patience_does_not_multiply(real: Real, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_table_that_is_away() -> None:
-    """A table that cannot be reached is busy, at once: the client has tried already."""
+    """A table that cannot be reached is busy after a second try, since each may have taken seconds."""
     client = boto3.client(
         "dynamodb",
         region_name="us-east-1",
@@ -550,7 +547,7 @@ def test_a_table_that_is_away() -> None:
     pauses: list[float] = []
     with pytest.raises(BusyError):
         Store(client, "table", pauses.append).clip("ann", TASK_UUID, 0)
-    assert pauses == []
+    assert len(pauses) == 1
 
 
 def cancelled(*codes: str) -> dict[str, Any]:

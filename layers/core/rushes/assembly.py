@@ -45,7 +45,7 @@ class Parts:
 def assemble(settings: BuyingSettings) -> Parts:
     """Makes the clients; calls nobody."""
     telemetry = PowertoolsTelemetry()
-    store = Store(boto3.client("dynamodb", config=aws_config()), settings.table)
+    store = Store(boto3.client("dynamodb", config=aws_config(tries=1)), settings.table)
     s3 = boto3.client("s3", config=uploads.CONFIG)
     bucket = uploads.Bucket(s3, settings.bucket)
     http = http_client(settings.timings.http / 1000)

@@ -13,9 +13,12 @@ def clock() -> int:
     return time.time_ns() // 1_000_000
 
 
-def aws_config() -> Config:
-    """Short timeouts and two tries: a webhook has about five seconds in all, and a caller waits as well."""
-    return Config(connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": 2})
+def aws_config(tries: int = 2) -> Config:
+    """Short timeouts and few tries: a webhook has about five seconds in all, and a caller waits as well.
+
+    The table's client tries once: `Store` has its own patience, and the two would multiply.
+    """
+    return Config(connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": tries})
 
 
 def body_of(event: Mapping[str, Any]) -> bytes:

@@ -55,6 +55,8 @@ class Rescue:
                 return self._store(_Pieces(response.iter_raw(), lambda: self._clock() > ends_at), key)
         except httpx.HTTPError as error:
             raise RescueError(type(error).__name__) from None
+        except (ValueError, httpx.InvalidURL):
+            raise RescueError("the address cannot be read") from None
 
     def keep(self, data: str, key: str) -> Probed:
         """Stores a video that came inline, as base64 or data URI; raises `RescueError`."""

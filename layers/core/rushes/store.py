@@ -263,7 +263,8 @@ class Store:
                 if not _is_busy(error):
                     raise BusyError(error.response["Error"]["Code"]) from None
             except (BotoConnectionError, HTTPClientError) as error:
-                raise BusyError(type(error).__name__) from None
+                if attempt:  # each of these may have taken seconds already
+                    raise BusyError(type(error).__name__) from None
             if attempt + 1 < _ATTEMPTS:
                 self._sleep(random.uniform(0, _FIRST_PAUSE * 2**attempt))  # noqa: S311 (jitter, not a secret)
         raise BusyError("the table stayed contended")
