@@ -1,7 +1,7 @@
 # The verbs people type. `make` alone lists them.
 #
-# Two environments make themselves when a verb needs them: .venv for the project, and .venv-sam for SAM CLI, which pins
-# its own boto3. A stamp in each says which requirements it was brought up to.
+# Three environments make themselves when a verb needs them: .venv for the project, and .venv-sam and .venv-checkov for
+# SAM CLI and checkov, which each pin their own boto3. A stamp in each says which requirements it was brought up to.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -19,8 +19,10 @@ SAM := PATH="$(CURDIR)/.venv-sam/bin:$$PATH" sam
 local := .venv/local.stamp
 dev := .venv/dev.stamp
 sam := .venv-sam/stamp
+checkov := .venv-checkov/stamp
 
-.PHONY: help demo dev test simulate chaos check fmt lint types validate drift build test-sam compile costs configure deploy key rotate forget clean
+.PHONY: help demo dev test simulate chaos check fmt lint types validate drift build sam-local \
+  test-sam compile costs configure deploy key rotate forget clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -40,7 +42,7 @@ dev: $(local) ## the same stack, staying up
 # ----------------------------------------------------------------------------------------------------------------------
 
 test: $(dev) ## the tests (ARGS="-k webhook" for some of them)
-	@$(PYTHON) -m pytest $(ARGS)
+	@$(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
 
 simulate: $(dev) ## every stop and race in memory, and the figures (FOR=600: seconds of random histories on top)
 	@SIMULATE_SECONDS="$(or $(FOR),0)" $(PYTHON) -m pytest -q tests/simulation
@@ -64,9 +66,10 @@ lint: $(dev) ## format and style, without touching files
 types: $(dev) ## mypy, strict
 	@$(PYTHON) -m mypy
 
-validate: $(sam) ## the template: SAM's own rules and cfn-lint's
+validate: $(sam) $(checkov) ## the template: SAM's own rules, cfn-lint's and checkov's
 	@$(SAM) validate
 	@.venv-sam/bin/cfn-lint template.yaml
+	@scripts/scan
 
 drift: $(dev)
 	@scripts/compile --check
@@ -78,9 +81,10 @@ drift: $(dev)
 build: $(sam) ## what would be deployed, into .aws-sam/build
 	@$(SAM) build
 
+sam-local: $(local) $(sam) ## the demo through Lambda containers, as built (needs a container engine)
+	@PATH="$(CURDIR)/.venv-sam/bin:$$PATH" .venv/bin/rushes demo --sam $(if $(REQUEST),"$(REQUEST)")
+
 test-sam: $(dev) $(sam) ## the built functions in Lambda containers (needs a container engine)
-	@$(PYTHON) -c 'import docker; docker.from_env(timeout=10).ping()' 2>/dev/null || { echo "make test-sam needs a \
-	container engine and none answers: start Docker, or set DOCKER_HOST to one that runs." >&2; exit 1; }
 	@PATH="$(CURDIR)/.venv-sam/bin:$$PATH" $(PYTHON) -m pytest -m sam $(ARGS)
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -111,7 +115,7 @@ compile: $(dev) ## pyproject.toml into the requirements files (ARGS=--upgrade fo
 	@scripts/compile $(ARGS)
 
 clean: ## remove environments, builds and caches
-	rm -rf .venv .venv-sam .aws-sam out .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-sam .venv-checkov .aws-sam out .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find functions layers local tests scripts -name __pycache__ -prune -exec rm -rf {} +
 
 # The project itself goes in without its dependencies: the requirements file has them, with hashes.
@@ -130,4 +134,8 @@ $(dev): requirements-dev.txt pyproject.toml scripts/make-venv
 
 $(sam): requirements-sam.txt scripts/make-venv
 	@scripts/make-venv .venv-sam requirements-sam.txt 3.13
+	@touch $@
+
+$(checkov): requirements-checkov.txt scripts/make-venv
+	@scripts/make-venv .venv-checkov requirements-checkov.txt
 	@touch $@

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,6 +19,7 @@ from rushes.callers import Caller, hash_key, is_name, new_key
 from rushes.config import micro_dollars
 from rushes.store import Store
 from rushes_local import demo as demonstration
+from rushes_local.sam import Containers, build, require_engine
 from rushes_local.stack import Provider, Stack, StackError
 
 # The stack is made of the checkout that this file is in: template.yaml, functions/ and the core package.
@@ -48,6 +50,9 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where the clips are put.")] = Path("out"),
     render_seconds: Annotated[float, typer.Option(min=0, help="How long the emulated Runware takes.")] = 2.0,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the clips.")] = 300.0,
+    sam: Annotated[
+        bool, typer.Option("--sam", help="Run the functions in Lambda containers, as SAM builds them.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the functions log.")] = False,
 ) -> None:
     """Send a request through the whole system on this machine, and fetch the clips.
@@ -56,13 +61,15 @@ def demo(
     """
     console = Console()
     tasks = demonstration.read_request(request or demonstration.EXAMPLE)
-    stack = Stack(
-        ROOT,
-        render_seconds=render_seconds,
-        parameters={"MonthlyLimitUsd": str(demonstration.LIMIT_USD)},
-        sink=show if verbose else lambda *_: None,
-    )
-    with started(stack, console):
+    with ExitStack() as closing:
+        stack = Stack(
+            ROOT,
+            render_seconds=render_seconds,
+            parameters={"MonthlyLimitUsd": str(demonstration.LIMIT_USD)},
+            host=closing.enter_context(built(console)) if sam else None,
+            sink=show if verbose else lambda *_: None,
+        )
+        closing.enter_context(started(stack, console))
         demonstration.run(stack, tasks, out, timeout, console)
 
 
@@ -104,6 +111,17 @@ def create(
 def show(name: str, line: str) -> None:
     """Print a line of a part's log."""
     print(f"{name:<8} {line}", flush=True)
+
+
+@contextmanager
+def built(console: Console) -> Iterator[Containers]:
+    """Containers for the functions, which are built for them first."""
+    require_engine()
+    with tempfile.TemporaryDirectory(prefix="rushes-build-") as folder:
+        console.print("Building the functions for Lambda.")
+        build(ROOT, Path(folder))
+        console.print("Starting Lambda containers, which takes a while.")
+        yield Containers(Path(folder))
 
 
 @contextmanager

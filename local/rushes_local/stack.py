@@ -7,6 +7,7 @@ State is in memory. Log files lie in a temporary directory that goes when the st
 """
 
 import contextlib
+import importlib
 import json
 import logging
 import math
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 import boto3
@@ -31,7 +32,7 @@ from botocore.config import Config
 from rushes.callers import Caller, hash_key, new_key
 from rushes.store import Store
 from rushes_local.aws import CREDENTIALS, Aws
-from rushes_local.gateway import Gateway, Route
+from rushes_local.gateway import Gateway, Invokes, Route
 from rushes_local.runtime import REGION, Function, FunctionPool, FunctionStartError, Log
 from rushes_local.servers import Server
 from rushes_local.template import DeclaredFunction, Template, output_name
@@ -71,6 +72,23 @@ class Provider:
     base_url: str | None = None
 
 
+class Host(Protocol):
+    """What runs the functions and serves their routes in place of the stack."""
+
+    @property
+    def url(self) -> str:
+        """Where the routes will be, without a slash at its end; known before `start`."""
+
+    def start(self, functions: Mapping[str, Function], log: Log) -> Mapping[str, Invokes]:
+        """Run the functions, given and returned by logical id. Raises StackError."""
+
+    def check(self) -> None:
+        """Raise StackError if they cannot run at present."""
+
+    def stop(self) -> None:
+        """End them. May be called again, and after a failed start."""
+
+
 class Stack:
     """Everything, running, between `with Stack(root) as stack:` and the end of the block.
 
@@ -78,7 +96,8 @@ class Stack:
     `time_scale` multiplies every interval and timeout of the functions, of schedules and of queues; `timings` replaces
     some of the functions' variables that end in `_SECONDS`, in seconds before scaling. Without `schedule` nothing is
     invoked by the clock, without `queues` nothing by messages. With a `provider` there is no emulator. `parameters`
-    overrides the template's. `sink` receives every log line of every part. One stack a process: moto's state is global.
+    overrides the template's. With a `host` the functions run there, and neither `functions` nor the gateway is used.
+    `sink` receives every log line of every part. One stack a process: moto's state is global.
     """
 
     def __init__(
@@ -95,6 +114,7 @@ class Stack:
         parameters: Mapping[str, str] | None = None,
         port: int = 0,
         processes: int = 2,
+        host: Host | None = None,
         keep_files: bool = False,
         sink: Log = lambda *_: None,
     ) -> None:
@@ -108,6 +128,7 @@ class Stack:
         self._parameters = dict(parameters or {})
         self._port = port
         self._processes = processes
+        self._host = host
         self._keep_files = keep_files
         self._sink = sink
         self._emulator: Emulator | None = None
@@ -154,6 +175,8 @@ class Stack:
         failures = [pool.failure for pool in self.functions.values() if pool.failure]
         if failures:
             raise StackError("; ".join(failures))
+        if self._host is not None:
+            self._host.check()
 
     def client(self, service: str, **options: Any) -> Any:
         """A boto3 client for the local AWS; `options` as for boto3's own."""
@@ -187,6 +210,8 @@ class Stack:
             raise StackError(f"no function has {', '.join(sorted(unknown))}")
         self._serve()
         # moto and the emulator take longest to import; most of it is reading files, so they share the time.
+        # Both need werkzeug, whose modules import each other: two threads that begin at different ends can fail.
+        importlib.import_module("werkzeug")
         with ThreadPoolExecutor(2) as executor:
             emulator = executor.submit(self._start_emulator)
             outputs = self._create_resources(template, emulator.result)
@@ -194,18 +219,19 @@ class Stack:
         triggers = Triggers(lambda line: self.log("triggers", line))
         # Told to stop before the functions are, and waited for after them: what they wait for ends with its function.
         self._closing.callback(triggers.join)
-        for declared in template.functions():
-            self._start_function(declared, outputs)
+        declared = template.functions()
+        functions = {each.logical_id: self._function(each, outputs) for each in declared}
+        running = self._start_pools(functions) if self._host is None else self._start_host(self._host, functions)
         self.gateway.routes = [
-            Route(route.method, route.path, self.functions[declared.name], route.api)
-            for declared in template.functions()
-            for route in declared.routes
+            Route(route.method, route.path, running[each.logical_id], route.api)
+            for each in declared
+            for route in each.routes
         ]
         for pool in self.functions.values():
             pool.wait_ready(_FUNCTION_START)
         self._closing.callback(triggers.stop)
-        for declared in template.functions():
-            self._start_triggers(declared, triggers)
+        for each in declared:
+            self._start_triggers(each, running[each.logical_id], triggers)
         self._mark("functions", began)
 
     def _mark(self, part: str, began: float) -> None:
@@ -223,7 +249,7 @@ class Stack:
         except OSError as error:
             raise StackError(f"port {self._port} cannot be used: {error.strerror}") from None
         self._closing.callback(gateway.stop)
-        self.aws_url, self.url = aws.url, gateway.url
+        self.aws_url, self.url = aws.url, self._host.url if self._host else gateway.url
         self.session = _local_session()
 
     def _start_emulator(self) -> Provider:
@@ -309,11 +335,11 @@ class Stack:
         url = urlsplit(provider.base_url)
         return {**endpoints, "RunwareBaseUrl": provider.base_url, "RescueOrigins": f"{url.scheme}://{url.netloc}"}
 
-    def _start_function(self, declared: DeclaredFunction, outputs: Mapping[str, str]) -> None:
+    def _function(self, declared: DeclaredFunction, outputs: Mapping[str, str]) -> Function:
         environment = {name: outputs[output_name(declared, name)] for name in declared.variables}
         environment |= {name: str(self._timings[name]) for name in environment.keys() & self._timings.keys()}
         timeout = self._timings.get("FUNCTION_TIMEOUT_SECONDS", declared.timeout_seconds)
-        function = Function(
+        return Function(
             name=declared.name,
             folder=declared.folder,
             handler=declared.handler,
@@ -321,12 +347,20 @@ class Stack:
             timeout_seconds=timeout * self._time_scale,
             memory_mb=declared.memory_mb,
         )
-        pool = FunctionPool(function, size=self._processes, log=self.log, home=self._files)
-        self.functions[declared.name] = pool
-        self._closing.callback(pool.stop)
 
-    def _start_triggers(self, declared: DeclaredFunction, triggers: Triggers) -> None:
-        function = self.functions[declared.name]
+    def _start_pools(self, functions: Mapping[str, Function]) -> Mapping[str, Invokes]:
+        pools = {}
+        for logical_id, function in functions.items():
+            pool = FunctionPool(function, size=self._processes, log=self.log, home=self._files)
+            pools[logical_id] = self.functions[function.name] = pool
+            self._closing.callback(pool.stop)
+        return pools
+
+    def _start_host(self, host: Host, functions: Mapping[str, Function]) -> Mapping[str, Invokes]:
+        self._closing.callback(host.stop)
+        return host.start(functions, self.log)
+
+    def _start_triggers(self, declared: DeclaredFunction, function: Invokes, triggers: Triggers) -> None:
         for seconds in declared.schedules if self._schedule else ():
             triggers.schedule(f"{STACK_NAME}-{declared.name}", seconds * self._time_scale, function)
         for queue in declared.queues if self._queues else ():

@@ -102,15 +102,6 @@ def test_only_the_host_is_signed(region: str) -> None:
     assert asked.keys() == {f"X-Amz-{each}" for each in named}
 
 
-def test_no_environment_moves_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checksums that boto3 would add by itself, or that an account's settings ask for, are not part of the link."""
-    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_supported")
-    keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
-    client = boto3.client("s3", region_name="eu-central-1", config=uploads.CONFIG, **keys)
-    asked = query(Bucket(client, "clips").upload_link(KEY, 60))
-    assert not [parameter for parameter in asked if "checksum" in parameter.lower() or "sdk" in parameter.lower()]
-
-
 @pytest.mark.parametrize(("seconds", "valid"), [(0, 1), (-5, 1), (1, 1), (WEEK, WEEK), (WEEK + 1, WEEK)])
 def test_the_link_lives_as_long_as_it_can(bucket: Bucket, seconds: int, valid: int) -> None:
     """A link lives as long as asked, within what SigV4 allows."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import boto3
 import pytest
+import yaml
 
 from rushes import config
 from rushes.observability import Metric, PowertoolsTelemetry
@@ -41,6 +42,21 @@ STATEMENTS = {
         "SignUploadsAndRescueVideos": ({"s3:PutObject", "s3:AbortMultipartUpload"}, {"Bucket/videos/*"}),
         "ReadRunwareKeyAndWebhookKeys": ({"secretsmanager:GetSecretValue"}, {"RunwareSecret", "WebhookSecret"}),
         "TakeUploads": ({"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}, {"UploadsQueue"}),
+    },
+}
+NO_VALUE = {"Ref": "AWS::NoValue"}
+# What each may do besides, through which services, when a key is given.
+KEY_STATEMENTS = {
+    "SubmitRole": {
+        "OpenTableAndSecrets": ("kms:Decrypt", {"dynamodb", "secretsmanager"}),
+        "SealUploads": ("kms:GenerateDataKey", {"s3"}),
+    },
+    "WebhookRole": {
+        "OpenTableVideosAndSecret": ("kms:Decrypt", {"dynamodb", "s3", "secretsmanager"}),
+    },
+    "ReconcileRole": {
+        "OpenTableVideosSecretsAndUploads": ("kms:Decrypt", {"dynamodb", "s3", "secretsmanager", "sqs"}),
+        "SealUploads": ("kms:GenerateDataKey", {"s3"}),
     },
 }
 # Metrics of ours that mean money, a clip that waits for somebody, or an attack, and how many of them in five minutes
@@ -76,6 +92,24 @@ def short(arn: Any) -> str:
         case {"Fn::Sub": text}:
             return re.sub(r"\$\{(\w+)\.Arn\}", r"\1", str(text))
     return str(arn)
+
+
+def under(node: Any, *met: str) -> Any:
+    """A part of the template with `Fn::If` decided: the named conditions are met, the others are not."""
+    if isinstance(node, dict) and "Fn::If" in node:
+        condition, yes, no = node["Fn::If"]
+        return under(yes if condition in met else no, *met)
+    if isinstance(node, dict):
+        decided = {name: under(value, *met) for name, value in node.items()}
+        return {name: value for name, value in decided.items() if value != NO_VALUE}
+    if isinstance(node, list):
+        return [value for value in (under(each, *met) for each in node) if value != NO_VALUE]
+    return node
+
+
+def properties_of(resources: Mapping[str, Any], kind: str, *met: str) -> dict[str, dict[str, Any]]:
+    """The properties of the resources of a kind, by logical id, with conditions decided as in `under`."""
+    return {name: under(each["Properties"], *met) for name, each in resources.items() if each["Type"] == kind}
 
 
 def statements(role: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -117,8 +151,10 @@ class Recorded(dict[str, str]):
 
 
 def test_roles_may_do_what_the_table_says(resources: dict[str, Any]) -> None:
-    """Each role's statements are exactly those listed here."""
-    roles = {name: each for name, each in resources.items() if each["Type"] == "AWS::IAM::Role"}
+    """Each role's statements are exactly those listed here, and nothing else grants anything."""
+    identities = {name: under(each) for name, each in resources.items() if each["Type"].startswith("AWS::IAM::")}
+    roles = {name: each for name, each in identities.items() if each["Type"] == "AWS::IAM::Role"}
+    assert roles == identities
     assert {
         name: {
             each["Sid"]: (set(listed(each["Action"])), {short(arn) for arn in listed(each["Resource"])})
@@ -128,11 +164,61 @@ def test_roles_may_do_what_the_table_says(resources: dict[str, Any]) -> None:
     } == STATEMENTS
 
 
+def test_roles_may_use_a_given_key_for_their_data_only(resources: dict[str, Any]) -> None:
+    """With a key, and only then, each role may use that key, as listed here and through the services that hold data."""
+    for name, expected in KEY_STATEMENTS.items():
+        before, after = (list(statements(under(resources[name], *met))) for met in ((), ("HasKmsKey",)))
+        added = [each for each in after if each not in before]
+        assert len(after) == len(before) + len(added)
+        assert {
+            each["Sid"]: (
+                each["Action"],
+                {text["Fn::Sub"] for text in each["Condition"]["StringEquals"]["kms:ViaService"]},
+            )
+            for each in added
+        } == {
+            sid: (action, {f"{service}.${{AWS::Region}}.${{AWS::URLSuffix}}" for service in services})
+            for sid, (action, services) in expected.items()
+        }
+        assert all(each["Resource"] == {"Ref": "KmsKeyArn"} for each in added)
+
+
+def test_a_given_key_seals_everything_that_is_kept(resources: dict[str, Any]) -> None:
+    """Logs, secrets, queues, table and bucket are under the key if there is one, else under what AWS manages."""
+    key = {"Ref": "KmsKeyArn"}
+
+    def keys(kind: str, name: str, *met: str) -> list[Any]:
+        return [each.get(name) for each in properties_of(resources, kind, *met).values()]
+
+    for kind, name, count in (
+        ("AWS::Logs::LogGroup", "KmsKeyId", 5),
+        ("AWS::SecretsManager::Secret", "KmsKeyId", 2),
+        ("AWS::SQS::Queue", "KmsMasterKeyId", 2),
+    ):
+        assert keys(kind, name, "HasKmsKey") == [key] * count
+        assert keys(kind, name) == [None] * count
+    assert keys("AWS::SQS::Queue", "SqsManagedSseEnabled") == [True, True]
+    # One or the other: SQS refuses both.
+    assert keys("AWS::SQS::Queue", "SqsManagedSseEnabled", "HasKmsKey") == [None, None]
+
+    table = {"SSEEnabled": True, "SSEType": "KMS"}
+    assert under(resources["Table"]["Properties"]["SSESpecification"]) == table
+    assert under(resources["Table"]["Properties"]["SSESpecification"], "HasKmsKey") == {**table, "KMSMasterKeyId": key}
+    rules = resources["Bucket"]["Properties"]["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert under(rules) == [{"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]
+    assert under(rules, "HasKmsKey") == [
+        {
+            "ServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key},
+            "BucketKeyEnabled": True,
+        }
+    ]
+
+
 def test_no_statement_is_wider_than_it_looks(resources: dict[str, Any]) -> None:
     """No action or resource is a wildcard, nothing is granted by exclusion, and no managed policy widens a role."""
     for name in STATEMENTS:
         assert "ManagedPolicyArns" not in resources[name]["Properties"]
-        for each in statements(resources[name]):
+        for each in statements(under(resources[name], "HasKmsKey")):
             assert each["Effect"] == "Allow"
             assert not {"NotAction", "NotResource", "NotPrincipal"} & each.keys()
             assert not any("*" in action for action in listed(each["Action"]))
@@ -145,7 +231,7 @@ def test_only_kinds_of_items_a_function_needs_are_within_its_reach(resources: di
     reach = {
         (name, each["Sid"]): set(each["Condition"]["ForAllValues:StringLike"]["dynamodb:LeadingKeys"])
         for name in STATEMENTS
-        for each in statements(resources[name])
+        for each in statements(under(resources[name]))
         # The index holds clips and no key, so all of it may be read.
         if short(each["Resource"]) == "Table"
     }
@@ -256,18 +342,37 @@ def test_what_was_paid_for_outlives_the_stack(resources: dict[str, Any]) -> None
 def test_the_bucket_is_private_and_forgets_nothing(resources: dict[str, Any]) -> None:
     """Nobody outside gets in, nobody without TLS, and an overwritten clip is still there."""
     bucket = resources["Bucket"]["Properties"]
-    (deny,) = resources["BucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]
     assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
     assert len(bucket["PublicAccessBlockConfiguration"]) == 4
     assert bucket["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
     assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
-    assert bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
-    assert [rule.keys() for rule in bucket["LifecycleConfiguration"]["Rules"]] == [
+    assert [rule.keys() for rule in under(bucket["LifecycleConfiguration"]["Rules"])] == [
         {"Id", "Status", "AbortIncompleteMultipartUpload"}
     ]
-    assert (deny["Effect"], deny["Action"]) == ("Deny", "s3:*")
-    assert {short(arn) for arn in deny["Resource"]} == {"Bucket", "Bucket/*"}
-    assert deny["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    denied = resources["BucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    for each in denied:
+        assert (each["Effect"], each["Principal"], each["Action"]) == ("Deny", "*", "s3:*")
+        assert {short(arn) for arn in each["Resource"]} == {"Bucket", "Bucket/*"}
+    assert {each["Sid"]: each["Condition"] for each in denied} == {
+        "OnlyOverTls": {"Bool": {"aws:SecureTransport": "false"}},
+        # Milliseconds, of a parameter in whole seconds.
+        "NoLinkOutlivesTheDeadline": {"NumericGreaterThan": {"s3:signatureAge": {"Fn::Sub": "${DeadlineSeconds}000"}}},
+    }
+
+
+def test_objects_expire_only_when_somebody_said_so(template: dict[str, Any]) -> None:
+    """With `RetentionDays` clips, inputs and reports go after that time, and no version goes sooner; else none does."""
+    rules = template["Resources"]["Bucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    always, expiring = under(rules), under(rules, "ObjectsExpire")
+    days = {"Ref": "RetentionDays"}
+    assert [
+        (rule["Prefix"], rule["Status"], rule["ExpirationInDays"], rule["NoncurrentVersionExpiration"])
+        for rule in expiring[len(always) :]
+    ] == [(prefix, "Enabled", days, {"NoncurrentDays": days}) for prefix in ("videos/", "inputs/", "reports/")]
+    assert expiring[: len(always)] == always
+    assert len({rule["Id"] for rule in expiring}) == len(expiring)
+    assert template["Conditions"]["ObjectsExpire"] == {"Fn::Not": [{"Fn::Equals": [days, 0]}]}
+    assert template["Parameters"]["RetentionDays"]["Default"] == 0
 
 
 def test_access_logs_cannot_hold_a_token(resources: dict[str, Any]) -> None:
@@ -348,7 +453,6 @@ def test_a_message_waits_for_its_function_and_is_never_lost(resources: dict[str,
     assert queue["DelaySeconds"] == 10
     assert short(queue["RedrivePolicy"]["deadLetterTargetArn"]) == "UploadsDeadLetters"
     assert queue["RedrivePolicy"]["maxReceiveCount"] == 5
-    assert queue["SqsManagedSseEnabled"] is dead["SqsManagedSseEnabled"] is True
     assert dead["MessageRetentionPeriod"] == 14 * 24 * 3600
 
 
@@ -391,6 +495,7 @@ def test_alarms_listen_where_the_metrics_are_written(
     for name in READ_BY_LIBRARIES:
         monkeypatch.setenv(name, variables[name])
     telemetry = PowertoolsTelemetry()
+    telemetry.metrics.clear_metrics()  # Powertools keeps one set a process, and other tests may have counted
     telemetry.count(Metric.CLIPS_IN_REVIEW)
     telemetry.flush()
     written = json.loads(capsys.readouterr().out)
@@ -447,7 +552,7 @@ def test_secrets_hold_no_value_that_somebody_chose(resources: dict[str, Any]) ->
     assert json.loads(generated["SecretStringTemplate"]) == {"previous": ""}
     assert generated["GenerateStringKey"] == "current"
     assert generated["PasswordLength"] >= 64
-    assert resources["RunwareSecret"]["Properties"].keys() == {"Description"}
+    assert resources["RunwareSecret"]["Properties"].keys() == {"Description", "KmsKeyId"}
 
 
 @pytest.mark.parametrize(
@@ -466,6 +571,12 @@ def test_secrets_hold_no_value_that_somebody_chose(resources: dict[str, Any]) ->
         ("RescueOrigins", "https://vm.runware.ai, https://im.runware.ai", False),
         ("RescueOrigins", "https://vm.runware.ai/", False),
         ("RescueOrigins", "", False),
+        ("KmsKeyArn", "", True),
+        ("KmsKeyArn", "arn:aws:kms:eu-central-1:123456789012:key/mrk-0123456789abcdef0123456789abcdef", True),
+        ("KmsKeyArn", "arn:aws-cn:kms:cn-north-1:123456789012:key/5c0b0b9e-2f2d-4a4e-9d0c-0123456789ab", True),
+        ("KmsKeyArn", "arn:aws:kms:eu-central-1:123456789012:alias/rushes", False),
+        ("KmsKeyArn", "alias/rushes", False),
+        ("KmsKeyArn", "*", False),
         ("AlarmEmail", "", True),
         ("AlarmEmail", "ada@example.com", True),
         ("AlarmEmail", "ada", False),
@@ -490,3 +601,57 @@ def test_deployments_fit_the_template(template: dict[str, Any], root: Path) -> N
             assert allowed is None or value in map(str, allowed), override
         assert deploy["capabilities"] == "CAPABILITY_IAM"
     assert settings["prod"]["deploy"]["parameters"]["confirm_changeset"] is True
+
+
+def widgets(resources: dict[str, Any]) -> list[dict[str, Any]]:
+    """The properties of the dashboard's widgets; what CloudFormation fills in stands there by its name."""
+    text = resources["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+    body = json.loads(re.sub(r"\$\{([\w:.]+)\}", r"\1", text))
+    return [each["properties"] for each in body["widgets"]]
+
+
+def test_the_dashboard_shows_all_that_is_counted(resources: dict[str, Any]) -> None:
+    """Every metric of ours is on it, under the dimension it is written with, and none that nobody writes."""
+    shown = [metric for widget in widgets(resources) for metric in widget["metrics"] if metric[0] == "Rushes"]
+    assert {metric[1] for metric in shown} == {str(each) for each in Metric}
+    assert {tuple(metric[2:]) for metric in shown} == {("service", "AWS::StackName")}
+    assert all(widget["region"] == "AWS::Region" for widget in widgets(resources))
+
+
+def test_the_dashboard_begins_with_the_funnel(resources: dict[str, Any]) -> None:
+    """Its first widget sums the way of a clip over the time shown, and below are functions and the queue."""
+    first, *others = widgets(resources)
+    assert [metric[1] for metric in first["metrics"]] == [
+        "ClipsBought",
+        "ClipsStored",
+        "FoundByPoll",
+        "ClipsRescued",
+        "AmbiguousPurchases",
+        "ClipsInReview",
+    ]
+    assert (first["stat"], first["setPeriodToTimeRange"]) == ("Sum", True)
+    aws = {tuple(metric[:4]) for widget in others for metric in widget["metrics"] if metric[0] != "Rushes"}
+    assert aws == {
+        ("AWS/Lambda", metric, "FunctionName", f"{name}Function")
+        for metric in ("Errors", "Duration")
+        for name in FUNCTIONS
+    } | {
+        ("AWS/SQS", "ApproximateAgeOfOldestMessage", "QueueName", "UploadsQueue.QueueName"),
+        ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", "UploadsDeadLetters.QueueName"),
+    }
+
+
+def test_the_form_asks_for_every_parameter_once(template: dict[str, Any]) -> None:
+    """The console's groups hold each parameter, each is described, and all have a default."""
+    groups = template["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+    asked = [name for group in groups for name in group["Parameters"]]
+    assert sorted(asked) == sorted(template["Parameters"])
+    assert all(each["Description"] and "Default" in each for each in template["Parameters"].values())
+
+
+def test_every_waiver_has_its_reason(root: Path) -> None:
+    """Each check that is not made stands below a comment that says why, and nowhere else."""
+    text = (root / ".checkov.yaml").read_text()
+    waived = yaml.safe_load(text)["skip-check"]
+    assert re.findall(r"(?m)^  #.*\n  - (\w+)$", text) == waived
+    assert "checkov" not in (root / "template.yaml").read_text()

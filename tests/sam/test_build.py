@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sam.conftest import MACHINE
+from rushes_local.sam import MACHINE
 
 pytestmark = [pytest.mark.sam, pytest.mark.timeout(600)]
 

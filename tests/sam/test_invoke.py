@@ -1,4 +1,8 @@
-"""Events from events/ through the built functions, in Lambda containers."""
+"""Every file of events/ through the built functions, in Lambda containers.
+
+One event for each function goes through `sam local invoke`, the others through `sam local start-lambda`: same image,
+same runtime, but `invoke` makes both anew for every event.
+"""
 
 import json
 import time
@@ -8,11 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from rushes import webhook_token
 from rushes.callers import Caller, hash_key
-from rushes.clip import Clip, Status
+from rushes.clip import Clip, Kind, Status, Witness
 from rushes_local.stack import Stack
 from tests.sam.conftest import Answer
 
@@ -36,16 +41,16 @@ def load(name: str, **replacements: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def alice(stack: Stack) -> None:
+def alice(running: Stack) -> None:
     """The caller of the events, known by the key that they carry."""
-    stack.store.add_key(hash_key(KEY), Caller(CALLER, 1_000_000_000), "the events' caller", int(time.time() * 1000))
+    running.store.add_key(hash_key(KEY), Caller(CALLER, 1_000_000_000), "the events' caller", int(time.time() * 1000))
 
 
 @pytest.fixture
-def bought(stack: Stack) -> Clip:
+def bought(stack: Stack, invoke: Invoke) -> Clip:
     """A clip that was bought just now, under a task of its own."""
     task = str(uuid.uuid4())
-    assert stack.functions["submit"].invoke(load("submit-valid", task=task)).payload["statusCode"] == 200
+    assert invoke("SubmitFunction", load("submit-valid", task=task)).status == 200
     return recorded(stack, task)
 
 
@@ -57,8 +62,8 @@ def recorded(stack: Stack, task: str) -> Clip:
 
 def callback(name: str, clip: Clip, stack: Stack) -> dict[str, Any]:
     """A webhook's event about this clip, with a token that is good for it."""
-    environment = stack.functions["webhook"].function.environment
-    secret = stack.client("secretsmanager").get_secret_value(SecretId=environment["WEBHOOK_SECRET"])["SecretString"]
+    # The stack gives secrets the names that they have in the template.
+    secret = stack.client("secretsmanager").get_secret_value(SecretId="WebhookSecret")["SecretString"]
     subject = webhook_token.subject(CALLER, clip.task_uuid, clip.index)
     token = webhook_token.sign(subject, [json.loads(secret)["current"]], int(time.time() * 1000))
     return load(name, task=clip.task_uuid, clip=clip.clip_uuid, token=token)
@@ -76,10 +81,10 @@ def sold(stack: Stack, clip_uuid: str | None = None) -> list[dict[str, Any]]:
     return [task for task in tasks if clip_uuid in (None, task["taskUUID"])]
 
 
-def test_a_valid_submission_is_recorded_and_bought(invoke: Invoke, stack: Stack) -> None:
+def test_a_valid_submission_is_recorded_and_bought(invoke_anew: Invoke, stack: Stack) -> None:
     """The container takes the order, records it, and buys the clip from Runware with its own link and callback."""
     task = str(uuid.uuid4())
-    answer = invoke("SubmitFunction", load("submit-valid", task=task))
+    answer = invoke_anew("SubmitFunction", load("submit-valid", task=task))
     assert (answer.status, answer.body) == (200, {"data": [{"taskType": "videoInference", "taskUUID": task}]})
     clip = recorded(stack, task)
     assert clip.status is Status.RUNNING
@@ -107,9 +112,9 @@ def test_a_result_is_recorded(name: str, bought: Clip, invoke: Invoke, stack: St
     assert recorded(stack, bought.task_uuid).status is Status.RENDERED
 
 
-def test_a_failure_is_recorded(bought: Clip, invoke: Invoke, stack: Stack) -> None:
+def test_a_failure_is_recorded(bought: Clip, invoke_anew: Invoke, stack: Stack) -> None:
     """A render that failed at Runware is known as failed."""
-    assert invoke("WebhookFunction", callback("webhook-failure", bought, stack)).status == 200
+    assert invoke_anew("WebhookFunction", callback("webhook-failure", bought, stack)).status == 200
     assert recorded(stack, bought.task_uuid).status is Status.FAILED
 
 
@@ -121,7 +126,7 @@ def test_a_forged_webhook_changes_nothing(bought: Clip, invoke: Invoke, stack: S
     assert everything(stack) == before
 
 
-def test_the_schedule_finds_what_no_webhook_told(bought: Clip, invoke: Invoke, stack: Stack) -> None:
+def test_the_schedule_finds_what_no_webhook_told(bought: Clip, invoke_anew: Invoke, stack: Stack) -> None:
     """A sweep in a container polls Runware about a clip that is due, and learns that it is rendered."""
     stack.emulator.faults.webhook_copies = 0
     stack.emulator.faults.upload = "never"
@@ -129,7 +134,7 @@ def test_the_schedule_finds_what_no_webhook_told(bought: Clip, invoke: Invoke, s
     assert stack.emulator.idle(60)
     current = recorded(stack, bought.task_uuid)
     stack.store.save(current, replace(current, next_check_at=1))
-    assert invoke("ReconcileFunction", load("schedule")).payload["taken"] >= 1
+    assert invoke_anew("ReconcileFunction", load("schedule")).payload["taken"] >= 1
     assert recorded(stack, bought.task_uuid).status is Status.RENDERED
 
 
@@ -143,6 +148,24 @@ def test_an_upload_is_looked_at(bought: Clip, invoke: Invoke, stack: Stack) -> N
     event["Records"][0]["body"] = json.dumps(message)
     assert invoke("ReconcileFunction", event).payload == {"batchItemFailures": []}
     assert recorded(stack, bought.task_uuid).status is Status.STORED
+
+
+def test_a_whole_task_through_the_apis(stack: Stack) -> None:
+    """Ordered over HTTP, rendered, uploaded, told by webhook: with containers behind both APIs the clip is stored."""
+    task = str(uuid.uuid4())
+    order = load("submit-valid", task=task)
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+    response = httpx.post(f"{stack.url}/v1", content=order["body"], headers=headers, timeout=60, trust_env=False)
+    assert (response.status_code, response.json()) == (
+        200,
+        {"data": [{"taskType": "videoInference", "taskUUID": task}]},
+    )
+    stack.emulator.finish(recorded(stack, task).clip_uuid)
+    assert stack.emulator.idle(60)
+    clip = recorded(stack, task)
+    assert clip.status is Status.STORED
+    (rendered,) = clip.of(Kind.RENDERED).values()
+    assert set(rendered.seen) == {Witness.WEBHOOK}
 
 
 def test_every_event_is_sent_by_one_of_these_tests() -> None:

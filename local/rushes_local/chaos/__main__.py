@@ -1,9 +1,10 @@
 """`python -m rushes_local.chaos`: one run, its report, and a verdict as last line and exit status."""
 
 import argparse
+import logging
 import random
-import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from rushes.config import WhenAmbiguous
@@ -26,18 +27,20 @@ def main() -> None:
     when_ambiguous: WhenAmbiguous = given.when_ambiguous or random.Random(seed).choice(settings)
     plan = Plan(seed, given.seconds, when_ambiguous, given.pace, given.deadline)
     print(f"chaos: seed {seed}, {plan.seconds:g} s, WhenAmbiguous={when_ambiguous}", flush=True)
+    # Requests wait for a thread whenever a function is away; that is no news here.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     result = run(ROOT, plan)
     print(result.report, flush=True)
-    if not result.broken:
-        shutil.rmtree(result.log.parent, ignore_errors=True)
     print(verdict(plan, result))
     sys.exit(bool(result.broken))
 
 
 def verdict(plan: Plan, result: Result) -> str:
-    """The last line."""
+    """The last line. Keeps the log of a run that broke a promise."""
     if result.broken:
-        return f"chaos: BROKEN {len(result.broken)} promises (seed {plan.seed}, log {result.log})"
+        with tempfile.NamedTemporaryFile("w", prefix="chaos-", suffix=".log", delete=False) as file:
+            file.writelines(f"{line}\n" for line in result.log)
+        return f"chaos: BROKEN {len(result.broken)} promises (seed {plan.seed}, log {file.name})"
     return f"chaos: all promises kept (seed {plan.seed}, {result.clips} clips, {result.kills} kills)"
 
 

@@ -31,12 +31,12 @@ TIMES: Mapping[str, float] = {
     "LEASE_SECONDS": 4.5,
     "RESEND_WINDOW_SECONDS": 5.0,
     "LAST_LOOK_SECONDS": 3.0,
-    "COPY_DEADLINE_SECONDS": 20.0,
     "RESCUE_AFTER_SECONDS": 1.0,
 }
 
-# Under `resend` no render is quicker than a repeat can be late: the window, what is left of the function that repeats,
-# and the time that the repeat may be on its way. Under `review` nothing is relied on.
+# Seconds that a request may be on its way, and that renders take. Under `resend` no render is quicker than a repeat can
+# be late: the window, what is left of the function that repeats, and the way. Under `review` nothing is relied on.
+LATEST: Mapping[WhenAmbiguous, float] = {"resend": 1.2, "review": 4.0}
 RENDERS: Mapping[WhenAmbiguous, tuple[float, float]] = {"resend": (8.5, 10.0), "review": (0.3, 3.0)}
 
 CALLERS = (("ada", 10_000.0), ("grace", 10_000.0), ("thrifty", 12.0))
@@ -62,12 +62,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of it. The log's folder is left for the caller to read and remove."""
+    """What came of it. `log` is every line that any part has logged."""
 
     broken: Sequence[Broken]
     clips: int
     kills: int
-    log: Path
+    log: Sequence[str]
     report: str
 
 
@@ -88,7 +88,11 @@ def run(root: Path, plan: Plan) -> Result:
     log, pause = Log(), Event()
     with start(root, plan, log) as stack:
         callers = [Caller(name, stack.create_key(name, limit), round(limit * 1_000_000)) for name, limit in CALLERS]
-        climate = Climate(slow_answer=1.5 * TIMES["HTTP_TIMEOUT_SECONDS"], lawless=plan.when_ambiguous == "review")
+        climate = Climate(
+            slow_answer=1.5 * TIMES["HTTP_TIMEOUT_SECONDS"],
+            latest=LATEST[plan.when_ambiguous],
+            lawless=plan.when_ambiguous == "review",
+        )
         weather = Weather(stack, plan.seed, climate)
         traffic = Traffic(stack, callers, plan.seed, pace=plan.pace)
         try:
@@ -107,14 +111,19 @@ def run(root: Path, plan: Plan) -> Result:
         counts = weather.counts + traffic.heard.counts
         text = "\n".join((weather.told, report(books, found, counts, log.lines, took, broken)))
         kills = sum(count for what, count in counts.items() if what.startswith("killed"))
-        return Result(broken, len(found.all_clips), kills, stack.log_path, text)
+        return Result(broken, len(found.all_clips), kills, log.lines, text)
 
 
 def start(root: Path, plan: Plan, log: Log) -> Stack:
     """The stack for a plan, not yet entered."""
     chance = random.Random(f"{plan.seed}-renders")
     shortest, longest = RENDERS[plan.when_ambiguous]
-    times = {**TIMES, "USUAL_RENDER_SECONDS": shortest + 0.5, "DEADLINE_SECONDS": plan.deadline}
+    times = {
+        **TIMES,
+        "USUAL_RENDER_SECONDS": shortest + 0.5,
+        "DEADLINE_SECONDS": plan.deadline,
+        "COPY_DEADLINE_SECONDS": plan.deadline + 1,
+    }
     return Stack(
         root,
         time_scale=SCALE,
@@ -125,7 +134,6 @@ def start(root: Path, plan: Plan, log: Log) -> Stack:
             "render_seconds": lambda: chance.uniform(shortest, longest),
         },
         parameters={"MonthlyLimitUsd": "1000000", "WhenAmbiguous": plan.when_ambiguous},
-        keep_files=True,
         sink=log,
     )
 

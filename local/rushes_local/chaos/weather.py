@@ -27,7 +27,6 @@ Json = dict[str, Any]
 _TICK = 0.25  # seconds
 _WAITING = 12  # fates kept ready: more than there are submissions in a tick
 _LONGEST_STORM = 1.8  # seconds
-_LATEST = 1.2  # seconds that a request may be on its way: less than any lease
 
 _SERVER_ERRORS = (500, 503, 504)
 _TABLE_FAULTS = ("InternalServerError", "ThrottlingException", "ProvisionedThroughputExceededException")
@@ -36,12 +35,14 @@ _BUCKET_FAULTS = ("InternalError", "SlowDown")
 
 @dataclass(frozen=True)
 class Climate:
-    """What the weather may do. `slow_answer` is in seconds, longer than the functions wait for Runware.
+    """What the weather may do, in seconds.
 
+    `slow_answer` is longer than the functions wait for Runware. `latest` is how long a request may be on its way.
     `lawless`: Runware may take a known UUID twice and render in no time, since nobody relies on the contrary.
     """
 
     slow_answer: float
+    latest: float
     lawless: bool
 
 
@@ -180,7 +181,7 @@ def _manners(chance: random.Random, climate: Climate) -> Json:
 def _fate(chance: random.Random, climate: Climate) -> Json:
     """What befalls one submission and the clip that it starts: nothing at all, or several things at once."""
     return {
-        **(_on_the_way(chance, climate) if chance.random() < 0.35 else {}),
+        **(_on_the_way(chance, climate) if chance.random() < 0.4 else {}),
         **(_webhook(chance, climate) if chance.random() < 0.4 else {}),
         **(_upload(chance) if chance.random() < 0.4 else {}),
         **(_render(chance) if chance.random() < 0.2 else {}),
@@ -193,6 +194,7 @@ def _on_the_way(chance: random.Random, climate: Climate) -> Json:
         (
             server_error,
             {**server_error, "submit_accepts": True},
+            {**server_error, "submit_accepts": True},
             {"submit_status": 429},
             {"submit_status": 429, "submit_bare": True, "submit_accepts": chance.random() < 0.5},
             {"submit_status": 408, "submit_bare": True, "submit_accepts": chance.random() < 0.5},
@@ -201,7 +203,8 @@ def _on_the_way(chance: random.Random, climate: Climate) -> Json:
             {"submit_cut": "before"},
             {"submit_cut": "after"},
             {"submit_cut": "after"},
-            {"submit_late_seconds": chance.uniform(0.1, _LATEST)},
+            {"submit_late_seconds": chance.uniform(0.1, climate.latest)},
+            {"submit_late_seconds": chance.uniform(0.1, climate.latest)},
             {"submit_seconds": climate.slow_answer},
             {"submit_garbage": True},
             {"submit_empty": True},

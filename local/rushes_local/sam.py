@@ -1,0 +1,283 @@
+"""The functions as `sam build` made them, in Lambda containers.
+
+Hides SAM CLI: what its commands have to be told, how its servers are started, watched and ended, and how a function is
+invoked through them. `sam` is on the PATH; the Makefile's verbs see to that.
+
+The containers have to reach this host's 127.0.0.1, where the stack listens and what its presigned links name: the
+engine must share the host's network with them. One run at a time on an engine: SAM CLI names its images after the
+layers' names, not their content.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import re
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from rushes_local.gateway import Invokes
+from rushes_local.runtime import REGION, Function, Kind, Log, Outcome
+from rushes_local.stack import StackError
+
+MACHINE = "arm64" if platform.machine() in ("arm64", "aarch64") else "x86_64"
+
+_LONGEST_BUILD = 300.0
+# An image is made of the layers before a server listens.
+_LONGEST_START = 180.0
+# It removes its containers, which get ten seconds each to end by themselves.
+_LONGEST_END = 60.0
+_LOOK_EVERY = 0.1
+
+# In the access log of SAM CLI's servers. A webhook's token is in it, and no log of ours holds one.
+_QUERY = re.compile(r'("[A-Z]+ [^ ?"]*)\?[^ "]*')
+
+# SAM CLI hands its own credentials to the containers, whatever the file of variables says.
+_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+
+
+def require_engine() -> None:
+    """Raise StackError unless a container engine answers."""
+    import docker  # type: ignore[import-untyped]  # here, since nothing else needs it
+
+    try:
+        docker.from_env(timeout=10).ping()
+    except docker.errors.DockerException:
+        raise StackError(
+            "Lambda containers need a container engine and none answers: install and start Docker, or set DOCKER_HOST "
+            "to an engine that runs."
+        ) from None
+
+
+def remove_containers(folder: Path) -> None:
+    """Remove the containers that run code in `folder`: SAM CLI leaves some when it is ended in an awkward moment."""
+    import docker
+
+    client = docker.from_env()
+    with contextlib.closing(client):
+        for container in client.containers.list(all=True, filters={"label": "sam.cli.container.type=lambda"}):
+            if any(
+                Path(mount.get("Source", "")).is_relative_to(folder.resolve()) for mount in container.attrs["Mounts"]
+            ):
+                with contextlib.suppress(docker.errors.APIError):  # it is being removed already
+                    container.remove(force=True)
+
+
+def build(root: Path, folder: Path, architecture: str = MACHINE) -> None:
+    """`sam build` of the project at `root` into `folder`."""
+    override = f"Architecture={architecture}"
+    run(root, "build", "--build-dir", str(folder), "--parameter-overrides", override, timeout=_LONGEST_BUILD)
+
+
+def run(
+    root: Path, *arguments: str, timeout: float, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run SAM CLI in `root` to its end. Raises StackError with what it printed when it fails or takes too long."""
+    try:
+        result = subprocess.run(
+            ["sam", *arguments],
+            cwd=root,
+            env=_environment(environment or {}),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise StackError(f"sam {' '.join(arguments)} was not done after {timeout:g} s") from None
+    if result.returncode != 0:
+        raise StackError(f"sam {' '.join(arguments)}\n{result.stdout}\n{result.stderr}")
+    return result
+
+
+def _environment(additions: Mapping[str, str]) -> dict[str, str]:
+    """SAM CLI's: the developer's, without their AWS account."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    nowhere = dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull)
+    return {**inherited, **nowhere, "AWS_DEFAULT_REGION": REGION, "SAM_CLI_TELEMETRY": "0", **additions}
+
+
+class SamServer:
+    """`sam local <command>` on a port of 127.0.0.1 until `stop`, which must be called.
+
+    The port is taken when this is made, so that others can be told of it; `start` begins and `wait` sees it listening.
+    """
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+        self.port = _free_port()
+        self._process: subprocess.Popen[str] | None = None
+        self._last_lines: deque[str] = deque(maxlen=20)
+
+    @property
+    def url(self) -> str:
+        """The address, without a slash at its end."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(
+        self, template: Path, arguments: Sequence[str], *, log: Callable[[str], None], environment: Mapping[str, str]
+    ) -> None:
+        """Start it on a template; `log` receives what it and the functions print."""
+        # A built template is not beside samconfig.toml, so its settings for this command do not count.
+        common = ["--template", str(template), "--host", "127.0.0.1", "--port", str(self.port), "--skip-pull-image"]
+        self._process = subprocess.Popen(
+            ["sam", "local", self.command, *common, *arguments],
+            cwd=template.parent,
+            env=_environment(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # Ctrl-C is for us; we stop it ourselves
+        )
+        self._reader = threading.Thread(target=self._read, args=(log,), name=f"sam-{self.command}", daemon=True)
+        self._reader.start()
+
+    def _read(self, log: Callable[[str], None]) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        for printed in self._process.stdout:
+            line = _QUERY.sub(r"\1", printed.rstrip())
+            self._last_lines.append(line)
+            log(line)
+
+    def wait(self) -> None:
+        """Wait until it listens. Raises StackError when it ends instead, or takes too long."""
+        deadline = time.monotonic() + _LONGEST_START
+        while True:
+            self.check()
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return
+            if time.monotonic() > deadline:
+                raise StackError(f"{self._said()}\nsam local {self.command} did not listen after {_LONGEST_START:g} s")
+            time.sleep(_LOOK_EVERY)
+
+    def check(self) -> None:
+        """Raise StackError if it has ended."""
+        if self._process is not None and self._process.poll() is not None:
+            raise StackError(f"{self._said()}\nsam local {self.command} ended with status {self._process.returncode}")
+
+    def _said(self) -> str:
+        return "\n".join(self._last_lines)
+
+    def stop(self) -> None:
+        """End it and wait for that; it removes its containers, when it can. May be called again."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(_LONGEST_END)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join()
+        self._process = None
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class Containers:
+    """Runs the functions of a stack: routes through `sam local start-api`, everything else through `start-lambda`.
+
+    `folder` is what `build` filled. Once started, `functions` are those of the stack and `running` what invokes each of
+    them in its container, both by logical id.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.template = folder.resolve() / "template.yaml"
+        self.functions: dict[str, Function] = {}
+        self.running: dict[str, InvokedFunction] = {}
+        self._api = SamServer("start-api")
+        self._lambda = SamServer("start-lambda")
+        self._closing = contextlib.ExitStack()
+
+    @property
+    def url(self) -> str:
+        """Where the routes of all APIs are."""
+        return self._api.url
+
+    def start(self, functions: Mapping[str, Function], log: Log) -> Mapping[str, Invokes]:
+        """Start both servers and wait for them; the functions, ready to be invoked, by logical id."""
+        self.functions = dict(functions)
+        files = Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix="rushes-sam-")))
+        self._variables = files / "variables.json"
+        self._variables.write_text(json.dumps({name: variables(each) for name, each in functions.items()}))
+        # A webhook's sender waits five seconds, so nothing is made when it comes. What only messages and the clock
+        # invoke can wait for its container.
+        self._closing.callback(remove_containers, self.template.parent)  # last, when nobody uses them
+        for server, mode in ((self._api, "EAGER"), (self._lambda, "LAZY")):
+            self._closing.callback(server.stop)
+            server.start(
+                self.template,
+                [*self.options, "--no-watch", "--warm-containers", mode],
+                log=lambda line, name=server.command: log(name, line),  # type: ignore[misc]
+                environment=self.credentials,
+            )
+        for server in (self._api, self._lambda):
+            server.wait()
+        self.running = {name: InvokedFunction(self._lambda.url, name) for name in functions}
+        return self.running
+
+    @property
+    def options(self) -> list[str]:
+        """What every `sam local` command has to be told about these functions."""
+        return ["--env-vars", str(self._variables), "--parameter-overrides", f"Architecture={MACHINE}"]
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """The functions', for SAM CLI's own environment: every function has the same ones."""
+        some = next(iter(self.functions.values())).environment
+        return {name: some[name] for name in _CREDENTIALS}
+
+    def check(self) -> None:
+        """Raise StackError if a server has ended."""
+        self._api.check()
+        self._lambda.check()
+
+    def stop(self) -> None:
+        """End the servers and their containers. May be called again."""
+        self._closing.close()
+
+
+def variables(function: Function) -> dict[str, str]:
+    """A function's environment as `--env-vars` wants it."""
+    return {name: value for name, value in function.environment.items() if name not in _CREDENTIALS}
+
+
+class InvokedFunction:
+    """A function behind `sam local start-lambda`."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self._url = f"{url}/2015-03-31/functions/{name}/invocations"
+
+    def invoke(self, event: Mapping[str, Any], *, timeout: float | None = None) -> Outcome:
+        """Run it on an event and wait for what comes of it, at most `timeout` seconds."""
+        try:
+            response = httpx.post(self._url, json=event, timeout=timeout, trust_env=False)
+            payload = response.json()
+        except httpx.TimeoutException:
+            return _failure("unanswered", f"no answer after {timeout:g} s")
+        except (httpx.HTTPError, ValueError) as error:
+            return _failure("crashed", str(error))
+        failed = response.status_code != httpx.codes.OK or (isinstance(payload, dict) and "errorMessage" in payload)
+        return Outcome("error", payload) if failed else Outcome("ok", payload)
+
+
+def _failure(kind: Kind, message: str) -> Outcome:
+    return Outcome(kind, {"errorMessage": message, "errorType": "Sam.Unanswered"})
