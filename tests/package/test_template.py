@@ -11,6 +11,7 @@ from typing import Any
 import boto3
 import pytest
 import yaml
+from cfnlint.decode import cfn_yaml  # type: ignore[import-untyped]
 
 from rushes import config
 from rushes.observability import Metric, PowertoolsTelemetry
@@ -546,6 +547,16 @@ def test_alarms_are_heard(template: dict[str, Any]) -> None:
     }
 
 
+def test_the_runbook_explains_every_alarm(resources: dict[str, Any], root: Path) -> None:
+    """Each alarm has a row that says what it means, and there is no row without an alarm."""
+    _, _, text = (root / "docs" / "runbook.md").read_text().partition("\n## Alarms\n")
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert named == {
+        name.removesuffix("Alarm") for name, each in resources.items() if each["Type"] == "AWS::CloudWatch::Alarm"
+    }
+
+
 def test_secrets_hold_no_value_that_somebody_chose(resources: dict[str, Any]) -> None:
     """The webhook's keys are generated, and Runware's key is put in later."""
     generated = resources["WebhookSecret"]["Properties"]["GenerateSecretString"]
@@ -647,6 +658,22 @@ def test_the_form_asks_for_every_parameter_once(template: dict[str, Any]) -> Non
     asked = [name for group in groups for name in group["Parameters"]]
     assert sorted(asked) == sorted(template["Parameters"])
     assert all(each["Description"] and "Default" in each for each in template["Parameters"].values())
+
+
+def test_the_page_on_deploying_shows_roles_that_fit(root: Path, tmp_path: Path, resources: dict[str, Any]) -> None:
+    """CI's roles may do named things only, for every service of the stack, and delete neither table nor bucket."""
+    (text,) = re.findall(r"(?ms)^```yaml\n(# ci\.yaml\n.*?)^```$", (root / "docs" / "deploying.md").read_text())
+    (tmp_path / "ci.yaml").write_text(text)
+    roles = cfn_yaml.load(str(tmp_path / "ci.yaml"))["Resources"]
+    granted = {role: list(statements(content)) for role, content in roles.items()}
+    actions = {action for each in granted["CloudFormation"] for action in listed(each["Action"])}
+    assert all("*" not in action for each in granted["Deployer"] for action in listed(each["Action"]))
+    assert all("*" not in action for action in actions)
+    assert not actions & {"dynamodb:DeleteTable", "s3:DeleteBucket", "s3:DeleteObject", "s3:GetObjectVersion"}
+    made_of = {each["Type"].split("::")[1].lower() for each in resources.values()}
+    services = {action.partition(":")[0] for action in actions}
+    # SAM's own kinds become functions and APIs.
+    assert (made_of - {"serverless"}) | {"lambda", "apigateway"} <= services
 
 
 def test_every_waiver_has_its_reason(root: Path) -> None:

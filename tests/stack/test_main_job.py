@@ -105,7 +105,7 @@ def test_the_documented_examples(stack: Stack) -> None:
 
 def assert_plays(content: bytes, width: int, height: int, seconds: int) -> None:
     """Decodes every frame of a video and looks at its size and length."""
-    with av.open(io.BytesIO(content)) as video:
+    with av.open(io.BytesIO(content), "r") as video:
         (stream,) = video.streams.video
         stream.thread_type = "AUTO"
         assert (stream.width, stream.height) == (width, height)
