@@ -42,7 +42,7 @@ dev: $(local) ## the same stack, staying up
 # ----------------------------------------------------------------------------------------------------------------------
 
 test: $(dev) ## the tests (ARGS="-k webhook" for some of them)
-	@$(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 simulate: $(dev) ## every stop and race in memory, and the figures (FOR=600: seconds of random histories on top)
 	@SIMULATE_SECONDS="$(or $(FOR),0)" $(PYTHON) -m pytest -q tests/simulation

@@ -170,7 +170,7 @@ class Aws:
             content_type, body = error.body(service)
             headers = [("content-type", content_type), ("content-length", str(len(body)))]
             start_response(f"{error.status} {error.code}", headers)
-            return [body]
+            return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
     def _answer(self, service: Service, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         fault = self.faults.take(service)

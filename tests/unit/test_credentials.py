@@ -126,3 +126,13 @@ def test_renewing_is_bounded_even_while_it_fails() -> None:
         with suppress(MissingSecretError):
             kept.renew()
     assert client.fetches == 2
+
+
+def test_a_corrected_key_is_seen_within_a_minute() -> None:
+    """A key that could not be used is not believed for as long as a good one."""
+    kept, client, clock = secret("a key with blanks")
+    with pytest.raises(MissingSecretError):
+        runware_key(kept)
+    client.answer["SecretString"] = "good"
+    clock.now += 60_001
+    assert runware_key(kept) == "good"

@@ -6,12 +6,14 @@ signed by "maybe a new key", cannot run up a bill.
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rushes.errors import MissingSecretError
 
 if TYPE_CHECKING:
     from types_boto3_secretsmanager import SecretsManagerClient
+
+T = TypeVar("T")
 
 _KEPT = 300_000  # milliseconds: how long a change of the Runware key may go unnoticed
 _NOT_SOONER = 60_000  # milliseconds between two fetches, however many signatures look unknown
@@ -52,16 +54,33 @@ class Secret:
 
 def runware_key(secret: Secret) -> str:
     """The provider's API key; raises `MissingSecretError` if it could not be sent as a header."""
-    key = secret.value()
+    return _usable(secret, _header_text)
+
+
+def webhook_keys(secret: Secret) -> list[str]:
+    """The keys that sign and verify callback tokens, newest first: the current one, then the previous one if any."""
+    return _usable(secret, _key_pair)
+
+
+def _usable(secret: Secret, read: Callable[[str], T]) -> T:
+    """What the text means. A text that means nothing may have been corrected meanwhile: worth one bounded look."""
+    try:
+        return read(secret.value())
+    except MissingSecretError:
+        if not secret.renew():
+            raise
+        return read(secret.value())
+
+
+def _header_text(key: str) -> str:
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise MissingSecretError("the Runware key holds characters that no key has")
     return key
 
 
-def webhook_keys(secret: Secret) -> list[str]:
-    """The keys that sign and verify callback tokens, newest first: the current one, then the previous one if any."""
+def _key_pair(text: str) -> list[str]:
     try:
-        pair = json.loads(secret.value())
+        pair = json.loads(text)
         keys = [key for key in (pair["current"], pair.get("previous")) if key]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise MissingSecretError("the webhook secret is not {current, previous}") from None
