@@ -1,0 +1,50 @@
+"""Budgets across the end of a month: money is corrected where it was set aside."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from rushes.clip import EVERYBODY
+from tests.simulation.fakes import Switches
+from tests.simulation.history import CALLER, History, Setting, request, verdict
+
+BEFORE_MIDNIGHT = int(datetime(2026, 11, 30, 23, 59, 50, tzinfo=UTC).timestamp() * 1000)
+PRICE = 924_000
+
+
+@pytest.mark.parametrize(
+    ("switches", "fates", "november"),
+    [
+        (Switches(), ("well",), PRICE),
+        (Switches(), ("no",), 0),
+        (Switches(render_fails="timeoutProvider"), ("well",), 0),
+        (Switches(webhook="lost", upload="never"), ("cut after",), PRICE),
+        (Switches(), ("lost", "lost", "lost", "lost"), PRICE),  # parked: nobody can say, so the money stays set aside
+    ],
+    ids=["stored", "refused", "failed", "rescued", "in review"],
+)
+def test_facts_of_december_correct_november(switches: Switches, fates: tuple[str, ...], november: int) -> None:
+    """A clip ordered ten seconds before midnight is counted in its own month, whatever is learned in the next one."""
+    history = History(Setting(switches=switches, fates=fates))
+    history.world.now = BEFORE_MIDNIGHT
+    history.submit(request(1))
+    history.world.move_to(BEFORE_MIDNIGHT + 20_000)
+    history.go_on()
+    for scope in (EVERYBODY, CALLER.name):
+        assert history.table.budget(scope, "2026-11")[0] == november
+        assert (scope, "2026-12") not in history.table.budgets
+    assert not verdict(history)
+
+
+def test_december_starts_with_a_budget_of_its_own() -> None:
+    """A month that is full does not keep anybody from the next one."""
+    history = History(Setting(), limit=PRICE)
+    history.world.now = BEFORE_MIDNIGHT
+    assert history.submit(request(1)).status == 200  # type: ignore[union-attr]
+    assert history.submit(request(2)).status == 402  # type: ignore[union-attr]
+    history.world.move_to(BEFORE_MIDNIGHT + 20_000)
+    assert history.submit(request(2)).status == 200  # type: ignore[union-attr]
+    history.go_on()
+    held = {month: amount for (scope, month), (amount, _) in history.table.budgets.items() if scope == EVERYBODY}
+    assert held == {"2026-11": PRICE, "2026-12": PRICE}
+    assert history.runware.ledger() == 2 * PRICE
