@@ -30,14 +30,10 @@ def order() -> dict[str, Any]:
     }
 
 
-@dataclass
-class Simulated:
-    """The fake, in a world whose time stands still."""
+class Asked:
+    """How both are asked: by the same three calls, with the same key."""
 
-    world: World = field(default_factory=World)
-
-    def __post_init__(self) -> None:
-        self.api = FakeRunware(self.world, FakeBucket(self.world))
+    api: FakeRunware | Runware
 
     def submit(self, task: Mapping[str, Any]) -> Outcome:
         return self.api.submit(task, "emulator-key")
@@ -47,6 +43,16 @@ class Simulated:
 
     def details(self, task_uuid: str) -> Report:
         return self.api.details(task_uuid, "emulator-key")
+
+
+@dataclass
+class Simulated(Asked):
+    """The fake, in a world whose time stands still."""
+
+    world: World = field(default_factory=World)
+
+    def __post_init__(self) -> None:
+        self.api = FakeRunware(self.world, FakeBucket(self.world))
 
     def fate(self, fate: str) -> None:
         self.api.fates.append(fate)
@@ -80,7 +86,7 @@ FATES = {
 }
 
 
-class Emulated:
+class Emulated(Asked):
     """The emulator, asked by the client that runs in Lambda."""
 
     def __init__(self) -> None:
@@ -89,15 +95,6 @@ class Emulated:
         self.emulator.faults.upload = "never"
         http = httpx.Client(transport=httpx.WSGITransport(self.emulator.wsgi))
         self.api = Runware(http, "http://runware.test/v1")
-
-    def submit(self, task: Mapping[str, Any]) -> Outcome:
-        return self.api.submit(task, "emulator-key")
-
-    def poll(self, *uuids: str) -> Report:
-        return self.api.poll(uuids, "emulator-key")
-
-    def details(self, task_uuid: str) -> Report:
-        return self.api.details(task_uuid, "emulator-key")
 
     def fate(self, fate: str) -> None:
         self.emulator.faults.next_submissions.append(FATES[fate])
