@@ -42,11 +42,12 @@ def wiring() -> Wiring:
         telemetry=parts.telemetry,
         times=settings.timings,
         monthly_limit=settings.monthly_limit,
+        retention=settings.retention,
         clock=clock,
         new_uuid=lambda: str(uuid.uuid4()),
         side_by_side=side_by_side,
     )
-    return Wiring(parts, Callers(parts.store, clock), submitting)
+    return Wiring(parts, Callers(parts.store, clock, settings.monthly_limit), submitting)
 
 
 @app.post("/v1")

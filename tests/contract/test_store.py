@@ -60,6 +60,10 @@ class Table(Protocol):
 
     def caller(self, key_hash: str) -> Caller | None: ...
 
+    def caller_named(self, name: str) -> Caller | None: ...
+
+    def set_caller(self, caller: Caller) -> None: ...
+
     def add_key(self, key_hash: str, caller: Caller, name: str, now: int) -> None: ...
 
 
@@ -158,6 +162,7 @@ def test_nothing_there(table: Table) -> None:
     assert table.clips("ann", TASK_UUID) == []
     assert table.budget("ann", MONTH) == (0, None)
     assert table.caller("0" * 64) is None
+    assert table.caller_named("ann") is None
 
 
 @pytest.mark.parametrize("fingerprint", ["f" * 64, "0" * 64])
@@ -422,8 +427,16 @@ def test_due_again(table: Table) -> None:
 def test_a_key_has_its_caller(table: Table) -> None:
     """A key that was made known belongs to its caller, with the limit; another hash belongs to nobody."""
     table.add_key("a" * 64, Caller("ann", 12_500_000), "laptop", START)
-    assert table.caller("a" * 64) == Caller("ann", 12_500_000)
+    assert table.caller("a" * 64) == table.caller_named("ann") == Caller("ann", 12_500_000)
     assert table.caller("b" * 64) is None
+
+
+def test_a_callers_limit_is_one_for_all_its_keys(table: Table) -> None:
+    """Whatever door a caller comes in by, what was set last holds, its image sources included."""
+    table.add_key("a" * 64, Caller("ann", 12_500_000), "laptop", START)
+    table.add_key("b" * 64, Caller("ann", 1), "server", START)
+    table.set_caller(Caller("ann", 2, ("photos/ann/",)))
+    assert table.caller("a" * 64) == table.caller("b" * 64) == Caller("ann", 2, ("photos/ann/",))
 
 
 def test_a_revoked_key(real: Real) -> None:
@@ -587,6 +600,21 @@ def test_recorded_though_the_answer_was_lost(real: Real) -> None:
     assert real.store.record(task(), [clip()], both()) in (Recorded(), Existing(task()))
     assert len(real.tokens) == 2
     assert real.tokens[0] == real.tokens[1] != ""
+    assert real.store.clips("ann", TASK_UUID) == [clip()]
+    assert real.store.budget("ann", MONTH)[0] == real.store.budget(EVERYBODY, MONTH)[0] == PRICE
+
+
+def test_an_expired_request_leaves_what_keeps_it_from_being_bought_again(real: Real) -> None:
+    """Once the table has dropped the request, its UUID still tells a repeat from a conflict, and no money moves."""
+    expiring = task(expires_at=START + 5_000)
+    real.store.record(expiring, [clip()], both())
+    assert real.store.task("ann", TASK_UUID) == expiring
+    key = {"pk": {"S": f"task#ann#{TASK_UUID}"}, "sk": {"S": "request"}}
+    dropped = real.client.delete_item(TableName=real.stack.table_name, Key=key, ReturnValues="ALL_OLD")
+    assert dropped["Attributes"]["expiresAt"] == {"N": str((START + 5_000) // 1000)}
+    assert real.store.task("ann", TASK_UUID) is None
+    again = real.store.record(task(fingerprint="0" * 64), [clip(clip_uuid=uuid4(9))], both())
+    assert again == Existing(task(request={}))
     assert real.store.clips("ann", TASK_UUID) == [clip()]
     assert real.store.budget("ann", MONTH)[0] == real.store.budget(EVERYBODY, MONTH)[0] == PRICE
 

@@ -238,7 +238,7 @@ def test_only_kinds_of_items_a_function_needs_are_within_its_reach(resources: di
     }
     assert reach == {
         ("SubmitRole", "RecordTasksAndReserveBudgets"): {"task#*", "budget#*"},
-        ("SubmitRole", "ReadKeysTasksAndBudgets"): {"key#*", "task#*", "budget#*"},
+        ("SubmitRole", "ReadKeysTasksAndBudgets"): {"key#*", "caller#*", "task#*", "budget#*"},
         ("WebhookRole", "SaveFactsAndTheirMoney"): {"task#*", "budget#*"},
         ("ReconcileRole", "SaveFactsAndTheirMoney"): {"task#*", "budget#*"},
     }
@@ -275,11 +275,28 @@ def test_a_function_knows_its_own_timeout(name: str, template: dict[str, Any]) -
     assert environment(template, name)["FUNCTION_TIMEOUT_SECONDS"] == str(timeout)
 
 
+def bounds(parameter: dict[str, Any]) -> tuple[int, int]:
+    """The least and the most that an interval's parameter allows, in seconds."""
+    if parameter["Type"] == "Number":
+        return parameter["MinValue"], parameter["MaxValue"]
+    allowed = [number for number in range(100_000) if re.fullmatch(parameter["AllowedPattern"], str(number))]
+    assert allowed == list(range(allowed[0], allowed[-1] + 1)), "the pattern has a hole"
+    return allowed[0], allowed[-1]
+
+
+def test_the_deadline_is_in_whole_seconds(template: dict[str, Any]) -> None:
+    """The bucket policy writes 000 behind it: a fraction would cut every link's life to seconds."""
+    deadline = template["Parameters"]["DeadlineSeconds"]
+    assert bounds(deadline) == (3600, 86400)
+    for text in ("7200.5", "7200.0", "07200", "7200 ", "", "1e4", "-7200"):
+        assert not re.fullmatch(deadline["AllowedPattern"], text)
+
+
 def test_any_intervals_that_the_parameters_allow_are_in_order(template: dict[str, Any]) -> None:
     """In every corner of the parameters' ranges the settings accept them, and looks come before deadlines."""
     intervals = {name: each for name, each in template["Parameters"].items() if name.endswith("Seconds")}
     assert len(intervals) == 6
-    for corner in itertools.product(*((each["MinValue"], each["MaxValue"]) for each in intervals.values())):
+    for corner in itertools.product(*map(bounds, intervals.values())):
         turned = dict(zip(intervals, corner, strict=True))
         parameters = {
             name: {**each, "Default": turned.get(name, each["Default"])}

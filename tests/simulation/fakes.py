@@ -29,7 +29,8 @@ class FakeTable:
         self.tasks: dict[tuple[str, str], Task] = {}
         self.rows: dict[tuple[str, str, int], Clip] = {}
         self.budgets: dict[tuple[str, str], tuple[int, int | None]] = {}
-        self.keys: dict[str, Caller] = {}
+        self.keys: dict[str, str] = {}  # hash -> caller's name
+        self.callers: dict[str, Caller] = {}
         self.busy: Callable[[str], bool] = lambda _: False
 
     def record(
@@ -56,11 +57,18 @@ class FakeTable:
         return self.budgets.get((scope, month), (0, None))
 
     def caller(self, key_hash: str) -> Caller | None:
-        return self.keys.get(key_hash)
+        return self.callers.get(self.keys.get(key_hash, ""))
+
+    def caller_named(self, name: str) -> Caller | None:
+        return self.callers.get(name)
+
+    def set_caller(self, caller: Caller) -> None:
+        self.callers[caller.name] = caller
 
     def add_key(self, key_hash: str, caller: Caller, name: str, now: int) -> None:
         del name, now
-        self.keys[key_hash] = caller
+        self.set_caller(caller)
+        self.keys[key_hash] = caller.name
 
     def clips_of(self, caller: str, task_uuid: str) -> list[Clip]:
         """The clips of a task, without it being an effect."""

@@ -98,6 +98,7 @@ class History:
             table=self.table,
             purchasing=purchasing,
             monthly_limit=self.limit,
+            retention=None,
             new_uuid=lambda: str(uuid.UUID(int=next(self.minted), version=4)),
             side_by_side=one_after_another,
             **shared,

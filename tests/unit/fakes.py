@@ -236,6 +236,7 @@ class World:
     caller: Caller = Caller("ann", 100_000_000)  # noqa: RUF009 (frozen)
     renewed: Caller | None = None
     monthly_limit: int = 1_000_000_000
+    retention: int | None = None
 
     def __post_init__(self) -> None:
         self.numbers = count(1)
@@ -260,6 +261,7 @@ class World:
             telemetry=self.telemetry,
             times=TIMES,
             monthly_limit=self.monthly_limit,
+            retention=self.retention,
             clock=self.clock,
             new_uuid=lambda: uuid4(next(self.numbers)),
             side_by_side=one_after_another,

@@ -20,6 +20,10 @@ class Keys:
         self.reads += 1
         return self.known.get(key_hash)
 
+    def caller_named(self, name: str) -> Caller | None:
+        self.reads += 1
+        return ANN if name == "ann" else None
+
 
 @pytest.fixture
 def keys() -> Keys:
@@ -33,7 +37,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def callers(keys: Keys, clock: Clock) -> Callers:
-    return Callers(keys, clock)
+    return Callers(keys, clock, default_limit=7)
 
 
 @pytest.mark.parametrize("header", [f"Bearer {KEY}", f"bearer {KEY}", f"BEARER {KEY}"])
@@ -118,3 +122,18 @@ def test_keys_are_long_random_and_stored_as_a_hash() -> None:
 def test_a_callers_name_fits_into_keys_and_paths(name: str, good: bool) -> None:
     """Names are safe in object keys and callback paths, and none is the scope of all callers."""
     assert is_name(name) is good
+
+
+def test_a_name_that_nobody_gave_a_limit_has_the_default_one(callers: Callers, keys: Keys, clock: Clock) -> None:
+    """Doors without a key find their caller by name, with one read a minute."""
+    for passed, reads in ((0, 2), (60_000, 2), (1, 4)):
+        clock.now += passed
+        assert callers.named("ann") == ANN
+        assert callers.named("nobody") == Caller("nobody", 7)
+        assert keys.reads == reads
+
+
+def test_a_name_is_not_mistaken_for_a_keys_hash(callers: Callers, keys: Keys) -> None:
+    """A caller may be named like the hash of somebody's key, and is still another one."""
+    assert callers.of(f"Bearer {KEY}") == ANN
+    assert callers.named(hash_key(KEY)) == Caller(hash_key(KEY), 7)

@@ -30,13 +30,14 @@ EVERYTHING = {
     "WEBHOOK_SECRET": "arn:webhook",
     "WEBHOOK_BASE_URL": "https://hooks.example/",
     "MONTHLY_LIMIT_USD": "50",
+    "RETENTION_DAYS": "30",
     "WHEN_AMBIGUOUS": "resend",
     "RESCUE_ORIGINS": "https://VM.example,http://127.0.0.1:1",
 }
 NEEDED = {
     SubmitSettings: set(EVERYTHING) - {"WHEN_AMBIGUOUS", "RESCUE_ORIGINS"},
     WebhookSettings: {*SECONDS, "TABLE_NAME", "BUCKET_NAME", "WEBHOOK_SECRET"},
-    ReconcileSettings: set(EVERYTHING) - {"MONTHLY_LIMIT_USD"},
+    ReconcileSettings: set(EVERYTHING) - {"MONTHLY_LIMIT_USD", "RETENTION_DAYS"},
 }
 
 
@@ -46,6 +47,8 @@ def test_settings_are_read_as_given() -> None:
     assert settings.timings == TIMES
     assert (settings.monthly_limit, settings.webhook_url) == (50_000_000, "https://hooks.example")
     assert (settings.table, settings.bucket, settings.runware_secret) == ("table", "bucket", "arn:runware")
+    assert settings.retention == 30 * 86_400_000
+    assert SubmitSettings.read({**EVERYTHING, "RETENTION_DAYS": "0"}).retention is None
     reconcile = ReconcileSettings.read(EVERYTHING)
     assert reconcile.rescue_origins == {"https://vm.example", "http://127.0.0.1:1"}
     assert reconcile.when_ambiguous == "resend"
@@ -79,13 +82,16 @@ def test_a_function_needs_nothing_else(settings: Any) -> None:
         ("MONTHLY_LIMIT_USD", "unlimited"),
         ("MONTHLY_LIMIT_USD", "-1"),
         ("MONTHLY_LIMIT_USD", "Infinity"),
+        ("RETENTION_DAYS", "-1"),
+        ("RETENTION_DAYS", "1.5"),
+        ("RETENTION_DAYS", "\u0663"),
         ("WHEN_AMBIGUOUS", "Resend"),
     ],
 )
 def test_a_senseless_setting_is_named(name: str, value: str) -> None:
     """A value that makes no sense stops the function with the variable's name, and never means unlimited."""
     environment: Mapping[str, str] = {**EVERYTHING, name: value}
-    settings = SubmitSettings if name.startswith("MONTHLY") else ReconcileSettings
+    settings = SubmitSettings if name in NEEDED[SubmitSettings] else ReconcileSettings
     with pytest.raises(SettingsError, match=name):
         settings.read(environment)
 

@@ -1,6 +1,7 @@
 """API keys to callers. A key is stored only as its SHA-256; it has 256 random bits, so no slow hash is needed.
 
-One read per key and minute: `Callers` keeps what it found, and also what it did not find.
+Whoever comes in by another door than a key (a prefix of the bucket, the event bus) is found by name. `Callers` reads
+each key and each name at most once a minute: it keeps what it found, and also what it did not find.
 """
 
 import hashlib
@@ -19,24 +20,30 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. `monthly_limit` is in micro-dollars."""
+    """Who asks. `monthly_limit` is in micro-dollars; `image_sources` are `bucket/prefix` texts of `s3://` images."""
 
     name: str
     monthly_limit: int
+    image_sources: tuple[str, ...] = ()
 
 
 class Keys(Protocol):
-    """Where keys are kept."""
+    """Where keys and callers are kept."""
 
     def caller(self, key_hash: str) -> Caller | None: ...
 
+    def caller_named(self, name: str) -> Caller | None: ...
+
 
 class Callers:
-    """Finds the caller of a key, reading each key at most once a minute. `clock` gives milliseconds."""
+    """Finds callers, reading each key and each name at most once a minute. `clock` gives milliseconds.
 
-    def __init__(self, keys: Keys, clock: Callable[[], int]) -> None:
-        self._keys, self._clock = keys, clock
-        self._known: OrderedDict[str, tuple[int, Caller | None]] = OrderedDict()
+    `default_limit` is what a caller may spend in a month for whom nobody has set a limit, in micro-dollars.
+    """
+
+    def __init__(self, keys: Keys, clock: Callable[[], int], default_limit: int = 0) -> None:
+        self._keys, self._clock, self._default_limit = keys, clock, default_limit
+        self._known: OrderedDict[tuple[str, str], tuple[int, Caller | None]] = OrderedDict()
 
     def of(self, authorization: str | None, *, fresh: bool = False) -> Caller | None:
         """The caller behind an `Authorization` header, or None. `fresh` reads the key even if it is remembered."""
@@ -44,12 +51,20 @@ class Callers:
         if scheme.lower() != "bearer" or not key.startswith(_PREFIX) or len(key) > 100 or not key.isascii():
             return None
         key_hash = hash_key(key)
+        return self._remembered(("key", key_hash), lambda: self._keys.caller(key_hash), fresh)
+
+    def named(self, name: str, *, fresh: bool = False) -> Caller:
+        """The caller of this name, with the default limit while nobody has given it one."""
+        found = self._remembered(("name", name), lambda: self._keys.caller_named(name), fresh)
+        return found or Caller(name, self._default_limit)
+
+    def _remembered(self, what: tuple[str, str], read: Callable[[], Caller | None], fresh: bool) -> Caller | None:
         now = self._clock()
-        found = self._known.get(key_hash)
+        found = self._known.get(what)
         if fresh or found is None or now - found[0] > _KEPT:
-            found = (now, self._keys.caller(key_hash))
-            self._known[key_hash] = found
-            self._known.move_to_end(key_hash)
+            found = (now, read())
+            self._known[what] = found
+            self._known.move_to_end(what)
             if len(self._known) > _MOST_KEPT:
                 self._known.popitem(last=False)
         return found[1]

@@ -176,7 +176,10 @@ class Clip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What a caller asked for: the request as sent, and the fingerprint that tells a repeat from a conflict."""
+    """What a caller asked for: the request as sent, and the fingerprint that tells a repeat from a conflict.
+
+    `expires_at` is when the table may drop the request; what is left then has none and still knows the fingerprint.
+    """
 
     caller: str
     task_uuid: str
@@ -184,6 +187,7 @@ class Task:
     fingerprint: str
     clips: int
     created_at: int
+    expires_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

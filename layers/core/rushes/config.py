@@ -97,13 +97,22 @@ class BuyingSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitSettings(BuyingSettings):
-    """What `submit` needs to know. `monthly_limit` is for all callers together, in micro-dollars."""
+    """What `submit` needs to know.
+
+    `monthly_limit` is for all callers together, in micro-dollars. `retention` is how long the table keeps requests
+    after their deadline, in milliseconds; None means for ever.
+    """
 
     monthly_limit: int
+    retention: int | None
 
     @classmethod
     def read(cls, environment: Environment) -> "SubmitSettings":
-        return cls(monthly_limit=_micro_dollars(environment, "MONTHLY_LIMIT_USD"), **_buying(environment))
+        return cls(
+            monthly_limit=_micro_dollars(environment, "MONTHLY_LIMIT_USD"),
+            retention=_days(environment, "RETENTION_DAYS"),
+            **_buying(environment),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +189,14 @@ def _milliseconds(environment: Environment, name: str) -> int:
     if not math.isfinite(seconds) or seconds <= 0:
         raise SettingsError(f"{name} must be above zero")
     return max(1, round(seconds * 1000))
+
+
+def _days(environment: Environment, name: str) -> int | None:
+    """In milliseconds; None for 0."""
+    text = _text(environment, name)
+    if not (text.isascii() and text.isdigit()):
+        raise SettingsError(f"{name} is not a whole number of days")
+    return int(text) * 86_400_000 or None
 
 
 def _micro_dollars(environment: Environment, name: str) -> int:

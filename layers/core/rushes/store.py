@@ -77,7 +77,7 @@ class Store:
         Raises `LimitMovedError` when a month enforces another limit than the reservation expects.
         """
         writes: list[Any] = [self._put_new(_task_item(task))]
-        writes += [self._put_new(_clip_item(clip)) for clip in clips]
+        writes += [self._put_new({**_clip_item(clip), **_tombstone(task, clip)}) for clip in clips]
         writes += [self._reserve(reservation) for reservation in reservations]
         token = str(uuid.uuid4())  # one for all attempts: a repeat of one that did succeed succeeds again
         try:
@@ -87,6 +87,8 @@ class Store:
             failed = [reason.get("Code") == "ConditionalCheckFailed" for reason in reasons]
             if failed and failed[0]:
                 return Existing(_task(_plain(reasons[0]["Item"])))
+            if failed and failed[1]:  # the request has expired; its clips have not
+                return Existing(_task(_plain(reasons[1]["Item"])))
             for reservation, reason, refused in zip(
                 reservations, reasons[-len(reservations) :], failed[-len(reservations) :], strict=True
             ):
@@ -159,11 +161,23 @@ class Store:
         """The caller of an API key, None if it is unknown or revoked."""
         answer = self._retried(lambda: self._client.get_item(TableName=self._table, Key=_api_key(key_hash)))
         item = _plain(answer.get("Item", {}))
-        return Caller(item["caller"], item["monthlyLimit"]) if item and "revokedAt" not in item else None
+        return self.caller_named(item["caller"]) if item and "revokedAt" not in item else None
+
+    def caller_named(self, name: str) -> Caller | None:
+        """A caller for whom somebody has set a limit, None for any other."""
+        answer = self._retried(lambda: self._client.get_item(TableName=self._table, Key=_caller_key(name)))
+        item = _plain(answer.get("Item", {}))
+        return Caller(name, item["monthlyLimit"], tuple(item["imageSources"])) if item else None
+
+    def set_caller(self, caller: Caller) -> None:
+        """Sets what a caller may spend in a month, whichever door it comes in by, and where its images may lie."""
+        item = {"monthlyLimit": caller.monthly_limit, "imageSources": list(caller.image_sources)}
+        self._client.put_item(TableName=self._table, Item={**_caller_key(caller.name), **_wire(item)})
 
     def add_key(self, key_hash: str, caller: Caller, name: str, now: int) -> None:
-        """Makes an API key known. `name` is for people who look at the table."""
-        item = {"caller": caller.name, "monthlyLimit": caller.monthly_limit, "name": name, "createdAt": now}
+        """Makes an API key of a caller known, after `set_caller`. `name` is for people who look at the table."""
+        self.set_caller(caller)
+        item = {"caller": caller.name, "name": name, "createdAt": now}
         self._client.put_item(TableName=self._table, Item={**_api_key(key_hash), **_wire(item)})
 
     def forget(self, caller: str, task_uuid: str) -> None:
@@ -308,6 +322,10 @@ def _budget_key(scope: str, month: str) -> Item:
     return {"pk": {"S": f"budget#{scope}"}, "sk": {"S": month}}
 
 
+def _caller_key(name: str) -> Item:
+    return {"pk": {"S": f"caller#{name}"}, "sk": {"S": "caller"}}
+
+
 def _api_key(key_hash: str) -> Item:
     return {"pk": {"S": f"key#{key_hash}"}, "sk": {"S": "key"}}
 
@@ -325,18 +343,26 @@ def _task_item(task: Task) -> Item:
             "request": json.dumps(task.request, ensure_ascii=False),
             "fingerprint": task.fingerprint,
             "clips": task.clips,
+            **({"expiresAt": task.expires_at // 1000} if task.expires_at is not None else {}),
         }
     )
 
 
+def _tombstone(task: Task, clip: Clip) -> Item:
+    """What outlives the request, in the item of the first clip: enough to tell a repeat from a conflict."""
+    return _wire({"fingerprint": task.fingerprint, "clips": task.clips}) if clip.index == 0 else {}
+
+
 def _task(item: Item) -> Task:
+    """A task from its own item, or from its first clip's once the request has expired."""
     return Task(
-        caller=item["caller"],
+        caller=item.get("caller") or item["clipCaller"],
         task_uuid=item["taskUUID"],
-        request=json.loads(item["request"]),
+        request=json.loads(item.get("request", "{}")),
         fingerprint=item["fingerprint"],
         clips=item["clips"],
         created_at=item["createdAtMs"],
+        expires_at=item["expiresAt"] * 1000 if "expiresAt" in item else None,
     )
 
 

@@ -96,6 +96,7 @@ class Submitting:
     telemetry: Telemetry
     times: Timings
     monthly_limit: int
+    retention: int | None  # milliseconds; None: the table keeps requests for ever
     clock: Callable[[], int]
     new_uuid: Callable[[], str]
     side_by_side: SideBySide
@@ -116,7 +117,7 @@ class Submitting:
     def _record(self, order: Order, request: Request, answer: Answer) -> list[Clip]:
         """The clips that are now this call's to send; otherwise the answer already says why there are none."""
         now = self.clock()
-        task = _task(order, request.caller.name, now)
+        task = _task(order, request.caller.name, now, self._expiry(now))
         clips = [self._clip(order, task, index, request.buyer.holder) for index in range(order.clips)]
         try:
             outcome = self._reserve_and_record(task, clips, order.price * order.clips, request)
@@ -150,6 +151,10 @@ class Submitting:
                 caller = request.renewed()
                 limits[request.caller.name] = caller.monthly_limit if caller else 0
         raise BusyError("the limits keep moving")
+
+    def _expiry(self, now: int) -> int | None:
+        """Until its deadline a clip may have to be sent, and for that its request is needed."""
+        return None if self.retention is None else now + self.times.deadline + self.retention
 
     def _clip(self, order: Order, task: Task, index: int, holder: str) -> Clip:
         now = task.created_at
@@ -249,7 +254,7 @@ def _acknowledge(task_uuid: str, clips: Sequence[Clip], answer: Answer) -> None:
         answer.data.append({"taskType": "videoInference", "taskUUID": task_uuid})
 
 
-def _task(order: Order, caller: str, now: int) -> Task:
+def _task(order: Order, caller: str, now: int, expires_at: int | None) -> Task:
     # The UUID is the key already, and its letters' case is no difference.
     fingerprinted = {name: value for name, value in order.request.items() if name != "taskUUID"}
     return Task(
@@ -259,6 +264,7 @@ def _task(order: Order, caller: str, now: int) -> Task:
         fingerprint=hashlib.sha256(canonical(fingerprinted).encode()).hexdigest(),
         clips=order.clips,
         created_at=now,
+        expires_at=expires_at,
     )
 
 
