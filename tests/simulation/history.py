@@ -18,7 +18,7 @@ from rushes.purchasing import Buyer, Credentials, Purchasing
 from rushes.receiving import Receiving
 from rushes.reconciling import Reconciling
 from rushes.submitting import Answer, Request, Submitting
-from tests.simulation.fakes import FakeBucket, FakeRunware, FakeTable, FakeTelemetry, Supervisor, Switches
+from tests.simulation.fakes import Execution, FakeBucket, FakeRunware, FakeTable, FakeTelemetry, Supervisor, Switches
 from tests.simulation.world import Schedule, World
 
 T = TypeVar("T")
@@ -154,9 +154,18 @@ class History:
     def _call_now(self) -> None:
         """Runware is so quick that its webhook arrives while the program is still at work."""
         for task in self.runware.executions:
-            if not task.finished:
+            if not task.finished and self._may_be_done(task):
                 self.runware.finish(task)
                 self.world.move_to(self.world.now + 500)
+
+    def _may_be_done(self, task: Execution) -> bool:
+        """Whether a render may be this quick: where clips are sent again, that rests on renders taking their time.
+
+        Unless Runware refuses the UUIDs of finished renders as well, or nothing is ever sent again.
+        """
+        if self.setting.switches.finished_uuid_refused or self.setting.when_ambiguous == "review":
+            return True
+        return self.world.now >= task.accepted_at + TIMES.usual_render
 
     def deliver(self, request: Mapping[str, Any], body: bytes) -> bool:
         """One run of `webhook`; True if it answered 2xx."""

@@ -47,8 +47,8 @@ def test_the_happy_path_makes_no_call_too_many(measured: Measured) -> None:
 
 
 def test_the_caches_are_filled_by_few_calls(measured: Measured) -> None:
-    """What a first clip takes beyond a second one: secrets to buy, to sign and to verify, and the API key."""
-    assert measured.caches.calls == {"secretsmanager GetSecretValue": 3, "dynamodb GetItem": 1}
+    """What a first clip takes beyond a second one: secrets to buy, to sign and to verify, the API key and its caller."""
+    assert measured.caches.calls == {"secretsmanager GetSecretValue": 3, "dynamodb GetItem": 2}
 
 
 def test_a_clip_costs_little(measured: Measured, prices: costs.Prices) -> None:
