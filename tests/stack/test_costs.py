@@ -47,7 +47,7 @@ def test_the_happy_path_makes_no_call_too_many(measured: Measured) -> None:
 
 
 def test_the_caches_are_filled_by_few_calls(measured: Measured) -> None:
-    """What a first clip takes beyond a second one: secrets to buy, to sign and to verify, the API key and its caller."""
+    """What a first clip takes beyond a second one: secrets to buy, sign and verify, the API key and its caller."""
     assert measured.caches.calls == {"secretsmanager GetSecretValue": 3, "dynamodb GetItem": 2}
 
 
