@@ -38,6 +38,7 @@ def wiring() -> Wiring:
     parts = assemble(settings)
     submitting = Submitting(
         table=parts.store,
+        inputs=parts.bucket,
         purchasing=parts.purchasing,
         telemetry=parts.telemetry,
         times=settings.timings,
@@ -59,7 +60,7 @@ def submit() -> Response[str]:
         return _response(Answer(errors=[(401, _NO_CALLER)]))
     tasks = parse(body_of(event.raw_event))
     if event.headers.get("x-runware-dry-run") == "1":
-        return _response(price(tasks))
+        return _response(price(tasks, caller, wired.parts.bucket))
     context = app.lambda_context
     request = Request(
         caller=caller,

@@ -211,7 +211,7 @@ TASKS: dict[str, tuple[Any, str]] = {
     "a destination with an empty part": (order(destination="a//b"), "destination"),
     "tags that are a list": (order(tags=["a"]), "tags"),
     "a tag that is a number": (order(tags={"a": 1}), "tags"),
-    "a task of 400 KB": (order(tags={"a": "x" * 400_000}), "inputs.frameImages"),
+    "a task of 400 KB": (order(tags={"a": "x" * 400_000}), "body"),
 }
 
 

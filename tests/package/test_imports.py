@@ -32,7 +32,7 @@ PURE = {
     "rushes.runware.outcomes",
     "rushes.webhook_token",
 }
-PURE_PACKAGES = {"itsdangerous", "pydantic", "pydantic_core"}
+PURE_PACKAGES = {"imagesize", "itsdangerous", "pydantic", "pydantic_core"}
 
 # What touches the world, one thing each.
 ADAPTERS = {
@@ -58,6 +58,7 @@ ADAPTER_PACKAGES = PURE_PACKAGES | {
 # the same way whoever starts it.
 USE_CASES = {
     "rushes.announcing",
+    "rushes.images",
     "rushes.intake",
     "rushes.learning",
     "rushes.purchasing",

@@ -12,7 +12,7 @@ from typing import Any
 from rushes.callers import Caller
 from rushes.clip import Clip, Existing, OverBudget, Recorded, Reservation, Task
 from rushes.errors import BucketError, BusyError, LimitMovedError, ProviderError, RescueError, StaleError
-from rushes.media import Probed, container
+from rushes.media import Head, Probed, container
 from rushes.observability import Metric
 from rushes.runware.answers import Report, read_report
 from rushes.runware.outcomes import Ambiguous, NeverArrived, Outcome, read_answer
@@ -46,6 +46,9 @@ class FakeTable:
 
     def clips(self, caller: str, task_uuid: str) -> list[Clip]:
         return self._world.effect("clips", lambda: self.clips_of(caller, task_uuid))
+
+    def known(self, caller: str, task_uuid: str) -> Task | None:
+        return self._world.effect("known", lambda: self.tasks.get((caller, task_uuid)))
 
     def task(self, caller: str, task_uuid: str) -> Task | None:
         return self._world.effect("task", lambda: self.tasks.get((caller, task_uuid)))
@@ -124,6 +127,8 @@ class FakeTable:
 class FakeBucket:
     """The bucket: objects with versions. `lost` makes S3 unable to answer while it is true."""
 
+    name = "bucket"
+
     def __init__(self, world: World) -> None:
         self._world = world
         self.objects: dict[str, list[bytes]] = {}
@@ -133,6 +138,16 @@ class FakeBucket:
     def upload_link(self, key: str, seconds: int) -> str:
         return f"https://bucket.example/{key}?X-Amz-Expires={seconds}"
 
+    def image_link(self, bucket: str, key: str, seconds: int) -> str:
+        return f"https://{bucket}.example/{key}?X-Amz-Expires={seconds}"
+
+    def keep(self, key: str, content: bytes, content_type: str) -> None:
+        del content_type
+        self._world.effect("keep image", lambda: self._keep(key, content))
+
+    def head(self, bucket: str, key: str, length: int) -> Head | None:
+        return self._world.effect("head", lambda: self._head(bucket, key, length))
+
     def put(self, key: str, content: bytes) -> str:
         """What an upload does; returns the version."""
         versions = self.objects.setdefault(key, [])
@@ -141,6 +156,18 @@ class FakeBucket:
 
     def probe(self, key: str) -> Probed | None:
         return self._world.effect("probe", lambda: self._probe(key))
+
+    def _keep(self, key: str, content: bytes) -> None:
+        if self.lost():
+            raise BucketError("made unavailable")
+        if key not in self.objects:
+            self.put(key, content)
+
+    def _head(self, bucket: str, key: str, length: int) -> Head | None:
+        if self.lost():
+            raise BucketError("made unavailable")
+        versions = self.objects.get(key) if bucket == self.name else None
+        return Head(len(versions[-1]), versions[-1][:length]) if versions else None
 
     def _probe(self, key: str) -> Probed | None:
         if self.lost():

@@ -96,6 +96,7 @@ class History:
         )
         self.submitting = Submitting(
             table=self.table,
+            inputs=self.bucket,
             purchasing=purchasing,
             monthly_limit=self.limit,
             retention=None,

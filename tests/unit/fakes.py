@@ -13,7 +13,7 @@ from rushes.callers import Caller
 from rushes.clip import Clip, Existing, Fact, Kind, OverBudget, Recorded, Reservation, Scalar, Task, Witness, merge_all
 from rushes.config import Timings
 from rushes.errors import BucketError, BusyError, LimitMovedError, StaleError
-from rushes.media import Probed, container
+from rushes.media import Head, Probed, container
 from rushes.observability import Metric
 from rushes.purchasing import Buyer, Credentials, Purchasing
 from rushes.receiving import Receiving
@@ -164,6 +164,10 @@ class Table:
         self._answer("clip")
         return self.rows.get((caller, task_uuid, index))
 
+    def known(self, caller: str, task_uuid: str) -> Task | None:
+        self._answer("known")
+        return self.tasks.get((caller, task_uuid))
+
     def clips(self, caller: str, task_uuid: str) -> list[Clip]:
         self._answer("clips")
         return [row for key, row in sorted(self.rows.items()) if key[:2] == (caller, task_uuid)]
@@ -183,10 +187,18 @@ class Table:
 
 
 class Bucket:
-    """Objects by key, with one version each. `down` makes S3 unable to say; `no_links` makes signing fail."""
+    """Objects by key, with one version each. `down` makes S3 unable to say; `no_links` makes signing fail.
+
+    `others` are objects of other buckets, by bucket and key. `calls` counts what was done about images.
+    """
+
+    name = "clips"
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self.types: dict[str, str] = {}
+        self.others: dict[tuple[str, str], bytes] = {}
+        self.calls: Counter[str] = Counter()
         self.probes = 0
         self.down = self.no_links = False
 
@@ -194,6 +206,25 @@ class Bucket:
         if self.no_links:
             raise BucketError("NoCredentials")
         return f"https://bucket.example/{key}?X-Amz-Expires={seconds}"
+
+    def image_link(self, bucket: str, key: str, seconds: int) -> str:
+        if self.no_links:
+            raise BucketError("NoCredentials")
+        return f"https://{bucket}.example/{key}?X-Amz-Expires={seconds}"
+
+    def keep(self, key: str, content: bytes, content_type: str) -> None:
+        self.calls["keep"] += 1
+        if self.down:
+            raise BucketError("SlowDown")
+        self.objects.setdefault(key, content)
+        self.types.setdefault(key, content_type)
+
+    def head(self, bucket: str, key: str, length: int) -> Head | None:
+        self.calls["head"] += 1
+        if self.down:
+            raise BucketError("SlowDown")
+        content = self.objects.get(key) if bucket == self.name else self.others.get((bucket, key))
+        return None if content is None else Head(len(content), content[:length])
 
     def probe(self, key: str) -> Probed | None:
         self.probes += 1
@@ -257,6 +288,7 @@ class World:
     def submitting(self) -> Submitting:
         return Submitting(
             table=self.table,
+            inputs=self.bucket,
             purchasing=self.purchasing,
             telemetry=self.telemetry,
             times=TIMES,

@@ -108,6 +108,17 @@ def test_all_documented_examples_are_there() -> None:
         framed(PNG),
         framed(JPEG),
         framed(WEBP),
+        *(
+            framed(address)
+            for address in (
+                "s3://bucket/key",
+                "s3://my.bucket-1/a b/\u00e4?#%2e.png",
+                "s3://bucket//a//b/",
+                "s3://bucket/..a/b../...",
+                "s3://bucket/" + "a" * 1024,
+            )
+        ),
+        framed({"image": "s3://bucket/key", "frame": "first"}),
         framed({"image": IMAGE_UUID}),
         framed({"image": IMAGE_UUID, "frame": "first"}),
         framed({"image": "https://example.com/a.png", "frame": 0}),
@@ -224,7 +235,28 @@ FRAMES, PLACED = "inputs.frameImages", "inputs.frameImages.image"
         (framed(None), "invalidFrameImages", FRAMES, IMAGES),
         (framed(5), "invalidFrameImages", FRAMES, IMAGES),
         (framed(""), "invalidFrameImages", FRAMES, IMAGES),
-        (framed("s3://bucket/key"), "invalidFrameImages", FRAMES, IMAGES),
+        *(
+            (framed(address), "invalidFrameImages", FRAMES, IMAGES)
+            for address in (
+                "s3://bucket",
+                "s3://bucket/",
+                "s3:///key",
+                "s3://bu/key",
+                "s3://BUCKET/key",
+                "s3://-bucket/key",
+                "s3://arn:aws:s3:::bucket/key",
+                "S3://bucket/key",
+                " s3://bucket/key",
+                "s3://bucket/../key",
+                "s3://bucket/a/../b",
+                "s3://bucket/a/.",
+                "s3://bucket/..",
+                "s3://bucket/a\nb",
+                "s3://bucket/a\x7f",
+                "s3://bucket/" + "a" * 1025,
+                "s3://bucket/" + "\u00e4" * 513,
+            )
+        ),
         (framed("https://"), "invalidFrameImages", FRAMES, IMAGES),
         (framed("https://example.com/a b"), "invalidFrameImages", FRAMES, IMAGES),
         (framed("https://example.com/" + "a" * 4096), "invalidFrameImages", FRAMES, IMAGES),

@@ -17,7 +17,7 @@ from rushes.observability import Metric
 from rushes.runware.models import Order
 from rushes.runware.outcomes import Accepted, Ambiguous, NeverArrived
 from rushes.submitting import LARGEST_BODY, Answer, parse, price, validate
-from tests.unit.fakes import MONTH, PRICE, START, TASK_UUID, TIMES, World, refusal, request, uuid4
+from tests.unit.fakes import MONTH, PRICE, START, TASK_UUID, TIMES, Bucket, World, refusal, request, uuid4
 
 ACK = {"taskType": "videoInference", "taskUUID": TASK_UUID}
 
@@ -120,12 +120,14 @@ def test_other_task_types_are_refused_as_one_fault(named: str, code: str) -> Non
 
 
 def test_a_task_that_the_table_could_not_hold_is_refused() -> None:
-    """A large inline image is refused before anything is recorded, with the parameter's name."""
-    image = "data:image/png;base64," + "iVBORw0KGgoA" + "A" * 350_000
+    """A task is refused when it is too large without its inline image, however large that is."""
+    image = "data:image/png;base64," + "iVBORw0KGgoAAAAN" + "A" * 1_000_000
+    framed = request(inputs={"frameImages": [image]})
     answer = Answer()
-    validate([request(inputs={"frameImages": [image]})], answer)
+    assert len(validate([framed], answer)) == 1
+    validate([framed | {"tags": {"a": "x" * 350_000}}], answer)
     ((_, error),) = answer.errors
-    assert (error["code"], error["parameter"], error["taskUUID"]) == ("valueTooLarge", "inputs.frameImages", TASK_UUID)
+    assert (error["code"], error["parameter"], error["taskUUID"]) == ("valueTooLarge", "body", TASK_UUID)
 
 
 def test_every_fault_names_its_task() -> None:
@@ -158,9 +160,13 @@ def test_twenty_clips_are_the_most(world: World, clips: tuple[int, ...], bought:
     assert bool(answer.errors) is not bool(bought)
 
 
+def priced(*tasks: object) -> Answer:
+    return price(tasks, World().caller, Bucket())
+
+
 def test_a_dry_run_prices_and_touches_nothing() -> None:
     """A dry run answers the cost in dollars, and the faults of the bad ones."""
-    answer = price([request(duration=10, numberResults=2), request(taskUUID=uuid4(1), duration=7)])
+    answer = priced(request(duration=10, numberResults=2), request(taskUUID=uuid4(1), duration=7))
     assert answer.data == [{**ACK, "dryRun": True, "cost": 3.696}]
     assert codes(answer) == [(400, "unsupportedDuration")]
 
@@ -212,7 +218,7 @@ def test_any_json_is_judged_and_what_is_valid_has_a_price(body: object) -> None:
     orders = validate(tasks, answer)
     assert len(orders) + len(answer.errors) >= 1
     assert all(order.price in (PRICE, 2 * PRICE) for order in orders)
-    assert [item["cost"] > 0 for item in price(tasks).data] == [True] * len(orders)
+    assert [item["cost"] > 0 for item in priced(*tasks).data] == [True] * len(orders)
     json.dumps(answer.body, allow_nan=False)
 
 

@@ -15,6 +15,23 @@ class Probed:
     container: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The first bytes of an object, and how large all of it is."""
+
+    size: int
+    content: bytes
+
+
+def picture(head: bytes) -> str | None:
+    """The picture format that a file's first bytes announce, as a file extension: png, jpg, webp, or None."""
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if head.startswith(b"\xff\xd8\xff"):
+        return "jpg"
+    return "webp" if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else None
+
+
 def container(head: bytes) -> str | None:
     """The container that a file's first bytes announce: mp4, mov, webm, or None for anything that is not a video."""
     if head[4:8] == b"ftyp":

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from rushes import buying
+from rushes import buying, images
 from rushes.clip import Clip, release
 from rushes.config import Timings
 from rushes.errors import BucketError, BusyError
@@ -21,6 +21,8 @@ class Links(Protocol):
     """What buying needs of the bucket."""
 
     def upload_link(self, key: str, seconds: int) -> str: ...
+
+    def image_link(self, bucket: str, key: str, seconds: int) -> str: ...
 
 
 class Seller(Protocol):
@@ -85,15 +87,17 @@ class Purchasing:
         return learned, outcome
 
     def _order(self, clip: Clip, request: Mapping[str, Any], buyer: Buyer, now: int) -> dict[str, Any] | None:
-        """What is sent for the clip; None if no link can be signed for its upload just now."""
+        """What is sent for the clip; None if no link can be signed just now for its upload or its image."""
+        seconds = self.times.deadline // 1000
         try:
-            link = self.links.upload_link(clip.object_key, self.times.deadline // 1000)
+            link = self.links.upload_link(clip.object_key, seconds)
+            reachable = images.linked(request, lambda bucket, key: self.links.image_link(bucket, key, seconds))
         except BucketError as error:
-            self.telemetry.note("no upload link", warn=True, why=str(error), clipUUID=clip.clip_uuid)
+            self.telemetry.note("no link could be signed", warn=True, why=str(error), clipUUID=clip.clip_uuid)
             return None
         callback = buying.callback_url(self.webhook_url, clip, buyer.credentials.webhook_keys, now)
         least_ttl = self.times.copy_deadline // 1000
-        return buying.on_the_wire(request, clip, callback=callback, upload_link=link, least_ttl=least_ttl)
+        return buying.on_the_wire(reachable, clip, callback=callback, upload_link=link, least_ttl=least_ttl)
 
     def _learn(self, clip: Clip, change: Callable[[Clip], Clip]) -> Clip:
         try:

@@ -141,6 +141,12 @@ class Store:
         answer = self._retried(lambda: self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True))
         return _task(_plain(answer["Item"])) if "Item" in answer else None
 
+    def known(self, caller: str, task_uuid: str) -> Task | None:
+        """A caller's task as far as it tells a repeat from a conflict: also once its request has expired."""
+        key = _clip_key(caller, task_uuid, 0)
+        answer = self._retried(lambda: self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True))
+        return _task(_plain(answer["Item"])) if "Item" in answer else None
+
     def due(self, now: int, most: int) -> list[tuple[str, str, int]]:
         """The open clips whose next look is due, oldest first: caller, task and clip. The index may lag behind."""
         found: list[Item] = []

@@ -1,19 +1,20 @@
 """The use case behind `POST /v1`: validate, record the intent, buy each clip, learn what came of it.
 
-The order is the promise. The task, its clips and their money are in the table before the first byte goes to Runware,
-and a clip is sent only under a lease that outlives the sender (`config.Timings`). Whatever happens after the record is
-written, the caller hears that the task is accepted, since from then on the service sees it through.
+The order is the promise. A task's images are where Runware can fetch them before the task is recorded. The task, its
+clips and their money are in the table before the first byte goes to Runware, and a clip is sent only under a lease that
+outlives the sender (`config.Timings`). Whatever happens after the record is written, the caller hears that the task is
+accepted, since from then on the service sees it through.
 """
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
-from rushes import buying
+from rushes import buying, images
 from rushes.callers import Caller
 from rushes.clip import (
     EVERYBODY,
@@ -29,7 +30,8 @@ from rushes.clip import (
 )
 from rushes.concurrency import SideBySide
 from rushes.config import Timings
-from rushes.errors import BusyError, LimitMovedError, UnreadableError
+from rushes.errors import BucketError, BusyError, LimitMovedError, UnreadableError
+from rushes.images import Inputs, OnlyLooking
 from rushes.learning import Clips
 from rushes.observability import Metric, Telemetry
 from rushes.purchasing import Buyer, Purchasing
@@ -38,7 +40,8 @@ from rushes.runware.models import Order, WireError, check, wire_error
 MOST_TASKS = 20
 MOST_CLIPS = 20
 LARGEST_BODY = 5 * 1024 * 1024  # bytes
-_LARGEST_TASK = 350_000  # bytes of JSON; the table's items end at 400 KB
+# Bytes of JSON, images not counted: what is recorded of them is an address. The table's items end at 400 KB.
+_LARGEST_TASK = 350_000
 _LIMIT_MOVES = 5
 _DEEPEST = 20  # levels of nesting; a valid request has five
 
@@ -49,6 +52,8 @@ class Table(Clips, Protocol):
     def record(
         self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation]
     ) -> Recorded | Existing | OverBudget: ...
+
+    def known(self, caller: str, task_uuid: str) -> Task | None: ...
 
     def clips(self, caller: str, task_uuid: str) -> list[Clip]: ...
 
@@ -87,11 +92,18 @@ class Answer:
         return {"data": self.data, **errors}
 
 
+# What became of an order's images: see `_take_in`.
+_Taken: TypeAlias = Mapping[str, Any] | Existing | list[tuple[int, WireError]]
+# A clip to send, and the request to send for it.
+_Send: TypeAlias = tuple[Clip, Mapping[str, Any]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submitting:
     """The use case with its adapters. `clock` gives milliseconds."""
 
     table: Table
+    inputs: Inputs
     purchasing: Purchasing
     telemetry: Telemetry
     times: Timings
@@ -105,25 +117,51 @@ class Submitting:
         """Buys every valid task of a request; a bad one leaves the others bought."""
         answer = Answer()
         orders = validate(tasks, answer)
-        bought = [(order, self._record(order, request, answer)) for order in orders]
-        sends = [(order, clip) for order, clips in bought for clip in clips]
-        sent = self.side_by_side(lambda send: self._attempt(*send, request), sends)
-        for order, clips in bought:
-            if clips:
-                mine = [clip for clip in sent if clip.task_uuid == order.task_uuid]
-                _acknowledge(order.task_uuid, mine, answer)
+        taken = self.side_by_side(lambda order: self._take_in(order, request), orders)
+        bought = [
+            (order, self._record(order, found, request, answer)) for order, found in zip(orders, taken, strict=True)
+        ]
+        sends = [send for _, mine in bought for send in mine]
+        sent = self.side_by_side(lambda send: self.purchasing.attempt(*send, request.buyer)[0], sends)
+        for order, mine in bought:
+            if mine:
+                clips = [clip for clip in sent if clip.task_uuid == order.task_uuid]
+                _acknowledge(order.task_uuid, clips, answer)
         return answer
 
-    def _record(self, order: Order, request: Request, answer: Answer) -> list[Clip]:
+    def _take_in(self, order: Order, request: Request) -> _Taken:
+        """What is recorded and sent of an order; or its task, if that is known; or why neither, with HTTP statuses.
+
+        A repeat is found before S3 is asked about its images: that may be away, and they may be gone.
+        """
+        if not images.has_to_be_taken_in(order.request):
+            return order.request
+        try:
+            if known := self.table.known(request.caller.name, order.task_uuid):
+                return Existing(known)
+            if self.clock() + self.times.http > request.buyer.ends_at:
+                raise BusyError("no time is left to send what would be recorded")
+            taken = images.take_in(order.request, request.caller, self.inputs)
+        except (BucketError, BusyError) as error:
+            self.telemetry.note("images not taken in", warn=True, why=str(error), taskUUID=order.task_uuid)
+            return [(503, BUSY)]
+        return [(400, fault) for fault in taken] if isinstance(taken, list) else taken
+
+    def _record(self, order: Order, taken: _Taken, request: Request, answer: Answer) -> list[_Send]:
         """The clips that are now this call's to send; otherwise the answer already says why there are none."""
+        if isinstance(taken, list):
+            answer.errors += [(status, _of_task(order.task_uuid, error)) for status, error in taken]
+            return []
         now = self.clock()
-        task = _task(order, request.caller.name, now, self._expiry(now))
+        content = order.request if isinstance(taken, Existing) else taken
+        task = _task(order, content, request.caller.name, now, self._expiry(now))
         clips = [self._clip(order, task, index, request.buyer.holder) for index in range(order.clips)]
         try:
-            outcome = self._reserve_and_record(task, clips, order.price * order.clips, request)
+            repeat = taken if isinstance(taken, Existing) else None
+            outcome = repeat or self._reserve_and_record(task, clips, order.price * order.clips, request)
             match outcome:
                 case Recorded():
-                    return clips
+                    return [(clip, content) for clip in clips]
                 case Existing(known) if known.fingerprint == task.fingerprint:
                     _acknowledge(order.task_uuid, self.table.clips(task.caller, task.task_uuid), answer)
                 case Existing():
@@ -172,10 +210,6 @@ class Submitting:
         )
         return replace(clip, next_check_at=next_check(clip, now, self.times))
 
-    def _attempt(self, order: Order, clip: Clip, request: Request) -> Clip:
-        attempted, _ = self.purchasing.attempt(clip, order.request, request.buyer)
-        return attempted
-
 
 def parse(body: bytes) -> list[object]:
     """The tasks of a request body; a bare object counts as an array of one. Raises `UnreadableError`."""
@@ -216,10 +250,18 @@ def validate(tasks: Sequence[object], answer: Answer) -> list[Order]:
     return orders
 
 
-def price(tasks: Sequence[object]) -> Answer:
-    """A dry run: what the tasks would cost, in dollars, with nothing recorded and nothing bought."""
+def price(tasks: Sequence[object], caller: Caller, inputs: Inputs) -> Answer:
+    """A dry run: what the tasks would cost, in dollars, with nothing recorded, nothing kept and nothing bought."""
     answer = Answer()
     for order in validate(tasks, answer):
+        try:
+            taken = images.take_in(order.request, caller, OnlyLooking(inputs))
+        except BucketError:
+            answer.errors.append((503, _of_task(order.task_uuid, BUSY)))
+            continue
+        if isinstance(taken, list):
+            answer.errors += [(400, _of_task(order.task_uuid, fault)) for fault in taken]
+            continue
         cost = order.price * order.clips / 1_000_000
         answer.data.append({"taskType": "videoInference", "taskUUID": order.task_uuid, "dryRun": True, "cost": cost})
     return answer
@@ -232,7 +274,7 @@ def _check(task: object) -> Order | list[WireError]:
     named = {"taskUUID": task_uuid} if task_uuid else {}
     if isinstance(task_type, str) and task_type != "videoInference":
         return [{**_UNSUPPORTED_TYPE, **named}]
-    if len(canonical(task).encode()) > _LARGEST_TASK:
+    if len(canonical(task).encode()) - sum(map(len, images.images_of(task))) > _LARGEST_TASK:
         return [{**_TOO_LARGE, **named, "taskType": "videoInference"}]
     checked = check(task)
     if isinstance(checked, Order):
@@ -254,13 +296,14 @@ def _acknowledge(task_uuid: str, clips: Sequence[Clip], answer: Answer) -> None:
         answer.data.append({"taskType": "videoInference", "taskUUID": task_uuid})
 
 
-def _task(order: Order, caller: str, now: int, expires_at: int | None) -> Task:
+def _task(order: Order, content: Mapping[str, Any], caller: str, now: int, expires_at: int | None) -> Task:
+    """The task as recorded; its fingerprint is of the request as it was sent."""
     # The UUID is the key already, and its letters' case is no difference.
     fingerprinted = {name: value for name, value in order.request.items() if name != "taskUUID"}
     return Task(
         caller=caller,
         task_uuid=order.task_uuid,
-        request=order.request,
+        request=content,
         fingerprint=hashlib.sha256(canonical(fingerprinted).encode()).hexdigest(),
         clips=order.clips,
         created_at=now,
@@ -323,8 +366,8 @@ _TOO_MANY = wire_error(
 )
 _TOO_LARGE = wire_error(
     "valueTooLarge",
-    f"A task must not be larger than {_LARGEST_TASK} bytes; give a large image as a URL.",
-    "inputs.frameImages",
+    f"A task must not be larger than {_LARGEST_TASK} bytes, inline images not counted.",
+    "body",
     max=_LARGEST_TASK,
 )
 _UNSUPPORTED_TYPE = wire_error(

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import httpx
 from waitress.channel import ClientDisconnected  # type: ignore[import-untyped,unused-ignore]
@@ -23,7 +24,14 @@ from werkzeug.wrappers import Request, Response
 from rushes_local.emulator.delivery import LANES, RETRY_DELAYS, WEBHOOK_TIMEOUT, Delivery
 from rushes_local.emulator.faults import Faults, OneShot
 from rushes_local.emulator.tasks import MICRO_DOLLARS_PER_SECOND, Book, Charge, Run
-from rushes_local.emulator.validation import error, is_uuid4, video_errors
+from rushes_local.emulator.validation import (
+    error,
+    frame_urls,
+    is_uuid4,
+    picture_error,
+    unreachable,
+    video_errors,
+)
 from rushes_local.emulator.workers import Workers
 
 if TYPE_CHECKING:
@@ -34,6 +42,8 @@ __all__ = ["Charge", "Emulator", "Faults", "OneShot", "Received"]
 Json = dict[str, Any]
 
 CALL_BEFORE_ANSWER_TIMEOUT = 10.0
+IMAGE_TIMEOUT = 5.0
+_THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 
 _ROUTES = Map(
     [
@@ -297,7 +307,7 @@ class Emulator:
         answer.data.append({**_about(task), "cost": micro_dollars / 1_000_000})
 
     def _buy(self, task: Json, overrides: Json, answer: Answer) -> None:
-        if faults := video_errors(task):
+        if faults := video_errors(task) or self._image_errors(task, overrides):
             answer.refuse(task, faults)
             return
         run = self._book.accept(task, overrides)
@@ -309,6 +319,21 @@ class Emulator:
             return
         answer.data.append(run.item())
         self._begin(run)
+
+    def _image_errors(self, task: Json, overrides: Json) -> list[Json]:
+        """What is wrong with the images that are URLs. Only this machine's are fetched: the rest is the internet."""
+        if not self.faults.over(overrides).fetches_images:
+            return []
+        local = [(name, url) for name, url in frame_urls(task) if urlsplit(url).hostname in _THIS_MACHINE]
+        faults = [self._fetched_image_error(name, url) for name, url in local]
+        return [fault for fault in faults if fault]
+
+    def _fetched_image_error(self, name: str, url: str) -> Json | None:
+        try:
+            response = self._http.get(url, timeout=IMAGE_TIMEOUT)
+        except (httpx.HTTPError, httpx.InvalidURL):
+            return unreachable(name)
+        return picture_error(name, response.content) if response.status_code == 200 else unreachable(name)
 
     def _begin(self, run: Run) -> None:
         self._delivery.progress(run)

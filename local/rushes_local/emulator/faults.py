@@ -46,6 +46,9 @@ class Switches(BaseModel):
     submit_late_seconds: float = Field(
         0.0, ge=0, description="the connection is cut at once and the tasks are accepted only this much later"
     )
+    fetches_images: bool = Field(
+        True, description="an image URL on this machine is fetched and judged; false: taken on trust like all others"
+    )
     conflict_status: Literal[400, 409] = Field(400, description="HTTP status of conflictTaskUUID")
     refuses_running: bool = Field(True, description="a UUID in flight is refused; false: it is bought again")
     refuses_finished: bool = Field(True, description="the UUID of a finished task is refused; false: bought again")

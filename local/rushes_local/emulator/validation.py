@@ -183,10 +183,18 @@ def _image(name: str, value: Any) -> Json | None:
         return None
     try:
         content = base64.b64decode(_DATA_URI.sub("", value, count=1), validate=True)
+    except (binascii.Error, ValueError):
+        return _unusable(name)
+    return picture_error(name, content)
+
+
+def picture_error(name: str, content: bytes) -> Json | None:
+    """What keeps the model from using these bytes as a picture, if anything; `name` is the parameter they came in."""
+    try:
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as picture:
             sides = picture.size
-    except (binascii.Error, ValueError, OSError, UnidentifiedImageError, Image.DecompressionBombError):
-        return error("invalidValueUploadFailed", "The image could not be read.", name, type="string")
+    except (ValueError, OSError, UnidentifiedImageError, Image.DecompressionBombError):
+        return _unusable(name)
     low, high = IMAGE_SIDES
     for side, word in zip(sides, ("Width", "Height"), strict=True):
         if not low <= side <= high:
@@ -195,6 +203,25 @@ def _image(name: str, value: Any) -> Json | None:
     if len(content) > IMAGE_BYTES:
         return error("valueTooLarge", "The image must not be larger than 20 MB.", name, type="string", max=IMAGE_BYTES)
     return None
+
+
+def frame_urls(task: Json) -> list[tuple[str, str]]:
+    """The parameter and the URL of each image of a faultless task that is given as one."""
+    entries = task.get("inputs", {}).get("frameImages", [])
+    images = [
+        ("inputs.frameImages.image", entry["image"]) if isinstance(entry, dict) else ("inputs.frameImages", entry)
+        for entry in entries
+    ]
+    return [(name, image) for name, image in images if _is_http(image)]
+
+
+def unreachable(name: str) -> Json:
+    """The error of an image that could not be fetched."""
+    return error("invalidValueUploadFailed", "The image could not be fetched.", name, type="string")
+
+
+def _unusable(name: str) -> Json:
+    return error("invalidValueUploadFailed", "The image could not be read.", name, type="string")
 
 
 def _size_errors(task: Json) -> list[Json]:

@@ -14,6 +14,9 @@ class Span:
     least: int | None
     most: int | None
 
+    def __contains__(self, number: int) -> bool:
+        return (self.least is None or self.least <= number) and (self.most is None or number <= self.most)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class VideoModel:
@@ -33,6 +36,8 @@ class VideoModel:
     results: Span
     least_ttl: int  # seconds
     most_frame_images: int
+    image_sides: Span  # pixels
+    most_image_bytes: int
     micro_dollars_per_second: int
 
     def price(self, seconds: float) -> int:
@@ -55,6 +60,8 @@ KLING_2_1_MASTER = VideoModel(
     results=Span(1, 4),
     least_ttl=60,
     most_frame_images=1,
+    image_sides=Span(300, 2048),
+    most_image_bytes=20 * 1024 * 1024,
     micro_dollars_per_second=184_800,
 )
 

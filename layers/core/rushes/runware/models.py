@@ -26,6 +26,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from rushes.media import picture
 from rushes.runware.kling import KLING_2_1_MASTER, MODELS, Span, VideoModel
 
 WireError: TypeAlias = dict[str, Any]
@@ -34,9 +35,12 @@ WireError: TypeAlias = dict[str, Any]
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _ANY_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _WEB = re.compile(r"https?://[^\s/?#\\]+([/?#][^\s\\]*)?", re.IGNORECASE)
-_DATA_URI = re.compile(r"data:image/(png|jpe?g|webp);base64,", re.IGNORECASE)
+DATA_URI = re.compile(r"data:image/(png|jpe?g|webp);base64,", re.IGNORECASE)
+# Of a key, S3 takes any text literally; clients that fetch it would resolve parts that are dots alone.
+S3_OBJECT = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/((?!(?:.*/)?\.{1,2}(?:/|$))[^\x00-\x1f\x7f]+)")
 _DESTINATION = re.compile(r"(?!\.{1,2}(/|$))[A-Za-z0-9_.-]+(/(?!\.{1,2}(/|$))[A-Za-z0-9_.-]+)*")
 _LONGEST_URL = 4096
+_LONGEST_KEY = 1024  # bytes
 _MOST_FAULTS = 50
 _SET_BY_SERVICE = {
     "webhookURL": "is set by the service, which receives Runware's webhook itself; poll with getResponse instead",
@@ -146,16 +150,23 @@ class _Safety(_Strict):
 
 
 def _image(value: str) -> str:
+    """Looks no further than an inline image's first bytes: whoever takes it in decodes it, once."""
     if len(value) <= _LONGEST_URL and (_ANY_UUID.fullmatch(value) or _WEB.fullmatch(value)):
         return value
-    data_uri = _DATA_URI.match(value)
+    in_bucket = S3_OBJECT.fullmatch(value) if len(value) <= _LONGEST_URL else None
+    if in_bucket and len(in_bucket[2].encode()) <= _LONGEST_KEY:
+        return value
+    data_uri = DATA_URI.match(value)
+    start = data_uri.end() if data_uri else 0
     try:
-        head = base64.b64decode(value[data_uri.end() :] if data_uri else value, validate=True)[:12]
+        head = base64.b64decode(value[start : start + 16], validate=True)
     except (binascii.Error, ValueError):
         head = b""
-    if head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")) or (head[:4] == b"RIFF" and head[8:] == b"WEBP"):
+    if picture(head):
         return value
-    raise PydanticCustomError("image", "must be an image's UUID, http(s) URL, or a PNG, JPEG or WEBP in base64")
+    raise PydanticCustomError(
+        "image", "must be an image's UUID, http(s) URL, s3://bucket/key, or a PNG, JPEG or WEBP in base64"
+    )
 
 
 def _frame(value: object) -> object:
