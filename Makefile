@@ -97,9 +97,9 @@ deploy: build ## build and deploy (ENV=dev or prod)
 configure: $(local) ## put the Runware API key into the deployed stack's secret; asks for it
 	@$(PYTHON) scripts/deployed.py configure "$(STACK)"
 
-key: $(local) ## make an API key for a caller of the deployed stack (NAME=alice LIMIT_USD=20)
+key: $(local) ## make an API key for a caller of the deployed stack (NAME=alice LIMIT_USD=20 IMAGES=s3://photos/alice/)
 	@TABLE_NAME="$$($(PYTHON) scripts/deployed.py output "$(STACK)" TableName)"; export TABLE_NAME; \
-	.venv/bin/rushes keys create "$(NAME)" --limit-usd "$(LIMIT_USD)"
+	.venv/bin/rushes keys create "$(NAME)" --limit-usd "$(LIMIT_USD)" $(foreach place,$(IMAGES),--images "$(place)")
 
 rotate: $(local) ## give the webhook tokens a new key; the one before stays valid until the next time
 	@$(PYTHON) scripts/deployed.py rotate "$(STACK)"

@@ -98,14 +98,32 @@ def create(
     caller: Annotated[str, typer.Argument(help="Whose key: lower-case letters, digits and hyphens.")],
     limit_usd: Annotated[float, typer.Option(min=0, help="What the caller may spend in a month.")],
     table: Annotated[str, typer.Option(envvar="TABLE_NAME", help="The deployed stack's table.")],
+    images: Annotated[
+        list[str] | None,
+        typer.Option(help="Where its images may lie besides our bucket, as s3://photos/alice/; may be repeated."),
+    ] = None,
 ) -> None:
-    """Make an API key for a caller of a deployed stack. It is shown once; only its hash is kept."""
+    """Make an API key for a caller of a deployed stack. It is shown once; only its hash is kept.
+
+    Without --images a caller that is known keeps the places of its images.
+    """
     if not is_name(caller):
         raise typer.BadParameter("a caller is named by at most 64 lower-case letters, digits and hyphens")
-    key = new_key()
-    known = Caller(name=caller, monthly_limit=micro_dollars(str(limit_usd)))
-    Store(boto3.client("dynamodb"), table).add_key(hash_key(key), known, caller, int(time.time() * 1000))
+    store, key = Store(boto3.client("dynamodb"), table), new_key()
+    before = store.caller_named(caller)
+    sources = tuple(map(image_source, images)) if images else before.image_sources if before else ()
+    known = Caller(caller, micro_dollars(str(limit_usd)), sources)
+    store.add_key(hash_key(key), known, caller, int(time.time() * 1000))
     print(key)
+
+
+def image_source(address: str) -> str:
+    """A place of images as a caller's record has it: `bucket/prefix`, from `s3://bucket/prefix`."""
+    scheme, _, place = address.partition("://")
+    bucket, slash, prefix = place.partition("/")
+    if scheme != "s3" or not bucket or not slash:
+        raise typer.BadParameter(f"{address} is not s3://bucket/ with a prefix or none", param_hint="--images")
+    return f"{bucket}/{prefix}"
 
 
 def show(name: str, line: str) -> None:

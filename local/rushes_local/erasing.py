@@ -4,11 +4,13 @@ A tombstone is left: the task's UUID and fingerprint, and its clips with their U
 erasure half-way, doing it again completes it.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rushes.clip import Clip, Known, Scalar, canonical
+from rushes.images import folder, images_of
 from rushes.store import Store
 
 if TYPE_CHECKING:
@@ -35,11 +37,20 @@ def forget(store: Store, s3: "S3Client", bucket: str, caller: str, task_uuid: st
         raise ErasureError(f"Clip {', '.join(unfinished)} of the task is not finished; nothing was erased.")
     # By the stem of its key, so that the manifest beside a clip goes with it.
     prefixes = [clip.object_key.rpartition(".")[0] + "." for clip in clips] + [f"inputs/{caller}/{task_uuid}"]
+    prefixes += _kept_images(store, bucket, caller, task_uuid)
     deleted = sum(_delete(s3, bucket, prefix) for prefix in prefixes)
     for clip in clips:
         store.save(clip, _without_words(clip))
     store.forget(caller, task_uuid)
     return deleted
+
+
+def _kept_images(store: Store, bucket: str, caller: str, task_uuid: str) -> list[str]:
+    """The keys of what was in the request itself: their names are hashes, which those of the caller's own are not."""
+    task = store.task(caller, task_uuid)
+    kept = re.compile(rf"s3://{re.escape(bucket)}/({re.escape(folder(caller))}[0-9a-f]{{64}}\.[a-z]+)")
+    found = [kept.fullmatch(image) for image in images_of(task.request)] if task else []
+    return [match[1] for match in found if match]
 
 
 def _delete(s3: "S3Client", bucket: str, prefix: str) -> int:

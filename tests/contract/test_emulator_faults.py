@@ -561,6 +561,14 @@ def test_requests_are_kept_as_they_came(service: "Service") -> None:
     assert service.emulator.requests()[0].task == bad
 
 
+def test_images_on_this_machine_may_be_taken_on_trust(stepped: "Service") -> None:
+    """fetches_images off: an image URL on this machine is accepted unseen, where else it would have to be one."""
+    images = {"inputs": {"frameImages": ["http://127.0.0.1/no-image"]}}
+    assert stepped.post(stepped.task(**images)).status_code == 400
+    stepped.emulator.faults.fetches_images = False
+    assert stepped.post(stepped.task(**images)).status_code == 200
+
+
 def test_every_switch_is_documented_and_tested() -> None:
     """The readme has a row for each switch, and this file names each of them."""
     readme = (Path(rushes_local.emulator.__file__).parent / "README.md").read_text()

@@ -4,6 +4,7 @@ import base64
 import io
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,8 @@ from PIL import Image
 from rushes_local.emulator.validation import video_errors
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.contract.conftest import Service
 
 
@@ -158,3 +161,40 @@ def test_no_value_makes_the_rules_stumble(task: dict[str, Any]) -> None:
     errors = video_errors(task)
     assert errors
     assert all(error["code"] and error["message"] for error in errors)
+
+
+LOCAL = ["http://127.0.0.1:1/a.png", "http://localhost/a.png", "http://[::1]:8/a.png?X-Amz-Signature=x"]
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "code"),
+    [
+        (200, picture(300, 2048), None),
+        (200, picture(299, 400), "invalidFrameImageWidth"),
+        (200, "", "invalidValueUploadFailed"),
+        (200, "R0lGODlh", "invalidValueUploadFailed"),
+        (403, picture(300, 300), "invalidValueUploadFailed"),
+        (302, picture(300, 300), "invalidValueUploadFailed"),
+        (None, "", "invalidValueUploadFailed"),
+    ],
+    ids=["fine", "too narrow", "empty", "no image", "forbidden", "moved", "no connection"],
+)
+def test_an_image_on_this_machine_is_fetched(
+    start: "Callable[..., Service]", status: int | None, content: str, code: str | None
+) -> None:
+    """It is judged like an inline one, and what cannot be fetched is refused; nobody else's server is asked."""
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        if status is None:
+            raise httpx.ConnectError("refused")
+        return httpx.Response(status, content=base64.b64decode(content))
+
+    service = start(http=httpx.Client(transport=httpx.MockTransport(answer)), render_seconds=None)
+    for url in LOCAL:
+        errors = service.post(service.task(**frames(url))).json().get("errors", [])
+        assert [error["code"] for error in errors] == ([code] if code else [])
+        assert all(error["parameter"] == "inputs.frameImages" for error in errors)
+    assert service.post(service.task(**frames({"image": URL}))).status_code == 200
+    assert len(asked) == len(LOCAL)

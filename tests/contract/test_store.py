@@ -54,6 +54,8 @@ class Table(Protocol):
 
     def task(self, caller: str, task_uuid: str) -> Task | None: ...
 
+    def known(self, caller: str, task_uuid: str) -> Task | None: ...
+
     def due(self, now: int, most: int) -> list[tuple[str, str, int]]: ...
 
     def budget(self, scope: str, month: str) -> tuple[int, int | None]: ...
@@ -158,6 +160,7 @@ def test_recorded(table: Table) -> None:
 def test_nothing_there(table: Table) -> None:
     """What was never recorded is None, no clips, an empty budget without a limit, and nobody's key."""
     assert table.task("ann", TASK_UUID) is None
+    assert table.known("ann", TASK_UUID) is None
     assert table.clip("ann", TASK_UUID, 0) is None
     assert table.clips("ann", TASK_UUID) == []
     assert table.budget("ann", MONTH) == (0, None)
@@ -173,6 +176,15 @@ def test_recorded_already(table: Table, fingerprint: str) -> None:
     assert again == Existing(task())
     assert table.clips("ann", TASK_UUID) == [clip()]
     assert table.budget("ann", MONTH)[0] == table.budget(EVERYBODY, MONTH)[0] == PRICE
+
+
+def test_a_known_task_has_its_fingerprint(table: Table) -> None:
+    """Whoever asks whether a task is known hears enough to tell a repeat from a conflict, of the caller's own only."""
+    put(table, clip())
+    known = table.known("ann", TASK_UUID)
+    assert known is not None
+    assert (known.caller, known.task_uuid, known.fingerprint) == ("ann", TASK_UUID, task().fingerprint)
+    assert table.known("bob", TASK_UUID) is None
 
 
 def test_existence_wins_over_the_budget(table: Table) -> None:
@@ -613,6 +625,7 @@ def test_an_expired_request_leaves_what_keeps_it_from_being_bought_again(real: R
     dropped = real.client.delete_item(TableName=real.stack.table_name, Key=key, ReturnValues="ALL_OLD")
     assert dropped["Attributes"]["expiresAt"] == {"N": str((START + 5_000) // 1000)}
     assert real.store.task("ann", TASK_UUID) is None
+    assert real.store.known("ann", TASK_UUID) == task(request={})
     again = real.store.record(task(fingerprint="0" * 64), [clip(clip_uuid=uuid4(9))], both())
     assert again == Existing(task(request={}))
     assert real.store.clips("ann", TASK_UUID) == [clip()]

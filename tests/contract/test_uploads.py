@@ -1,4 +1,4 @@
-"""The bucket: presigned uploads as S3 takes them, and what a probe says; the probe also of the simulation's fake."""
+"""The bucket: presigned links as S3 takes them, what a probe says, and images; the latter two of the fake as well."""
 
 import time
 import uuid
@@ -11,10 +11,11 @@ from xml.etree import ElementTree
 import boto3
 import httpx
 import pytest
+from botocore.stub import Stubber
 
 from rushes import uploads
 from rushes.errors import BucketError
-from rushes.media import Probed
+from rushes.media import Head, Probed
 from rushes.uploads import Bucket
 from rushes_local.stack import Stack
 from tests.conftest import http
@@ -81,8 +82,9 @@ def test_other_headers_may_come(bucket: Bucket) -> None:
 
 
 @pytest.mark.parametrize("region", ["eu-central-1", "us-east-1", "us-west-2"])
-def test_only_the_host_is_signed(region: str) -> None:
-    """On AWS the link names the bucket's regional virtual host, is signed with SigV4, and binds no header but host."""
+@pytest.mark.parametrize("link", ["upload", "image"])
+def test_only_the_host_is_signed(region: str, link: str) -> None:
+    """On AWS a link names the bucket's regional virtual host, is signed with SigV4, and binds no header but host."""
     client = boto3.client(
         "s3",
         region_name=region,
@@ -91,7 +93,8 @@ def test_only_the_host_is_signed(region: str) -> None:
         aws_session_token="session",
         config=uploads.CONFIG,
     )
-    url = Bucket(client, "clips-of-ann").upload_link(KEY, 7200)
+    ours = Bucket(client, "clips-of-ann" if link == "upload" else "ours")
+    url = ours.upload_link(KEY, 7200) if link == "upload" else ours.image_link("clips-of-ann", KEY, 7200)
     parts, asked = urlsplit(url), query(url)
     assert (parts.scheme, parts.netloc, parts.path) == ("https", f"clips-of-ann.s3.{region}.amazonaws.com", f"/{KEY}")
     assert asked["X-Amz-SignedHeaders"] == "host"
@@ -246,3 +249,140 @@ def test_a_bucket_that_is_not_there(s3: Any) -> None:
     """A missing bucket is trouble, not the absence of a clip."""
     with pytest.raises(BucketError, match="NoSuchBucket"):
         Bucket(s3, "no-such-bucket").probe(KEY)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Images
+# ----------------------------------------------------------------------------------------------------------------------
+
+IMAGE = "inputs/ann/abc.png"
+
+
+@pytest.fixture(params=["real", "fake"])
+def inputs(request: pytest.FixtureRequest) -> Bucket | FakeBucket:
+    """What images are kept in and read from: a real bucket, and the fake one."""
+    if request.param == "fake":
+        return FakeBucket(World())
+    bucket: Bucket = request.getfixturevalue("bucket")
+    return bucket
+
+
+def test_an_image_is_kept_once(inputs: Bucket | FakeBucket) -> None:
+    """What is under a key already stays, whatever comes after it."""
+    inputs.keep(IMAGE, b"first", "image/png")
+    inputs.keep(IMAGE, b"second", "image/png")
+    assert inputs.head(inputs.name, IMAGE, 100) == Head(5, b"first")
+
+
+def test_keeping_again_adds_no_version(bucket: Bucket, s3: Any, name: str) -> None:
+    """The object has its type and one version, until it is deleted: then it is put again."""
+    for _ in range(3):
+        bucket.keep(IMAGE, b"image", "image/png")
+    (version,) = s3.list_object_versions(Bucket=name, Prefix=IMAGE)["Versions"]
+    assert s3.head_object(Bucket=name, Key=IMAGE)["ContentType"] == "image/png"
+    s3.delete_object(Bucket=name, Key=IMAGE)
+    assert bucket.head(name, IMAGE, 1) is None
+    bucket.keep(IMAGE, b"image", "image/png")
+    assert bucket.head(name, IMAGE, 1) == Head(5, b"i")
+    assert s3.head_object(Bucket=name, Key=IMAGE)["VersionId"] != version["VersionId"]
+
+
+@pytest.mark.parametrize(("length", "content"), [(1, b"i"), (4, b"imag"), (5, b"image"), (6, b"image")])
+def test_a_head_has_its_length_and_the_whole_size(inputs: Bucket | FakeBucket, length: int, content: bytes) -> None:
+    """No more is read than was asked for, and the size is the object's."""
+    inputs.keep(IMAGE, b"image", "image/png")
+    assert inputs.head(inputs.name, IMAGE, length) == Head(5, content)
+
+
+def test_a_head_of_nothing(inputs: Bucket | FakeBucket) -> None:
+    """A missing object has no head, nor has one in a missing bucket."""
+    assert inputs.head(inputs.name, IMAGE, 10) is None
+    assert inputs.head("no-such-bucket", IMAGE, 10) is None
+
+
+def test_a_head_of_an_empty_object(bucket: Bucket, name: str) -> None:
+    """An empty object is there, and there is nothing in it."""
+    put(bucket.upload_link(IMAGE, 60), b"")
+    assert bucket.head(name, IMAGE, 10) == Head(0, b"")
+
+
+def test_an_image_of_another_bucket(bucket: Bucket, s3: Any) -> None:
+    """Any bucket that we may read can be looked into and linked to, under any key."""
+    other, key = f"photos-{uuid.uuid4()}", "ann//a b+\u00e4?&#%2F.png"
+    s3.create_bucket(Bucket=other)
+    s3.put_object(Bucket=other, Key=key, Body=b"image")
+    assert bucket.head(other, key, 3) == Head(5, b"ima")
+    link = bucket.image_link(other, key, 60)
+    assert http().get(link).content == b"image"
+    assert query(link)["X-Amz-Expires"] == "60"
+    assert put(link).status_code == 403
+    assert http().get(link.replace("ann", "bob", 1)).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "there"),
+    [
+        ("NoSuchKey", 404, False),
+        ("NoSuchBucket", 404, False),
+        ("AccessDenied", 403, False),
+        ("AllAccessDisabled", 403, False),
+        ("InvalidObjectState", 403, False),
+        ("InvalidRequest", 400, False),
+        ("KMS.DisabledException", 400, False),
+        ("SlowDown", 503, True),
+        ("InternalError", 500, True),
+        ("ExpiredToken", 400, True),
+        ("RequestTimeTooSkewed", 403, True),
+        ("InvalidAccessKeyId", 403, True),
+        ("SignatureDoesNotMatch", 403, True),
+    ],
+)
+def test_what_s3_says_of_an_image(s3: Any, code: str, status: int, there: bool) -> None:
+    """What is out of our reach is not there for us; trouble of S3's or of our own credentials says nothing about it."""
+    client = boto3.client("s3", "us-east-1", aws_access_key_id="a", aws_secret_access_key="b", config=uploads.CONFIG)
+    with Stubber(client) as stubber:
+        stubber.add_client_error("get_object", code, http_status_code=status)
+        if not there:
+            assert Bucket(client, "ours").head("photos", IMAGE, 10) is None
+            return
+        with pytest.raises(BucketError, match=code):
+            Bucket(client, "ours").head("photos", IMAGE, 10)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "trouble"),
+    [
+        ("PreconditionFailed", None, None),
+        ("ConditionalRequestConflict", "", None),
+        ("ConditionalRequestConflict", "SlowDown", "SlowDown"),
+        ("SlowDown", None, "SlowDown"),
+        ("AccessDenied", None, "AccessDenied"),
+    ],
+)
+def test_keeping_at_once(first: str, second: str | None, trouble: str | None) -> None:
+    """What is there is kept; what somebody else is putting is put all the same; anything else is trouble."""
+    client = boto3.client("s3", "us-east-1", aws_access_key_id="a", aws_secret_access_key="b", config=uploads.CONFIG)
+    sent = {"Bucket": "ours", "Key": IMAGE, "Body": b"image", "ContentType": "image/png"}
+    with Stubber(client) as stubber:
+        stubber.add_client_error("put_object", first, expected_params={**sent, "IfNoneMatch": "*"})
+        if second:
+            stubber.add_client_error("put_object", second, expected_params=sent)
+        elif second is not None:
+            stubber.add_response("put_object", {}, sent)
+        if trouble is None:
+            Bucket(client, "ours").keep(IMAGE, b"image", "image/png")
+        else:
+            with pytest.raises(BucketError, match=trouble):
+                Bucket(client, "ours").keep(IMAGE, b"image", "image/png")
+        stubber.assert_no_pending_responses()
+
+
+def test_a_bucket_that_takes_no_image(inputs: Bucket | FakeBucket, stack: Stack) -> None:
+    """Trouble is raised from both calls, by the fake one as well."""
+    stack.aws.faults.fail("s3", "SlowDown")
+    if isinstance(inputs, FakeBucket):
+        inputs.lost = lambda: True
+    with pytest.raises(BucketError):
+        inputs.keep(IMAGE, b"image", "image/png")
+    with pytest.raises(BucketError):
+        inputs.head(inputs.name, IMAGE, 10)

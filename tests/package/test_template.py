@@ -25,6 +25,7 @@ STATEMENTS = {
         "RecordTasksAndReserveBudgets": ({"dynamodb:PutItem", "dynamodb:UpdateItem"}, {"Table"}),
         "ReadKeysTasksAndBudgets": ({"dynamodb:GetItem", "dynamodb:Query"}, {"Table"}),
         "SignUploads": ({"s3:PutObject"}, {"Bucket/videos/*"}),
+        "KeepAndSignInputs": ({"s3:PutObject", "s3:GetObject"}, {"Bucket/inputs/*"}),
         "ReadRunwareKeyAndWebhookKeys": ({"secretsmanager:GetSecretValue"}, {"RunwareSecret", "WebhookSecret"}),
     },
     "WebhookRole": {
@@ -41,6 +42,7 @@ STATEMENTS = {
         "ProbeVideos": ({"s3:GetObject", "s3:GetObjectVersion"}, {"Bucket/videos/*"}),
         "TellMissingFromForbidden": ({"s3:ListBucket"}, {"Bucket"}),
         "SignUploadsAndRescueVideos": ({"s3:PutObject", "s3:AbortMultipartUpload"}, {"Bucket/videos/*"}),
+        "SignInputs": ({"s3:GetObject"}, {"Bucket/inputs/*"}),
         "ReadRunwareKeyAndWebhookKeys": ({"secretsmanager:GetSecretValue"}, {"RunwareSecret", "WebhookSecret"}),
         "TakeUploads": ({"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}, {"UploadsQueue"}),
     },
@@ -49,8 +51,8 @@ NO_VALUE = {"Ref": "AWS::NoValue"}
 # What each may do besides, through which services, when a key is given.
 KEY_STATEMENTS = {
     "SubmitRole": {
-        "OpenTableAndSecrets": ("kms:Decrypt", {"dynamodb", "secretsmanager"}),
-        "SealUploads": ("kms:GenerateDataKey", {"s3"}),
+        "OpenTableInputsAndSecrets": ("kms:Decrypt", {"dynamodb", "s3", "secretsmanager"}),
+        "SealUploadsAndInputs": ("kms:GenerateDataKey", {"s3"}),
     },
     "WebhookRole": {
         "OpenTableVideosAndSecret": ("kms:Decrypt", {"dynamodb", "s3", "secretsmanager"}),
@@ -182,6 +184,42 @@ def test_roles_may_use_a_given_key_for_their_data_only(resources: dict[str, Any]
             for sid, (action, services) in expected.items()
         }
         assert all(each["Resource"] == {"Ref": "KmsKeyArn"} for each in added)
+
+
+def test_other_buckets_can_be_read_only_where_a_parameter_names_them(template: dict[str, Any]) -> None:
+    """With image sources, and only then, the two that buy may read those objects; nothing else may, nor do more."""
+    for name, role in template["Resources"].items():
+        if role["Type"] == "AWS::IAM::Role":
+            before, after = (list(statements(under(role, *met))) for met in ((), ("HasImageSources",)))
+            added = [each for each in after if each not in before]
+            assert len(after) == len(before) + len(added)
+            allowed = {"Sid": "ReadImageSources", "Effect": "Allow", "Action": "s3:GetObject"}
+            expected = [{**allowed, "Resource": {"Ref": "ImageSourceArns"}}]
+            assert added == (expected if name in ("SubmitRole", "ReconcileRole") else [])
+
+
+@pytest.mark.parametrize(
+    ("arn", "allowed"),
+    [
+        ("", True),
+        ("arn:aws:s3:::photos/*", True),
+        ("arn:aws-us-gov:s3:::my.photos-1/alice/*", True),
+        ("arn:aws:s3:::photos/a.png", True),
+        ("arn:aws:s3:::photos", False),
+        ("arn:aws:s3:::photos/", False),
+        ("arn:aws:s3:::*", False),
+        ("arn:aws:s3:::*/*", False),
+        ("arn:aws:s3:::photo*/*", False),
+        ("arn:aws:sqs:::photos/*", False),
+        ("photos/*", False),
+        ("*", False),
+    ],
+)
+def test_an_image_source_names_its_bucket(template: dict[str, Any], arn: str, allowed: bool) -> None:
+    """Each value is objects of one bucket: no wildcard reaches over a bucket's name."""
+    parameter = template["Parameters"]["ImageSourceArns"]
+    assert (parameter["Type"], parameter["Default"]) == ("CommaDelimitedList", "")
+    assert bool(re.fullmatch(parameter["AllowedPattern"], arn)) is allowed
 
 
 def test_a_given_key_seals_everything_that_is_kept(resources: dict[str, Any]) -> None:

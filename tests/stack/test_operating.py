@@ -24,6 +24,7 @@ from rushes_local.erasing import ErasureError
 from rushes_local.stack import STACK_NAME, Stack
 from scripts import deployed
 from tests.conftest import PATIENCE, User, order, submissions, whole_bucket, whole_table
+from tests.unit.pictures import data_uri, picture
 
 Json = dict[str, Any]
 PROMPT = "Ada's own secret garden at dusk"
@@ -204,8 +205,10 @@ def is_told(stack: Stack, text: str) -> bool:
 
 def test_what_a_task_was_about_is_gone(stack: Stack, user: User) -> None:
     """Every version of the clips, their manifests, the task's inputs, its prompt and the copy's address are erased."""
-    task, other = order(positivePrompt=PROMPT, numberResults=2), order()
+    task = order(positivePrompt=PROMPT, numberResults=2, inputs={"frameImages": [data_uri(picture())]})
+    other = order(inputs={"frameImages": [data_uri(picture(500))]})
     clip, kept = finished(user, task), finished(user, other)
+    (image,) = stack.store.task(user.name, other["taskUUID"]).request["inputs"]["frameImages"]
     put(stack, clip.object_key)
     put(stack, clip.object_key.replace(".mp4", ".json"))
     put(stack, f"inputs/{user.name}/{clip.task_uuid}-0.png")
@@ -216,7 +219,8 @@ def test_what_a_task_was_about_is_gone(stack: Stack, user: User) -> None:
 
     forget(task, user)
     left = {key for key, _ in whole_bucket(stack) if f"/{user.name}/" in key}
-    assert left == {kept.object_key, f"inputs/{user.name}/of-no-task.png"}
+    others_image = image.removeprefix(f"s3://{stack.bucket_name}/")
+    assert left == {kept.object_key, f"inputs/{user.name}/of-no-task.png", others_image}
     markers = stack.client("s3").list_object_versions(Bucket=stack.bucket_name, Prefix=clip.object_key)
     assert markers.get("DeleteMarkers", []) == []
     assert not is_told(stack, PROMPT)

@@ -191,6 +191,22 @@ def test_an_attempt_is_sent_once_with_our_links(world: World) -> None:
     assert sent["webhookURL"].startswith(f"https://hooks.example/webhooks/runware/ann/{TASK_UUID}/0?token=")
 
 
+def test_an_image_is_sent_as_a_link(world: World) -> None:
+    """An `s3://` image leaves as a link that lives as long as the upload link; others leave as given."""
+    for image in ("s3://photos/a.png", "https://example.com/a.png"):
+        world.purchasing.attempt(leased(world), request(inputs={"frameImages": [image]}), world.buyer())
+    signed, given = (sent["inputs"]["frameImages"] for sent in world.seller.sent)
+    assert signed == ["https://photos.example/a.png?X-Amz-Expires=7200"]
+    assert given == ["https://example.com/a.png"]
+
+
+def test_without_links_nothing_is_sent(world: World) -> None:
+    """When nothing can be signed the lease is given back, and nobody doubts that nothing was sent."""
+    world.bucket.no_links = True
+    _, outcome = world.purchasing.attempt(leased(world), request(), world.buyer())
+    assert (outcome, world.seller.sent, world.row().lease) == (None, [], None)
+
+
 @pytest.mark.parametrize("outcome", OUTCOMES.values())
 def test_an_outcome_that_cannot_be_saved_leaves_the_lease(world: World, outcome: Outcome) -> None:
     """When the table is away after the send nothing is raised: the lease stays and says that it may have been sent."""

@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rushes.callers import Caller
-from rushes.clip import Existing, Kind, Lease, OverBudget, Recorded, Reservation, Status
+from rushes.clip import Existing, Kind, Lease, OverBudget, Recorded, Reservation, Status, canonical
 from rushes.errors import BusyError, UnreadableError
 from rushes.observability import Metric
 from rushes.runware.models import Order
 from rushes.runware.outcomes import Accepted, Ambiguous, NeverArrived
 from rushes.submitting import LARGEST_BODY, Answer, parse, price, validate
 from tests.unit.fakes import MONTH, PRICE, START, TASK_UUID, TIMES, Bucket, World, refusal, request, uuid4
+from tests.unit.pictures import data_uri, picture
 
 ACK = {"taskType": "videoInference", "taskUUID": TASK_UUID}
 
@@ -500,3 +501,95 @@ def test_a_request_may_be_dropped_once_nobody_can_need_it(retention: int | None,
     world = World(retention=retention)
     submit(world)
     assert world.table.tasks["ann", TASK_UUID].expires_at == expires
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Images
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def with_image(**changes: Any) -> dict[str, Any]:
+    return request(inputs={"frameImages": [data_uri(picture())]}, **changes)
+
+
+def test_what_is_recorded_and_sent_is_the_images_address(world: World) -> None:
+    """The table holds an address, Runware gets a link, and the fingerprint is of what the caller sent."""
+    submit(world, with_image(numberResults=2))
+    ((key, content),) = world.bucket.objects.items()
+    assert content == picture()
+    recorded = world.table.tasks["ann", TASK_UUID]
+    assert recorded.request == {**with_image(numberResults=2), "inputs": {"frameImages": [f"s3://clips/{key}"]}}
+    assert len(canonical(recorded.request)) < 1000
+    links = [sent["inputs"]["frameImages"] for sent in world.seller.sent]
+    assert links == [[f"https://clips.example/{key}?X-Amz-Expires=7200"]] * 2
+    assert submit(world, recorded.request | {"numberResults": 2}).errors[0][1]["code"] == "conflictTaskUUID"
+
+
+def test_images_are_in_place_before_their_task_is_recorded(world: World) -> None:
+    """Without its image a task is not recorded, so that no clip can be sent that Runware would refuse."""
+    kept: list[int] = []
+    record = world.table.record
+
+    def look(*arguments: Any) -> Any:
+        kept.append(len(world.bucket.objects))
+        return record(*arguments)
+
+    world.table.record = look  # type: ignore[method-assign]
+    submit(world, with_image())
+    assert kept == [1]
+
+
+def test_a_bucket_that_is_away_buys_nothing(world: World) -> None:
+    """While images cannot be kept their task is told to come again, the other one is bought; later so is the first."""
+    world.bucket.down = True
+    answer = submit(world, with_image(), request(taskUUID=uuid4(70)))
+    assert codes(answer) == [(503, "serviceUnavailable")]
+    assert answer.errors[0][1]["taskUUID"] == TASK_UUID
+    assert [item["taskUUID"] for item in answer.data] == [uuid4(70)]
+    assert ("ann", TASK_UUID) not in world.table.tasks
+    world.bucket.down = False
+    assert submit(world, with_image()).body == {"data": [ACK]}
+    assert len(world.seller.sent) == 2
+
+
+def test_a_repeat_needs_no_bucket(world: World) -> None:
+    """A known task is acknowledged, and a conflict told, without S3 being asked about its image."""
+    submit(world, with_image())
+    world.bucket.down = True
+    asked = world.bucket.calls.copy()
+    assert submit(world, with_image()).body == {"data": [ACK]}
+    assert codes(submit(world, with_image(duration=10))) == [(400, "conflictTaskUUID")]
+    assert world.bucket.calls == asked
+    assert len(world.seller.sent) == 1
+
+
+def test_a_task_without_images_asks_nobody_beforehand(world: World) -> None:
+    """What needs no S3 costs no extra read either."""
+    world.table.busy = {"known"}
+    image = "https://example.com/a.png"
+    assert submit(world, request(inputs={"frameImages": [image]})).body == {"data": [ACK]}
+    assert world.bucket.calls == {}
+
+
+def test_faults_of_an_image_are_the_tasks_faults(world: World) -> None:
+    """They name the task, in a dry run too; nothing of it is recorded, and the other task is bought."""
+    bad = request(inputs={"frameImages": [data_uri(picture(299, 2049))]})
+    answer = submit(world, bad, request(taskUUID=uuid4(70)))
+    expected = [(400, "invalidFrameImageWidth"), (400, "invalidFrameImageHeight")]
+    assert codes(answer) == codes(priced(bad)) == expected
+    assert all(error["taskUUID"] == TASK_UUID and error["taskType"] for _, error in answer.errors)
+    assert list(world.table.tasks) == [("ann", uuid4(70))]
+
+
+def test_a_dry_run_says_when_it_cannot_look() -> None:
+    """A bucket that is away makes a dry run busy, not wrong."""
+    bucket = Bucket()
+    bucket.down = True
+    looked_for = request(inputs={"frameImages": ["s3://clips/inputs/ann/a.png"]})
+    assert codes(price([looked_for], World().caller, bucket)) == [(503, "serviceUnavailable")]
+
+
+def test_images_are_not_taken_in_without_time_to_send(world: World) -> None:
+    """A function that is about to end does not begin with S3, which may be slow; the caller sends again."""
+    assert codes(submit(world, with_image(), lasts=TIMES.http - 1)) == [(503, "serviceUnavailable")]
+    assert (world.table.tasks, world.bucket.calls) == ({}, {})
