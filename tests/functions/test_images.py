@@ -256,7 +256,7 @@ def test_an_operator_says_where_images_may_lie(stack: Stack, user: User, as_oper
 
 @pytest.mark.parametrize("place", ["photos/alice", "s3://photos", "s3:///alice", "https://photos/alice", ""])
 def test_a_place_that_is_none(stack: Stack, user: User, as_operator: None, place: str) -> None:
-    """What is not a bucket with a prefix is refused before a key is made: a bucket's name alone would be a beginning."""
+    """What is not a bucket with a prefix is refused before a key is made: a bare name could begin others."""
     before = whole_table(stack)
     with pytest.raises(typer.BadParameter):
         cli.create(user.name, 20, stack.table_name, [place])
