@@ -20,6 +20,7 @@ from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from rushes_local.streams import mend_streams
 from rushes_local.transactions import undo_by_item
 
 if TYPE_CHECKING:
@@ -134,7 +135,8 @@ class Aws:
         self._clock = clock
         self._application: WSGIApplication | None = None
         # A transaction in moto applies its writes one by one and puts back what was there when one fails; what another
-        # thread writes in between is lost or half seen. So DynamoDB answers one request at a time.
+        # thread writes in between is lost or half seen. So DynamoDB answers one request at a time, and so does its stream,
+        # which must not show what is put back.
         self._dynamodb = threading.Lock()
 
     def load(self) -> None:
@@ -143,6 +145,7 @@ class Aws:
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
         undo_by_item()
+        mend_streams()
         moto_api_backend.reset()
         self._application = DomainDispatcherApplication(create_backend_app)
 
@@ -186,7 +189,7 @@ class Aws:
     ) -> Iterable[bytes]:
         if self._application is None:
             raise AwsError("ServiceUnavailable", 503, "moto is being imported")
-        if service != "dynamodb":
+        if service != "dynamodb" and not _is_about_a_stream(environ):
             return self._application(environ, start_response)
         with self._dynamodb:
             return list(self._application(environ, start_response))
@@ -201,6 +204,11 @@ def _service(environ: "WSGIEnvironment") -> Service:
         return "dynamodb"
     scope = environ.get("HTTP_AUTHORIZATION", "").partition(",")[0]
     return "s3" if not scope or scope.endswith("/s3/aws4_request") else "other"
+
+
+def _is_about_a_stream(environ: "WSGIEnvironment") -> bool:
+    # Not `dynamodb` as a service: it is Lambda that reads streams, and faults are for the functions.
+    return bool(environ.get("HTTP_X_AMZ_TARGET", "").startswith("DynamoDBStreams_"))
 
 
 def _operation(environ: "WSGIEnvironment") -> tuple[str, str]:

@@ -19,6 +19,7 @@ HEAVY = {
     "requests",
 }
 BUDGET = {
+    "announce": set[str](),
     "reconcile": {"httpx", "pydantic"},
     "submit": {"aws_lambda_powertools.event_handler", "httpx", "pydantic"},
     "webhook": set[str](),

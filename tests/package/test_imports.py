@@ -38,6 +38,8 @@ PURE_PACKAGES = {"imagesize", "itsdangerous", "pydantic", "pydantic_core"}
 ADAPTERS = {
     "rushes.credentials",
     "rushes.entry",
+    "rushes.events",
+    "rushes.manifests",
     "rushes.observability",
     "rushes.rescue",
     "rushes.runware.client",
@@ -50,6 +52,7 @@ ADAPTER_PACKAGES = PURE_PACKAGES | {
     "botocore",
     "httpx",
     "types_boto3_dynamodb",
+    "types_boto3_events",
     "types_boto3_s3",
     "types_boto3_secretsmanager",
 }

@@ -16,7 +16,7 @@ from cfnlint.decode import cfn_yaml  # type: ignore[import-untyped]
 from rushes import config
 from rushes.observability import Metric, PowertoolsTelemetry
 
-FUNCTIONS = ["Submit", "Webhook", "Reconcile"]
+FUNCTIONS = ["Submit", "Webhook", "Reconcile", "Announce"]
 # What each function may do, statement by statement; to be widened only together with the need. Resources are in short
 # form: "Table" is the table's ARN.
 STATEMENTS = {
@@ -46,6 +46,19 @@ STATEMENTS = {
         "ReadRunwareKeyAndWebhookKeys": ({"secretsmanager:GetSecretValue"}, {"RunwareSecret", "WebhookSecret"}),
         "TakeUploads": ({"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}, {"UploadsQueue"}),
     },
+    "AnnounceRole": {
+        "WriteLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"AnnounceLogs"}),
+        "FollowChanges": (
+            {"dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator", "dynamodb:ListStreams"},
+            {"Table/stream/*"},
+        ),
+        "ReadRequests": ({"dynamodb:GetItem"}, {"Table"}),
+        "ReadCopiesAndManifests": ({"s3:GetObject", "s3:GetObjectVersion"}, {"Bucket/videos/*"}),
+        "TellMissingFromForbidden": ({"s3:ListBucket", "s3:ListBucketVersions"}, {"Bucket"}),
+        "LayManifests": ({"s3:PutObject"}, {"Bucket/videos/*.json"}),
+        "TellTheBus": ({"events:PutEvents"}, {"EventBus"}),
+        "SetFailuresAside": ({"sqs:SendMessage"}, {"AnnounceDeadLetters"}),
+    },
 }
 NO_VALUE = {"Ref": "AWS::NoValue"}
 # What each may do besides, through which services, when a key is given.
@@ -60,6 +73,10 @@ KEY_STATEMENTS = {
     "ReconcileRole": {
         "OpenTableVideosSecretsAndUploads": ("kms:Decrypt", {"dynamodb", "s3", "secretsmanager", "sqs"}),
         "SealUploads": ("kms:GenerateDataKey", {"s3"}),
+    },
+    "AnnounceRole": {
+        "OpenTableCopiesAndDeadLetters": ("kms:Decrypt", {"dynamodb", "s3", "sqs"}),
+        "SealManifestsAndDeadLetters": ("kms:GenerateDataKey", {"s3", "sqs"}),
     },
 }
 # Metrics of ours that mean money, a clip that waits for somebody, or an attack, and how many of them in five minutes
@@ -230,15 +247,15 @@ def test_a_given_key_seals_everything_that_is_kept(resources: dict[str, Any]) ->
         return [each.get(name) for each in properties_of(resources, kind, *met).values()]
 
     for kind, name, count in (
-        ("AWS::Logs::LogGroup", "KmsKeyId", 5),
+        ("AWS::Logs::LogGroup", "KmsKeyId", 6),
         ("AWS::SecretsManager::Secret", "KmsKeyId", 2),
-        ("AWS::SQS::Queue", "KmsMasterKeyId", 2),
+        ("AWS::SQS::Queue", "KmsMasterKeyId", 3),
     ):
         assert keys(kind, name, "HasKmsKey") == [key] * count
         assert keys(kind, name) == [None] * count
-    assert keys("AWS::SQS::Queue", "SqsManagedSseEnabled") == [True, True]
+    assert keys("AWS::SQS::Queue", "SqsManagedSseEnabled") == [True] * 3
     # One or the other: SQS refuses both.
-    assert keys("AWS::SQS::Queue", "SqsManagedSseEnabled", "HasKmsKey") == [None, None]
+    assert keys("AWS::SQS::Queue", "SqsManagedSseEnabled", "HasKmsKey") == [None] * 3
 
     table = {"SSEEnabled": True, "SSEType": "KMS"}
     assert under(resources["Table"]["Properties"]["SSESpecification"]) == table
@@ -262,7 +279,7 @@ def test_no_statement_is_wider_than_it_looks(resources: dict[str, Any]) -> None:
             assert not {"NotAction", "NotResource", "NotPrincipal"} & each.keys()
             assert not any("*" in action for action in listed(each["Action"]))
             for arn in map(short, listed(each["Resource"])):
-                assert re.fullmatch(r"[A-Za-z]+(/[a-z]+/\*|/index/[a-z]+)?", arn), arn
+                assert re.fullmatch(r"[A-Za-z]+(/[a-z]+/\*(\.json)?|/index/[a-z]+)?", arn), arn
 
 
 def test_only_kinds_of_items_a_function_needs_are_within_its_reach(resources: dict[str, Any]) -> None:
@@ -279,6 +296,7 @@ def test_only_kinds_of_items_a_function_needs_are_within_its_reach(resources: di
         ("SubmitRole", "ReadKeysTasksAndBudgets"): {"key#*", "caller#*", "task#*", "budget#*"},
         ("WebhookRole", "SaveFactsAndTheirMoney"): {"task#*", "budget#*"},
         ("ReconcileRole", "SaveFactsAndTheirMoney"): {"task#*", "budget#*"},
+        ("AnnounceRole", "ReadRequests"): {"task#*"},
     }
 
 
@@ -454,7 +472,7 @@ def test_access_logs_cannot_hold_a_token(resources: dict[str, Any]) -> None:
 def test_logs_end_and_requests_are_throttled(resources: dict[str, Any]) -> None:
     """No log group is kept for ever, no API takes requests without a limit."""
     groups = [each["Properties"] for each in resources.values() if each["Type"] == "AWS::Logs::LogGroup"]
-    assert len(groups) == 5
+    assert len(groups) == 6
     assert all(group["RetentionInDays"] == {"Ref": "LogRetentionDays"} for group in groups)
     for api in ("Api", "WebhookApi"):
         settings = resources[api]["Properties"]["DefaultRouteSettings"]
@@ -494,12 +512,41 @@ def test_uploads_reach_reconcile_through_the_queue(resources: dict[str, Any]) ->
     assert rule["EventPattern"] == {
         "source": ["aws.s3"],
         "detail-type": ["Object Created"],
-        "detail": {"bucket": {"name": [{"Ref": "Bucket"}]}, "object": {"key": [{"prefix": "videos/"}]}},
+        "detail": {
+            "bucket": {"name": [{"Ref": "Bucket"}]},
+            # The manifests beside them are no uploads.
+            "object": {"key": [{"wildcard": f"videos/*.{suffix}"} for suffix in ("mp4", "mov", "webm")]},
+        },
     }
     assert [short(target["Arn"]) for target in rule["Targets"]] == ["UploadsQueue"]
     assert short(source["Queue"]) == "UploadsQueue"
     assert source["BatchSize"] == 10
     assert source["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+
+
+def test_changes_of_clips_reach_announce_and_nothing_else_does(resources: dict[str, Any]) -> None:
+    """The whole stream is followed, a failure takes no others along, and what fails for good is set aside."""
+    (source,) = resources["AnnounceFunction"]["Properties"]["Events"].values()
+    assert source["Type"] == "DynamoDB"
+    properties = dict(source["Properties"])
+    (pattern,) = properties.pop("FilterCriteria")["Filters"]
+    assert json.loads(pattern["Pattern"]) == {
+        "eventName": ["MODIFY"],
+        "dynamodb": {"Keys": {"sk": {"S": [{"prefix": "clip#"}]}}},
+    }
+    assert properties == {
+        "Stream": {"Fn::GetAtt": ["Table", "StreamArn"]},
+        "StartingPosition": "TRIM_HORIZON",
+        "BatchSize": 10,
+        "MaximumBatchingWindowInSeconds": 1,
+        "FunctionResponseTypes": ["ReportBatchItemFailures"],
+        "BisectBatchOnFunctionError": True,
+        "MaximumRetryAttempts": 20,
+        "DestinationConfig": {
+            "OnFailure": {"Type": "SQS", "Destination": {"Fn::GetAtt": ["AnnounceDeadLetters", "Arn"]}}
+        },
+    }
+    assert resources["AnnounceDeadLetters"]["Properties"]["MessageRetentionPeriod"] == 14 * 24 * 3600
 
 
 def test_a_message_waits_for_its_function_and_is_never_lost(resources: dict[str, Any]) -> None:
@@ -572,9 +619,11 @@ def test_failures_and_silence_ring(resources: dict[str, Any]) -> None:
     ]
     assert all(alarm["Threshold"] == 1 and alarm["TreatMissingData"] == "notBreaching" for alarm in errors)
 
-    (letters,) = alarms(resources, "AWS/SQS")
-    assert letters["MetricName"] == "ApproximateNumberOfMessagesVisible"
-    assert dimension(letters) == ("QueueName", {"Fn::GetAtt": ["UploadsDeadLetters", "QueueName"]})
+    letters = alarms(resources, "AWS/SQS")
+    assert {alarm["MetricName"] for alarm in letters} == {"ApproximateNumberOfMessagesVisible"}
+    assert [dimension(alarm) for alarm in letters] == [
+        ("QueueName", {"Fn::GetAtt": [name, "QueueName"]}) for name in ("UploadsDeadLetters", "AnnounceDeadLetters")
+    ]
 
     beats = [alarm for alarm in functions if alarm["MetricName"] == "Invocations"] + alarms(resources, "AWS/Events")
     rule = resources["ReconcileFunction"]["Properties"]["Events"]["EveryMinute"]["Properties"]["Name"]
@@ -704,6 +753,8 @@ def test_the_dashboard_begins_with_the_funnel(resources: dict[str, Any]) -> None
     } | {
         ("AWS/SQS", "ApproximateAgeOfOldestMessage", "QueueName", "UploadsQueue.QueueName"),
         ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", "UploadsDeadLetters.QueueName"),
+        ("AWS/Lambda", "IteratorAge", "FunctionName", "AnnounceFunction"),
+        ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", "AnnounceDeadLetters.QueueName"),
     }
 
 

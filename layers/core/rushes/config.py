@@ -150,6 +150,25 @@ class WebhookSettings:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnnounceSettings:
+    """What `announce` needs to know. `bus` is the event bus's name."""
+
+    table: str
+    bucket: str
+    bus: str
+    timings: Timings
+
+    @classmethod
+    def read(cls, environment: Environment) -> "AnnounceSettings":
+        return cls(
+            table=_text(environment, "TABLE_NAME"),
+            bucket=_text(environment, "BUCKET_NAME"),
+            bus=_text(environment, "EVENT_BUS_NAME"),
+            timings=Timings.read(environment),
+        )
+
+
 def micro_dollars(text: str) -> int:
     """Dollars as written by a person, as micro-dollars; raises `ValueError` below zero or if it is not a number."""
     try:

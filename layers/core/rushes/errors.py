@@ -9,6 +9,7 @@ RushesError
 ├── ProviderError            Runware did not answer a question properly; what it knows is unknown
 ├── RescueError              a render's bytes could not be brought into the bucket
 ├── BucketError              S3 did not answer; whether the object is there is unknown
+├── BusError                 the event bus did not take an event; nobody was told
 ├── StoreError
 │   ├── StaleError           the clip moved on since it was read; read again
 │   └── BusyError            the table stayed contended or away through every bounded retry; nothing was written
@@ -50,6 +51,10 @@ class RescueError(RushesError):
 
 class BucketError(RushesError):
     """S3 could not say. The message is S3's own error code."""
+
+
+class BusError(RushesError):
+    """EventBridge did not take an event. The message is its own error code."""
 
 
 class StoreError(RushesError):

@@ -35,7 +35,7 @@ from rushes.clip import (
     Task,
     Witness,
 )
-from rushes.errors import BusyError, LimitMovedError, StaleError
+from rushes.errors import BusyError, LimitMovedError, StaleError, UnreadableError
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -288,6 +288,15 @@ class Store:
             if attempt + 1 < _ATTEMPTS:
                 self._sleep(random.uniform(0, _FIRST_PAUSE * 2**attempt))  # noqa: S311 (jitter, not a secret)
         raise BusyError("the table stayed contended")
+
+
+def clip_of_image(image: Mapping[str, Any]) -> Clip:
+    """A clip from an image of its item in the table's stream; raises `UnreadableError` if that is no clip."""
+    try:
+        return _clip(_plain(image))
+    # Whatever else the table may hold one day: its stream must not fail in as many ways.
+    except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError):
+        raise UnreadableError("the image is not a clip's") from None
 
 
 def _is_condition(error: ClientError) -> bool:

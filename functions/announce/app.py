@@ -1,0 +1,70 @@
+"""The table's stream: what became of clips is told on the event bus, and a manifest laid beside each that is stored.
+
+The event source passes on nothing but changes of clips, in the order in which they were saved.
+"""
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import boto3
+from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
+from aws_lambda_powertools.utilities.data_classes.dynamo_db_stream_event import DynamoDBRecord
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from rushes import uploads
+from rushes.announcing import Announcing
+from rushes.config import AnnounceSettings
+from rushes.entry import aws_config
+from rushes.errors import BusyError, RushesError
+from rushes.events import EventBus
+from rushes.manifests import Manifests
+from rushes.observability import PowertoolsTelemetry
+from rushes.store import Store, clip_of_image
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """Everything this function is made of. `to_finish` is in milliseconds."""
+
+    announcing: Announcing
+    telemetry: PowertoolsTelemetry
+    to_finish: int
+
+
+@cache
+def wiring() -> Wiring:
+    """Built once a process, at the first call."""
+    settings = AnnounceSettings.read(os.environ)
+    telemetry = PowertoolsTelemetry()
+    announcing = Announcing(
+        tasks=Store(boto3.client("dynamodb", config=aws_config(tries=1)), settings.table),
+        shelf=Manifests(boto3.client("s3", config=uploads.CONFIG), settings.bucket),
+        bus=EventBus(boto3.client("events", config=aws_config()), settings.bus),
+        telemetry=telemetry,
+        bucket=settings.bucket,
+    )
+    return Wiring(announcing, telemetry, settings.timings.to_finish)
+
+
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """The Lambda entry point: a batch of changes. Those that could not be told are named, and come again."""
+    processor = BatchProcessor(event_type=EventType.DynamoDBStreams)
+    return dict(process_partial_response(event, _changed, processor, context))
+
+
+def _changed(record: DynamoDBRecord, lambda_context: LambdaContext) -> None:
+    """One change. What is begun too late would be cut off by the timeout, and the whole batch with it."""
+    wired, images = wiring(), record.raw_event["dynamodb"]
+    try:
+        if lambda_context.get_remaining_time_in_millis() < wired.to_finish:
+            raise BusyError("no time is left for this change")
+        before = images.get("OldImage")
+        wired.announcing.changed(clip_of_image(before) if before else None, clip_of_image(images.get("NewImage", {})))
+    except Exception as error:
+        # The batch's answer names it by its place in the stream only. What is not ours may say anything: left out.
+        why = f"{type(error).__name__}: {error}" if isinstance(error, RushesError) else type(error).__name__
+        keys = {name: value.get("S") for name, value in images.get("Keys", {}).items()}
+        wired.telemetry.note("a change could not be told", warn=True, why=why, **keys)
+        raise

@@ -1,0 +1,265 @@
+"""The use case behind `announce`: what became of a clip is told on the event bus, and a manifest laid beside its copy.
+
+Fed with every change of a clip, as the clip was before and as it is after. Nothing of what was told is remembered: a
+change whose announcement is not the one of before is told. So a repeat tells the same again, under the same id, and
+whoever stops half-way is simply fed the change once more. The manifest is written before its event, so that whoever is
+told finds it.
+"""
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+from rushes.clip import Clip, Fact, Kind, Known, Scalar, Status, Task
+from rushes.observability import Telemetry
+from rushes.redaction import scrub
+
+Json = dict[str, Any]
+
+
+class News(StrEnum):
+    """What is told of a clip: the detail types of our events."""
+
+    STORED = "Clip Stored"
+    FAILED = "Clip Failed"
+    NEEDS_REVIEW = "Clip Needs Review"
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """What there is to tell of a clip. `about` tells two of one kind apart: the pinned version, or why it ended so."""
+
+    news: News
+    about: str
+
+
+class Tasks(Protocol):
+    """Where requests are kept, as long as they are."""
+
+    def task(self, caller: str, task_uuid: str) -> Task | None: ...
+
+
+class Shelf(Protocol):
+    """Where clips' copies are, and their manifests."""
+
+    def manifest(self, key: str) -> bytes | None: ...
+
+    def keep_manifest(self, key: str, content: bytes) -> None: ...
+
+    def has(self, object_key: str, version: str) -> bool: ...
+
+    def digest(self, object_key: str, version: str) -> str | None: ...
+
+
+class Bus(Protocol):
+    """Where events go."""
+
+    def tell(self, detail_type: str, detail: Mapping[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announcing:
+    """The use case with its adapters. `bucket` is the name of the shelf, for those who are told."""
+
+    tasks: Tasks
+    shelf: Shelf
+    bus: Bus
+    telemetry: Telemetry
+    bucket: str
+
+    def changed(self, before: Clip | None, after: Clip) -> None:
+        """Tells what this change of a clip means to others, if anything.
+
+        Raises `BusyError`, `BucketError` or `BusError` when it could not; then it has to be told again.
+        """
+        news = announced(after)
+        if news is None:
+            return
+        task = self.tasks.task(after.caller, after.task_uuid)
+        request = task.request if task else {}
+        manifest_key = self._lay_manifest(after, request)
+        if news != announced(before):
+            self.bus.tell(news.news, detail(after, news, request, self.bucket, manifest_key))
+            self.telemetry.note(
+                "told: " + news.news,
+                caller=after.caller,
+                taskUUID=after.task_uuid,
+                clip=after.index,
+                clipUUID=after.clip_uuid,
+            )
+
+    def _lay_manifest(self, clip: Clip, request: Mapping[str, Any]) -> str | None:
+        """Writes the manifest beside the copy and returns its key; None if there is no copy, or no more.
+
+        One that describes this revision of the clip, or a later one, stands: a repeat must not turn it back.
+        """
+        if clip.copy is None:
+            return None
+        key, (version, copy) = manifest_key(clip), clip.copy
+        known = _read(self.shelf.manifest(key))
+        same_copy = (known.get("clipUUID"), known.get("versionId")) == (clip.clip_uuid, version)
+        if same_copy and known["revision"] >= clip.version:
+            return key
+        if same_copy:
+            # Nobody reads megabytes for what is known. But where the copy was erased, its manifest must not come back.
+            sha256 = known["sha256"] if self.shelf.has(clip.object_key, version) else None
+        else:
+            sha256 = self.shelf.digest(clip.object_key, version)
+        if sha256 is None:
+            self.telemetry.note("a copy is gone", warn=True, key=clip.object_key, clipUUID=clip.clip_uuid)
+            return None
+        self.shelf.keep_manifest(key, manifest(clip, version, copy, sha256, request, self.bucket))
+        return key
+
+
+def announced(clip: Clip | None) -> Announcement | None:
+    """What others should know of a clip as it is; None while it is under way, as is a failure that is still doubted."""
+    if clip is None:
+        return None
+    if clip.copy:
+        return Announcement(News.STORED, clip.copy[0])
+    match clip.status:
+        case Status.FAILED if not clip.open:
+            return Announcement(News.FAILED, str(clip.decisive))
+        case Status.REVIEW:
+            return Announcement(News.NEEDS_REVIEW, str(clip.decisive))
+    return None
+
+
+def event_id(clip: Clip, news: Announcement) -> str:
+    """The same for the same announcement, however often it is made, and no other's."""
+    return str(uuid.uuid5(uuid.UUID(clip.clip_uuid), f"{news.news}/{news.about}"))
+
+
+def manifest_key(clip: Clip) -> str:
+    """Beside the clip, under the same stem; erasing a task goes by it."""
+    return clip.object_key.rpartition(".")[0] + ".json"
+
+
+def detail(
+    clip: Clip, news: Announcement, request: Mapping[str, Any], bucket: str, manifest_key: str | None
+) -> Mapping[str, Any]:
+    """The event's detail, as docs/events has its schema: no links and no tokens, whoever listens."""
+    told: Json = {
+        "id": event_id(clip, news),
+        "revision": clip.version,
+        "caller": clip.caller,
+        "taskUUID": clip.task_uuid,
+        "clip": clip.index,
+        "clipUUID": clip.clip_uuid,
+        "status": str(clip.status),
+        "bucket": bucket,
+        "objectKey": clip.object_key,
+        **_described(clip),
+        "cost": _dollars(clip.counted),
+        "tags": dict(request.get("tags") or {}),
+    }
+    match news.news:
+        case News.STORED:
+            told["versionId"] = news.about
+            if manifest_key:
+                told["manifestKey"] = manifest_key
+        case News.FAILED:
+            told["error"] = _error(clip, Kind(news.about))
+        case News.NEEDS_REVIEW:
+            told["why"] = news.about
+    return told
+
+
+def manifest(clip: Clip, version: str, copy: Known, sha256: str, request: Mapping[str, Any], bucket: str) -> bytes:
+    """All that is known of a stored clip, as a JSON document. `version` is that of its `copy`."""
+    costs = [known.fields["cost"] for known in clip.of(Kind.RENDERED).values() if "cost" in known.fields]
+    content: Json = {
+        "taskUUID": clip.task_uuid,
+        "clip": clip.index,
+        "clipUUID": clip.clip_uuid,
+        "caller": clip.caller,
+        "status": str(clip.status),
+        "revision": clip.version,
+        "request": request,
+        **_described(clip),
+        **({"cost": _dollars(sum(map(int, costs)))} if costs else {}),
+        "bucket": bucket,
+        "objectKey": clip.object_key,
+        "versionId": version,
+        "size": copy.fields.get("size"),
+        "sha256": sha256,
+        "container": copy.fields.get("container"),
+        "createdAt": _moment(clip.created_at),
+        "storedAt": _moment(copy.at),
+        "timeline": [_entry(fact) for fact in _learned(clip)],
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def _read(content: bytes | None) -> Mapping[str, Any]:
+    """A manifest of ours; empty if there is none, or something else in its place."""
+    try:
+        known = json.loads(content or b"{}")
+    except ValueError:
+        return {}
+    fits = isinstance(known, dict) and isinstance(known.get("revision"), int) and isinstance(known.get("sha256"), str)
+    return known if fits else {}
+
+
+def _described(clip: Clip) -> Json:
+    """What the provider calls the render that was learned of first: of two, which were both paid, it is the clip's."""
+    renders = sorted(clip.of(Kind.RENDERED).items(), key=lambda item: (item[1].at, item[0]))
+    if not renders:
+        return {}
+    video_uuid, known = renders[0]
+    return {
+        "videoUUID": video_uuid,
+        **{name: known.fields[name] for name in ("seed", "NSFWContent") if name in known.fields},
+    }
+
+
+def _error(clip: Clip, kind: Kind) -> Json:
+    """Why a clip failed, in the provider's words: the first that were heard of the kind that decides."""
+    code, known = min(clip.of(kind).items(), key=lambda item: (item[1].at, item[0]))
+    return {
+        "code": code,
+        "category": str(known.fields.get("category", "unknown")),
+        "message": scrub(str(known.fields.get("message", ""))),
+    }
+
+
+def _learned(clip: Clip) -> list[Fact]:
+    """Every fact once for each witness, in the order in which they were learned."""
+    facts = [
+        Fact(kind=kind, key=key, at=at, witness=witness, fields=known.fields)
+        for (kind, key), known in clip.facts.items()
+        for witness, at in known.seen.items()
+    ]
+    return sorted(facts, key=lambda fact: (fact.at, fact.kind, fact.key, fact.witness))
+
+
+def _entry(fact: Fact) -> Json:
+    # The fields in an order of their own: the table gives them in any.
+    fields = {name: _shown(name, fact.fields[name]) for name in sorted(fact.fields)}
+    return {
+        "at": _moment(fact.at),
+        "fact": str(fact.kind),
+        **({"key": fact.key} if fact.key else {}),
+        "witness": str(fact.witness),
+        **({"fields": fields} if fields else {}),
+    }
+
+
+def _shown(name: str, value: Scalar) -> Scalar | float:
+    if name == "cost":
+        return _dollars(int(value))
+    return scrub(value) if isinstance(value, str) else value
+
+
+def _dollars(micro_dollars: int) -> float:
+    return micro_dollars / 1_000_000
+
+
+def _moment(milliseconds: int) -> str:
+    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
