@@ -20,6 +20,7 @@ from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from rushes_local.buses import name_buses
 from rushes_local.streams import mend_streams
 from rushes_local.transactions import undo_by_item
 
@@ -135,7 +136,7 @@ class Aws:
         self._clock = clock
         self._application: WSGIApplication | None = None
         # A transaction in moto applies its writes one by one and puts back what was there when one fails; what another
-        # thread writes in between is lost or half seen. So DynamoDB answers one request at a time, and so does its stream,
+        # thread writes in between is lost or half seen. So DynamoDB answers one request at a time, its stream included,
         # which must not show what is put back.
         self._dynamodb = threading.Lock()
 
@@ -146,6 +147,7 @@ class Aws:
 
         undo_by_item()
         mend_streams()
+        name_buses()
         moto_api_backend.reset()
         self._application = DomainDispatcherApplication(create_backend_app)
 

@@ -23,7 +23,7 @@ from rushes.clip import Clip, Known
 from rushes_local.aws import Access
 from rushes_local.emulator.app import OneShot
 from rushes_local.stack import STACK_NAME, Stack
-from rushes_local.triggers import queue_event, schedule_event
+from rushes_local.triggers import queue_event, schedule_event, start_of
 
 Item = Mapping[str, Any]
 Images = tuple[Item, Item]
@@ -98,6 +98,7 @@ def measure(root: Path) -> Measured:
         processes=1,
         schedule=False,
         queues=False,
+        streams=False,
         sink=journal,
     )
     with stack:
@@ -197,7 +198,7 @@ class _Bench:
         self._queue = described["StackResourceDetail"]["PhysicalResourceId"]
         self._sqs.set_queue_attributes(QueueUrl=self._queue, Attributes={"DelaySeconds": "0"})
         table = stack.client("dynamodb").describe_table(TableName=stack.table_name)["Table"]
-        self._stream = self._start_of(table["LatestStreamArn"])
+        self._stream = start_of(self._streams, table["LatestStreamArn"])
         self._indexes = [
             tuple(key["AttributeName"] for key in index["KeySchema"]) for index in table["GlobalSecondaryIndexes"]
         ]
@@ -317,21 +318,11 @@ class _Bench:
         return units
 
     def _written(self) -> list[Images]:
-        """The writes since this was last asked, as the item before and after each.
-
-        moto makes two of an update that creates its item. The first one leaves nothing but the key.
-        """
+        """The writes since this was last asked, as the item before and after each."""
         answer = self._streams.get_records(ShardIterator=self._stream)
         self._stream = answer["NextShardIterator"]
         changes = [record["dynamodb"] for record in answer["Records"]]
-        images = [(change.get("OldImage") or {}, change.get("NewImage") or {}) for change in changes]
-        return [(before, after) for before, after in images if after.keys() != {"pk", "sk"}]
-
-    def _start_of(self, stream: str) -> str:
-        (shard,) = self._streams.describe_stream(StreamArn=stream)["StreamDescription"]["Shards"]
-        where = {"StreamArn": stream, "ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
-        iterator: str = self._streams.get_shard_iterator(**where)["ShardIterator"]
-        return iterator
+        return [(change.get("OldImage") or {}, change.get("NewImage") or {}) for change in changes]
 
     def _post(self, path: str, body: str) -> httpx.Response:
         return httpx.post(self._stack.url + path, content=body, headers=self._headers, timeout=30, trust_env=False)

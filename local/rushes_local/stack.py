@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -35,8 +35,8 @@ from rushes_local.aws import CREDENTIALS, Aws
 from rushes_local.gateway import Gateway, Invokes, Route
 from rushes_local.runtime import REGION, Function, FunctionPool, FunctionStartError, Log
 from rushes_local.servers import Server
-from rushes_local.template import DeclaredFunction, Template, output_name
-from rushes_local.triggers import Source, Triggers
+from rushes_local.template import DeclaredFunction, StreamSource, Template, output_name
+from rushes_local.triggers import Source, Stream, Triggers
 
 if TYPE_CHECKING:
     from rushes_local.emulator.app import Emulator
@@ -95,9 +95,10 @@ class Stack:
     `root` holds template.yaml. `render_seconds` is how long the emulator takes for a task (None: until a test says so).
     `time_scale` multiplies every interval and timeout of the functions, of schedules and of queues; `timings` replaces
     some of the functions' variables that end in `_SECONDS`, in seconds before scaling. Without `schedule` nothing is
-    invoked by the clock, without `queues` nothing by messages. With a `provider` there is no emulator. `parameters`
-    overrides the template's. With a `host` the functions run there, and neither `functions` nor the gateway is used.
-    `sink` receives every log line of every part. One stack a process: moto's state is global.
+    invoked by the clock, without `queues` nothing by messages, without `streams` nothing by changes of the table. With
+    a `provider` there is no emulator. `parameters` overrides the template's. With a `host` the functions run there, and
+    neither `functions` nor the gateway is used. `sink` receives every log line of every part. One stack a process:
+    moto's state is global.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Stack:
         timings: Mapping[str, float] | None = None,
         schedule: bool = True,
         queues: bool = True,
+        streams: bool = True,
         emulator_options: Mapping[str, Any] | None = None,
         provider: Provider | None = None,
         parameters: Mapping[str, str] | None = None,
@@ -124,6 +126,7 @@ class Stack:
         self._timings = dict(timings or {})
         self._schedule = schedule
         self._queues = queues
+        self._streams = streams
         self._provider = provider
         self._parameters = dict(parameters or {})
         self._port = port
@@ -136,7 +139,7 @@ class Stack:
         self._closing = contextlib.ExitStack()
         self.functions: dict[str, FunctionPool] = {}
         self.started_in: dict[str, float] = {}
-        self.url = self.aws_url = self.emulator_url = self.table_name = self.bucket_name = ""
+        self.url = self.aws_url = self.emulator_url = self.table_name = self.bucket_name = self.bus_name = ""
 
     def __enter__(self) -> "Stack":
         try:
@@ -221,7 +224,10 @@ class Stack:
         self._closing.callback(triggers.join)
         declared = template.functions()
         functions = {each.logical_id: self._function(each, outputs) for each in declared}
-        running = self._start_pools(functions) if self._host is None else self._start_host(self._host, functions)
+        followers = {each.name for each in declared if each.streams and not (each.routes or each.queues)}
+        running = (
+            self._start_pools(functions, followers) if self._host is None else self._start_host(self._host, functions)
+        )
         self.gateway.routes = [
             Route(route.method, route.path, running[each.logical_id], route.api)
             for each in declared
@@ -290,6 +296,7 @@ class Stack:
         self._finish_queues(template)
         outputs = {output["OutputKey"]: output["OutputValue"] for output in description["Outputs"]}
         self.table_name, self.bucket_name = outputs["TableName"], outputs["BucketName"]
+        self.bus_name = outputs["EventBusName"]
         return outputs
 
     def _finish_buckets(self, template: Template) -> None:
@@ -348,10 +355,12 @@ class Stack:
             memory_mb=declared.memory_mb,
         )
 
-    def _start_pools(self, functions: Mapping[str, Function]) -> Mapping[str, Invokes]:
+    def _start_pools(self, functions: Mapping[str, Function], followers: Container[str]) -> Mapping[str, Invokes]:
         pools = {}
         for logical_id, function in functions.items():
-            pool = FunctionPool(function, size=self._processes, log=self.log, home=self._files)
+            # A stream's shard waits for its function, and there is one: a second process would have nothing to do.
+            size = 1 if function.name in followers else self._processes
+            pool = FunctionPool(function, size=size, log=self.log, home=self._files)
             pools[logical_id] = self.functions[function.name] = pool
             self._closing.callback(pool.stop)
         return pools
@@ -367,6 +376,23 @@ class Stack:
             sqs, url = self.client("sqs"), self._physical_id(queue.queue)
             arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
             triggers.poll(sqs, Source(url, arn, queue.batch_size, queue.partial), function)
+        for source in declared.streams if self._streams else ():
+            triggers.follow(self.client("dynamodbstreams"), self.client("sqs"), self._stream(source), function)
+
+    def _stream(self, source: StreamSource) -> Stream:
+        from moto.events.models import EventPattern  # not at the top: moto takes a second or two
+
+        name = self._physical_id(source.table)
+        patterns = [EventPattern.load(pattern) for pattern in source.patterns]
+        return Stream(
+            arn=self.client("dynamodb").describe_table(TableName=name)["Table"]["LatestStreamArn"],
+            batch_size=source.batch_size,
+            partial=source.partial,
+            bisect=source.bisect,
+            retries=source.retries,
+            failures_url=self._physical_id(source.failures),
+            wanted=lambda record: not patterns or any(each.matches_event(_head(record)) for each in patterns),
+        )
 
     def log(self, name: str, line: str) -> None:
         """Write a part's line to the log file and to the sink."""
@@ -374,6 +400,11 @@ class Stack:
             if not self._log_file.closed:
                 self._log_file.write(f"{name}\t{line}\n")
         self._sink(name, line)
+
+
+def _head(record: Mapping[str, Any]) -> Any:
+    """What a filter may look at here: the kind of the change and its keys. The images are long and hold no JSON."""
+    return {"eventName": record["eventName"], "dynamodb": {"Keys": record["dynamodb"]["Keys"]}}
 
 
 def _local_session() -> boto3.Session:

@@ -20,9 +20,9 @@ def mend_streams() -> None:
     from moto.dynamodb.models.table import StreamShard
     from moto.dynamodbstreams.models import DynamoDBStreamsBackend
 
-    if hasattr(DynamoDBBackend.update_item, "__wrapped__"):
+    if hasattr(StreamShard.add, "__wrapped__"):
         return
-    StreamShard.add = _if_changed(StreamShard.add)  # type: ignore[method-assign]
+    StreamShard.add = _if_changed(StreamShard.add)  # type: ignore[method-assign,assignment]
     DynamoDBBackend.update_item = _recorded_once(DynamoDBBackend.update_item)  # type: ignore[method-assign]
     DynamoDBStreamsBackend.get_records = _forgetting(DynamoDBStreamsBackend.get_records)  # type: ignore[method-assign]
 

@@ -58,6 +58,23 @@ class QueueSource:
 
 
 @dataclass(frozen=True)
+class StreamSource:
+    """A table, by logical id, whose changes a function follows, as far as they match a pattern, if there are any.
+
+    `partial`: it reports which of them failed. `bisect`: a batch that failed as a whole is halved. What still fails
+    after so many `retries` is told to the queue `failures`, by logical id.
+    """
+
+    table: str
+    batch_size: int
+    partial: bool
+    bisect: bool
+    retries: int
+    patterns: tuple[str, ...]
+    failures: str
+
+
+@dataclass(frozen=True)
 class DeclaredFunction:
     """A function as declared, Globals merged in. `variables` are unresolved. `schedules` are intervals in seconds."""
 
@@ -70,6 +87,7 @@ class DeclaredFunction:
     routes: tuple[HttpRoute, ...]
     schedules: tuple[float, ...]
     queues: tuple[QueueSource, ...]
+    streams: tuple[StreamSource, ...] = ()
 
     @property
     def name(self) -> str:
@@ -111,6 +129,7 @@ class Template:
             routes=tuple(_route(event) for event in of("HttpApi")),
             schedules=tuple(_interval(event["Schedule"]) for event in of("Schedule")),
             queues=tuple(_source(event) for event in of("SQS")),
+            streams=tuple(_stream(event) for event in of("DynamoDB")),
         )
 
     def secrets(self) -> dict[str, Mapping[str, Any]]:
@@ -197,9 +216,25 @@ def _interval(expression: str) -> float:
     return float(int(match[1]) * _SECONDS[match[2]])
 
 
+def _stream(properties: Mapping[str, Any]) -> StreamSource:
+    return StreamSource(
+        table=properties["Stream"]["Fn::GetAtt"][0],
+        batch_size=int(properties["BatchSize"]),
+        partial=_reports_failures(properties),
+        bisect=bool(properties["BisectBatchOnFunctionError"]),
+        retries=int(properties["MaximumRetryAttempts"]),
+        patterns=tuple(each["Pattern"] for each in properties.get("FilterCriteria", {}).get("Filters", [])),
+        failures=properties["DestinationConfig"]["OnFailure"]["Destination"]["Fn::GetAtt"][0],
+    )
+
+
 def _source(properties: Mapping[str, Any]) -> QueueSource:
-    partial = "ReportBatchItemFailures" in properties.get("FunctionResponseTypes", [])
-    return QueueSource(properties["Queue"]["Fn::GetAtt"][0], int(properties["BatchSize"]), partial)
+    queue = properties["Queue"]["Fn::GetAtt"][0]
+    return QueueSource(queue, int(properties["BatchSize"]), _reports_failures(properties))
+
+
+def _reports_failures(properties: Mapping[str, Any]) -> bool:
+    return "ReportBatchItemFailures" in properties.get("FunctionResponseTypes", [])
 
 
 def _references(node: Any) -> Iterator[str]:

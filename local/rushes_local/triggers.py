@@ -1,16 +1,18 @@
-"""What invokes functions without a request: schedules, and queues that a function takes messages from.
+"""What invokes functions without a request: schedules, queues that a function takes messages from, and streams.
 
 Hides their threads, the events they make, and what Lambda does with a batch's answer. Every invocation is waited for,
 so a function that is slow or away gets no crowd of late ones.
 https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
+https://docs.aws.amazon.com/lambda/latest/dg/services-dynamodb-errors.html
 """
 
+import json
 import math
 import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -20,13 +22,19 @@ from rushes_local.runtime import ACCOUNT_ID, REGION, Outcome
 
 Log = Callable[[str], None]
 Message = Mapping[str, Any]
+Record = Mapping[str, Any]
 
 # A schedule is kept at most this often, however fast everything else goes: an idle sweep costs some milliseconds.
 _SHORTEST_INTERVAL = 0.2  # seconds
 
-# Between two looks into an empty queue, in seconds; doubles. Asking moto to wait would hold a thread of its server.
+# Between two looks into an empty queue or stream, in seconds; doubles. Asking moto to wait would hold a thread of its
+# server.
 _FIRST_PAUSE = 0.05
 _LAST_PAUSE = 0.2
+
+# Between two attempts at the same changes, in seconds; doubles.
+_FIRST_BACK_OFF = 0.05
+_LAST_BACK_OFF = 1.0
 
 _LONGEST_END = 1.0
 
@@ -39,6 +47,23 @@ class Source:
     arn: str
     batch_size: int
     partial: bool
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A table's stream that a function follows. `wanted` says which records it gets; the rest as in the template.
+
+    Each attempt to pass a batch on counts, but splitting does not: so a record that fails again and again is alone in
+    the end, and is set aside alone.
+    """
+
+    arn: str
+    batch_size: int
+    partial: bool
+    bisect: bool
+    retries: int
+    failures_url: str
+    wanted: Callable[[Record], bool] = field(default=lambda _: True)
 
 
 class Triggers:
@@ -56,6 +81,10 @@ class Triggers:
     def poll(self, sqs: Any, source: Source, function: Invokes) -> None:
         """Invoke a function with the messages of a queue, batch by batch."""
         self._start(f"poll-{source.arn}", lambda: self._poll(sqs, source, function))
+
+    def follow(self, streams: Any, sqs: Any, stream: Stream, function: Invokes) -> None:
+        """Invoke a function with the changes of a table from the stream's beginning on, batch by batch, in order."""
+        self._start(f"follow-{stream.arn}", lambda: self._follow(streams, sqs, stream, function))
 
     def stop(self) -> None:
         """Start nothing more. What is under way ends with its function."""
@@ -110,6 +139,44 @@ class Triggers:
             sqs.delete_message_batch(QueueUrl=source.url, Entries=entries)
         return True
 
+    def _follow(self, streams: Any, sqs: Any, stream: Stream, function: Invokes) -> None:
+        place, pause = None, _FIRST_PAUSE
+        while not self._stopping.wait(pause):
+            try:
+                place = place or start_of(streams, stream.arn)
+                answer = streams.get_records(ShardIterator=place, Limit=stream.batch_size)
+                records = answer["Records"]
+                self._pass_on(sqs, stream, list(filter(stream.wanted, records)), function)
+                place = answer["NextShardIterator"]
+            except (ClientError, BotoCoreError) as error:
+                self._log(f"{stream.arn}: {error}")
+                records = []
+            pause = 0.0 if records else min(max(2 * pause, _FIRST_PAUSE), _LAST_PAUSE)
+
+    def _pass_on(self, sqs: Any, stream: Stream, records: Sequence[Record], function: Invokes) -> None:
+        """Pass records on until the function is done with all of them, or they are set aside."""
+        waiting, back_off = [(records, 0)] if records else [], _FIRST_BACK_OFF
+        while waiting and not self._stopping.is_set():
+            batch, retried = waiting.pop(0)
+            outcome = function.invoke(stream_event(batch, stream.arn))
+            self._note(stream.arn, outcome)
+            rest = undone(batch, outcome, stream.partial)
+            if not rest:
+                back_off = _FIRST_BACK_OFF
+                continue
+            if retried >= stream.retries:
+                sqs.send_message(QueueUrl=stream.failures_url, MessageBody=json.dumps(failure(rest, stream, retried)))
+                continue
+            if len(rest) < len(batch):
+                waiting.insert(0, (rest, retried))
+            elif stream.bisect and len(batch) > 1:
+                middle = len(batch) // 2
+                waiting[:0] = [(batch[:middle], retried), (batch[middle:], retried)]
+            else:
+                waiting.insert(0, (batch, retried + 1))
+            self._stopping.wait(back_off)
+            back_off = min(2 * back_off, _LAST_BACK_OFF)
+
     def _note(self, name: str, outcome: Outcome) -> None:
         if outcome.kind != "ok" and not self._stopping.is_set():
             self._log(f"{name}: {outcome.kind}: {outcome.payload.get('errorMessage')}")
@@ -134,6 +201,56 @@ def done(messages: Sequence[Message], outcome: Outcome, partial: bool) -> Sequen
     if not failed <= {message["MessageId"] for message in messages}:
         return []
     return [message for message in messages if message["MessageId"] not in failed]
+
+
+def start_of(streams: Any, arn: str) -> str:
+    """The iterator at the beginning of a stream, of which there is one shard here."""
+    (shard,) = streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]
+    where = {"StreamArn": arn, "ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
+    iterator: str = streams.get_shard_iterator(**where)["ShardIterator"]
+    return iterator
+
+
+def undone(records: Sequence[Record], outcome: Outcome, partial: bool) -> Sequence[Record]:
+    """The records that are to come again, as Lambda reads a function's answer: all from the first that failed on."""
+    if outcome.kind != "ok":
+        return records
+    if not partial or not isinstance(outcome.payload, dict):
+        return []
+    places = [record["dynamodb"]["SequenceNumber"] for record in records]
+    try:
+        failed = {failure["itemIdentifier"] for failure in outcome.payload.get("batchItemFailures") or []}
+    except (TypeError, KeyError):
+        return records
+    if not failed <= set(places):
+        return records
+    return records[min(map(places.index, failed)) :] if failed else []
+
+
+def failure(records: Sequence[Record], stream: Stream, retried: int) -> dict[str, Any]:
+    """What Lambda tells of records that it gives up: where they are, and nothing of what they hold."""
+    first, last = records[0]["dynamodb"], records[-1]["dynamodb"]
+    return {
+        "version": "1.0",
+        "requestContext": {"condition": "RetryAttemptsExhausted", "approximateInvokeCount": retried + 1},
+        "DDBStreamBatchInfo": {
+            "streamArn": stream.arn,
+            "startSequenceNumber": first["SequenceNumber"],
+            "endSequenceNumber": last["SequenceNumber"],
+            "batchSize": len(records),
+        },
+    }
+
+
+def stream_event(records: Sequence[Record], arn: str) -> dict[str, Any]:
+    """What Lambda makes of records that it read from the stream with this ARN."""
+    return {"Records": [_change(record, arn) for record in records]}
+
+
+def _change(record: Record, arn: str) -> dict[str, Any]:
+    change = dict(record["dynamodb"])
+    change["ApproximateCreationDateTime"] = change["ApproximateCreationDateTime"].timestamp()
+    return {**record, "dynamodb": change, "eventSourceARN": arn}
 
 
 def schedule_event(rule: str, now: float) -> dict[str, Any]:

@@ -1,0 +1,39 @@
+"""Somebody who listens on a stack's event bus: a rule that passes our events on to a queue, and what came."""
+
+import json
+import uuid
+from typing import Any
+
+from rushes_local.stack import Stack
+
+Json = dict[str, Any]
+_AT_ONCE = 10
+
+
+class Listener:
+    """Hears everything that is told from now on. Events come in any order, and some of them twice."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.name = f"listener-{uuid.uuid4().hex[:8]}"
+        self.heard: list[Json] = []
+        self._sqs = stack.client("sqs")
+        events = stack.client("events")
+        self.queue_url: str = self._sqs.create_queue(QueueName=self.name)["QueueUrl"]
+        attributes = self._sqs.get_queue_attributes(QueueUrl=self.queue_url, AttributeNames=["QueueArn"])["Attributes"]
+        events.put_rule(Name=self.name, EventBusName=stack.bus_name, EventPattern=json.dumps({"source": ["rushes"]}))
+        target = {"Id": "queue", "Arn": attributes["QueueArn"]}
+        events.put_targets(Rule=self.name, EventBusName=stack.bus_name, Targets=[target])
+
+    def listen(self) -> list[Json]:
+        """Every event so far, in the order in which they came; asks the queue, and does not wait."""
+        while True:
+            found = self._sqs.receive_message(QueueUrl=self.queue_url, MaxNumberOfMessages=_AT_ONCE).get("Messages", [])
+            if not found:
+                return self.heard
+            self.heard += [json.loads(message["Body"]) for message in found]
+            done = [{"Id": str(n), "ReceiptHandle": each["ReceiptHandle"]} for n, each in enumerate(found)]
+            self._sqs.delete_message_batch(QueueUrl=self.queue_url, Entries=done)
+
+    def about(self, clip_uuid: str) -> list[Json]:
+        """What was told of one clip so far."""
+        return [event for event in self.listen() if event["detail"]["clipUUID"] == clip_uuid]
