@@ -54,6 +54,7 @@ class SharedStack:
                 render_seconds=None,
                 schedule=False,
                 queues=False,
+                streams=False,
                 emulator_options={"small": True, "retry_delays": (0.05,)},
                 parameters={"MonthlyLimitUsd": "1000"},
             ).__enter__()

@@ -1,4 +1,4 @@
-"""The files in events/ are what API Gateway, the schedule and the queue would send to the template's functions."""
+"""The files in events/ are what API Gateway, the schedule, the queue and the stream would send to the functions."""
 
 import hashlib
 import json
@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from rushes.clip import Status
+from rushes.store import clip_of_image
 
 FOLDER = Path(__file__).resolve().parents[2] / "events"
 EVENTS = sorted(path for path in FOLDER.glob("*.json") if path.stem.startswith(("submit", "webhook")))
@@ -94,7 +97,23 @@ def test_the_upload_is_that_of_the_webhooks_clip() -> None:
     assert event["detail"]["object"]["key"].endswith(f"/{about['taskUUID']}-{about['clip']}.mp4")
 
 
+def test_the_change_is_that_of_the_webhooks_clip() -> None:
+    """The stream's record is of the clip that the other events are about, and its images are clips as saved."""
+    (record,) = json.loads((FOLDER / "clip-changed.json").read_text())["Records"]
+    about = json.loads((FOLDER / "webhook-success-flat.json").read_text())["pathParameters"]
+    upload = json.loads(json.loads((FOLDER / "object-created.json").read_text())["Records"][0]["body"])["detail"]
+    before, after = (clip_of_image(record["dynamodb"][image]) for image in ("OldImage", "NewImage"))
+    for clip in (before, after):
+        assert (clip.caller, clip.task_uuid) == (about["caller"], about["taskUUID"])
+        assert clip.object_key == upload["object"]["key"]
+        image = record["dynamodb"]["Keys"]
+        assert image == {"pk": {"S": f"task#{clip.caller}#{clip.task_uuid}"}, "sk": {"S": f"clip#{clip.index}"}}
+    assert (before.status, after.status, after.version) == (Status.RUNNING, Status.STORED, before.version + 1)
+    assert after.copy is not None
+    assert after.copy[0] == upload["object"]["version-id"]
+
+
 def test_every_file_is_of_a_known_kind() -> None:
     """A file that is added is checked by one of these tests or named here."""
     others = {path.stem for path in FOLDER.glob("*.json")} - {path.stem for path in EVENTS}
-    assert others == {"object-created", "schedule"}
+    assert others == {"clip-changed", "object-created", "schedule"}

@@ -18,6 +18,7 @@ import pytest
 from rushes import webhook_token
 from rushes.callers import Caller, hash_key
 from rushes.clip import Clip, Kind, Status, Witness
+from rushes_local.listening import Listener
 from rushes_local.stack import Stack
 from tests.sam.conftest import Answer
 
@@ -150,6 +151,22 @@ def test_an_upload_is_looked_at(bought: Clip, invoke: Invoke, stack: Stack) -> N
     assert recorded(stack, bought.task_uuid).status is Status.STORED
 
 
+def test_a_change_is_told(bought: Clip, invoke_anew: Invoke, stack: Stack) -> None:
+    """The stream's word on a stored clip makes a container tell it on the bus and lay the manifest beside it."""
+    listener = Listener(stack)
+    put = stack.client("s3").put_object(Bucket=stack.bucket_name, Key=bought.object_key, Body=b"a video")
+    event = load("clip-changed", task=bought.task_uuid, clip=bought.clip_uuid)
+    image = event["Records"][0]["dynamodb"]["NewImage"]
+    facts = image["facts"]["M"]
+    facts[f"stored:{put['VersionId']}"] = facts.pop(next(name for name in facts if name.startswith("stored:")))
+    image["objectKey"] = {"S": bought.object_key}
+    assert invoke_anew("AnnounceFunction", event).payload == {"batchItemFailures": []}
+    (told,) = listener.about(bought.clip_uuid)
+    assert told["detail-type"] == "Clip Stored"
+    where = {"Bucket": stack.bucket_name, "Key": told["detail"]["manifestKey"]}
+    assert json.loads(stack.client("s3").get_object(**where)["Body"].read())["versionId"] == put["VersionId"]
+
+
 def test_a_whole_task_through_the_apis(stack: Stack) -> None:
     """Ordered over HTTP, rendered, uploaded, told by webhook: with containers behind both APIs the clip is stored."""
     task = str(uuid.uuid4())
@@ -172,4 +189,4 @@ def test_every_event_is_sent_by_one_of_these_tests() -> None:
     """A file that is added to events/ is sent here too."""
     webhooks = {"webhook-success-enveloped", "webhook-success-flat", "webhook-failure", "webhook-forged"}
     names = {path.stem for path in EVENTS.glob("*.json") if not path.stem.startswith("submit-invalid-")}
-    assert names == webhooks | {"submit-valid", "schedule", "object-created"}
+    assert names == webhooks | {"submit-valid", "schedule", "object-created", "clip-changed"}

@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 
 from rushes_local.aws import CREDENTIALS, Aws
 from rushes_local.servers import Server
+from rushes_local.triggers import start_of
 
 BUCKET = "clips-of-the-test"
 KEY = "videos/ada/2026/11/23/a b+c~ü-0.mp4"
@@ -242,6 +243,67 @@ def test_failed_transaction_undoes_everything(url: str) -> None:
     items, records = whole()
     assert {item["sk"]["S"] for item in items} == {"changed", "other", "new"}
     assert len(records) == len(before[1]) + 3
+
+
+def test_a_stream_has_one_record_for_each_change(url: str) -> None:
+    """An update that creates its item is one record with the whole item, and one that changes nothing is none."""
+    dynamodb, streams = client("dynamodb", url), client("dynamodbstreams", url)
+    created = dynamodb.create_table(
+        TableName="takes",
+        BillingMode="PAY_PER_REQUEST",
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+        StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
+    )
+
+    def take(number: str) -> dict[str, Any]:
+        return {
+            "TableName": "takes",
+            "Key": {"pk": {"S": "a"}},
+            "UpdateExpression": "SET n = :n",
+            "ExpressionAttributeValues": {":n": {"N": number}},
+        }
+
+    for number in ("1", "1", "2"):
+        dynamodb.update_item(**take(number))
+    dynamodb.transact_write_items(TransactItems=[{"Update": take("2")}])
+    dynamodb.transact_write_items(TransactItems=[{"Update": take("3")}])
+    place = start_of(streams, created["TableDescription"]["LatestStreamArn"])
+    records = streams.get_records(ShardIterator=place)["Records"]
+    changes = [(each["eventName"], each["dynamodb"].get("OldImage"), each["dynamodb"]["NewImage"]) for each in records]
+    images = [{"pk": {"S": "a"}, "n": {"N": number}} for number in "123"]
+    assert changes == [
+        ("INSERT", None, images[0]),
+        ("MODIFY", images[0], images[1]),
+        ("MODIFY", images[1], images[2]),
+    ]
+    sequence = [int(each["dynamodb"]["SequenceNumber"]) for each in records]
+    assert sequence == sorted(set(sequence))
+
+
+def test_a_stream_does_not_keep_every_iterator(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A poller takes several a second for as long as the stack runs: the oldest go."""
+    from moto.dynamodbstreams.models import dynamodbstreams_backends
+
+    monkeypatch.setattr("rushes_local.streams._MOST_ITERATORS", 3)
+    dynamodb, streams = client("dynamodb", url), client("dynamodbstreams", url)
+    created = dynamodb.create_table(
+        TableName="reels",
+        BillingMode="PAY_PER_REQUEST",
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+        StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
+    )
+    place = start_of(streams, created["TableDescription"]["LatestStreamArn"])
+    for _ in range(6):
+        place = streams.get_records(ShardIterator=place)["NextShardIterator"]
+    assert len(dynamodbstreams_backends["123456789012"]["us-east-1"].shard_iterators) == 3
+
+
+def test_streams_and_other_services_meet_no_fault_of_the_table(aws: Aws, url: str) -> None:
+    """Lambda reads the stream, so what a test does to the functions' table does not use itself up on it."""
+    aws.faults.fail("dynamodb", "InternalServerError")
+    assert client("dynamodbstreams", url).list_streams()["Streams"] == []
 
 
 @pytest.mark.parametrize("code", ["InternalServerError", "ThrottlingException"])

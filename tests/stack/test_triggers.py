@@ -1,10 +1,13 @@
-"""What the clock and the queues start: with fakes, and with the real functions when witnesses fail."""
+"""What the clock, the queues and the stream start: with fakes, and with the real functions when witnesses fail."""
 
+import hashlib
 import json
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,23 @@ import httpx
 import pytest
 from botocore.exceptions import ClientError
 
-from rushes.clip import Clip, Kind, Status, Witness
+from rushes.clip import Clip, Fact, Kind, Status, Witness, merge
+from rushes.store import clip_of_image
 from rushes_local.emulator.app import OneShot
+from rushes_local.listening import Listener
 from rushes_local.runtime import Outcome
 from rushes_local.stack import Stack, StackError
-from rushes_local.triggers import Source, Triggers, done, next_tick, queue_event, schedule_event
+from rushes_local.triggers import (
+    Source,
+    Stream,
+    Triggers,
+    done,
+    next_tick,
+    queue_event,
+    schedule_event,
+    stream_event,
+    undone,
+)
 
 ROOT = Path(__file__).parents[2]
 CALLER = "ada"
@@ -30,8 +45,8 @@ FAST = {
     "USUAL_RENDER_SECONDS": 5,
     "RESCUE_AFTER_SECONDS": 25,
 }
-SCHEDULE_ONLY = {"schedule": True, "queues": False}
-QUEUES_ONLY = {"schedule": False, "queues": True}
+SCHEDULE_ONLY = {"schedule": True, "queues": False, "streams": False}
+MESSAGES_ONLY = {"schedule": False, "queues": True, "streams": True}
 
 
 class Watched:
@@ -45,15 +60,15 @@ class Watched:
             timings=FAST,
             emulator_options={"small": True},
             sink=self._notify,
-            **options,  # type: ignore[arg-type]  # only the two that say what is left off
+            **options,  # type: ignore[arg-type]  # only those that say what is left off
         )
 
     def _notify(self, _name: str, _line: str) -> None:
         with self._logged:
             self._logged.notify_all()
 
-    def order(self, prompt: str) -> str:
-        """Buy one clip and return its task's UUID."""
+    def order(self, prompt: str, refused: bool = False) -> str:
+        """Buy one clip, or be refused, and return its task's UUID."""
         task_uuid = str(uuid.uuid4())
         task = {
             "taskType": "videoInference",
@@ -66,7 +81,7 @@ class Watched:
         }
         headers = {"Authorization": f"Bearer {self.stack.create_key(CALLER)}"}
         answer = httpx.post(f"{self.stack.url}/v1", json=[task], headers=headers, timeout=30, trust_env=False)
-        assert answer.json() == {"data": [{"taskType": "videoInference", "taskUUID": task_uuid}]}
+        assert refused or answer.json() == {"data": [{"taskType": "videoInference", "taskUUID": task_uuid}]}
         return task_uuid
 
     def clip(self, task_uuid: str) -> Clip:
@@ -75,9 +90,17 @@ class Watched:
 
     def wait(self, task_uuid: str, reached: Callable[[Clip], bool]) -> Clip:
         """The task's clip once it is as wanted; the wait is bounded."""
-        with self._logged:
-            assert self._logged.wait_for(lambda: reached(self.clip(task_uuid)), PATIENCE), self.clip(task_uuid)
+        self.wait_until(lambda: reached(self.clip(task_uuid)))
         return self.clip(task_uuid)
+
+    def wait_until(self, reached: Callable[[], bool]) -> None:
+        with self._logged:
+            assert self._logged.wait_for(reached, PATIENCE), [str(clip) for clip in self.clips()]
+
+    def clips(self) -> list[Clip]:
+        """Every clip there is."""
+        items = self.stack.client("dynamodb").scan(TableName=self.stack.table_name)["Items"]
+        return [clip_of_image(item) for item in items if item["sk"]["S"].startswith("clip#")]
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +157,7 @@ def test_a_stack_can_be_timed(watched: Watched) -> None:
     assert function.environment["RESCUE_ORIGINS"] == watched.stack.emulator_url
 
 
-@pytest.mark.parametrize("watched", [QUEUES_ONLY], indirect=True, ids=["queues"])
+@pytest.mark.parametrize("watched", [MESSAGES_ONLY], indirect=True, ids=["messages"])
 def test_an_upload_is_noticed_by_itself(watched: Watched) -> None:
     """Without webhook, sweeps and polls, the object's creation is enough to record the clip as stored."""
     stack = watched.stack
@@ -148,7 +171,35 @@ def test_an_upload_is_noticed_by_itself(watched: Watched) -> None:
     assert stack.client("s3").head_object(Bucket=stack.bucket_name, Key=clip.object_key)["VersionId"] == version
 
 
-@pytest.mark.parametrize("watched", [QUEUES_ONLY], indirect=True, ids=["queues"])
+@pytest.mark.parametrize("watched", [MESSAGES_ONLY], indirect=True, ids=["messages"])
+def test_what_became_of_clips_is_told_by_itself(watched: Watched) -> None:
+    """Stored, refused or in review: through the table's stream each reaches who listens, the stored with a manifest."""
+    stack, listener = watched.stack, Listener(watched.stack)
+    stack.emulator.faults.replace({})
+    stored = watched.wait(watched.order("to be stored"), lambda clip: clip.status == Status.STORED)
+    stack.emulator.faults.next_submissions.append(OneShot(submit_status=400, submit_code="invalidPositivePrompt"))
+    refused = watched.clip(watched.order("to be refused", refused=True))
+    parked = watched.wait(watched.order("to be parked"), lambda clip: clip.status == Status.STORED)
+    unsure = Fact(kind=Kind.UNPROVEN, key="nobody knows", at=1, witness=Witness.CLOCK)
+    stack.store.save(parked, merge(replace(parked, facts={}), unsure))
+
+    def told() -> set[tuple[str, str]]:
+        return {(event["detail"]["clipUUID"], event["detail-type"]) for event in listener.listen()}
+
+    expected = {
+        (stored.clip_uuid, "Clip Stored"),
+        (refused.clip_uuid, "Clip Failed"),
+        (parked.clip_uuid, "Clip Needs Review"),
+    }
+    watched.wait_until(lambda: expected <= told())
+    (event,) = listener.about(stored.clip_uuid)
+    s3, bucket = stack.client("s3"), stack.bucket_name
+    manifest = json.loads(s3.get_object(Bucket=bucket, Key=event["detail"]["manifestKey"])["Body"].read())
+    copy = s3.get_object(Bucket=bucket, Key=manifest["objectKey"], VersionId=manifest["versionId"])["Body"].read()
+    assert manifest["sha256"] == hashlib.sha256(copy).hexdigest()
+
+
+@pytest.mark.parametrize("watched", [MESSAGES_ONLY], indirect=True, ids=["messages"])
 def test_the_queues_times_are_scaled(watched: Watched) -> None:
     """Messages wait and come back as much sooner as everything else is, in the whole seconds that SQS has."""
     sqs = watched.stack.client("sqs")
@@ -199,7 +250,7 @@ def make_queues(sqs: Any) -> tuple[str, str, str]:
     return url, arn, dead
 
 
-@pytest.mark.parametrize("watched", [QUEUES_ONLY], indirect=True, ids=["queues"])
+@pytest.mark.parametrize("watched", [MESSAGES_ONLY], indirect=True, ids=["messages"])
 def test_failed_messages_come_back_and_are_set_aside(watched: Watched, triggers: Triggers) -> None:
     """What a function reports as failed comes to it again, is set aside in the end, and takes no other along."""
     sqs = watched.stack.client("sqs")
@@ -288,6 +339,128 @@ def test_a_batch_is_answered_as_lambda_reads_it(outcome: Outcome, kept: list[str
 def test_without_reports_a_batch_is_done_as_a_whole() -> None:
     """A function that was not declared to report failures cannot keep a message by reporting it."""
     assert done(MESSAGES, failures("1"), partial=False) == MESSAGES
+
+
+def record(place: str) -> dict[str, Any]:
+    """A change of one item, as DynamoDB's client gives it."""
+    change = {"SequenceNumber": place, "ApproximateCreationDateTime": datetime(2026, 11, 24, tzinfo=UTC)}
+    return {"eventID": place, "eventName": "MODIFY", "eventSource": "aws:dynamodb", "dynamodb": change}
+
+
+class Shard:
+    """A stream of these changes, which is away for a while at first; and the queue for what is given up."""
+
+    def __init__(self, places: Sequence[str], away: int = 0) -> None:
+        self._records = [record(place) for place in places]
+        self._away = away
+        self._changed = threading.Condition()
+        self.letters: list[dict[str, Any]] = []
+
+    def describe_stream(self, **_: Any) -> dict[str, Any]:
+        return {"StreamDescription": {"Shards": [{"ShardId": "shard"}]}}
+
+    def get_shard_iterator(self, **_: Any) -> dict[str, str]:
+        return {"ShardIterator": "0"}
+
+    def get_records(self, *, ShardIterator: str, Limit: int) -> dict[str, Any]:
+        self._away -= 1
+        if self._away >= 0:
+            raise ClientError({"Error": {"Code": "InternalServerError", "Message": "away"}}, "GetRecords")
+        start = int(ShardIterator)
+        found = self._records[start : start + Limit]
+        return {"Records": found, "NextShardIterator": str(start + len(found))}
+
+    def send_message(self, *, QueueUrl: str, MessageBody: str) -> None:
+        with self._changed:
+            self.letters.append(json.loads(MessageBody))
+            self._changed.notify_all()
+
+
+def places(event: Mapping[str, Any]) -> str:
+    """The places of an event's changes, one letter each."""
+    return "".join(each["dynamodb"]["SequenceNumber"] for each in event["Records"])
+
+
+def stream(retries: int = 1, **changes: Any) -> Stream:
+    values = {"batch_size": 4, "partial": True, "bisect": True, "failures_url": "aside", **changes}
+    return Stream("stream", retries=retries, **values)
+
+
+def test_a_stream_that_is_away_is_asked_again(triggers: Triggers) -> None:
+    """Errors of the stream end nothing; its changes come in order, batch by batch, those that are wanted."""
+    shard, function = Shard("abcdef", away=2), Fake(lambda _: Outcome("ok", {"batchItemFailures": []}))
+    wanted = stream(wanted=lambda each: each["eventID"] != "b")
+    triggers.follow(shard, shard, wanted, function)
+    function.wait(lambda: len(function.events) == 2)
+    assert [places(event) for event in function.events] == ["acd", "ef"]
+
+
+def test_what_cannot_be_told_is_set_aside_alone(triggers: Triggers) -> None:
+    """A change that fails every time is split off, tried as often as allowed, and takes no other along."""
+
+    def refuse(event: Mapping[str, Any]) -> Outcome:
+        failed = [{"itemIdentifier": "b"}] if "b" in places(event) else []
+        return Outcome("ok", {"batchItemFailures": failed})
+
+    shard, function = Shard("abcde"), Fake(refuse)
+    triggers.follow(shard, shard, stream(retries=1), function)
+    function.wait(lambda: bool(function.events) and "e" in places(function.events[-1]))
+    # From the first that failed on, then halves: the one alone and once more, and what came after it.
+    assert [places(event) for event in function.events] == ["abcd", "bcd", "b", "b", "cd", "e"]
+    (letter,) = shard.letters
+    assert letter["DDBStreamBatchInfo"] == {
+        "streamArn": "stream",
+        "startSequenceNumber": "b",
+        "endSequenceNumber": "b",
+        "batchSize": 1,
+    }
+
+
+@pytest.mark.parametrize("kind", ["error", "timeout", "crashed"])
+def test_a_batch_that_failed_as_a_whole_is_halved(kind: Any, triggers: Triggers) -> None:
+    """A function that ends badly gets the same changes again in smaller batches, in their order."""
+    answers = iter([Outcome(kind, {"errorMessage": "x"})])
+    shard, function = Shard("abcd"), Fake(lambda _: next(answers, Outcome("ok", {})))
+    triggers.follow(shard, shard, stream(), function)
+    function.wait(lambda: len(function.events) == 3)
+    assert [places(event) for event in function.events] == ["abcd", "ab", "cd"]
+    assert shard.letters == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "rest"),
+    [
+        (failures(), ""),
+        (failures("b"), "bc"),
+        (failures("c", "b"), "bc"),
+        (failures("a"), "abc"),
+        (failures("z"), "abc"),
+        (failures(""), "abc"),
+        (failures(None), "abc"),
+        (Outcome("ok", {"batchItemFailures": [{"id": "b"}]}), "abc"),
+        (Outcome("ok", {"batchItemFailures": None}), ""),
+        (Outcome("ok", None), ""),
+        (Outcome("error", {"errorMessage": "x"}), "abc"),
+    ],
+)
+def test_a_stream_comes_again_from_the_first_failure_on(outcome: Outcome, rest: str) -> None:
+    """Order is kept: what came after a failed change is passed on again after it, whether it failed or not."""
+    records = [record(place) for place in "abc"]
+    assert places({"Records": undone(records, outcome, partial=True)}) == rest
+
+
+def test_without_reports_a_stream_goes_on() -> None:
+    """A function that was not declared to report failures cannot hold the stream by reporting one."""
+    assert undone([record("a")], failures("a"), partial=False) == []
+
+
+def test_the_streams_event_is_lambdas() -> None:
+    """The event has the fields of the example in events/, with the time as a number."""
+    (example,) = json.loads((ROOT / "events" / "clip-changed.json").read_text())["Records"]
+    (made,) = stream_event([{**record("1"), "eventVersion": "1.1", "awsRegion": "here"}], "arn")["Records"]
+    assert made.keys() == example.keys()
+    assert made["dynamodb"].keys() <= example["dynamodb"].keys()
+    assert made["dynamodb"]["ApproximateCreationDateTime"] == 1795478400.0
 
 
 @pytest.mark.parametrize(("now", "following"), [(10.0, 11.0), (10.4, 11.0), (11.0, 11.0), (12.5, 13.0), (9.9, 11.0)])
