@@ -55,7 +55,7 @@ def containers(build: Callable[[str], Path]) -> sam.Containers:
 @pytest.fixture(scope="session")
 def running(containers: sam.Containers) -> Iterator[Stack]:
     """The local services, the functions in containers. Nothing is rendered and nobody sweeps until a test says so."""
-    with Stack(ROOT, render_seconds=None, schedule=False, queues=False, host=containers) as stack:
+    with Stack(ROOT, render_seconds=None, schedule=False, queues=False, streams=False, host=containers) as stack:
         yield stack
 
 

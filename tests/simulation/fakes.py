@@ -31,6 +31,7 @@ class FakeTable:
         self.budgets: dict[tuple[str, str], tuple[int, int | None]] = {}
         self.keys: dict[str, str] = {}  # hash -> caller's name
         self.callers: dict[str, Caller] = {}
+        self.changes: list[tuple[Clip, Clip]] = []  # what its stream tells of clips: before and after, in order
         self.busy: Callable[[str], bool] = lambda _: False
 
     def record(
@@ -109,6 +110,7 @@ class FakeTable:
         if key not in self.rows or self.rows[key].version != before.version:
             raise StaleError
         saved = replace(after, version=before.version + 1)
+        self.changes.append((self.rows[key], saved))
         self.rows[key] = saved
         for scope in after.scopes:
             counted, limit = self.budgets.get((scope, after.month), (0, None))

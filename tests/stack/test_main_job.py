@@ -27,7 +27,7 @@ EXAMPLES = sorted(Path(ROOT, "tests/contract/documented").glob("*.json"))
 @pytest.fixture(scope="module")
 def running(alone: None) -> Iterator[Stack]:
     """The stack as `make demo` starts it, but that nothing happens by itself: only webhooks bring the results."""
-    with Stack(ROOT, render_seconds=None, schedule=False, queues=False) as stack:
+    with Stack(ROOT, render_seconds=None, schedule=False, queues=False, streams=False) as stack:
         yield stack
 
 

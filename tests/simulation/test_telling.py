@@ -1,0 +1,154 @@
+"""Nothing that became of a clip goes untold, wherever `announce` is stopped; and the simulation would notice."""
+
+import random
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cache
+from itertools import combinations
+from typing import Any
+
+import pytest
+
+from rushes import announcing
+from rushes.clip import Clip, Kind
+from rushes.errors import BusError
+from tests.simulation.enumeration import ADVERSE, ONE_AT_A_TIME, TELLING
+from tests.simulation.history import History, Setting, live
+from tests.simulation.telling import Telling, verdict
+from tests.simulation.world import Schedule
+
+Patch = pytest.MonkeyPatch
+
+
+@cache
+def histories() -> tuple[History, ...]:
+    """Lived under every manner of Runware, for the fates of a submission that differ most; each kind of stream once."""
+    settings = [
+        Setting(clips=2),
+        Setting(clips=2, fates=("no", "well")),
+        Setting(when_ambiguous="review", fates=("lost",)),
+        *(Setting(switches=switches, fates=(fate,)) for switches in (*ONE_AT_A_TIME, *ADVERSE) for fate in TELLING),
+    ]
+    return tuple({kind_of_stream(lived): lived for lived in map(live, reversed(settings))}.values())
+
+
+def kind_of_stream(lived: History) -> str:
+    """What its changes are, without times and names."""
+    return str([(new.index, sorted(str(kind) for kind, _ in new.facts)) for _, new in lived.table.changes])
+
+
+def tellings() -> Iterator[Telling]:
+    """Every kind of stream, undisturbed and with every single stop and failure; with pairs of them for two clips."""
+    for lived in histories():
+        yield Telling(lived)
+        for number in range(1, Telling(lived).go_on().world.effects + 1):
+            yield Telling(lived, Schedule(before=frozenset({number})))
+            yield Telling(lived, Schedule(after=frozenset({number})))
+            yield Telling(lived, trouble={number: "before"})
+            yield Telling(lived, trouble={number: "after"})
+    for lived in histories()[-1:]:
+        for first, second in combinations(range(1, Telling(lived).go_on().world.effects + 7), 2):
+            yield Telling(lived, Schedule(after=frozenset({first, second})))
+            yield Telling(lived, Schedule(after=frozenset({first})), trouble={second: "after"})
+            yield Telling(lived, Schedule(before=frozenset({second})), trouble={first: "before"})
+
+
+def first_broken() -> list[str]:
+    return next((faults for telling in tellings() if (faults := verdict(telling.go_on()))), [])
+
+
+def test_every_stop_of_announce_ends_with_everything_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each end of a clip reaches who listens, repeats under the same id, and each stored one has its manifest first."""
+    explored, told, kinds = 0, 0, set()
+    for telling in tellings():
+        assert verdict(telling.go_on()) == []
+        explored, told = explored + 1, told + len(telling.told)
+        kinds |= {name for name, _ in telling.told}
+    with capsys.disabled():
+        print(f"\nstreams told: {explored}, events: {told}")
+    assert explored >= 1000
+    assert kinds == {"Clip Stored", "Clip Failed", "Clip Needs Review"}
+
+
+def event_before_manifest(patch: Patch) -> None:
+    """Whoever listens is told, and then the manifest is written."""
+    original = announcing.Announcing._lay_manifest
+    owed: list[Callable[[], Any]] = []
+
+    def promise(self: Any, clip: Clip, request: Any) -> str | None:
+        owed.append(lambda: original(self, clip, request))
+        return announcing.manifest_key(clip) if clip.copy else None
+
+    changed = announcing.Announcing.changed
+
+    def tell_first(self: Any, before: Clip | None, after: Clip) -> None:
+        owed.clear()
+        changed(self, before, after)
+        for lay in owed:
+            lay()
+
+    patch.setattr(announcing.Announcing, "_lay_manifest", promise)
+    patch.setattr(announcing.Announcing, "changed", tell_first)
+
+
+def success_before_the_event(patch: Patch) -> None:
+    """What the bus did not take is called done."""
+    original = announcing.Announcing.changed
+
+    def changed(self: Any, before: Clip | None, after: Clip) -> None:
+        with suppress(BusError):
+            original(self, before, after)
+
+    patch.setattr(announcing.Announcing, "changed", changed)
+
+
+def no_manifest_after_the_first(patch: Patch) -> None:
+    """What becomes known of a stored clip is not written any more."""
+    original = announcing.Announcing.changed
+
+    def changed(self: Any, before: Clip | None, after: Clip) -> None:
+        if announcing.announced(after) != announcing.announced(before):
+            original(self, before, after)
+
+    patch.setattr(announcing.Announcing, "changed", changed)
+
+
+def manifests_are_turned_back(patch: Patch) -> None:
+    """A repeat of something older writes over what is newer."""
+    read = announcing._read
+    patch.setattr(announcing, "_read", lambda content: {**read(content), "revision": 0} if read(content) else {})
+
+
+def another_id_for_a_repeat(patch: Patch) -> None:
+    """Nobody can tell a repeat from something new."""
+    patch.setattr(announcing, "event_id", lambda *_: str(uuid.UUID(int=random.getrandbits(128))))
+
+
+def failures_are_told_in_doubt(patch: Patch) -> None:
+    """A failure is told before the last look at it, which may find that it was none."""
+    original = announcing.announced
+
+    def announced(clip: Clip | None) -> Any:
+        doubted = clip is not None and clip.decisive == Kind.FAILED
+        return announcing.Announcement(announcing.News.FAILED, "failed") if doubted else original(clip)
+
+    patch.setattr(announcing, "announced", announced)
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        event_before_manifest,
+        success_before_the_event,
+        no_manifest_after_the_first,
+        manifests_are_turned_back,
+        another_id_for_a_repeat,
+        failures_are_told_in_doubt,
+    ],
+    ids=lambda mutant: mutant.__name__,
+)
+def test_each_planted_fault_is_caught(mutant: Callable[[Patch], None], monkeypatch: Patch) -> None:
+    """A fault in the way of telling breaks a promise under at least one schedule."""
+    mutant(monkeypatch)
+    assert first_broken(), f"{mutant.__doc__} Nobody noticed."
