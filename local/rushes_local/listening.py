@@ -7,6 +7,9 @@ from typing import Any
 from rushes_local.stack import Stack
 
 Json = dict[str, Any]
+LISTENER = "listener-"
+"""How the queues of all listeners begin: none of the stack's own."""
+
 _AT_ONCE = 10
 
 
@@ -14,7 +17,7 @@ class Listener:
     """Hears everything that is told from now on. Events come in any order, and some of them twice."""
 
     def __init__(self, stack: Stack) -> None:
-        self.name = f"listener-{uuid.uuid4().hex[:8]}"
+        self.name = f"{LISTENER}{uuid.uuid4().hex[:8]}"
         self.heard: list[Json] = []
         self._sqs = stack.client("sqs")
         events = stack.client("events")

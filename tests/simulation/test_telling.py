@@ -58,6 +58,7 @@ def first_broken() -> list[str]:
     return next((faults for telling in tellings() if (faults := verdict(telling.go_on()))), [])
 
 
+@pytest.mark.timeout(120)
 def test_every_stop_of_announce_ends_with_everything_told(capsys: pytest.CaptureFixture[str]) -> None:
     """Each end of a clip reaches who listens, repeats under the same id, and each stored one has its manifest first."""
     explored, told, kinds = 0, 0, set()

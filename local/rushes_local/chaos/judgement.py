@@ -1,8 +1,11 @@
 """The promises, held against what the parts know when all is over: Runware's ledger, the table, and the bucket.
 
 Only the ledger is believed: it alone knows what was paid. What a clip's object should hold is asked of Runware, too.
+What was told on the event bus is held against the record, and the manifests against the objects.
 """
 
+import hashlib
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,8 +16,9 @@ import httpx
 from botocore.exceptions import ClientError
 
 from rushes.clip import Clip, Kind, Status
-from rushes_local.chaos.traffic import Caller, Heard, TaskName
+from rushes_local.chaos.traffic import Caller, Heard, Json, TaskName
 from rushes_local.emulator.app import Charge
+from rushes_local.listening import LISTENER
 from rushes_local.stack import EMULATOR_KEY, Stack
 
 # What must not be in a log line, by its shape. `[removed]` is what stands in its place.
@@ -25,6 +29,9 @@ _SECRETS = {
     "a presigned query": re.compile(r"X-Amz-(Signature|Credential|Security-Token)[\"'\s=:]+(?!\[removed\])\w", re.I),
     "an authorization": re.compile(r"\bBearer[\"'\s=:]+(?!\[removed\])\w", re.I),
 }
+
+# What is told of a clip that has come to its end.
+_NEWS = {Status.STORED: "Clip Stored", Status.FAILED: "Clip Failed", Status.REVIEW: "Clip Needs Review"}
 
 # How a file of each kind begins, from which byte on.
 _BEGINNINGS = {"mp4": (4, b"ftyp"), "mov": (4, b"ftyp"), "webm": (0, b"\x1aE\xdf\xa3")}
@@ -75,7 +82,7 @@ class Books:
         return sum(
             int(count)
             for url in self._sqs.list_queues().get("QueueUrls", [])
-            if ("DeadLetters" in url) == dead
+            if ("DeadLetters" in url) == dead and LISTENER not in url
             for count in self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"].values()
         )
 
@@ -92,6 +99,16 @@ class Books:
         content: bytes = answer["Body"].read()
         return content
 
+    def manifest(self, clip: Clip) -> Json:
+        """What lies beside a clip; empty if nothing does."""
+        try:
+            key = clip.object_key.rpartition(".")[0] + ".json"
+            answer = self._s3.get_object(Bucket=self.stack.bucket_name, Key=key)
+        except ClientError:
+            return {}
+        content: Json = json.loads(answer["Body"].read())
+        return content
+
     def as_made(self, charge: Charge, suffix: str) -> bytes:
         """The video that was charged for, as Runware has it."""
         return self._http.get(f"/video/os/a02d21/ws/5/vi/{charge.video_uuid}.{suffix}").content
@@ -106,14 +123,19 @@ class Books:
         return sorted({(pk.split("#")[1], pk.split("#")[2]) for pk, sk in keys if sk.startswith("clip#")})
 
 
-def judge(books: Books, found: Found, callers: Sequence[Caller], heard: Heard, log: Sequence[str]) -> list[Broken]:
-    """Every broken promise; empty if all were kept. `log` is every line that any part has logged."""
+def judge(
+    books: Books, found: Found, callers: Sequence[Caller], heard: Heard, told: Sequence[Json], log: Sequence[str]
+) -> list[Broken]:
+    """Every broken promise; empty if all were kept.
+
+    `heard` is what callers were answered, `told` every event of the bus, `log` every line that any part has logged.
+    """
     return [
         *(
             Broken(f"clip {clip.index}: {fault}", name)
             for name, clips in found.clips.items()
             for clip in clips
-            for fault in (*_facts(clip, found), *_copy(books, clip, found))
+            for fault in (*_facts(clip, found), *_copy(books, clip, found), *untold(books, clip, told))
         ),
         *_tasks_kept(found, heard),
         *_strangers(books.stack, found),
@@ -167,6 +189,25 @@ def _copy(books: Books, clip: Clip, found: Found) -> Iterator[str]:
     charges = found.charges.get(clip.clip_uuid, [])
     if charges and content not in [books.as_made(charge, suffix) for charge in charges]:
         yield f"its object of {len(content)} bytes is not what Runware rendered"
+
+
+def untold(books: Books, clip: Clip, told: Sequence[Json]) -> Iterator[str]:
+    """What has become of a clip and reached nobody: its event, and for a stored one the manifest as of now."""
+    if clip.open and clip.status != Status.STORED:
+        return
+    about = [event for event in told if event["detail"]["clipUUID"] == clip.clip_uuid]
+    newest = max(about, key=lambda event: event["detail"]["revision"], default={"detail-type": "nothing"})
+    if newest["detail-type"] != _NEWS[clip.status]:
+        yield f"is {clip.status}, and {newest['detail-type']} was told last"
+    if len({event["detail"]["id"] for event in about}) != len({json.dumps(event["detail"]) for event in about}):
+        yield "two different events have one id, or one has two"
+    if clip.status == Status.STORED and clip.copy:
+        version, _ = clip.copy
+        manifest, content = books.manifest(clip), books.content(clip.object_key, version) or b""
+        expected = {"revision": clip.version, "versionId": version, "sha256": hashlib.sha256(content).hexdigest()}
+        says = {name: manifest.get(name) for name in expected}
+        if says != expected:
+            yield f"its manifest says {says}, not {expected}"
 
 
 def _tasks_kept(found: Found, heard: Heard) -> Iterator[Broken]:

@@ -14,10 +14,11 @@ from threading import Event, Lock
 
 from rushes.clip import Kind
 from rushes.config import WhenAmbiguous
-from rushes_local.chaos.judgement import Books, Broken, Found, judge
+from rushes_local.chaos.judgement import Books, Broken, Found, judge, untold
 from rushes_local.chaos.traffic import Caller, Traffic
 from rushes_local.chaos.weather import Climate, Weather
 from rushes_local.demo import Followed, record
+from rushes_local.listening import Listener
 from rushes_local.stack import Stack
 
 # Of the schedule (a sweep every 0.6 s) and of the queues. The functions' own intervals are given below.
@@ -43,6 +44,7 @@ CALLERS = (("ada", 10_000.0), ("grace", 10_000.0), ("thrifty", 12.0))
 _RUNWARE_WAITS = (0.05, 0.1, 0.2, 0.4)  # seconds between its calls of a webhook that fails
 _LOOK_EVERY = 0.3  # seconds
 _UNTIL_OVER = 90.0  # seconds
+_UNTIL_TOLD = 30.0  # seconds
 _REPEATED = 40
 
 
@@ -93,6 +95,7 @@ def run(root: Path, plan: Plan) -> Result:
             latest=LATEST[plan.when_ambiguous],
             lawless=plan.when_ambiguous == "review",
         )
+        listener = Listener(stack)
         weather = Weather(stack, plan.seed, climate)
         traffic = Traffic(stack, callers, plan.seed, pace=plan.pace)
         try:
@@ -106,9 +109,11 @@ def run(root: Path, plan: Plan) -> Result:
         took = wait_until(books.all_quiet, _UNTIL_OVER)
         traffic.ask_again(_REPEATED)
         found = books.find()
-        broken = judge(books, found, callers, traffic.heard, log.lines)
+        wait_until(lambda: all_told(books, found, listener), _UNTIL_TOLD)
+        told = listener.listen()
+        broken = judge(books, found, callers, traffic.heard, told, log.lines)
         broken += [Broken(what) for what in weather.believed]
-        counts = weather.counts + traffic.heard.counts
+        counts = weather.counts + traffic.heard.counts + Counter(f"told: {event['detail-type']}" for event in told)
         text = "\n".join((weather.told, report(books, found, counts, log.lines, took, broken)))
         kills = sum(count for what, count in counts.items() if what.startswith("killed"))
         return Result(broken, len(found.all_clips), kills, log.lines, text)
@@ -144,6 +149,12 @@ def wait_until(reached: Callable[[], bool], patience: float) -> float:
     while not reached() and time.monotonic() - began < patience:
         never.wait(_LOOK_EVERY)
     return time.monotonic() - began
+
+
+def all_told(books: Books, found: Found, listener: Listener) -> bool:
+    """Whether everything that became of the clips has reached who listens."""
+    told = listener.listen()
+    return not any(fault for clip in found.all_clips for fault in untold(books, clip, told))
 
 
 def report(

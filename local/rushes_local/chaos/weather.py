@@ -91,7 +91,7 @@ class Weather:
             self._set_runware()
 
     def _events(self) -> Mapping[Callable[[], None], float]:
-        return {self._kill: 0.09, self._storm_runware: 0.15, self._storm_aws: 0.15, self._forge: 0.3}
+        return {self._kill: 0.12, self._storm_runware: 0.15, self._storm_aws: 0.15, self._forge: 0.3}
 
     def _end_storms(self, now: float) -> None:
         if now > self._runware_until:
