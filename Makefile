@@ -22,7 +22,7 @@ sam := .venv-sam/stamp
 checkov := .venv-checkov/stamp
 
 .PHONY: help demo dev test simulate chaos check fmt lint types validate drift build sam-local \
-  test-sam compile costs configure deploy key rotate forget clean
+  test-sam compile costs configure deploy key rotate forget announce clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -106,6 +106,9 @@ rotate: $(local) ## give the webhook tokens a new key; the one before stays vali
 
 forget: $(local) ## erase a finished task's clips and request (CALLER=alice TASK=its-uuid)
 	@$(PYTHON) scripts/deployed.py forget "$(STACK)" "$(CALLER)" "$(TASK)"
+
+announce: $(local) ## tell once more what became of a task's clips (CALLER=alice TASK=its-uuid)
+	@$(PYTHON) scripts/deployed.py announce "$(STACK)" "$(CALLER)" "$(TASK)"
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Housekeeping

@@ -1,9 +1,10 @@
-"""Talks to a deployed stack: what it is called there, its secrets, and what somebody wants erased.
+"""Talks to a deployed stack: what it is called there, its secrets, what somebody wants erased or told again.
 
     deployed.py output <stack> <name>             prints one output of the stack
     deployed.py configure <stack>                 asks for the Runware API key and puts it into its secret
     deployed.py rotate <stack>                    gives the webhook tokens a new key; the one before stays valid
     deployed.py forget <stack> <caller> <task>    erases a finished task's clips and request
+    deployed.py announce <stack> <caller> <task>  tells once more what became of a task's clips
 
 The Runware key is typed without echo, or read from standard input when that is not a terminal. It is never an argument,
 so it reaches neither the shell's history nor the process list. No key is ever printed.
@@ -17,9 +18,14 @@ import sys
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
+from rushes import uploads
+from rushes.announcing import Announcing, announced
 from rushes.credentials import Secret, webhook_keys
 from rushes.entry import clock
 from rushes.errors import RushesError
+from rushes.events import EventBus
+from rushes.manifests import Manifests
+from rushes.observability import Metric
 from rushes.store import Store
 from rushes_local import erasing
 
@@ -62,6 +68,36 @@ def forget(stack: str, caller: str, task_uuid: str) -> None:
     print(f"The task is forgotten; {deleted} object versions were deleted. What it cost stays on record.")
 
 
+class Notes:
+    """Shows what somebody at a terminal should know, and counts nothing: what is done by hand is no metric."""
+
+    def count(self, metric: Metric, amount: int = 1) -> None:
+        pass
+
+    def note(self, message: str, *, warn: bool = False, **details: object) -> None:
+        if warn:
+            print(f"{message}: {json.dumps(details, default=str)}", file=sys.stderr)
+
+
+def announce(stack: str, caller: str, task_uuid: str) -> None:
+    store = Store(boto3.client("dynamodb"), output(stack, "TableName"))
+    bucket = output(stack, "BucketName")
+    announcing = Announcing(
+        tasks=store,
+        shelf=Manifests(boto3.client("s3", config=uploads.CONFIG), bucket),
+        bus=EventBus(boto3.client("events"), output(stack, "EventBusName")),
+        telemetry=Notes(),
+        bucket=bucket,
+    )
+    clips = store.clips(caller, task_uuid.lower())
+    if not clips:
+        raise ValueError(f"{caller} has no task {task_uuid}; nothing was told.")
+    for clip in clips:
+        announcing.changed(None, clip)
+        news = announced(clip)
+        print(f"Clip {clip.index} is {clip.status}: {f'told as {news.news}' if news else 'nothing to tell yet'}.")
+
+
 def main(arguments: list[str]) -> None:
     match arguments:
         case ["output", stack, name]:
@@ -72,10 +108,12 @@ def main(arguments: list[str]) -> None:
             rotate(stack)
         case ["forget", stack, caller, task_uuid]:
             forget(stack, caller, task_uuid)
+        case ["announce", stack, caller, task_uuid]:
+            announce(stack, caller, task_uuid)
         case _:
             raise ValueError(
                 "usage: deployed.py output <stack> <name> | configure <stack> | rotate <stack> "
-                "| forget <stack> <caller> <task>"
+                "| forget <stack> <caller> <task> | announce <stack> <caller> <task>"
             )
 
 

@@ -25,7 +25,9 @@ _GB = 1_000_000_000
 
 # Billed milliseconds of one warm invocation. Times on a developer's machine say nothing about Lambda, and Runware's
 # answer, a TLS handshake included, is most of what `submit` waits for.
-MILLISECONDS = {"submit": 350, "webhook": 60, "reconcile": 30}
+# `announce` reads a stored clip as a stream; a change that is no news it only looks at.
+MILLISECONDS = {"submit": 350, "webhook": 60, "reconcile": 30, "announce": 5}
+DIGEST_MILLISECONDS = 300
 # What a clip adds to the sweeps that look at it: a poll; a download and an upload.
 SWEEP_MILLISECONDS = {"happy": 0, "polled": 300, "rescued": 2500, "refused": 0}
 IDLE_SWEEP_MILLISECONDS = 60
@@ -112,6 +114,23 @@ def clip_lines(measured: Measured, path: str) -> list[Line]:
     ]
 
 
+def told_lines(measured: Measured) -> list[Line]:
+    """What telling of one clip uses, on top of any path that ends with it stored: the event and the manifest."""
+    usage = measured.told
+    seconds = (usage.invocations.total() * MILLISECONDS["announce"] + DIGEST_MILLISECONDS) / 1000
+    # The manifest is an object as well, so S3 has an event for it.
+    events = usage.calls["events PutEvents"] + usage.calls["s3 PUT"]
+    return [
+        Line("DynamoDB read unit", usage.read_units),
+        Line("S3 PUT", usage.calls["s3 PUT"]),
+        Line("S3 GET", usage.calls["s3 GET"]),
+        Line("EventBridge event", events),
+        Line("Lambda request", usage.invocations.total()),
+        Line("Lambda GB-second", measured.memory_mb["announce"] / 1024 * seconds),
+        Line("CloudWatch log GB", _rounded(_logged(usage)) / _GB),
+    ]
+
+
 def million(measured: Measured, path: str, prices: Prices) -> float:
     """What a million clips on a path cost, in dollars."""
     return MILLION * total(clip_lines(measured, path), prices)
@@ -180,6 +199,7 @@ def page(measured: Measured, template: Template, prices: Prices) -> str:
     parts = [
         _head(prices),
         _paths(measured, prices),
+        _told(measured, prices),
         _month(measured, template, prices),
         _beside(measured, prices),
         _assumptions(measured, prices),
@@ -191,7 +211,7 @@ def _head(prices: Prices) -> str:
     what = f"""What AWS charges for a clip, Runware's own price aside ($0.924 for five seconds at 1080p). `make costs`
         counts every call of the functions on the local stack, multiplies by [the price file]({_PRICE_LINK}) and writes
         this page; a test fails when the page is not what would be written, when the happy path makes one call more, or
-        when it costs more than 30 dollars a million clips."""
+        when it costs more than 30 dollars a million clips. What it costs to tell others of a clip is counted apart."""
     source = f"""The prices are public list prices of {prices.region}, noted on {prices.as_of} and to be checked before
         anybody relies on them. Free tiers are left out."""
     return "\n\n".join(["# Costs", _wrapped(what), _wrapped(source)])
@@ -228,12 +248,40 @@ and count twice in transactions.
 {_table(["dollars a million", *titles], [*priced, sums])}"""
 
 
+def _told(measured: Measured, prices: Prices) -> str:
+    usage, lines = measured.told, told_lines(measured)
+    counted = [[call, str(count)] for call, count in sorted(usage.calls.items())]
+    counted += [
+        ["read units", f"{usage.read_units:g}"],
+        ["invocations", str(usage.invocations.total())],
+        ["log bytes, rounded", str(_rounded(_logged(usage)))],
+    ]
+    happy, told = million(measured, "happy", prices), MILLION * total(lines, prices)
+    priced = [[line.item, f"{MILLION * line.dollars(prices):.2f}"] for line in lines]
+    sums = [
+        ["**told: event and manifest**", f"**{told:.2f}**"],
+        ["bought and recorded, the happy path above", f"{happy:.2f}"],
+        ["**all together**", f"**{happy + told:.2f}**"],
+    ]
+    text = """What the table's stream makes of a clip that is stored, whatever path it came by: its event on the bus,
+        and the manifest beside it, for which its bytes are read once. Counted with an invocation for each change;
+        changes that come within a second share one. Lambda reads the stream free of charge."""
+    return f"""## Told: event and manifest
+
+{_wrapped(text)}
+
+{_table(["a clip", "told"], counted)}
+
+{_table(["dollars a million", "told"], [*priced, *sums])}"""
+
+
 def _month(measured: Measured, template: Template, prices: Prices) -> str:
     lines = fixed_lines(measured, template)
     rows = [[line.item, f"{line.quantity:,.10g}", line.formula, f"{line.dollars(prices):.2f}"] for line in lines]
     fixed = total(lines, prices)
     happy = million(measured, "happy", prices)
-    months = [[f"{clips:,}", f"{fixed + clips * happy / MILLION:.2f}"] for clips in (0, 1_000, 100_000)]
+    told = MILLION * total(told_lines(measured), prices)
+    months = [[f"{clips:,}", f"{fixed + clips * (happy + told) / MILLION:.2f}"] for clips in (0, 1_000, 100_000)]
     table = MILLION * TASK_KB * 1000 / _GB
     bucket = MILLION * CLIP_MB / 1000
     stored = [
@@ -248,7 +296,7 @@ What is there without a clip:
 
 {_table(["a month", "how many", "what", "dollars"], [*rows, ["**all**", "", "", f"**{fixed:.2f}**"]])}
 
-With clips on the happy path:
+With clips on the happy path, told:
 
 {_table(["clips a month", "dollars"], months)}
 
@@ -294,10 +342,12 @@ def _assumptions(measured: Measured, prices: Prices) -> str:
         f"""Billed time of one warm invocation: `submit` {MILLISECONDS["submit"]} ms, most of it Runware's answer;
         `webhook` {MILLISECONDS["webhook"]} ms; `reconcile` {MILLISECONDS["reconcile"]} ms for an upload,
         {IDLE_SWEEP_MILLISECONDS} ms for an idle sweep, {SWEEP_MILLISECONDS["polled"]} ms more for a poll,
-        {SWEEP_MILLISECONDS["rescued"]} ms more for a rescue. Each 100 ms more of `submit` add {per_100:.2f} dollars to
-        a million clips.""",
-        f"""One filling of the caches ({fetches} secrets, one API key) serves {CLIPS_A_FETCH} clips. A clip that comes
-        alone pays for it in full, and for {len(happy.invocations)} cold starts of {COLD_START_MILLISECONDS} ms:
+        {SWEEP_MILLISECONDS["rescued"]} ms more for a rescue; `announce` {MILLISECONDS["announce"]} ms for a change, and
+        {DIGEST_MILLISECONDS} ms more to read a clip and write its manifest. Each 100 ms more of `submit` add
+        {per_100:.2f} dollars to a million clips.""",
+        f"""One filling of the caches ({fetches} secrets, an API key and its caller) serves {CLIPS_A_FETCH} clips. A
+        clip that comes alone pays for it in full, and for {len(happy.invocations)} cold starts of
+        {COLD_START_MILLISECONDS} ms:
         {1000 * total(alone, prices):.2f} dollars more for a thousand of them.""",
         f"""AWS itself logs {PLATFORM_LOG_BYTES} bytes an invocation and {ACCESS_LOG_BYTES} bytes a request.""",
         """An upload is an event (S3's are charged, unlike those of most services) and three requests to the queue: in,

@@ -23,7 +23,7 @@ from rushes.clip import Clip, Known
 from rushes_local.aws import Access
 from rushes_local.emulator.app import OneShot
 from rushes_local.stack import STACK_NAME, Stack
-from rushes_local.triggers import queue_event, schedule_event, start_of
+from rushes_local.triggers import queue_event, schedule_event, start_of, stream_event
 
 Item = Mapping[str, Any]
 Images = tuple[Item, Item]
@@ -40,7 +40,12 @@ _PATIENCE = 15.0  # seconds
 _MINUTE = 60_000  # milliseconds, like all times of a clip
 _MOST_MINUTES = 600
 # What each function is known to log for an event that is nobody's; it tells that all earlier lines have come through.
-_LAST_WORDS = {"submit": "not served", "webhook": "WebhooksRejected", "reconcile": "an object that no clip waits for"}
+_LAST_WORDS = {
+    "submit": "not served",
+    "webhook": "WebhooksRejected",
+    "reconcile": "an object that no clip waits for",
+    "announce": "a change could not be told",
+}
 
 
 class MeteringError(Exception):
@@ -79,9 +84,13 @@ class Usage:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a clip uses on each path, by name, with warm caches; what filling them takes; and a sweep without work."""
+    """What a clip uses on each path, by name, with warm caches; what filling them takes; and a sweep without work.
+
+    `told` is what the happy clip's changes use beyond that, on their way out.
+    """
 
     paths: Mapping[str, Usage]
+    told: Usage
     caches: Usage
     idle_sweep: Usage
     memory_mb: Mapping[str, int]
@@ -107,8 +116,9 @@ def measure(root: Path) -> Measured:
         bench.sweep()
         bench.idle = bench.sweep()
         paths = {name: path(bench) for name, path in _PATHS.items()}
+        told = _told(bench)
         memory = {name: pool.function.memory_mb for name, pool in stack.functions.items()}
-    return Measured(paths, cold - paths["happy"], bench.idle, memory)
+    return Measured(paths, told, cold - paths["happy"], bench.idle, memory)
 
 
 def _happy(bench: "_Bench") -> Usage:
@@ -139,6 +149,18 @@ def _refused(bench: "_Bench") -> Usage:
     with bench.metered() as metered:
         bench.order(expected=400)
     return metered.usage
+
+
+def _told(bench: "_Bench") -> Usage:
+    """By one change at a time, as if none shared its invocation."""
+    bench.changes()
+    bench.order()
+    bench.render()
+    bench.uploads()
+    used = Usage()
+    for change in bench.changes():
+        used += bench.tell(change)
+    return used
 
 
 _PATHS: Mapping[str, Callable[["_Bench"], Usage]] = {
@@ -198,7 +220,7 @@ class _Bench:
         self._queue = described["StackResourceDetail"]["PhysicalResourceId"]
         self._sqs.set_queue_attributes(QueueUrl=self._queue, Attributes={"DelaySeconds": "0"})
         table = stack.client("dynamodb").describe_table(TableName=stack.table_name)["Table"]
-        self._stream = start_of(self._streams, table["LatestStreamArn"])
+        self._beginning = self._stream = self._place = start_of(self._streams, table["LatestStreamArn"])
         self._indexes = [
             tuple(key["AttributeName"] for key in index["KeySchema"]) for index in table["GlobalSecondaryIndexes"]
         ]
@@ -262,6 +284,16 @@ class _Bench:
                 used += self.sweep() - self.idle
         raise MeteringError("the sweeps come to no end with this clip")
 
+    def changes(self) -> Sequence[Mapping[str, Any]]:
+        """What the stream says of clips since this was last asked, of that which reaches `announce`."""
+        answer = self._streams.get_records(ShardIterator=self._place)
+        self._place = answer["NextShardIterator"]
+        return _of_clips(answer["Records"])
+
+    def tell(self, change: Mapping[str, Any]) -> Usage:
+        """One change reaches `announce` through the stream."""
+        return self._invoked("announce", stream_event([change], "arn"))
+
     @contextmanager
     def metered(self) -> Iterator[_Metered]:
         """Counts what the functions and Runware do until the end of the block, which itself must ask AWS nothing."""
@@ -285,11 +317,14 @@ class _Bench:
         )
 
     def _reconcile(self, event: Mapping[str, Any]) -> Usage:
+        return self._invoked("reconcile", event)
+
+    def _invoked(self, name: str, event: Mapping[str, Any]) -> Usage:
         with self.metered() as metered:
-            outcome = self._stack.functions["reconcile"].invoke(event)
+            outcome = self._stack.functions[name].invoke(event)
         if outcome.kind != "ok" or outcome.payload.get("batchItemFailures"):
-            raise MeteringError(f"reconcile failed: {outcome}")
-        return metered.usage + Usage(invocations=Counter(reconcile=1))
+            raise MeteringError(f"{name} failed: {outcome}")
+        return metered.usage + Usage(invocations=Counter({name: 1}))
 
     def _function_lines(self, since: int) -> list[str]:
         """What the functions logged. A pipe may be slower than an answer, so each is made to say a last word."""
@@ -299,11 +334,18 @@ class _Bench:
         nobodys = {"Body": json.dumps({"detail": {"object": {"key": "videos/nobodys"}}})}
         record = {"MessageId": "1", "ReceiptHandle": "1", "Attributes": {}, "MD5OfBody": "", **nobodys}
         self._stack.functions["reconcile"].invoke(queue_event([record], "arn"))
+        self._stack.functions["announce"].invoke({"Records": [{"dynamodb": {"SequenceNumber": "0"}}, *self._no_news()]})
         for name, words in _LAST_WORDS.items():
             self._journal.wait_for(name, words, said)
         return [
             line for name, words in _LAST_WORDS.items() for line in self._journal.of(name, since) if words not in line
         ]
+
+    def _no_news(self) -> Sequence[Any]:
+        """A change that `announce` says nothing of. Beside it a record that it cannot read is a line and no failure."""
+        answer = self._streams.get_records(ShardIterator=self._beginning)
+        records: list[Any] = stream_event(_of_clips(answer["Records"])[:1], "arn")["Records"]
+        return records
 
     def _write_units(self, accesses: Sequence[Access], written: Sequence[Images]) -> int:
         """The units of the writes; the stream tells what each did to its item, in the order in which they were made."""
@@ -326,6 +368,15 @@ class _Bench:
 
     def _post(self, path: str, body: str) -> httpx.Response:
         return httpx.post(self._stack.url + path, content=body, headers=self._headers, timeout=30, trust_env=False)
+
+
+def _of_clips(records: Sequence[Any]) -> Sequence[Any]:
+    """The changes of clips, which the template's filter lets through."""
+    return [
+        record
+        for record in records
+        if record["eventName"] == "MODIFY" and record["dynamodb"]["Keys"]["sk"]["S"].startswith("clip#")
+    ]
 
 
 def _earlier(clip: Clip, milliseconds: int) -> Clip:

@@ -21,6 +21,7 @@ from rushes_local import erasing
 from rushes_local.aws import CREDENTIALS
 from rushes_local.emulator.app import OneShot
 from rushes_local.erasing import ErasureError
+from rushes_local.listening import Listener
 from rushes_local.stack import STACK_NAME, Stack
 from scripts import deployed
 from tests.conftest import PATIENCE, User, order, submissions, whole_bucket, whole_table
@@ -304,3 +305,16 @@ def test_what_is_not_there_is_not_erased(
         forget(*named(task, user))
     assert is_told(stack, PROMPT)
     assert whole_bucket(stack) == before
+
+
+def test_what_was_not_told_is_told_again(stack: Stack, user: User, capsys: pytest.CaptureFixture[str]) -> None:
+    """The verb tells what is true of each clip of a task now, and lays the manifests that are missing."""
+    task = order(numberResults=2)
+    clip, listener = finished(user, task), Listener(stack)
+    deployed.main(["announce", STACK_NAME, user.name, task["taskUUID"].upper()])
+    told = [event["detail-type"] for each in user.clips(task) for event in listener.about(each.clip_uuid)]
+    assert told == ["Clip Stored", "Clip Stored"]
+    assert clip.object_key.replace(".mp4", ".json") in {key for key, _ in whole_bucket(stack)}
+    assert capsys.readouterr().out.splitlines() == [f"Clip {n} is stored: told as Clip Stored." for n in (0, 1)]
+    with pytest.raises(ValueError, match="has no task"):
+        deployed.main(["announce", STACK_NAME, "nobody", task["taskUUID"]])
