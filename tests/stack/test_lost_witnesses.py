@@ -13,9 +13,10 @@ import pytest
 from rushes.clip import Clip, Kind, Status, Witness
 from rushes.config import WhenAmbiguous
 from rushes_local.chaos.judgement import Books, judge
-from rushes_local.chaos.run import wait_until
+from rushes_local.chaos.run import all_told, wait_until
 from rushes_local.chaos.traffic import Caller, Heard
 from rushes_local.emulator.app import OneShot
+from rushes_local.listening import Listener
 from rushes_local.stack import Stack
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +48,7 @@ class Orders:
 
     def __init__(self, stack: Stack, logged: list[str]) -> None:
         self.stack, self._logged = stack, logged
-        self.books = Books(stack)
+        self.books, self.listener = Books(stack), Listener(stack)
         self.caller = Caller("ada", stack.create_key("ada", 10_000), 10_000_000_000)
 
     def buy(self, fate: str, switches: Mapping[str, Any], clips: int) -> list[str]:
@@ -81,8 +82,10 @@ class Orders:
         assert took < PATIENCE, self.books.find().all_clips
 
     def broken(self) -> list[str]:
-        """Every promise that was not kept, by the ledger, the table, the bucket and the log."""
-        broken = judge(self.books, self.books.find(), [self.caller], Heard(), self._logged)
+        """Every promise that was not kept, by the ledger, the table, the bucket, what was told, and the log."""
+        found = self.books.find()
+        wait_until(lambda: all_told(self.books, found, self.listener), PATIENCE)
+        broken = judge(self.books, found, [self.caller], Heard(), self.listener.listen(), self._logged)
         return [each.what for each in broken]
 
 
