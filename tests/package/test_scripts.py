@@ -16,6 +16,9 @@ from scripts import deployed
 
 ROOT = Path(__file__).resolve().parents[2]
 
+# `mock_aws` empties moto, whose state is one for the process: a shared stack would find its table gone.
+pytestmark = pytest.mark.usefixtures("no_shared_stack")
+
 
 def find_python(commands: Path, *wanted: str) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": f"{commands}{os.pathsep}/usr/bin{os.pathsep}/bin"}
