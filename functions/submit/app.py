@@ -16,7 +16,8 @@ from rushes.concurrency import side_by_side
 from rushes.config import SubmitSettings
 from rushes.entry import body_of, clock
 from rushes.errors import MissingSecretError, RushesError, UnreadableError
-from rushes.runware.models import wire_error
+from rushes.reading import Reading
+from rushes.runware.wire import wire_error
 from rushes.submitting import BUSY, Answer, Request, Submitting, parse, price
 
 app = APIGatewayHttpResolver(enable_validation=False)
@@ -39,6 +40,7 @@ def wiring() -> Wiring:
     submitting = Submitting(
         table=parts.store,
         inputs=parts.bucket,
+        reading=Reading(table=parts.store, links=parts.bucket, times=settings.timings, clock=clock),
         purchasing=parts.purchasing,
         telemetry=parts.telemetry,
         times=settings.timings,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -28,11 +28,8 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from rushes.media import picture
 from rushes.runware.kling import KLING_2_1_MASTER, MODELS, Span, VideoModel
+from rushes.runware.wire import OURS, UUID4, WireError, wire_error
 
-WireError: TypeAlias = dict[str, Any]
-"""One entry of `errors`: code, message, parameter, type, documentation, and min, max or allowedValues."""
-
-UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _ANY_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _WEB = re.compile(r"https?://[^\s/?#\\]+([/?#][^\s\\]*)?", re.IGNORECASE)
 DATA_URI = re.compile(r"data:image/(png|jpe?g|webp);base64,", re.IGNORECASE)
@@ -46,7 +43,6 @@ _SET_BY_SERVICE = {
     "webhookURL": "is set by the service, which receives Runware's webhook itself; poll with getResponse instead",
     "uploadEndpoint": "is set by the service, which has every clip uploaded to its bucket; use destination instead",
 }
-OURS = ("destination", "tags")  # our own parameters; they never leave
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,12 +81,6 @@ def check(task: Mapping[str, Any]) -> Order | list[WireError]:
         destination=task.get("destination"),
         include_cost=task.get("includeCost", False),
     )
-
-
-def wire_error(code: str, message: str, parameter: str | Sequence[str] | None = None, **more: Any) -> WireError:
-    """An entry of `errors`; absent values are left out."""
-    named = {"code": code, "message": message, "parameter": parameter, **more}
-    return {name: value for name, value in named.items() if value is not None}
 
 
 @cache

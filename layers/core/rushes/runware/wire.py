@@ -1,0 +1,17 @@
+"""Names and shapes of the wire that need no validation library: whoever only reads and answers imports no more."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+WireError: TypeAlias = dict[str, Any]
+"""One entry of `errors`: code, message, parameter, type, documentation, and min, max or allowedValues."""
+
+UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+OURS = ("destination", "tags")  # our own parameters; they never leave
+
+
+def wire_error(code: str, message: str, parameter: str | Sequence[str] | None = None, **more: Any) -> WireError:
+    """An entry of `errors`; absent values are left out."""
+    named = {"code": code, "message": message, "parameter": parameter, **more}
+    return {name: value for name, value in named.items() if value is not None}
