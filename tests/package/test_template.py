@@ -16,7 +16,7 @@ from cfnlint.decode import cfn_yaml  # type: ignore[import-untyped]
 from rushes import config
 from rushes.observability import Metric, PowertoolsTelemetry
 
-FUNCTIONS = ["Submit", "Webhook", "Reconcile"]
+FUNCTIONS = ["Submit", "Webhook", "Reconcile", "Tasks"]
 # What each function may do, statement by statement; to be widened only together with the need. Resources are in short
 # form: "Table" is the table's ARN.
 STATEMENTS = {
@@ -25,6 +25,7 @@ STATEMENTS = {
         "RecordTasksAndReserveBudgets": ({"dynamodb:PutItem", "dynamodb:UpdateItem"}, {"Table"}),
         "ReadKeysTasksAndBudgets": ({"dynamodb:GetItem", "dynamodb:Query"}, {"Table"}),
         "SignUploads": ({"s3:PutObject"}, {"Bucket/videos/*"}),
+        "SignDownloads": ({"s3:GetObjectVersion"}, {"Bucket/videos/*"}),
         "KeepAndSignInputs": ({"s3:PutObject", "s3:GetObject"}, {"Bucket/inputs/*"}),
         "ReadRunwareKeyAndWebhookKeys": ({"secretsmanager:GetSecretValue"}, {"RunwareSecret", "WebhookSecret"}),
     },
@@ -46,12 +47,18 @@ STATEMENTS = {
         "ReadRunwareKeyAndWebhookKeys": ({"secretsmanager:GetSecretValue"}, {"RunwareSecret", "WebhookSecret"}),
         "TakeUploads": ({"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}, {"UploadsQueue"}),
     },
+    "TasksRole": {
+        "WriteLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"TasksLogs"}),
+        "ListRecentTasks": ({"dynamodb:Query"}, {"Table/index/recent"}),
+        "ReadKeysTasksAndBudgets": ({"dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:Query"}, {"Table"}),
+        "SignDownloads": ({"s3:GetObject", "s3:GetObjectVersion"}, {"Bucket/videos/*"}),
+    },
 }
 NO_VALUE = {"Ref": "AWS::NoValue"}
 # What each may do besides, through which services, when a key is given.
 KEY_STATEMENTS = {
     "SubmitRole": {
-        "OpenTableInputsAndSecrets": ("kms:Decrypt", {"dynamodb", "s3", "secretsmanager"}),
+        "OpenTableObjectsAndSecrets": ("kms:Decrypt", {"dynamodb", "s3", "secretsmanager"}),
         "SealUploadsAndInputs": ("kms:GenerateDataKey", {"s3"}),
     },
     "WebhookRole": {
@@ -60,6 +67,9 @@ KEY_STATEMENTS = {
     "ReconcileRole": {
         "OpenTableVideosSecretsAndUploads": ("kms:Decrypt", {"dynamodb", "s3", "secretsmanager", "sqs"}),
         "SealUploads": ("kms:GenerateDataKey", {"s3"}),
+    },
+    "TasksRole": {
+        "OpenTableAndVideos": ("kms:Decrypt", {"dynamodb", "s3"}),
     },
 }
 # Metrics of ours that mean money, a clip that waits for somebody, or an attack, and how many of them in five minutes
@@ -230,7 +240,7 @@ def test_a_given_key_seals_everything_that_is_kept(resources: dict[str, Any]) ->
         return [each.get(name) for each in properties_of(resources, kind, *met).values()]
 
     for kind, name, count in (
-        ("AWS::Logs::LogGroup", "KmsKeyId", 5),
+        ("AWS::Logs::LogGroup", "KmsKeyId", 6),
         ("AWS::SecretsManager::Secret", "KmsKeyId", 2),
         ("AWS::SQS::Queue", "KmsMasterKeyId", 2),
     ):
@@ -266,12 +276,12 @@ def test_no_statement_is_wider_than_it_looks(resources: dict[str, Any]) -> None:
 
 
 def test_only_kinds_of_items_a_function_needs_are_within_its_reach(resources: dict[str, Any]) -> None:
-    """No function can write an API key, and none but submit can read one."""
+    """No function can write an API key, and none but those that serve callers can read one."""
     reach = {
         (name, each["Sid"]): set(each["Condition"]["ForAllValues:StringLike"]["dynamodb:LeadingKeys"])
         for name in STATEMENTS
         for each in statements(under(resources[name]))
-        # The index holds clips and no key, so all of it may be read.
+        # The indexes hold clips and requests and no key, so all of them may be read.
         if short(each["Resource"]) == "Table"
     }
     assert reach == {
@@ -279,6 +289,7 @@ def test_only_kinds_of_items_a_function_needs_are_within_its_reach(resources: di
         ("SubmitRole", "ReadKeysTasksAndBudgets"): {"key#*", "caller#*", "task#*", "budget#*"},
         ("WebhookRole", "SaveFactsAndTheirMoney"): {"task#*", "budget#*"},
         ("ReconcileRole", "SaveFactsAndTheirMoney"): {"task#*", "budget#*"},
+        ("TasksRole", "ReadKeysTasksAndBudgets"): {"key#*", "caller#*", "task#*", "budget#*"},
     }
 
 
@@ -454,7 +465,7 @@ def test_access_logs_cannot_hold_a_token(resources: dict[str, Any]) -> None:
 def test_logs_end_and_requests_are_throttled(resources: dict[str, Any]) -> None:
     """No log group is kept for ever, no API takes requests without a limit."""
     groups = [each["Properties"] for each in resources.values() if each["Type"] == "AWS::Logs::LogGroup"]
-    assert len(groups) == 5
+    assert len(groups) == 6
     assert all(group["RetentionInDays"] == {"Ref": "LogRetentionDays"} for group in groups)
     for api in ("Api", "WebhookApi"):
         settings = resources[api]["Properties"]["DefaultRouteSettings"]
@@ -462,7 +473,7 @@ def test_logs_end_and_requests_are_throttled(resources: dict[str, Any]) -> None:
 
 
 def test_each_api_has_its_own_door(resources: dict[str, Any]) -> None:
-    """Callers and the provider come in by different APIs, each with a single route."""
+    """Callers and the provider come in by different APIs, and the provider's has a single route."""
     doors = {
         (event["Properties"]["ApiId"]["Ref"], event["Properties"]["Method"], event["Properties"]["Path"])
         for name in FUNCTIONS
@@ -471,6 +482,10 @@ def test_each_api_has_its_own_door(resources: dict[str, Any]) -> None:
     }
     assert doors == {
         ("Api", "POST", "/v1"),
+        ("Api", "GET", "/tasks"),
+        ("Api", "GET", "/tasks/{taskUUID}"),
+        ("Api", "GET", "/budget"),
+        ("Api", "GET", "/"),
         ("WebhookApi", "POST", "/webhooks/runware/{caller}/{taskUUID}/{clip}"),
     }
 
