@@ -63,7 +63,7 @@ def show() -> Response[str]:
 
 @app.get("/tasks")
 def tasks() -> Response[str]:
-    parameters = app.current_event.query_string_parameters
+    parameters = app.current_event.query_string_parameters or {}
     return _answer(lambda reading, caller: reading.tasks(caller, parameters))
 
 
