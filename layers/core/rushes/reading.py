@@ -91,13 +91,13 @@ class Reading:
             return [wire_error("invalidCursor", str(error), "cursor", type="string")]
         shown: list[Json] = []
         end, room = page.end, _LARGEST_PAGE
-        for found, following in zip(page.found, (*page.found[1:], None), strict=True):
+        for found in page.found:
             if not query.wants(found):
                 continue
             told = self._told(found)
             room -= len(json.dumps(told, ensure_ascii=False).encode())
             shown.append(told)
-            if room < 0 and following:
+            if room < 0 and found is not page.found[-1]:
                 end = found.position
                 break
         return {"tasks": shown, **({"cursor": cursor(caller.name, end)} if end else {})}
