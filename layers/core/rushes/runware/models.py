@@ -28,7 +28,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from rushes.media import picture
 from rushes.runware.kling import KLING_2_1_MASTER, MODELS, Span, VideoModel
-from rushes.runware.wire import OURS, UUID4, WireError, wire_error
+from rushes.runware.wire import OURS, UUID4, UUID4_SCHEMA, WireError, wire_error
 
 _ANY_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _WEB = re.compile(r"https?://[^\s/?#\\]+([/?#][^\s\\]*)?", re.IGNORECASE)
@@ -105,7 +105,7 @@ def request_type(model: VideoModel) -> type[BaseModel]:
     )
     fields: dict[str, Any] = {
         "taskType": (Literal["videoInference"], ...),
-        "taskUUID": (Annotated[str, Field(strict=True), AfterValidator(_uuid4)], ...),
+        "taskUUID": (Annotated[str, Field(strict=True, json_schema_extra=UUID4_SCHEMA), AfterValidator(_uuid4)], ...),
         "model": (Literal[tuple(MODELS)], ...),
         "positivePrompt": (prompt, ...),
         "negativePrompt": (prompt, None),
