@@ -61,8 +61,11 @@ def submit() -> Response[str]:
     if caller is None:
         return _response(Answer(errors=[(401, _NO_CALLER)]))
     tasks = parse(body_of(event.raw_event))
-    if event.headers.get("x-runware-dry-run") == "1":
-        return _response(price(tasks, caller, wired.parts.bucket))
+    match event.headers.get("x-runware-dry-run"):
+        case "1":
+            return _response(price(tasks, caller, wired.parts.bucket))
+        case str():  # whoever writes "true" means not to buy, and would
+            return _response(Answer(errors=[(400, _NO_SUCH_DRY_RUN)]))
     context = app.lambda_context
     request = Request(
         caller=caller,
@@ -99,6 +102,9 @@ def _response(answer: Answer) -> Response[str]:
 
 _NO_CALLER = wire_error(
     "invalidApiKey", "Send your API key as Authorization: Bearer.", "apiKey", type="string", taskType="authentication"
+)
+_NO_SUCH_DRY_RUN = wire_error(
+    "invalidDryRun", "X-Runware-Dry-Run can only be 1. Nothing was bought; leave it out to buy.", "X-Runware-Dry-Run"
 )
 _NOT_CONFIGURED = wire_error(
     "serviceNotConfigured", "The service has no Runware key yet. Nothing was bought; the operator has to set it."

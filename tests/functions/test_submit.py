@@ -388,6 +388,15 @@ def test_a_ttl(user: User) -> None:
     assert sent["ttl"] == 90_000
 
 
+@pytest.mark.parametrize("value", ["true", "0", "", "yes", "1,1"])
+def test_a_dry_run_that_is_misspelt_is_no_purchase(user: User, value: str) -> None:
+    """Whoever writes anything else into that header hears so, and does not buy by mistake."""
+    with nothing_happens(user.stack):
+        answer = user.post(order(), **{"X-Runware-Dry-Run": value})
+    assert answer.status_code == 400
+    assert [error["code"] for error in errors(answer)] == ["invalidDryRun"]
+
+
 def test_a_dry_run(user: User) -> None:
     """A dry run tells prices and faults; nothing is recorded, counted or sent."""
     four, long, bad = order(numberResults=4), order(duration=10), order(duration=7)
