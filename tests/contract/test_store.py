@@ -521,6 +521,13 @@ def test_a_page_is_its_callers_own(real: Real) -> None:
     """Neither another's tasks nor keys are on it, also from a position of another's."""
     listed(real.store, 2)
     real.store.add_key("a" * 64, Caller("bob", 1), "laptop", START)
+    bobs = real.client.query(
+        TableName=real.stack.table_name,
+        IndexName="recent",
+        KeyConditionExpression="caller = :caller",
+        ExpressionAttributeValues={":caller": {"S": "bob"}},
+    )
+    assert bobs["Count"] == 0
     ends = real.store.page("ann", 1).end
     assert real.store.page("bob", 10).found == real.store.page("bob", 10, after=ends).found == ()
 
