@@ -143,7 +143,8 @@ def test_polls_cost_nothing() -> None:
     polls = [{"taskType": "getResponse", "taskUUID": uuid4(number)} for number in range(1, 15)]
     orders = [request(numberResults=4, taskUUID=uuid4(100 + number)) for number in range(5)]
     assert len(validate([*polls, *orders], Answer())) == 19
-    assert [item["cost"] for item in price([polls[0], orders[0]]).data] == [0.0, 3.696]
+    made = World()
+    assert [item["cost"] for item in price([polls[0], orders[0]], made.caller, made.bucket).data] == [0.0, 3.696]
 
 
 def test_too_many_clips_leave_the_polls() -> None:

@@ -28,13 +28,10 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from rushes.media import picture
 from rushes.runware.kling import KLING_2_1_MASTER, MODELS, Span, VideoModel
-from rushes.runware.wire import OURS, UUID4, UUID4_SCHEMA, WireError, wire_error
+from rushes.runware.wire import DATA_URI, OURS, S3_OBJECT, UUID4, UUID4_SCHEMA, WireError, wire_error
 
 _ANY_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _WEB = re.compile(r"https?://[^\s/?#\\]+([/?#][^\s\\]*)?", re.IGNORECASE)
-DATA_URI = re.compile(r"data:image/(png|jpe?g|webp);base64,", re.IGNORECASE)
-# Of a key, S3 takes any text literally; clients that fetch it would resolve parts that are dots alone.
-S3_OBJECT = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/((?!(?:.*/)?\.{1,2}(?:/|$))[^\x00-\x1f\x7f]+)")
 _DESTINATION = re.compile(r"(?!\.{1,2}(/|$))[A-Za-z0-9_.-]+(/(?!\.{1,2}(/|$))[A-Za-z0-9_.-]+)*")
 _LONGEST_URL = 4096
 _LONGEST_KEY = 1024  # bytes

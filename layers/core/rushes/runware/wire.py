@@ -14,6 +14,9 @@ UUID4_SCHEMA: dict[str, Any] = {
 }
 """The same for a JSON Schema: there the letters may be of either case."""
 
+DATA_URI = re.compile(r"data:image/(png|jpe?g|webp);base64,", re.IGNORECASE)
+# Of a key, S3 takes any text literally; clients that fetch it would resolve parts that are dots alone.
+S3_OBJECT = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/((?!(?:.*/)?\.{1,2}(?:/|$))[^\x00-\x1f\x7f]+)")
 OURS = ("destination", "tags")  # our own parameters; they never leave
 
 
