@@ -21,7 +21,7 @@ dev := .venv/dev.stamp
 sam := .venv-sam/stamp
 checkov := .venv-checkov/stamp
 
-.PHONY: help demo dev test simulate chaos check fmt lint types validate drift build sam-local \
+.PHONY: help demo dev test simulate openapi chaos check fmt lint types validate drift build sam-local \
   test-sam compile costs configure deploy key rotate forget announce clean
 
 help: ## list these verbs
@@ -49,6 +49,9 @@ simulate: $(dev) ## every stop and race in memory, and the figures (FOR=600: sec
 
 costs: $(dev) ## what a clip costs besides Runware's price: counted, printed, written to docs/costs.md
 	@$(PYTHON) -m rushes_local.costs
+
+openapi: $(dev) ## the API's description, from the code, written to docs/openapi.json
+	@$(PYTHON) -m rushes_local.openapi
 
 chaos: $(dev) ## the local stack while everything fails at once, then the judgement (FOR=120 SEED=7)
 	@$(PYTHON) -m rushes_local.chaos --for "$(or $(FOR),60)" $(if $(SEED),--seed "$(SEED)")

@@ -145,6 +145,14 @@ class User:
         url = f"{self.stack.url}/v1"
         return http().post(url, content=body, headers={**self.headers, **headers})
 
+    def get(self, path: str, **parameters: str) -> httpx.Response:
+        """`GET` of a path with these parameters."""
+        return http().get(f"{self.stack.url}{path}", params=parameters, headers=self.headers)
+
+    def poll(self, task_uuid: str) -> httpx.Response:
+        """`getResponse` for a task."""
+        return self.post({"taskType": "getResponse", "taskUUID": task_uuid})
+
     def buy(self, **changes: Any) -> Clip:
         """Orders one valid task and returns its first clip."""
         task = order(**changes)

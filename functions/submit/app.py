@@ -16,7 +16,8 @@ from rushes.concurrency import side_by_side
 from rushes.config import SubmitSettings
 from rushes.entry import body_of, clock
 from rushes.errors import MissingSecretError, RushesError, UnreadableError
-from rushes.runware.models import wire_error
+from rushes.reading import Reading
+from rushes.runware.wire import wire_error
 from rushes.submitting import BUSY, Answer, Request, Submitting, parse, price
 
 app = APIGatewayHttpResolver(enable_validation=False)
@@ -39,6 +40,7 @@ def wiring() -> Wiring:
     submitting = Submitting(
         table=parts.store,
         inputs=parts.bucket,
+        reading=Reading(table=parts.store, links=parts.bucket, times=settings.timings, clock=clock),
         purchasing=parts.purchasing,
         telemetry=parts.telemetry,
         times=settings.timings,
@@ -59,8 +61,11 @@ def submit() -> Response[str]:
     if caller is None:
         return _response(Answer(errors=[(401, _NO_CALLER)]))
     tasks = parse(body_of(event.raw_event))
-    if event.headers.get("x-runware-dry-run") == "1":
-        return _response(price(tasks, caller, wired.parts.bucket))
+    match event.headers.get("x-runware-dry-run"):
+        case "1":
+            return _response(price(tasks, caller, wired.parts.bucket))
+        case str():  # whoever writes "true" means not to buy, and would
+            return _response(Answer(errors=[(400, _NO_SUCH_DRY_RUN)]))
     context = app.lambda_context
     request = Request(
         caller=caller,
@@ -97,6 +102,9 @@ def _response(answer: Answer) -> Response[str]:
 
 _NO_CALLER = wire_error(
     "invalidApiKey", "Send your API key as Authorization: Bearer.", "apiKey", type="string", taskType="authentication"
+)
+_NO_SUCH_DRY_RUN = wire_error(
+    "invalidDryRun", "X-Runware-Dry-Run can only be 1. Nothing was bought; leave it out to buy.", "X-Runware-Dry-Run"
 )
 _NOT_CONFIGURED = wire_error(
     "serviceNotConfigured", "The service has no Runware key yet. Nothing was bought; the operator has to set it."

@@ -30,7 +30,7 @@ from rushes.clip import (
     settle,
 )
 from rushes.entry import aws_config
-from rushes.errors import BusyError, LimitMovedError, StaleError
+from rushes.errors import BusyError, LimitMovedError, StaleError, UnreadableError
 from rushes.learning import learn
 from rushes.store import Store
 from rushes_local.stack import Stack
@@ -452,15 +452,153 @@ def test_a_callers_limit_is_one_for_all_its_keys(table: Table) -> None:
 
 
 def test_a_revoked_key(real: Real) -> None:
-    """A key with the time of its revocation belongs to nobody."""
-    real.store.add_key("a" * 64, Caller("ann", 1), "laptop", START)
-    real.client.update_item(
-        TableName=real.stack.table_name,
-        Key={"pk": {"S": f"key#{'a' * 64}"}, "sk": {"S": "key"}},
-        UpdateExpression="SET revokedAt = :now",
-        ExpressionAttributeValues={":now": {"N": str(START)}},
-    )
+    """A key that was revoked has no caller any more, and stays revoked since the first time; its twin goes on."""
+    for letter in "ab":
+        real.store.add_key(letter * 64, Caller("ann", 1), "laptop", START)
+    assert real.store.revoke_key("a" * 64, START + 5)
+    assert real.store.revoke_key("a" * 64, START + 9)
     assert real.store.caller("a" * 64) is None
+    assert real.store.caller("b" * 64) == Caller("ann", 1)
+    assert [(key.key_hash, key.name, key.revoked_at) for key in real.store.keys("ann")] == [
+        ("a" * 64, "laptop", START + 5),
+        ("b" * 64, "laptop", None),
+    ]
+    assert not real.store.revoke_key("c" * 64, START)
+    assert real.store.caller("c" * 64) is None
+
+
+def test_keys_revoked_by_name(real: Real) -> None:
+    """All keys of that name of that caller, and nobody else's; those revoked already do not count."""
+    for letter, owner, name in (
+        ("a", "ann", "laptop"),
+        ("b", "ann", "laptop"),
+        ("c", "ann", "x"),
+        ("d", "bob", "laptop"),
+    ):
+        real.store.add_key(letter * 64, Caller(owner, 1), name, START)
+    real.store.revoke_key("a" * 64, START)
+    assert real.store.revoke_named("ann", "laptop", START) == 1
+    assert [real.store.caller(letter * 64) is None for letter in "abcd"] == [True, True, False, False]
+    assert real.store.revoke_named("nobody", "laptop", START) == 0
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Reading
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def listed(store: Store, number: int, clips: int = 1, caller: str = "ann") -> list[str]:
+    """Records that many tasks, each a second after the one before; their UUIDs, newest first."""
+    for index in range(1, number + 1):
+        name, at = uuid4(index), START + 1000 * index
+        members = [
+            clip(caller=caller, task_uuid=name, index=each, clip_uuid=uuid4(1000 * index + each), created_at=at)
+            for each in range(clips)
+        ]
+        new = task(index, caller=caller, clips=clips, created_at=at)
+        limits = (100 * number * PRICE,) * 2
+        assert (
+            store.record(new, members, [reserve(0, limits[0], EVERYBODY), reserve(0, limits[1], caller)]) == Recorded()
+        )
+    return [uuid4(index) for index in range(number, 0, -1)]
+
+
+def test_a_page_is_in_order_and_leads_to_the_next(real: Real) -> None:
+    """Newest first, with all clips of each, and every task on one page only."""
+    names = listed(real.store, 5, clips=2)
+    first = real.store.page("ann", 2)
+    assert [found.task.task_uuid for found in first.found] == names[:2]
+    assert all([each.index for each in found.clips] == [0, 1] for found in first.found)
+    assert first.end == first.found[-1].position
+    second = real.store.page("ann", 2, after=first.end)
+    third = real.store.page("ann", 2, after=second.end)
+    assert [found.task.task_uuid for found in (*second.found, *third.found)] == names[2:]
+    assert third.end is None
+    assert real.store.page("ann", 2, after=first.found[0].position).found[0] == first.found[1]
+
+
+def test_a_page_is_its_callers_own(real: Real) -> None:
+    """Neither another's tasks nor keys are on it, also from a position of another's."""
+    listed(real.store, 2)
+    real.store.add_key("a" * 64, Caller("bob", 1), "laptop", START)
+    bobs = real.client.query(
+        TableName=real.stack.table_name,
+        IndexName="recent",
+        KeyConditionExpression="caller = :caller",
+        ExpressionAttributeValues={":caller": {"S": "bob"}},
+    )
+    assert bobs["Count"] == 0
+    ends = real.store.page("ann", 1).end
+    assert real.store.page("bob", 10).found == real.store.page("bob", 10, after=ends).found == ()
+
+
+@pytest.mark.parametrize("day", ["2026-09-21", ""])
+def test_a_page_of_a_day(real: Real, day: str) -> None:
+    """The day narrows what is read; a position of another day is refused."""
+    names = listed(real.store, 3)
+    page = real.store.page("ann", 2, day=day)
+    assert [found.task.task_uuid for found in page.found] == names[:2]
+    assert [found.task.task_uuid for found in real.store.page("ann", 2, day=day, after=page.end).found] == names[2:]
+    assert real.store.page("ann", 2, day="2026-09-20").found == ()
+    with pytest.raises(UnreadableError):
+        real.store.page("ann", 2, day="2026-09-20", after=page.end)
+
+
+@pytest.mark.parametrize("position", ["", "x", "2026-09-21T00:00:00.000Z", "2026-09-21T00:00:00.000Z#a#b", "#"])
+def test_a_position_that_is_none(real: Real, position: str) -> None:
+    """What cannot stand in the list is refused before the table is asked."""
+    with pytest.raises(UnreadableError):
+        real.store.page("ann", 2, after=position)
+
+
+def test_more_items_than_one_call_gives(real: Real) -> None:
+    """A page of more clips than DynamoDB gives at once is whole."""
+    names = listed(real.store, 30, clips=4)
+    page = real.store.page("ann", 30)
+    assert [found.task.task_uuid for found in page.found] == names
+    assert {len(found.clips) for found in page.found} == {4}
+
+
+def test_what_was_left_unprocessed_is_asked_for_again(real: Real) -> None:
+    """A call may give a part; the rest is asked for after a pause, and what never comes is trouble, not an answer."""
+    listed(real.store, 2)
+    genuine, asked = real.client.batch_get_item, []
+
+    def partly(RequestItems: Any) -> Any:
+        (table,) = RequestItems
+        keys = RequestItems[table]["Keys"]
+        asked.append(len(keys))
+        give = 0 if stuck else 1
+        answer = genuine(RequestItems={table: {"Keys": keys[:give]}}) if give else {"Responses": {}}
+        left = {table: {"Keys": keys[give:]}} if keys[give:] else {}
+        return {**answer, "UnprocessedKeys": left}
+
+    stuck = False
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(real.client, "batch_get_item", partly)
+        store = real.store
+        assert [len(found.clips) for found in store.page("ann", 2).found] == [1, 1]
+        assert asked == [2, 1, 2, 1]
+        assert len(real.pauses) == 2
+        stuck = True
+        with pytest.raises(BusyError):
+            store.page("ann", 2)
+    assert len(asked) < 20
+
+
+def test_a_whole_task(real: Real) -> None:
+    """A task and its clips in one read; also once its request has expired; and None for what never was."""
+    (name,) = listed(real.store, 1, clips=3)
+    found = real.store.whole("ann", name)
+    assert found is not None
+    assert (found.task.request["positivePrompt"], len(found.clips)) == ("a lighthouse at dusk", 3)
+    key = {"pk": {"S": f"task#ann#{name}"}, "sk": {"S": "request"}}
+    real.client.delete_item(TableName=real.stack.table_name, Key=key)
+    expired = real.store.whole("ann", name)
+    assert expired is not None
+    assert (dict(expired.task.request), expired.clips, expired.position) == ({}, found.clips, found.position)
+    assert real.store.whole("bob", name) is None
+    assert real.store.page("ann", 5).found == ()
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -148,6 +148,49 @@ def test_the_link_only_puts(bucket: Bucket, method: str) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
+# The link to a clip
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_link_gives_the_version_it_names(bucket: Bucket, s3: Any, name: str) -> None:
+    """A clip that was overwritten is still the one that was stored, as a video, whatever its upload called it."""
+    first = s3.put_object(Bucket=name, Key=KEY, Body=MP4, ContentType="binary/octet-stream")["VersionId"]
+    s3.put_object(Bucket=name, Key=KEY, Body=b"something else")
+    answer = http().get(bucket.download_link(KEY, 60, first))
+    assert (answer.status_code, answer.content) == (200, MP4)
+    assert answer.headers["content-type"] == "video/mp4"
+    assert http().get(bucket.download_link(KEY, 60)).content == b"something else"
+
+
+@pytest.mark.parametrize(
+    ("ending", "kind"),
+    [("mp4", "video/mp4"), ("mov", "video/quicktime"), ("webm", "video/webm"), ("json", "application/json")],
+)
+def test_a_link_says_of_what_type_it_is(bucket: Bucket, ending: str, kind: str) -> None:
+    """By the key's ending, since the object may say nothing of the sort."""
+    asked = query(bucket.download_link(f"videos/ann/x.{ending}", 60, "v1"))
+    assert (asked["response-content-type"], asked["versionId"], asked["X-Amz-Expires"]) == (kind, "v1", "60")
+
+
+@pytest.mark.parametrize("change", ["versionId=other", "response-content-type=text%2Fhtml"])
+def test_a_link_cannot_be_bent(bucket: Bucket, s3: Any, name: str, change: str) -> None:
+    """Neither another version nor another type can be had with it."""
+    version = s3.put_object(Bucket=name, Key=KEY, Body=MP4)["VersionId"]
+    parameter = change.partition("=")[0]
+    parts = [part for part in bucket.download_link(KEY, 60, version).split("&") if not part.startswith(parameter)]
+    bent = "&".join([*(part.replace(f"versionId={version}", change) for part in parts), change])
+    assert http().get(bent).status_code == 403
+
+
+def test_all_links_have_one_origin(bucket: Bucket) -> None:
+    """It is what the page may load clips from."""
+    origin = bucket.origin
+    assert bucket.download_link(KEY, 60).startswith(f"{origin}/")
+    assert bucket.upload_link(KEY, 60).startswith(f"{origin}/")
+    assert origin.count("/") == 2
+
+
+# ----------------------------------------------------------------------------------------------------------------------
 # The probe
 # ----------------------------------------------------------------------------------------------------------------------
 

@@ -32,7 +32,11 @@ def in_process(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[InProc
         wired.append(app)
 
         def invoke(
-            route: str, headers: Mapping[str, str], body: str, path: Mapping[str, str] | None = None, token: str = ""
+            route: str,
+            headers: Mapping[str, str],
+            body: str = "",
+            path: Mapping[str, str] | None = None,
+            token: str = "",
         ) -> tuple[int, Any]:
             event = {
                 "version": "2.0",
@@ -41,7 +45,10 @@ def in_process(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[InProc
                 "headers": {key.lower(): value for key, value in headers.items()},
                 "pathParameters": dict(path or {}),
                 "queryStringParameters": {"token": token},
-                "requestContext": {"http": {"method": "POST", "path": route.partition(" ")[2]}, "stage": "$default"},
+                "requestContext": {
+                    "http": {"method": route.partition(" ")[0], "path": route.partition(" ")[2]},
+                    "stage": "$default",
+                },
                 "body": body,
                 "isBase64Encoded": False,
             }

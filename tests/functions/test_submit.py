@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from rushes.callers import hash_key
 from rushes.clip import EVERYBODY, Clip, Kind, Status
 from rushes_local.emulator.app import OneShot
 from rushes_local.stack import EMULATOR_KEY, Stack
@@ -76,13 +77,7 @@ def test_without_a_key(user: User, authorization: str) -> None:
 
 def test_a_revoked_key(user: User) -> None:
     """A key that was revoked before it was ever used opens nothing."""
-    (item,) = [each for each in whole_table(user.stack) if each.get("caller") == {"S": user.name}]
-    client(user.stack, "dynamodb").update_item(
-        TableName=user.stack.table_name,
-        Key={"pk": item["pk"], "sk": item["sk"]},
-        UpdateExpression="SET revokedAt = :now",
-        ExpressionAttributeValues={":now": {"N": "1"}},
-    )
+    assert user.stack.store.revoke_key(hash_key(user.key), 1)
     with nothing_happens(user.stack):
         assert user.post(order()).status_code == 401
 
@@ -160,7 +155,12 @@ TASKS: dict[str, tuple[Any, str]] = {
     "no type": (order(taskType=...), "taskType"),
     "another type": (order(taskType="imageInference"), "taskType"),
     "a type that is a number": (order(taskType=5), "taskType"),
-    "getResponse, not served yet": ({"taskType": "getResponse", "taskUUID": str(uuid.uuid4())}, "taskType"),
+    "a poll without a UUID": ({"taskType": "getResponse"}, "taskUUID"),
+    "a poll about no UUID": ({"taskType": "getResponse", "taskUUID": "a film"}, "taskUUID"),
+    "a poll with more": (
+        {"taskType": "getResponse", "taskUUID": str(uuid.uuid4()), "numberResults": 2},
+        "numberResults",
+    ),
     "no UUID": (order(taskUUID=...), "taskUUID"),
     "a UUID v1": (order(taskUUID=UUID_V1), "taskUUID"),
     "a UUID without dashes": (order(taskUUID=uuid.uuid4().hex), "taskUUID"),
@@ -224,15 +224,15 @@ def test_a_bad_task(user: User, task: Any, parameter: str) -> None:
     assert {name for error in errors(answer) for name in named(error)} >= {parameter}
 
 
-def test_polling_is_refused_clearly(user: User) -> None:
-    """A poll is refused in words that say what is served, under the UUID it asked about."""
+def test_another_type_is_refused_clearly(user: User) -> None:
+    """A task of another type is refused in words that say what is served, under its UUID."""
     task_uuid = str(uuid.uuid4())
     with nothing_happens(user.stack):
-        answer = user.post({"taskType": "getResponse", "taskUUID": task_uuid})
+        answer = user.post({"taskType": "imageInference", "taskUUID": task_uuid})
     assert answer.status_code == 400
     (error,) = errors(answer)
     assert (error["code"], error["taskUUID"]) == ("unsupportedTaskType", task_uuid)
-    assert error["allowedValues"] == ["videoInference"]
+    assert error["allowedValues"] == ["videoInference", "getResponse"]
 
 
 def test_all_faults_at_once(user: User) -> None:
@@ -386,6 +386,15 @@ def test_a_ttl(user: User) -> None:
     assert sent["ttl"] == 21_600
     (sent,) = user.sent(user.buy(ttl=90_000))
     assert sent["ttl"] == 90_000
+
+
+@pytest.mark.parametrize("value", ["true", "0", "", "yes", "1,1"])
+def test_a_dry_run_that_is_misspelt_is_no_purchase(user: User, value: str) -> None:
+    """Whoever writes anything else into that header hears so, and does not buy by mistake."""
+    with nothing_happens(user.stack):
+        answer = user.post(order(), **{"X-Runware-Dry-Run": value})
+    assert answer.status_code == 400
+    assert [error["code"] for error in errors(answer)] == ["invalidDryRun"]
 
 
 def test_a_dry_run(user: User) -> None:

@@ -11,6 +11,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # Each costs a noticeable part of a cold start, and none is needed by every function.
 HEAVY = {
     "aws_lambda_powertools.event_handler",
+    "aws_lambda_powertools.event_handler.openapi.models",
+    "aws_lambda_powertools.event_handler.openapi.params",
     "aws_lambda_powertools.utilities.idempotency",
     "aws_xray_sdk",
     "httpx",
@@ -20,8 +22,9 @@ HEAVY = {
 }
 BUDGET = {
     "announce": set[str](),
-    "reconcile": {"httpx", "pydantic"},
+    "reconcile": {"httpx"},
     "submit": {"aws_lambda_powertools.event_handler", "httpx", "pydantic"},
+    "tasks": {"aws_lambda_powertools.event_handler"},
     "webhook": set[str](),
 }
 PROGRAM = """

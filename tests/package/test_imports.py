@@ -23,6 +23,7 @@ PURE = {
     "rushes.config",
     "rushes.errors",
     "rushes.media",
+    "rushes.page",
     "rushes.redaction",
     "rushes.runware",
     "rushes.runware.answers",
@@ -30,6 +31,7 @@ PURE = {
     "rushes.runware.kling",
     "rushes.runware.models",
     "rushes.runware.outcomes",
+    "rushes.runware.wire",
     "rushes.webhook_token",
 }
 PURE_PACKAGES = {"imagesize", "itsdangerous", "pydantic", "pydantic_core"}

@@ -16,7 +16,7 @@ from cfnlint.decode import cfn_yaml  # type: ignore[import-untyped]
 from rushes import config
 from rushes.observability import Metric, PowertoolsTelemetry
 
-FUNCTIONS = ["Submit", "Webhook", "Reconcile", "Announce"]
+FUNCTIONS = ["Submit", "Webhook", "Reconcile", "Announce", "Tasks"]
 # What each function may do, statement by statement; to be widened only together with the need. Resources are in short
 # form: "Table" is the table's ARN.
 STATEMENTS = {
@@ -25,6 +25,7 @@ STATEMENTS = {
         "RecordTasksAndReserveBudgets": ({"dynamodb:PutItem", "dynamodb:UpdateItem"}, {"Table"}),
         "ReadKeysTasksAndBudgets": ({"dynamodb:GetItem", "dynamodb:Query"}, {"Table"}),
         "SignUploads": ({"s3:PutObject"}, {"Bucket/videos/*"}),
+        "SignDownloads": ({"s3:GetObjectVersion"}, {"Bucket/videos/*"}),
         "KeepAndSignInputs": ({"s3:PutObject", "s3:GetObject"}, {"Bucket/inputs/*"}),
         "ReadRunwareKeyAndWebhookKeys": ({"secretsmanager:GetSecretValue"}, {"RunwareSecret", "WebhookSecret"}),
     },
@@ -59,12 +60,18 @@ STATEMENTS = {
         "TellTheBus": ({"events:PutEvents"}, {"EventBus"}),
         "SetFailuresAside": ({"sqs:SendMessage"}, {"AnnounceDeadLetters"}),
     },
+    "TasksRole": {
+        "WriteLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"TasksLogs"}),
+        "ListRecentTasks": ({"dynamodb:Query"}, {"Table/index/recent"}),
+        "ReadKeysTasksAndBudgets": ({"dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:Query"}, {"Table"}),
+        "SignDownloads": ({"s3:GetObject", "s3:GetObjectVersion"}, {"Bucket/videos/*"}),
+    },
 }
 NO_VALUE = {"Ref": "AWS::NoValue"}
 # What each may do besides, through which services, when a key is given.
 KEY_STATEMENTS = {
     "SubmitRole": {
-        "OpenTableInputsAndSecrets": ("kms:Decrypt", {"dynamodb", "s3", "secretsmanager"}),
+        "OpenTableObjectsAndSecrets": ("kms:Decrypt", {"dynamodb", "s3", "secretsmanager"}),
         "SealUploadsAndInputs": ("kms:GenerateDataKey", {"s3"}),
     },
     "WebhookRole": {
@@ -77,6 +84,9 @@ KEY_STATEMENTS = {
     "AnnounceRole": {
         "OpenTableCopiesAndDeadLetters": ("kms:Decrypt", {"dynamodb", "s3", "sqs"}),
         "SealManifestsAndDeadLetters": ("kms:GenerateDataKey", {"s3", "sqs"}),
+    },
+    "TasksRole": {
+        "OpenTableAndVideos": ("kms:Decrypt", {"dynamodb", "s3"}),
     },
 }
 # Metrics of ours that mean money, a clip that waits for somebody, or an attack, and how many of them in five minutes
@@ -283,12 +293,12 @@ def test_no_statement_is_wider_than_it_looks(resources: dict[str, Any]) -> None:
 
 
 def test_only_kinds_of_items_a_function_needs_are_within_its_reach(resources: dict[str, Any]) -> None:
-    """No function can write an API key, and none but submit can read one."""
+    """No function can write an API key, and none but those that serve callers can read one."""
     reach = {
         (name, each["Sid"]): set(each["Condition"]["ForAllValues:StringLike"]["dynamodb:LeadingKeys"])
         for name in STATEMENTS
         for each in statements(under(resources[name]))
-        # The index holds clips and no key, so all of it may be read.
+        # The indexes hold clips and requests and no key, so all of them may be read.
         if short(each["Resource"]) == "Table"
     }
     assert reach == {
@@ -297,6 +307,7 @@ def test_only_kinds_of_items_a_function_needs_are_within_its_reach(resources: di
         ("WebhookRole", "SaveFactsAndTheirMoney"): {"task#*", "budget#*"},
         ("ReconcileRole", "SaveFactsAndTheirMoney"): {"task#*", "budget#*"},
         ("AnnounceRole", "ReadRequests"): {"task#*"},
+        ("TasksRole", "ReadKeysTasksAndBudgets"): {"key#*", "caller#*", "task#*", "budget#*"},
     }
 
 
@@ -480,7 +491,7 @@ def test_logs_end_and_requests_are_throttled(resources: dict[str, Any]) -> None:
 
 
 def test_each_api_has_its_own_door(resources: dict[str, Any]) -> None:
-    """Callers and the provider come in by different APIs, each with a single route."""
+    """Callers and the provider come in by different APIs, and the provider's has a single route."""
     doors = {
         (event["Properties"]["ApiId"]["Ref"], event["Properties"]["Method"], event["Properties"]["Path"])
         for name in FUNCTIONS
@@ -489,6 +500,10 @@ def test_each_api_has_its_own_door(resources: dict[str, Any]) -> None:
     }
     assert doors == {
         ("Api", "POST", "/v1"),
+        ("Api", "GET", "/tasks"),
+        ("Api", "GET", "/tasks/{taskUUID}"),
+        ("Api", "GET", "/budget"),
+        ("Api", "GET", "/"),
         ("WebhookApi", "POST", "/webhooks/runware/{caller}/{taskUUID}/{clip}"),
     }
 

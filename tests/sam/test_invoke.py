@@ -185,8 +185,36 @@ def test_a_whole_task_through_the_apis(stack: Stack) -> None:
     assert set(rendered.seen) == {Witness.WEBHOOK}
 
 
+def test_a_callers_tasks_are_told(bought: Clip, invoke_anew: Invoke, invoke: Invoke, stack: Stack) -> None:
+    """A container lists the tasks of the caller, tells one whole, and its budget; without a key it tells nothing."""
+    listed = invoke_anew("TasksFunction", load("tasks-list"))
+    assert listed.status == 200
+    assert listed.body["tasks"][0]["taskUUID"] == bought.task_uuid
+    one = invoke("TasksFunction", load("tasks-one", task=bought.task_uuid))
+    assert (one.status, one.body["clips"][0]["clipUUID"]) == (200, bought.clip_uuid)
+    budget = invoke("TasksFunction", load("tasks-budget"))
+    assert (budget.status, budget.body["month"]) == (200, bought.month)
+    assert invoke("TasksFunction", load("tasks-no-key")).status == 401
+
+
+def test_the_page_is_served(invoke: Invoke) -> None:
+    """A container has the page's file beside its handler."""
+    payload = invoke("TasksFunction", load("tasks-page")).payload
+    assert payload["statusCode"] == 200
+    assert payload["body"].startswith("<!doctype html>")
+
+
+def test_a_poll_is_answered(bought: Clip, invoke: Invoke) -> None:
+    """A container answers getResponse from the record."""
+    answer = invoke("SubmitFunction", load("poll", task=bought.task_uuid))
+    about = {"taskType": "videoInference", "taskUUID": bought.task_uuid}
+    assert (answer.status, answer.body) == (200, {"data": [{**about, "status": "processing"}]})
+
+
 def test_every_event_is_sent_by_one_of_these_tests() -> None:
     """A file that is added to events/ is sent here too."""
     webhooks = {"webhook-success-enveloped", "webhook-success-flat", "webhook-failure", "webhook-forged"}
     names = {path.stem for path in EVENTS.glob("*.json") if not path.stem.startswith("submit-invalid-")}
-    assert names == webhooks | {"submit-valid", "schedule", "object-created", "clip-changed"}
+    tasks = {"tasks-list", "tasks-one", "tasks-budget", "tasks-no-key", "tasks-page"}
+    others = {"submit-valid", "poll", "schedule", "object-created", "clip-changed"}
+    assert names == webhooks | tasks | others

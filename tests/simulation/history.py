@@ -15,6 +15,7 @@ from rushes.clip import EVERYBODY, Clip, Kind, Status
 from rushes.config import Timings, WhenAmbiguous
 from rushes.errors import RushesError
 from rushes.purchasing import Buyer, Credentials, Purchasing
+from rushes.reading import Reading
 from rushes.receiving import Receiving
 from rushes.reconciling import Reconciling
 from rushes.submitting import Answer, Request, Submitting
@@ -97,6 +98,7 @@ class History:
         self.submitting = Submitting(
             table=self.table,
             inputs=self.bucket,
+            reading=Reading(table=self.table, links=self.bucket, times=TIMES, clock=self.world.clock),
             purchasing=purchasing,
             monthly_limit=self.limit,
             retention=None,

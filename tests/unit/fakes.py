@@ -10,12 +10,27 @@ from itertools import count
 from typing import Any, TypeVar
 
 from rushes.callers import Caller
-from rushes.clip import Clip, Existing, Fact, Kind, OverBudget, Recorded, Reservation, Scalar, Task, Witness, merge_all
+from rushes.clip import (
+    Clip,
+    Existing,
+    Fact,
+    Found,
+    Kind,
+    OverBudget,
+    Page,
+    Recorded,
+    Reservation,
+    Scalar,
+    Task,
+    Witness,
+    merge_all,
+)
 from rushes.config import Timings
 from rushes.errors import BucketError, BusyError, LimitMovedError, StaleError
 from rushes.media import Head, Probed, container
 from rushes.observability import Metric
 from rushes.purchasing import Buyer, Credentials, Purchasing
+from rushes.reading import Reading
 from rushes.receiving import Receiving
 from rushes.runware.answers import Problem
 from rushes.runware.outcomes import Accepted, Outcome, Refused
@@ -124,6 +139,7 @@ class Table:
         self.busy: set[str] = set()
         self.before_save: Callable[[], None] = lambda: None
         self.saves = 0
+        self.asked: list[tuple[str, int, str | None, str]] = []  # of `page`
 
     def record(
         self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation]
@@ -171,6 +187,22 @@ class Table:
     def clips(self, caller: str, task_uuid: str) -> list[Clip]:
         self._answer("clips")
         return [row for key, row in sorted(self.rows.items()) if key[:2] == (caller, task_uuid)]
+
+    def whole(self, caller: str, task_uuid: str) -> Found | None:
+        clips = self.clips(caller, task_uuid)
+        if not clips:
+            return None
+        known = self.tasks.get((caller, task_uuid)) or Task(
+            caller=caller, task_uuid=task_uuid, request={}, fingerprint="", clips=len(clips), created_at=START
+        )
+        return Found(known, tuple(clips), f"{known.created_at}#{task_uuid}")
+
+    def page(self, caller: str, most: int, *, after: str | None = None, day: str = "") -> Page:
+        self.asked.append((caller, most, after, day))
+        found = [self.whole(*key) for key in self.tasks if key[0] == caller]
+        listed = sorted((each for each in found if each), key=lambda each: each.position, reverse=True)
+        rest = [each for each in listed if after is None or each.position < after]
+        return Page(tuple(rest[:most]), rest[most - 1].position if len(rest) > most else None)
 
     def put(self, row: Clip) -> Clip:
         """Puts a clip there, no questions asked."""
@@ -225,6 +257,11 @@ class Bucket:
             raise BucketError("SlowDown")
         content = self.objects.get(key) if bucket == self.name else self.others.get((bucket, key))
         return None if content is None else Head(len(content), content[:length])
+
+    def download_link(self, key: str, seconds: int, version: str | None = None) -> str:
+        if self.no_links:
+            raise BucketError("NoCredentials")
+        return f"https://bucket.example/{key}?versionId={version}&X-Amz-Expires={seconds}"
 
     def probe(self, key: str) -> Probed | None:
         self.probes += 1
@@ -289,6 +326,7 @@ class World:
         return Submitting(
             table=self.table,
             inputs=self.bucket,
+            reading=self.reading,
             purchasing=self.purchasing,
             telemetry=self.telemetry,
             times=TIMES,
@@ -298,6 +336,10 @@ class World:
             new_uuid=lambda: uuid4(next(self.numbers)),
             side_by_side=one_after_another,
         )
+
+    @property
+    def reading(self) -> Reading:
+        return Reading(table=self.table, links=self.bucket, times=TIMES, clock=self.clock)
 
     @property
     def receiving(self) -> Receiving:

@@ -10,8 +10,8 @@ from typing import Any
 from rushes import webhook_token
 from rushes.clip import Clip, Fact, Kind, Witness, canonical, maybe_sent, merge, release
 from rushes.redaction import scrub, scrub_all
-from rushes.runware.models import OURS, WireError
 from rushes.runware.outcomes import Accepted, Ambiguous, NeverArrived, Outcome, Refused
+from rushes.runware.wire import OURS, WireError
 
 _ACCOUNT_TROUBLE = (401, 402, 403)
 

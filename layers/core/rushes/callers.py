@@ -27,6 +27,16 @@ class Caller:
     image_sources: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """What is known of a caller's key, for people: its hash, the name it was given, and since when it is no use."""
+
+    key_hash: str
+    name: str
+    made_at: int
+    revoked_at: int | None
+
+
 class Keys(Protocol):
     """Where keys and callers are kept."""
 

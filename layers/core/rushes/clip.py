@@ -191,6 +191,23 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """A recorded task with its clips. `position` is where it stands among its caller's tasks."""
+
+    task: Task
+    clips: tuple[Clip, ...]
+    position: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of a caller's tasks, newest first. The next page begins after the position `end`; None: there is none."""
+
+    found: tuple[Found, ...]
+    end: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Reservation:
     """Money to be set aside in one scope's month, only if the sum stays within `limit`.
 

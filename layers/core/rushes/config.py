@@ -169,6 +169,23 @@ class AnnounceSettings:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TasksSettings:
+    """What `tasks` needs to know."""
+
+    table: str
+    bucket: str
+    timings: Timings
+
+    @classmethod
+    def read(cls, environment: Environment) -> "TasksSettings":
+        return cls(
+            table=_text(environment, "TABLE_NAME"),
+            bucket=_text(environment, "BUCKET_NAME"),
+            timings=Timings.read(environment),
+        )
+
+
 def micro_dollars(text: str) -> int:
     """Dollars as written by a person, as micro-dollars; raises `ValueError` below zero or if it is not a number."""
     try:

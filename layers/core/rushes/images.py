@@ -20,7 +20,7 @@ import imagesize
 from rushes.callers import Caller
 from rushes.media import Head, picture
 from rushes.runware.kling import MODELS, VideoModel
-from rushes.runware.models import DATA_URI, S3_OBJECT, WireError, wire_error
+from rushes.runware.wire import DATA_URI, S3_OBJECT, WireError, wire_error
 
 _PARAMETER = "inputs.frameImages"
 _ADDRESS = "s3://"

@@ -7,6 +7,7 @@ transaction. Contention is retried here, within bounds; what remains is `StaleEr
 
 import json
 import random
+import re
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -20,15 +21,17 @@ from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
-from rushes.callers import Caller
+from rushes.callers import ApiKey, Caller
 from rushes.clip import (
     Clip,
     Existing,
     Facts,
+    Found,
     Kind,
     Known,
     Lease,
     OverBudget,
+    Page,
     Recorded,
     Reservation,
     Status,
@@ -45,6 +48,8 @@ Item = dict[str, Any]
 
 _SHARDS = 8  # of the index of open clips: how far writes to it spread
 _REVIEW_SHARD = "review"
+_MOST_KEYS = 100  # of one BatchGetItem
+_POSITION = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z#[0-9a-f-]{36}")
 _ATTEMPTS = 7
 _FIRST_PAUSE = 0.02  # seconds; doubles, with full jitter, so that all attempts together stay near one second
 _BUSY = {
@@ -147,6 +152,38 @@ class Store:
         answer = self._retried(lambda: self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True))
         return _task(_plain(answer["Item"])) if "Item" in answer else None
 
+    def whole(self, caller: str, task_uuid: str) -> Found | None:
+        """A caller's task with its clips, as of now; also one whose request has expired."""
+        answer = self._retried(
+            lambda: self._client.query(
+                TableName=self._table,
+                KeyConditionExpression="pk = :pk",
+                ExpressionAttributeValues={":pk": {"S": _task_pk(caller, task_uuid)}},
+                ConsistentRead=True,
+            )
+        )
+        return _found([_plain(item) for item in answer["Items"]])
+
+    def page(self, caller: str, most: int, *, after: str | None = None, day: str = "") -> Page:
+        """A caller's newest tasks, of one day (`yyyy-mm-dd`) or any, from the position `after` on; may lag behind.
+
+        Raises `UnreadableError` for a position that cannot be in such a list. Whatever it is, it is taken for one in
+        this caller's own.
+        """
+        start = _start_key(caller, after, day) if after is not None else None
+        answer = self._retried(lambda: self._recent(caller, most, day, start))
+        keys = [{name: item[name] for name in ("pk", "sk")} for item in answer["Items"]]
+        requests = [item for item in self._several(keys) if "request" in item]
+        clips = self._several(
+            [_clip_key(caller, item["taskUUID"], index) for item in requests for index in range(item["clips"])]
+        )
+        members: dict[str, list[Item]] = {item["taskUUID"]: [item] for item in requests}
+        for item in clips:
+            members[item["taskUUID"]].append(item)
+        found = [each for each in map(_found, members.values()) if each]
+        end = _plain(answer.get("LastEvaluatedKey", {})).get("createdAt")
+        return Page(tuple(sorted(found, key=lambda each: each.position, reverse=True)), end)
+
     def due(self, now: int, most: int) -> list[tuple[str, str, int]]:
         """The open clips whose next look is due, oldest first: caller, task and clip. The index may lag behind."""
         found: list[Item] = []
@@ -167,7 +204,7 @@ class Store:
         """The caller of an API key, None if it is unknown or revoked."""
         answer = self._retried(lambda: self._client.get_item(TableName=self._table, Key=_api_key(key_hash)))
         item = _plain(answer.get("Item", {}))
-        return self.caller_named(item["caller"]) if item and "revokedAt" not in item else None
+        return self.caller_named(item["keyCaller"]) if item and "revokedAt" not in item else None
 
     def caller_named(self, name: str) -> Caller | None:
         """A caller for whom somebody has set a limit, None for any other."""
@@ -181,10 +218,45 @@ class Store:
         self._client.put_item(TableName=self._table, Item={**_caller_key(caller.name), **_wire(item)})
 
     def add_key(self, key_hash: str, caller: Caller, name: str, now: int) -> None:
-        """Makes an API key of a caller known, after `set_caller`. `name` is for people who look at the table."""
+        """Makes an API key of a caller known, after `set_caller`. `name` is by what people tell keys apart."""
         self.set_caller(caller)
-        item = {"caller": caller.name, "name": name, "createdAt": now}
-        self._client.put_item(TableName=self._table, Item={**_api_key(key_hash), **_wire(item)})
+        # Neither `caller` nor `createdAt`: those would list the key among the caller's recent tasks.
+        item = _wire({"keyCaller": caller.name, "name": name, "madeAt": now})
+        keys = (_api_key(key_hash), _owned_key(caller.name, key_hash))
+        writes: list[Any] = [{"Put": {"TableName": self._table, "Item": {**key, **item}}} for key in keys]
+        self._retried(lambda: self._client.transact_write_items(TransactItems=writes))
+
+    def keys(self, caller: str) -> list[ApiKey]:
+        """A caller's API keys, oldest first, the revoked ones among them."""
+        answer = self._retried(
+            lambda: self._client.query(
+                TableName=self._table,
+                KeyConditionExpression="pk = :pk AND begins_with(sk, :key)",
+                ExpressionAttributeValues=_wire({":pk": f"caller#{caller}", ":key": "key#"}),
+                ConsistentRead=True,
+            )
+        )
+        return sorted((_key(_plain(item)) for item in answer["Items"]), key=lambda key: (key.made_at, key.key_hash))
+
+    def revoke_key(self, key_hash: str, now: int) -> bool:
+        """Makes an API key useless, for ever; whoever remembers it does so for a minute. False if there is none.
+
+        A key that was revoked before stays revoked since then.
+        """
+        answer = self._retried(
+            lambda: self._client.get_item(TableName=self._table, Key=_api_key(key_hash), ConsistentRead=True)
+        )
+        if "Item" not in answer:
+            return False
+        keys = (_api_key(key_hash), _owned_key(_plain(answer["Item"])["keyCaller"], key_hash))
+        writes: list[Any] = [self._revoke(key, now) for key in keys]
+        self._retried(lambda: self._client.transact_write_items(TransactItems=writes))
+        return True
+
+    def revoke_named(self, caller: str, name: str, now: int) -> int:
+        """Revokes every API key of a caller that has this name; how many that were."""
+        hashes = [key.key_hash for key in self.keys(caller) if key.name == name and key.revoked_at is None]
+        return sum(self.revoke_key(key_hash, now) for key_hash in hashes)
 
     def forget(self, caller: str, task_uuid: str) -> None:
         """Empties what the caller wrote; what is left still tells a repeat from a conflict."""
@@ -207,6 +279,53 @@ class Store:
             ExpressionAttributeValues=_wire({":shard": shard, ":now": now}),
             Limit=most,
         )
+
+    def _recent(self, caller: str, most: int, day: str, start: Item | None) -> Any:
+        more: Any = {"ExclusiveStartKey": start} if start else {}
+        of_day = " AND begins_with(createdAt, :day)" if day else ""
+        return self._client.query(
+            TableName=self._table,
+            IndexName="recent",
+            KeyConditionExpression=f"caller = :caller{of_day}",
+            ExpressionAttributeValues=_wire({":caller": caller, **({":day": day} if day else {})}),
+            ScanIndexForward=False,
+            Limit=most,
+            **more,
+        )
+
+    def _several(self, keys: Sequence[Item]) -> list[Item]:
+        """The items under these keys, in no order; those that are gone are left out."""
+        found: list[Item] = []
+        for first in range(0, len(keys), _MOST_KEYS):
+            found += self._batch(list(keys[first : first + _MOST_KEYS]))
+        return found
+
+    def _batch(self, keys: list[Item]) -> list[Item]:
+        """What one call leaves unprocessed is asked for again, as long as each call brings something."""
+        found: list[Item] = []
+        fruitless = 0
+        while keys:
+            wanted: Any = {self._table: {"Keys": keys}}
+            answer: Any = self._retried(partial(self._client.batch_get_item, RequestItems=wanted))
+            found += [_plain(item) for item in answer["Responses"].get(self._table, [])]
+            left: list[Item] = answer["UnprocessedKeys"].get(self._table, {}).get("Keys", [])
+            fruitless = fruitless + 1 if len(left) == len(keys) else 0
+            if fruitless == _ATTEMPTS:
+                raise BusyError("the table gives no more items")
+            if left:
+                self._pause(fruitless)
+            keys = left
+        return found
+
+    def _revoke(self, key: Item, now: int) -> Item:
+        return {
+            "Update": {
+                "TableName": self._table,
+                "Key": key,
+                "UpdateExpression": "SET revokedAt = if_not_exists(revokedAt, :now)",
+                "ExpressionAttributeValues": _wire({":now": now}),
+            }
+        }
 
     def _put_new(self, item: Item) -> Item:
         return {
@@ -286,8 +405,11 @@ class Store:
                 if attempt:  # each of these may have taken seconds already
                     raise BusyError(type(error).__name__) from None
             if attempt + 1 < _ATTEMPTS:
-                self._sleep(random.uniform(0, _FIRST_PAUSE * 2**attempt))  # noqa: S311 (jitter, not a secret)
+                self._pause(attempt)
         raise BusyError("the table stayed contended")
+
+    def _pause(self, attempt: int) -> None:
+        self._sleep(random.uniform(0, _FIRST_PAUSE * 2**attempt))  # noqa: S311 (jitter, not a secret)
 
 
 def clip_of_image(image: Mapping[str, Any]) -> Clip:
@@ -343,6 +465,35 @@ def _caller_key(name: str) -> Item:
 
 def _api_key(key_hash: str) -> Item:
     return {"pk": {"S": f"key#{key_hash}"}, "sk": {"S": "key"}}
+
+
+def _owned_key(caller: str, key_hash: str) -> Item:
+    """Where the same key lies beside its caller, so that keys can be listed and revoked by name."""
+    return {"pk": {"S": f"caller#{caller}"}, "sk": {"S": f"key#{key_hash}"}}
+
+
+def _key(item: Item) -> ApiKey:
+    return ApiKey(item["sk"].removeprefix("key#"), item["name"], item["madeAt"], item.get("revokedAt"))
+
+
+def _start_key(caller: str, position: str, day: str) -> Item:
+    """What DynamoDB wants to hear of the item after which a page begins; the item need not exist."""
+    if not _POSITION.fullmatch(position) or not position.startswith(day):
+        raise UnreadableError("The cursor does not belong to this list.")
+    _, _, task_uuid = position.partition("#")
+    pk, sk = _task_pk(caller, task_uuid), "request"
+    return _wire({"caller": caller, "createdAt": position, "pk": pk, "sk": sk})
+
+
+def _found(items: Sequence[Item]) -> Found | None:
+    """The task that these items make up; None if there is none."""
+    clips = sorted((_clip(item) for item in items if "clipUUID" in item), key=lambda clip: clip.index)
+    # Its own item comes first; once that has expired, its first clip's knows enough.
+    known = [item for item in items if "request" in item] or [item for item in items if "fingerprint" in item]
+    if not known or not clips:
+        return None
+    task = _task(known[0])
+    return Found(task, tuple(clips), _sortable(task.created_at, task.task_uuid))
 
 
 def _task_item(task: Task) -> Item:

@@ -1,4 +1,4 @@
-"""The use case behind `POST /v1`: validate, record the intent, buy each clip, learn what came of it.
+"""The use case behind `POST /v1`: validate, record the intent, buy each clip, learn what came of it; tell on request.
 
 The order is the promise. A task's images are where Runware can fetch them before the task is recorded. The task, its
 clips and their money are in the table before the first byte goes to Runware, and a clip is sent only under a lease that
@@ -35,7 +35,9 @@ from rushes.images import Inputs, OnlyLooking
 from rushes.learning import Clips
 from rushes.observability import Metric, Telemetry
 from rushes.purchasing import Buyer, Purchasing
-from rushes.runware.models import Order, WireError, check, wire_error
+from rushes.reading import Reading
+from rushes.runware.models import Order, check
+from rushes.runware.wire import UUID4, WireError, wire_error
 
 MOST_TASKS = 20
 MOST_CLIPS = 20
@@ -43,6 +45,7 @@ LARGEST_BODY = 5 * 1024 * 1024  # bytes
 # Bytes of JSON, images not counted: what is recorded of them is an address. The table's items end at 400 KB.
 _LARGEST_TASK = 350_000
 _LIMIT_MOVES = 5
+_MOST_FAULTS = 50
 _DEEPEST = 20  # levels of nesting; a valid request has five
 
 
@@ -70,6 +73,13 @@ class Request:
     renewed: Callable[[], Caller | None]
 
 
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """A valid `getResponse`: what became of the task."""
+
+    task_uuid: str
+
+
 @dataclass(slots=True)
 class Answer:
     """Runware's envelope in the making: items of `data`, and errors with the HTTP status each calls for."""
@@ -79,9 +89,9 @@ class Answer:
 
     @property
     def status(self) -> int:
-        """200 as soon as anything was accepted; else the errors' common status, or 400."""
+        """200 as soon as anything was accepted or told; else the errors' common status, or 400."""
         statuses = {status for status, _ in self.errors}
-        if self.data or not statuses:
+        if self.data or not statuses or 200 in statuses:
             return 200
         return statuses.pop() if len(statuses) == 1 else 400
 
@@ -104,6 +114,7 @@ class Submitting:
 
     table: Table
     inputs: Inputs
+    reading: Reading
     purchasing: Purchasing
     telemetry: Telemetry
     times: Timings
@@ -114,9 +125,10 @@ class Submitting:
     side_by_side: SideBySide
 
     def submit(self, tasks: Sequence[object], request: Request) -> Answer:
-        """Buys every valid task of a request; a bad one leaves the others bought."""
+        """Buys or tells what every valid task of a request asks for; a bad one leaves the others bought."""
         answer = Answer()
-        orders = validate(tasks, answer)
+        valid = validate(tasks, answer)
+        orders = [each for each in valid if isinstance(each, Order)]
         taken = self.side_by_side(lambda order: self._take_in(order, request), orders)
         bought = [
             (order, self._record(order, found, request, answer)) for order, found in zip(orders, taken, strict=True)
@@ -127,6 +139,9 @@ class Submitting:
             if mine:
                 clips = [clip for clip in sent if clip.task_uuid == order.task_uuid]
                 _acknowledge(order.task_uuid, clips, answer)
+        for each in valid:
+            if isinstance(each, Poll):
+                self._tell(each.task_uuid, request.caller, answer)
         return answer
 
     def _take_in(self, order: Order, request: Request) -> _Taken:
@@ -146,6 +161,14 @@ class Submitting:
             self.telemetry.note("images not taken in", warn=True, why=str(error), taskUUID=order.task_uuid)
             return [(503, BUSY)]
         return [(400, fault) for fault in taken] if isinstance(taken, list) else taken
+
+    def _tell(self, task_uuid: str, caller: Caller, answer: Answer) -> None:
+        try:
+            data, errors = self.reading.poll(caller.name, task_uuid)
+        except (BusyError, BucketError):
+            data, errors = [], [(503, _of_task(task_uuid, BUSY))]
+        answer.data += data
+        answer.errors += errors
 
     def _record(self, order: Order, taken: _Taken, request: Request, answer: Answer) -> list[_Send]:
         """The clips that are now this call's to send; otherwise the answer already says why there are none."""
@@ -233,45 +256,54 @@ def parse(body: bytes) -> list[object]:
     return tasks
 
 
-def validate(tasks: Sequence[object], answer: Answer) -> list[Order]:
-    """The orders among the tasks; the faults of the others go into the answer."""
-    orders = []
+def validate(tasks: Sequence[object], answer: Answer) -> list[Order | Poll]:
+    """The orders and polls among the tasks; the faults of the others go into the answer.
+
+    No UUID may stand twice, not even to be bought and asked for: what is said of it could contradict itself.
+    """
+    valid: list[Order | Poll] = []
     named = Counter(_uuid_of(task) for task in tasks)
     for task in tasks:
         checked = _check(task)
-        if not isinstance(checked, Order):
+        if isinstance(checked, list):
             answer.errors += [(400, error) for error in checked]
         elif named[checked.task_uuid] == 1:
-            orders.append(checked)
+            valid.append(checked)
     answer.errors += [(400, _of_task(uuid, _TWICE)) for uuid, times in named.items() if uuid and times > 1]
+    orders = [each for each in valid if isinstance(each, Order)]
     if sum(order.clips for order in orders) > MOST_CLIPS:
         answer.errors += [(400, _of_task(order.task_uuid, _TOO_MANY)) for order in orders]
-        return []
-    return orders
+        return [each for each in valid if isinstance(each, Poll)]
+    return valid
 
 
 def price(tasks: Sequence[object], caller: Caller, inputs: Inputs) -> Answer:
     """A dry run: what the tasks would cost, in dollars, with nothing recorded, nothing kept and nothing bought."""
     answer = Answer()
-    for order in validate(tasks, answer):
+    for each in validate(tasks, answer):
+        if isinstance(each, Poll):
+            answer.data.append({"taskType": "getResponse", "taskUUID": each.task_uuid, "dryRun": True, "cost": 0.0})
+            continue
         try:
-            taken = images.take_in(order.request, caller, OnlyLooking(inputs))
+            taken = images.take_in(each.request, caller, OnlyLooking(inputs))
         except BucketError:
-            answer.errors.append((503, _of_task(order.task_uuid, BUSY)))
+            answer.errors.append((503, _of_task(each.task_uuid, BUSY)))
             continue
         if isinstance(taken, list):
-            answer.errors += [(400, _of_task(order.task_uuid, fault)) for fault in taken]
+            answer.errors += [(400, _of_task(each.task_uuid, fault)) for fault in taken]
             continue
-        cost = order.price * order.clips / 1_000_000
-        answer.data.append({"taskType": "videoInference", "taskUUID": order.task_uuid, "dryRun": True, "cost": cost})
+        cost = each.price * each.clips / 1_000_000
+        answer.data.append({"taskType": "videoInference", "taskUUID": each.task_uuid, "dryRun": True, "cost": cost})
     return answer
 
 
-def _check(task: object) -> Order | list[WireError]:
+def _check(task: object) -> Order | Poll | list[WireError]:
     if not isinstance(task, dict):
         return [wire_error("invalidTask", "Every task must be an object.", "body", type="object")]
     task_type, task_uuid = task.get("taskType"), _uuid_of(task)
     named = {"taskUUID": task_uuid} if task_uuid else {}
+    if task_type == "getResponse":
+        return _check_poll(task) or Poll(task["taskUUID"].lower())
     if isinstance(task_type, str) and task_type != "videoInference":
         return [{**_UNSUPPORTED_TYPE, **named}]
     if len(canonical(task).encode()) - sum(map(len, images.images_of(task))) > _LARGEST_TASK:
@@ -280,6 +312,23 @@ def _check(task: object) -> Order | list[WireError]:
     if isinstance(checked, Order):
         return checked
     return [{**fault, **named, "taskType": "videoInference"} for fault in checked]
+
+
+def _check_poll(task: dict[str, Any]) -> list[WireError]:
+    """The faults of a `getResponse`."""
+    task_uuid, about = task.get("taskUUID"), {"taskType": "getResponse"}
+    if isinstance(task_uuid, str) and UUID4.fullmatch(task_uuid.lower()):
+        about["taskUUID"] = task_uuid.lower()
+        faults = []
+    elif task_uuid is None:
+        faults = [wire_error("missingTaskUUID", "taskUUID is required.", "taskUUID", type="string", **about)]
+    else:
+        message = "taskUUID must be a UUID v4 of 36 characters."
+        faults = [wire_error("invalidTaskUUID", message, "taskUUID", type="string", **about)]
+    for name in sorted(task.keys() - {"taskType", "taskUUID"})[:_MOST_FAULTS]:
+        named = name[:100]
+        faults.append(wire_error("unsupportedParameter", f"{named} is not a parameter of getResponse.", named, **about))
+    return faults
 
 
 def _uuid_of(task: object) -> str | None:
@@ -375,7 +424,7 @@ _UNSUPPORTED_TYPE = wire_error(
     "This task type is not served here.",
     "taskType",
     type="string",
-    allowedValues=["videoInference"],
+    allowedValues=["videoInference", "getResponse"],
 )
 BUSY = wire_error(
     "serviceUnavailable",

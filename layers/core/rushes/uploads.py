@@ -7,10 +7,12 @@ headers that the uploader would have to repeat. So the client made here says: Si
 host, and no header signed but `host`, since nobody knows which headers Runware's PUT carries.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
@@ -32,6 +34,8 @@ CONFIG = Config(
     retries={"mode": "standard", "total_max_attempts": 2},
 )
 _HEAD_BYTES = 64
+# Whoever uploads may say nothing of the type, and a browser will not play what it is told to save.
+_TYPES = {"mp4": "video/mp4", "mov": "video/quicktime", "webm": "video/webm", "json": "application/json"}
 _LONGEST_LINK = 7 * 24 * 3600  # seconds: what SigV4 allows
 _EMPTY = {"InvalidRange", "416"}  # how S3 answers a range of an empty object
 # What S3 says of an object that is not there, or that is not for us to read: it is archived, or under a key of others.
@@ -104,6 +108,22 @@ class Bucket:
                     return Head(0, b"")
                 raise
 
+    def download_link(self, key: str, seconds: int, version: str | None = None) -> str:
+        """A URL that gives an object of `videos/`: the version named, else the newest. Dies as an upload link does.
+
+        Raises `BucketError` if it cannot be signed.
+        """
+        kind = _TYPES.get(key.rpartition(".")[2])
+        more = {"VersionId": version, "ResponseContentType": kind}
+        named = {name: value for name, value in more.items() if value}
+        return self._link("get_object", self._name, key, seconds, named)
+
+    @property
+    def origin(self) -> str:
+        """Scheme and host of every link, as a page's policy has to name them. Raises `BucketError` as the links do."""
+        url = urlsplit(self.download_link("videos/", 1))
+        return f"{url.scheme}://{url.netloc}"
+
     def probe(self, key: str) -> Probed | None:
         """Reads the first bytes of an object; None if there is none. Raises `BucketError` when S3 cannot say."""
         with _bucket_errors():
@@ -124,10 +144,12 @@ class Bucket:
             container=container(head),
         )
 
-    def _link(self, operation: str, bucket: str, key: str, seconds: int) -> str:
+    def _link(
+        self, operation: str, bucket: str, key: str, seconds: int, more: Mapping[str, str] = MappingProxyType({})
+    ) -> str:
         with _bucket_errors():
             return self._client.generate_presigned_url(
-                operation, Params={"Bucket": bucket, "Key": key}, ExpiresIn=_valid(seconds)
+                operation, Params={"Bucket": bucket, "Key": key, **more}, ExpiresIn=_valid(seconds)
             )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -28,16 +28,10 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from rushes.media import picture
 from rushes.runware.kling import KLING_2_1_MASTER, MODELS, Span, VideoModel
+from rushes.runware.wire import DATA_URI, OURS, S3_OBJECT, UUID4, UUID4_SCHEMA, WireError, wire_error
 
-WireError: TypeAlias = dict[str, Any]
-"""One entry of `errors`: code, message, parameter, type, documentation, and min, max or allowedValues."""
-
-UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _ANY_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _WEB = re.compile(r"https?://[^\s/?#\\]+([/?#][^\s\\]*)?", re.IGNORECASE)
-DATA_URI = re.compile(r"data:image/(png|jpe?g|webp);base64,", re.IGNORECASE)
-# Of a key, S3 takes any text literally; clients that fetch it would resolve parts that are dots alone.
-S3_OBJECT = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/((?!(?:.*/)?\.{1,2}(?:/|$))[^\x00-\x1f\x7f]+)")
 _DESTINATION = re.compile(r"(?!\.{1,2}(/|$))[A-Za-z0-9_.-]+(/(?!\.{1,2}(/|$))[A-Za-z0-9_.-]+)*")
 _LONGEST_URL = 4096
 _LONGEST_KEY = 1024  # bytes
@@ -46,7 +40,6 @@ _SET_BY_SERVICE = {
     "webhookURL": "is set by the service, which receives Runware's webhook itself; poll with getResponse instead",
     "uploadEndpoint": "is set by the service, which has every clip uploaded to its bucket; use destination instead",
 }
-OURS = ("destination", "tags")  # our own parameters; they never leave
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,12 +80,6 @@ def check(task: Mapping[str, Any]) -> Order | list[WireError]:
     )
 
 
-def wire_error(code: str, message: str, parameter: str | Sequence[str] | None = None, **more: Any) -> WireError:
-    """An entry of `errors`; absent values are left out."""
-    named = {"code": code, "message": message, "parameter": parameter, **more}
-    return {name: value for name, value in named.items() if value is not None}
-
-
 @cache
 def request_type(model: VideoModel) -> type[BaseModel]:
     """The request type of one model, its limits taken from the model's data."""
@@ -115,7 +102,7 @@ def request_type(model: VideoModel) -> type[BaseModel]:
     )
     fields: dict[str, Any] = {
         "taskType": (Literal["videoInference"], ...),
-        "taskUUID": (Annotated[str, Field(strict=True), AfterValidator(_uuid4)], ...),
+        "taskUUID": (Annotated[str, Field(strict=True, json_schema_extra=UUID4_SCHEMA), AfterValidator(_uuid4)], ...),
         "model": (Literal[tuple(MODELS)], ...),
         "positivePrompt": (prompt, ...),
         "negativePrompt": (prompt, None),

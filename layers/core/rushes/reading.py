@@ -1,0 +1,379 @@
+"""The use cases behind `GET /tasks`, `GET /budget` and `getResponse`: what a caller may see of its own tasks.
+
+Everything is read under the caller's own name, so another's task is not refused but not there. Facts are turned inside
+out here: money into dollars, times into ISO 8601, a pinned version into a link that dies soon.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any, Protocol, TypeAlias
+
+from rushes import buying
+from rushes.callers import Caller
+from rushes.clip import RANKED, Clip, Found, Kind, Page, Scalar, Status, Task, task_status
+from rushes.config import Timings
+from rushes.errors import UnreadableError
+from rushes.runware.wire import UUID4, WireError, wire_error
+
+Json: TypeAlias = dict[str, Any]
+
+MOST_TASKS = 100
+USUAL_TASKS = 20
+TASK_STATUSES = (Status.RUNNING, Status.REVIEW, Status.SUCCEEDED, Status.FAILED, Status.PARTIAL)
+_LINK = 3_600_000  # milliseconds; the bucket's policy refuses links that are older than the deadline, whatever they say
+_LARGEST_PAGE = 4 * 1024 * 1024  # bytes of JSON; Lambda's answers end at 6 MB
+_UNDECIDED = {Status.PENDING, Status.RUNNING, Status.RENDERED}
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_MARK_BYTES = 6
+
+
+class Table(Protocol):
+    """What reading needs of the table."""
+
+    def whole(self, caller: str, task_uuid: str) -> Found | None: ...
+
+    def page(self, caller: str, most: int, *, after: str | None = None, day: str = "") -> Page: ...
+
+    def budget(self, scope: str, month: str) -> tuple[int, int | None]: ...
+
+
+class Links(Protocol):
+    """What reading needs of the bucket."""
+
+    def download_link(self, key: str, seconds: int, version: str | None = None) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which of its tasks a caller wants to see. `after` is a position in its list; `tag` is a name and a value."""
+
+    limit: int = USUAL_TASKS
+    after: str | None = None
+    status: str | None = None
+    day: str = ""
+    tag: tuple[str, str] | None = None
+
+    def wants(self, found: Found) -> bool:
+        """Whether a task passes the filters that the list itself does not know."""
+        if self.status and task_status(found.clips) != self.status:
+            return False
+        tags = found.task.request.get("tags") or {}
+        return self.tag is None or tags.get(self.tag[0]) == self.tag[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """The use cases with their adapters. `clock` gives milliseconds."""
+
+    table: Table
+    links: Links
+    times: Timings
+    clock: Callable[[], int]
+
+    def tasks(self, caller: Caller, parameters: Mapping[str, str]) -> Json | list[WireError]:
+        """A page of a caller's tasks, newest first, or the faults of what was asked.
+
+        The filters apply within the page, and a page ends before it outgrows an answer: it may be short, even empty,
+        and still have a cursor.
+        """
+        query = read_query(parameters, caller.name)
+        if not isinstance(query, Query):
+            return query
+        try:
+            page = self.table.page(caller.name, query.limit, after=query.after, day=query.day)
+        except UnreadableError as error:
+            return [wire_error("invalidCursor", str(error), "cursor", type="string")]
+        shown: list[Json] = []
+        end, room = page.end, _LARGEST_PAGE
+        for found in page.found:
+            if not query.wants(found):
+                continue
+            told = self._told(found)
+            room -= len(json.dumps(told, ensure_ascii=False).encode())
+            shown.append(told)
+            if room < 0 and found is not page.found[-1]:
+                end = found.position
+                break
+        return {"tasks": shown, **({"cursor": cursor(caller.name, end)} if end else {})}
+
+    def task(self, caller: Caller, task_uuid: str) -> Json | None:
+        """One of a caller's tasks with the timeline of each clip; None if it has none under this UUID."""
+        found = self._found(caller.name, task_uuid)
+        return self._told(found, whole=True) if found else None
+
+    def budget(self, caller: Caller) -> Json:
+        """What a caller has spent this month, in dollars, and what is left of its own limit.
+
+        There is another limit for all callers together, which is nobody's to see.
+        """
+        month = datetime.fromtimestamp(self.clock() / 1000, UTC).strftime("%Y-%m")
+        spent, _ = self.table.budget(caller.name, month)
+        return {
+            "month": month,
+            "spent": dollars(spent),
+            "limit": dollars(caller.monthly_limit),
+            "left": dollars(max(0, caller.monthly_limit - spent)),
+        }
+
+    def poll(self, caller: str, task_uuid: str) -> tuple[list[Json], list[tuple[int, WireError]]]:
+        """What `getResponse` says of a task: items of `data`, and errors with the HTTP status each calls for.
+
+        Cumulative: every stored clip is told again each time, always under the same `videoUUID`, since that is how
+        the official client tells them apart. While anything is undecided there are no errors, because that client
+        takes the first one for the end of the whole task.
+        """
+        found = self._found(caller, task_uuid)
+        if found is None:
+            return [], [(404, not_found(task_uuid))]
+        task, about = found.task, {"taskType": "videoInference", "taskUUID": found.task.task_uuid}
+        if not task.request:
+            return [], [(404, {**_GONE, **about})]
+        data = [{**about, "status": "success", **self._result(task, clip)} for clip in found.clips if is_told(clip)]
+        if any(_is_awaited(clip) for clip in found.clips):
+            return [*data, {**about, "status": "processing"}], []
+        errors = [{**fault, "status": "error", **about} for clip in found.clips for fault in _faults(clip)]
+        return data, [(200, error) for error in errors]
+
+    def _found(self, caller: str, task_uuid: str) -> Found | None:
+        """Nothing but a UUID becomes part of a key."""
+        name = task_uuid.lower()
+        return self.table.whole(caller, name) if UUID4.fullmatch(name) else None
+
+    def _told(self, found: Found, *, whole: bool = False) -> Json:
+        task, clips = found.task, found.clips
+        return {
+            "taskUUID": task.task_uuid,
+            "status": task_status(clips),
+            "createdAt": iso(task.created_at),
+            "request": dict(task.request),
+            "cost": dollars(sum(clip.counted for clip in clips)),
+            "clips": [self._clip(task, clip, whole) for clip in clips],
+        }
+
+    def _clip(self, task: Task, clip: Clip, whole: bool) -> Json:
+        fault = next(_faults(clip), None)
+        newest = max((at for known in clip.facts.values() for at in known.seen.values()), default=None)
+        optional = {
+            "updatedAt": _iso(newest),
+            "nextCheckAt": _iso(clip.next_check_at if clip.open else None),
+            **_details(clip),
+            **self._copy(task, clip),
+            "error": {"code": fault["code"], "message": fault["message"]} if fault else None,
+            "maybeSentAt": _iso(clip.maybe_sent_at) if whole else None,
+            "timeline": timeline(clip) if whole else None,
+        }
+        return {
+            "clip": clip.index,
+            "status": clip.status,
+            "open": clip.open,
+            "cost": dollars(clip.counted),
+            "objectKey": clip.object_key,
+            "clipUUID": clip.clip_uuid,
+            **{name: value for name, value in optional.items() if value is not None},
+        }
+
+    def _copy(self, task: Task, clip: Clip) -> Json:
+        """The pinned version and links to it. Once the request is gone the objects are, too, or soon will be."""
+        if clip.copy is None:
+            return {}
+        version, known = clip.copy
+        pinned = {"size": known.fields.get("size"), "versionId": version}
+        if not task.request:
+            return pinned
+        manifest = f"{clip.object_key.rpartition('.')[0]}.json"
+        seconds = self._lifetime(task)
+        return pinned | {
+            "videoURL": self.links.download_link(clip.object_key, seconds, version),
+            "manifestURL": self.links.download_link(manifest, seconds),
+        }
+
+    def _result(self, task: Task, clip: Clip) -> Json:
+        """A stored clip as Runware tells it. Without a render's details our own UUID stands for the video's."""
+        known = {"videoUUID": clip.clip_uuid, **_details(clip)}
+        cost = {"cost": dollars(clip.counted)} if task.request.get("includeCost") is True else {}
+        return {**known, "videoURL": self._copy(task, clip)["videoURL"], **cost}
+
+    def _lifetime(self, task: Task) -> int:
+        """Of a link, in seconds. The caller's own `ttl` makes it shorter."""
+        most = min(_LINK, self.times.deadline) // 1000
+        ttl = task.request.get("ttl")
+        return max(1, min(most, ttl) if isinstance(ttl, int) else most)
+
+
+def read_query(parameters: Mapping[str, str], caller: str) -> Query | list[WireError]:
+    """What `GET /tasks` is asked for, or all of its faults."""
+    values: Json = {}
+    faults = []
+    for name, text in parameters.items():
+        if name not in _PARAMETERS:
+            message = f"{name[:100]} is not a parameter here; there are {', '.join(_PARAMETERS)}."
+            faults.append(wire_error("unsupportedParameter", message, name[:100]))
+            continue
+        try:
+            field, value = _PARAMETERS[name](text, caller)
+            values[field] = value
+        except UnreadableError as error:
+            code = f"invalid{name[:1].upper()}{name[1:]}"
+            faults.append(wire_error(code, str(error), name, type="integer" if name == "limit" else "string"))
+    return faults or Query(**values)
+
+
+def cursor(caller: str, position: str) -> str:
+    """A position in a caller's list as an opaque text.
+
+    The mark keeps nothing secret: it tells a cursor that was cut, altered or handed out to somebody else.
+    """
+    return base64.urlsafe_b64encode(_mark(caller, position) + position.encode()).decode().rstrip("=")
+
+
+def position_of(text: str, caller: str) -> str:
+    """The position behind a cursor of this caller; raises `UnreadableError` for any other text."""
+    try:
+        if not text.isascii() or len(text) > 200:
+            raise ValueError
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        position = raw[_MARK_BYTES:].decode()
+        if raw[:_MARK_BYTES] != _mark(caller, position):
+            raise ValueError
+    except (ValueError, binascii.Error):
+        raise UnreadableError("The cursor is not one that this list gave out.") from None
+    return position
+
+
+def timeline(clip: Clip) -> list[Json]:
+    """A clip's facts in the order they were learned, once for each witness. What a fact says stands with the first."""
+    entries = []
+    for (kind, key), known in clip.facts.items():
+        first = min(known.seen, key=lambda witness: (known.seen[witness], witness))
+        for witness, at in known.seen.items():
+            fields = _outside(known.fields) if witness == first else {}
+            entry = {"at": iso(at), "fact": kind, "key": key, "witness": witness, "fields": fields}
+            rank = RANKED[kind][0] if kind in RANKED else 0
+            entries.append(((at, rank, kind, key, witness), {name: value for name, value in entry.items() if value}))
+    return [entry for _, entry in sorted(entries, key=lambda each: each[0])]
+
+
+def not_found(task_uuid: str) -> WireError:
+    """The one answer for a task that is unknown, somebody else's, or no UUID at all."""
+    named = {"taskUUID": task_uuid.lower()} if UUID4.fullmatch(task_uuid.lower()) else {}
+    return wire_error("taskNotFound", "You have no task under this UUID.", "taskUUID", **named)
+
+
+def iso(at: int) -> str:
+    """A time as the API tells it."""
+    moment = datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds")
+    return moment.replace("+00:00", "Z")
+
+
+def dollars(amount: int) -> float:
+    """Micro-dollars as the API tells them."""
+    return amount / 1_000_000
+
+
+def is_told(clip: Clip) -> bool:
+    """Whether a poll may give this clip out: it is stored, and what it is called will not change any more."""
+    return clip.status == Status.STORED and not clip.open
+
+
+def _is_awaited(clip: Clip) -> bool:
+    return clip.status in _UNDECIDED or (clip.status == Status.STORED and clip.open)
+
+
+def _faults(clip: Clip) -> Iterator[WireError]:
+    """Why a clip is not stored, or nothing. Texts of the provider's were scrubbed when they were learned."""
+    match clip.decisive:
+        case Kind.REFUSED:
+            yield from (error for _, error in buying.refusals([clip]))
+        case Kind.FAILED:
+            code, known = min(clip.of(Kind.FAILED).items(), key=lambda item: (item[1].at, item[0]))
+            yield json.loads(str(known.fields.get("error", "{}"))) | {
+                "code": code,
+                "message": known.fields.get("message", "Runware gave no reason."),
+            }
+        case Kind.UNPROVEN:
+            yield dict(_UNPROVEN)
+        case Kind.UNSAVED:
+            yield dict(_UNSAVED)
+
+
+def _details(clip: Clip) -> Json:
+    """What is known of the render that came to light first."""
+    renders = clip.of(Kind.RENDERED)
+    if not renders:
+        return {}
+    video_uuid, known = min(renders.items(), key=lambda item: (item[1].at, item[0]))
+    fields = {name: known.fields[name] for name in ("seed", "NSFWContent") if name in known.fields}
+    return {"videoUUID": video_uuid, **fields}
+
+
+def _outside(fields: Mapping[str, Scalar]) -> Json:
+    """A fact's fields as the API tells them."""
+    told: Json = dict(fields)
+    if isinstance(told.get("cost"), int):
+        told["cost"] = dollars(told["cost"])
+    if isinstance(told.get("error"), str):
+        told["error"] = json.loads(told["error"])
+    return told
+
+
+def _iso(at: int | None) -> str | None:
+    return None if at is None else iso(at)
+
+
+def _mark(caller: str, position: str) -> bytes:
+    return hashlib.sha256(f"{caller} {position}".encode()).digest()[:_MARK_BYTES]
+
+
+def _limit(text: str, _: str) -> tuple[str, int]:
+    if not (text.isascii() and text.isdigit() and len(text) < 5 and 1 <= int(text) <= MOST_TASKS):
+        raise UnreadableError(f"limit must be a whole number from 1 to {MOST_TASKS}.")
+    return "limit", int(text)
+
+
+def _status(text: str, _: str) -> tuple[str, str]:
+    if text not in TASK_STATUSES:
+        raise UnreadableError(f"status must be one of {', '.join(TASK_STATUSES)}.")
+    return "status", text
+
+
+def _day(text: str, _: str) -> tuple[str, str]:
+    try:
+        if not _DAY.fullmatch(text):
+            raise ValueError
+        date.fromisoformat(text)
+    except ValueError:
+        raise UnreadableError("day must be a day (UTC) as yyyy-mm-dd.") from None
+    return "day", text
+
+
+def _tag(text: str, _: str) -> tuple[str, tuple[str, str]]:
+    name, colon, value = text.partition(":")
+    if not (name and colon):
+        raise UnreadableError("tag must be name:value.")
+    return "tag", (name, value)
+
+
+_PARAMETERS: Mapping[str, Callable[[str, str], tuple[str, Any]]] = {
+    "limit": _limit,
+    "cursor": lambda text, caller: ("after", position_of(text, caller)),
+    "status": _status,
+    "day": _day,
+    "tag": _tag,
+}
+_UNPROVEN = wire_error(
+    "purchaseUnproven",
+    "It could not be proven in time what became of this clip, which may have been bought. Do not submit it again: a "
+    "person looks into it, and it is told here if it turns up.",
+)
+_UNSAVED = wire_error(
+    "clipNotSaved",
+    "This clip was bought and rendered, and its video could not be brought into the bucket. Do not submit it again: a "
+    "person looks into it.",
+)
+_GONE = wire_error("taskExpired", "This task's request and clips are no longer kept.", "taskUUID")

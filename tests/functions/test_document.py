@@ -1,0 +1,86 @@
+"""docs/openapi.json against the functions: what is answered is what is promised, whatever is asked."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from rushes.clip import Kind, merge_all
+from rushes_local import openapi
+from tests.conftest import PATIENCE, Json, User, order
+from tests.unit.fakes import fact
+
+# Not `positive_data_acceptance`: a schema cannot say that width and height go together, or which days there are. Not
+# `unsupported_method`: API Gateway answers 404, not 405.
+CHECKS = [
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+    "negative_data_rejection",
+    "ensure_resource_availability",
+    "ignored_auth",
+]
+
+
+@cache
+def document() -> Json:
+    """The document, saying of every answer that it has no other fields."""
+    return openapi.describe(closed=True)
+
+
+def faults(name: str, answer: Any) -> list[str]:
+    """Where an answer is not what a component of the document says."""
+    schema = {"$ref": f"#/components/schemas/{name}", "components": document()["components"]}
+    return [error.message for error in Draft202012Validator(schema).iter_errors(answer)]
+
+
+@pytest.mark.timeout(300)
+def test_nothing_that_can_be_asked_is_answered_otherwise(user: User, tmp_path: Path) -> None:
+    """On no route is there a 5xx or an undocumented answer, bad input is refused, and no route forgets the key.
+
+    Bounded, and the same each time; in the last phase answers lead to the next questions.
+    """
+    (tmp_path / "openapi.json").write_text(json.dumps(document()))
+    command = [
+        Path(sys.executable).with_name("schemathesis"),
+        *("run", "openapi.json", "--url", user.stack.url, "--header", f"Authorization: Bearer {user.key}"),
+        *("--checks", ",".join(CHECKS), "--phases", "coverage,fuzzing,stateful", "--max-examples", "5", "--seed", "1"),
+        *("--no-color", "--warnings", "off", "--no-shrink"),
+    ]
+    environment = {**os.environ, "NO_PROXY": "127.0.0.1"}
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout[-10_000:] + run.stderr[-2000:]
+    assert "API Links:" in run.stdout, "answers led nowhere"
+    # Most of it is refused: what is bought is a trickle.
+    assert 0 < len(user.stack.emulator.requests()) < 200
+
+
+def test_answers_about_clips_are_what_is_promised(user: User) -> None:
+    """Stored, failed, parked and running clips are told in documented fields only, in both formats."""
+    stored, failed, parked = (order(includeCost=True, safety={"checkContent": True}) for _ in range(3))
+    user.post(stored)
+    assert user.stack.emulator.finish_all()
+    assert user.stack.emulator.idle(PATIENCE)
+    user.stack.emulator.faults.failure = "invalidProviderContent"
+    user.post(failed)
+    assert user.stack.emulator.finish_all()
+    assert user.stack.emulator.idle(PATIENCE)
+    user.post(parked)
+    (clip,) = user.clips(parked)
+    user.stack.store.save(clip, merge_all(clip, [fact(Kind.UNPROVEN)]))
+    user.post(order())
+    page = user.get("/tasks").json()
+    assert {task["status"] for task in page["tasks"]} == {"succeeded", "failed", "review", "running"}
+    assert faults("Page", page) == []
+    for task in page["tasks"]:
+        assert faults("Task", user.get(f"/tasks/{task['taskUUID']}").json()) == []
+        assert faults("Envelope", user.poll(task["taskUUID"]).json()) == []
+    assert faults("Budget", user.get("/budget").json()) == []
+    assert faults("Task", {**page["tasks"][0], "more": 1}) != []

@@ -1,0 +1,141 @@
+"""The official client, unchanged but for its base URL, against the whole stack: it gets its video from our bucket."""
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from runware import Runware
+from runware.errors import RunwareError
+
+from rushes.clip import Clip, Kind
+from rushes_local.emulator.app import OneShot
+from tests.conftest import User, client, http, submissions
+
+PRICE = 924_000
+
+
+@pytest.fixture
+def run(user: User, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]]]:
+    """The client's `run`. Whenever it pauses, Runware finishes what it has, and the pause is a twentieth as long."""
+    genuine = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        user.stack.emulator.finish_all()
+        await genuine(seconds / 20)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+
+    def call(api_key: str = user.key, **changes: Any) -> list[dict[str, Any]]:
+        task = {
+            "taskType": "videoInference",
+            "model": "klingai:5@3",
+            "positivePrompt": "a lighthouse at dusk",
+            "duration": 5,
+            **changes,
+        }
+
+        async def session() -> list[dict[str, Any]]:
+            async with Runware(
+                api_key=api_key, transport="rest", http_base_url=f"{user.stack.url}/v1", poll_timeout=20_000
+            ) as runware:
+                items: list[dict[str, Any]] = await runware.run(task)
+                return items
+
+        return asyncio.run(session())
+
+    return call
+
+
+def stored(user: User, clip: Clip) -> bytes:
+    """A clip's pinned version, read from the bucket itself."""
+    assert clip.copy is not None
+    s3 = client(user.stack, "s3")
+    answer = s3.get_object(Bucket=user.stack.bucket_name, Key=clip.object_key, VersionId=clip.copy[0])
+    content: bytes = answer["Body"].read()
+    return content
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_the_client_gets_its_videos_from_our_bucket(run: Callable[..., Any], user: User, number: int) -> None:
+    """As many distinct results as were ordered, each bought once, each link giving the bytes that are in the bucket."""
+    task_uuid = str(uuid.uuid4())
+    items = run(taskUUID=task_uuid, numberResults=number, includeCost=True)
+    clips = user.clips({"taskUUID": task_uuid})
+    assert len(clips) == len(user.stack.emulator.ledger()) == number
+    assert {item["videoUUID"] for item in items} == {key for clip in clips for key in clip.of(Kind.RENDERED)}
+    assert len(items) == number
+    links = [item["videoURL"] for item in items]
+    assert all(link.startswith(user.stack.aws_url) for link in links)
+    assert sorted(http().get(link).content for link in links) == sorted(stored(user, clip) for clip in clips)
+    assert [(item["taskUUID"], item["cost"]) for item in items] == [(task_uuid, 0.924)] * number
+    assert user.counted(clips[0]) == PRICE * number
+
+
+def test_image_to_video(run: Callable[..., Any], user: User) -> None:
+    """A first frame by URL goes to Runware as it came, and the clip comes back from our bucket."""
+    image = "https://example.com/lighthouse.png"
+    (item,) = run(inputs={"frameImages": [{"image": image, "frame": "first"}]}, width=1920, height=1080)
+    (sent,) = submissions(user.stack)
+    assert sent["inputs"] == {"frameImages": [{"image": image, "frame": "first"}]}
+    assert http().get(item["videoURL"]).content[4:8] == b"ftyp"
+
+
+@pytest.mark.parametrize(
+    ("changes", "parameter"),
+    [
+        ({"duration": 7}, "duration"),
+        ({"fps": 24}, "fps"),
+        ({"positivePrompt": "x"}, "positivePrompt"),
+        ({"webhookURL": "https://example.com/hook"}, "webhookURL"),
+        ({"width": 1920}, "height"),
+    ],
+)
+def test_a_refused_request(run: Callable[..., Any], user: User, changes: dict[str, Any], parameter: str) -> None:
+    """A refusal of ours is the validation error that Runware's own would be, and buys nothing."""
+    task_uuid = str(uuid.uuid4())
+    with pytest.raises(RunwareError) as refusal:
+        run(taskUUID=task_uuid, **changes)
+    error = refusal.value
+    assert (error.code, error.status_code, error.retryable) == ("validation", 400, False)
+    assert (error.parameter, error.task_uuid) == (parameter, task_uuid)
+    assert user.stack.emulator.requests() == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [("invalidProviderContent", "safety"), ("providerTimeout", "timeout"), ("taskFailed", "provider")],
+)
+def test_a_failure_at_the_provider(run: Callable[..., Any], user: User, fault: str, kind: str) -> None:
+    """A render that fails raises with the class that Runware's own answer would give."""
+    user.stack.emulator.faults.failure = fault
+    task_uuid = str(uuid.uuid4())
+    with pytest.raises(RunwareError) as failure:
+        run(taskUUID=task_uuid, numberResults=2)
+    assert (failure.value.code, failure.value.task_uuid) == (kind, task_uuid)
+    assert user.stack.emulator.ledger() == []
+
+
+def test_a_key_that_is_none(run: Callable[..., Any]) -> None:
+    """A wrong key is class auth, and is not tried again."""
+    with pytest.raises(RunwareError) as refusal:
+        run(api_key="rushes_nobody")
+    assert (refusal.value.code, refusal.value.status_code, refusal.value.retryable) == ("auth", 401, False)
+
+
+def test_a_budget_that_is_spent(run: Callable[..., Any], user: User) -> None:
+    """What the month cannot hold is refused as a matter of the request, not of the network, and is not repeated."""
+    task_uuid = str(uuid.uuid4())
+    user.stack.create_key(user.name, 0.5)
+    with pytest.raises(RunwareError) as refusal:
+        run(taskUUID=task_uuid)
+    assert (refusal.value.status_code, refusal.value.retryable, refusal.value.task_uuid) == (402, False, task_uuid)
+
+
+def test_an_uncertain_purchase_is_no_error(run: Callable[..., Any], user: User) -> None:
+    """Where Runware's answer was lost, its own clients end with a conflict; here the clip is bought once and comes."""
+    user.stack.emulator.faults.next_submissions.append(OneShot(submit_cut="after"))
+    (item,) = run()
+    assert item["videoURL"]
+    assert len(user.stack.emulator.ledger()) == 1
