@@ -10,8 +10,8 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Playwright, expect
 
-# The last one is where Debian's wrapper leads; the variable is for whoever keeps a browser elsewhere.
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "/usr/lib/chromium/chromium")
+# The variable is for whoever keeps a browser elsewhere; scripts/install-browser knows it as well.
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _FLAGS = (
     "--headless",
     "--no-sandbox",

@@ -46,12 +46,17 @@ def api() -> Iterator[FakeApi]:
 
 @pytest.fixture
 def start_visit(browser: Browser) -> Iterator[StartVisit]:
-    """Opens a URL in a tab of its own. After the test, none of its tabs may have anything unexpected to complain of."""
+    """Opens a URL in a tab of its own, with `own_clock` under a clock that the test can run ahead.
+
+    After the test, none of its tabs may have anything unexpected to complain of.
+    """
     visits: list[Visit] = []
 
-    def start(url: str, **options: Any) -> Visit:
+    def start(url: str, own_clock: bool = False, **options: Any) -> Visit:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **options})
         context.set_default_timeout(10_000)
+        if own_clock:
+            context.clock.install()
         visits.append(Visit(context.new_page()))
         visits[-1].page.goto(url)
         return visits[-1]

@@ -35,7 +35,6 @@ def fill(api: FakeApi) -> None:
 
 def assert_sound(page: Page) -> None:
     """Axe finds nothing serious. Run from outside, so that the page's policy does not keep it out."""
-    page.wait_for_timeout(200)  # what fades in would be judged half transparent
     found = Axe().run(page).response["violations"]
     grave = [
         (violation["id"], violation["help"], [node["html"] for node in violation["nodes"]])
