@@ -69,7 +69,7 @@ def start_visit(browser: Browser) -> Iterator[StartVisit]:
 
 
 @pytest.fixture
-def visit(start_visit: StartVisit, api: FakeApi) -> Iterator[Callable[..., Visit]]:
+def visit(start_visit: StartVisit, api: FakeApi) -> StartVisit:
     """Opens the page on the fake API and gives the key."""
 
     def start(**options: Any) -> Visit:

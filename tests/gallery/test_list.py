@@ -197,12 +197,18 @@ def test_a_hidden_tab_asks_nothing(api: FakeApi, visit: VisitPage) -> None:
         "(hidden) => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });"
         " document.dispatchEvent(new Event('visibilitychange')); }"
     )
-    page.evaluate(turn, True)
     before = len(api.asked("/tasks"))
+    answered = threading.Event()
+    api.intercept = lambda _: None if answered.wait(10) else (503, {})
+    page.clock.run_for(3_000)
+    wait_for(lambda: len(api.asked("/tasks")) == before + 1)
+    page.evaluate(turn, True)  # while an answer is still out
+    answered.set()
+    wait_for(lambda: not page.evaluate("poll.busy"))
     page.clock.run_for(600_000)
-    assert len(api.asked("/tasks")) == before
+    assert len(api.asked("/tasks")) == before + 1
     page.evaluate(turn, False)
-    wait_for(lambda: len(api.asked("/tasks")) > before)
+    wait_for(lambda: len(api.asked("/tasks")) == before + 2)
 
 
 def test_a_running_task_further_down_is_asked_for_by_itself(api: FakeApi, visit: VisitPage) -> None:

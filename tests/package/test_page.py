@@ -59,7 +59,7 @@ def test_text_from_outside_can_only_become_text() -> None:
 
 def test_every_part_that_the_script_names_is_there() -> None:
     """Ids are unique, and each one that the script, a label or a description names exists."""
-    ids = [attributes["id"] for _, attributes in TAGS if "id" in attributes]
+    ids = [name for _, attributes in TAGS if (name := attributes.get("id"))]
     assert sorted(set(ids)) == sorted(ids)
     named = set(re.findall(r"""(?:byId|copyOf)\("([\w-]+)"\)""", PAGE))
     for _, attributes in TAGS:
