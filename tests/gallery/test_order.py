@@ -13,6 +13,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from rushes.runware.kling import KLING_2_1_MASTER, Span
+from rushes.submitting import LARGEST_BODY
 from tests.gallery.browsers import Visit
 from tests.gallery.fake_api import FakeApi, Request
 
@@ -58,6 +59,9 @@ def test_the_limits_are_the_models(form: Visit) -> None:
     )
     assert spans == [[0, 1, 1 / model.cfg_scale_steps], [model.quality.least, model.quality.most, 1]]
     assert page.evaluate("MODEL") == model.air
+    assert page.evaluate("[IMAGE.least, IMAGE.most]") == [model.image_sides.least, model.image_sides.most]
+    in_base64 = page.evaluate("IMAGE.bytes") * 4 / 3
+    assert in_base64 + 4 * (2 * (model.prompt.most or 0)) < LARGEST_BODY
 
 
 def test_the_price_is_shown_before(form: Visit) -> None:
