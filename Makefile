@@ -21,7 +21,7 @@ dev := .venv/dev.stamp
 sam := .venv-sam/stamp
 checkov := .venv-checkov/stamp
 
-.PHONY: help demo dev test simulate openapi chaos check fmt lint types validate drift build sam-local \
+.PHONY: help demo dev test test-page simulate openapi chaos check fmt lint types validate drift build sam-local \
   test-sam compile costs configure deploy key rotate forget announce clean
 
 help: ## list these verbs
@@ -43,6 +43,10 @@ dev: $(local) ## the same stack, staying up
 
 test: $(dev) ## the tests (ARGS="-k webhook" for some of them)
 	@$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-page: $(dev) ## the gallery in Chromium, as a person uses it; pictures land in out/gallery
+	@scripts/install-browser
+	@$(PYTHON) -m pytest -m browser -n 2 --dist loadfile tests/gallery $(ARGS)
 
 simulate: $(dev) ## every stop and race in memory, and the figures (FOR=600: seconds of random histories on top)
 	@SIMULATE_SECONDS="$(or $(FOR),0)" $(PYTHON) -m pytest -q tests/simulation

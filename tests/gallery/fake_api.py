@@ -1,0 +1,322 @@
+"""The reading API and the bucket in memory, for the page's own tests: every state of a task on demand, and trouble too.
+
+Orders are judged by the service's own rules, so that the page meets the faults it will meet in earnest.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+from rushes.submitting import Answer, parse, validate
+from rushes_local.emulator.rendering import Shape, render
+from rushes_local.servers import Server
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+Json = dict[str, Any]
+
+PAGE = Path(__file__).parents[2] / "functions" / "tasks" / "page.html"
+KEY = "rushes_fake-key-for-the-page"
+PER_SECOND = 0.1848
+
+_SIZES = {"wide": (1920, 1080), "square": (1080, 1080), "tall": (1080, 1920)}
+
+
+@cache
+def clip_bytes(shape: str, caption: str) -> bytes:
+    """A real MP4 with one picture a second."""
+    return render(Shape(*_SIZES[shape], 5, "MP4", caption, small=True))
+
+
+def policy(page: str, bucket: str) -> str:
+    """What the page is served under: its own script and style by their hashes, clips from the bucket, nothing else."""
+    script, style = (_hash(re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)) for tag in ("script", "style"))
+    directives = {
+        "default-src": "'none'",
+        "script-src": script,
+        "style-src": style,
+        "connect-src": "'self'",
+        "media-src": bucket,
+        "img-src": bucket,
+        "frame-ancestors": "'none'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "require-trusted-types-for": "'script'",
+        "trusted-types": "'none'",
+    }
+    return "; ".join(f"{name} {value}" for name, value in directives.items())
+
+
+def _hash(contents: list[str]) -> str:
+    (only,) = contents
+    return f"'sha256-{base64.b64encode(hashlib.sha256(only.encode()).digest()).decode()}'"
+
+
+def iso(seconds: float) -> str:
+    """A time as the API writes it."""
+    whole, milliseconds = divmod(round(seconds * 1000), 1000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{milliseconds:03}Z"
+
+
+@dataclass
+class Request:
+    """One request that came in."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    body: bytes
+    authorization: str | None
+
+
+@dataclass
+class FakeApi:
+    """The API's state, to be set up and moved on by a test. `with FakeApi() as api: api.url`."""
+
+    tasks: dict[str, Json] = field(default_factory=dict)
+    requests: list[Request] = field(default_factory=list)
+    spent: float = 12.94
+    limit: float = 50.0
+    key: str = KEY
+    rendering: dict[str, str] = field(default_factory=dict)  # object key to shape
+    lists_are_old: bool = False  # the links of lists have run out, those of a single task are good
+    # Called with each request before it is served; what it returns, status and body, is the answer instead.
+    intercept: Callable[[Request], tuple[int, Any] | None] = lambda _: None
+    _signed: int = 0
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def __enter__(self) -> "FakeApi":
+        self._bucket = Server(self._serve_bucket, name="fake-bucket")
+        self._api = Server(self._serve, name="fake-api")
+        self.url = self._api.url
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._api.stop()
+        self._bucket.stop()
+
+    # What tests do
+
+    def add(
+        self, *statuses: str, prompt: str = "a lighthouse at dusk", ago: float = 60, shape: str = "wide", **more: Any
+    ) -> Json:
+        """A task with one clip of each status; `more` goes into the request, or into each clip if it is `clip`."""
+        in_clips = more.pop("clip", {})
+        created = time.time() - ago
+        task_uuid = more.pop("taskUUID", None) or str(uuid.uuid4())
+        task = {
+            "taskUUID": task_uuid,
+            "createdAt": iso(created),
+            "request": {
+                "taskType": "videoInference",
+                "taskUUID": task_uuid,
+                "model": "klingai:5@3",
+                "positivePrompt": prompt,
+                "duration": 5,
+                "numberResults": len(statuses),
+                **more,
+            },
+            "clips": [self._clip(task_uuid, index, created, shape) | in_clips for index in range(len(statuses))],
+        }
+        with self._lock:
+            self.tasks[task_uuid] = task
+        for index, status in enumerate(statuses):
+            self.become(task, status, index)
+        return task
+
+    def become(self, task: Json, status: str, index: int = 0, **facts: Any) -> None:
+        """Moves a clip of a task on."""
+        with self._lock:
+            clip = task["clips"][index]
+            clip["status"] = status
+            clip["open"] = status in ("pending", "running", "rendered")
+            clip["timeline"] = _TIMELINES[status](clip, task["createdAt"])
+            if clip["open"]:
+                clip["nextCheckAt"] = iso(time.time() + 90)
+            if status == "stored":
+                clip |= {"size": 4_812_330, "versionId": "3sL4kqtJlcpXroDTDmJ.rmSpXd3dIbrHY", "seed": 169984304}
+                clip["videoUUID"] = str(uuid.uuid5(uuid.NAMESPACE_URL, clip["clipUUID"]))
+            if status == "failed":
+                clip["cost"] = 0.0
+                clip["error"] = {"code": "providerContentPolicyViolation", "message": _REFUSED}
+            if status == "review":
+                message = "Nobody can say whether this clip was bought. Do not order it again."
+                clip["error"] = {"code": "purchaseUnproven", "message": message}
+            clip |= facts
+
+    def ordered(self) -> list[Json]:
+        """The bodies of all orders that came in, one task each."""
+        return [json.loads(request.body)[0] for request in self.requests if request.method == "POST"]
+
+    def asked(self, path: str) -> list[Request]:
+        """The requests for one path."""
+        return [request for request in self.requests if request.path == path]
+
+    # Serving
+
+    def _clip(self, task_uuid: str, index: int, created: float, shape: str) -> Json:
+        object_key = f"videos/alice/{iso(created)[:10]}/{task_uuid}-{index}.mp4"
+        self.rendering[object_key] = shape
+        return {"clip": index, "cost": PER_SECOND * 5, "objectKey": object_key, "clipUUID": str(uuid.uuid4())}
+
+    def _serve(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+        request = Request(
+            environ["REQUEST_METHOD"],
+            environ["PATH_INFO"],
+            dict(parse_qsl(environ.get("QUERY_STRING", ""))),
+            environ["wsgi.input"].read(length),
+            environ.get("HTTP_AUTHORIZATION"),
+        )
+        if request.path == "/":
+            page = PAGE.read_text()
+            headers = [
+                ("content-type", "text/html; charset=utf-8"),
+                ("content-security-policy", policy(page, self._bucket.url)),
+                ("x-content-type-options", "nosniff"),
+            ]
+            start_response("200 OK", headers)
+            return [page.encode()]
+        with self._lock:
+            self.requests.append(request)
+        status, body = self.intercept(request) or self._answer(request)
+        content = json.dumps(body).encode() if not isinstance(body, bytes) else body
+        headers = [("content-type", "application/json"), ("content-length", str(len(content)))]
+        start_response(f"{status} {HTTPStatus(status).phrase}", headers)
+        return [content]
+
+    def _answer(self, request: Request) -> tuple[int, Any]:
+        if request.authorization != f"Bearer {self.key}":
+            error = {"code": "invalidApiKey", "message": "Send your API key as Authorization: Bearer."}
+            return 401, {"errors": [error]}
+        with self._lock:
+            match request.method, request.path.split("/")[1:]:
+                case "GET", ["tasks"]:
+                    return 200, self._list(request.query)
+                case "GET", ["tasks", task_uuid] if task_uuid in self.tasks:
+                    return 200, self._shown(self.tasks[task_uuid], detailed=True)
+                case "GET", ["budget"]:
+                    left = self.limit - self.spent
+                    return 200, {"month": "2026-11", "spent": self.spent, "limit": self.limit, "left": left}
+                case "POST", ["v1"]:
+                    return self._buy(request.body)
+        return 404, {"errors": [{"code": "unknownTask", "message": "There is no such task."}]}
+
+    def _list(self, query: Mapping[str, str]) -> Json:
+        newest = sorted(self.tasks.values(), key=lambda task: task["createdAt"], reverse=True)
+        start, limit = int(query.get("cursor", 0)), int(query.get("limit", 20))
+        shown = [self._shown(task) for task in newest[start : start + limit]]
+        cursor = {"cursor": str(start + limit)} if start + limit < len(newest) else {}
+        return {"tasks": [task for task in shown if _matches(task, query)], **cursor}
+
+    def _shown(self, task: Json, detailed: bool = False) -> Json:
+        clips = []
+        for clip in task["clips"]:
+            shown = {name: value for name, value in clip.items() if detailed or name not in ("timeline", "maybeSentAt")}
+            if clip["status"] == "stored":
+                self._signed += 1  # as in earnest, every answer brings new links
+                signature = 0 if self.lists_are_old and not detailed else self._signed
+                address = f"{self._bucket.url}/{clip['objectKey']}?X-Amz-Signature={signature}"
+                shown = {"videoURL": address, "manifestURL": address.replace(".mp4", ".json")} | shown
+            clips.append(shown)
+        cost = round(sum(clip["cost"] for clip in clips), 6)
+        return {**task, "status": _status(clips), "cost": cost, "clips": clips}
+
+    def _buy(self, body: bytes) -> tuple[int, Any]:
+        answer = Answer()
+        for order in validate(parse(body), answer):
+            request = dict(order.request)
+            if order.task_uuid not in self.tasks:
+                self.add(*["pending"] * order.clips, prompt=request["positivePrompt"], ago=0, **request_of(request))
+                self.spent += order.price * order.clips / 1e6
+            answer.data.append({"taskType": "videoInference", "taskUUID": order.task_uuid})
+        return answer.status, answer.body
+
+    def _serve_bucket(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        query = dict(parse_qsl(environ.get("QUERY_STRING", "")))
+        shape = self.rendering.get(environ["PATH_INFO"].lstrip("/"))
+        if shape is None or not int(query.get("X-Amz-Signature", 0)):
+            start_response("403 Forbidden", [("content-length", "0")])
+            return [b""]
+        content = clip_bytes(shape, shape)
+        headers = [("content-type", "video/mp4"), ("accept-ranges", "bytes")]
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", environ.get("HTTP_RANGE", ""))
+        if not wanted:
+            start_response("200 OK", [*headers, ("content-length", str(len(content)))])
+            return [content]
+        start, end = int(wanted[1]), int(wanted[2] or len(content) - 1)
+        part = content[start : end + 1]
+        headers += [("content-range", f"bytes {start}-{end}/{len(content)}"), ("content-length", str(len(part)))]
+        start_response("206 Partial Content", headers)
+        return [part]
+
+
+def request_of(request: Json) -> Json:
+    """A request's parameters without those that `add` sets by itself."""
+    return {name: value for name, value in request.items() if name not in ("positivePrompt", "numberResults")}
+
+
+def _matches(task: Json, query: Mapping[str, str]) -> bool:
+    name, _, value = query.get("tag", "").partition(":")
+    return (
+        query.get("status", task["status"]) == task["status"]
+        and task["createdAt"].startswith(query.get("day", ""))
+        and (not name or task["request"].get("tags", {}).get(name) == value)
+    )
+
+
+def _status(clips: list[Json]) -> str:
+    states = {clip["status"] for clip in clips}
+    if states & {"pending", "running", "rendered"}:
+        return "running"
+    if "review" in states:
+        return "review"
+    if states == {"stored"}:
+        return "succeeded"
+    return "failed" if states == {"failed"} else "partial"
+
+
+_REFUSED = "The prompt was turned down by the provider's content policy."
+
+
+def _fact(fact: str, created: str, after: float, witness: str, key: str = "", **fields: Any) -> Json:
+    moment = datetime.fromisoformat(created).timestamp() + after
+    return {"at": iso(moment), "fact": fact, "witness": witness, **({"key": key} if key else {}), "fields": fields}
+
+
+def _bought(clip: Json, created: str) -> list[Json]:
+    return [_fact("accepted", created, 0.8, "submission", "acknowledged")]
+
+
+def _rendered(clip: Json, created: str) -> list[Json]:
+    return [*_bought(clip, created), _fact("rendered", created, 192, "webhook", "0b1d", seed=169984304)]
+
+
+_TIMELINES: dict[str, Callable[[Json, str], list[Json]]] = {
+    "pending": lambda clip, created: [],
+    "running": _bought,
+    "rendered": _rendered,
+    "stored": lambda clip, created: [*_rendered(clip, created), _fact("stored", created, 192.4, "bucket", "v1")],
+    "failed": lambda clip, created: [
+        *_bought(clip, created),
+        _fact("failed", created, 12, "poll", "providerContentPolicyViolation", message=_REFUSED),
+        _fact("lastLook", created, 912, "clock"),
+    ],
+    "review": lambda clip, created: [
+        _fact("attempted", created, 10, "submission", "ambiguous: no answer in time"),
+        _fact("unproven", created, 7200, "clock", why="Neither the bucket nor Runware knows this clip."),
+    ],
+}

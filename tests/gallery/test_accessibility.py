@@ -1,0 +1,131 @@
+"""The page for people who use a keyboard or a screen reader, in light and in dark, on a desk and on a phone."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+from playwright.sync_api import Page, expect
+
+from tests.gallery.browsers import Visit, is_playing, wait_for
+from tests.gallery.conftest import StartVisit
+from tests.gallery.fake_api import FakeApi
+
+VisitPage = Callable[..., Visit]
+
+SCREENS: dict[str, dict[str, Any]] = {
+    "desktop": {"viewport": {"width": 1280, "height": 860}},
+    "phone": {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True},
+}
+TAGS = {"project": "lighthouse", "shot": "12"}
+
+
+def fill(api: FakeApi) -> None:
+    """A task of every kind."""
+    api.add("running", prompt="A lone lighthouse at dusk, slow aerial push-in over a grey sea, gulls crossing", ago=74)
+    api.add("stored", "running", "stored", "pending", prompt="Macro shot of espresso pouring", ago=240, tags=TAGS)
+    api.add("stored", prompt="Product turntable: matte black headphones", ago=1800, tags=TAGS)
+    api.add("failed", prompt="Paper boats drifting down a rain gutter", ago=7300)
+    api.add("stored", prompt="A neon alley in the rain", ago=9000, clip={"NSFWContent": True})
+    api.add("review", prompt="Timelapse of a city waking up", ago=17000)
+    api.add("stored", "failed", prompt="A fox trots through fresh snow", ago=90000, shape="tall")
+    api.add("stored", ago=180000, shape="square")["request"] = {}
+
+
+def assert_sound(page: Page) -> None:
+    """Axe finds nothing serious. Run from outside, so that the page's policy does not keep it out."""
+    found = Axe().run(page).response["violations"]
+    grave = [
+        (violation["id"], violation["help"], [node["html"] for node in violation["nodes"]])
+        for violation in found
+        if violation["impact"] in ("serious", "critical")
+    ]
+    assert grave == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("screen", list(SCREENS))
+def test_axe_finds_nothing_serious(
+    api: FakeApi, start_visit: StartVisit, screenshots: Path, scheme: str, screen: str
+) -> None:
+    """Door, list, details and form, with and without faults; nothing is wider than the screen."""
+    here = start_visit(api.url, color_scheme=scheme, reduced_motion="reduce", **SCREENS[screen])
+    page, name = here.page, f"{scheme}-{screen}"
+
+    def judge(what: str) -> None:
+        assert_sound(page)
+        here.screenshot(screenshots, f"{what}-{name}")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+    judge("door")
+    here.enter(api.key)
+    judge("empty")
+    fill(api)
+    page.get_by_role("button", name="Refresh").click()
+    expect(page.locator(".card")).to_have_count(8)
+    loaded = "[...document.querySelectorAll('video[src]')].every((video) => video.readyState >= 2)"
+    wait_for(lambda: bool(page.evaluate(loaded)))
+    judge("list")
+    for prompt in ("Macro shot of espresso pouring", "Paper boats drifting down a rain gutter"):
+        here.card(prompt).locator(".prompt").click()
+        expect(page.get_by_role("dialog").locator(".timeline li").nth(1)).to_be_visible()
+        page.get_by_text("The request as sent").click()
+        judge("detail" if prompt.startswith("Macro") else "failed")
+        page.keyboard.press("Escape")
+    page.get_by_role("button", name="New clip").click()
+    page.get_by_text("More options").click()
+    here.choose("First frame (optional)", "From a file")
+    judge("form")
+    page.get_by_role("button", name="Buy").click()
+    judge("faults")
+
+
+def test_the_keyboard_is_enough(api: FakeApi, start_visit: StartVisit) -> None:
+    """From the key to a new order and a playing clip without a pointer; the focus comes back where it was."""
+    api.add("stored", prompt="an old lighthouse", ago=600)
+    here = start_visit(api.url)
+    page = here.page
+    page.keyboard.insert_text(api.key)
+    page.keyboard.press("Enter")
+    expect(page.locator(".prompt")).to_be_visible()
+
+    def tab_to(locator: Any) -> None:
+        for _ in range(40):
+            if locator.evaluate("element => element === document.activeElement"):
+                return
+            page.keyboard.press("Tab")
+        pytest.fail("the Tab key does not lead there")
+
+    play = page.get_by_role("button", name="Play the clip: an old lighthouse")
+    tab_to(play)
+    page.keyboard.press("Enter")
+    assert is_playing(page.locator(".card video"))
+    title = page.get_by_role("button", name="an old lighthouse", exact=True)
+    tab_to(title)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(title).to_be_focused()
+    new = page.get_by_role("button", name="New clip")
+    tab_to(new)
+    page.keyboard.press("Enter")
+    page.keyboard.insert_text("a new lighthouse")
+    tab_to(page.get_by_role("radio", name="5 s"))
+    page.keyboard.press("ArrowRight")
+    tab_to(page.get_by_role("button", name="Buy 1 clip for $1.848"))
+    page.keyboard.press("Enter")
+    expect(here.card("a new lighthouse")).to_be_visible()
+    expect(new).to_be_focused()
+    assert api.ordered()[0]["duration"] == 10
+
+
+def test_landmarks_and_headings_lead_through_the_page(api: FakeApi, visit: VisitPage) -> None:
+    """Whoever listens finds the parts of the page by their names."""
+    api.add("stored", prompt="a lighthouse")
+    page = visit().page
+    for role, name in (("banner", None), ("search", "Filter the clips"), ("main", None), ("region", "Clips")):
+        expect(page.get_by_role(role, name=name)).to_be_visible()  # type: ignore[arg-type]
+    expect(page.get_by_role("heading", level=3, name="a lighthouse")).to_be_visible()
+    page.get_by_role("link", name="Skip to the clips").press("Enter")
+    expect(page.get_by_role("heading", level=2, name="Clips")).to_be_focused()

@@ -1,0 +1,347 @@
+"""The order form as a person uses it: limits, price, faults at their fields, and never buying twice."""
+
+import io
+import itertools
+import json
+import re
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
+
+from rushes.runware.kling import KLING_2_1_MASTER, Span
+from rushes.submitting import LARGEST_BODY
+from tests.gallery.browsers import Visit
+from tests.gallery.fake_api import FakeApi, Request
+
+VisitPage = Callable[..., Visit]
+
+PROMPT = "a lighthouse at dusk, slow aerial push-in"
+
+
+@pytest.fixture
+def form(visit: VisitPage) -> Visit:
+    """The open form."""
+    here = visit()
+    here.page.get_by_role("button", name="New clip").click()
+    expect(here.page.get_by_label("Prompt", exact=True)).to_be_focused()
+    return here
+
+
+def buy(page: Page) -> Locator:
+    """The button that spends money."""
+    return page.get_by_role("button", name=re.compile(r"^(Buy|Sending)"))
+
+
+def values(page: Page, selector: str) -> list[str]:
+    found: list[str] = page.locator(selector).evaluate_all("all => all.map((each) => each.value)")
+    return found
+
+
+def test_the_limits_are_the_models(form: Visit) -> None:
+    """What the form offers and refuses is what the service's own description of the model says."""
+    model, page = KLING_2_1_MASTER, form.page
+    for name in ("positivePrompt", "negativePrompt"):
+        prompt = page.locator(f"#{name}").evaluate("field => [field.dataset.least, field.dataset.most].map(Number)")
+        assert Span(*prompt) == model.prompt
+    assert values(page, "#size option") == ["", *[f"{width}x{height}" for width, height in model.sizes]]
+    assert values(page, "[name=duration]") == [str(seconds) for seconds in model.durations]
+    assert values(page, "[name=duration]:checked") == [str(model.default_duration)]
+    results = model.results
+    assert values(page, "[name=numberResults]") == [str(n) for n in range(results.least or 0, (results.most or 0) + 1)]
+    assert values(page, "#outputFormat option") == list(model.formats)
+    assert values(page, "#outputFormat option:checked") == [model.default_format]
+    spans = page.locator("#CFGScale, #outputQuality").evaluate_all(
+        "all => all.map((each) => [each.min, each.max, each.step].map(Number))"
+    )
+    assert spans == [[0, 1, 1 / model.cfg_scale_steps], [model.quality.least, model.quality.most, 1]]
+    assert page.evaluate("MODEL") == model.air
+    assert page.evaluate("[IMAGE.least, IMAGE.most]") == [model.image_sides.least, model.image_sides.most]
+    in_base64 = page.evaluate("IMAGE.bytes") * 4 / 3
+    assert in_base64 + 4 * (2 * (model.prompt.most or 0)) < LARGEST_BODY
+
+
+def test_the_price_is_shown_before(form: Visit) -> None:
+    """Every choice of duration and number shows what the service would count, to the last digit."""
+    for seconds, clips in itertools.product((5, 10), (1, 2, 3, 4)):
+        form.choose("Duration", f"{seconds} s")
+        form.choose("Clips", str(clips))
+        price = f"{KLING_2_1_MASTER.price(seconds) * clips / 1e6:.3f}"
+        price = price[:-1] if price.endswith("0") else price  # cents always, more digits only where they say something
+        expect(form.page.locator("#sum")).to_have_text(f"${price}")
+        expect(buy(form.page)).to_contain_text(f"for ${price}")
+
+
+def test_money_left_is_shown_and_missed(api: FakeApi, visit: VisitPage) -> None:
+    """Spent and left stand at the top; a price beyond what is left is said before anybody presses."""
+    api.spent = 45.5
+    here = visit()
+    expect(here.page.get_by_label("Money this month")).to_contain_text("$45.50 spent")
+    expect(here.page.get_by_label("Money this month")).to_contain_text("$4.50 left in November")
+    here.page.get_by_role("button", name="New clip").click()
+    expect(here.page.locator("#sum-left")).to_have_text("$4.50 left this month, $3.576 afterwards.")
+    here.choose("Duration", "10 s")
+    here.choose("Clips", "3")
+    expect(here.page.locator("#sum-left")).to_contain_text("will be refused")
+
+
+def test_an_order_arrives_as_it_was_filled_in(api: FakeApi, form: Visit) -> None:
+    """Every field reaches the API under its name; the new card is there at once and the money is counted."""
+    page = form.page
+    page.get_by_label("Prompt", exact=True).fill(PROMPT)
+    page.get_by_label(re.compile("^Without")).fill("people")
+    form.choose("Duration", "10 s")
+    form.choose("Clips", "2")
+    page.get_by_label("Size").select_option("1080x1920")
+    page.get_by_label("Format").select_option("WEBM")
+    form.choose("First frame (optional)", "From a URL")
+    page.get_by_label("Image URL").fill("https://example.com/first.png")
+    page.get_by_text("More options").click()
+    page.get_by_label("Guidance (CFGScale)").fill("0.57")
+    page.get_by_label("Quality").fill("90")
+    page.get_by_label("Content check").select_option("full")
+    page.get_by_label(re.compile("^Destination")).fill("campaign/autumn")
+    page.get_by_label(re.compile("^Tags")).fill("project: lighthouse\nurl:https://example.com")
+    buy(page).click()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    (order,) = api.ordered()
+    assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", order.pop("taskUUID"))
+    assert order == {
+        "taskType": "videoInference",
+        "model": "klingai:5@3",
+        "positivePrompt": PROMPT,
+        "negativePrompt": "people",
+        "duration": 10,
+        "numberResults": 2,
+        "width": 1080,
+        "height": 1920,
+        "outputFormat": "WEBM",
+        "CFGScale": 0.57,
+        "outputQuality": 90,
+        "safety": {"checkContent": True, "mode": "full"},
+        "destination": "campaign/autumn",
+        "tags": {"project": "lighthouse", "url": "https://example.com"},
+        "inputs": {"frameImages": ["https://example.com/first.png"]},
+    }
+    expect(form.card(PROMPT).locator(".status")).to_have_text("Running 0/2")
+    expect(page.get_by_label("Money this month")).to_contain_text("$16.64 spent")
+    page.get_by_role("button", name="New clip").click()
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("")
+
+
+def test_defaults_are_left_to_the_provider(api: FakeApi, form: Visit) -> None:
+    """A prompt alone sends nothing but what decides the price."""
+    form.page.get_by_label("Prompt", exact=True).fill(PROMPT)
+    buy(form.page).click()
+    expect(form.card(PROMPT)).to_be_visible()
+    (order,) = api.ordered()
+    assert set(order) == {"taskType", "taskUUID", "model", "positivePrompt", "duration", "numberResults"}
+
+
+@pytest.mark.parametrize(
+    ("label", "text", "words"),
+    [
+        ("Prompt", "", "Between 2 and 2500 characters, please; these are 0."),
+        ("Prompt", "é" * 2501, "these are 2501"),
+        ("Without (negative prompt, optional)", "x", "these are 1"),
+        ("Destination (optional)", "a//b", "single slashes"),
+        ("Destination (optional)", "../b", "single slashes"),
+        ("Tags (optional)", "nothing", "name:value"),
+        ("Tags (optional)", "\n".join(f"n{n}:v" for n in range(21)), "At most 20 tags"),
+        ("Tags (optional)", "a:1\na:2", "twice"),
+    ],
+)
+def test_faults_are_found_before_anything_is_sent(api: FakeApi, form: Visit, label: str, text: str, words: str) -> None:
+    """What is wrong stands at its field, which gets the focus, and nothing goes out."""
+    page = form.page
+    page.get_by_text("More options").click()
+    page.get_by_label("Prompt", exact=True).fill(PROMPT)
+    field = page.get_by_label(label, exact=True)
+    field.fill(text)
+    buy(page).click()
+    expect(field).to_have_attribute("aria-invalid", "true")
+    expect(field).to_be_focused()
+    expect(field).to_have_accessible_description(re.compile(re.escape(words)))
+    assert api.ordered() == []
+
+
+def test_characters_are_counted_as_the_service_counts(api: FakeApi, form: Visit) -> None:
+    """An emoji is one character: 2500 of them are accepted, here and there."""
+    page = form.page
+    page.get_by_label("Prompt", exact=True).fill("🌊" * 2500)
+    expect(page.locator("output[for=positivePrompt]")).to_have_text("2500 / 2500")
+    buy(page).click()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    assert len(api.tasks) == 1
+
+
+def test_faults_of_the_api_stand_at_their_fields(api: FakeApi, form: Visit) -> None:
+    """Whatever the service refuses is shown where it belongs, the rest above the form, and the next try is free."""
+    page = form.page
+    errors = [
+        {"code": "unsupportedDimensions", "message": "<b>1x1</b> is not supported.", "parameter": ["width", "height"]},
+        {"code": "invalidFrameImages", "message": "inputs.frameImages is blurry.", "parameter": "inputs.frameImages"},
+        {"code": "invalidTags", "message": "tags are odd.", "parameter": "tags"},
+        {"code": "strange", "message": "constructor is strange.", "parameter": "constructor"},
+    ]
+    api.intercept = lambda request: (400, {"data": [], "errors": errors}) if request.method == "POST" else None
+    form.expected.append("status of 400")
+    page.get_by_label("Prompt", exact=True).fill(PROMPT)
+    buy(page).click()
+    size = page.get_by_label("Size")
+    expect(size).to_have_accessible_description("<b>1x1</b> is not supported.")
+    expect(size).to_be_focused()
+    expect(page.get_by_role("group", name="First frame")).to_contain_text("inputs.frameImages is blurry.")
+    expect(page.get_by_label(re.compile("^Tags"))).to_be_visible()
+    expect(page.get_by_role("alert").filter(has_text="strange")).to_have_text("constructor is strange.")
+    api.intercept = lambda _: None
+    buy(page).click()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    assert len({order["taskUUID"] for order in api.ordered()}) == 1
+
+
+def test_a_budget_that_is_spent_is_said(api: FakeApi, form: Visit) -> None:
+    """A refusal for money is shown in the service's own words."""
+    error = {"code": "budgetExceeded", "message": "The month's limit of $50.00 cannot hold $0.924."}
+    api.intercept = lambda request: (402, {"data": [], "errors": [error]}) if request.method == "POST" else None
+    form.expected.append("status of 402")
+    form.page.get_by_label("Prompt", exact=True).fill(PROMPT)
+    buy(form.page).click()
+    expect(form.page.get_by_role("alert").filter(has_text="limit")).to_be_focused()
+
+
+def test_a_double_click_buys_once(api: FakeApi, form: Visit) -> None:
+    """However often the button is pressed while the answer is out, one order is sent."""
+    gate = threading.Event()
+
+    def hold(request: Request) -> None:
+        if request.method == "POST":
+            gate.wait(10)
+
+    api.intercept = hold
+    form.page.get_by_label("Prompt", exact=True).fill(PROMPT)
+    buy(form.page).dblclick()
+    buy(form.page).click(force=True)  # although it says that it is busy
+    gate.set()
+    expect(form.card(PROMPT)).to_have_count(1)
+    assert len(api.ordered()) == 1
+
+
+@pytest.mark.parametrize("reload", [False, True], ids=["pressed again", "after a reload"])
+@pytest.mark.parametrize("lost", [503, 504, 200], ids=["503", "504", "an unreadable answer"])
+def test_a_lost_answer_buys_once(api: FakeApi, form: Visit, lost: int, reload: bool) -> None:
+    """The order was taken but its answer was lost: sent again, it goes out under the same UUID; later ones do not."""
+    page = form.page
+
+    def lose(request: Request) -> tuple[int, Any] | None:
+        if request.method != "POST":
+            return None
+        api._answer(request)
+        return lost, b"<html>"
+
+    api.intercept = lose
+    form.expected.append("status of 50")
+    page.get_by_label("Prompt", exact=True).fill(PROMPT)
+    buy(page).click()
+    expect(page.get_by_role("alert").filter(has_text="nothing is bought twice")).to_be_visible()
+    api.intercept = lambda _: None
+    if reload:
+        page.reload()
+        page.get_by_role("button", name="New clip").click()
+        page.get_by_label("Prompt", exact=True).fill(PROMPT)
+    buy(page).click()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    assert len(api.tasks) == 1
+    assert len({order["taskUUID"] for order in api.ordered()}) == 1
+    page.get_by_role("button", name="New clip").click()
+    page.get_by_label("Prompt", exact=True).fill(PROMPT)
+    buy(page).click()
+    expect(form.card(PROMPT)).to_have_count(2)
+    assert len({order["taskUUID"] for order in api.ordered()}) == 2
+
+
+def test_enter_in_a_field_buys_nothing(api: FakeApi, form: Visit) -> None:
+    """Only the button spends money: Enter in a field does not press it."""
+    page = form.page
+    done = threading.Event()
+    api.intercept = lambda request: (503, {}) if request.method == "POST" and not done.wait(5) else None
+    page.get_by_label("Prompt", exact=True).fill(PROMPT)
+    page.get_by_text("More options").click()
+    page.get_by_label(re.compile("^Destination")).press("Enter")
+    page.get_by_label("Quality").press("Enter")
+    page.get_by_role("radio", name="10 s").press("Enter")
+    assert buy(page).inner_text().startswith("Buy")
+    assert api.ordered() == []
+
+
+def picture(width: int, height: int) -> bytes:
+    """A PNG of this size."""
+    target = io.BytesIO()
+    Image.new("RGB", (width, height), (200, 120, 40)).save(target, "PNG")
+    return target.getvalue()
+
+
+def test_an_image_from_a_file_goes_along(api: FakeApi, form: Visit) -> None:
+    """A chosen file is shown and sent as a data URI."""
+    page = form.page
+    form.choose("First frame (optional)", "From a file")
+    image = picture(640, 360)
+    page.get_by_label("Image file").set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": image})
+    expect(page.get_by_role("img", name="The chosen image")).to_be_visible()
+    expect(page.locator("#preview")).to_contain_text(re.compile("640 . 360"))
+    page.get_by_label("Prompt", exact=True).fill(PROMPT)
+    buy(page).click()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    (sent,) = api.ordered()[0]["inputs"]["frameImages"]
+    assert sent.startswith("data:image/png;base64,")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "content", "words"),
+    [
+        ("x.gif", "image/gif", b"GIF89a", "Only PNG, JPEG and WebP"),
+        ("x.png", "image/png", b"no image", "cannot be read"),
+        ("x.png", "image/png", picture(200, 400), "300 to 2048 pixels"),
+        ("x.png", "image/png", b"\0" * 3_600_001, "at most 3.6 MB"),
+    ],
+)
+def test_an_image_that_cannot_be_used_is_said_at_once(
+    api: FakeApi, form: Visit, name: str, kind: str, content: bytes, words: str
+) -> None:
+    """Wrong kind, unreadable, too small, too large: told when it is chosen, and never sent."""
+    page = form.page
+    form.choose("First frame (optional)", "From a file")
+    page.get_by_label("Image file").set_input_files({"name": name, "mimeType": kind, "buffer": content})
+    expect(page.get_by_role("group", name="First frame")).to_contain_text(words)
+    page.get_by_label("Prompt", exact=True).fill(PROMPT)
+    buy(page).click()
+    expect(page.get_by_label("Image file")).to_be_focused()
+    assert api.ordered() == []
+
+
+def test_an_order_can_be_used_again(api: FakeApi, visit: VisitPage) -> None:
+    """The form fills with what an earlier task asked for, and buys it as a new one."""
+    request: dict[str, Any] = {
+        "width": 1080,
+        "height": 1080,
+        "CFGScale": 0.25,
+        "destination": "x/y",
+        "tags": {"a": "b"},
+        "duration": 10,
+    }
+    old = api.add("failed", "failed", prompt=PROMPT, ago=60, **request)
+    here = visit()
+    here.page.locator(".prompt").click()
+    here.page.get_by_role("button", name="Use again").click()
+    expect(here.page.get_by_label("Prompt", exact=True)).to_have_value(PROMPT)
+    buy(here.page).click()
+    expect(here.card(PROMPT)).to_have_count(2)
+    (order,) = api.ordered()
+    assert order["taskUUID"] != old["taskUUID"]
+    sent, asked = (
+        {name: value for name, value in each.items() if name != "taskUUID"} for each in (order, old["request"])
+    )
+    assert json.dumps(sent, sort_keys=True) == json.dumps(asked, sort_keys=True)
