@@ -20,6 +20,7 @@ HEAVY = {
 }
 BUDGET = {
     "announce": set[str](),
+    "intake": {"pydantic"},
     "reconcile": {"httpx", "pydantic"},
     "submit": {"aws_lambda_powertools.event_handler", "httpx", "pydantic"},
     "webhook": set[str](),
