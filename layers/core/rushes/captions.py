@@ -18,8 +18,8 @@ TYPES = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
 """Extensions of image files, and what follows `image/` for each."""
 
 _TAG = "tag-"
-_WHOLE = re.compile(r"-?\d{1,18}")
-_FRACTION = re.compile(r"-?\d{1,18}\.\d{1,18}")
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
+_FRACTION = re.compile(r"-?[0-9]{1,18}\.[0-9]{1,18}")
 
 
 def task_of(metadata: Mapping[str, str], image: bytes, extension: str) -> dict[str, Any] | list[WireError]:

@@ -267,7 +267,8 @@ class _GoneError(Exception):
 def place_of(bucket: str, key: str, version: str) -> Place | str:
     """What an object's key says of it, or why it is no request."""
     caller, _, rest = key.removeprefix(_PREFIX).partition("/")
-    kind = rest.rpartition(".")[2].lower()
+    _, dot, ending = rest.rpartition(".")
+    kind = dot and ending.lower()
     if not key.startswith(_PREFIX) or not is_name(caller):
         return "its folder is not a caller's name"
     if not rest or rest.endswith("/"):
