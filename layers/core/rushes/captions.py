@@ -28,7 +28,8 @@ def task_of(metadata: Mapping[str, str], image: bytes, extension: str) -> dict[s
     faults: list[WireError] = []
     tags = {}
     named: set[str] = set()
-    for name, encoded in sorted(metadata.items()):
+    for given, encoded in sorted(metadata.items()):
+        name = given.lower()  # S3 lowers them, not everything that stands in for it does
         parameter, read = _PARAMETERS.get(name.replace("-", ""), ("", _text))
         value = _decoded(encoded)
         if value is None:
