@@ -1,5 +1,6 @@
 """Drops and events into messages and reports, on fakes."""
 
+import base64
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +21,7 @@ from tests.unit.fakes import TASK_UUID, Telemetry, one_after_another, request, u
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(16)
 KEPT = "https://kept.example/image.png"
+FINE, SMALL = (f"data:image/png;base64,{base64.b64encode(PNG + mark).decode()}" for mark in (b"fin", b"sma"))
 
 
 @dataclass
@@ -61,7 +63,7 @@ class Door:
     def take_in(self, task: Mapping[str, Any], caller: Caller) -> Mapping[str, Any] | list[WireError]:
         (image,) = task["inputs"]["frameImages"]
         self.images.append(f"{caller.name}: {image}")
-        if "small" in image:
+        if image.endswith(SMALL):
             return [{"code": "invalidImage", "message": "too small"}]
         return {**task, "inputs": {"frameImages": [KEPT]}}
 
@@ -285,11 +287,9 @@ def test_images_in_a_file_are_kept_and_addresses_in_the_bucket_left_alone() -> N
     """What may be an inline image goes through the port; whether an s3:// address may be used, intake cannot know."""
     door = Door()
     s3 = "s3://bucket/inputs/ann/x.png"
-    tasks = [
-        request(taskUUID=uuid4(n), inputs={"frameImages": [image]}) for n, image in enumerate(["fine", "small", s3])
-    ]
+    tasks = [request(taskUUID=uuid4(n), inputs={"frameImages": [image]}) for n, image in enumerate([FINE, SMALL, s3])]
     report = door.drop("a.jsonl", lines(*tasks))
-    assert door.images == ["ann: fine", "ann: small"]
+    assert door.images == [f"ann: {FINE}", f"ann: {SMALL}"]
     assert door.sent[0]["task"]["inputs"] == {"frameImages": [KEPT]}
     assert codes(report)[2] == ["invalidImage"]
 

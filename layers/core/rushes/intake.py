@@ -38,7 +38,7 @@ _LONGEST_KEY = 1024  # bytes
 _ENDING = len(f".{uuid.UUID(int=0)}.json")  # the longest that is put behind a report's stem
 
 TakeIn = Callable[[Mapping[str, Any], Caller], Mapping[str, Any] | list[WireError]]
-"""Keeps the inline images of a task in the bucket: the task with their addresses, or what is wrong with them."""
+"""Keeps the inline images of a valid task in the bucket: the task with their addresses, or what is wrong with them."""
 
 
 class Drop(Protocol):
@@ -245,16 +245,17 @@ class Intake:
             return Verdict(entry.line, task_uuid, errors=entry.errors)
         if task_uuid and named.get(task_uuid, 0) > 1:
             return Verdict(entry.line, task_uuid, errors=[twice(task_uuid)])
-        if isinstance(task, dict) and _holds_image(task):
-            kept = self.take_in(task, Caller(origin.caller, 0))
-            if isinstance(kept, list):
-                return Verdict(entry.line, task_uuid, errors=kept)
-            task = kept
         answer = Answer()
         orders = validate([task], answer)
         if not orders:
             return Verdict(entry.line, task_uuid, errors=[error for _, error in answer.errors])
-        message = Message(origin.caller, orders[0].request, origin.report)
+        kept = orders[0].request
+        if _holds_image(kept):
+            taken = self.take_in(kept, Caller(origin.caller, 0))
+            if isinstance(taken, list):
+                return Verdict(entry.line, task_uuid, errors=taken)
+            kept = taken
+        message = Message(origin.caller, kept, origin.report)
         if len(message.text) > LARGEST_MESSAGE:
             return Verdict(entry.line, task_uuid, errors=[_TOO_LARGE])
         return Verdict(entry.line, task_uuid, message)
