@@ -21,6 +21,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from rushes_local.buses import name_buses
+from rushes_local.shortcuts import cut_short
 from rushes_local.streams import mend_streams
 from rushes_local.transactions import undo_by_item
 
@@ -142,16 +143,13 @@ class Aws:
 
     def load(self) -> None:
         """Import moto, which takes a second or two and is therefore not done at the top, and forget older state."""
-        from moto import backends
         from moto.moto_api._internal.models import moto_api_backend
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-        # moto lists the folder of its services for each request: a fifth of what a request takes.
-        services = tuple(backends.list_of_moto_modules())
-        backends.list_of_moto_modules = lambda: services
         undo_by_item()
         mend_streams()
         name_buses()
+        cut_short()
         moto_api_backend.reset()
         self._application = DomainDispatcherApplication(create_backend_app)
 
