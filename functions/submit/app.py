@@ -6,7 +6,7 @@ Translates HTTP and messages to the use cases and back; decides nothing.
 import json
 import os
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -26,7 +26,7 @@ from rushes.errors import MissingSecretError, RushesError, UnreadableError
 from rushes.purchasing import Buyer
 from rushes.runware.models import wire_error
 from rushes.submitting import BUSY, Answer, Request, Submitting, parse, price
-from rushes.taking import Taking
+from rushes.taking import Gate, Taking
 
 app = APIGatewayHttpResolver(enable_validation=False)
 
@@ -46,10 +46,13 @@ def wiring() -> Wiring:
     """Built once a process, at the first call."""
     settings = SubmitSettings.read(os.environ)
     parts = assemble(settings)
+    gate = Gate(parts.runware, clock)
     submitting = Submitting(
         table=parts.store,
         inputs=parts.bucket,
         purchasing=parts.purchasing,
+
+        purchasing=replace(parts.purchasing, seller=gate),
         telemetry=parts.telemetry,
         times=settings.timings,
         monthly_limit=settings.monthly_limit,
@@ -61,6 +64,7 @@ def wiring() -> Wiring:
     callers = Callers(parts.store, clock, settings.monthly_limit)
     taking = Taking(
         submitting=submitting,
+        gate=gate,
         callers=callers,
         reports=Reports(parts.s3, settings.bucket),
         telemetry=parts.telemetry,

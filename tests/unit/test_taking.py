@@ -1,6 +1,7 @@
 """One message of the inbox: bought, told in a report, or left to come back."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,8 +12,8 @@ from rushes.errors import PostponedError
 from rushes.messages import Message
 from rushes.observability import Metric
 from rushes.runware.outcomes import NeverArrived
-from rushes.taking import Taking
-from tests.unit.fakes import PRICE, START, TASK_UUID, TIMES, World, refusal, request
+from rushes.taking import Gate, Taking
+from tests.unit.fakes import PRICE, START, TASK_UUID, TIMES, World, refusal, request, uuid4
 
 REPORT = "reports/ann/a.jsonl.v1"
 
@@ -45,8 +46,10 @@ class Desk:
 
     def __init__(self, **limits: int) -> None:
         self.world, self.names, self.shelf = World(), Names(**limits), Shelf()
+        gate = Gate(self.world.seller, self.world.clock)
         self.taking = Taking(
-            submitting=self.world.submitting,
+            submitting=replace(self.world.submitting, purchasing=replace(self.world.purchasing, seller=gate)),
+            gate=gate,
             callers=Callers(self.names, self.world.clock, 10 * PRICE),
             reports=self.shelf,
             telemetry=self.world.telemetry,
@@ -136,6 +139,26 @@ def test_what_may_still_be_bought_is_done(outcome: Any) -> None:
     desk.take()
     assert desk.world.row().status is Status.PENDING
     assert desk.shelf.reports == {}
+
+
+def test_while_runware_refuses_us_orders_wait() -> None:
+    """After trouble with our account one order a minute is tried; the others come back, and when it is over all go."""
+    desk = Desk()
+    desk.world.seller.script = [refusal(402, "insufficientCredits")] * 2
+    uuids = [uuid4(number) for number in range(4)]
+    desk.take(taskUUID=uuids[0])
+    for _ in range(2):
+        with pytest.raises(PostponedError, match="Runware refuses us"):
+            desk.take(taskUUID=uuids[1])
+    desk.world.clock.now += 60_000
+    desk.take(taskUUID=uuids[1])
+    with pytest.raises(PostponedError, match="Runware refuses us"):
+        desk.take(taskUUID=uuids[2])
+    assert len(desk.world.table.tasks) == len(desk.world.seller.sent) == 2
+    desk.world.clock.now += 60_000
+    for task_uuid in uuids[2:]:
+        desk.take(taskUUID=task_uuid)
+    assert [desk.world.row(task_uuid=task_uuid).status for task_uuid in uuids[2:]] == [Status.RUNNING] * 2
 
 
 def test_with_too_little_time_left_nothing_is_recorded() -> None:
