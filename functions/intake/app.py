@@ -20,6 +20,7 @@ from rushes.config import IntakeSettings
 from rushes.drops import Drops, Reports
 from rushes.entry import aws_config
 from rushes.errors import UnreadableError
+from rushes.images import take_in
 from rushes.inbox import Inbox
 from rushes.intake import Intake
 from rushes.observability import PowertoolsTelemetry
@@ -39,12 +40,13 @@ def wiring() -> Wiring:
     settings = IntakeSettings.read(os.environ)
     telemetry = PowertoolsTelemetry()
     s3 = boto3.client("s3", config=uploads.CONFIG)
+    bucket = uploads.Bucket(s3, settings.bucket)
     intake = Intake(
         bucket=settings.bucket,
         drops=Drops(s3, settings.bucket),
         inbox=Inbox(boto3.client("sqs", config=aws_config()), settings.inbox),
         reports=Reports(s3, settings.bucket),
-        take_in=lambda task, _: task,
+        take_in=lambda task, caller: take_in(task, caller, bucket),
         telemetry=telemetry,
         events_caller=settings.events_caller,
         side_by_side=side_by_side,

@@ -50,8 +50,6 @@ def wiring() -> Wiring:
     submitting = Submitting(
         table=parts.store,
         inputs=parts.bucket,
-        purchasing=parts.purchasing,
-
         purchasing=replace(parts.purchasing, seller=gate),
         telemetry=parts.telemetry,
         times=settings.timings,

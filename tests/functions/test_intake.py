@@ -1,5 +1,6 @@
 """What is dropped and told, through the real rules and queues into the inbox, and from there to Runware."""
 
+import hashlib
 import json
 from typing import Any
 
@@ -10,7 +11,8 @@ from rushes.clip import Status
 from rushes_local.runtime import Outcome
 from rushes_local.stack import STACK_NAME, Stack
 from rushes_local.triggers import queue_event
-from tests.conftest import PATIENCE, Json, client, order, submissions, whole_table
+from tests.conftest import PATIENCE, Json, client, http, order, submissions, whole_table
+from tests.unit.pictures import picture
 
 CALLER = "ada"
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(16)
@@ -129,6 +131,28 @@ def test_an_encoded_file_is_reported(doors: Doors) -> None:
     report = doors.put("a.jsonl", b"{}", ContentEncoding="gzip")
     assert doors.taken_in() == []
     assert "Content-Encoding" in doors.read(report)["errors"][0]["message"]
+
+
+def test_an_image_is_kept_and_sent_as_a_link(doors: Doors, stack: Stack) -> None:
+    """A dropped image becomes the first frame: kept in its caller's folder, and given to Runware by a link."""
+    report = doors.put("scene.jpg", picture(), Metadata={"prompt": "a lighthouse"})
+    messages = doors.taken_in()
+    task = json.loads(messages[0]["Body"])["task"]
+    digest = hashlib.sha256(picture()).hexdigest()
+    key = f"inputs/{CALLER}/{digest}.png"
+    assert task["inputs"] == {"frameImages": [f"s3://{stack.bucket_name}/{key}"]}
+    assert doors.read(report)["accepted"] == 1
+    assert doors.invoke("submit", messages).payload == {"batchItemFailures": []}
+    (sent,) = submissions(stack)
+    (image,) = sent["inputs"]["frameImages"]
+    assert http().get(image).content == picture()
+
+
+def test_an_image_that_runware_would_refuse_is_reported(doors: Doors) -> None:
+    """A picture that is too small is a fault of its drop."""
+    report = doors.put("small.png", picture(20, 20), Metadata={"prompt": "a lighthouse"})
+    assert doors.taken_in() == []
+    assert doors.read(report)["lines"][0]["errors"]
 
 
 def test_metadata_is_read_with_the_image(doors: Doors) -> None:

@@ -30,7 +30,7 @@ def test_every_parameter_has_its_name_and_type() -> None:
         "tag-project": "lighthouse",
         "tag-shot-no": "4",
     }
-    assert task_of(metadata, PNG, "jpg") == {
+    assert task_of(metadata, PNG) == {
         "model": "klingai:5@3",
         "positivePrompt": "a lighthouse",
         "negativePrompt": "people",
@@ -46,7 +46,7 @@ def test_every_parameter_has_its_name_and_type() -> None:
         "destination": "campaign/autumn",
         "taskUUID": "e613fb01-17f4-4dbf-85bd-05ea4a15aa2c",
         "tags": {"project": "lighthouse", "shot-no": "4"},
-        "inputs": {"frameImages": [f"data:image/jpeg;base64,{base64.b64encode(PNG).decode()}"]},
+        "inputs": {"frameImages": [base64.b64encode(PNG).decode()]},
     }
 
 
@@ -61,7 +61,7 @@ def test_every_parameter_has_its_name_and_type() -> None:
 def test_encoded_words_are_read(encoded: str) -> None:
     """A prompt beyond ASCII comes as RFC 2047 has it, in one word or several."""
     assert encoded.isascii()
-    task = task_of({"positiveprompt": encoded}, PNG, "png")
+    task = task_of({"positiveprompt": encoded}, PNG)
     assert isinstance(task, dict)
     assert task["positivePrompt"] == TEXT
 
@@ -69,7 +69,7 @@ def test_encoded_words_are_read(encoded: str) -> None:
 @pytest.mark.parametrize("value", ["five", "", "1e3", "٣", "0x10", "1_0", "9" * 5000, "-", "nan"])
 def test_what_is_no_number_is_left_to_the_rules(value: str) -> None:
     """Nothing is guessed: the text goes on as it is, for the rules of every task to refuse."""
-    task = task_of({"duration": value}, PNG, "png")
+    task = task_of({"duration": value}, PNG)
     assert isinstance(task, dict)
     assert task["duration"] == value
 
@@ -90,6 +90,6 @@ def test_what_is_no_number_is_left_to_the_rules(value: str) -> None:
 )
 def test_what_nobody_can_read_is_a_fault(metadata: dict[str, str], code: str, parameter: str) -> None:
     """An unknown name, a parameter given twice, and a value that is not in its own encoding are named."""
-    faults = task_of(metadata, PNG, "png")
+    faults = task_of(metadata, PNG)
     assert isinstance(faults, list)
     assert [(fault["code"], fault["parameter"]) for fault in faults] == [(code, parameter)]

@@ -14,15 +14,12 @@ from typing import Any
 from rushes.runware.kling import KLING_2_1_MASTER
 from rushes.runware.models import WireError, wire_error
 
-TYPES = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
-"""Extensions of image files, and what follows `image/` for each."""
-
 _TAG = "tag-"
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 _FRACTION = re.compile(r"-?[0-9]{1,18}\.[0-9]{1,18}")
 
 
-def task_of(metadata: Mapping[str, str], image: bytes, extension: str) -> dict[str, Any] | list[WireError]:
+def task_of(metadata: Mapping[str, str], image: bytes) -> dict[str, Any] | list[WireError]:
     """The task that an image asks for, itself being the first frame; or what is wrong with its metadata."""
     task: dict[str, Any] = {"model": KLING_2_1_MASTER.air}
     faults: list[WireError] = []
@@ -45,8 +42,8 @@ def task_of(metadata: Mapping[str, str], image: bytes, extension: str) -> dict[s
             task[parameter] = read(value)
     if faults:
         return faults
-    encoded_image = base64.b64encode(image).decode()
-    task["inputs"] = {"frameImages": [f"data:image/{TYPES[extension]};base64,{encoded_image}"]}
+    # Without a type: what the image is, its bytes say, whatever its name does.
+    task["inputs"] = {"frameImages": [base64.b64encode(image).decode()]}
     return {**task, "tags": tags} if tags else task
 
 

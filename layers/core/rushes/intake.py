@@ -18,10 +18,11 @@ from functools import partial
 from typing import Any, Protocol
 
 from rushes.callers import Caller, is_name
-from rushes.captions import TYPES, task_of
+from rushes.captions import task_of
 from rushes.clip import canonical
 from rushes.concurrency import SideBySide
 from rushes.errors import UnreadableError
+from rushes.images import images_of
 from rushes.lines import Limits, Line, refuse_foreign, split, whole
 from rushes.messages import LARGEST_MESSAGE, Message
 from rushes.observability import Metric, Telemetry
@@ -34,6 +35,7 @@ MOST_LISTED = 1000  # refused lines whose reasons stand in a report
 MOST_ERRORS = 10  # of a line
 _BLOCK_LINES, _BLOCK_BYTES = 50, 4 * 1024 * 1024  # what is in memory at a time
 _PREFIX = "requests/"
+_KINDS = ("json", "jsonl", "png", "jpg", "jpeg", "webp")
 _LONGEST_KEY = 1024  # bytes
 _ENDING = len(f".{uuid.UUID(int=0)}.json")  # the longest that is put behind a report's stem
 
@@ -277,7 +279,7 @@ def place_of(bucket: str, key: str, version: str) -> Place | str:
     # Clients disagree on what such a key means, so the object that is read might be another one.
     if {"", ".", ".."} & set(rest.split("/")):
         return "a part of its name is empty or made of dots"
-    if kind not in ("json", "jsonl", *TYPES):
+    if kind not in _KINDS:
         return "its name ends with nothing that is known here"
     report = f"reports/{caller}/{rest}.{version}"
     if len(report.encode()) + _ENDING > _LONGEST_KEY:
@@ -310,7 +312,7 @@ def _entry(number: int, content: bytes, called: str, origin: Origin) -> Entry:
 
 def _entry_of_image(drop: Drop, place: Place) -> Entry:
     image = whole(drop.chunks(), LARGEST_IMAGE, "image")
-    task = task_of(drop.metadata, image, place.kind)
+    task = task_of(drop.metadata, image)
     if isinstance(task, list):
         return Entry(1, errors=task)
     return Entry(1, _completed(task, 1, place.origin), size=len(image))
@@ -328,11 +330,7 @@ def _holds_image(task: Mapping[str, Any]) -> bool:
 
     Which buckets a caller may name is written in the table, which `intake` cannot read.
     """
-    match task.get("inputs"):
-        case {"frameImages": list(frames)}:
-            images = [frame.get("image") if isinstance(frame, dict) else frame for frame in frames]
-            return any(isinstance(image, str) and not image.startswith("s3://") for image in images)
-    return False
+    return any(not image.startswith("s3://") for image in images_of(task))
 
 
 def _blocks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
