@@ -270,7 +270,7 @@ def test_a_given_key_seals_everything_that_is_kept(resources: dict[str, Any]) ->
         return [each.get(name) for each in properties_of(resources, kind, *met).values()]
 
     for kind, name, count in (
-        ("AWS::Logs::LogGroup", "KmsKeyId", 6),
+        ("AWS::Logs::LogGroup", "KmsKeyId", 7),
         ("AWS::SecretsManager::Secret", "KmsKeyId", 2),
         ("AWS::SQS::Queue", "KmsMasterKeyId", 7),
     ):
@@ -502,7 +502,7 @@ def test_access_logs_cannot_hold_a_token(resources: dict[str, Any]) -> None:
 def test_logs_end_and_requests_are_throttled(resources: dict[str, Any]) -> None:
     """No log group is kept for ever, no API takes requests without a limit."""
     groups = [each["Properties"] for each in resources.values() if each["Type"] == "AWS::Logs::LogGroup"]
-    assert len(groups) == 6
+    assert len(groups) == 7
     assert all(group["RetentionInDays"] == {"Ref": "LogRetentionDays"} for group in groups)
     for api in ("Api", "WebhookApi"):
         settings = resources[api]["Properties"]["DefaultRouteSettings"]
@@ -584,7 +584,12 @@ def test_the_bucket_tells_of_its_objects(resources: dict[str, Any]) -> None:
     ("rule", "bus", "pattern", "queue"),
     [
         # The manifests beside them are no uploads.
-        ("UploadsRule", None, created([{"wildcard": f"videos/*.{suffix}"} for suffix in ("mp4", "mov", "webm")]), "UploadsQueue"),
+        (
+            "UploadsRule",
+            None,
+            created([{"wildcard": f"videos/*.{suffix}"} for suffix in ("mp4", "mov", "webm")]),
+            "UploadsQueue",
+        ),
         ("DropsRule", None, created([{"prefix": "requests/"}]), "RequestsQueue"),
         (
             "RequestedRule",
