@@ -21,8 +21,8 @@ dev := .venv/dev.stamp
 sam := .venv-sam/stamp
 checkov := .venv-checkov/stamp
 
-.PHONY: help demo dev test test-page simulate openapi chaos check fmt lint types validate drift build sam-local \
-  test-sam compile costs configure deploy key rotate forget announce clean
+.PHONY: help demo dev test test-batch test-page simulate openapi chaos check fmt lint types validate drift build \
+  sam-local test-sam compile costs configure deploy key rotate forget announce redrive clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -31,7 +31,7 @@ help: ## list these verbs
 # On one machine
 # ----------------------------------------------------------------------------------------------------------------------
 
-demo: $(local) ## one request from order to clip, on this machine (REQUEST=file.json for your own)
+demo: $(local) ## one request and one dropped file, from order to clip, on this machine (REQUEST=file.json for your own)
 	@.venv/bin/rushes demo $(if $(REQUEST),"$(REQUEST)")
 
 dev: $(local) ## the same stack, staying up
@@ -47,6 +47,9 @@ test: $(dev) ## the tests (ARGS="-k webhook" for some of them)
 test-page: $(dev) ## the gallery in Chromium, as a person uses it; pictures land in out/gallery
 	@scripts/install-browser
 	@$(PYTHON) -m pytest -m browser -n 2 --dist loadfile tests/gallery $(ARGS)
+
+test-batch: $(dev) ## a file of a thousand lines through the local stack, delivered three times, and the figures
+	@$(PYTHON) -m pytest -q -m batch tests/batch $(ARGS)
 
 simulate: $(dev) ## every stop and race in memory, and the figures (FOR=600: seconds of random histories on top)
 	@SIMULATE_SECONDS="$(or $(FOR),0)" $(PYTHON) -m pytest -q tests/simulation
@@ -116,6 +119,9 @@ forget: $(local) ## erase a finished task's clips and request (CALLER=alice TASK
 
 announce: $(local) ## tell once more what became of a task's clips (CALLER=alice TASK=its-uuid)
 	@$(PYTHON) scripts/deployed.py announce "$(STACK)" "$(CALLER)" "$(TASK)"
+
+redrive: $(local) ## send what waits in the dead-letter queues back to where it came from (ENV=dev or prod)
+	@$(PYTHON) scripts/deployed.py redrive "$(STACK)"
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Housekeeping

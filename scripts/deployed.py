@@ -3,6 +3,7 @@
     deployed.py output <stack> <name>             prints one output of the stack
     deployed.py configure <stack>                 asks for the Runware API key and puts it into its secret
     deployed.py rotate <stack>                    gives the webhook tokens a new key; the one before stays valid
+    deployed.py redrive <stack>                   sends what waits in the dead-letter queues back
     deployed.py forget <stack> <caller> <task>    erases a finished task's clips and request
     deployed.py announce <stack> <caller> <task>  tells once more what became of a task's clips
 
@@ -14,6 +15,7 @@ import getpass
 import json
 import secrets
 import sys
+from typing import TYPE_CHECKING
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
@@ -28,6 +30,11 @@ from rushes.manifests import Manifests
 from rushes.observability import Metric
 from rushes.store import Store
 from rushes_local import erasing
+
+if TYPE_CHECKING:
+    from types_boto3_sqs.literals import QueueAttributeFilterType
+
+DEAD_LETTERS = ("InboxDeadLetters", "RequestsDeadLetters", "UploadsDeadLetters")
 
 
 def output(stack: str, name: str) -> str:
@@ -98,6 +105,18 @@ def announce(stack: str, caller: str, task_uuid: str) -> None:
         print(f"Clip {clip.index} is {clip.status}: {f'told as {news.news}' if news else 'nothing to tell yet'}.")
 
 
+def redrive(stack: str) -> None:
+    client = boto3.client("sqs")
+    for name in DEAD_LETTERS:
+        url = output(stack, f"{name}Url")
+        wanted: list[QueueAttributeFilterType] = ["QueueArn", "ApproximateNumberOfMessages"]
+        attributes = client.get_queue_attributes(QueueUrl=url, AttributeNames=wanted)["Attributes"]
+        waiting = int(attributes["ApproximateNumberOfMessages"])
+        if waiting:
+            client.start_message_move_task(SourceArn=attributes["QueueArn"])
+        print(f"{name}: {waiting} messages{' are on their way back' if waiting else ''}")
+
+
 def main(arguments: list[str]) -> None:
     match arguments:
         case ["output", stack, name]:
@@ -110,9 +129,11 @@ def main(arguments: list[str]) -> None:
             forget(stack, caller, task_uuid)
         case ["announce", stack, caller, task_uuid]:
             announce(stack, caller, task_uuid)
+        case ["redrive", stack]:
+            redrive(stack)
         case _:
             raise ValueError(
-                "usage: deployed.py output <stack> <name> | configure <stack> | rotate <stack> "
+                "usage: deployed.py output <stack> <name> | configure <stack> | rotate <stack> | redrive <stack> "
                 "| forget <stack> <caller> <task> | announce <stack> <caller> <task>"
             )
 

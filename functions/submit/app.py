@@ -1,24 +1,33 @@
-"""`POST /v1`: Runware's wire format in and out. Translates HTTP to the use case and back; decides nothing."""
+"""`POST /v1`, Runware's wire format in and out; and the inbox, one task a message.
+
+Translates HTTP and messages to the use cases and back; decides nothing.
+"""
 
 import json
 import os
 import uuid
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
+from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
+from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from rushes import messages
 from rushes.assembly import Parts, assemble
 from rushes.callers import Callers
 from rushes.concurrency import side_by_side
 from rushes.config import SubmitSettings
+from rushes.drops import Reports
 from rushes.entry import body_of, clock
 from rushes.errors import MissingSecretError, RushesError, UnreadableError
+from rushes.purchasing import Buyer
 from rushes.reading import Reading
 from rushes.runware.wire import wire_error
 from rushes.submitting import BUSY, Answer, Request, Submitting, parse, price
+from rushes.taking import Gate, Taking
 
 app = APIGatewayHttpResolver(enable_validation=False)
 
@@ -30,6 +39,7 @@ class Wiring:
     parts: Parts
     callers: Callers
     submitting: Submitting
+    taking: Taking
 
 
 @cache
@@ -37,11 +47,12 @@ def wiring() -> Wiring:
     """Built once a process, at the first call."""
     settings = SubmitSettings.read(os.environ)
     parts = assemble(settings)
+    gate = Gate(parts.runware, clock)
     submitting = Submitting(
         table=parts.store,
         inputs=parts.bucket,
         reading=Reading(table=parts.store, links=parts.bucket, times=settings.timings, clock=clock),
-        purchasing=parts.purchasing,
+        purchasing=replace(parts.purchasing, seller=gate),
         telemetry=parts.telemetry,
         times=settings.timings,
         monthly_limit=settings.monthly_limit,
@@ -50,7 +61,16 @@ def wiring() -> Wiring:
         new_uuid=lambda: str(uuid.uuid4()),
         side_by_side=side_by_side,
     )
-    return Wiring(parts, Callers(parts.store, clock, settings.monthly_limit), submitting)
+    callers = Callers(parts.store, clock, settings.monthly_limit)
+    taking = Taking(
+        submitting=submitting,
+        gate=gate,
+        callers=callers,
+        reports=Reports(parts.s3, settings.bucket),
+        telemetry=parts.telemetry,
+        clock=clock,
+    )
+    return Wiring(parts, callers, submitting, taking)
 
 
 @app.post("/v1")
@@ -88,12 +108,33 @@ def trouble(error: RushesError) -> Response[str]:
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """The Lambda entry point."""
+    """The Lambda entry point: a request, or a batch of the inbox."""
     try:
+        if "Records" in event:
+            return _batch(event, context)
         answer: dict[str, Any] = app.resolve(event, context)
         return answer
     finally:
         wiring().parts.telemetry.flush()
+
+
+def _batch(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Takes each message by itself. If all come back that is no error of the function: a budget may be used up."""
+    parts = wiring().parts
+    buyer = parts.buyer(context.aws_request_id, context.get_remaining_time_in_millis(), patient=True)
+    processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
+    return dict(process_partial_response(event, partial(_take, buyer=buyer), processor, context))
+
+
+def _take(record: SQSRecord, buyer: Buyer) -> None:
+    """One message. An exception leaves it in the queue, and after a few times aside."""
+    wired = wiring()
+    try:
+        wired.taking.take(messages.read(record.body), buyer)
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        wired.parts.telemetry.note("a message comes back", warn=True, messageId=record.message_id, why=why)
+        raise
 
 
 def _response(answer: Answer) -> Response[str]:

@@ -21,6 +21,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from rushes_local.buses import name_buses
+from rushes_local.shortcuts import cut_short
 from rushes_local.streams import mend_streams
 from rushes_local.transactions import undo_by_item
 
@@ -148,6 +149,7 @@ class Aws:
         undo_by_item()
         mend_streams()
         name_buses()
+        cut_short()
         moto_api_backend.reset()
         self._application = DomainDispatcherApplication(create_backend_app)
 

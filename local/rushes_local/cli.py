@@ -57,6 +57,8 @@ def demo(
 ) -> None:
     """Send a request through the whole system on this machine, and fetch the clips.
 
+    Without a file of your own, one is dropped into the bucket as well, and its report shown.
+
     Runware is emulated here, always: nothing is bought and nothing leaves the machine.
     """
     console = Console()
@@ -71,6 +73,8 @@ def demo(
         )
         closing.enter_context(started(stack, console))
         demonstration.run(stack, tasks, out, timeout, console)
+        if request is None:
+            demonstration.drop(stack, demonstration.DROP, out, timeout, console)
 
 
 @app.command()

@@ -149,7 +149,7 @@ def fixed_lines(measured: Measured, template: Template) -> list[Line]:
         Line("Lambda GB-second", sweeps * gb * IDLE_SWEEP_MILLISECONDS / 1000, f"{IDLE_SWEEP_MILLISECONDS} ms a sweep"),
         Line("DynamoDB read unit", sweeps * idle.read_units, f"{idle.read_units:g} a sweep, over the index's shards"),
         Line("CloudWatch log GB", sweeps * _logged(idle) / _GB, f"{_logged(idle)} bytes a sweep"),
-        Line("SQS request", sources * EMPTY_POLLS_A_MINUTE * MINUTES_A_MONTH, "polls of the empty queue, by Lambda"),
+        Line("SQS request", sources * EMPTY_POLLS_A_MINUTE * MINUTES_A_MONTH, "polls of the empty queues, by Lambda"),
         Line("CloudWatch metric-month", len(Metric), "metrics, if each occurs in the month"),
         Line("CloudWatch alarm-month", template.number_of("AWS::CloudWatch::Alarm"), "alarms"),
         Line("CloudWatch dashboard-month", template.number_of("AWS::CloudWatch::Dashboard"), "dashboards"),

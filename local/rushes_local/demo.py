@@ -1,4 +1,4 @@
-"""One request from order to clip, told to whoever watches.
+"""One request from order to clip, and one file from its drop, told to whoever watches.
 
 Hides how progress is learned: until there is a way to read tasks over HTTP, from the table. Prints lines, so that it
 reads the same on a terminal and in a file; a terminal also gets a moving line while there is nothing new to say.
@@ -7,7 +7,7 @@ reads the same on a terminal and in a file; a terminal also gets a moving line w
 import json
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ CALLER = "demo"
 # Nothing is paid on this machine, so the limit is one that a demonstration does not meet.
 LIMIT_USD = 1000
 EXAMPLE = Path(__file__).with_name("example.json")
+DROP = Path(__file__).with_name("example.jsonl")  # one line that can be bought, and one that cannot
 
 _LOOK_EVERY = 0.2  # seconds
 _SUBMIT_TIMEOUT = 35.0  # API Gateway gives up after 30
@@ -73,16 +74,56 @@ def run(stack: Stack, tasks: Sequence[Any], out: Path, timeout: float, console: 
     Raises DemoError unless every task was accepted and every clip was stored.
     """
     accepted, refusals = submit(stack, tasks, console)
-    followed = follow(stack, accepted, timeout, console)
-    out.mkdir(parents=True, exist_ok=True)
-    for one in followed:
-        for clip in one.clips:
-            say(console, summary(one.task, clip, download(stack, clip, out)))
+    followed = show(stack, accepted, out, timeout, console)
     for one in followed:
         say(console, json.dumps(record(one), indent=2, ensure_ascii=False))
     problems = [*refusals, *(problem for one in followed for problem in shortcomings(one))]
     if problems:
         raise DemoError("\n".join(problems))
+
+
+def drop(stack: Stack, file: Path, out: Path, timeout: float, console: Console) -> None:
+    """Put `file` into the bucket's `requests/`, show its report, and follow what it ordered like a request.
+
+    Raises DemoError unless a report comes and every clip of an accepted line is stored.
+    """
+    s3, key = stack.client("s3"), f"requests/{CALLER}/{file.name}"
+    version = s3.put_object(Bucket=stack.bucket_name, Key=key, Body=file.read_bytes())["VersionId"]
+    say(console, f"{key} was dropped into the bucket")
+    answer = f"reports/{CALLER}/{file.name}.{version}.json"
+    listing = {"Bucket": stack.bucket_name, "Prefix": answer}
+    _wait(stack, lambda: bool(s3.list_objects_v2(**listing)["KeyCount"]), timeout, f"{answer} did not come")
+    report = json.loads(s3.get_object(Bucket=stack.bucket_name, Key=answer)["Body"].read())
+    say(console, f"{answer} says\n{json.dumps(report, indent=2, ensure_ascii=False)}")
+    accepted = [line["taskUUID"] for line in report["lines"] if line.get("accepted")]
+
+    def recorded() -> bool:
+        return all(stack.store.task(CALLER, task_uuid) for task_uuid in accepted)
+
+    _wait(stack, recorded, timeout, "what the report calls accepted was not ordered")
+    problems = [problem for one in show(stack, accepted, out, timeout, console) for problem in shortcomings(one)]
+    if problems or not accepted:
+        raise DemoError("\n".join(problems) or f"{file.name}: no line was accepted")
+
+
+def show(stack: Stack, accepted: Sequence[str], out: Path, timeout: float, console: Console) -> list[Followed]:
+    """Follow these tasks for at most `timeout` seconds and download their clips into `out`."""
+    followed = follow(stack, accepted, timeout, console)
+    out.mkdir(parents=True, exist_ok=True)
+    for one in followed:
+        for clip in one.clips:
+            say(console, summary(one.task, clip, download(stack, clip, out)))
+    return followed
+
+
+def _wait(stack: Stack, reached: Callable[[], bool], timeout: float, otherwise: str) -> None:
+    """Wait until something holds; raises DemoError with `otherwise` after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not reached():
+        stack.check()
+        if time.monotonic() > deadline:
+            raise DemoError(otherwise)
+        time.sleep(_LOOK_EVERY)
 
 
 def say(console: Console, text: str) -> None:

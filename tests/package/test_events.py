@@ -1,4 +1,4 @@
-"""The files in events/ are what API Gateway, the schedule, the queue and the stream would send to the functions."""
+"""The files in events/ are what API Gateway, the schedule, queues and the stream would send to the functions."""
 
 import hashlib
 import json
@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from rushes import messages
 from rushes.clip import Status
+from rushes.intake import Place, place_of
 from rushes.store import clip_of_image
 
 FOLDER = Path(__file__).resolve().parents[2] / "events"
@@ -113,7 +115,30 @@ def test_the_change_is_that_of_the_webhooks_clip() -> None:
     assert after.copy[0] == upload["object"]["version-id"]
 
 
+@pytest.mark.parametrize("name", ["request-dropped", "video-requested", "inbox-message"])
+def test_a_message_is_whole(name: str) -> None:
+    """Messages have the fields of the upload's, an honest checksum, and are about what the other events are about."""
+    (record,) = json.loads((FOLDER / f"{name}.json").read_text())["Records"]
+    (example,) = json.loads((FOLDER / "object-created.json").read_text())["Records"]
+    about = json.loads((FOLDER / "webhook-success-flat.json").read_text())["pathParameters"]
+    body = json.loads(record["body"])
+    assert record.keys() == example.keys()
+    assert record["md5OfBody"] == hashlib.md5(record["body"].encode()).hexdigest()
+    match name:
+        case "request-dropped":
+            assert (body["source"], body["detail-type"]) == ("aws.s3", "Object Created")
+            assert isinstance(place_of("bucket", body["detail"]["object"]["key"], "v1"), Place)
+        case "video-requested":
+            assert body.keys() == json.loads(example["body"]).keys()
+            assert (body["detail-type"], body["detail"]["taskUUID"]) == ("Video Requested", about["taskUUID"])
+        case "inbox-message":
+            message = messages.read(record["body"])
+            assert (message.caller, message.task["taskUUID"]) == (about["caller"], about["taskUUID"])
+
+
 def test_every_file_is_of_a_known_kind() -> None:
     """A file that is added is checked by one of these tests or named here."""
     others = {path.stem for path in FOLDER.glob("*.json")} - {path.stem for path in EVENTS}
-    assert others == {"clip-changed", "object-created", "schedule"}
+    assert others == {
+        "clip-changed", "inbox-message", "object-created", "request-dropped", "schedule", "video-requested",
+    }  # fmt: skip

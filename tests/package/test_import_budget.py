@@ -22,6 +22,7 @@ HEAVY = {
 }
 BUDGET = {
     "announce": set[str](),
+    "intake": {"pydantic"},
     "reconcile": {"httpx"},
     "submit": {"aws_lambda_powertools.event_handler", "httpx", "pydantic"},
     "tasks": {"aws_lambda_powertools.event_handler"},

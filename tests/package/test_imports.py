@@ -18,11 +18,14 @@ PURE = {
     "rushes",
     "rushes.buying",
     "rushes.callers",
+    "rushes.captions",
     "rushes.clip",
     "rushes.concurrency",
     "rushes.config",
     "rushes.errors",
+    "rushes.lines",
     "rushes.media",
+    "rushes.messages",
     "rushes.page",
     "rushes.redaction",
     "rushes.runware",
@@ -39,8 +42,10 @@ PURE_PACKAGES = {"imagesize", "itsdangerous", "pydantic", "pydantic_core"}
 # What touches the world, one thing each.
 ADAPTERS = {
     "rushes.credentials",
+    "rushes.drops",
     "rushes.entry",
     "rushes.events",
+    "rushes.inbox",
     "rushes.manifests",
     "rushes.observability",
     "rushes.rescue",
@@ -57,6 +62,7 @@ ADAPTER_PACKAGES = PURE_PACKAGES | {
     "types_boto3_events",
     "types_boto3_s3",
     "types_boto3_secretsmanager",
+    "types_boto3_sqs",
 }
 
 # Adapters arrive as arguments, so that these run without any of them. They share steps: what is learned or bought goes
@@ -71,6 +77,7 @@ USE_CASES = {
     "rushes.receiving",
     "rushes.reconciling",
     "rushes.submitting",
+    "rushes.taking",
 }
 
 # Puts adapters and use cases together, for handlers alone: nothing of the package may import these.

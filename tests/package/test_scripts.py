@@ -10,6 +10,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from botocore.client import BaseClient
 from moto import mock_aws
 
 from scripts import deployed
@@ -83,3 +84,32 @@ def test_configure_takes_nothing_that_cannot_be_a_key(text: str, secret: str, mo
     with pytest.raises(ValueError, match="nothing was changed"):
         deployed.main(["configure", "rushes-dev"])
     assert client.get_secret_value(SecretId=secret)["SecretString"] == "before"
+
+
+def test_redrive_sends_back_what_waits(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each dead-letter queue of the stack is named with what it holds, and only those that hold any are emptied."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    with mock_aws():
+        sqs, outputs = boto3.client("sqs"), {}
+        for name in deployed.DEAD_LETTERS:
+            outputs[f"{name}Url"] = {"Value": sqs.create_queue(QueueName=name)["QueueUrl"]}
+        body = {"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}, "Outputs": outputs}
+        boto3.client("cloudformation").create_stack(StackName="rushes-dev", TemplateBody=json.dumps(body))
+        for text in ("one", "two"):
+            sqs.send_message(QueueUrl=outputs["InboxDeadLettersUrl"]["Value"], MessageBody=text)
+
+        class Moved(Exception):
+            """moto does not move messages: this is raised in its place."""
+
+        def start(_client: object, operation: str, parameters: dict[str, str]) -> object:
+            if operation == "StartMessageMoveTask":
+                raise Moved(parameters["SourceArn"])
+            return genuine(_client, operation, parameters)
+
+        genuine = BaseClient._make_api_call
+        monkeypatch.setattr(BaseClient, "_make_api_call", start)
+        with pytest.raises(Moved, match=r":InboxDeadLetters$"):
+            deployed.main(["redrive", "rushes-dev"])
+        sqs.purge_queue(QueueUrl=outputs["InboxDeadLettersUrl"]["Value"])
+        deployed.main(["redrive", "rushes-dev"])
+    assert capsys.readouterr().out.splitlines() == [f"{name}: 0 messages" for name in deployed.DEAD_LETTERS]

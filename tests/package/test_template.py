@@ -14,9 +14,12 @@ import yaml
 from cfnlint.decode import cfn_yaml  # type: ignore[import-untyped]
 
 from rushes import config
+from rushes.callers import is_name
 from rushes.observability import Metric, PowertoolsTelemetry
 
-FUNCTIONS = ["Submit", "Webhook", "Reconcile", "Announce", "Tasks"]
+FUNCTIONS = ["Submit", "Intake", "Webhook", "Reconcile", "Announce", "Tasks"]
+# Those that reason with the service's times.
+TIMED = ["Submit", "Webhook", "Reconcile", "Announce", "Tasks"]
 # What each function may do, statement by statement; to be widened only together with the need. Resources are in short
 # form: "Table" is the table's ARN.
 STATEMENTS = {
@@ -27,7 +30,18 @@ STATEMENTS = {
         "SignUploads": ({"s3:PutObject"}, {"Bucket/videos/*"}),
         "SignDownloads": ({"s3:GetObjectVersion"}, {"Bucket/videos/*"}),
         "KeepAndSignInputs": ({"s3:PutObject", "s3:GetObject"}, {"Bucket/inputs/*"}),
+        "TakeMessages": ({"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}, {"Inbox"}),
+        "PutRefusals": ({"s3:PutObject"}, {"Bucket/reports/*"}),
         "ReadRunwareKeyAndWebhookKeys": ({"secretsmanager:GetSecretValue"}, {"RunwareSecret", "WebhookSecret"}),
+    },
+    "IntakeRole": {
+        "WriteLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"IntakeLogs"}),
+        "ReadRequests": ({"s3:GetObject", "s3:GetObjectVersion"}, {"Bucket/requests/*"}),
+        "TellMissingFromForbidden": ({"s3:ListBucket"}, {"Bucket"}),
+        "KeepInputs": ({"s3:PutObject"}, {"Bucket/inputs/*"}),
+        "PutReports": ({"s3:PutObject"}, {"Bucket/reports/*"}),
+        "TakeRequests": ({"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}, {"RequestsQueue"}),
+        "SendToInbox": ({"sqs:SendMessage"}, {"Inbox"}),
     },
     "WebhookRole": {
         "WriteLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"WebhookLogs"}),
@@ -71,8 +85,12 @@ NO_VALUE = {"Ref": "AWS::NoValue"}
 # What each may do besides, through which services, when a key is given.
 KEY_STATEMENTS = {
     "SubmitRole": {
-        "OpenTableObjectsAndSecrets": ("kms:Decrypt", {"dynamodb", "s3", "secretsmanager"}),
-        "SealUploadsAndInputs": ("kms:GenerateDataKey", {"s3"}),
+        "OpenTableObjectsSecretsAndMessages": ("kms:Decrypt", {"dynamodb", "s3", "secretsmanager", "sqs"}),
+        "SealUploadsInputsAndRefusals": ("kms:GenerateDataKey", {"s3"}),
+    },
+    "IntakeRole": {
+        "OpenRequestsAndMessages": ("kms:Decrypt", {"s3", "sqs"}),
+        "SealInputsReportsAndMessages": ("kms:GenerateDataKey", {"s3", "sqs"}),
     },
     "WebhookRole": {
         "OpenTableVideosAndSecret": ("kms:Decrypt", {"dynamodb", "s3", "secretsmanager"}),
@@ -162,6 +180,11 @@ def environment(template: dict[str, Any], function: str) -> dict[str, str]:
         return str(value)
 
     return {name: plain(value) for name, value in (shared | own).items()}
+
+
+def shared(template: dict[str, Any]) -> set[str]:
+    """The names of the variables that all functions have."""
+    return set(template["Globals"]["Function"]["Environment"]["Variables"])
 
 
 class Recorded(dict[str, str]):
@@ -257,15 +280,15 @@ def test_a_given_key_seals_everything_that_is_kept(resources: dict[str, Any]) ->
         return [each.get(name) for each in properties_of(resources, kind, *met).values()]
 
     for kind, name, count in (
-        ("AWS::Logs::LogGroup", "KmsKeyId", 7),
+        ("AWS::Logs::LogGroup", "KmsKeyId", 8),
         ("AWS::SecretsManager::Secret", "KmsKeyId", 2),
-        ("AWS::SQS::Queue", "KmsMasterKeyId", 3),
+        ("AWS::SQS::Queue", "KmsMasterKeyId", 7),
     ):
         assert keys(kind, name, "HasKmsKey") == [key] * count
         assert keys(kind, name) == [None] * count
-    assert keys("AWS::SQS::Queue", "SqsManagedSseEnabled") == [True] * 3
+    assert keys("AWS::SQS::Queue", "SqsManagedSseEnabled") == [True] * 7
     # One or the other: SQS refuses both.
-    assert keys("AWS::SQS::Queue", "SqsManagedSseEnabled", "HasKmsKey") == [None] * 3
+    assert keys("AWS::SQS::Queue", "SqsManagedSseEnabled", "HasKmsKey") == [None] * 7
 
     table = {"SSEEnabled": True, "SSEType": "KMS"}
     assert under(resources["Table"]["Properties"]["SSESpecification"]) == table
@@ -329,13 +352,17 @@ def test_every_function_is_covered_by_these_tests(resources: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_settings_and_template_name_the_same_variables(name: str, template: dict[str, Any]) -> None:
-    """What a function reads is declared, what is declared is read, and the defaults pass the checks of the settings."""
+    """What a function reads is declared, what is declared is read, and the defaults pass the checks of the settings.
+
+    What is declared for all is read by those that have anything to do with it.
+    """
     variables = Recorded(environment(template, name))
     getattr(config, f"{name}Settings").read(variables)
-    assert variables.asked == variables.keys() - READ_BY_LIBRARIES
+    needless = READ_BY_LIBRARIES if name in TIMED else READ_BY_LIBRARIES | shared(template)
+    assert variables.keys() >= variables.asked >= variables.keys() - needless
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", TIMED)
 def test_a_function_knows_its_own_timeout(name: str, template: dict[str, Any]) -> None:
     """The timeout that the code reasons with is the one that Lambda enforces."""
     timeout = template["Resources"][f"{name}Function"]["Properties"]["Timeout"]
@@ -369,7 +396,7 @@ def test_any_intervals_that_the_parameters_allow_are_in_order(template: dict[str
             name: {**each, "Default": turned.get(name, each["Default"])}
             for name, each in template["Parameters"].items()
         }
-        for name in FUNCTIONS:
+        for name in TIMED:
             times = config.Timings.read(environment({**template, "Parameters": parameters}, name))
             # Or a clip would be given up before anybody had looked.
             assert max(times.usual_render, times.last_look) < times.deadline
@@ -446,14 +473,17 @@ def test_the_bucket_is_private_and_forgets_nothing(resources: dict[str, Any]) ->
 
 
 def test_objects_expire_only_when_somebody_said_so(template: dict[str, Any]) -> None:
-    """With `RetentionDays` clips, inputs and reports go after that time, and no version goes sooner; else none does."""
+    """With `RetentionDays` all objects go after that time, and no version goes sooner; else none does."""
     rules = template["Resources"]["Bucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
     always, expiring = under(rules), under(rules, "ObjectsExpire")
     days = {"Ref": "RetentionDays"}
     assert [
         (rule["Prefix"], rule["Status"], rule["ExpirationInDays"], rule["NoncurrentVersionExpiration"])
         for rule in expiring[len(always) :]
-    ] == [(prefix, "Enabled", days, {"NoncurrentDays": days}) for prefix in ("videos/", "inputs/", "reports/")]
+    ] == [
+        (prefix, "Enabled", days, {"NoncurrentDays": days})
+        for prefix in ("videos/", "inputs/", "reports/", "requests/")
+    ]
     assert expiring[: len(always)] == always
     assert len({rule["Id"] for rule in expiring}) == len(expiring)
     assert template["Conditions"]["ObjectsExpire"] == {"Fn::Not": [{"Fn::Equals": [days, 0]}]}
@@ -483,7 +513,7 @@ def test_access_logs_cannot_hold_a_token(resources: dict[str, Any]) -> None:
 def test_logs_end_and_requests_are_throttled(resources: dict[str, Any]) -> None:
     """No log group is kept for ever, no API takes requests without a limit."""
     groups = [each["Properties"] for each in resources.values() if each["Type"] == "AWS::Logs::LogGroup"]
-    assert len(groups) == 7
+    assert len(groups) == 8
     assert all(group["RetentionInDays"] == {"Ref": "LogRetentionDays"} for group in groups)
     for api in ("Api", "WebhookApi"):
         settings = resources[api]["Properties"]["DefaultRouteSettings"]
@@ -518,25 +548,20 @@ def test_the_sweep_runs_every_minute_and_is_never_repeated(resources: dict[str, 
     assert properties["Timeout"] < 60
 
 
-def test_uploads_reach_reconcile_through_the_queue(resources: dict[str, Any]) -> None:
-    """The bucket tells EventBridge, one rule passes on its videos only, and no failure takes others along."""
-    bucket, rule = resources["Bucket"]["Properties"], resources["UploadsRule"]["Properties"]
-    events = resources["ReconcileFunction"]["Properties"]["Events"].values()
-    (source,) = [each["Properties"] for each in events if each["Type"] == "SQS"]
-    assert bucket["NotificationConfiguration"] == {"EventBridgeConfiguration": {"EventBridgeEnabled": True}}
-    assert rule["EventPattern"] == {
+def source(resources: dict[str, Any], function: str) -> dict[str, Any]:
+    """The queue that a function takes messages from."""
+    events = resources[f"{function}Function"]["Properties"]["Events"].values()
+    (only,) = [each["Properties"] for each in events if each["Type"] == "SQS"]
+    return only
+
+
+def created(keys: list[dict[str, str]]) -> dict[str, Any]:
+    """The pattern of S3's events about new objects with such keys."""
+    return {
         "source": ["aws.s3"],
         "detail-type": ["Object Created"],
-        "detail": {
-            "bucket": {"name": [{"Ref": "Bucket"}]},
-            # The manifests beside them are no uploads.
-            "object": {"key": [{"wildcard": f"videos/*.{suffix}"} for suffix in ("mp4", "mov", "webm")]},
-        },
+        "detail": {"bucket": {"name": [{"Ref": "Bucket"}]}, "object": {"key": keys}},
     }
-    assert [short(target["Arn"]) for target in rule["Targets"]] == ["UploadsQueue"]
-    assert short(source["Queue"]) == "UploadsQueue"
-    assert source["BatchSize"] == 10
-    assert source["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
 
 
 def test_changes_of_clips_reach_announce_and_nothing_else_does(resources: dict[str, Any]) -> None:
@@ -564,24 +589,103 @@ def test_changes_of_clips_reach_announce_and_nothing_else_does(resources: dict[s
     assert resources["AnnounceDeadLetters"]["Properties"]["MessageRetentionPeriod"] == 14 * 24 * 3600
 
 
-def test_a_message_waits_for_its_function_and_is_never_lost(resources: dict[str, Any]) -> None:
-    """A message is not given out twice while its function may still run, and after five failures it is set aside."""
-    queue, dead = resources["UploadsQueue"]["Properties"], resources["UploadsDeadLetters"]["Properties"]
-    assert queue["VisibilityTimeout"] >= 6 * resources["ReconcileFunction"]["Properties"]["Timeout"]
-    assert queue["DelaySeconds"] == 10
-    assert short(queue["RedrivePolicy"]["deadLetterTargetArn"]) == "UploadsDeadLetters"
-    assert queue["RedrivePolicy"]["maxReceiveCount"] == 5
-    assert dead["MessageRetentionPeriod"] == 14 * 24 * 3600
+def test_the_bucket_tells_of_its_objects(resources: dict[str, Any]) -> None:
+    """Everything that is put into the bucket is an event on the account's own bus."""
+    bucket = resources["Bucket"]["Properties"]
+    assert bucket["NotificationConfiguration"] == {"EventBridgeConfiguration": {"EventBridgeEnabled": True}}
 
 
-def test_nobody_but_the_rule_sends_to_the_queue(resources: dict[str, Any]) -> None:
-    """The queue's policy names the one action, the one rule, and itself."""
-    policy = resources["UploadsQueuePolicy"]["Properties"]
+@pytest.mark.parametrize(
+    ("rule", "bus", "pattern", "queue"),
+    [
+        # The manifests beside them are no uploads.
+        (
+            "UploadsRule",
+            None,
+            created([{"wildcard": f"videos/*.{suffix}"} for suffix in ("mp4", "mov", "webm")]),
+            "UploadsQueue",
+        ),
+        ("DropsRule", None, created([{"prefix": "requests/"}]), "RequestsQueue"),
+        (
+            "RequestedRule",
+            {"Fn::GetAtt": ["EventBus", "Name"]},
+            {"detail-type": ["Video Requested"]},
+            "RequestsQueue",
+        ),
+    ],
+)
+def test_each_rule_passes_on_what_its_queue_is_for(
+    rule: str, bus: Any, pattern: dict[str, Any], queue: str, resources: dict[str, Any]
+) -> None:
+    """A rule matches its own prefix or detail type only, on its own bus, and has one target."""
+    properties = resources[rule]["Properties"]
+    assert properties.get("EventBusName") == bus
+    assert properties["EventPattern"] == pattern
+    assert [short(target["Arn"]) for target in properties["Targets"]] == [queue]
+
+
+@pytest.mark.parametrize(
+    ("function", "queue", "batch", "scaling"),
+    [
+        ("Reconcile", "UploadsQueue", 10, None),
+        ("Intake", "RequestsQueue", 1, {"MaximumConcurrency": 5}),
+        ("Submit", "Inbox", 5, {"MaximumConcurrency": {"Ref": "InboxConcurrency"}}),
+    ],
+)
+def test_no_failure_takes_others_along(
+    function: str, queue: str, batch: int, scaling: Any, resources: dict[str, Any]
+) -> None:
+    """Each function takes from its own queue, reports the messages that failed, and is bounded where it buys."""
+    taken = source(resources, function)
+    assert (short(taken["Queue"]), taken["BatchSize"], taken.get("ScalingConfig")) == (queue, batch, scaling)
+    assert taken["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+
+
+@pytest.mark.parametrize(
+    ("queue", "dead", "function", "tries"),
+    [
+        ("UploadsQueue", "UploadsDeadLetters", "Reconcile", 5),
+        ("RequestsQueue", "RequestsDeadLetters", "Intake", 5),
+        ("Inbox", "InboxDeadLetters", "Submit", 10),
+    ],
+)
+def test_a_message_waits_for_its_function_and_is_never_lost(
+    queue: str, dead: str, function: str, tries: int, resources: dict[str, Any]
+) -> None:
+    """A message is not given out twice while its function may still run, and after some failures it is set aside."""
+    properties = resources[queue]["Properties"]
+    assert properties["VisibilityTimeout"] >= 6 * resources[f"{function}Function"]["Properties"]["Timeout"]
+    assert properties.get("DelaySeconds") == (10 if queue == "UploadsQueue" else None)
+    assert short(properties["RedrivePolicy"]["deadLetterTargetArn"]) == dead
+    assert properties["RedrivePolicy"]["maxReceiveCount"] == tries
+    longest = 14 * 24 * 3600
+    assert resources[dead]["Properties"]["MessageRetentionPeriod"] == longest
+    # An upload is found by the sweep as well; a request is nowhere but here.
+    assert properties.get("MessageRetentionPeriod") == (None if queue == "UploadsQueue" else longest)
+
+
+@pytest.mark.parametrize(
+    ("queue", "rules"),
+    [
+        ("UploadsQueue", {"Fn::GetAtt": ["UploadsRule", "Arn"]}),
+        ("RequestsQueue", [{"Fn::GetAtt": ["DropsRule", "Arn"]}, {"Fn::GetAtt": ["RequestedRule", "Arn"]}]),
+    ],
+)
+def test_nobody_but_the_rules_sends_to_the_queue(queue: str, rules: Any, resources: dict[str, Any]) -> None:
+    """A queue's policy names the one action, its rules, and itself."""
+    policy = resources[f"{queue}Policy"]["Properties"]
     (allow,) = policy["PolicyDocument"]["Statement"]
-    assert policy["Queues"] == [{"Ref": "UploadsQueue"}]
-    assert (allow["Effect"], allow["Action"], short(allow["Resource"])) == ("Allow", "sqs:SendMessage", "UploadsQueue")
+    assert policy["Queues"] == [{"Ref": queue}]
+    assert (allow["Effect"], allow["Action"], short(allow["Resource"])) == ("Allow", "sqs:SendMessage", queue)
     assert allow["Principal"] == {"Service": "events.amazonaws.com"}
-    assert allow["Condition"] == {"ArnEquals": {"aws:SourceArn": {"Fn::GetAtt": ["UploadsRule", "Arn"]}}}
+    assert allow["Condition"] == {"ArnEquals": {"aws:SourceArn": rules}}
+
+
+def test_the_buses_caller_is_a_callers_name(template: dict[str, Any]) -> None:
+    """What the parameter lets through is a name for the code as well, and the other way round."""
+    pattern = template["Parameters"]["EventsCaller"]["AllowedPattern"]
+    for text in ("events", "a", "0-9", "a" * 64, "all", "all-of-us", "", "A", "-a", "a_b", "a/b", "a" * 65):
+        assert bool(re.search(pattern, text)) is is_name(text), text
 
 
 def alarms(resources: dict[str, Any], namespace: str) -> list[dict[str, Any]]:
@@ -637,7 +741,8 @@ def test_failures_and_silence_ring(resources: dict[str, Any]) -> None:
     letters = alarms(resources, "AWS/SQS")
     assert {alarm["MetricName"] for alarm in letters} == {"ApproximateNumberOfMessagesVisible"}
     assert [dimension(alarm) for alarm in letters] == [
-        ("QueueName", {"Fn::GetAtt": [name, "QueueName"]}) for name in ("UploadsDeadLetters", "AnnounceDeadLetters")
+        ("QueueName", {"Fn::GetAtt": [f"{name}DeadLetters", "QueueName"]})
+        for name in ("Inbox", "Requests", "Uploads", "Announce")
     ]
 
     beats = [alarm for alarm in functions if alarm["MetricName"] == "Invocations"] + alarms(resources, "AWS/Events")
@@ -766,11 +871,12 @@ def test_the_dashboard_begins_with_the_funnel(resources: dict[str, Any]) -> None
         for metric in ("Errors", "Duration")
         for name in FUNCTIONS
     } | {
-        ("AWS/SQS", "ApproximateAgeOfOldestMessage", "QueueName", "UploadsQueue.QueueName"),
-        ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", "UploadsDeadLetters.QueueName"),
-        ("AWS/Lambda", "IteratorAge", "FunctionName", "AnnounceFunction"),
-        ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", "AnnounceDeadLetters.QueueName"),
-    }
+        ("AWS/SQS", "ApproximateAgeOfOldestMessage", "QueueName", f"{name}.QueueName")
+        for name in ("RequestsQueue", "Inbox", "UploadsQueue")
+    } | {
+        ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", f"{name}DeadLetters.QueueName")
+        for name in ("Requests", "Inbox", "Uploads", "Announce")
+    } | {("AWS/Lambda", "IteratorAge", "FunctionName", "AnnounceFunction")}
 
 
 def test_the_form_asks_for_every_parameter_once(template: dict[str, Any]) -> None:

@@ -167,6 +167,33 @@ def test_a_change_is_told(bought: Clip, invoke_anew: Invoke, stack: Stack) -> No
     assert json.loads(stack.client("s3").get_object(**where)["Body"].read())["versionId"] == put["VersionId"]
 
 
+def test_a_dropped_file_is_taken_in(invoke_anew: Invoke, stack: Stack) -> None:
+    """A container reads the file, sends its good line to the inbox, and puts a report about both."""
+    key, report = "requests/alice/campaign/lines.jsonl", "reports/alice/campaign/lines.jsonl"
+    lines = f'{{"taskUUID": "{uuid.uuid4()}", "model": "klingai:5@3", "positivePrompt": "a lighthouse"}}\n{{'
+    put = stack.client("s3").put_object(Bucket=stack.bucket_name, Key=key, Body=lines.encode())
+    event = load("request-dropped")
+    message = json.loads(event["Records"][0]["body"])
+    message["detail"]["object"]["version-id"] = put["VersionId"]
+    event["Records"][0]["body"] = json.dumps(message)
+    assert invoke_anew("IntakeFunction", event).payload == {"batchItemFailures": []}
+    answer = stack.client("s3").get_object(Bucket=stack.bucket_name, Key=f"{report}.{put['VersionId']}.json")
+    content = json.loads(answer["Body"].read())
+    assert (content["accepted"], content["refused"]) == (1, 1)
+
+
+def test_a_request_on_the_bus_is_taken_in(invoke: Invoke) -> None:
+    """An event is passed on."""
+    assert invoke("IntakeFunction", load("video-requested")).payload == {"batchItemFailures": []}
+
+
+def test_a_message_of_the_inbox_is_bought(invoke: Invoke, stack: Stack) -> None:
+    """A container buys the task of a message, for the caller it names."""
+    task = str(uuid.uuid4())
+    assert invoke("SubmitFunction", load("inbox-message", task=task)).payload == {"batchItemFailures": []}
+    assert len(sold(stack, recorded(stack, task).clip_uuid)) == 1
+
+
 def test_a_whole_task_through_the_apis(stack: Stack) -> None:
     """Ordered over HTTP, rendered, uploaded, told by webhook: with containers behind both APIs the clip is stored."""
     task = str(uuid.uuid4())
@@ -216,5 +243,5 @@ def test_every_event_is_sent_by_one_of_these_tests() -> None:
     webhooks = {"webhook-success-enveloped", "webhook-success-flat", "webhook-failure", "webhook-forged"}
     names = {path.stem for path in EVENTS.glob("*.json") if not path.stem.startswith("submit-invalid-")}
     tasks = {"tasks-list", "tasks-one", "tasks-budget", "tasks-no-key", "tasks-page"}
-    others = {"submit-valid", "poll", "schedule", "object-created", "clip-changed"}
-    assert names == webhooks | tasks | others
+    messages = {"object-created", "request-dropped", "video-requested", "inbox-message"}
+    assert names == webhooks | tasks | messages | {"submit-valid", "poll", "schedule", "clip-changed"}

@@ -11,6 +11,7 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Any, Literal
 
+from rushes.callers import is_name
 from rushes.errors import SettingsError
 
 Environment = Mapping[str, str]
@@ -186,6 +187,23 @@ class TasksSettings:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntakeSettings:
+    """What `intake` needs to know. `inbox` is the queue's URL, `events_caller` who pays for what comes by the bus."""
+
+    bucket: str
+    inbox: str
+    events_caller: str
+
+    @classmethod
+    def read(cls, environment: Environment) -> "IntakeSettings":
+        return cls(
+            bucket=_text(environment, "BUCKET_NAME"),
+            inbox=_text(environment, "INBOX_URL"),
+            events_caller=_caller(environment, "EVENTS_CALLER"),
+        )
+
+
 def micro_dollars(text: str) -> int:
     """Dollars as written by a person, as micro-dollars; raises `ValueError` below zero or if it is not a number."""
     try:
@@ -215,6 +233,13 @@ def _text(environment: Environment, name: str) -> str:
     if not value:
         raise SettingsError(f"{name} is not set")
     return value
+
+
+def _caller(environment: Environment, name: str) -> str:
+    text = _text(environment, name)
+    if not is_name(text):
+        raise SettingsError(f"{name} is not a caller's name")
+    return text
 
 
 def _milliseconds(environment: Environment, name: str) -> int:

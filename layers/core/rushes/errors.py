@@ -10,6 +10,8 @@ RushesError
 ├── RescueError              a render's bytes could not be brought into the bucket
 ├── BucketError              S3 did not answer; whether the object is there is unknown
 ├── BusError                 the event bus did not take an event; nobody was told
+├── InboxError               the inbox did not take a message; whether it did is unknown
+├── PostponedError           a message of the inbox cannot be served now; it has to come back
 ├── StoreError
 │   ├── StaleError           the clip moved on since it was read; read again
 │   └── BusyError            the table stayed contended or away through every bounded retry; nothing was written
@@ -55,6 +57,14 @@ class BucketError(RushesError):
 
 class BusError(RushesError):
     """EventBridge did not take an event. The message is its own error code."""
+
+
+class InboxError(RushesError):
+    """The inbox could not be given a message. The message is SQS's own error code."""
+
+
+class PostponedError(RushesError):
+    """Not now: no money, no time or no table. Nothing was bought for this message, and it is kept for later."""
 
 
 class StoreError(RushesError):

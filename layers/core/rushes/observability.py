@@ -17,6 +17,8 @@ from rushes.redaction import scrub
 class Metric(StrEnum):
     """Everything that is counted."""
 
+    TASKS_TAKEN_IN = "TasksTakenIn"
+    TASKS_REFUSED = "TasksRefused"
     CLIPS_BOUGHT = "ClipsBought"
     CLIPS_STORED = "ClipsStored"
     CLIPS_RESCUED = "ClipsRescued"

@@ -41,6 +41,7 @@ from rushes.runware.wire import UUID4, WireError, wire_error
 
 MOST_TASKS = 20
 MOST_CLIPS = 20
+OVER_BUDGET = "budgetExceeded"
 LARGEST_BODY = 5 * 1024 * 1024  # bytes
 # Bytes of JSON, images not counted: what is recorded of them is an address. The table's items end at 400 KB.
 _LARGEST_TASK = 350_000
@@ -234,23 +235,28 @@ class Submitting:
         return replace(clip, next_check_at=next_check(clip, now, self.times))
 
 
-def parse(body: bytes) -> list[object]:
-    """The tasks of a request body; a bare object counts as an array of one. Raises `UnreadableError`."""
+def parse(body: bytes, called: str = "body") -> list[object]:
+    """The tasks of a request body; a bare object counts as an array of one. Raises `UnreadableError`.
+
+    Whoever got the bytes from elsewhere says what they are `called`.
+    """
     if len(body) > LARGEST_BODY:
-        raise UnreadableError(f"The body must not be larger than {LARGEST_BODY} bytes.")
+        raise UnreadableError(f"The {called} must not be larger than {LARGEST_BODY} bytes.")
     try:
         tasks = json.loads(body.decode("utf-8"))
         if _depth(tasks) > _DEEPEST:
             raise ValueError
         canonical(tasks).encode()
     except UnicodeError:
-        raise UnreadableError("The body must be JSON in UTF-8.") from None
+        raise UnreadableError(f"The {called} must be JSON in UTF-8.") from None
     except (ValueError, RecursionError):
-        raise UnreadableError("The body must be JSON, without NaN or Infinity and not nested too deeply.") from None
+        raise UnreadableError(
+            f"The {called} must be JSON, without NaN or Infinity and not nested too deeply."
+        ) from None
     if isinstance(tasks, dict):
         return [tasks]
     if not isinstance(tasks, list):
-        raise UnreadableError("The body must be an array of tasks.")
+        raise UnreadableError(f"The {called} must be an array of tasks.")
     if not 1 <= len(tasks) <= MOST_TASKS:
         raise UnreadableError(f"The array must hold 1 to {MOST_TASKS} tasks.")
     return tasks
@@ -262,19 +268,24 @@ def validate(tasks: Sequence[object], answer: Answer) -> list[Order | Poll]:
     No UUID may stand twice, not even to be bought and asked for: what is said of it could contradict itself.
     """
     valid: list[Order | Poll] = []
-    named = Counter(_uuid_of(task) for task in tasks)
+    named = Counter(uuid_of(task) for task in tasks)
     for task in tasks:
         checked = _check(task)
         if isinstance(checked, list):
             answer.errors += [(400, error) for error in checked]
         elif named[checked.task_uuid] == 1:
             valid.append(checked)
-    answer.errors += [(400, _of_task(uuid, _TWICE)) for uuid, times in named.items() if uuid and times > 1]
+    answer.errors += [(400, twice(uuid)) for uuid, times in named.items() if uuid and times > 1]
     orders = [each for each in valid if isinstance(each, Order)]
     if sum(order.clips for order in orders) > MOST_CLIPS:
         answer.errors += [(400, _of_task(order.task_uuid, _TOO_MANY)) for order in orders]
         return [each for each in valid if isinstance(each, Poll)]
     return valid
+
+
+def twice(task_uuid: str) -> WireError:
+    """What is said of each of several tasks under one UUID."""
+    return _of_task(task_uuid, _TWICE)
 
 
 def price(tasks: Sequence[object], caller: Caller, inputs: Inputs) -> Answer:
@@ -300,7 +311,7 @@ def price(tasks: Sequence[object], caller: Caller, inputs: Inputs) -> Answer:
 def _check(task: object) -> Order | Poll | list[WireError]:
     if not isinstance(task, dict):
         return [wire_error("invalidTask", "Every task must be an object.", "body", type="object")]
-    task_type, task_uuid = task.get("taskType"), _uuid_of(task)
+    task_type, task_uuid = task.get("taskType"), uuid_of(task)
     named = {"taskUUID": task_uuid} if task_uuid else {}
     if task_type == "getResponse":
         return _check_poll(task) or Poll(task["taskUUID"].lower())
@@ -331,7 +342,7 @@ def _check_poll(task: dict[str, Any]) -> list[WireError]:
     return faults
 
 
-def _uuid_of(task: object) -> str | None:
+def uuid_of(task: object) -> str | None:
     """The UUID under which a task was sent, valid or not, as far as it is short enough to be repeated."""
     task_uuid = task.get("taskUUID") if isinstance(task, dict) else None
     return task_uuid.lower() if isinstance(task_uuid, str) and len(task_uuid) <= 36 else None
@@ -377,7 +388,7 @@ def _over_budget(refusal: OverBudget, order: Order) -> WireError:
         left = max(0, refusal.limit - refusal.counted) / 1_000_000
         limit = refusal.limit / 1_000_000
         message = f"Your limit of ${limit:.2f} for this month has ${left:.3f} left, {needed}. Nothing was bought."
-    return wire_error("budgetExceeded", message, "numberResults")
+    return wire_error(OVER_BUDGET, message, "numberResults")
 
 
 def _depth(value: object) -> int:

@@ -1,0 +1,70 @@
+"""The inbox: an SQS queue with one task a message, from which `submit` buys at its own pace."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from rushes.errors import InboxError
+from rushes.messages import LARGEST_MESSAGE
+
+if TYPE_CHECKING:
+    from types_boto3_sqs import SQSClient
+
+MOST_MESSAGES = 10  # of a batch
+_TRIES = 4
+_PAUSE = 0.1  # seconds before the second try; doubles
+
+
+class Inbox:
+    """Sends to one queue."""
+
+    def __init__(self, client: "SQSClient", url: str, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._client, self._url, self._sleep = client, url, sleep
+
+    def send(self, texts: Iterable[str]) -> None:
+        """Gives the queue these messages; raises `InboxError` unless it took all of them.
+
+        A repeat may send some of them again. That is for their reader to notice.
+        """
+        for batch in batches(texts):
+            self._send(batch)
+
+    def _send(self, batch: Sequence[str]) -> None:
+        left = {str(number): text for number, text in enumerate(batch)}
+        why = ""
+        for tried in range(_TRIES):
+            if tried:
+                self._sleep(_PAUSE * 2 ** (tried - 1))
+            try:
+                answer = self._client.send_message_batch(
+                    QueueUrl=self._url,
+                    Entries=[{"Id": name, "MessageBody": text} for name, text in left.items()],
+                )
+            except (ClientError, BotoCoreError) as error:
+                code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
+                raise InboxError(code) from None
+            failed = answer.get("Failed", [])
+            if not failed:
+                return
+            why = failed[0]["Code"]
+            if any(failure["SenderFault"] for failure in failed):
+                break
+            left = {failure["Id"]: left[failure["Id"]] for failure in failed}
+        raise InboxError(why)
+
+
+def batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """The messages in their order, as few batches as SQS takes them in."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        length = len(text.encode())
+        if batch and (len(batch) == MOST_MESSAGES or size + length > LARGEST_MESSAGE):
+            yield batch
+            batch, size = [], 0
+        batch.append(text)
+        size += length
+    if batch:
+        yield batch

@@ -1,0 +1,151 @@
+"""A thousand lines in one file, on the whole local stack: what is right is bought once, what is wrong is named.
+
+Takes minutes, so it is not part of `make test`: `make test-batch`.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rushes.callers import Caller
+from rushes.clip import Status
+from rushes_local.chaos.judgement import Books
+from rushes_local.stack import Stack
+
+pytestmark = [pytest.mark.batch, pytest.mark.timeout(1500)]
+
+ROOT = Path(__file__).parents[2]
+LINES, EVERY = 1000, 20  # of which one is bad
+BAD = LINES // EVERY
+GOOD = LINES - BAD
+LARGEST_CLIP = 200_000  # bytes
+PATIENCE = 600.0  # seconds; a few tens are enough where nothing else runs
+PROMPT = "a lighthouse at dusk"  # one for all, since the emulator keeps what it has rendered
+NAME, KEY = "ada", "requests/ada/campaign/lines.jsonl"
+
+FAULTS: tuple[Any, ...] = (
+    "{",
+    "[]",
+    {"positivePrompt": "no model"},
+    {"model": "klingai:5@3"},
+    {"model": "klingai:5@3", "positivePrompt": "too short a time", "duration": 3},
+    {"model": "klingai:5@3", "positivePrompt": "too wide", "width": 4096, "height": 1080},
+    {"model": "klingai:5@3", "positivePrompt": "not ours to choose", "webhookURL": "https://elsewhere.example"},
+    {"model": "klingai:5@3", "positivePrompt": "not an order", "taskType": "getResponse"},
+)
+
+
+def content() -> bytes:
+    """The file: every twentieth line is wrong, each in its own way."""
+    lines = [
+        FAULTS[number // EVERY % len(FAULTS)]
+        if number % EVERY == 0
+        else {"model": "klingai:5@3", "positivePrompt": PROMPT, "tags": {"line": str(number)}}
+        for number in range(1, LINES + 1)
+    ]
+    return "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines).encode()
+
+
+class Batch:
+    """The stack, the file in it, and the figures."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack, self.s3, self.sqs, self.books = stack, stack.client("s3"), stack.client("sqs"), Books(stack)
+        stack.store.set_caller(Caller(NAME, 10_000_000_000))
+        self.queues = {
+            name: stack.client("cloudformation").describe_stack_resource(StackName="rushes", LogicalResourceId=name)[
+                "StackResourceDetail"
+            ]["PhysicalResourceId"]
+            for name in ("Inbox", "InboxDeadLetters", "RequestsQueue", "RequestsDeadLetters")
+        }
+
+    def waiting(self, queue: str) -> int:
+        """How many messages a queue holds, those in hand included."""
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        answer = self.sqs.get_queue_attributes(QueueUrl=self.queues[queue], AttributeNames=names)
+        return sum(int(answer["Attributes"][name]) for name in names)
+
+    def wait(self, reached: Callable[[], bool]) -> float:
+        """Waits until something holds, and returns how long that took."""
+        began = time.monotonic()
+        while not reached():
+            assert time.monotonic() - began < PATIENCE, self.figures()
+            self.stack.check()
+            time.sleep(1.0)
+        return time.monotonic() - began
+
+    def done(self) -> bool:
+        """Whether nothing waits in a queue, and Runware has nothing left to do."""
+        return not (self.waiting("RequestsQueue") or self.waiting("Inbox")) and self.stack.emulator.idle(0.1)
+
+    def keys(self, prefix: str) -> dict[str, int]:
+        """Sizes of the objects under a prefix."""
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.stack.bucket_name, Prefix=prefix)
+        return {found["Key"]: found["Size"] for page in pages for found in page.get("Contents", [])}
+
+    def report(self) -> tuple[str, bytes]:
+        """The only report there is."""
+        (key,) = self.keys("reports/")
+        return key, self.s3.get_object(Bucket=self.stack.bucket_name, Key=key)["Body"].read()
+
+    def figures(self) -> dict[str, Any]:
+        """What the ledger, the table, the bucket and the budgets say."""
+        report = json.loads(self.report()[1]) if self.keys("reports/") else {}
+        accepted = [line["taskUUID"] for line in report.get("lines", []) if line.get("accepted")]
+        clips = [clip for task_uuid in accepted for clip in self.stack.store.clips(NAME, task_uuid)]
+        month = clips[0].month if clips else ""
+        return {
+            "accepted": report.get("accepted"),
+            "reasons": sum("errors" in line for line in report.get("lines", [])),
+            "charges": len(self.stack.emulator.ledger()),
+            "charged": sum(charge.micro_dollars for charge in self.stack.emulator.ledger()),
+            "budget": self.stack.store.budget(NAME, month)[0] if month else 0,
+            "stored": sum(clip.status is Status.STORED for clip in clips),
+            "videos": len(self.keys("videos/")),
+            "set aside": self.waiting("InboxDeadLetters") + self.waiting("RequestsDeadLetters"),
+        }
+
+
+def test_a_thousand_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """950 clips are stored for 950 charges, 50 lines have their reasons, and two more deliveries change nothing."""
+    stack = Stack(
+        ROOT,
+        emulator_options={"small": True},
+        parameters={"MonthlyLimitUsd": "10000"},
+    )
+    with stack:
+        batch = Batch(stack)
+        version = stack.client("s3").put_object(Bucket=stack.bucket_name, Key=KEY, Body=content())["VersionId"]
+        took = batch.wait(lambda: len(stack.emulator.ledger()) >= GOOD and batch.done())
+        took += batch.wait(lambda: not batch.books.open_clips())
+        first, report = batch.figures(), batch.report()
+        assert first == {
+            "accepted": GOOD,
+            "reasons": BAD,
+            "charges": GOOD,
+            "charged": GOOD * 924_000,
+            "budget": GOOD * 924_000,
+            "stored": GOOD,
+            "videos": GOOD,
+            "set aside": 0,
+        }
+        assert max(batch.keys("videos/").values()) < LARGEST_CLIP
+        assert report[0] == f"{KEY.replace('requests', 'reports', 1)}.{version}.json"
+
+        event = {
+            "version": "0",
+            "detail-type": "Object Created",
+            "source": "aws.s3",
+            "detail": {"object": {"key": KEY, "version-id": version}},
+        }
+        for _ in range(2):
+            batch.sqs.send_message(QueueUrl=batch.queues["RequestsQueue"], MessageBody=json.dumps(event))
+        again = batch.wait(batch.done)
+        assert batch.figures() == first
+        assert batch.report() == report
+    with capsys.disabled():
+        print(f"\n{LINES} lines: {first}\nstored after {took:.0f} s; two more deliveries took {again:.0f} s")

@@ -1,0 +1,191 @@
+"""What is dropped and told, through the real rules and queues into the inbox, and from there to Runware."""
+
+import hashlib
+import json
+from typing import Any
+
+import pytest
+
+from rushes.callers import Caller
+from rushes.clip import Status
+from rushes_local.runtime import Outcome
+from rushes_local.stack import STACK_NAME, Stack
+from rushes_local.triggers import queue_event
+from tests.conftest import PATIENCE, Json, client, http, order, submissions, whole_table
+from tests.unit.pictures import picture
+
+CALLER = "ada"
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(16)
+
+
+class Doors:
+    """The stack's queues, bucket and bus, and the functions behind them, invoked by hand."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack, self.s3, self.sqs = stack, client(stack, "s3"), client(stack, "sqs")
+        stack.store.set_caller(Caller(CALLER, 2 * 924_000))
+        for name in ("RequestsQueue", "Inbox"):
+            while self.take(name):
+                pass
+
+    def url(self, queue: str) -> str:
+        cloudformation = client(self.stack, "cloudformation")
+        found = cloudformation.describe_stack_resource(StackName=STACK_NAME, LogicalResourceId=queue)
+        return str(found["StackResourceDetail"]["PhysicalResourceId"])
+
+    def take(self, queue: str, most: int = 10) -> list[Json]:
+        """The messages that a queue gives out, which are gone from it then."""
+        url = self.url(queue)
+        answer = self.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=most, MessageSystemAttributeNames=["All"])
+        found: list[Json] = answer.get("Messages", [])
+        for message in found:
+            self.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return found
+
+    def invoke(self, function: str, messages: list[Json]) -> Outcome:
+        return self.stack.functions[function].invoke(queue_event(messages, "arn:aws:sqs:us-east-1:123456789012:q"))
+
+    def put(self, name: str, content: bytes, **more: Any) -> str:
+        """Drops an object and returns the report's key."""
+        key = f"requests/{CALLER}/{name}"
+        version = self.s3.put_object(Bucket=self.stack.bucket_name, Key=key, Body=content, **more)["VersionId"]
+        return f"reports/{CALLER}/{name}.{version}.json"
+
+    def read(self, key: str) -> Any:
+        return json.loads(self.s3.get_object(Bucket=self.stack.bucket_name, Key=key)["Body"].read())
+
+    def taken_in(self) -> list[Json]:
+        """Lets intake take what waits for it, and returns what it sent to the inbox."""
+        messages = self.take("RequestsQueue")
+        assert len(messages) == 1
+        assert self.invoke("intake", messages).payload == {"batchItemFailures": []}
+        return self.take("Inbox")
+
+
+@pytest.fixture
+def doors(stack: Stack) -> Doors:
+    """Empty queues, and a caller with money for two clips."""
+    return Doors(stack)
+
+
+def test_a_dropped_file_is_bought(doors: Doors, stack: Stack) -> None:
+    """The bucket's event goes through rule and queue; good lines are bought, once; money and poison come back alone."""
+    lines = [order(taskUUID=...), "{", order(), order()]
+    content = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines).encode()
+    report = doors.put("a b+ü/%41.jsonl", content)
+    messages = doors.taken_in()
+    assert [line["line"] for line in doors.read(report)["lines"] if line.get("accepted")] == [1, 3, 4]
+    assert len(messages) == 3
+
+    poison = {**messages[0], "MessageId": "poison", "Body": "{"}
+    batch = [messages[0], poison, *messages[1:]]
+    outcome = doors.invoke("submit", batch)
+    failed = [failure["itemIdentifier"] for failure in outcome.payload["batchItemFailures"]]
+    assert failed == ["poison", messages[2]["MessageId"]]
+    assert doors.invoke("submit", batch).payload == outcome.payload
+    # Alone it is not an error of the function either: that alarm is for other things than a used up budget.
+    assert doors.invoke("submit", [messages[2]]).payload == {
+        "batchItemFailures": [{"itemIdentifier": messages[2]["MessageId"]}]
+    }
+    tasks = [json.loads(message["Body"])["task"]["taskUUID"] for message in messages]
+    clips = [clip for task_uuid in tasks for clip in stack.store.clips(CALLER, task_uuid)]
+    assert [clip.status for clip in clips] == [Status.RUNNING] * 2
+    assert [task["taskUUID"] for task in submissions(stack)] == [clip.clip_uuid for clip in clips]
+
+    stack.emulator.finish(clips[0].clip_uuid)
+    assert stack.emulator.idle(PATIENCE)
+    (stored,) = stack.store.clips(CALLER, tasks[0])
+    assert stored.status is Status.STORED
+
+
+def test_a_refusal_on_the_way_is_put_beside_the_report(doors: Doors) -> None:
+    """Another request under a UUID that was used already is done with, and told where its file's report is."""
+    task = order()
+    doors.put("a.json", json.dumps(task).encode())
+    assert doors.invoke("submit", doors.taken_in()).payload == {"batchItemFailures": []}
+    report = doors.put("b.json", json.dumps({**task, "positivePrompt": "another"}).encode())
+    assert doors.invoke("submit", [doors.taken_in()[-1]]).payload == {"batchItemFailures": []}
+    refusal = doors.read(f"{report.removesuffix('.json')}.{task['taskUUID']}.json")
+    assert [error["code"] for error in refusal["errors"]] == ["conflictTaskUUID"]
+    assert doors.read(report)["accepted"] == 1
+
+
+def test_a_request_on_the_bus_is_taken_in(doors: Doors, stack: Stack) -> None:
+    """An event of that type on our bus, whoever sent it, is a task of the bus's caller; a bad one has a report."""
+    for detail in (order(taskUUID=...), order(duration=7)):
+        entry = {"Source": "a.pipeline", "DetailType": "Video Requested", "Detail": json.dumps(detail)}
+        client(stack, "events").put_events(Entries=[{**entry, "EventBusName": STACK_NAME}])
+    good, bad = doors.take("RequestsQueue")
+    for message in (good, bad):
+        assert doors.invoke("intake", [message]).payload == {"batchItemFailures": []}
+    (message,) = doors.take("Inbox")
+    event = json.loads(good["Body"])["id"]
+    body = json.loads(message["Body"])
+    assert (body["caller"], body["report"]) == ("events", f"reports/events/{event}")
+    report = doors.read(f"reports/events/{json.loads(bad['Body'])['id']}.json")
+    assert [error["code"] for error in report["lines"][0]["errors"]] == ["unsupportedDuration"]
+
+
+def test_an_encoded_file_is_reported(doors: Doors) -> None:
+    """S3 tells the header of the version that was dropped."""
+    report = doors.put("a.jsonl", b"{}", ContentEncoding="gzip")
+    assert doors.taken_in() == []
+    assert "Content-Encoding" in doors.read(report)["errors"][0]["message"]
+
+
+def test_an_image_is_kept_and_sent_as_a_link(doors: Doors, stack: Stack) -> None:
+    """A dropped image becomes the first frame: kept in its caller's folder, and given to Runware by a link."""
+    report = doors.put("scene.jpg", picture(), Metadata={"prompt": "a lighthouse"})
+    messages = doors.taken_in()
+    task = json.loads(messages[0]["Body"])["task"]
+    digest = hashlib.sha256(picture()).hexdigest()
+    key = f"inputs/{CALLER}/{digest}.png"
+    assert task["inputs"] == {"frameImages": [f"s3://{stack.bucket_name}/{key}"]}
+    assert doors.read(report)["accepted"] == 1
+    assert doors.invoke("submit", messages).payload == {"batchItemFailures": []}
+    (sent,) = submissions(stack)
+    (image,) = sent["inputs"]["frameImages"]
+    assert http().get(image).content == picture()
+
+
+def test_an_image_that_runware_would_refuse_is_reported(doors: Doors) -> None:
+    """A picture that is too small is a fault of its drop."""
+    report = doors.put("small.png", picture(20, 20), Metadata={"prompt": "a lighthouse"})
+    assert doors.taken_in() == []
+    assert doors.read(report)["lines"][0]["errors"]
+
+
+def test_metadata_is_read_with_the_image(doors: Doors) -> None:
+    """An image's metadata arrives by its lower-case names, and what is wrong with it is reported."""
+    report = doors.put("a.png", PNG, Metadata={"Prompt": "=?utf-8?q?a_D=C3=A4mmerung?=", "Duration": "7"})
+    assert doors.taken_in() == []
+    (line,) = doors.read(report)["lines"]
+    assert [error["parameter"] for error in line["errors"]][:1] == ["duration"]
+
+
+def test_a_file_that_is_gone_is_done_with(doors: Doors, stack: Stack, logged: list[str]) -> None:
+    """A version deleted before it was read, whatever was put since, is a line in the log."""
+    report = doors.put("gone.json", json.dumps(order()).encode())
+    version = report.removesuffix(".json").rpartition(".")[2]
+    key = f"requests/{CALLER}/gone.json"
+    doors.s3.delete_object(Bucket=stack.bucket_name, Key=key, VersionId=version)
+    assert doors.taken_in() == []
+    assert any("a request that is gone" in line for line in logged)
+
+
+@pytest.mark.parametrize("body", ["{", "[]", '{"detail-type": "Object Deleted", "detail": {}}'])
+def test_what_is_no_event_goes_aside(body: str, doors: Doors) -> None:
+    """A message that intake does not know fails, so that it ends in the dead-letter queue."""
+    message = {"MessageId": "1", "ReceiptHandle": "h", "Body": body, "MD5OfBody": "", "Attributes": {}}
+    assert doors.invoke("intake", [message]).kind == "error"
+
+
+def test_a_queue_that_refuses_fails_the_file(doors: Doors, stack: Stack) -> None:
+    """When the inbox does not take the messages, the file comes again and no report says that it was accepted."""
+    report = doors.put("a.json", json.dumps(order()).encode())
+    messages, before = doors.take("RequestsQueue"), whole_table(stack)
+    stack.aws.faults.fail("other", "ThrottlingException")
+    assert doors.invoke("intake", messages).kind == "error"
+    stack.aws.faults.clear()
+    assert "Contents" not in doors.s3.list_objects_v2(Bucket=stack.bucket_name, Prefix=report)
+    assert whole_table(stack) == before

@@ -1,0 +1,313 @@
+"""A file from its drop to its clips: stopped anywhere, told twice, delivered at the same time, and still bought once.
+
+Queues behave as SQS does: a message goes only when its function has returned and said that it is done, so a function
+that is stopped gets its whole batch again, and any message may be given out twice.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count, product
+from typing import Any
+
+import pytest
+
+from rushes import taking
+from rushes.callers import Caller, Callers
+from rushes.clip import Status
+from rushes.errors import PostponedError
+from rushes.intake import Intake, Origin
+from rushes.messages import read
+from rushes.runware.wire import WireError
+from rushes.taking import Gate, Taking
+from tests.simulation.history import CALLER, CREDENTIALS, TIMES, History, Setting, one_after_another, verdict
+from tests.simulation.world import Schedule
+from tests.unit.fakes import PRICE, request, uuid4
+
+KEY, VERSION = f"requests/{CALLER.name}/a.jsonl", "v1"
+LINES: Sequence[Any] = (
+    request(taskUUID=...),
+    request(duration=7),
+    request(taskUUID=uuid4(7)),
+    "{",
+    request(taskUUID=...),
+)
+VALID = (1, 3, 5)
+BATCH = 2  # messages that submit is given at a time
+SENT = 2  # messages that go into the inbox at a time
+VISIBILITY = 150_000  # milliseconds after which a message comes back
+
+
+@dataclass
+class Drop:
+    """The file, read in chunks."""
+
+    encoding: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    hidden_metadata: int = 0
+
+    def chunks(self) -> Iterator[bytes]:
+        for line in LINES:
+            yield (line if isinstance(line, str) else json.dumps(line)).encode() + b"\n"
+
+
+@dataclass
+class Flow:
+    """The way in, in a history's world: intake, the inbox as a queue, and submit."""
+
+    schedule: Schedule = field(default_factory=Schedule)
+    fates: tuple[str, ...] = ()
+    limit: int = CALLER.monthly_limit
+    deliveries: int = 1
+    inbox: list[str] = field(default_factory=list)
+    ever_sent: set[str] = field(default_factory=set)
+    reports: dict[str, bytes] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.history = History(Setting(schedule=self.schedule, fates=self.fates))
+        self.world, self.table = self.history.world, self.history.table
+        self.world.guests |= {"file": self._intake, "message": self._second_delivery}
+        self.numbers = count()
+        self.set_limit(self.limit)
+        self.callers = Callers(self.table, self.world.clock)
+        self.intake = Intake(
+            bucket="bucket",
+            drops=self,
+            inbox=self,
+            reports=self,
+            take_in=self.take_in,
+            telemetry=self.history.telemetry,
+            events_caller="events",
+            side_by_side=one_after_another,
+        )
+        gate = Gate(self.history.runware, self.world.clock)
+        purchasing = replace(self.history.submitting.purchasing, seller=gate)
+        self.taking = Taking(
+            submitting=replace(self.history.submitting, purchasing=purchasing),
+            gate=gate,
+            callers=self.callers,
+            reports=self,
+            telemetry=self.history.telemetry,
+            clock=self.world.clock,
+        )
+
+    def set_limit(self, limit: int) -> None:
+        self.table.set_caller(Caller(CALLER.name, limit))
+
+    def open(self, key: str, version: str) -> Drop:
+        assert (key, version) == (KEY, VERSION)
+        return self.world.effect("open", Drop)
+
+    def take_in(self, task: Mapping[str, Any], caller: Caller) -> Mapping[str, Any] | list[WireError]:
+        return task
+
+    def send(self, texts: Iterable[str]) -> None:
+        batch = list(texts)
+        for start in range(0, len(batch), SENT):
+            self.world.effect("send", lambda start=start: self._sent(batch[start : start + SENT]))  # type: ignore[misc]
+
+    def _sent(self, texts: Sequence[str]) -> None:
+        self.inbox += texts
+        self.ever_sent |= {json.loads(text)["task"]["taskUUID"] for text in texts}
+
+    def put(self, key: str, content: bytes) -> None:
+        self.world.effect("put", lambda: self._put(key, content))
+
+    def _put(self, key: str, content: bytes) -> None:
+        if self.reports.setdefault(key, content) != content:
+            self.faults.append(f"a repeat wrote another report: {key}")
+        named = {line["taskUUID"] for line in json.loads(content).get("lines", []) if "accepted" in line}
+        if not named <= self.ever_sent:
+            self.faults.append("a report called accepted what is not in the inbox")
+
+    def _intake(self) -> bool:
+        """One run of intake; whether it ended by itself."""
+        return self.world.run(lambda: self.intake.dropped(KEY, VERSION) or True) or False
+
+    def _submit(self, texts: Sequence[str]) -> list[str]:
+        """One run of submit; the messages that come back."""
+        failed = self.world.run(lambda: self._batch(texts))
+        return list(texts) if failed is None else failed
+
+    def _batch(self, texts: Sequence[str]) -> list[str]:
+        buyer = taking.Buyer(f"run {next(self.numbers)}", self.world.now + TIMES.function - 2_000, CREDENTIALS, True)
+        failed = []
+        for text in texts:
+            try:
+                self.taking.take(read(text), buyer)
+            except PostponedError:
+                failed.append(text)
+        return failed
+
+    def _second_delivery(self) -> None:
+        """SQS gives out messages that another run has in hand, or that lie in the queue."""
+        self._submit((self.in_hand + self.inbox)[:BATCH])
+
+    in_hand: list[str] = field(default_factory=list)
+
+    def live(self) -> "Flow":
+        """Everything, until the queues are empty and nothing is left to look at."""
+        for _ in range(self.deliveries):
+            while not self._intake():
+                self.wait()
+        self.drain()
+        self.history.go_on()
+        return self
+
+    def drain(self, tries: int = 10) -> list[str]:
+        """Lets submit take messages until none is left, or until they were tried so often; returns those left over."""
+        left: list[str] = []
+        for _ in range(tries):
+            left = []
+            while self.inbox:
+                self.in_hand, self.inbox = self.inbox[:BATCH], self.inbox[BATCH:]
+                left += self._submit(self.in_hand)
+                self.in_hand = []
+            self.inbox = left
+            if not left:
+                break
+            self.wait()
+        return left
+
+    def wait(self) -> None:
+        """Until messages that failed are given out again."""
+        until = self.world.now + VISIBILITY
+        self.history.go_on(until)
+        self.world.move_to(until)
+
+    def broken(self, bought: int = len(VALID)) -> list[str]:
+        """Every broken promise, in words.
+
+        A clip may wait in review, honestly, if a stop hit the sweep that was to send it; the suite counts how often.
+        """
+        broken = [*self.faults, *verdict(self.history)]
+        clips = list(self.table.rows.values())
+        stopped = bool(self.schedule.before | self.schedule.after)
+        decided = [clip for clip in clips if clip.status is not Status.REVIEW or not stopped]
+        if len(clips) != bought or any(self.history.runware.charged(clip.clip_uuid) != 1 for clip in decided):
+            broken.append(f"{len(clips)} clips, {self.history.runware.ledger() / PRICE:g} paid, of {bought} lines")
+        report = json.loads(self.reports.get(f"reports/{CALLER.name}/a.jsonl.{VERSION}.json", b"{}"))
+        if tuple(line["line"] for line in report.get("lines", []) if "accepted" in line) != VALID:
+            broken.append("the report is not whole")
+        if report.get("refused") != len(LINES) - len(VALID):
+            broken.append("the report does not count what was refused")
+        if len(self.reports) != 1:
+            broken.append(f"refused on the way: {sorted(self.reports)}")
+        return broken
+
+
+def effects(fates: tuple[str, ...]) -> int:
+    """How many effects the way in has by itself."""
+    flow = Flow(fates=fates)
+    flow._intake()
+    flow.drain()
+    return flow.world.effects
+
+
+def schedules(fates: tuple[str, ...]) -> Iterator[Schedule]:
+    """Every stop and every second delivery, alone; and each stop while a second delivery is under way."""
+    yield Schedule()
+    most = effects(fates)
+    for number in range(1, most + 1):
+        yield Schedule(before=frozenset({number}))
+        yield Schedule(after=frozenset({number}))
+        for guest in ("file", "message"):
+            for raced in (Schedule(guests={number: guest}), Schedule(guests_inside={number: guest})):
+                yield raced
+                yield Schedule(after=frozenset({number + 1}), guests=raced.guests, guests_inside=raced.guests_inside)
+
+
+def pairs(fates: tuple[str, ...]) -> Iterator[Schedule]:
+    """Every pair of stops."""
+    most = effects(fates)
+    for first, second in product(range(1, most + 1), repeat=2):
+        yield Schedule(before=frozenset({first}), after=frozenset({second}))
+
+
+FATES = (("well",), ("lost",), ("cut after",), ("late", "lost"), ("refused connection",), ("no account",))
+
+
+def explore(faulty: bool = False) -> tuple[int, int, list[str]]:
+    """How many histories were lived, in how many a clip is left for people, and what the first broken one broke."""
+    lived = parked = 0
+    for fates in FATES:
+        every = (*schedules(fates), *(pairs(fates) if fates == ("well",) and not faulty else ()))
+        for schedule, deliveries in product(every, (1, 3)):
+            if deliveries > 1 and schedule != Schedule():
+                continue
+            lived += 1
+            flow = Flow(schedule, fates, deliveries=deliveries).live()
+            parked += any(clip.status is Status.REVIEW for clip in flow.table.rows.values())
+            if broken := flow.broken():
+                return lived, parked, [str(schedule), *broken]
+    return lived, parked, []
+
+
+def test_every_valid_line_is_bought_once_and_reported() -> None:
+    """Wherever intake and submit are stopped, and whatever comes twice or at once, the ledger and the report agree."""
+    lived, parked, broken = explore()
+    assert not broken
+    assert lived > 500
+    assert parked < lived / 20
+    print(f"ways in explored: {lived}, of which {parked} leave a clip for people")
+
+
+def test_what_the_budget_cannot_hold_waits_for_it() -> None:
+    """Orders beyond the limit are neither bought nor dropped: set aside, they are bought when the limit was raised."""
+    flow = Flow(limit=PRICE)
+    assert flow._intake()
+    set_aside = flow.drain()
+    flow.history.go_on()
+    assert len(set_aside) == 2
+    assert flow.broken(bought=1) == []
+    flow.set_limit(10 * PRICE)
+    flow.inbox = set_aside
+    assert flow.drain() == []
+    flow.history.go_on()
+    assert flow.broken() == []
+
+
+Patch = pytest.MonkeyPatch
+
+
+def random_uuids(patch: Patch) -> None:
+    """A task without a UUID gets a fresh one each time it is read."""
+    numbers = count(1000)
+    patch.setattr(Origin, "uuid_at", lambda self, line: uuid4(next(numbers)))
+
+
+def report_first(patch: Patch) -> None:
+    """The report is put before the messages are sent."""
+    original = Intake._send
+
+    def send(self: Intake, block: Any, origin: Any, named: Any, report: Any) -> None:
+        verdicts = [self._judge(entry, origin=origin, named=named) for entry in block]
+        for each in verdicts:
+            report.add(each)
+        self.reports.put(f"{origin.report}.json", report.content)
+        original(self, block, origin, named, type(report)(report.about))
+
+    patch.setattr(Intake, "_send", send)
+
+
+def postponed_is_refused(patch: Patch) -> None:
+    """What has to come back is told as a refusal instead."""
+    patch.setattr(taking, "_LATER", ())
+
+
+@pytest.mark.parametrize("mutant", [random_uuids, report_first], ids=lambda mutant: mutant.__name__)
+def test_each_planted_fault_is_caught(mutant: Callable[[Patch], None], monkeypatch: Patch) -> None:
+    """A fault in the way in breaks at least one promise in at least one history."""
+    mutant(monkeypatch)
+    lived, _, broken = explore(faulty=True)
+    assert broken, f"{mutant.__doc__} Nobody noticed, in {lived} histories."
+
+
+def test_an_order_dropped_for_its_budget_is_caught(monkeypatch: Patch) -> None:
+    """Were a used up budget taken for a refusal, the order would be gone, and this suite would say so."""
+    postponed_is_refused(monkeypatch)
+    flow = Flow(limit=PRICE)
+    assert flow._intake()
+    assert flow.drain() == []
+    assert flow.broken(bought=1) != []

@@ -1,0 +1,173 @@
+"""One message of the inbox: bought, told in a report, or left to come back."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from rushes.callers import Caller, Callers
+from rushes.clip import Status
+from rushes.errors import PostponedError
+from rushes.messages import Message
+from rushes.observability import Metric
+from rushes.runware.outcomes import NeverArrived
+from rushes.taking import Gate, Taking
+from tests.unit.fakes import PRICE, START, TASK_UUID, TIMES, World, refusal, request, uuid4
+
+REPORT = "reports/ann/a.jsonl.v1"
+
+
+class Names:
+    """Callers by name, as the table has them."""
+
+    def __init__(self, **limits: int) -> None:
+        self.limits = limits
+
+    def caller(self, key_hash: str) -> Caller | None:
+        raise AssertionError("nobody comes with a key")
+
+    def caller_named(self, name: str) -> Caller | None:
+        return Caller(name, self.limits[name]) if name in self.limits else None
+
+
+class Shelf:
+    """Reports that were put."""
+
+    def __init__(self) -> None:
+        self.reports: dict[str, Any] = {}
+
+    def put(self, key: str, content: bytes) -> None:
+        self.reports[key] = json.loads(content)
+
+
+class Desk:
+    """The use case on the fakes; everybody has a limit of ten clips unless another is named."""
+
+    def __init__(self, **limits: int) -> None:
+        self.world, self.names, self.shelf = World(), Names(**limits), Shelf()
+        gate = Gate(self.world.seller, self.world.clock)
+        self.taking = Taking(
+            submitting=replace(self.world.submitting, purchasing=replace(self.world.purchasing, seller=gate)),
+            gate=gate,
+            callers=Callers(self.names, self.world.clock, 10 * PRICE),
+            reports=self.shelf,
+            telemetry=self.world.telemetry,
+            clock=self.world.clock,
+        )
+
+    def take(self, lasts: int = TIMES.function, **changes: Any) -> None:
+        self.taking.take(Message("ann", request(**changes), REPORT), self.world.buyer(lasts, patient=True))
+
+
+def test_a_message_is_bought_once() -> None:
+    """A task is recorded for its caller and sent; when its message comes again, nothing happens."""
+    desk = Desk()
+    for _ in range(3):
+        desk.take()
+    assert desk.world.row().status is Status.RUNNING
+    assert len(desk.world.seller.sent) == 1
+    assert desk.shelf.reports == {}
+
+
+@pytest.mark.parametrize(("limits", "bought"), [({}, 10), ({"ann": 2 * PRICE}, 2)])
+def test_a_message_that_the_budget_cannot_hold_comes_back(limits: dict[str, int], bought: int) -> None:
+    """It is neither bought nor reported but raises, and when the limit was raised it is bought."""
+    desk = Desk(**limits)
+    uuids = [f"00000000-0000-4000-8000-{number:012x}" for number in range(bought + 1)]
+    for task_uuid in uuids[:-1]:
+        desk.take(taskUUID=task_uuid)
+    for _ in range(2):
+        with pytest.raises(PostponedError, match="budgetExceeded"):
+            desk.take(taskUUID=uuids[-1])
+    assert len(desk.world.seller.sent) == bought
+    assert desk.world.telemetry.counted[Metric.BUDGET_REFUSED] == 2
+    desk.names.limits["ann"] = 100 * PRICE
+    desk.world.clock.now += 61_000  # as long as a name is remembered
+    desk.take(taskUUID=uuids[-1])
+    assert len(desk.world.seller.sent) == bought + 1
+    assert desk.shelf.reports == {}
+
+
+def test_a_busy_table_sends_the_message_back() -> None:
+    """What the table could not take is neither bought nor reported."""
+    desk = Desk()
+    desk.world.table.busy = {"record"}
+    with pytest.raises(PostponedError, match="serviceUnavailable"):
+        desk.take()
+    assert desk.world.seller.sent == []
+    assert desk.shelf.reports == {}
+
+
+def test_another_request_under_the_uuid_is_told_in_a_report() -> None:
+    """A conflict can never succeed: it is reported beside the file's report, the same each time, and done."""
+    desk = Desk()
+    desk.take()
+    for _ in range(2):
+        desk.take(positivePrompt="another one")
+        (key,) = desk.shelf.reports
+        assert key == f"{REPORT}.{TASK_UUID}.json"
+        assert [error["code"] for error in desk.shelf.reports[key]["errors"]] == ["conflictTaskUUID"]
+    assert len(desk.world.seller.sent) == 1
+    assert desk.world.telemetry.counted[Metric.TASKS_REFUSED] == 2
+
+
+def test_what_became_invalid_on_its_way_is_told_in_a_report() -> None:
+    """Rules may change between intake and purchase: the fault is reported, and nothing recorded."""
+    desk = Desk()
+    desk.take(duration=7)
+    assert [error["code"] for error in desk.shelf.reports[f"{REPORT}.{TASK_UUID}.json"]["errors"]] == [
+        "unsupportedDuration"
+    ]
+    assert desk.world.table.tasks == {}
+
+
+def test_runwares_own_refusal_is_told_as_well() -> None:
+    """A definite no to the only attempt is in the record and in a report."""
+    desk = Desk()
+    desk.world.seller.script = [refusal()]
+    desk.take()
+    assert desk.world.row().status is Status.FAILED
+    assert desk.shelf.reports[f"{REPORT}.{TASK_UUID}.json"]["taskUUID"] == TASK_UUID
+
+
+@pytest.mark.parametrize("outcome", [refusal(401, "invalidApiKey"), NeverArrived("ConnectError")])
+def test_what_may_still_be_bought_is_done(outcome: Any) -> None:
+    """Once recorded, a task is seen through: trouble with our account or the network is no reason to come back."""
+    desk = Desk()
+    desk.world.seller.script = [outcome]
+    desk.take()
+    assert desk.world.row().status is Status.PENDING
+    assert desk.shelf.reports == {}
+
+
+def test_while_runware_refuses_us_orders_wait() -> None:
+    """After trouble with our account one order a minute is tried; the others come back, and when it is over all go."""
+    desk = Desk()
+    desk.world.seller.script = [refusal(402, "insufficientCredits")] * 2
+    uuids = [uuid4(number) for number in range(4)]
+    desk.take(taskUUID=uuids[0])
+    for _ in range(2):
+        with pytest.raises(PostponedError, match="Runware refuses us"):
+            desk.take(taskUUID=uuids[1])
+    desk.world.clock.now += 60_000
+    desk.take(taskUUID=uuids[1])
+    with pytest.raises(PostponedError, match="Runware refuses us"):
+        desk.take(taskUUID=uuids[2])
+    assert len(desk.world.table.tasks) == len(desk.world.seller.sent) == 2
+    desk.world.clock.now += 60_000
+    for task_uuid in uuids[2:]:
+        desk.take(taskUUID=task_uuid)
+    assert [desk.world.row(task_uuid=task_uuid).status for task_uuid in uuids[2:]] == [Status.RUNNING] * 2
+
+
+def test_with_too_little_time_left_nothing_is_recorded() -> None:
+    """A message is given back while it could still be recorded but perhaps not sent, down to the millisecond."""
+    needed = TIMES.http + TIMES.to_finish
+    desk = Desk()
+    with pytest.raises(PostponedError, match="no time"):
+        desk.take(lasts=needed - 1)
+    assert desk.world.table.tasks == {}
+    desk.take(lasts=needed)
+    assert len(desk.world.seller.sent) == 1
+    assert desk.world.row().created_at == START
