@@ -38,6 +38,7 @@ STATUSES = {
     Kind.FAILED: (30, Status.FAILED),
     Kind.RENDERED: (40, Status.RENDERED),
     Kind.UNSAVED: (45, Status.REVIEW),
+    Kind.GIVEN_UP: (47, Status.FAILED),
     Kind.STORED: (50, Status.STORED),
 }
 

@@ -26,6 +26,7 @@ class Kind(StrEnum):
     FAILED = "failed"
     RENDERED = "rendered"
     UNSAVED = "unsaved"
+    GIVEN_UP = "givenUp"  # a person has decided that nobody waits for a rendered clip's copy any longer
     STORED = "stored"
     ATTEMPTED = "attempted"  # evidence: how an attempt to buy ended that proved nothing
     LAST_LOOK = "lastLook"  # bucket and provider were asked once more after a failure
@@ -63,6 +64,7 @@ RANKED: Mapping[Kind, tuple[int, Status]] = {
     Kind.FAILED: (30, Status.FAILED),
     Kind.RENDERED: (40, Status.RENDERED),
     Kind.UNSAVED: (45, Status.REVIEW),
+    Kind.GIVEN_UP: (47, Status.FAILED),
     Kind.STORED: (50, Status.STORED),
 }
 
@@ -165,7 +167,7 @@ class Clip:
     def open(self) -> bool:
         """Whether anything more can be learned about this clip by looking."""
         match self.decisive:
-            case Kind.UNPROVEN | Kind.UNSAVED | Kind.REFUSED:
+            case Kind.UNPROVEN | Kind.UNSAVED | Kind.REFUSED | Kind.GIVEN_UP:
                 return False
             case Kind.FAILED:
                 return not self.has(Kind.LAST_LOOK)

@@ -10,8 +10,8 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
@@ -66,6 +66,24 @@ _BUSY = {
 }
 _serialize = TypeSerializer().serialize
 _deserialize = TypeDeserializer().deserialize
+
+
+@dataclass(slots=True)
+class Census:
+    """All that the table holds, as it was while it was read. For people who check it; no function reads it all.
+
+    `tombstones` are tasks of which a first clip would still tell a repeat from a conflict. API keys lie twice: `keys`
+    are found by hash, `listed` beside their caller. `strange` are the keys of items that nobody can make sense of.
+    """
+
+    tasks: list[Task] = field(default_factory=list)
+    clips: list[Clip] = field(default_factory=list)
+    budgets: dict[tuple[str, str], int] = field(default_factory=dict)
+    callers: dict[str, Caller] = field(default_factory=dict)
+    keys: dict[str, tuple[str, ApiKey]] = field(default_factory=dict)
+    listed: dict[str, tuple[str, ApiKey]] = field(default_factory=dict)
+    tombstones: set[tuple[str, str]] = field(default_factory=set)
+    strange: list[str] = field(default_factory=list)
 
 
 class Store:
@@ -257,6 +275,37 @@ class Store:
         """Revokes every API key of a caller that has this name; how many that were."""
         hashes = [key.key_hash for key in self.keys(caller) if key.name == name and key.revoked_at is None]
         return sum(self.revoke_key(key_hash, now) for key_hash in hashes)
+
+    def parked(self) -> list[tuple[str, str, int]]:
+        """The clips that wait for a person, the longest waiting first: caller, task and clip. The index may lag."""
+        pages = self._pages("query", IndexName="due", **_of_shard(_REVIEW_SHARD))
+        return [_named(_plain(item)) for page in pages for item in page["Items"]]
+
+    def census(self) -> Census:
+        """Reads the whole table, page after page: nothing that a function should do."""
+        found = Census()
+        for page in self._pages("scan", ConsistentRead=True):
+            for item in page["Items"]:
+                _enter(found, _plain(item))
+        return found
+
+    def all_keys(self) -> list[tuple[str, ApiKey]]:
+        """Every caller's API keys, each with its caller's name, by name and age. Reads the whole table."""
+        pages = self._pages("scan", FilterExpression="sk = :key", ExpressionAttributeValues=_wire({":key": "key"}))
+        items = [_plain(item) for page in pages for item in page["Items"]]
+        found = [(str(item["keyCaller"]), _key(item)) for item in items]
+        return sorted(found, key=lambda each: (each[0], each[1].made_at, each[1].key_hash))
+
+    def _pages(self, operation: str, **arguments: Any) -> Iterator[Any]:
+        """A query or scan to its end, each page with the table's patience."""
+        call = getattr(self._client, operation)
+        start: dict[str, Any] = {}
+        while True:
+            answer = self._retried(partial(call, TableName=self._table, **arguments, **start))
+            yield answer
+            if "LastEvaluatedKey" not in answer:
+                return
+            start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
     def forget(self, caller: str, task_uuid: str) -> None:
         """Empties what the caller wrote; what is left still tells a repeat from a conflict."""
@@ -451,6 +500,38 @@ def _named(key: Item) -> tuple[str, str, int]:
     return caller, task_uuid, int(key["sk"].removeprefix("clip#"))
 
 
+def _of_shard(shard: str) -> dict[str, Any]:
+    return {"KeyConditionExpression": "dueShard = :shard", "ExpressionAttributeValues": _wire({":shard": shard})}
+
+
+def _enter(census: Census, item: Item) -> None:
+    """Puts an item where it belongs, or its key among the strange ones."""
+    kind, _, name = item["pk"].partition("#")
+    try:
+        match kind, item["sk"]:
+            case "task", "request":
+                census.tasks.append(_task(item))
+            case "task", _:
+                _enter_clip(census, item)
+            case "budget", month:
+                census.budgets[name, month] = item.get("counted", 0)
+            case "caller", "caller":
+                census.callers[name] = Caller(name, item["monthlyLimit"], tuple(item["imageSources"]))
+            case "caller" | "key", _:
+                key = _key(item)
+                (census.keys if kind == "key" else census.listed)[key.key_hash] = (item["keyCaller"], key)
+            case _:
+                raise ValueError(kind)
+    except (KeyError, ValueError, TypeError, AttributeError):
+        census.strange.append(f"{item['pk']} {item['sk']}")
+
+
+def _enter_clip(census: Census, item: Item) -> None:
+    census.clips.append(_clip(item))
+    if "fingerprint" in item:
+        census.tombstones.add((item["clipCaller"], item["taskUUID"]))
+
+
 def _clip_key(caller: str, task_uuid: str, index: int) -> Item:
     return {"pk": {"S": _task_pk(caller, task_uuid)}, "sk": {"S": f"clip#{index}"}}
 
@@ -473,7 +554,9 @@ def _owned_key(caller: str, key_hash: str) -> Item:
 
 
 def _key(item: Item) -> ApiKey:
-    return ApiKey(item["sk"].removeprefix("key#"), item["name"], item["madeAt"], item.get("revokedAt"))
+    """An API key, from either of its items."""
+    lies = item["sk"] if item["sk"].startswith("key#") else item["pk"]
+    return ApiKey(lies.removeprefix("key#"), item["name"], item["madeAt"], item.get("revokedAt"))
 
 
 def _start_key(caller: str, position: str, day: str) -> Item:

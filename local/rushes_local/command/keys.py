@@ -1,0 +1,154 @@
+"""`keys`: who may use a deployed stack, and for how much a month."""
+
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from rushes.callers import ApiKey, Caller, hash_key, is_name, new_key
+from rushes.config import micro_dollars
+from rushes_local.command.deployment import Stack, operated
+from rushes_local.command.options import AsJson
+from rushes_local.command.outcomes import CommandError, UsageError
+from rushes_local.command.shown import Screen, iso, micros, money
+
+Json = dict[str, Any]
+
+keys = typer.Typer(no_args_is_help=True, help="API keys of a deployed stack, and their callers' limits.")
+
+Named = Annotated[str, typer.Argument(help="Whose key: lower-case letters, digits and hyphens.", show_default=False)]
+Limit = Annotated[str, typer.Option("--limit-usd", help="What the caller may spend in a month.", show_default=False)]
+
+
+@keys.command()
+def create(
+    caller: Named,
+    limit_usd: Limit,
+    name: Annotated[
+        str | None, typer.Option(help="What the key is called, for people.", show_default="its caller")
+    ] = None,
+    stack: Stack = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make an API key for a caller. It is shown once; only its hash is kept.
+
+    The limit is the caller's, whatever other keys it has.
+
+    --json prints {"caller", "limit": dollars, "key"}.
+    """
+    known = Caller(name=_name(caller), monthly_limit=_limit(limit_usd))
+    key = new_key()
+    with operated(stack) as deployment:
+        before = deployment.store.caller_named(known.name)
+        if before:
+            known = Caller(known.name, known.monthly_limit, before.image_sources)
+        deployment.store.add_key(hash_key(key), known, name or caller, int(time.time() * 1000))
+    screen = Screen(as_json)
+    screen.give({"caller": known.name, "limit": known.monthly_limit / 1_000_000, "key": key})
+    screen.say(key)
+
+
+@keys.command("list")
+def list_keys(
+    caller: Annotated[str | None, typer.Argument(help="Only this caller's.", show_default=False)] = None,
+    stack: Stack = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the API keys, with their callers' limits and what they have spent this month.
+
+    --json prints {"keys": [{"id", "caller", "name", "createdAt", "revokedAt", "limit", "spent": dollars}]}.
+    """
+    screen = Screen(as_json)
+    month = datetime.now(UTC).strftime("%Y-%m")
+    with operated(stack) as deployment:
+        store = deployment.store
+        found = [(caller, key) for key in store.keys(caller)] if caller else store.all_keys()
+        names = {name for name, _ in found}
+        limits = {name: store.caller_named(name) for name in names}
+        spent = {name: store.budget(name, month)[0] for name in names}
+    shown = [_shown(name, key, limits[name], spent[name]) for name, key in found]
+    screen.give({"keys": shown})
+    screen.table(
+        ("id", "caller", "name", "created", "state", "limit", "spent"),
+        [
+            (
+                str(key["id"]),
+                str(key["caller"]),
+                str(key["name"]),
+                str(key["createdAt"])[:10],
+                f"revoked {str(key['revokedAt'])[:10]}" if key["revokedAt"] else "in use",
+                money(micros(key["limit"])) if key["limit"] is not None else "-",
+                money(micros(key["spent"])),
+            )
+            for key in shown
+        ],
+    )
+
+
+@keys.command()
+def limit(
+    caller: Named, limit_usd: Annotated[str, typer.Argument(help="Dollars a month.")], stack: Stack = None
+) -> None:
+    """Set what a caller may spend in a month, by whichever door it comes in. Functions see it within a minute."""
+    known = Caller(name=_name(caller), monthly_limit=_limit(limit_usd))
+    with operated(stack) as deployment:
+        before = deployment.store.caller_named(known.name)
+        sources = before.image_sources if before else ()
+        deployment.store.set_caller(Caller(known.name, known.monthly_limit, sources))
+    Screen().say(f"{caller} may spend {money(known.monthly_limit)} a month.")
+
+
+@keys.command()
+def revoke(
+    caller: Named,
+    key: Annotated[
+        str | None, typer.Argument(metavar="[KEY]", help="Which key: its id or its name, as `keys list` tells them.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All of the caller's keys.")] = False,
+    stack: Stack = None,
+) -> None:
+    """Make a caller's key worthless, within a minute. What was ordered with it is seen through."""
+    with operated(stack) as deployment:
+        store = deployment.store
+        mine = [each for each in store.keys(caller) if each.revoked_at is None]
+        chosen = [each for each in mine if every or (key and (each.name == key or each.key_hash.startswith(key)))]
+        if not chosen and len(mine) == 1 and key is None:
+            chosen = mine
+        if not chosen:
+            raise CommandError(f"{caller} has no such key in use: `rushes keys list {caller}` shows what there is.")
+        if len(chosen) > 1 and not every:
+            raise UsageError("that names several keys; name one by its id")
+        for each in chosen:
+            store.revoke_key(each.key_hash, int(time.time() * 1000))
+            Screen().say(f"The key {_id(each)} of {caller} is revoked.")
+
+
+def _name(caller: str) -> str:
+    if not is_name(caller):
+        raise UsageError("a caller is named by at most 64 lower-case letters, digits and hyphens")
+    return caller
+
+
+def _limit(text: str) -> int:
+    try:
+        return micro_dollars(text)
+    except ValueError:
+        raise UsageError(f"{text!r} is not an amount in dollars") from None
+
+
+def _id(key: ApiKey) -> str:
+    """Enough of the hash to name the key."""
+    return key.key_hash[:12]
+
+
+def _shown(caller: str, key: ApiKey, limit: Caller | None, spent: int) -> Json:
+    return {
+        "id": _id(key),
+        "caller": caller,
+        "name": key.name,
+        "createdAt": iso(key.made_at),
+        "revokedAt": iso(key.revoked_at),
+        "limit": limit.monthly_limit / 1_000_000 if limit else None,
+        "spent": spent / 1_000_000,
+    }

@@ -1,0 +1,98 @@
+"""Where the local stack of `rushes dev` is: a file that other runs of the command find, gone when the stack is.
+
+It holds a key, so it lies in the user's own runtime directory, readable by nobody else. Where there is none, a
+directory of this user's in the temporary one must do, and nothing is believed that somebody else may have put there.
+"""
+
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+_NAME = "local.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A running local stack. `emulator_url` is empty when clips are bought from Runware itself."""
+
+    pid: int
+    url: str
+    api_key: str = field(repr=False)
+    emulator_url: str
+    aws_url: str
+    access_key: str
+    secret_key: str = field(repr=False)
+    region: str
+    table: str
+    bucket: str
+    stack: str
+
+
+def folder(environment: Mapping[str, str]) -> Path:
+    """Where the file lies."""
+    runtime = environment.get("XDG_RUNTIME_DIR", "")
+    if runtime and Path(runtime).is_dir():
+        return Path(runtime) / "rushes"
+    return Path(environment.get("TMPDIR") or tempfile.gettempdir()) / f"rushes-{os.getuid()}"
+
+
+@contextmanager
+def announced(running: Running, environment: Mapping[str, str]) -> Iterator[None]:
+    """Keeps the file while the block runs. Of several stacks the one that started last is found."""
+    path = folder(environment) / _NAME
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    if not _is_ours(path.parent):
+        yield  # nobody can be told safely; the stack runs all the same
+        return
+    fresh = path.with_suffix(f".{running.pid}")
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(asdict(running), file)
+    fresh.replace(path)
+    try:
+        yield
+    finally:
+        found = _read(path)
+        if found and found.pid == running.pid:
+            path.unlink(missing_ok=True)
+        with suppress(OSError):  # another stack's file may be in it
+            path.parent.rmdir()
+
+
+def find(environment: Mapping[str, str]) -> Running | None:
+    """The local stack, if one runs."""
+    path = folder(environment) / _NAME
+    if not _is_ours(path.parent) or not _is_ours(path):
+        return None
+    found = _read(path)
+    return found if found and _is_alive(found.pid) else None
+
+
+def _read(path: Path) -> Running | None:
+    try:
+        return Running(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether nobody but this user can have written it."""
+    try:
+        about = path.lstat()
+    except OSError:
+        return False
+    return about.st_uid == os.getuid() and not stat.S_ISLNK(about.st_mode) and not about.st_mode & 0o022
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

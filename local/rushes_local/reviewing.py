@@ -1,0 +1,121 @@
+"""Clips in review, and how a person decides about them: with facts whose witness is the operator.
+
+What is decided goes the way of everything that is learned, so the money follows and late truth still outranks it.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rushes.clip import Clip, Fact, Kind, Scalar, Status, Witness, canonical, merge, merge_all
+from rushes.config import Timings
+from rushes.learning import learn
+from rushes.media import Probed, container, is_video, stored_fact
+from rushes.observability import Metric, Telemetry
+from rushes.store import Store
+from rushes.uploads import Bucket
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+_SECOND = 1000
+_HEAD_BYTES = 64
+
+# A save here ends a clip, or makes it `stored`, whose details are then asked for at the next look: `http` is the pause
+# until then. None of the other times plays a part.
+_TIMES = Timings(
+    http=10 * _SECOND,
+    function=25 * _SECOND,
+    lease=60 * _SECOND,
+    resend_window=120 * _SECOND,
+    deadline=7200 * _SECOND,
+    last_look=900 * _SECOND,
+    copy_deadline=7200 * _SECOND,
+    usual_render=180 * _SECOND,
+    rescue_after=60 * _SECOND,
+)
+
+
+class DecisionError(ValueError):
+    """Nothing was decided. The text says why, and is meant for people."""
+
+
+class Silent:
+    """Telemetry for a command: metrics are the functions', and what happened is printed by whoever asked for it."""
+
+    def count(self, metric: Metric, amount: int = 1) -> None:
+        """Counts nothing."""
+
+    def note(self, message: str, *, warn: bool = False, **details: object) -> None:
+        """Notes nothing."""
+
+
+def parked(store: Store) -> list[Clip]:
+    """The clips that wait for a person, the longest waiting first."""
+    found = [store.clip(*name) for name in store.parked()]
+    return [clip for clip in found if clip is not None and clip.status == Status.REVIEW]
+
+
+def one(store: Store, caller: str, task_uuid: str, index: int) -> Clip:
+    """One clip in review. Raises `DecisionError` if it is not there, or not in review."""
+    clip = store.clip(caller, task_uuid, index)
+    if clip is None:
+        raise DecisionError(f"{caller} has no clip {task_uuid}-{index}; nothing was decided.")
+    if clip.status != Status.REVIEW:
+        raise DecisionError(f"The clip is {clip.status}, not in review; nothing was decided.")
+    return clip
+
+
+def give_up(store: Store, clip: Clip, why: str, now: int) -> Clip:
+    """The clip as failed, for the reason given. What was paid for a render stays counted, anything else is released."""
+    error = canonical({"code": "givenUp", "message": why})
+    fields: dict[str, Scalar] = {"category": "operator", "message": why, "error": error}
+    facts = [
+        Fact(kind=Kind.FAILED, key="givenUp", at=now, witness=Witness.OPERATOR, fields=fields),
+        Fact(kind=Kind.LAST_LOOK, at=now, witness=Witness.OPERATOR),
+    ]
+    ended = Fact(kind=Kind.GIVEN_UP, at=now, witness=Witness.OPERATOR, fields={"message": why})
+
+    def decide(current: Clip) -> Clip:
+        if current.status != Status.REVIEW:
+            return current  # the truth was faster
+        changed = merge_all(current, facts)
+        # A render outranks a failure, and a rendered clip without a copy is not one that failed at Runware.
+        return merge(changed, ended) if changed.status == Status.REVIEW else changed
+
+    return _learned(store, clip, decide, now)
+
+
+def keep(store: Store, s3: "S3Client", bucket: str, clip: Clip, file: Path | None, now: int) -> Clip:
+    """The clip as stored, if its object is in the bucket; `file` is put there first.
+
+    Raises `DecisionError` if the object, or the file, is not what was ordered, and `BucketError` if S3 cannot say.
+    """
+    if file is not None:
+        _put(s3, bucket, clip, file)
+    copy = stored_fact(Bucket(s3, bucket).probe(clip.object_key), clip.object_key, now)
+    if copy is None:
+        raise DecisionError(f"{clip.object_key} in the bucket is no video of the kind ordered; nothing was decided.")
+    by_hand = Fact(kind=copy.kind, key=copy.key, at=now, witness=Witness.OPERATOR)
+    return _learned(store, clip, lambda current: merge_all(current, [copy, by_hand]), now)
+
+
+def clock() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def _put(s3: "S3Client", bucket: str, clip: Clip, file: Path) -> None:
+    with file.open("rb") as content:
+        head = content.read(_HEAD_BYTES)
+        found = Probed(version="", size=file.stat().st_size, etag="", container=container(head))
+        if not is_video(found, clip.object_key):
+            raise DecisionError(f"{file} is no video of the kind ordered; nothing was put into the bucket.")
+        content.seek(0)
+        s3.upload_fileobj(content, bucket, clip.object_key)
+
+
+def _learned(store: Store, clip: Clip, change: Callable[[Clip], Clip], now: int) -> Clip:
+    telemetry: Telemetry = Silent()
+    return learn(store, clip, change, now=now, times=_TIMES, telemetry=telemetry)
