@@ -1,0 +1,213 @@
+"""An operator's verbs, run against the table and the bucket of the local stack."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from rushes.clip import Clip, Fact, Kind, Status, Witness, merge_all
+from rushes.learning import learn
+from rushes_local.aws import CREDENTIALS
+from rushes_local.reviewing import Silent, clock
+from rushes_local.stack import STACK_NAME, Stack
+from tests.command.conftest import Run, alone
+from tests.conftest import PATIENCE, User, order
+from tests.unit.fakes import TIMES
+
+Json = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def account(stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The operator's environment leads to the local stack."""
+    alone(monkeypatch, tmp_path)
+    settings = {
+        "AWS_ENDPOINT_URL": stack.aws_url,
+        "AWS_ACCESS_KEY_ID": CREDENTIALS.access_key,
+        "AWS_SECRET_ACCESS_KEY": CREDENTIALS.secret_key,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+
+
+def told(user: User, clip: Clip, *facts: Fact) -> Clip:
+    """The clip, once these facts were learned."""
+    store = user.stack.store
+    return learn(store, clip, lambda now: merge_all(now, facts), now=clock(), times=TIMES, telemetry=Silent())
+
+
+def fact(kind: Kind, key: str = "", **fields: Any) -> Fact:
+    return Fact(kind=kind, key=key, at=clock(), witness=Witness.CLOCK, fields=fields)
+
+
+def unproven(user: User) -> Clip:
+    """A clip of which nobody knows whether it was bought."""
+    return told(user, user.buy(), fact(Kind.UNPROVEN, why="an attempt may have arrived"))
+
+
+def unsaved(user: User) -> Clip:
+    """A clip that was rendered, and of which there is no copy."""
+    return told(user, user.buy(), fact(Kind.RENDERED, "v", cost=924_000), fact(Kind.UNSAVED, why="no copy"))
+
+
+def name(clip: Clip) -> tuple[str, ...]:
+    return clip.caller, clip.task_uuid, str(clip.index), "--stack", STACK_NAME
+
+
+def test_review_lists_what_waits_with_its_evidence(stack: Stack, user: User, run: Run) -> None:
+    """Every parked clip is listed with its story, for people and for scripts; nothing else is."""
+    assert run("review", "--stack", STACK_NAME).err == "Nothing is in review.\n"
+    clip, other = unproven(user), unsaved(user)
+    user.buy()
+    found = run("review", "--stack", STACK_NAME, "--json").json["parked"]
+    assert [each["taskUUID"] for each in found] == [clip.task_uuid, other.task_uuid]
+    assert set(found[0]) == {
+        *("caller", "taskUUID", "clip", "status", "open", "cost", "objectKey", "clipUUID"),
+        *("maybeSentAt", "nextCheckAt", "timeline"),
+    }
+    out = run("review", "--stack", STACK_NAME).out
+    assert "an attempt may have arrived. Whether it was bought cannot be proven." in out
+    assert "Rendered for $0.924" in out
+
+
+def test_giving_up_releases_what_was_not_bought(stack: Stack, user: User, run: Run) -> None:
+    """An unproven clip that is given up has failed, with the operator's reason, and its money is back."""
+    clip = unproven(user)
+    assert user.counted(clip) == 924_000
+    ran = run("review", "give-up", *name(clip), "--why", "Runware knows nothing of it.", "--json")
+    assert ran.status == 0, ran.err
+    assert (ran.json["status"], ran.json["open"], ran.json["cost"]) == ("failed", False, 0.0)
+    now = user.now(clip)
+    assert (now.status, now.open, now.next_check_at) == (Status.FAILED, False, None)
+    assert now.of(Kind.FAILED)["givenUp"].fields["message"] == "Runware knows nothing of it."
+    assert list(now.of(Kind.FAILED)["givenUp"].seen) == [Witness.OPERATOR]
+    assert user.counted(clip) == 0
+    assert run("review", "give-up", *name(clip)).err.endswith("not in review; nothing was decided.\n")
+
+
+def test_giving_up_a_render_keeps_its_price(stack: Stack, user: User, run: Run) -> None:
+    """A rendered clip whose copy is given up has failed and stays paid for; a copy that comes outranks that."""
+    clip = unsaved(user)
+    assert run("review", "give-up", *name(clip)).status == 0
+    now = user.now(clip)
+    assert (now.status, now.open, user.counted(clip)) == (Status.FAILED, False, 924_000)
+    assert told(user, now, fact(Kind.STORED, "1", size=9)).status == Status.STORED
+
+
+def test_a_copy_settles_a_review(stack: Stack, user: User, run: Run, tmp_path: Path) -> None:
+    """A video under the clip's key, or in a file, makes it stored; anything else decides nothing."""
+    clip = unproven(user)
+    assert "no video of the kind ordered" in run("review", "stored", *name(clip)).err
+    other = user.buy()
+    stack.emulator.finish(other.clip_uuid)
+    assert stack.emulator.idle(PATIENCE)
+    video = stack.client("s3").get_object(Bucket=stack.bucket_name, Key=other.object_key)["Body"].read()
+    wrong, right = tmp_path / "wrong.mp4", tmp_path / "right.mp4"
+    wrong.write_bytes(b"no video")
+    right.write_bytes(video)
+    assert "nothing was put into the bucket" in run("review", "stored", *name(clip), "--file", str(wrong)).err
+    assert user.now(clip).status == Status.REVIEW
+    ran = run("review", "stored", *name(clip), "--file", str(right), "--json")
+    assert ran.json["status"] == "stored"
+    now = user.now(clip)
+    assert now.open  # its seed and its cost are still asked for
+    assert now.copy is not None
+    assert now.copy[1].fields["size"] == len(video)
+    assert Witness.OPERATOR in now.copy[1].seen
+
+
+def test_an_unknown_clip(stack: Stack, user: User, run: Run) -> None:
+    """Neither an unknown clip nor a UUID that is none is decided about."""
+    clip = unproven(user)
+    assert run("review", "give-up", clip.caller, clip.task_uuid, "3", "--stack", STACK_NAME).status == 1
+    assert run("review", "give-up", clip.caller, "x", "0", "--stack", STACK_NAME).status == 2
+
+
+def test_keys(stack: Stack, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key is made, listed without the key itself, given another limit, and revoked; then it opens nothing."""
+    monkeypatch.setenv("TABLE_NAME", stack.table_name)
+    key = run("keys", "create", "ada", "--limit-usd", "20", "--json").json["key"]
+    second = run("keys", "create", "ada", "--limit-usd", "20", "--name", "laptop").out.strip()
+    assert run("keys", "limit", "ada", "2.5").out == "ada may spend $2.500 a month.\n"
+    listed = run("keys", "list", "--json").json["keys"]
+    assert [(each["caller"], each["name"], each["limit"], each["revokedAt"]) for each in listed] == [
+        ("ada", "ada", 2.5, None),
+        ("ada", "laptop", 2.5, None),
+    ]
+    assert key not in json.dumps(listed)
+    assert run("keys", "revoke", "ada").status == 1
+    assert run("keys", "revoke", "ada", listed[0]["id"]).status == 0
+    assert stack.store.caller(hash_of(key)) is None
+    assert stack.store.caller(hash_of(second)) is not None
+    assert "revoked 20" in run("keys", "list").out
+    assert run("keys", "revoke", "ada").status == 0
+    assert stack.store.caller(hash_of(second)) is None
+    assert run("keys", "revoke", "ada", "--all").status == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("create", "Ada!", "--limit-usd", "1"), ("create", "ada", "--limit-usd", "-1"), ("limit", "ada", "much")],
+)
+def test_what_cannot_be_a_caller(stack: Stack, run: Run, arguments: tuple[str, ...]) -> None:
+    """A name or a limit that cannot be one is refused before anything is written."""
+    assert run("keys", *arguments, "--stack", STACK_NAME).status == 2
+    assert stack.store.api_keys() == []
+
+
+def hash_of(key: str) -> str:
+    from rushes.callers import hash_key
+
+    return hash_key(key)
+
+
+def test_forget(stack: Stack, user: User, run: Run) -> None:
+    """A finished task is erased, one under way is not."""
+    task = order()
+    user.post(task)
+    assert run("forget", user.name, task["taskUUID"], "--stack", STACK_NAME).status == 1
+    stack.emulator.finish_all()
+    assert stack.emulator.idle(PATIENCE)
+    ran = run("forget", user.name, task["taskUUID"].upper(), "--stack", STACK_NAME, "--json")
+    assert (ran.status, ran.json["deleted"] >= 1) == (0, True)
+
+
+def test_secrets(stack: Stack, run: Run) -> None:
+    """`configure` and `rotate` change the stack's secrets and show none."""
+    client = stack.client("secretsmanager")
+    cloudformation = stack.client("cloudformation")
+    (described,) = cloudformation.describe_stacks(StackName=STACK_NAME)["Stacks"]
+    arns = {each["OutputKey"]: each["OutputValue"] for each in described["Outputs"]}
+    names = ("RunwareSecretArn", "WebhookSecretArn")
+    before = {each: client.get_secret_value(SecretId=arns[each])["SecretString"] for each in names}
+    try:
+        ran = run("configure", "--stack", STACK_NAME, stdin="another-key\n")
+        assert ran.status == 0, ran.err
+        assert "another-key" not in ran.out + ran.err
+        assert client.get_secret_value(SecretId=arns["RunwareSecretArn"])["SecretString"] == "another-key"
+        assert run("rotate", "--stack", STACK_NAME).status == 0
+        keys = json.loads(client.get_secret_value(SecretId=arns["WebhookSecretArn"])["SecretString"])
+        assert keys["previous"] == json.loads(before["WebhookSecretArn"])["current"] != keys["current"]
+        assert run("configure", "--stack", STACK_NAME, stdin="two words\n").status == 2
+    finally:
+        for each in names:
+            client.put_secret_value(SecretId=arns[each], SecretString=before[each])
+
+
+def test_what_aws_says_is_one_line(stack: Stack, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No stack of that name, no word on which, no credentials: a sentence and an exit status."""
+    ran = run("check", "--stack", "no-such-stack")
+    assert (ran.status, ran.err.count("\n")) == (1, 1)
+    assert run("check").status == 5
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    ran = run("keys", "list", "--stack", STACK_NAME)
+    assert (ran.status, ran.err) == (5, "rushes: AWS's tools find no credentials here.\n")
