@@ -22,7 +22,7 @@ sam := .venv-sam/stamp
 checkov := .venv-checkov/stamp
 
 .PHONY: help demo dev test test-batch test-page simulate openapi chaos check fmt lint types validate drift build \
-  sam-local test-sam compile costs configure deploy key rotate forget announce redrive clean
+  sam-local test-sam reference compile costs configure deploy key rotate forget announce redrive clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -126,6 +126,9 @@ redrive: $(local) ## send what waits in the dead-letter queues back to where it 
 # ----------------------------------------------------------------------------------------------------------------------
 # Housekeeping
 # ----------------------------------------------------------------------------------------------------------------------
+
+reference: $(dev) ## docs/cli.md, from the command itself
+	@$(PYTHON) -m scripts.reference
 
 compile: $(dev) ## pyproject.toml into the requirements files (ARGS=--upgrade for newer versions)
 	@scripts/compile $(ARGS)

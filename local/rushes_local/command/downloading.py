@@ -51,7 +51,9 @@ def download(
         list[str] | None,
         typer.Argument(metavar="[TASK]...", help="Their taskUUIDs; otherwise all that match.", show_default=False),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the files.")] = Path(),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The folder for the files.", show_default="the current one")
+    ] = Path(),
     status: Status = None,
     day: Day = None,
     tag: Tag = None,
@@ -60,7 +62,7 @@ def download(
     as_json: AsJson = False,
     profile: Profile = None,
 ) -> None:
-    """Fetch stored clips into files named <taskUUID>-<clip>.mp4 (or webm, mov).
+    """Fetch stored clips into files that are named by their taskUUID and number.
 
     Give the same command again to go on after an interruption: whole files are left alone, parts are completed. A file
     gets its name only when its size and the SHA-256 in the clip's manifest are right.

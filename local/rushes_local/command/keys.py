@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 keys = typer.Typer(no_args_is_help=True, help="API keys of a deployed stack, and their callers' limits.")
 
-Named = Annotated[str, typer.Argument(help="Whose key: lower-case letters, digits and hyphens.", show_default=False)]
+Named = Annotated[str, typer.Argument(help="The caller: lower-case letters, digits and hyphens.", show_default=False)]
 Limit = Annotated[str, typer.Option("--limit-usd", help="What the caller may spend in a month.", show_default=False)]
 
 

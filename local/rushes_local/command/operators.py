@@ -18,19 +18,16 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-review = typer.Typer(
-    help="Clips that wait for a person: what is parked, with its evidence, and what to make of it.",
-    invoke_without_command=True,
-)
+review = typer.Typer(invoke_without_command=True)
 
-Caller = Annotated[str, typer.Argument(metavar="CALLER", help="Whose clip.", show_default=False)]
+Caller = Annotated[str, typer.Argument(metavar="CALLER", help="Whose task.", show_default=False)]
 Task = Annotated[str, typer.Argument(metavar="TASK", help="The task's taskUUID.", show_default=False)]
 Number = Annotated[int, typer.Argument(metavar="CLIP", min=0, help="The clip's number.", show_default=False)]
 
 
 @review.callback()
 def parked(context: typer.Context, stack: Stack = None, as_json: AsJson = False) -> None:
-    """List the clips in review, the longest waiting first, with everything that is known of each.
+    """List the clips that wait for a person, the longest waiting first, with all the evidence; decide with a verb.
 
     --json prints {"parked": [clip]}, each as `review give-up --json` prints it.
     """
