@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from rushes import uploads
+from rushes.callers import hash_key
 from rushes.clip import EVERYBODY, Clip, Fact, Kind, Known, Reservation, Task, Witness, merge_all, settle
 from rushes_local import erasing
 from rushes_local.checking import MEANINGS, Flaw, Terms, check, manifest_key
@@ -212,7 +213,16 @@ def no_limit(case: Case) -> None:
 
 
 def key_of(case: Case) -> str:
-    return next(key.short for key in case.stack.store.api_keys() if key.caller == case.caller)
+    """A caller's only key, as findings name it."""
+    return next(
+        key_hash[:12] for key_hash, (caller, _) in case.stack.store.census().listed.items() if caller == case.caller
+    )
+
+
+def unlisted(case: Case) -> None:
+    """A key that works, and that its caller's list shows as revoked."""
+    key_hash = hash_key(case.stack.create_key(case.caller))
+    case.update(f"caller#{case.caller}", f"key#{key_hash}", "SET revokedAt = :n", n={"N": "1"})
 
 
 def budget(scope: str, amount: int) -> Callable[[Case], None]:
@@ -250,6 +260,7 @@ PLANTED: dict[str, tuple[Callable[[Case], None] | None, Callable[[Case], object]
     "in no index": (None, lambda c: c.record(next_check_at=None), Flaw.UNWATCHED, lambda c: c.name),
     "overdue": (None, lambda c: c.record(next_check_at=NOW - 2 * HOUR), Flaw.OVERDUE, lambda c: c.name),
     "strange": (None, strange, Flaw.STRANGE, lambda c: f"odd#{c.caller} x"),
+    "two opinions": (None, unlisted, Flaw.KEY_DIFFERS, lambda c: f"{c.caller} {key_of(c)}"),
     "a lost limit": (None, no_limit, Flaw.KEY_WITHOUT_CALLER, lambda c: f"{c.caller} {key_of(c)}"),
 }
 

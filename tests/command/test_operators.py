@@ -156,7 +156,7 @@ def test_keys(stack: Stack, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_cannot_be_a_caller(stack: Stack, run: Run, arguments: tuple[str, ...]) -> None:
     """A name or a limit that cannot be one is refused before anything is written."""
     assert run("keys", *arguments, "--stack", STACK_NAME).status == 2
-    assert stack.store.api_keys() == []
+    assert stack.store.all_keys() == []
 
 
 def hash_of(key: str) -> str:

@@ -24,9 +24,13 @@ PATIENCE = 30.0
 def environment(fake: FakeService, tmp_path: Path) -> dict[str, str]:
     homes = {name: str(tmp_path) for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "HOME")}
     return {
-        "PATH": os.environ["PATH"], "TERM": "xterm-256color", "COLUMNS": "100", "LANG": "C.UTF-8",
+        "PATH": os.environ["PATH"],
+        "TERM": "xterm-256color",
+        "COLUMNS": "100",
+        "LANG": "C.UTF-8",
         **homes,
-        "RUSHES_URL": fake.url, "RUSHES_API_KEY": KEY,
+        "RUSHES_URL": fake.url,
+        "RUSHES_API_KEY": KEY,
     }
 
 

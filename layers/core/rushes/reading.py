@@ -290,7 +290,7 @@ def _faults(clip: Clip) -> Iterator[WireError]:
     match clip.decisive:
         case Kind.REFUSED:
             yield from (error for _, error in buying.refusals([clip]))
-        case Kind.FAILED:
+        case Kind.FAILED | Kind.GIVEN_UP:
             code, known = min(clip.of(Kind.FAILED).items(), key=lambda item: (item[1].at, item[0]))
             yield json.loads(str(known.fields.get("error", "{}"))) | {
                 "code": code,
