@@ -20,6 +20,7 @@ from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from rushes_local.attributes import copy_values
 from rushes_local.buses import name_buses
 from rushes_local.shortcuts import cut_short
 from rushes_local.streams import mend_streams
@@ -150,6 +151,7 @@ class Aws:
         mend_streams()
         name_buses()
         cut_short()
+        copy_values()
         moto_api_backend.reset()
         self._application = DomainDispatcherApplication(create_backend_app)
 

@@ -1,0 +1,43 @@
+"""moto's DynamoDB answers, their attribute values written out as they are.
+
+Hides a change to moto: it writes every attribute value through its general serializer, which looks for many spellings
+of each of the ten members that a value may have. That took six sevenths of the time of every answer with items in it.
+Here a value, which has its wire format already, is copied.
+"""
+
+import base64
+from typing import Any
+
+
+def copy_values() -> None:
+    """Change moto's serializer for this process; a second call changes nothing. Imports moto."""
+    from moto.core.serialize import BaseJSONSerializer
+
+    genuine = BaseJSONSerializer._serialize_type_structure
+    if genuine.__module__ == __name__:
+        return
+
+    def serialize(self: Any, serialized: Any, value: Any, shape: Any, key: str) -> None:
+        if shape.name == "AttributeValue" and value is not None:
+            serialized[key] = _written(value)
+        else:
+            genuine(self, serialized, value, shape, key)
+
+    BaseJSONSerializer._serialize_type_structure = serialize  # type: ignore[method-assign]
+
+
+def _written(value: Any) -> dict[str, Any]:
+    """A value's wire format; inside a map or a list moto may still have its own objects."""
+    ((kind, inner),) = (value if isinstance(value, dict) else value.to_json()).items()
+    match kind:
+        case "M":
+            return {kind: {name: _written(member) for name, member in inner.items()}}
+        case "L":
+            return {kind: [_written(member) for member in inner]}
+        case "B" if isinstance(inner, bytes):
+            return {kind: base64.b64encode(inner).decode()}
+        case "BS":
+            return {kind: [base64.b64encode(each).decode() if isinstance(each, bytes) else each for each in inner]}
+        case "S" | "N":
+            return {kind: str(inner)}
+    return {kind: inner}
