@@ -178,6 +178,18 @@ def test_a_lost_answer_buys_nothing_twice(fake: FakeService, run: Run) -> None:
     assert len(fake.tasks) == 1
 
 
+def test_a_repeat_that_gets_nowhere_forgets_nothing(fake: FakeService, run: Run) -> None:
+    """Between the lost answer and the repeat that is heard, others may fail or be called off; still nothing is twice."""
+    fake.after = lost
+    run("submit", "a lighthouse")
+    fake.after, fake.trouble = None, cut
+    assert run("submit", "a lighthouse").status == 4
+    fake.trouble = None
+    assert run("submit", "a lighthouse", "--ask-above", "0").status == 6
+    assert run("submit", "a lighthouse").out.split() == list(fake.tasks)
+    assert len(fake.tasks) == 1
+
+
 def test_after_an_answer_the_same_command_is_a_new_order(fake: FakeService, run: Run) -> None:
     """Whoever was answered and gives the command again wants another clip; --new says so without an answer."""
     run("submit", "a lighthouse")
