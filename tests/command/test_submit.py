@@ -179,7 +179,7 @@ def test_a_lost_answer_buys_nothing_twice(fake: FakeService, run: Run) -> None:
 
 
 def test_a_repeat_that_gets_nowhere_forgets_nothing(fake: FakeService, run: Run) -> None:
-    """Between the lost answer and the repeat that is heard, others may fail or be called off; still nothing is twice."""
+    """Before the repeat that is heard, others may fail or be called off; still nothing is bought twice."""
     fake.after = lost
     run("submit", "a lighthouse")
     fake.after, fake.trouble = None, cut
