@@ -132,7 +132,12 @@ def test_keys(stack: Stack, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TABLE_NAME", stack.table_name)
     key = run("keys", "create", "ada", "--limit-usd", "20", "--json").json["key"]
     second = run("keys", "create", "ada", "--limit-usd", "20", "--name", "laptop").out.strip()
+    assert run("keys", "limit", "ada", "9", "--images", "s3://photos/ada/").status == 0
+    assert run("keys", "limit", "ada", "9", "--images", "photos").status == 2
     assert run("keys", "limit", "ada", "2.5").out == "ada may spend $2.500 a month.\n"
+    known = stack.store.caller_named("ada")
+    assert known is not None
+    assert known.image_sources == ("photos/ada/",)
     listed = run("keys", "list", "--json").json["keys"]
     assert [(each["caller"], each["name"], each["limit"], each["revokedAt"]) for each in listed] == [
         ("ada", "ada", 2.5, None),

@@ -1,8 +1,10 @@
 """`keys`: who may use a deployed stack, and for how much a month."""
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,11 +15,18 @@ from rushes_local.command.options import AsJson
 from rushes_local.command.outcomes import CommandError, UsageError
 from rushes_local.command.shown import Screen, iso, micros, money
 
+if TYPE_CHECKING:
+    from rushes.store import Store
+
 Json = dict[str, Any]
 
 keys = typer.Typer(no_args_is_help=True, help="API keys of a deployed stack, and their callers' limits.")
 
 Named = Annotated[str, typer.Argument(help="The caller: lower-case letters, digits and hyphens.", show_default=False)]
+Images = Annotated[
+    list[str] | None,
+    typer.Option(help="Where its images may lie besides our bucket, as s3://photos/alice/; may be repeated."),
+]
 Limit = Annotated[str, typer.Option("--limit-usd", help="What the caller may spend in a month.", show_default=False)]
 
 
@@ -28,21 +37,20 @@ def create(
     name: Annotated[
         str | None, typer.Option(help="What the key is called, for people.", show_default="its caller")
     ] = None,
+    images: Images = None,
     stack: Stack = None,
     as_json: AsJson = False,
 ) -> None:
     """Make an API key for a caller. It is shown once; only its hash is kept.
 
-    The limit is the caller's, whatever other keys it has.
+    The limit is the caller's, whatever other keys it has. Without --images a caller that is known keeps the places of
+    its images.
 
     --json prints {"caller", "limit": dollars, "key"}.
     """
-    known = Caller(name=_name(caller), monthly_limit=_limit(limit_usd))
-    key = new_key()
+    wanted, key = _caller(caller, limit_usd, images), new_key()
     with operated(stack) as deployment:
-        before = deployment.store.caller_named(known.name)
-        if before:
-            known = Caller(known.name, known.monthly_limit, before.image_sources)
+        known = _completed(deployment.store, wanted, images)
         deployment.store.add_key(hash_key(key), known, name or caller, int(time.time() * 1000))
     screen = Screen(as_json)
     screen.give({"caller": known.name, "limit": known.monthly_limit / 1_000_000, "key": key})
@@ -88,15 +96,19 @@ def list_keys(
 
 @keys.command()
 def limit(
-    caller: Named, limit_usd: Annotated[str, typer.Argument(help="Dollars a month.")], stack: Stack = None
+    caller: Named,
+    limit_usd: Annotated[str, typer.Argument(help="Dollars a month.")],
+    images: Images = None,
+    stack: Stack = None,
 ) -> None:
-    """Set what a caller may spend in a month, by whichever door it comes in. Functions see it within a minute."""
-    known = Caller(name=_name(caller), monthly_limit=_limit(limit_usd))
+    """Set what a caller may spend in a month, by whichever door it comes in. Functions see it within a minute.
+
+    Without --images the places of its images stay as they are.
+    """
+    wanted = _caller(caller, limit_usd, images)
     with operated(stack) as deployment:
-        before = deployment.store.caller_named(known.name)
-        sources = before.image_sources if before else ()
-        deployment.store.set_caller(Caller(known.name, known.monthly_limit, sources))
-    Screen().say(f"{caller} may spend {money(known.monthly_limit)} a month.")
+        deployment.store.set_caller(_completed(deployment.store, wanted, images))
+    Screen().say(f"{caller} may spend {money(wanted.monthly_limit)} a month.")
 
 
 @keys.command()
@@ -124,17 +136,29 @@ def revoke(
             Screen().say(f"The key {_id(each)} of {caller} is revoked.")
 
 
-def _name(caller: str) -> str:
-    if not is_name(caller):
+def _caller(name: str, limit_usd: str, images: Sequence[str] | None) -> Caller:
+    """A caller as typed. Raises `UsageError` for what cannot be one."""
+    if not is_name(name):
         raise UsageError("a caller is named by at most 64 lower-case letters, digits and hyphens")
-    return caller
-
-
-def _limit(text: str) -> int:
     try:
-        return micro_dollars(text)
+        monthly_limit = micro_dollars(limit_usd)
     except ValueError:
-        raise UsageError(f"{text!r} is not an amount in dollars") from None
+        raise UsageError(f"{limit_usd!r} is not an amount in dollars") from None
+    return Caller(name, monthly_limit, tuple(map(_image_source, images or ())))
+
+
+def _completed(store: "Store", wanted: Caller, images: Sequence[str] | None) -> Caller:
+    before = None if images else store.caller_named(wanted.name)
+    return replace(wanted, image_sources=before.image_sources) if before else wanted
+
+
+def _image_source(address: str) -> str:
+    """A place of images as a caller's record has it: `bucket/prefix`, from `s3://bucket/prefix`."""
+    scheme, _, place = address.partition("://")
+    bucket, slash, prefix = place.partition("/")
+    if scheme != "s3" or not bucket or not slash:
+        raise UsageError(f"{address} is not s3://bucket/ with a prefix or none")
+    return f"{bucket}/{prefix}"
 
 
 def _id(key: ApiKey) -> str:
