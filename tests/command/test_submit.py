@@ -53,7 +53,9 @@ def test_a_prompt_and_options_become_a_task(fake: FakeService, run: Run, tmp_pat
     assert "1 task, 2 clips: $3.696, of $50.000 left this month" in ran.err
 
 
-@pytest.mark.parametrize("given", ["https://example.com/a.png", "s3://bucket/a.png", "e613fb01-17f4-4dbf-85bd-05ea4a15aa2c"])
+@pytest.mark.parametrize(
+    "given", ["https://example.com/a.png", "s3://bucket/a.png", "e613fb01-17f4-4dbf-85bd-05ea4a15aa2c"]
+)
 def test_an_image_elsewhere_is_named_as_it_is(fake: FakeService, run: Run, given: str) -> None:
     """An address or a UUID is for the service to look at."""
     assert run("submit", "a lighthouse", "--image", given).status == 0
