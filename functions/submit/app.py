@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from rushes.assembly import Parts, assemble
@@ -19,8 +18,6 @@ from rushes.errors import MissingSecretError, RushesError, UnreadableError
 from rushes.reading import Reading
 from rushes.runware.wire import wire_error
 from rushes.submitting import BUSY, Answer, Request, Submitting, parse, price
-
-app = APIGatewayHttpResolver(enable_validation=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,51 +50,49 @@ def wiring() -> Wiring:
     return Wiring(parts, Callers(parts.store, clock, settings.monthly_limit), submitting)
 
 
-@app.post("/v1")
-def submit() -> Response[str]:
-    wired, event = wiring(), app.current_event
-    authorization = event.headers.get("authorization")
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """The Lambda entry point; the one place where what went wrong becomes an HTTP answer."""
+    wired = wiring()
+    try:
+        return _response(_submit(wired, event, context))
+    except RushesError as error:
+        wired.parts.telemetry.note("not served", warn=True, why=f"{type(error).__name__}: {error}")
+        return _response(_trouble(error))
+    finally:
+        wired.parts.telemetry.flush()
+
+
+def _submit(wired: Wiring, event: dict[str, Any], context: LambdaContext) -> Answer:
+    authorization = event["headers"].get("authorization")
     caller = wired.callers.of(authorization)
     if caller is None:
-        return _response(Answer(errors=[(401, _NO_CALLER)]))
-    tasks = parse(body_of(event.raw_event))
-    match event.headers.get("x-runware-dry-run"):
+        return Answer(errors=[(401, _NO_CALLER)])
+    tasks = parse(body_of(event))
+    match event["headers"].get("x-runware-dry-run"):
         case "1":
-            return _response(price(tasks, caller, wired.parts.bucket))
+            return price(tasks, caller, wired.parts.bucket)
         case str():  # whoever writes "true" means not to buy, and would
-            return _response(Answer(errors=[(400, _NO_SUCH_DRY_RUN)]))
-    context = app.lambda_context
+            return Answer(errors=[(400, _NO_SUCH_DRY_RUN)])
     request = Request(
         caller=caller,
         buyer=wired.parts.buyer(context.aws_request_id, context.get_remaining_time_in_millis()),
         renewed=lambda: wired.callers.of(authorization, fresh=True),
     )
-    return _response(wired.submitting.submit(tasks, request))
+    return wired.submitting.submit(tasks, request)
 
 
-@app.exception_handler(RushesError)  # type: ignore[untyped-decorator]
-def trouble(error: RushesError) -> Response[str]:
-    """The one place where what went wrong becomes an HTTP answer."""
-    wiring().parts.telemetry.note("not served", warn=True, why=f"{type(error).__name__}: {error}")
+def _trouble(error: RushesError) -> Answer:
     match error:
         case UnreadableError():
-            return _response(Answer(errors=[(400, wire_error("invalidRequest", str(error), "body", type="array"))]))
+            return Answer(errors=[(400, wire_error("invalidRequest", str(error), "body", type="array"))])
         case MissingSecretError():
-            return _response(Answer(errors=[(503, _NOT_CONFIGURED)]))
-    return _response(Answer(errors=[(503, BUSY)]))
+            return Answer(errors=[(503, _NOT_CONFIGURED)])
+    return Answer(errors=[(503, BUSY)])
 
 
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """The Lambda entry point."""
-    try:
-        answer: dict[str, Any] = app.resolve(event, context)
-        return answer
-    finally:
-        wiring().parts.telemetry.flush()
-
-
-def _response(answer: Answer) -> Response[str]:
-    return Response(answer.status, "application/json", json.dumps(answer.body))
+def _response(answer: Answer) -> dict[str, Any]:
+    headers = {"Content-Type": "application/json"}
+    return {"statusCode": answer.status, "headers": headers, "body": json.dumps(answer.body)}
 
 
 _NO_CALLER = wire_error(

@@ -13,8 +13,10 @@ HEAVY = {
     "aws_lambda_powertools.event_handler",
     "aws_lambda_powertools.event_handler.openapi.models",
     "aws_lambda_powertools.event_handler.openapi.params",
+    "aws_lambda_powertools.utilities.batch",
     "aws_lambda_powertools.utilities.idempotency",
     "aws_xray_sdk",
+    "boto3",
     "httpx",
     "moto",
     "pydantic",
@@ -23,7 +25,7 @@ HEAVY = {
 BUDGET = {
     "announce": set[str](),
     "reconcile": {"httpx"},
-    "submit": {"aws_lambda_powertools.event_handler", "httpx", "pydantic"},
+    "submit": {"httpx", "pydantic"},
     "tasks": {"aws_lambda_powertools.event_handler"},
     "webhook": set[str](),
 }
