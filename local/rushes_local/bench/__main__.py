@@ -73,8 +73,13 @@ class Bench:
         self._items = cases.items()
 
     def rows(self) -> list[Row]:
-        """All rows."""
-        return [*self._cold(), *self._warm(), *self._package(), *self._calls(), *self._sweeps(), *self._stack()]
+        """All rows, each told as soon as it is there."""
+        rows = []
+        for part in (self._cold, self._warm, self._package, self._calls, self._sweeps, self._stack):
+            for row in part():
+                print("  ".join(cell for cell in row.cells[:-1] if cell), file=sys.stderr)
+                rows.append(row)
+        return rows
 
     def shares(self) -> dict[str, dict[str, float]]:
         """Percent of the time of imports, by function and package."""

@@ -68,7 +68,8 @@ class _Journal:
 def tasks_a_second(tasks: int) -> float:
     """From the first submission to the last clip stored, with renders that take no time."""
     journal = _Journal()
-    with Stack(ROOT, render_seconds=0.0, emulator_options={"small": True}, sink=journal) as stack:
+    plenty = {"MonthlyLimitUsd": "1000000"}
+    with Stack(ROOT, render_seconds=0.0, emulator_options={"small": True}, parameters=plenty, sink=journal) as stack:
         headers = {"Authorization": f"Bearer {stack.create_key(_CALLER, limit_usd=1_000_000)}"}
         with httpx.Client(base_url=stack.url, headers=headers, timeout=_PATIENCE, trust_env=False) as client:
             began = time.perf_counter()
