@@ -21,7 +21,7 @@ dev := .venv/dev.stamp
 sam := .venv-sam/stamp
 checkov := .venv-checkov/stamp
 
-.PHONY: help demo dev test test-batch test-page simulate openapi chaos check fmt lint types validate drift build \
+.PHONY: help demo dev test test-batch test-page simulate openapi bench chaos check fmt lint types validate drift build \
   sam-local test-sam reference compile costs configure deploy key rotate forget announce redrive clean
 
 help: ## list these verbs
@@ -60,6 +60,9 @@ costs: $(dev) ## what a clip costs besides Runware's price: counted, printed, wr
 openapi: $(dev) ## the API's description, from the code, written to docs/openapi.json
 	@$(PYTHON) -m rushes_local.openapi
 
+bench: $(dev) ## cold and warm starts beside small handlers, into docs/benchmarks.md (QUICK=1 judges and writes nothing)
+	@$(PYTHON) -m rushes_local.bench $(if $(QUICK),--quick)
+
 chaos: $(dev) ## the local stack while everything fails at once, then the judgement (FOR=120 SEED=7)
 	@$(PYTHON) -m rushes_local.chaos --for "$(or $(FOR),60)" $(if $(SEED),--seed "$(SEED)")
 
@@ -90,6 +93,7 @@ drift: $(dev)
 
 build: $(sam) ## what would be deployed, into .aws-sam/build
 	@$(SAM) build
+	@.venv-sam/bin/python scripts/pack.py .aws-sam/build
 
 sam-local: $(local) $(sam) ## the demo through Lambda containers, as built (needs a container engine)
 	@PATH="$(CURDIR)/.venv-sam/bin:$$PATH" .venv/bin/rushes demo --sam $(if $(REQUEST),"$(REQUEST)")

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import boto3
-from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
-from aws_lambda_powertools.utilities.data_classes.dynamo_db_stream_event import DynamoDBRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from rushes import uploads
 from rushes.announcing import Announcing
+from rushes.batches import Record, sequence_number, work_on
 from rushes.config import AnnounceSettings
-from rushes.entry import aws_config
+from rushes.entry import aws_client, aws_config
 from rushes.errors import BusyError, RushesError
 from rushes.events import EventBus
 from rushes.manifests import Manifests
@@ -39,9 +37,9 @@ def wiring() -> Wiring:
     settings = AnnounceSettings.read(os.environ)
     telemetry = PowertoolsTelemetry()
     announcing = Announcing(
-        tasks=Store(boto3.client("dynamodb", config=aws_config(tries=1)), settings.table),
-        shelf=Manifests(boto3.client("s3", config=uploads.CONFIG), settings.bucket),
-        bus=EventBus(boto3.client("events", config=aws_config()), settings.bus),
+        tasks=Store(aws_client("dynamodb", aws_config(tries=1)), settings.table),
+        shelf=Manifests(aws_client("s3", uploads.CONFIG), settings.bucket),
+        bus=EventBus(aws_client("events", aws_config()), settings.bus),
         telemetry=telemetry,
         bucket=settings.bucket,
     )
@@ -50,15 +48,14 @@ def wiring() -> Wiring:
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """The Lambda entry point: a batch of changes. Those that could not be told are named, and come again."""
-    processor = BatchProcessor(event_type=EventType.DynamoDBStreams)
-    return dict(process_partial_response(event, _changed, processor, context))
+    return dict(work_on(event, lambda record: _changed(record, context), sequence_number))
 
 
-def _changed(record: DynamoDBRecord, lambda_context: LambdaContext) -> None:
+def _changed(record: Record, context: LambdaContext) -> None:
     """One change. What is begun too late would be cut off by the timeout, and the whole batch with it."""
-    wired, images = wiring(), record.raw_event["dynamodb"]
+    wired, images = wiring(), record["dynamodb"]
     try:
-        if lambda_context.get_remaining_time_in_millis() < wired.to_finish:
+        if context.get_remaining_time_in_millis() < wired.to_finish:
             raise BusyError("no time is left for this change")
         before = images.get("OldImage")
         wired.announcing.changed(clip_of_image(before) if before else None, clip_of_image(images.get("NewImage", {})))

@@ -9,16 +9,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import boto3
-from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
-from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from rushes import uploads
+from rushes.batches import Record, message_id, work_on
 from rushes.concurrency import side_by_side
 from rushes.config import IntakeSettings
 from rushes.drops import Drops, Reports
-from rushes.entry import aws_config
+from rushes.entry import aws_client, aws_config
 from rushes.errors import UnreadableError
 from rushes.images import take_in
 from rushes.inbox import Inbox
@@ -39,12 +37,12 @@ def wiring() -> Wiring:
     """Built once a process, at the first call."""
     settings = IntakeSettings.read(os.environ)
     telemetry = PowertoolsTelemetry()
-    s3 = boto3.client("s3", config=uploads.CONFIG)
+    s3 = aws_client("s3", uploads.CONFIG)
     bucket = uploads.Bucket(s3, settings.bucket)
     intake = Intake(
         bucket=settings.bucket,
         drops=Drops(s3, settings.bucket),
-        inbox=Inbox(boto3.client("sqs", config=aws_config()), settings.inbox),
+        inbox=Inbox(aws_client("sqs", aws_config()), settings.inbox),
         reports=Reports(s3, settings.bucket),
         take_in=lambda task, caller: take_in(task, caller, bucket),
         telemetry=telemetry,
@@ -54,18 +52,18 @@ def wiring() -> Wiring:
     return Wiring(telemetry, intake)
 
 
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+def handler(event: dict[str, Any], _: LambdaContext) -> dict[str, Any]:
     """The Lambda entry point."""
     wired = wiring()
     try:
-        return dict(process_partial_response(event, _take, BatchProcessor(event_type=EventType.SQS), context))
+        return dict(work_on(event, _take, message_id))
     finally:
         wired.telemetry.flush()
 
 
-def _take(record: SQSRecord) -> None:
+def _take(record: Record) -> None:
     """One event. An exception leaves the message in the queue, and after a few times aside."""
-    match json.loads(record.body):
+    match json.loads(record["body"]):
         case {"detail-type": "Object Created", "detail": {"object": {"key": str(key), "version-id": str(version)}}}:
             wiring().intake.dropped(key, version)
         case {"detail-type": "Video Requested", "id": str(event_id), "detail": detail}:

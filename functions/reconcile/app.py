@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
-from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from rushes.assembly import Parts, assemble
+from rushes.batches import Record, message_id, work_on
 from rushes.concurrency import side_by_side
 from rushes.config import ReconcileSettings
 from rushes.entry import clock
+from rushes.errors import RushesError
 from rushes.reconciling import Reconciling
 from rushes.rescue import Rescue
 
@@ -55,15 +55,21 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     wired = wiring()
     try:
         if "Records" in event:
-            processor = BatchProcessor(event_type=EventType.SQS)
-            return dict(process_partial_response(event, _uploaded, processor, context))
+            return dict(work_on(event, _uploaded, message_id))
         buyer = wired.parts.buyer(context.aws_request_id, context.get_remaining_time_in_millis(), patient=True)
         return {"taken": wired.reconciling.sweep(buyer)}
     finally:
         wired.parts.telemetry.flush()
 
 
-def _uploaded(record: SQSRecord) -> None:
+def _uploaded(record: Record) -> None:
     """One object of S3's event. An exception leaves the message in the queue, and after a few times aside."""
-    created = json.loads(record.body)["detail"]["object"]
-    wiring().reconciling.uploaded(created["key"], created.get("version-id", "null"))
+    wired = wiring()
+    try:
+        created = json.loads(record["body"])["detail"]["object"]
+        wired.reconciling.uploaded(created["key"], created.get("version-id", "null"))
+    except Exception as error:
+        # What is not ours may say anything: left out.
+        why = f"{type(error).__name__}: {error}" if isinstance(error, RushesError) else type(error).__name__
+        wired.parts.telemetry.note("an upload could not be looked at", warn=True, why=why)
+        raise

@@ -10,13 +10,11 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
-from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
-from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
-from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from rushes import messages
 from rushes.assembly import Parts, assemble
+from rushes.batches import Record, message_id, work_on
 from rushes.callers import Callers
 from rushes.concurrency import side_by_side
 from rushes.config import SubmitSettings
@@ -28,8 +26,6 @@ from rushes.reading import Reading
 from rushes.runware.wire import wire_error
 from rushes.submitting import BUSY, Answer, Request, Submitting, parse, price
 from rushes.taking import Gate, Taking
-
-app = APIGatewayHttpResolver(enable_validation=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,72 +69,68 @@ def wiring() -> Wiring:
     return Wiring(parts, callers, submitting, taking)
 
 
-@app.post("/v1")
-def submit() -> Response[str]:
-    wired, event = wiring(), app.current_event
-    authorization = event.headers.get("authorization")
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """The Lambda entry point: a batch of the inbox, or a request. The one place where trouble becomes an answer."""
+    wired = wiring()
+    try:
+        if "Records" in event:
+            return _batch(event, context)
+        return _response(_submit(wired, event, context))
+    except RushesError as error:
+        wired.parts.telemetry.note("not served", warn=True, why=f"{type(error).__name__}: {error}")
+        return _response(_trouble(error))
+    finally:
+        wired.parts.telemetry.flush()
+
+
+def _submit(wired: Wiring, event: dict[str, Any], context: LambdaContext) -> Answer:
+    authorization = event["headers"].get("authorization")
     caller = wired.callers.of(authorization)
     if caller is None:
-        return _response(Answer(errors=[(401, _NO_CALLER)]))
-    tasks = parse(body_of(event.raw_event))
-    match event.headers.get("x-runware-dry-run"):
+        return Answer(errors=[(401, _NO_CALLER)])
+    tasks = parse(body_of(event))
+    match event["headers"].get("x-runware-dry-run"):
         case "1":
-            return _response(price(tasks, caller, wired.parts.bucket))
+            return price(tasks, caller, wired.parts.bucket)
         case str():  # whoever writes "true" means not to buy, and would
-            return _response(Answer(errors=[(400, _NO_SUCH_DRY_RUN)]))
-    context = app.lambda_context
+            return Answer(errors=[(400, _NO_SUCH_DRY_RUN)])
     request = Request(
         caller=caller,
         buyer=wired.parts.buyer(context.aws_request_id, context.get_remaining_time_in_millis()),
         renewed=lambda: wired.callers.of(authorization, fresh=True),
     )
-    return _response(wired.submitting.submit(tasks, request))
+    return wired.submitting.submit(tasks, request)
 
 
-@app.exception_handler(RushesError)  # type: ignore[untyped-decorator]
-def trouble(error: RushesError) -> Response[str]:
-    """The one place where what went wrong becomes an HTTP answer."""
-    wiring().parts.telemetry.note("not served", warn=True, why=f"{type(error).__name__}: {error}")
+def _trouble(error: RushesError) -> Answer:
     match error:
         case UnreadableError():
-            return _response(Answer(errors=[(400, wire_error("invalidRequest", str(error), "body", type="array"))]))
+            return Answer(errors=[(400, wire_error("invalidRequest", str(error), "body", type="array"))])
         case MissingSecretError():
-            return _response(Answer(errors=[(503, _NOT_CONFIGURED)]))
-    return _response(Answer(errors=[(503, BUSY)]))
-
-
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """The Lambda entry point: a request, or a batch of the inbox."""
-    try:
-        if "Records" in event:
-            return _batch(event, context)
-        answer: dict[str, Any] = app.resolve(event, context)
-        return answer
-    finally:
-        wiring().parts.telemetry.flush()
+            return Answer(errors=[(503, _NOT_CONFIGURED)])
+    return Answer(errors=[(503, BUSY)])
 
 
 def _batch(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Takes each message by itself. If all come back that is no error of the function: a budget may be used up."""
-    parts = wiring().parts
-    buyer = parts.buyer(context.aws_request_id, context.get_remaining_time_in_millis(), patient=True)
-    processor = BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False)
-    return dict(process_partial_response(event, partial(_take, buyer=buyer), processor, context))
+    buyer = wiring().parts.buyer(context.aws_request_id, context.get_remaining_time_in_millis(), patient=True)
+    return dict(work_on(event, partial(_take, buyer=buyer), message_id, all_may_fail=True))
 
 
-def _take(record: SQSRecord, buyer: Buyer) -> None:
+def _take(record: Record, buyer: Buyer) -> None:
     """One message. An exception leaves it in the queue, and after a few times aside."""
     wired = wiring()
     try:
-        wired.taking.take(messages.read(record.body), buyer)
+        wired.taking.take(messages.read(record["body"]), buyer)
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
-        wired.parts.telemetry.note("a message comes back", warn=True, messageId=record.message_id, why=why)
+        wired.parts.telemetry.note("a message comes back", warn=True, messageId=message_id(record), why=why)
         raise
 
 
-def _response(answer: Answer) -> Response[str]:
-    return Response(answer.status, "application/json", json.dumps(answer.body))
+def _response(answer: Answer) -> dict[str, Any]:
+    headers = {"Content-Type": "application/json"}
+    return {"statusCode": answer.status, "headers": headers, "body": json.dumps(answer.body)}
 
 
 _NO_CALLER = wire_error(

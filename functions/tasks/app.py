@@ -11,14 +11,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import boto3
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from rushes import page, uploads
 from rushes.callers import Caller, Callers
 from rushes.config import TasksSettings
-from rushes.entry import aws_config, clock
+from rushes.entry import aws_client, aws_config, clock
 from rushes.errors import RushesError
 from rushes.observability import PowertoolsTelemetry
 from rushes.reading import Json, Reading, not_found
@@ -42,8 +41,8 @@ class Wiring:
 def wiring() -> Wiring:
     """Built once a process, at the first call."""
     settings = TasksSettings.read(os.environ)
-    store = Store(boto3.client("dynamodb", config=aws_config(tries=1)), settings.table)
-    bucket = uploads.Bucket(boto3.client("s3", config=uploads.CONFIG), settings.bucket)
+    store = Store(aws_client("dynamodb", aws_config(tries=1)), settings.table)
+    bucket = uploads.Bucket(aws_client("s3", uploads.CONFIG), settings.bucket)
     reading = Reading(table=store, links=bucket, times=settings.timings, clock=clock)
     return Wiring(Callers(store, clock), reading, bucket, PowertoolsTelemetry())
 

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import boto3
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.exceptions import BotoCoreError, ClientError
 
 from rushes import uploads, webhook_token
 from rushes.config import WebhookSettings
 from rushes.credentials import Secret, webhook_keys
-from rushes.entry import aws_config, body_of, clock
+from rushes.entry import aws_client, aws_config, body_of, clock
 from rushes.errors import BadTokenError, RushesError, UnknownClipError, UnreadableError
 from rushes.observability import Metric, PowertoolsTelemetry
 from rushes.receiving import Receiving
@@ -40,13 +39,13 @@ def wiring() -> Wiring:
     settings = WebhookSettings.read(os.environ)
     telemetry = PowertoolsTelemetry()
     receiving = Receiving(
-        clips=Store(boto3.client("dynamodb", config=aws_config(tries=1)), settings.table),
-        copies=uploads.Bucket(boto3.client("s3", config=uploads.CONFIG), settings.bucket),
+        clips=Store(aws_client("dynamodb", aws_config(tries=1)), settings.table),
+        copies=uploads.Bucket(aws_client("s3", uploads.CONFIG), settings.bucket),
         telemetry=telemetry,
         times=settings.timings,
         clock=clock,
     )
-    secret = Secret(boto3.client("secretsmanager", config=aws_config()), settings.webhook_secret, clock)
+    secret = Secret(aws_client("secretsmanager", aws_config()), settings.webhook_secret, clock)
     return Wiring(receiving, secret, telemetry)
 
 

@@ -73,20 +73,27 @@ def remove_containers(folder: Path) -> None:
 
 
 def build(root: Path, folder: Path, architecture: str = MACHINE) -> None:
-    """`sam build` of the project at `root` into `folder`."""
+    """`sam build` of the project at `root` into `folder`, and what `make build` does after it."""
     override = f"Architecture={architecture}"
     run(root, "build", "--build-dir", str(folder), "--parameter-overrides", override, timeout=_LONGEST_BUILD)
+    _run(root, ["python3.13", "scripts/pack.py", str(folder)], _LONGEST_BUILD, {})
 
 
 def run(
     root: Path, *arguments: str, timeout: float, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run SAM CLI in `root` to its end. Raises StackError with what it printed when it fails or takes too long."""
+    return _run(root, ["sam", *arguments], timeout, environment or {})
+
+
+def _run(
+    root: Path, command: Sequence[str], timeout: float, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
     try:
         result = subprocess.run(
-            ["sam", *arguments],
+            command,
             cwd=root,
-            env=_environment(environment or {}),
+            env=_environment(environment),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -94,9 +101,9 @@ def run(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise StackError(f"sam {' '.join(arguments)} was not done after {timeout:g} s") from None
+        raise StackError(f"{' '.join(command)} was not done after {timeout:g} s") from None
     if result.returncode != 0:
-        raise StackError(f"sam {' '.join(arguments)}\n{result.stdout}\n{result.stderr}")
+        raise StackError(f"{' '.join(command)}\n{result.stdout}\n{result.stderr}")
     return result
 
 

@@ -132,6 +132,11 @@ class Template:
             streams=tuple(_stream(event) for event in of("DynamoDB")),
         )
 
+    def defaults(self) -> dict[str, Any]:
+        """The parameters' defaults, by name, where they have one."""
+        parameters = self._content.get("Parameters", {}).items()
+        return {name: parameter["Default"] for name, parameter in parameters if "Default" in parameter}
+
     def secrets(self) -> dict[str, Mapping[str, Any]]:
         """Properties of the secrets by logical id."""
         return self._of(_SECRET)

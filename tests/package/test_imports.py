@@ -16,6 +16,8 @@ CORE = ROOT / "layers" / "core"
 # Decisions without I/O. They may use each other and what turns bytes into values.
 PURE = {
     "rushes",
+    "rushes.attributes",
+    "rushes.batches",
     "rushes.buying",
     "rushes.callers",
     "rushes.captions",

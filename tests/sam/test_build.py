@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from rushes_local.bench.cases import environment, functions
 from rushes_local.sam import MACHINE
 
 pytestmark = [pytest.mark.sam, pytest.mark.timeout(600)]
 
 FUNCTIONS = {"submit": "SubmitFunction", "webhook": "WebhookFunction", "reconcile": "ReconcileFunction"}
+LAYERS = ("DependenciesLayer", "CoreLayer")
 # As compilers write the machine into a binary's header (ELF's e_machine) and Python into its name.
 MACHINES = {"arm64": (0xB7, "aarch64"), "x86_64": (0x3E, "x86_64")}
 
@@ -35,18 +37,53 @@ def test_the_package_holds_nothing_else(build: Callable[[str], Path]) -> None:
     assert [path.name for path in (folder / "CoreLayer" / "python").iterdir()] == ["rushes"]
     for function in FUNCTIONS.values():
         assert [path.name for path in (folder / function).iterdir()] == ["app.py"]
-    unwanted = {"rushes_local", "tests", "moto", "pytest", "__pycache__"}
+    unwanted = {"rushes_local", "tests", "moto", "pytest"}
     dependencies = {path.name for path in (folder / "DependenciesLayer" / "python").iterdir()}
     assert not dependencies & unwanted
-    assert not list((folder / "CoreLayer").rglob("*.pyc"))
+
+
+@pytest.mark.parametrize("architecture", MACHINES)
+def test_the_layers_are_small(architecture: str, build: Callable[[str], Path]) -> None:
+    """Both layers together stay within 20 MB unzipped, their byte code included."""
+    folder = build(architecture)
+    files = [path for layer in LAYERS for path in (folder / layer).rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 20_000_000
+
+
+@pytest.mark.parametrize("architecture", MACHINES)
+def test_byte_code_comes_along(architecture: str, build: Callable[[str], Path]) -> None:
+    """Every module of ours has its byte code beside it, for Lambda's Python: it could not keep what it compiles."""
+    package = build(architecture) / "CoreLayer" / "python"
+    sources = list(package.rglob("*.py"))
+    assert sources
+    for source in sources:
+        assert (source.parent / "__pycache__" / f"{source.stem}.cpython-313.pyc").exists(), source
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_the_package_is_enough(function: str, build: Callable[[str], Path]) -> None:
-    """Lambda's Python version imports each handler from the built folders alone, with nothing installed beside them."""
+    """Lambda's Python version imports each handler from the built folders alone, with nothing installed beside them,
+    and makes all of its clients."""
     folder = build(MACHINE)
-    paths = [folder / FUNCTIONS[function], *(folder / layer / "python" for layer in ("DependenciesLayer", "CoreLayer"))]
-    program = f"import sys; sys.path += {[str(path) for path in paths]}; import app; print(callable(app.handler))"
+    (declared,) = (each for each in functions() if each.name == function)
+    paths = [folder / FUNCTIONS[function], *(folder / layer / "python" for layer in LAYERS)]
+    program = f"import sys; sys.path += {[str(path) for path in paths]}; import app; app.wiring(); print('made')"
     command = ["python3.13", "-I", "-S", "-c", program]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert (result.stdout, result.stderr) == ("True\n", "")
+    variables = environment(declared, "http://127.0.0.1:9/v1")
+    result = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.stdout, result.stderr) == ("made\n", "")
+
+
+@pytest.mark.parametrize("service", ["dynamodb", "events", "s3", "secretsmanager", "sqs"])
+def test_every_client_can_be_made(service: str, build: Callable[[str], Path]) -> None:
+    """What was left of botocore's data is enough for each service's client, and to find its address."""
+    folder = build(MACHINE)
+    program = (
+        f"import sys; sys.path.append({str(folder / 'DependenciesLayer' / 'python')!r}); import botocore.session; "
+        f"client = botocore.session.Session().create_client({service!r}, region_name='eu-central-1'); "
+        "print(client.meta.endpoint_url)"
+    )
+    result = subprocess.run(
+        ["python3.13", "-I", "-S", "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (result.stdout, result.stderr) == (f"https://{service}.eu-central-1.amazonaws.com\n", "")

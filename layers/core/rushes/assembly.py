@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import boto3
 import httpx
 
 from rushes import uploads
 from rushes.config import BuyingSettings
 from rushes.credentials import Secret, runware_key, webhook_keys
-from rushes.entry import aws_config, clock
+from rushes.entry import aws_client, aws_config, clock
 from rushes.observability import PowertoolsTelemetry
 from rushes.purchasing import Buyer, Credentials, Purchasing
 from rushes.runware.client import Runware, http_client
@@ -45,12 +44,12 @@ class Parts:
 def assemble(settings: BuyingSettings) -> Parts:
     """Makes the clients; calls nobody."""
     telemetry = PowertoolsTelemetry()
-    store = Store(boto3.client("dynamodb", config=aws_config(tries=1)), settings.table)
-    s3 = boto3.client("s3", config=uploads.CONFIG)
+    store = Store(aws_client("dynamodb", aws_config(tries=1)), settings.table)
+    s3 = aws_client("s3", uploads.CONFIG)
     bucket = uploads.Bucket(s3, settings.bucket)
     http = http_client(settings.timings.http / 1000)
     runware = Runware(http, settings.runware_url)
-    secrets = boto3.client("secretsmanager", config=aws_config())
+    secrets = aws_client("secretsmanager", aws_config())
     purchasing = Purchasing(
         clips=store,
         links=bucket,

@@ -18,6 +18,9 @@ class SideBySide(Protocol):
 
 
 def side_by_side(work: Callable[[T], R], items: Iterable[T], /) -> list[R]:
-    """`SideBySide` with a few threads."""
+    """`SideBySide` with a few threads; one item alone needs none."""
+    items = list(items)
+    if len(items) == 1:
+        return [work(items[0])]
     with ThreadPoolExecutor(_MOST_AT_ONCE) as threads:
         return list(threads.map(work, items))

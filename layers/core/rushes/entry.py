@@ -1,11 +1,13 @@
-"""What the functions' entry points share: the clock, the clients' patience, and an HTTP event's body."""
+"""What the functions' entry points share: the clock, the clients of AWS, and an HTTP event's body."""
 
 import time
 from base64 import b64decode
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from botocore.config import Config
+from botocore.session import Session
 
 
 def clock() -> int:
@@ -19,6 +21,19 @@ def aws_config(tries: int = 2) -> Config:
     The table's client tries once: `Store` has its own patience, and the two would multiply.
     """
     return Config(connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": tries})
+
+
+def aws_client(service: str, config: Config) -> Any:
+    """A client of AWS, all of one session, which reads botocore's data once.
+
+    They are botocore's own: what boto3 adds to them nobody here uses, and a cold start would wait for its import.
+    """
+    return _session().create_client(service, config=config)
+
+
+@cache
+def _session() -> Session:
+    return Session()
 
 
 def body_of(event: Mapping[str, Any]) -> bytes:

@@ -7,6 +7,7 @@ RushesError
 ├── UnreadableError          bytes from outside that are not what they should be
 ├── UnknownClipError         a callback names a clip that is not in the table, though its token is ours
 ├── ProviderError            Runware did not answer a question properly; what it knows is unknown
+├── BatchError               not one record of a batch could be worked on
 ├── RescueError              a render's bytes could not be brought into the bucket
 ├── BucketError              S3 did not answer; whether the object is there is unknown
 ├── BusError                 the event bus did not take an event; nobody was told
@@ -45,6 +46,10 @@ class UnknownClipError(RushesError):
 
 class ProviderError(RushesError):
     """Runware could not say: no connection, a server error, or a body that is not its envelope."""
+
+
+class BatchError(RushesError):
+    """Every record of a batch failed; each was noted by itself. The message holds the errors' types alone."""
 
 
 class RescueError(RushesError):

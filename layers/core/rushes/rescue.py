@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import httpx
-from boto3.exceptions import Boto3Error
-from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
 from rushes.errors import BucketError, RescueError
@@ -83,22 +81,24 @@ class Rescue:
         found = container(body.peek())
         if not found:
             raise RescueError("no video at the address" if body.peek() else "nothing at the address yet")
-        # One part after another: what is held in memory is one part.
-        config = TransferConfig(multipart_threshold=_PART, multipart_chunksize=_PART, use_threads=False)
         try:
-            self._client.upload_fileobj(
-                body,  # type: ignore[arg-type]  # a reader is all that is asked of it
-                self._name,
-                key,
-                ExtraArgs={"ContentType": _TYPES[found]},
-                Config=config,
-            )
+            self._upload(body, key, _TYPES[found])
             stored = self._probe(key)
-        except (ClientError, BotoCoreError, Boto3Error, BucketError) as error:
+        except (ClientError, BotoCoreError, BucketError) as error:
             raise RescueError(f"the bucket refused: {type(error).__name__}") from None
         if stored is None:
             raise RescueError("the copy is not in the bucket")
         return stored
+
+    def _upload(self, body: "_Pieces", key: str, content_type: str) -> None:
+        # Here, since a rescue is rare and every cold start would wait for the import.
+        from boto3.s3.transfer import TransferConfig, create_transfer_manager
+
+        # One part after another: what is held in memory is one part.
+        config = TransferConfig(multipart_threshold=_PART, multipart_chunksize=_PART, use_threads=False)
+        with create_transfer_manager(self._client, config) as manager:
+            # A reader is all that is asked of the body.
+            manager.upload(body, self._name, key, {"ContentType": content_type}).result()  # type: ignore[arg-type]
 
 
 class _Pieces:

@@ -13,14 +13,13 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
+from rushes import attributes
 from rushes.callers import ApiKey, Caller
 from rushes.clip import (
     Clip,
@@ -64,8 +63,6 @@ _BUSY = {
     "InternalServerError",
     "ServiceUnavailable",
 }
-_serialize = TypeSerializer().serialize
-_deserialize = TypeDeserializer().deserialize
 
 
 @dataclass(slots=True)
@@ -697,17 +694,8 @@ def _facts(values: Mapping[str, Any]) -> Facts:
 
 
 def _wire(values: Mapping[str, Any]) -> Item:
-    return {name: _serialize(value) for name, value in values.items()}
+    return {name: attributes.wire(value) for name, value in values.items()}
 
 
 def _plain(item: Mapping[str, Any]) -> Item:
-    return {name: _whole(_deserialize(value)) for name, value in item.items()}
-
-
-def _whole(value: Any) -> Any:
-    """Every number here is an integer; boto3 gives them as decimals."""
-    if isinstance(value, Decimal):
-        return int(value)
-    if isinstance(value, dict):
-        return {name: _whole(member) for name, member in value.items()}
-    return value
+    return {name: attributes.plain(value) for name, value in item.items()}

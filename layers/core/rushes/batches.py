@@ -1,0 +1,45 @@
+"""A batch from a queue or a stream: each record is worked on by itself, and those that failed are named to come again.
+
+Powertools does the same (`utilities.batch`), but loads asyncio and the event classes of every service to do it, which
+is a sixth of a cold start.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rushes.errors import BatchError
+
+Record = Mapping[str, Any]
+
+
+def message_id(record: Record) -> str:
+    """What a queue knows a record by."""
+    return str(record["messageId"])
+
+
+def sequence_number(record: Record) -> str:
+    """What a table's stream knows a record by."""
+    return str(record["dynamodb"]["SequenceNumber"])
+
+
+def work_on(
+    event: Mapping[str, Any],
+    work: Callable[[Record], None],
+    identify: Callable[[Record], str],
+    *,
+    all_may_fail: bool = False,
+) -> Any:
+    """The answer to the event source: the records whose work raised anything.
+
+    Raises `BatchError` if all of them did, so that the function is seen to fail, unless that may well be.
+    """
+    failed, why = [], set()
+    for record in event["Records"]:
+        try:
+            work(record)
+        except Exception as error:  # whatever it is, the other records are not to blame
+            failed.append(record)
+            why.add(type(error).__name__)
+    if failed and len(failed) == len(event["Records"]) and not all_may_fail:
+        raise BatchError(f"all {len(failed)} records failed: {', '.join(sorted(why))}")
+    return {"batchItemFailures": [{"itemIdentifier": identify(record)} for record in failed]}

@@ -1,0 +1,244 @@
+"""`python -m rushes_local.bench`: measures, prints the table, writes docs/benchmarks.md; `--quick` tries it out."""
+
+import argparse
+import json
+import logging
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from rushes_local.bench import cases, through
+from rushes_local.bench.cases import CASES, Case
+from rushes_local.bench.measure import Measured, Program, import_shares, ratio, side_by_side
+from rushes_local.bench.packages import ROOT, Packages
+from rushes_local.bench.page import Row, page, table, verdict
+from rushes_local.bench.sweep import Swept
+from rushes_local.metering import measure
+from rushes_local.template import DeclaredFunction
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+_REFERENCES = Path(__file__).parent / "references"
+_MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured."""
+
+    rounds: int
+    warm_rounds: int
+    warm_up: int
+    events: int
+    sweeps: tuple[int, int, int]
+    tasks: int
+    webhooks_a_second: int
+    seconds: int
+
+
+THOROUGH = Effort(15, 7, 50, 300, (1_000, 10_000, 100_000), 100, 100, 60)
+QUICK = Effort(1, 1, 5, 20, (100, 1_000, 5_000), 10, 10, 2)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description="Measures the functions and what one would use in their place.")
+    arguments.add_argument("--quick", action="store_true", help="measure little, judge and write nothing")
+    quick = arguments.parse_args().quick
+    effort = QUICK if quick else THOROUGH
+    logging.getLogger("waitress").setLevel(logging.ERROR)  # its queue is meant to fill
+    with tempfile.TemporaryDirectory(prefix="rushes-bench-") as folder, _runware() as runware_url:
+        bench = Bench(Packages.make(Path(folder)), runware_url, effort)
+        rows = bench.rows()
+        shares = bench.shares()
+    print(table(rows, judged=not quick))
+    if quick:
+        print("\nToo little was measured to judge by.")
+        return
+    PAGE.write_text(page(rows, shares, datetime.now(UTC).strftime("%Y-%m-%d")), encoding="utf-8")
+    print(f"\n{verdict(rows)}")
+
+
+class Bench:
+    """Everything that is measured, in the order of the table."""
+
+    def __init__(self, packages: Packages, runware_url: str, effort: Effort) -> None:
+        self._packages, self._runware_url, self._effort = packages, runware_url, effort
+        self._functions = cases.functions()
+        self._items = cases.items()
+
+    def rows(self) -> list[Row]:
+        """All rows, each told as soon as it is there."""
+        rows = []
+        for part in (self._cold, self._warm, self._package, self._calls, self._sweeps, self._stack):
+            for row in part():
+                print("  ".join(cell for cell in row.cells[:-1] if cell), file=sys.stderr)
+                rows.append(row)
+        return rows
+
+    def shares(self) -> dict[str, dict[str, float]]:
+        """Percent of the time of imports, by function and package."""
+        return {function.name: import_shares(self._ours(function)) for function in self._functions}
+
+    def _cold(self) -> Iterator[Row]:
+        self._modules: dict[str, int] = {}
+        for function in self._functions:
+            case = CASES[function.name]
+            programs = {
+                "ours": self._ours(function),
+                "floor": self._reference("floor", function),
+                "pruned": self._reference("floor", function, self._packages.deployed),
+            }
+            if case.usual:
+                programs["usual"] = self._reference("usual", function)
+            found = side_by_side(programs, self._effort.rounds)
+            self._check_compiled(found["ours"])
+            self._modules[function.name] = len(found["ours"].modules)
+            yield _compared(f"cold `{function.name}`, floor", found["ours"], found["floor"], case.cold)
+            yield _compared(f"cold `{function.name}`, floor on our layers", found["ours"], found["pruned"], None)
+            if case.usual:
+                yield _compared(f"cold `{function.name}`, usual stack", found["ours"], found["usual"], case.usual)
+
+    def _warm(self) -> Iterator[Row]:
+        for function in self._functions:
+            case = CASES[function.name]
+            if case.same:
+                programs = {"ours": self._ours(function), "same": self._reference(case.same, function)}
+                found = side_by_side(
+                    programs, self._effort.warm_rounds, warm_up=self._effort.warm_up, events=self._effort.events
+                )
+                yield _compared(f"warm `{function.name}`, the same calls", found["ours"], found["same"], case.warm)
+
+    def _package(self) -> Iterator[Row]:
+        size = self._packages.bytes / _MEGABYTE
+        pip = self._packages.installed_bytes / _MEGABYTE
+        what, unit = "layers, unzipped, with byte code", " MB"
+        yield Row(what=what, ours=f"{size:.1f} MB", reference=f"{pip:.1f} MB by pip", value=size, goal=20, unit=unit)
+        for name, modules in self._modules.items():
+            yield Row(what=f"modules loaded by `{name}`", ours=str(modules))
+
+    def _calls(self) -> Iterator[Row]:
+        for name, usage in measure(ROOT).paths.items():
+            called = usage.calls
+            counts = {
+                "writes": sum(called[f"dynamodb {each}"] for each in ("TransactWriteItems", "UpdateItem", "PutItem")),
+                "reads": sum(called[f"dynamodb {each}"] for each in ("GetItem", "Query")),
+                "probes": called["s3 GET"],
+            }
+            for what, count in counts.items() if name == "happy" else ():
+                yield Row(
+                    what=f"{name} path: {what} a clip", ours=str(count), value=count, goal=_CALLS[what], unit=f" {what}"
+                )
+            yield Row(what=f"{name} path: write units a clip", ours=str(usage.write_units))
+
+    def _sweeps(self) -> Iterator[Row]:
+        few, due, many = (_swept(clips) for clips in self._effort.sweeps)
+        name = f"sweep of {due.clips:,}"
+        asked = due.requests_a_clip
+        yield Row(
+            what=f"{name}: requests to Runware for 50 clips",
+            ours=f"{50 * asked:g}",
+            value=50 * asked,
+            goal=1,
+            unit=" request",
+        )
+        yield Row(what=f"{name}: clips a second of processor time", ours=f"{due.clips_a_second:,.0f}")
+        yield Row(
+            what=f"sweep of {many.clips:,}: peak memory",
+            ours=f"{many.peak_mb:.1f} MB",
+            reference=f"{few.peak_mb:.1f} MB for {few.clips:,}",
+            value=many.peak_mb / few.peak_mb,
+            goal=1.05,
+        )
+
+    def _stack(self) -> Iterator[Row]:
+        effort = self._effort
+        rate = through.tasks_a_second(effort.tasks)
+        yield Row(what="local stack: tasks a second, submitted to stored", ours=f"{rate:.1f}")
+        ours, bare = through.webhooks(effort.webhooks_a_second * effort.seconds, effort.webhooks_a_second)
+        name = f"local stack: webhooks at {effort.webhooks_a_second} a second for {effort.seconds} s"
+        yield Row(
+            what=f"{name}, lost", ours=str(ours.lost), reference=str(bare.lost), value=ours.lost, goal=0, unit=" lost"
+        )
+        for title, share in (("median", 0.5), ("99th percentile", 0.99)):
+            mine, theirs = ours.percentile(share), bare.percentile(share)
+            yield Row(
+                what=f"{name}, {title}",
+                ours=f"{mine * 1000:.0f} ms",
+                reference=f"{theirs * 1000:.0f} ms",
+                value=mine / theirs,
+            )
+
+    def _ours(self, function: DeclaredFunction) -> Program:
+        return self._program(function, function.folder / "app.py", self._packages.deployed, CASES[function.name])
+
+    def _reference(self, name: str, function: DeclaredFunction, path: list[str] | None = None) -> Program:
+        file = _REFERENCES / f"{name}.py"
+        return self._program(function, file, path or self._packages.installed, CASES[function.name])
+
+    def _program(self, function: DeclaredFunction, app: Path, path: list[str], case: Case) -> Program:
+        return Program(
+            app=app,
+            path=path,
+            environment=cases.environment(function, self._runware_url),
+            event=case.event(),
+            items=self._items,
+            secrets=cases.SECRETS,
+            status=case.status,
+        )
+
+    def _check_compiled(self, measured: Measured) -> None:
+        """Raises when a cold start loads a module that `scripts/pack.py` leaves without byte code."""
+        bare = self._packages.uncompiled(measured.modules)
+        if bare:
+            raise SystemExit(f"loaded without byte code, see scripts/pack.py: {', '.join(sorted(bare))}")
+
+
+_CALLS = {"writes": 3, "reads": 2, "probes": 1}
+
+
+def _compared(what: str, ours: Measured, reference: Measured, goal: float | None) -> Row:
+    times = (f"{seconds * 1000:.3g} ms" for seconds in (ours.median, reference.median))
+    mine, theirs = times
+    return Row(what=what, ours=mine, reference=theirs, value=ratio(ours, reference), goal=goal)
+
+
+def _swept(clips: int) -> Swept:
+    command = [sys.executable, "-m", "rushes_local.bench.sweep", str(clips)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    return Swept(**json.loads(result.stdout))
+
+
+@contextmanager
+def _runware() -> Iterator[str]:
+    """A Runware that accepts everything, on loopback; its address."""
+
+    class Accepting(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            tasks = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            data = [{"taskType": task["taskType"], "taskUUID": task["taskUUID"]} for task in tasks]
+            body = json.dumps({"data": data}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Accepting)
+    threading.Thread(target=server.serve_forever, name="runware", daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Runs measured processes and compares them: turn by turn, so that a machine's moods hit all alike."""
+
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+_HERE = Path(__file__).parent
+_PATIENCE = 120.0  # seconds
+_IMPORT = re.compile(r"import time:\s*(?P<microseconds>\d+) \|\s*\d+ \|\s*(?P<module>[\w.]+)")
+_LEAST_SHARE = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A handler, what it may import, what it is told and asked, and what AWS has for it."""
+
+    app: Path
+    path: Sequence[str]
+    environment: Mapping[str, str]
+    event: Mapping[str, Any]
+    items: Sequence[Mapping[str, Any]]
+    secrets: Mapping[str, str]
+    status: int | None = None
+
+
+@dataclass
+class Measured:
+    """Seconds of processor time, one figure a run; `modules` are those loaded when the event was answered."""
+
+    seconds: list[float] = field(default_factory=list)
+    modules: frozenset[str] = frozenset()
+
+    @property
+    def median(self) -> float:
+        return median(self.seconds)
+
+
+def run(program: Program, *, warm_up: int = 0, events: int = 1) -> tuple[float, frozenset[str]]:
+    """One process: the seconds that one event took, with the start of the process if nothing warmed it up."""
+    said = json.loads(_started(program, warm_up, events)[-1])
+    return said["seconds"], frozenset(said["modules"])
+
+
+def import_shares(program: Program) -> dict[str, float]:
+    """Percent of what a cold start's imports take, by package, from what the interpreter itself says."""
+    spent: Counter[str] = Counter()
+    for line in _started(program, 0, 1, "-X", "importtime"):
+        found = _IMPORT.match(line)
+        if found:
+            top = found["module"].partition(".")[0]
+            spent["standard library" if top in sys.stdlib_module_names else top] += int(found["microseconds"])
+    everything = spent.total()
+    return {name: 100 * part / everything for name, part in spent.items() if part > everything * _LEAST_SHARE}
+
+
+def _started(program: Program, warm_up: int, events: int, *options: str) -> list[str]:
+    """The lines that a measured process wrote to its standard error. Raises `RuntimeError` if it failed."""
+    job = {
+        "app": str(program.app),
+        "answers": str(_HERE / "answers.py"),
+        "path": list(program.path),
+        "event": program.event,
+        "items": program.items,
+        "secrets": program.secrets,
+        "status": program.status,
+        "warm_up": warm_up,
+        "events": events,
+    }
+    # Nothing is written: byte code is there already, and both sides find it or both do not.
+    command = [sys.executable, "-B", "-I", "-S", *options, str(_HERE / "probe.py")]
+    result = subprocess.run(
+        command,
+        env=dict(program.environment),
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+        timeout=_PATIENCE,
+        check=False,
+    )
+    if result.returncode != 0:
+        raise RuntimeError(f"{program.app} could not be measured:\n{result.stderr}")
+    return result.stderr.strip().splitlines()
+
+
+def side_by_side(
+    programs: Mapping[str, Program], rounds: int, *, warm_up: int = 0, events: int = 1
+) -> dict[str, Measured]:
+    """Every program once in each round, in an order that turns, so that none always follows the same one."""
+    names = list(programs)
+    measured = {name: Measured() for name in names}
+    for number in range(rounds):
+        turned = names[number % len(names) :] + names[: number % len(names)]
+        for name in turned:
+            seconds, modules = run(programs[name], warm_up=warm_up, events=events)
+            measured[name].seconds.append(seconds)
+            measured[name].modules = modules
+    return measured
+
+
+def ratio(ours: Measured, reference: Measured) -> float:
+    """The median of the rounds' ratios: each compares two runs that were neighbours."""
+    return median(one / other for one, other in zip(ours.seconds, reference.seconds, strict=True))

@@ -1,0 +1,176 @@
+"""Through the whole local stack: tasks from submission to stored, and webhooks at a steady pace.
+
+Everything but the functions' own processes and the sender shares one Python process here: gateway, moto and emulator.
+So these figures say how the functions compare under the same load, not what AWS would make of them.
+"""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from rushes import webhook_token
+from rushes.clip import Clip, Fact, Kind, Task, Witness, merge
+from rushes_local.bench.packages import ROOT
+from rushes_local.gateway import Route
+from rushes_local.runtime import Function, FunctionPool
+from rushes_local.stack import Stack
+
+_CALLER = "bench"
+_BUYERS = 8
+_PATIENCE = 120.0  # seconds
+_OBJECT = "videos/bench/2026/11/24/shared.mp4"
+_MP4 = b"\x00\x00\x00\x18ftypisom" + bytes(500)
+_REFERENCES = Path(__file__).parent / "references"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Requests at a steady pace: how many, how many of them were not answered 200, and seconds until the answer."""
+
+    sent: int
+    lost: int
+    seconds: Sequence[float]
+
+    def percentile(self, share: float) -> float:
+        return self.seconds[min(len(self.seconds) - 1, int(share * len(self.seconds)))]
+
+
+class _Journal:
+    """Counts the clips that the functions say are stored."""
+
+    def __init__(self) -> None:
+        self._stored: set[str] = set()
+        self._changed = threading.Condition()
+
+    def __call__(self, _: str, line: str) -> None:
+        if '"clip is stored"' in line:
+            with self._changed:
+                self._stored.add(json.loads(line)["clipUUID"])
+                self._changed.notify_all()
+
+    def wait_for(self, clips: int) -> None:
+        with self._changed:
+            if not self._changed.wait_for(lambda: len(self._stored) >= clips, _PATIENCE):
+                raise RuntimeError(f"{len(self._stored)} of {clips} clips were stored")
+
+
+def tasks_a_second(tasks: int) -> float:
+    """From the first submission to the last clip stored, with renders that take no time."""
+    journal = _Journal()
+    plenty = {"MonthlyLimitUsd": "1000000"}
+    with Stack(ROOT, render_seconds=0.0, emulator_options={"small": True}, parameters=plenty, sink=journal) as stack:
+        headers = {"Authorization": f"Bearer {stack.create_key(_CALLER, limit_usd=1_000_000)}"}
+        with httpx.Client(base_url=stack.url, headers=headers, timeout=_PATIENCE, trust_env=False) as client:
+            began = time.perf_counter()
+            with ThreadPoolExecutor(_BUYERS) as buyers:
+                list(buyers.map(lambda _: _buy(client), range(tasks)))
+            journal.wait_for(tasks)
+            return tasks / (time.perf_counter() - began)
+
+
+def _buy(client: httpx.Client) -> None:
+    task = {
+        "taskType": "videoInference",
+        "taskUUID": str(uuid.uuid4()),
+        "model": "klingai:5@3",
+        "positivePrompt": "a lighthouse at dusk",
+    }
+    client.post("/v1", json=[task]).raise_for_status()
+
+
+def webhooks(count: int, per_second: int) -> tuple[Answered, Answered]:
+    """Webhooks of finished clips, each of a clip of its own; then as many requests to a bare receiver beside it."""
+    with Stack(ROOT, render_seconds=None, schedule=False, queues=False) as stack:
+        stack.client("s3").put_object(Bucket=stack.bucket_name, Key=_OBJECT, Body=_MP4)
+        keys = _signing_keys(stack)
+        requests = [_webhook(clip, keys) for clip in _record(stack, count)]
+        ours = _answers(stack.url, requests, per_second)
+        with _receiver(stack) as path:
+            bare = _answers(stack.url, [(path, body) for _, body in requests], per_second)
+    return ours, bare
+
+
+def _record(stack: Stack, count: int) -> list[Clip]:
+    """Running clips, put into the table as `submit` leaves them."""
+    now = int(time.time() * 1000)
+
+    def record(number: int) -> Clip:
+        task_uuid, clip_uuid = str(uuid.uuid4()), str(uuid.uuid4())
+        task = Task(caller=_CALLER, task_uuid=task_uuid, request={}, fingerprint=str(number), clips=1, created_at=now)
+        clip = Clip(
+            caller=_CALLER,
+            task_uuid=task_uuid,
+            index=0,
+            clip_uuid=clip_uuid,
+            object_key=_OBJECT,
+            estimate=924_000,
+            month="2026-11",
+            created_at=now,
+            counted=924_000,
+            next_check_at=now + 240_000,
+        )
+        clip = merge(clip, Fact(kind=Kind.ACCEPTED, key="acknowledged", at=now, witness=Witness.SUBMISSION))
+        stack.store.record(task, [clip], [])
+        return clip
+
+    with ThreadPoolExecutor(_BUYERS) as threads:
+        return list(threads.map(record, range(count)))
+
+
+def _signing_keys(stack: Stack) -> list[str]:
+    arn = stack.functions["webhook"].function.environment["WEBHOOK_SECRET"]
+    pair = json.loads(stack.client("secretsmanager").get_secret_value(SecretId=arn)["SecretString"])
+    return [pair["current"]]
+
+
+def _webhook(clip: Clip, keys: Sequence[str]) -> tuple[str, str]:
+    subject = webhook_token.subject(clip.caller, clip.task_uuid, clip.index)
+    result = {
+        "taskType": "videoInference",
+        "taskUUID": clip.clip_uuid,
+        "videoUUID": str(uuid.uuid4()),
+        "videoURL": "https://vm.runware.ai/video/1.mp4",
+        "seed": 169984304,
+        "cost": 0.924,
+    }
+    token = webhook_token.sign(subject, keys, int(time.time() * 1000))
+    return f"/webhooks/runware/{subject}?token={token}", json.dumps(result)
+
+
+@contextmanager
+def _receiver(stack: Stack) -> Iterator[str]:
+    """A function that only writes down what it is sent, with as many processes as `webhook` has; its path."""
+    webhook = stack.functions["webhook"].function
+    function = Function("receiver", _REFERENCES, "floor.handler", webhook.environment, 15.0)
+    pool = FunctionPool(function, log=stack.log)
+    try:
+        pool.wait_ready(_PATIENCE)
+        stack.gateway.routes = [*stack.gateway.routes, Route("POST", "/bare", pool)]
+        yield "/bare"
+    finally:
+        pool.stop()
+
+
+def _answers(url: str, requests: Sequence[tuple[str, str]], per_second: int) -> Answered:
+    load: dict[str, Any] = {"url": url, "requests": requests, "per_second": per_second}
+    result = subprocess.run(
+        [sys.executable, "-m", "rushes_local.bench.load"],
+        input=json.dumps(load),
+        capture_output=True,
+        text=True,
+        timeout=len(requests) / per_second + _PATIENCE,
+        check=True,
+    )
+    answered = json.loads(result.stdout)
+    return Answered(len(requests), len(requests) - answered["statuses"].get("200", 0), answered["seconds"])

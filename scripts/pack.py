@@ -1,0 +1,152 @@
+#!/usr/bin/env python3.13
+"""What `sam build` leaves to do: takes out of the layers what no function uses, and compiles what they load.
+
+    scripts/pack.py .aws-sam/build
+
+Lambda cannot write beside the code, so without byte code it would compile every module anew at every cold start, which
+takes longer than all the rest of it. Running this twice changes nothing the second time: SAM caches what it builds.
+"""
+
+import gzip
+import json
+import py_compile
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+SERVICES = frozenset({"dynamodb", "events", "s3", "secretsmanager", "sqs"})
+"""What the functions call. botocore's data for the other four hundred is half of what pip installs."""
+
+# Whole folders, relative to python/. A function that begins to use one fails in tests/sam/test_build.py.
+_UNUSED = (
+    "aws_lambda_powertools/event_handler/openapi/swagger_ui",
+    "aws_lambda_powertools/utilities/auth_alpha",
+    "aws_lambda_powertools/utilities/circuit_breaker",
+    "aws_lambda_powertools/utilities/data_masking",
+    "aws_lambda_powertools/utilities/feature_flags",
+    "aws_lambda_powertools/utilities/idempotency",
+    "aws_lambda_powertools/utilities/kafka",
+    "aws_lambda_powertools/utilities/parameters",
+    "aws_lambda_powertools/utilities/parser",
+    "aws_lambda_powertools/utilities/streaming",
+    "aws_lambda_powertools/utilities/validation",
+    "boto3/data",
+    "boto3/examples",
+    "dateutil/zoneinfo",
+    "pydantic/v1",
+)
+# Loaded by no function, and worth more than a few kilobytes: works without byte code, only slower.
+_NOT_COMPILED = (
+    "anyio/_backends",
+    "anyio/_core",
+    "anyio/abc",
+    "anyio/streams",
+    "dateutil/rrule.py",
+    "idna/uts46data.py",
+    "pydantic/deprecated",
+    "pydantic/experimental",
+    "pydantic/mypy.py",
+    "s3transfer/crt.py",
+    "s3transfer/processpool.py",
+    "urllib3/contrib/emscripten",
+)
+_DEPLOYED = Path("/opt/python")  # where Lambda puts a layer's python/: what tracebacks are to name
+
+
+def pack(build: Path) -> None:
+    """Prunes and compiles both layers of a built application."""
+    for layer in ("DependenciesLayer", "CoreLayer"):
+        python = build / layer / "python"
+        if not python.is_dir():
+            raise SystemExit(f"{python} is not there: run sam build first")
+        prune(python)
+        compile_all(python)
+
+
+def prune(python: Path) -> None:
+    """Takes out of a layer's python/ what no function reads."""
+    for name in _UNUSED:
+        shutil.rmtree(python / name, ignore_errors=True)
+    for leftover in python.glob("*.dist-info/RECORD"):  # a list for pip, which never comes here again
+        leftover.unlink()
+    for leftover in python.glob("*.dist-info/sboms"):
+        shutil.rmtree(leftover)
+    data = python / "botocore" / "data"
+    if data.is_dir():
+        _prune_botocore(data)
+
+
+def _prune_botocore(data: Path) -> None:
+    for folder in [path for path in data.iterdir() if path.is_dir()]:
+        if folder.name not in SERVICES:
+            shutil.rmtree(folder)
+            continue
+        *old_versions, newest = sorted(path for path in folder.iterdir() if path.is_dir())
+        for version in old_versions:
+            shutil.rmtree(version)
+        for examples in newest.glob("examples-*"):
+            examples.unlink()
+        for model in newest.glob("service-*.json.gz"):
+            _without_documentation(model)
+    endpoints = data / "endpoints.json"
+    _rewrite(endpoints, _known_endpoints(json.loads(endpoints.read_bytes())))
+
+
+def _without_documentation(model: Path) -> None:
+    """botocore reads the whole of a service's model for its first client, and most of it is prose."""
+    content = _undocumented(json.loads(gzip.decompress(model.read_bytes())))
+    # The same text makes the same bytes, or every build would be deployed anew.
+    model.write_bytes(gzip.compress(json.dumps(content, separators=(",", ":")).encode(), mtime=0))
+
+
+def _undocumented(node: Any) -> Any:
+    if isinstance(node, dict):
+        # A shape may have a member of that name, which is no text; and botocore reads some of these texts.
+        return {
+            key: "" if key == "documentation" and isinstance(value, str) else _undocumented(value)
+            for key, value in node.items()
+        }
+    if isinstance(node, list):
+        return [_undocumented(member) for member in node]
+    return node
+
+
+def _known_endpoints(content: dict[str, Any]) -> dict[str, Any]:
+    for partition in content["partitions"]:
+        services = partition["services"]
+        partition["services"] = {name: services[name] for name in services if name in SERVICES}
+    return content
+
+
+def _rewrite(file: Path, content: Any) -> None:
+    file.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
+
+
+def compile_all(python: Path) -> None:
+    """Puts byte code beside the modules of a layer's python/."""
+    for source in _to_compile(python):
+        within = source.relative_to(python)
+        py_compile.compile(
+            str(source),
+            cfile=str(source.parent / "__pycache__" / f"{source.stem}.{sys.implementation.cache_tag}.pyc"),
+            dfile=str(_DEPLOYED / within),
+            doraise=True,
+            optimize=2,
+            # Times change on the way to Lambda, the source does not.
+            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+        )
+
+
+def _to_compile(python: Path) -> Iterator[Path]:
+    left_out = [python / name for name in _NOT_COMPILED]
+    for source in sorted(python.rglob("*.py")):
+        if not any(source == path or path in source.parents for path in left_out):
+            yield source
+
+
+if __name__ == "__main__":
+    if sys.version_info[:2] != (3, 13):
+        raise SystemExit("byte code is for one version: this needs Lambda's Python, 3.13")
+    pack(Path(sys.argv[1]))

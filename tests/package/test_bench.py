@@ -1,0 +1,46 @@
+"""The bench knows every function, judges as it says, and its page is there."""
+
+from pathlib import Path
+
+import pytest
+
+from rushes_local.bench.cases import CASES, functions
+from rushes_local.bench.page import Row, table, verdict
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "benchmarks.md"
+
+
+def test_every_function_has_a_case() -> None:
+    """A function that is added is measured."""
+    assert [function.name for function in functions()] == list(CASES)
+
+
+def test_the_page_has_every_function_and_a_verdict() -> None:
+    """The page in docs shows each function's cold start, and ends by saying how many goals are met."""
+    page = PAGE.read_text()
+    assert [name for name in CASES if f"| cold `{name}`, floor |" not in page] == []
+    assert page.rstrip().splitlines()[-1].endswith(" goals met")
+
+
+@pytest.mark.parametrize(
+    ("value", "goal", "unit", "said"),
+    [
+        (1.25, 1.25, "", "met"),
+        (1.2504, 1.25, "", "met"),
+        (1.31, 1.25, "", "short by 0.06"),
+        (21.5, 20, " MB", "short by 1.5 MB"),
+        (3, 3, " writes", "met"),
+        (1.9, None, "", ""),
+    ],
+)
+def test_a_row_is_judged(value: float, goal: float | None, unit: str, said: str) -> None:
+    """A goal is met up to and with its value; else the row says by how much not."""
+    row = Row(what="something", ours="1", value=value, goal=goal, unit=unit)
+    assert table([row]).endswith(f"| {said} |")
+
+
+def test_what_has_no_goal_is_not_counted() -> None:
+    """The last line counts goals, not rows."""
+    rows = [Row(what="a", ours="1", value=1, goal=1), Row(what="b", ours="2", value=2, goal=1), Row(what="c", ours="3")]
+    assert verdict(rows) == "1 of 2 goals met"

@@ -1,0 +1,53 @@
+"""Batches: each record for itself."""
+
+import pytest
+
+from rushes.batches import Record, message_id, sequence_number, work_on
+from rushes.errors import BatchError
+
+
+def batch(*names: str) -> dict[str, list[Record]]:
+    return {"Records": [{"messageId": name, "dynamodb": {"SequenceNumber": f"s{name}"}} for name in names]}
+
+
+@pytest.mark.parametrize("bad", [[], ["1"], ["3"], ["1", "2"]], ids=str)
+def test_those_that_failed_are_named(bad: list[str]) -> None:
+    """Every record is worked on in its order, whatever happens to another, and exactly those that raised are named."""
+    seen = []
+
+    def work(record: Record) -> None:
+        seen.append(record["messageId"])
+        if record["messageId"] in bad:
+            raise KeyError("secret")
+
+    assert work_on(batch("1", "2", "3"), work, message_id) == {
+        "batchItemFailures": [{"itemIdentifier": name} for name in bad]
+    }
+    assert seen == ["1", "2", "3"]
+
+
+def test_a_stream_knows_its_records_by_another_name() -> None:
+    """A record of the table's stream is named by its sequence number."""
+
+    def work(record: Record) -> None:
+        if record["messageId"] == "2":
+            raise ValueError
+
+    assert work_on(batch("1", "2"), work, sequence_number) == {"batchItemFailures": [{"itemIdentifier": "s2"}]}
+
+
+def test_all_failed() -> None:
+    """When nothing went well the function fails, and says of which types the errors were; unless that may well be."""
+
+    def work(record: Record) -> None:
+        raise KeyError("secret")
+
+    with pytest.raises(BatchError, match=r"^all 2 records failed: KeyError$"):
+        work_on(batch("1", "2"), work, message_id)
+    both = [{"itemIdentifier": "1"}, {"itemIdentifier": "2"}]
+    assert work_on(batch("1", "2"), work, message_id, all_may_fail=True) == {"batchItemFailures": both}
+
+
+def test_an_empty_batch() -> None:
+    """Nothing to do is not a failure."""
+    assert work_on({"Records": []}, lambda _: None, message_id) == {"batchItemFailures": []}
