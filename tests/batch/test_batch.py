@@ -13,6 +13,7 @@ import pytest
 
 from rushes.callers import Caller
 from rushes.clip import Status
+from rushes.store import clip_of_image
 from rushes_local.chaos.judgement import Books
 from rushes_local.stack import Stack
 
@@ -55,6 +56,7 @@ class Batch:
 
     def __init__(self, stack: Stack) -> None:
         self.stack, self.s3, self.sqs, self.books = stack, stack.client("s3"), stack.client("sqs"), Books(stack)
+        self.dynamodb = stack.client("dynamodb")
         stack.store.set_caller(Caller(NAME, 10_000_000_000))
         self.queues = {
             name: stack.client("cloudformation").describe_stack_resource(StackName="rushes", LogicalResourceId=name)[
@@ -87,6 +89,10 @@ class Batch:
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.stack.bucket_name, Prefix=prefix)
         return {found["Key"]: found["Size"] for page in pages for found in page.get("Contents", [])}
 
+    def videos(self) -> dict[str, int]:
+        """Sizes of the clips' objects; their manifests lie beside them."""
+        return {key: size for key, size in self.keys("videos/").items() if key.endswith(".mp4")}
+
     def report(self) -> tuple[str, bytes]:
         """The only report there is."""
         (key,) = self.keys("reports/")
@@ -95,8 +101,10 @@ class Batch:
     def figures(self) -> dict[str, Any]:
         """What the ledger, the table, the bucket and the budgets say."""
         report = json.loads(self.report()[1]) if self.keys("reports/") else {}
-        accepted = [line["taskUUID"] for line in report.get("lines", []) if line.get("accepted")]
-        clips = [clip for task_uuid in accepted for clip in self.stack.store.clips(NAME, task_uuid)]
+        accepted = {line["taskUUID"] for line in report.get("lines", []) if line.get("accepted")}
+        pages = self.dynamodb.get_paginator("scan").paginate(TableName=self.stack.table_name)
+        items = [item for page in pages for item in page["Items"] if item["sk"]["S"].startswith("clip#")]
+        clips = [clip_of_image(item) for item in items]
         month = clips[0].month if clips else ""
         return {
             "accepted": report.get("accepted"),
@@ -104,8 +112,10 @@ class Batch:
             "charges": len(self.stack.emulator.ledger()),
             "charged": sum(charge.micro_dollars for charge in self.stack.emulator.ledger()),
             "budget": self.stack.store.budget(NAME, month)[0] if month else 0,
-            "stored": sum(clip.status is Status.STORED for clip in clips),
-            "videos": len(self.keys("videos/")),
+            "clips": len(clips),
+            "stored": sum(clip.status is Status.STORED and clip.task_uuid in accepted for clip in clips),
+            "videos": len(self.videos()),
+            "manifests": len(self.keys("videos/")) - len(self.videos()),
             "set aside": self.waiting("InboxDeadLetters") + self.waiting("RequestsDeadLetters"),
         }
 
@@ -122,6 +132,7 @@ def test_a_thousand_lines(capsys: pytest.CaptureFixture[str]) -> None:
         version = stack.client("s3").put_object(Bucket=stack.bucket_name, Key=KEY, Body=content())["VersionId"]
         took = batch.wait(lambda: len(stack.emulator.ledger()) >= GOOD and batch.done())
         took += batch.wait(lambda: not batch.books.open_clips())
+        took += batch.wait(lambda: len(batch.keys("videos/")) == 2 * GOOD)
         first, report = batch.figures(), batch.report()
         assert first == {
             "accepted": GOOD,
@@ -129,11 +140,13 @@ def test_a_thousand_lines(capsys: pytest.CaptureFixture[str]) -> None:
             "charges": GOOD,
             "charged": GOOD * 924_000,
             "budget": GOOD * 924_000,
+            "clips": GOOD,
             "stored": GOOD,
             "videos": GOOD,
+            "manifests": GOOD,
             "set aside": 0,
         }
-        assert max(batch.keys("videos/").values()) < LARGEST_CLIP
+        assert max(batch.videos().values()) < LARGEST_CLIP
         assert report[0] == f"{KEY.replace('requests', 'reports', 1)}.{version}.json"
 
         event = {
