@@ -10,6 +10,7 @@ once; only then does the second send anything. The report comes last: what it ca
 
 import hashlib
 import json
+import re
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ MOST_ERRORS = 10  # of a line
 _BLOCK_LINES, _BLOCK_BYTES = 50, 4 * 1024 * 1024  # what is in memory at a time
 _PREFIX = "requests/"
 _KINDS = ("json", "jsonl", "png", "jpg", "jpeg", "webp")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LONGEST_KEY = 1024  # bytes
 _ENDING = len(f".{uuid.UUID(int=0)}.json")  # the longest that is put behind a report's stem
 
@@ -282,6 +284,8 @@ def place_of(bucket: str, key: str, version: str) -> Place | str:
     # Clients disagree on what such a key means, so the object that is read might be another one.
     if {"", ".", ".."} & set(rest.split("/")):
         return "a part of its name is empty or made of dots"
+    if _CONTROL.search(rest):
+        return "its name holds a control character"
     if kind not in _KINDS:
         return "its name ends with nothing that is known here"
     report = f"reports/{caller}/{rest}.{version}"
