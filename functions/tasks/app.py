@@ -20,7 +20,8 @@ from rushes.config import TasksSettings
 from rushes.entry import aws_client, aws_config, clock
 from rushes.errors import RushesError
 from rushes.observability import PowertoolsTelemetry
-from rushes.reading import Json, Reading, not_found
+from rushes.outside import Json
+from rushes.reading import Reading, not_found
 from rushes.runware.wire import WireError, wire_error
 from rushes.store import Store
 

@@ -27,6 +27,7 @@ PURE = {
     "rushes.errors",
     "rushes.lines",
     "rushes.media",
+    "rushes.outside",
     "rushes.messages",
     "rushes.page",
     "rushes.redaction",

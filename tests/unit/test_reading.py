@@ -8,7 +8,8 @@ import pytest
 from rushes.callers import Caller
 from rushes.clip import Clip, Kind, Status, Task, Witness
 from rushes.errors import BucketError, UnreadableError
-from rushes.reading import Query, cursor, iso, position_of, read_query, timeline
+from rushes.outside import iso, timeline
+from rushes.reading import Query, cursor, position_of, read_query
 from rushes.submitting import Answer, Poll, price, validate
 from tests.unit.fakes import CLIP_UUID, START, TASK_UUID, World, clip, fact, request, uuid4
 

@@ -10,15 +10,13 @@ import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
-from rushes.clip import Clip, Fact, Kind, Known, Scalar, Status, Task
+from rushes.clip import Clip, Kind, Known, Status, Task
 from rushes.observability import Telemetry
+from rushes.outside import Json, dollars, iso, manifest_key, render, timeline
 from rushes.redaction import scrub
-
-Json = dict[str, Any]
 
 
 class News(StrEnum):
@@ -81,9 +79,9 @@ class Announcing:
             return
         task = self.tasks.task(after.caller, after.task_uuid)
         request = task.request if task else {}
-        manifest_key = self._lay_manifest(after, request)
+        laid = self._lay_manifest(after, request)
         if news != announced(before):
-            self.bus.tell(news.news, detail(after, news, request, self.bucket, manifest_key))
+            self.bus.tell(news.news, detail(after, news, request, self.bucket, laid))
             self.telemetry.note(
                 "told: " + news.news,
                 caller=after.caller,
@@ -135,13 +133,8 @@ def event_id(clip: Clip, news: Announcement) -> str:
     return str(uuid.uuid5(uuid.UUID(clip.clip_uuid), f"{news.news}/{news.about}"))
 
 
-def manifest_key(clip: Clip) -> str:
-    """Beside the clip, under the same stem; erasing a task goes by it."""
-    return clip.object_key.rpartition(".")[0] + ".json"
-
-
 def detail(
-    clip: Clip, news: Announcement, request: Mapping[str, Any], bucket: str, manifest_key: str | None
+    clip: Clip, news: Announcement, request: Mapping[str, Any], bucket: str, laid: str | None
 ) -> Mapping[str, Any]:
     """The event's detail, as docs/events has its schema: no links and no tokens, whoever listens."""
     told: Json = {
@@ -154,15 +147,15 @@ def detail(
         "status": str(clip.status),
         "bucket": bucket,
         "objectKey": clip.object_key,
-        **_described(clip),
-        "cost": _dollars(clip.counted),
+        **render(clip),
+        "cost": dollars(clip.counted),
         "tags": dict(request.get("tags") or {}),
     }
     match news.news:
         case News.STORED:
             told["versionId"] = news.about
-            if manifest_key:
-                told["manifestKey"] = manifest_key
+            if laid:
+                told["manifestKey"] = laid
         case News.FAILED:
             told["error"] = _error(clip, Kind(news.about))
         case News.NEEDS_REVIEW:
@@ -181,17 +174,17 @@ def manifest(clip: Clip, version: str, copy: Known, sha256: str, request: Mappin
         "status": str(clip.status),
         "revision": clip.version,
         "request": request,
-        **_described(clip),
-        **({"cost": _dollars(sum(map(int, costs)))} if costs else {}),
+        **render(clip),
+        **({"cost": dollars(sum(map(int, costs)))} if costs else {}),
         "bucket": bucket,
         "objectKey": clip.object_key,
         "versionId": version,
         "size": copy.fields.get("size"),
         "sha256": sha256,
         "container": copy.fields.get("container"),
-        "createdAt": _moment(clip.created_at),
-        "storedAt": _moment(copy.at),
-        "timeline": [_entry(fact) for fact in _learned(clip)],
+        "createdAt": iso(clip.created_at),
+        "storedAt": iso(copy.at),
+        "timeline": timeline(clip),
     }
     return json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
 
@@ -206,18 +199,6 @@ def _read(content: bytes | None) -> Mapping[str, Any]:
     return known if fits else {}
 
 
-def _described(clip: Clip) -> Json:
-    """What the provider calls the render that was learned of first: of two, which were both paid, it is the clip's."""
-    renders = sorted(clip.of(Kind.RENDERED).items(), key=lambda item: (item[1].at, item[0]))
-    if not renders:
-        return {}
-    video_uuid, known = renders[0]
-    return {
-        "videoUUID": video_uuid,
-        **{name: known.fields[name] for name in ("seed", "NSFWContent") if name in known.fields},
-    }
-
-
 def _error(clip: Clip, kind: Kind) -> Json:
     """Why a clip failed, in the provider's words: the first that were heard of the kind that decides."""
     code, known = min(clip.of(kind).items(), key=lambda item: (item[1].at, item[0]))
@@ -226,40 +207,3 @@ def _error(clip: Clip, kind: Kind) -> Json:
         "category": str(known.fields.get("category", "unknown")),
         "message": scrub(str(known.fields.get("message", ""))),
     }
-
-
-def _learned(clip: Clip) -> list[Fact]:
-    """Every fact once for each witness, in the order in which they were learned."""
-    facts = [
-        Fact(kind=kind, key=key, at=at, witness=witness, fields=known.fields)
-        for (kind, key), known in clip.facts.items()
-        for witness, at in known.seen.items()
-    ]
-    return sorted(facts, key=lambda fact: (fact.at, fact.kind, fact.key, fact.witness))
-
-
-def _entry(fact: Fact) -> Json:
-    # The fields in an order of their own: the table gives them in any.
-    fields = {name: _shown(name, fact.fields[name]) for name in sorted(fact.fields)}
-    return {
-        "at": _moment(fact.at),
-        "fact": str(fact.kind),
-        **({"key": fact.key} if fact.key else {}),
-        "witness": str(fact.witness),
-        **({"fields": fields} if fields else {}),
-    }
-
-
-def _shown(name: str, value: Scalar) -> Scalar | float:
-    if name == "cost":
-        return _dollars(int(value))
-    return scrub(value) if isinstance(value, str) else value
-
-
-def _dollars(micro_dollars: int) -> float:
-    return micro_dollars / 1_000_000
-
-
-def _moment(milliseconds: int) -> str:
-    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

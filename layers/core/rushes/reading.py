@@ -12,16 +12,15 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 from rushes import buying
 from rushes.callers import Caller
-from rushes.clip import RANKED, Clip, Found, Kind, Page, Scalar, Status, Task, task_status
+from rushes.clip import Clip, Found, Kind, Page, Status, Task, task_status
 from rushes.config import Timings
 from rushes.errors import UnreadableError
+from rushes.outside import Json, dollars, iso, manifest_key, render, timeline
 from rushes.runware.wire import UUID4, WireError, wire_error
-
-Json: TypeAlias = dict[str, Any]
 
 MOST_TASKS = 100
 USUAL_TASKS = 20
@@ -162,7 +161,7 @@ class Reading:
         optional = {
             "updatedAt": _iso(newest),
             "nextCheckAt": _iso(clip.next_check_at if clip.open else None),
-            **_details(clip),
+            **render(clip),
             **self._copy(task, clip),
             "error": {"code": fault["code"], "message": fault["message"]} if fault else None,
             "maybeSentAt": _iso(clip.maybe_sent_at) if whole else None,
@@ -186,16 +185,15 @@ class Reading:
         pinned = {"size": known.fields.get("size"), "versionId": version}
         if not task.request:
             return pinned
-        manifest = f"{clip.object_key.rpartition('.')[0]}.json"
         seconds = self._lifetime(task)
         return pinned | {
             "videoURL": self.links.download_link(clip.object_key, seconds, version),
-            "manifestURL": self.links.download_link(manifest, seconds),
+            "manifestURL": self.links.download_link(manifest_key(clip), seconds),
         }
 
     def _result(self, task: Task, clip: Clip) -> Json:
         """A stored clip as Runware tells it. Without a render's details our own UUID stands for the video's."""
-        known = {"videoUUID": clip.clip_uuid, **_details(clip)}
+        known = {"videoUUID": clip.clip_uuid, **render(clip)}
         cost = {"cost": dollars(clip.counted)} if task.request.get("includeCost") is True else {}
         return {**known, "videoURL": self._copy(task, clip)["videoURL"], **cost}
 
@@ -246,34 +244,10 @@ def position_of(text: str, caller: str) -> str:
     return position
 
 
-def timeline(clip: Clip) -> list[Json]:
-    """A clip's facts in the order they were learned, once for each witness. What a fact says stands with the first."""
-    entries = []
-    for (kind, key), known in clip.facts.items():
-        first = min(known.seen, key=lambda witness: (known.seen[witness], witness))
-        for witness, at in known.seen.items():
-            fields = _outside(known.fields) if witness == first else {}
-            entry = {"at": iso(at), "fact": kind, "key": key, "witness": witness, "fields": fields}
-            rank = RANKED[kind][0] if kind in RANKED else 0
-            entries.append(((at, rank, kind, key, witness), {name: value for name, value in entry.items() if value}))
-    return [entry for _, entry in sorted(entries, key=lambda each: each[0])]
-
-
 def not_found(task_uuid: str) -> WireError:
     """The one answer for a task that is unknown, somebody else's, or no UUID at all."""
     named = {"taskUUID": task_uuid.lower()} if UUID4.fullmatch(task_uuid.lower()) else {}
     return wire_error("taskNotFound", "You have no task under this UUID.", "taskUUID", **named)
-
-
-def iso(at: int) -> str:
-    """A time as the API tells it."""
-    moment = datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds")
-    return moment.replace("+00:00", "Z")
-
-
-def dollars(amount: int) -> float:
-    """Micro-dollars as the API tells them."""
-    return amount / 1_000_000
 
 
 def is_told(clip: Clip) -> bool:
@@ -300,26 +274,6 @@ def _faults(clip: Clip) -> Iterator[WireError]:
             yield dict(_UNPROVEN)
         case Kind.UNSAVED:
             yield dict(_UNSAVED)
-
-
-def _details(clip: Clip) -> Json:
-    """What is known of the render that came to light first."""
-    renders = clip.of(Kind.RENDERED)
-    if not renders:
-        return {}
-    video_uuid, known = min(renders.items(), key=lambda item: (item[1].at, item[0]))
-    fields = {name: known.fields[name] for name in ("seed", "NSFWContent") if name in known.fields}
-    return {"videoUUID": video_uuid, **fields}
-
-
-def _outside(fields: Mapping[str, Scalar]) -> Json:
-    """A fact's fields as the API tells them."""
-    told: Json = dict(fields)
-    if isinstance(told.get("cost"), int):
-        told["cost"] = dollars(told["cost"])
-    if isinstance(told.get("error"), str):
-        told["error"] = json.loads(told["error"])
-    return told
 
 
 def _iso(at: int | None) -> str | None:
