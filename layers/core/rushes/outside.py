@@ -1,4 +1,4 @@
-"""A clip as it is told outside (API, events, manifests): money in dollars, times in ISO 8601, facts in their order. Pure."""
+"""A clip as it is told outside (API, events, manifests): dollars, ISO 8601, facts in their order. Pure."""
 
 import json
 from collections.abc import Mapping
