@@ -1,8 +1,8 @@
 """Detours of moto that grow with everything it holds, cut short.
 
-Hides three changes to moto: it lists the folder of its services for each request, a fifth of what a request takes; for
-each message that it gives out it counts all messages of the queue, to learn how long that keeps them; and to query one
-partition of a table it sorts the whole table.
+Hides four changes to moto: it lists the folder of its services for each request, a fifth of what a request takes; for
+each message that it gives out it counts all messages of the queue, to learn how long that keeps them; to query one
+partition of a table it sorts the whole table; and where it has to sort, it unwraps both values for each comparison.
 """
 
 import copy
@@ -24,6 +24,22 @@ def cut_short() -> None:
     SQSBackend.is_message_valid_based_on_retention_period = lambda *_: True  # type: ignore[method-assign]
     if not hasattr(Table.query, "__wrapped__"):
         Table.query = _in_one_partition(Table.query)  # type: ignore[method-assign]
+        Table.all_items = _all_items  # type: ignore[method-assign,assignment]
+        Table.sorted_items = _sorted_items  # type: ignore[method-assign,assignment]
+
+
+def _all_items(table: Any) -> list[Any]:
+    """Every item in the order of its keys, each unwrapped once."""
+    found = [item for part in table.items.values() for item in (part.values() if table.range_key_attr else (part,))]
+    names = [name for name in (table.hash_key_attr, table.range_key_attr) if name]
+    return sorted(found, key=lambda item: [item.attrs[name].cast_value for name in names])
+
+
+def _sorted_items(table: Any, hashes: list[str], ranges: list[str | None], items: list[Any]) -> list[Any]:
+    """These items in the order of an index, each unwrapped once."""
+    names = table._generate_attr_to_sort_by(hashes, ranges)
+    items.sort(key=lambda item: [item.attrs[name].cast_value for name in names])
+    return items
 
 
 def _in_one_partition(query: Callable[..., Any]) -> Callable[..., Any]:

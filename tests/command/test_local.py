@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from rushes_local.aws import CREDENTIALS
 from rushes_local.command.running import Running, announced
+from rushes_local.command.triggering import forged
 from rushes_local.stack import STACK_NAME, Stack
 from tests.command.conftest import Run, alone
 from tests.conftest import PATIENCE
@@ -112,6 +114,14 @@ def test_faults_by_name(here: Run) -> None:
     assert here("watch", uuid).out.splitlines()[-1].split("\t")[1] == "failed"
     assert "looked at once more" in here("retry", uuid).err
     assert "bucket and Runware are asked once more" in here("explain", uuid).out
+
+
+def test_a_forged_signature_is_another_one() -> None:
+    """Whatever a signature is, the forged one is made of other bytes."""
+    for number in range(256):
+        signature = bytes([number]) * 32
+        url = f"http://127.0.0.1/webhooks?token=time.{urlsafe_b64encode(signature).decode().rstrip('=')}"
+        assert urlsafe_b64decode(forged(url).rpartition(".")[2] + "=") != signature
 
 
 def test_steps(stack: Stack, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
