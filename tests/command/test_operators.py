@@ -7,13 +7,14 @@ from typing import Any
 import boto3
 import pytest
 
+from rushes.callers import Caller
 from rushes.clip import Clip, Fact, Kind, Status, Witness, merge_all
 from rushes.learning import learn
 from rushes_local.aws import CREDENTIALS
 from rushes_local.reviewing import Silent, clock
 from rushes_local.stack import STACK_NAME, Stack
 from tests.command.conftest import Run, alone
-from tests.conftest import PATIENCE, User, order
+from tests.conftest import PATIENCE, User, order, whole_table
 from tests.unit.fakes import TIMES
 
 Json = dict[str, Any]
@@ -125,6 +126,29 @@ def test_an_unknown_clip(stack: Stack, user: User, run: Run) -> None:
     clip = unproven(user)
     assert run("review", "give-up", clip.caller, clip.task_uuid, "3", "--stack", STACK_NAME).status == 1
     assert run("review", "give-up", clip.caller, "x", "0", "--stack", STACK_NAME).status == 2
+
+
+def test_an_operator_says_where_images_may_lie(stack: Stack, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The places of a caller's images come with its key, and a further key without any leaves them as they are."""
+    monkeypatch.setenv("TABLE_NAME", stack.table_name)
+
+    def create(limit: int, *places: str) -> Caller | None:
+        images = [word for place in places for word in ("--images", place)]
+        assert run("keys", "create", "ada", "--limit-usd", str(limit), *images).status == 0
+        return stack.store.caller_named("ada")
+
+    assert create(20, "s3://photos/ada/", "s3://film/") == Caller("ada", 20_000_000, ("photos/ada/", "film/"))
+    assert create(30) == Caller("ada", 30_000_000, ("photos/ada/", "film/"))
+    assert create(30, "s3://film/") == Caller("ada", 30_000_000, ("film/",))
+
+
+@pytest.mark.parametrize("place", ["photos/ada", "s3://photos", "s3:///ada", "https://photos/ada", ""])
+def test_a_place_that_is_none(stack: Stack, run: Run, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """What is not a bucket with a prefix is refused before a key is made: a bare name could begin others."""
+    monkeypatch.setenv("TABLE_NAME", stack.table_name)
+    before = whole_table(stack)
+    assert run("keys", "create", "ada", "--limit-usd", "20", "--images", place).status == 2
+    assert whole_table(stack) == before
 
 
 def test_keys(stack: Stack, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

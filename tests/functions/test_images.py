@@ -2,16 +2,13 @@
 
 import hashlib
 import json
-from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-import typer
 
 from rushes.callers import Caller
 from rushes.clip import Status
-from rushes_local import cli
 from rushes_local.emulator.app import OneShot
 from rushes_local.stack import Stack
 from tests.conftest import Json, User, client, http, order, submissions, whole_bucket, whole_table
@@ -233,31 +230,3 @@ def test_runware_cannot_use_it(user: User, photos: Any) -> None:
     assert (error["code"], error["taskUUID"]) == ("invalidValueUploadFailed", task["taskUUID"])
     (clip,) = user.clips(task)
     assert (clip.status, user.counted(clip)) == (Status.FAILED, 0)
-
-
-@pytest.fixture
-def as_operator(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment in which an operator's commands reach the local AWS."""
-    for name, value in {**stack.functions["submit"].function.environment, "AWS_DEFAULT_REGION": "us-east-1"}.items():
-        if name.startswith("AWS_"):
-            monkeypatch.setenv(name, value)
-
-
-def test_an_operator_says_where_images_may_lie(stack: Stack, user: User, as_operator: None) -> None:
-    """The places of a caller's images come with its key, and a further key without any leaves them as they are."""
-    cli.create(user.name, 20, stack.table_name, ["s3://photos/alice/", "s3://film/"])
-    allowed = Caller(user.name, 20_000_000, ("photos/alice/", "film/"))
-    assert stack.store.caller_named(user.name) == allowed
-    cli.create(user.name, 30, stack.table_name)
-    assert stack.store.caller_named(user.name) == replace(allowed, monthly_limit=30_000_000)
-    cli.create(user.name, 30, stack.table_name, ["s3://film/"])
-    assert stack.store.caller_named(user.name) == Caller(user.name, 30_000_000, ("film/",))
-
-
-@pytest.mark.parametrize("place", ["photos/alice", "s3://photos", "s3:///alice", "https://photos/alice", ""])
-def test_a_place_that_is_none(stack: Stack, user: User, as_operator: None, place: str) -> None:
-    """What is not a bucket with a prefix is refused before a key is made: a bare name could begin others."""
-    before = whole_table(stack)
-    with pytest.raises(typer.BadParameter):
-        cli.create(user.name, 20, stack.table_name, [place])
-    assert whole_table(stack) == before
