@@ -29,6 +29,7 @@ from rushes_local.stack import Stack
 _CALLER = "bench"
 _BUYERS = 8
 _PATIENCE = 120.0  # seconds
+_MOST_TIMES_SLOWER = 10  # a machine that cannot keep the pace answers in the end, and the table shows how late
 _OBJECT = "videos/bench/2026/11/24/shared.mp4"
 _MP4 = b"\x00\x00\x00\x18ftypisom" + bytes(500)
 _REFERENCES = Path(__file__).parent / "references"
@@ -169,7 +170,7 @@ def _answers(url: str, requests: Sequence[tuple[str, str]], per_second: int) -> 
         input=json.dumps(load),
         capture_output=True,
         text=True,
-        timeout=len(requests) / per_second + _PATIENCE,
+        timeout=_MOST_TIMES_SLOWER * len(requests) / per_second + _PATIENCE,
         check=True,
     )
     answered = json.loads(result.stdout)
