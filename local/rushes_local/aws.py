@@ -144,9 +144,13 @@ class Aws:
 
     def load(self) -> None:
         """Import moto, which takes a second or two and is therefore not done at the top, and forget older state."""
+        from moto import backends
         from moto.moto_api._internal.models import moto_api_backend
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
+        # moto lists its own folders for every request, which takes as long as most requests themselves.
+        modules = frozenset(backends.list_of_moto_modules())
+        backends.list_of_moto_modules = lambda: modules
         undo_by_item()
         mend_streams()
         name_buses()

@@ -74,6 +74,7 @@ CASES: Mapping[str, Case] = {
     "reconcile": Case(event=lambda: _file("schedule"), cold=1.75),
     "announce": Case(event=lambda: _file("clip-changed"), cold=1.1),
     "tasks": Case(event=lambda: _file("tasks-one"), status=200, cold=1.1),
+    "intake": Case(event=lambda: _file("video-requested"), cold=1.1),
 }
 
 

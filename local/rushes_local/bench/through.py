@@ -92,7 +92,7 @@ def _buy(client: httpx.Client) -> None:
 
 def webhooks(count: int, per_second: int) -> tuple[Answered, Answered]:
     """Webhooks of finished clips, each of a clip of its own; then as many requests to a bare receiver beside it."""
-    with Stack(ROOT, render_seconds=None, schedule=False, queues=False) as stack:
+    with Stack(ROOT, render_seconds=None, schedule=False, queues=False, streams=False) as stack:
         stack.client("s3").put_object(Bucket=stack.bucket_name, Key=_OBJECT, Body=_MP4)
         keys = _signing_keys(stack)
         requests = [_webhook(clip, keys) for clip in _record(stack, count)]
