@@ -35,6 +35,8 @@ _HEADER_LIMIT = 2 * 1024 * 1024
 
 _BACK_OFF_FIRST = 0.1
 _BACK_OFF_LAST = 5.0
+# That an event waits for a process on its way back before another one is started: less than that takes.
+_PATIENCE = 0.05
 
 Kind = Literal["ok", "error", "timeout", "crashed", "unanswered"]
 
@@ -79,7 +81,8 @@ class FunctionStartError(Exception):
 class FunctionPool:
     """Processes of one function, each taking one event at a time.
 
-    The processes start with the pool. `stop` must be called; should this process die without, they die with it.
+    The first starts with the pool; further ones, up to `size`, when an event finds none free. As in Lambda, it is taken
+    by whichever is free first. `stop` must be called; should this process die without, they die with it.
     """
 
     def __init__(
@@ -130,7 +133,7 @@ class FunctionPool:
         """
         invocation = _Invocation(json.dumps(event).encode())
         try:
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, invocation)
+            self._loop.call_soon_threadsafe(self._accept, invocation)
         except RuntimeError:  # the loop is closed
             return _error("crashed", "Runtime.Stopped", f"{self.function.name} has been stopped")
         try:
@@ -156,13 +159,26 @@ class FunctionPool:
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[_Invocation] = asyncio.Queue()
         self._stopping = asyncio.Event()
+        self._free = 0
+        self._slots = [asyncio.create_task(self._keep_one_running())]
         self._running.set_result(None)
-        slots = [asyncio.create_task(self._keep_one_running()) for _ in range(self._size)]
         await self._stopping.wait()
-        for slot in slots:
+        for slot in self._slots:
             slot.cancel()
-        await asyncio.gather(*slots, return_exceptions=True)
+        await asyncio.gather(*self._slots, return_exceptions=True)
         self._fail_queued(_error("crashed", "Runtime.Stopped", f"{self.function.name} has been stopped"))
+
+    def _accept(self, invocation: "_Invocation") -> None:
+        self._queue.put_nowait(invocation)
+        self._loop.call_later(_PATIENCE, self._grow)
+
+    def _grow(self) -> None:
+        """Start one process more if events still wait and none is free for them.
+
+        Not before the first is ready: that may be a matter of milliseconds, or never if the handler is broken.
+        """
+        if self._ready.done() and self._free < self._queue.qsize() and len(self._slots) < self._size:
+            self._slots.append(asyncio.create_task(self._keep_one_running()))
 
     async def _keep_one_running(self) -> None:
         failures = 0
@@ -208,7 +224,12 @@ class FunctionPool:
     async def next_invocation(self) -> "_Invocation":
         """The next event that somebody still waits for."""
         while True:
-            invocation = await self._queue.get()
+            self._free += 1
+            try:
+                invocation = await self._queue.get()
+            finally:
+                self._free -= 1
+            self._grow()
             if invocation.future.set_running_or_notify_cancel():
                 return invocation
 

@@ -117,6 +117,21 @@ def test_two_at_once(start_pool: StartPool, tmp_path: Path) -> None:
     assert len(pids) == 2
 
 
+def test_a_second_process_starts_when_the_first_is_busy(start_pool: StartPool, witness: Witness) -> None:
+    """One process is enough until an event finds it busy; then another takes it."""
+    pool = start_pool(size=2, environment={"WITNESS_PORT": str(witness.port)})
+    witness.expect(1)
+    assert [pool.invoke({}).kind for _ in range(3)] == ["ok"] * 3
+    assert len(pool.pids()) == 1
+    with ThreadPoolExecutor(1) as executor:
+        busy = executor.submit(pool.invoke, {"do": "hang"})
+        witness.wait_busy()
+        assert pool.invoke({}, timeout=10).kind == "ok"
+        assert len(pool.pids()) == 2
+        pool.stop()
+        assert busy.result(10).kind == "crashed"
+
+
 def test_one_at_a_time(start_pool: StartPool, witness: Witness) -> None:
     """A busy process takes no second event; whoever stops waiting leaves it at work."""
     pool = start_pool(size=1, environment={"WITNESS_PORT": str(witness.port)})
@@ -187,7 +202,7 @@ def test_warm_call_is_quick(start_pool: StartPool, pure: bool) -> None:
 def test_stop_leaves_no_process(start_pool: StartPool, witness: Witness) -> None:
     """After `stop` every process is gone, and a further event is refused at once."""
     pool = start_pool(size=2, environment={"WITNESS_PORT": str(witness.port)})
-    witness.expect(2)
+    witness.expect(1)
     pool.stop()
     witness.wait_all_dead()
     assert pool.pids() == []
