@@ -19,7 +19,7 @@ from rushes.callers import Callers
 from rushes.concurrency import side_by_side
 from rushes.config import SubmitSettings
 from rushes.drops import Reports
-from rushes.entry import body_of, clock
+from rushes.entry import body_of, clock, header
 from rushes.errors import MissingSecretError, RushesError, UnreadableError
 from rushes.purchasing import Buyer
 from rushes.reading import Reading
@@ -84,12 +84,12 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 
 def _submit(wired: Wiring, event: dict[str, Any], context: LambdaContext) -> Answer:
-    authorization = event["headers"].get("authorization")
+    authorization = header(event, "authorization")
     caller = wired.callers.of(authorization)
     if caller is None:
         return Answer(errors=[(401, _NO_CALLER)])
     tasks = parse(body_of(event))
-    match event["headers"].get("x-runware-dry-run"):
+    match header(event, "x-runware-dry-run"):
         case "1":
             return price(tasks, caller, wired.parts.bucket)
         case str():  # whoever writes "true" means not to buy, and would

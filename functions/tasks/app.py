@@ -11,13 +11,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from rushes import page, uploads
 from rushes.callers import Caller, Callers
 from rushes.config import TasksSettings
-from rushes.entry import aws_client, aws_config, clock
+from rushes.entry import aws_client, aws_config, clock, header
 from rushes.errors import RushesError
 from rushes.observability import PowertoolsTelemetry
 from rushes.outside import Json
@@ -25,7 +24,8 @@ from rushes.reading import Reading, not_found
 from rushes.runware.wire import WireError, wire_error
 from rushes.store import Store
 
-app = APIGatewayHttpResolver(enable_validation=False)
+Event = Mapping[str, Any]
+HttpAnswer = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,70 +55,55 @@ def gallery() -> tuple[str, Mapping[str, str]]:
     return html, page.headers(html, wiring().bucket.origin)
 
 
-@app.get("/")
-def show() -> Response[str]:
-    html, headers = gallery()
-    return Response(200, "text/html; charset=utf-8", html, headers)
-
-
-@app.get("/tasks")
-def tasks() -> Response[str]:
-    parameters = app.current_event.query_string_parameters or {}
-    return _answer(lambda reading, caller: reading.tasks(caller, parameters))
-
-
-@app.get("/tasks/<task_uuid>")
-def task(task_uuid: str) -> Response[str]:
-    def found(reading: Reading, caller: Caller) -> Json | Response[str]:
-        return reading.task(caller, task_uuid) or _errors(404, not_found(task_uuid))
-
-    return _answer(found)
-
-
-@app.get("/budget")
-def budget() -> Response[str]:
-    return _answer(lambda reading, caller: reading.budget(caller))
-
-
-@app.not_found
-def nothing_here(_: Exception) -> Response[str]:
-    """API Gateway lets nothing else in but a path with characters that no UUID has."""
-    return _answer(lambda _reading, _caller: _errors(404, not_found("")))
-
-
-@app.exception_handler(RushesError)  # type: ignore[untyped-decorator]
-def trouble(error: RushesError) -> Response[str]:
-    """The one place where what went wrong becomes an HTTP answer."""
-    wiring().telemetry.note("not served", warn=True, why=f"{type(error).__name__}: {error}")
-    return _errors(503, _BUSY)
-
-
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """The Lambda entry point."""
-    answer: dict[str, Any] = app.resolve(event, context)
-    return answer
-
-
-def _answer(read: Callable[[Reading, Caller], Json | list[WireError] | Response[str]]) -> Response[str]:
-    """What the caller behind the key may read, or why nothing is read."""
+def handler(event: Event, _: LambdaContext) -> HttpAnswer:
+    """The Lambda entry point; the one place where what went wrong becomes an HTTP answer."""
     wired = wiring()
-    caller = wired.callers.of(app.current_event.headers.get("authorization"))
-    if caller is None:
-        return _errors(401, _NO_CALLER)
-    found = read(wired.reading, caller)
-    if isinstance(found, Response):
-        return found
+    try:
+        if event["routeKey"] == PAGE:
+            html, headers = gallery()
+            return _response(200, "text/html; charset=utf-8", html, headers)
+        caller = wired.callers.of(header(event, "authorization"))
+        return READ[event["routeKey"]](wired.reading, caller, event) if caller else _errors(401, _NO_CALLER)
+    except RushesError as error:
+        wired.telemetry.note("not served", warn=True, why=f"{type(error).__name__}: {error}")
+        return _errors(503, _BUSY)
+
+
+def _tasks(reading: Reading, caller: Caller, event: Event) -> HttpAnswer:
+    found = reading.tasks(caller, event.get("queryStringParameters") or {})
     return _errors(400, *found) if isinstance(found, list) else _json(200, found)
 
 
-def _errors(status: int, *errors: WireError) -> Response[str]:
+def _task(reading: Reading, caller: Caller, event: Event) -> HttpAnswer:
+    task_uuid = event["pathParameters"]["taskUUID"]
+    found = reading.task(caller, task_uuid)
+    return _json(200, found) if found else _errors(404, not_found(task_uuid))
+
+
+def _budget(reading: Reading, caller: Caller, _: Event) -> HttpAnswer:
+    return _json(200, reading.budget(caller))
+
+
+PAGE = "GET /"
+READ: Mapping[str, Callable[[Reading, Caller, Event], HttpAnswer]] = {
+    "GET /tasks": _tasks,
+    "GET /tasks/{taskUUID}": _task,
+    "GET /budget": _budget,
+}
+
+
+def _errors(status: int, *errors: WireError) -> HttpAnswer:
     return _json(status, {"errors": errors})
 
 
-def _json(status: int, body: Json) -> Response[str]:
+def _json(status: int, body: Json) -> HttpAnswer:
     # The links in it are good for whoever has them, so nothing on the way may keep it.
     headers = {"Cache-Control": "no-store", **page.PROTECTIVE}
-    return Response(status, "application/json", json.dumps(body, ensure_ascii=False), headers)
+    return _response(status, "application/json", json.dumps(body, ensure_ascii=False), headers)
+
+
+def _response(status: int, content_type: str, body: str, headers: Mapping[str, str]) -> HttpAnswer:
+    return {"statusCode": status, "headers": {"Content-Type": content_type, **headers}, "body": body}
 
 
 _NO_CALLER = wire_error("invalidApiKey", "Send your API key as Authorization: Bearer.", "apiKey", type="string")

@@ -27,7 +27,7 @@ BUDGET = {
     "intake": {"pydantic"},
     "reconcile": {"httpx"},
     "submit": {"httpx", "pydantic"},
-    "tasks": {"aws_lambda_powertools.event_handler"},
+    "tasks": set[str](),
     "webhook": set[str](),
 }
 PROGRAM = """

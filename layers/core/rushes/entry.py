@@ -1,4 +1,4 @@
-"""What the functions' entry points share: the clock, the clients of AWS, and an HTTP event's body."""
+"""What the functions' entry points share: the clock, the clients of AWS, and what an HTTP event holds."""
 
 import time
 from base64 import b64decode
@@ -34,6 +34,12 @@ def aws_client(service: str, config: Config) -> Any:
 @cache
 def _session() -> Session:
     return Session()
+
+
+def header(event: Mapping[str, Any], name: str) -> str | None:
+    """A header by its name in lower case: so API Gateway writes them, while `sam local` keeps names as they were sent."""
+    headers: Mapping[str, str] = event.get("headers") or {}
+    return next((value for sent, value in headers.items() if sent.lower() == name), None)
 
 
 def body_of(event: Mapping[str, Any]) -> bytes:
