@@ -37,7 +37,7 @@ def _session() -> Session:
 
 
 def header(event: Mapping[str, Any], name: str) -> str | None:
-    """A header by its name in lower case: so API Gateway writes them, while `sam local` keeps names as they were sent."""
+    """A header by its name in lower case: so API Gateway writes them; `sam local` keeps them as they were sent."""
     headers: Mapping[str, str] = event.get("headers") or {}
     return next((value for sent, value in headers.items() if sent.lower() == name), None)
 
