@@ -1,8 +1,8 @@
 """Sends requests at a steady pace and keeps how long each answer took. A process of its own, so that it takes no turn
 of what it measures.
 
-Reads a `Load` as JSON, prints what came of it. The pace does not wait for answers, and an answer's time counts from
-when its request was due: a server that falls behind is seen to.
+Reads what to send from standard input, prints each answer's status and seconds. The pace does not wait for answers,
+and an answer's time counts from when its request was due: a server that falls behind is seen to.
 """
 
 import http.client
@@ -10,7 +10,6 @@ import json
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 from urllib.parse import urlsplit
@@ -38,9 +37,7 @@ def main() -> None:
         waiting.put((0.0, "", ""))
     for thread in threads:
         thread.join()
-    results = list(_drained(answered))
-    statuses = Counter(str(status) for status, _ in results)
-    print(json.dumps({"statuses": statuses, "seconds": sorted(seconds for _, seconds in results)}))
+    print(json.dumps(list(_drained(answered))))
 
 
 def _send(

@@ -119,7 +119,10 @@ handler that asks AWS (and Runware) the same with nothing around it. All of them
 local/rushes_local/bench/references.
 
 A sweep runs in memory. In the local stack gateway, moto and emulator share one Python process, so its rows compare
-functions under the same load and say nothing about AWS.
+functions under the same load and say nothing about AWS. Webhooks come at their pace whether or not earlier ones are
+answered, and an answer's time counts from when its webhook was due; "bare" is the floor as a receiver in the same
+stack, and ratios are to the receiver that makes the same calls. What the local services need of the one processor that
+they share, times the webhooks a second, is what they can bear.
 """
 
 _SHARES = """

@@ -28,6 +28,7 @@ from rushes_local.stack import Stack
 
 _CALLER = "bench"
 _BUYERS = 8
+_SENDER_WAITS = 5.0  # seconds: after that Runware has hung up
 _PATIENCE = 120.0  # seconds
 _MOST_TIMES_SLOWER = 10  # a machine that cannot keep the pace answers in the end, and the table shows how late
 _OBJECT = "videos/bench/2026/11/24/shared.mp4"
@@ -37,11 +38,14 @@ _REFERENCES = Path(__file__).parent / "references"
 
 @dataclass(frozen=True)
 class Answered:
-    """Requests at a steady pace: how many, how many of them were not answered 200, and seconds until the answer."""
+    """Requests at a steady pace: how many of them had no 200 in time, and seconds until each answer.
 
-    sent: int
+    `services` is the processor time that gateway and local AWS took for one of them, in seconds.
+    """
+
     lost: int
     seconds: Sequence[float]
+    services: float
 
     def percentile(self, share: float) -> float:
         return self.seconds[min(len(self.seconds) - 1, int(share * len(self.seconds)))]
@@ -90,16 +94,21 @@ def _buy(client: httpx.Client) -> None:
     client.post("/v1", json=[task]).raise_for_status()
 
 
-def webhooks(count: int, per_second: int) -> tuple[Answered, Answered]:
-    """Webhooks of finished clips, each of a clip of its own; then as many requests to a bare receiver beside it."""
+def webhooks(count: int, per_second: int) -> tuple[Answered, Answered, Answered]:
+    """Webhooks of finished clips, each of a clip of its own; then as many requests to two receivers in the same stack.
+
+    The first writes down what it is sent, the second asks the local AWS as much as `webhook` does.
+    """
     with Stack(ROOT, render_seconds=None, schedule=False, queues=False, streams=False) as stack:
         stack.client("s3").put_object(Bucket=stack.bucket_name, Key=_OBJECT, Body=_MP4)
         keys = _signing_keys(stack)
         requests = [_webhook(clip, keys) for clip in _record(stack, count)]
         ours = _answers(stack.url, requests, per_second)
-        with _receiver(stack) as path:
-            bare = _answers(stack.url, [(path, body) for _, body in requests], per_second)
-    return ours, bare
+        with _receiver(stack, "floor"):
+            bare = _answers(stack.url, [(f"/floor{path}", body) for path, body in requests], per_second)
+        with _receiver(stack, "webhook"):
+            same = _answers(stack.url, [(f"/webhook{path}", body) for path, body in requests], per_second)
+    return ours, bare, same
 
 
 def _record(stack: Stack, count: int) -> list[Clip]:
@@ -150,20 +159,21 @@ def _webhook(clip: Clip, keys: Sequence[str]) -> tuple[str, str]:
 
 
 @contextmanager
-def _receiver(stack: Stack) -> Iterator[str]:
-    """A function that only writes down what it is sent, with as many processes as `webhook` has; its path."""
+def _receiver(stack: Stack, name: str) -> Iterator[None]:
+    """A reference as a function of the stack, with as many processes as `webhook` has, under a path of its own."""
     webhook = stack.functions["webhook"].function
-    function = Function("receiver", _REFERENCES, "floor.handler", webhook.environment, 15.0)
-    pool = FunctionPool(function, log=stack.log)
+    pool = FunctionPool(Function(name, _REFERENCES, f"{name}.handler", webhook.environment, 15.0), log=stack.log)
     try:
         pool.wait_ready(_PATIENCE)
-        stack.gateway.routes = [*stack.gateway.routes, Route("POST", "/bare", pool)]
-        yield "/bare"
+        route = Route("POST", f"/{name}/webhooks/runware/{{caller}}/{{taskUUID}}/{{clip}}", pool)
+        stack.gateway.routes = [*stack.gateway.routes, route]
+        yield
     finally:
         pool.stop()
 
 
 def _answers(url: str, requests: Sequence[tuple[str, str]], per_second: int) -> Answered:
+    before = time.process_time()
     load: dict[str, Any] = {"url": url, "requests": requests, "per_second": per_second}
     result = subprocess.run(
         [sys.executable, "-m", "rushes_local.bench.load"],
@@ -173,5 +183,7 @@ def _answers(url: str, requests: Sequence[tuple[str, str]], per_second: int) -> 
         timeout=_MOST_TIMES_SLOWER * len(requests) / per_second + _PATIENCE,
         check=True,
     )
-    answered = json.loads(result.stdout)
-    return Answered(len(requests), len(requests) - answered["statuses"].get("200", 0), answered["seconds"])
+    services = (time.process_time() - before) / len(requests)
+    answers = json.loads(result.stdout)
+    in_time = sum(status == httpx.codes.OK and seconds <= _SENDER_WAITS for status, seconds in answers)
+    return Answered(len(requests) - in_time, sorted(seconds for _, seconds in answers), services)
