@@ -48,8 +48,8 @@ test-page: $(dev) ## the gallery in Chromium, as a person uses it; pictures land
 	@scripts/install-browser
 	@$(PYTHON) -m pytest -m browser -n 2 --dist loadfile tests/gallery $(ARGS)
 
-test-batch: $(dev) ## a file of a thousand lines through the local stack, delivered three times, and the figures
-	@$(PYTHON) -m pytest -q -m batch tests/batch $(ARGS)
+test-batch: $(dev) ## what takes minutes: a file of a thousand lines, delivered three times; more chaos
+	@$(PYTHON) -m pytest -q -m batch $(ARGS)
 
 simulate: $(dev) ## every stop and race in memory, and the figures (FOR=600: seconds of random histories on top)
 	@SIMULATE_SECONDS="$(or $(FOR),0)" $(PYTHON) -m pytest -q tests/simulation

@@ -28,6 +28,7 @@ from tests.simulation.world import Schedule
 
 PARTS = 2  # processes: as many as the smallest machine has cores
 AT_LEAST = 20_000
+SAMPLED = 10_000
 HISTORIES = 300
 GO_ON_FOR = float(os.environ.get("SIMULATE_SECONDS", "0"))  # seconds of random histories, beyond the usual number
 WHOLE = "SIMULATE_SECONDS" in os.environ
@@ -37,7 +38,7 @@ def part(number: int) -> Findings:
     """Every `PARTS`-th setting, so that the parts are of one size."""
     settings = list(everything())
     if not WHOLE:
-        settings = random.Random(AT_LEAST).sample(settings, AT_LEAST)
+        settings = random.Random(SAMPLED).sample(settings, SAMPLED)
     return explore(settings[number::PARTS])
 
 
@@ -51,7 +52,7 @@ def test_every_schedule_keeps_every_promise(capsys: pytest.CaptureFixture[str]) 
             findings.add(found)
     with capsys.disabled():
         print(f"\n{findings}")
-    assert findings.explored >= AT_LEAST
+    assert findings.explored >= (AT_LEAST if WHOLE else SAMPLED)
     assert findings.clean, findings.broken
 
 
