@@ -30,6 +30,7 @@ def test_the_page_has_every_function_and_a_verdict() -> None:
         (1.2504, 1.25, "", "met"),
         (1.31, 1.25, "", "short by 0.06"),
         (21.5, 20, " MB", "short by 1.5 MB"),
+        (5470, 0, " webhooks", "short by 5,470 webhooks"),
         (3, 3, " writes", "met"),
         (1.9, None, "", ""),
     ],

@@ -83,7 +83,8 @@ class Bench:
 
     def shares(self) -> dict[str, dict[str, float]]:
         """Percent of the time of imports, by function and package."""
-        return {function.name: import_shares(self._ours(function)) for function in self._functions}
+        rounds = self._effort.warm_rounds
+        return {function.name: import_shares(self._ours(function), rounds) for function in self._functions}
 
     def _cold(self) -> Iterator[Row]:
         self._modules: dict[str, int] = {}

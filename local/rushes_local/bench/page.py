@@ -38,7 +38,8 @@ class Row:
     def _verdict(self) -> str:
         if self.met is None or self.value is None or self.goal is None:
             return ""
-        return "met" if self.met else f"short by {self.value - self.goal:.2g}{self.unit}"
+        missing = self.value - self.goal
+        return "met" if self.met else f"short by {missing:{',.0f' if missing >= 100 else '.2g'}}{self.unit}"
 
 
 _HEAD = ["what", "ours", "reference", "ratio", "goal", ""]
@@ -121,11 +122,14 @@ local/rushes_local/bench/references.
 A sweep runs in memory. In the local stack gateway, moto and emulator share one Python process, so its rows compare
 functions under the same load and say nothing about AWS. Webhooks come at their pace whether or not earlier ones are
 answered, and an answer's time counts from when its webhook was due; "bare" is the floor as a receiver in the same
-stack, and ratios are to the receiver that makes the same calls. What the local services need of the one processor that
-they share, times the webhooks a second, is what they can bear.
+stack, and ratios are to the receiver that makes the same calls.
+
+A hundred webhooks a second are more than the local AWS bears: the last row says how much of the one processor that its
+process can use each webhook takes, and whoever makes three calls to it waits as long as ours does, with nothing around
+them. The bare receiver makes one. What is ours of it stands in the row "warm `webhook`".
 """
 
 _SHARES = """
-Of the time that importing takes in a fresh process (`python -X importtime`, each module's own), by package; what is
-under 2 percent everywhere is left out.
+Of the time that importing takes in a fresh process (`python -X importtime`, each module's own, the quickest of
+several runs), by package; what is under 2 percent everywhere is left out.
 """
