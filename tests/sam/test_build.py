@@ -1,5 +1,6 @@
 """What `sam build` puts into the package, and that it is enough."""
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -69,7 +70,7 @@ def test_the_package_is_enough(function: str, build: Callable[[str], Path]) -> N
     paths = [folder / FUNCTIONS[function], *(folder / layer / "python" for layer in LAYERS)]
     program = f"import sys; sys.path += {[str(path) for path in paths]}; import app; app.wiring(); print('made')"
     command = ["python3.13", "-I", "-S", "-c", program]
-    variables = environment(declared, "http://127.0.0.1:9/v1")
+    variables = {"PATH": os.environ["PATH"], **environment(declared, "http://127.0.0.1:9/v1")}
     result = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=False)
     assert (result.stdout, result.stderr) == ("made\n", "")
 
