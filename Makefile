@@ -48,7 +48,7 @@ test-page: $(dev) ## the gallery in Chromium, as a person uses it; pictures land
 	@scripts/install-browser
 	@$(PYTHON) -m pytest -m browser -n 2 --dist loadfile tests/gallery $(ARGS)
 
-test-batch: $(dev) ## what takes minutes: a file of a thousand lines, delivered three times; more chaos
+test-batch: $(dev) ## what takes minutes: a file of a thousand lines, the tutorial, more chaos
 	@$(PYTHON) -m pytest -q -m batch $(ARGS)
 
 simulate: $(dev) ## every stop and race in memory, and the figures (FOR=600: seconds of random histories on top)

@@ -66,6 +66,7 @@ def here(machine: Machine, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     return run
 
 
+@pytest.mark.batch
 @pytest.mark.timeout(300)
 def test_every_command_of_the_tutorial(machine: Machine, here: Run) -> None:
     """Typed one after the other in one shell, every command does what the tutorial says."""

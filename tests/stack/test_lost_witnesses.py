@@ -22,7 +22,7 @@ from rushes_local.stack import Stack
 ROOT = Path(__file__).parents[2]
 
 # How many clips each loss befalls. `make test LOST_CLIPS=200 ARGS=tests/stack/test_lost_witnesses.py` takes minutes.
-CLIPS = int(os.environ.get("LOST_CLIPS", "16"))
+CLIPS = int(os.environ.get("LOST_CLIPS", "10"))
 PATIENCE = 30 + CLIPS  # seconds
 
 SCALE = 0.01  # of the schedule: a sweep every 0.6 s
