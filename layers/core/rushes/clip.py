@@ -8,6 +8,7 @@ Times are integer milliseconds since the epoch, money is integer micro-dollars.
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypeAlias
 
@@ -342,6 +343,11 @@ def maybe_sent(clip: Clip, at: int) -> Clip:
 def due_for_parking(clip: Clip, now: int, times: Timings) -> bool:
     """Whether a clip that was certainly bought has been waited for long enough."""
     return now >= _first(clip, Kind.ACCEPTED) + times.deadline
+
+
+def month_of(at: int) -> str:
+    """The month (UTC) whose budgets hold what is ordered at this time."""
+    return datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m")
 
 
 def task_status(clips: Iterable[Clip]) -> Status:

@@ -11,12 +11,12 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any, Protocol
 
 from rushes import buying
 from rushes.callers import Caller
-from rushes.clip import Clip, Found, Kind, Page, Status, Task, task_status
+from rushes.clip import Clip, Found, Kind, Page, Status, Task, month_of, task_status
 from rushes.config import Timings
 from rushes.errors import UnreadableError
 from rushes.outside import Json, dollars, iso, manifest_key, render, timeline
@@ -111,7 +111,7 @@ class Reading:
 
         There is another limit for all callers together, which is nobody's to see.
         """
-        month = datetime.fromtimestamp(self.clock() / 1000, UTC).strftime("%Y-%m")
+        month = month_of(self.clock())
         spent, _ = self.table.budget(caller.name, month)
         return {
             "month": month,

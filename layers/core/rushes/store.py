@@ -12,7 +12,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,6 +37,7 @@ from rushes.clip import (
     Witness,
 )
 from rushes.errors import BusyError, LimitMovedError, StaleError, UnreadableError
+from rushes.outside import iso
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -614,8 +614,7 @@ def _task(item: Item) -> Task:
 
 def _sortable(created_at: int, task_uuid: str) -> str:
     """Creation time first, so that the index sorts by it; the UUID keeps two tasks of one millisecond apart."""
-    moment = datetime.fromtimestamp(created_at / 1000, UTC).isoformat(timespec="milliseconds")
-    return f"{moment.removesuffix('+00:00')}Z#{task_uuid}"
+    return f"{iso(created_at)}#{task_uuid}"
 
 
 def _clip_item(clip: Clip) -> Item:

@@ -26,6 +26,7 @@ from rushes.clip import (
     Reservation,
     Task,
     canonical,
+    month_of,
     next_check,
 )
 from rushes.concurrency import SideBySide
@@ -34,6 +35,7 @@ from rushes.errors import BucketError, BusyError, LimitMovedError, UnreadableErr
 from rushes.images import Inputs, OnlyLooking
 from rushes.learning import Clips
 from rushes.observability import Metric, Telemetry
+from rushes.outside import dollars
 from rushes.purchasing import Buyer, Purchasing
 from rushes.reading import Reading
 from rushes.runware.models import Order, check
@@ -227,7 +229,7 @@ class Submitting:
             clip_uuid=self.new_uuid(),
             object_key=_object_key(task, order, index),
             estimate=order.price,
-            month=datetime.fromtimestamp(now / 1000, UTC).strftime("%Y-%m"),
+            month=month_of(now),
             created_at=now,
             lease=Lease(holder, now, now + self.times.lease),
             counted=order.price,
@@ -303,7 +305,7 @@ def price(tasks: Sequence[object], caller: Caller, inputs: Inputs) -> Answer:
         if isinstance(taken, list):
             answer.errors += [(400, _of_task(each.task_uuid, fault)) for fault in taken]
             continue
-        cost = each.price * each.clips / 1_000_000
+        cost = dollars(each.price * each.clips)
         answer.data.append({"taskType": "videoInference", "taskUUID": each.task_uuid, "dryRun": True, "cost": cost})
     return answer
 
@@ -381,12 +383,12 @@ def _of_task(task_uuid: str, error: WireError) -> WireError:
 
 
 def _over_budget(refusal: OverBudget, order: Order) -> WireError:
-    needed = f"this task needs ${order.price * order.clips / 1_000_000:.3f}"
+    needed = f"this task needs ${dollars(order.price * order.clips):.3f}"
     if refusal.scope == EVERYBODY:
         message = f"The service's limit for this month is reached: {needed}. Nothing was bought."
     else:
-        left = max(0, refusal.limit - refusal.counted) / 1_000_000
-        limit = refusal.limit / 1_000_000
+        left = dollars(max(0, refusal.limit - refusal.counted))
+        limit = dollars(refusal.limit)
         message = f"Your limit of ${limit:.2f} for this month has ${left:.3f} left, {needed}. Nothing was bought."
     return wire_error(OVER_BUDGET, message, "numberResults")
 

@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rushes import outside
+
 Json = dict[str, Any]
 
 _STYLES = {
@@ -138,9 +140,7 @@ def moment(text: object) -> datetime | None:
 
 def iso(at: int | None) -> str | None:
     """Milliseconds since the epoch as the service writes times."""
-    if at is None:
-        return None
-    return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return None if at is None else outside.iso(at)
 
 
 def clock(text: object) -> str:
