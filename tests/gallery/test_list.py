@@ -368,6 +368,30 @@ def test_the_details_tell_the_story(api: FakeApi, visit: VisitPage) -> None:
     expect(dialog).to_be_visible()
 
 
+@pytest.mark.parametrize("listener", ["hashchange", "close"], ids=["before-it-is-told", "after"])
+def test_back_and_forth_at_once_ends_in_the_details(api: FakeApi, visit: VisitPage, listener: str) -> None:
+    """The address alone decides whether a task is open, also when it changes while the closing is still being told."""
+    task = api.add("stored", prompt="a lighthouse")
+    here = visit()
+    here.page.locator(".prompt").click()
+    dialog = here.page.get_by_role("dialog")
+    expect(dialog.locator(".timeline li")).not_to_have_count(0)
+    here.page.evaluate(
+        """([listener, hash]) => {
+          const target = listener === "close" ? document.getElementById("detail") : window;
+          target.addEventListener(listener, () => { location.hash = hash; }, { once: true });
+          location.hash = "";
+        }""",
+        [listener, task["taskUUID"]],
+    )
+    here.page.wait_for_function("hash => location.hash.slice(1) === hash", arg=task["taskUUID"])
+    expect(dialog.locator(".timeline li")).not_to_have_count(0)
+    assert here.page.url.endswith(f"#{task['taskUUID']}")
+    here.page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    assert "#" not in here.page.url
+
+
 @pytest.mark.parametrize("status", ["review", "running"])
 def test_the_details_say_what_comes_next(api: FakeApi, visit: VisitPage, status: str) -> None:
     """What is open says when it is looked at, what is parked says that a person decides."""
