@@ -1,4 +1,4 @@
-"""`GET /tasks`, `GET /tasks/{taskUUID}`, `GET /budget`: a caller's own, read-only; and `GET /`, the page that shows it.
+"""`GET /tasks`, `/tasks/{taskUUID}`, `/costs`, `/budget`: a caller's own, read-only; `GET /`, the page that shows it.
 
 Answers: 200; 400 a parameter is wrong; 401 no valid key; 404 no such task of this caller's; 503 busy.
 """
@@ -80,6 +80,11 @@ def _task(reading: Reading, caller: Caller, event: Event) -> HttpAnswer:
     return _json(200, found) if found else _errors(404, not_found(task_uuid))
 
 
+def _costs(reading: Reading, caller: Caller, event: Event) -> HttpAnswer:
+    found = reading.costs(caller, event.get("queryStringParameters") or {})
+    return _errors(400, *found) if isinstance(found, list) else _json(200, found)
+
+
 def _budget(reading: Reading, caller: Caller, _: Event) -> HttpAnswer:
     return _json(200, reading.budget(caller))
 
@@ -88,6 +93,7 @@ PAGE = "GET /"
 READ: Mapping[str, Callable[[Reading, Caller, Event], HttpAnswer]] = {
     "GET /tasks": _tasks,
     "GET /tasks/{taskUUID}": _task,
+    "GET /costs": _costs,
     "GET /budget": _budget,
 }
 

@@ -222,7 +222,11 @@ class _Bench:
         table = stack.client("dynamodb").describe_table(TableName=stack.table_name)["Table"]
         self._beginning = self._stream = self._place = start_of(self._streams, table["LatestStreamArn"])
         self._indexes = [
-            tuple(key["AttributeName"] for key in index["KeySchema"]) for index in table["GlobalSecondaryIndexes"]
+            Index(
+                tuple(key["AttributeName"] for key in index["KeySchema"]),
+                tuple(index["Projection"].get("NonKeyAttributes", ())),
+            )
+            for index in table["GlobalSecondaryIndexes"]
         ]
 
     def next_submission(self, **switches: Any) -> None:
@@ -389,18 +393,36 @@ def _earlier(clip: Clip, milliseconds: int) -> Clip:
     return replace(clip, facts=facts, next_check_at=clip.next_check_at - milliseconds)
 
 
-def write_units(before: Item, after: Item, indexes: Sequence[Sequence[str]], *, transactional: bool) -> int:
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A secondary index of the table: the names of its own keys, and of what else it holds of an item."""
+
+    keys: Sequence[str]
+    more: Sequence[str] = ()
+
+    def entry(self, image: Item) -> Item:
+        """What the index holds of an item: nothing unless the item has all of the index's keys."""
+        if any(key not in image for key in self.keys):
+            return {}
+        return {name: image[name] for name in ("pk", "sk", *self.keys, *self.more) if name in image}
+
+    def units(self, before: Item, after: Item) -> int:
+        """Units of what a write changes here. An entry whose key changes is one taken out and one put in."""
+        out, into = self.entry(before), self.entry(after)
+        if out == into:
+            return 0
+        sizes = [ceil(size_of(entry) / _WRITE_UNIT) for entry in (out, into)]
+        stays = out and into and all(out[key] == into[key] for key in self.keys)
+        return max(sizes) if stays else sum(sizes)
+
+
+def write_units(before: Item, after: Item, indexes: Sequence[Index], *, transactional: bool) -> int:
     """Units of one write: the larger image counts, twice in a transaction; each index entry that changes adds its own.
 
-    An entry whose key changes is one taken out and one put in. Indexes are given by their keys, and hold only keys;
-    they follow the table later, outside of the transaction.
+    Indexes follow the table later, outside of the transaction.
     """
     units = ceil(max(size_of(before), size_of(after)) / _WRITE_UNIT) * (2 if transactional else 1)
-    for index in indexes:
-        entries = [_entry(image, index) for image in (before, after)]
-        if entries[0] != entries[1]:
-            units += sum(ceil(size_of(entry) / _WRITE_UNIT) for entry in entries)
-    return units
+    return units + sum(index.units(before, after) for index in indexes)
 
 
 def read_units(access: Access) -> float:
@@ -428,12 +450,6 @@ def _value_size(value: Mapping[str, Any]) -> int:
         case "L":
             return 3 + sum(1 + _value_size(member) for member in content)
     return 1
-
-
-def _entry(image: Item, index: Sequence[str]) -> Item:
-    """What an index holds of an item: nothing unless the item has all of the index's keys."""
-    keys = ("pk", "sk", *index)
-    return {key: image[key] for key in keys} if all(key in image for key in keys) else {}
 
 
 def _added(one: Counter[str], other: Counter[str], sign: int) -> Counter[str]:

@@ -16,7 +16,7 @@ from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
-from rushes.reading import MOST_TASKS, USUAL_TASKS
+from rushes.reading import MOST_COSTS, MOST_TASKS, USUAL_TASKS
 from rushes.runware.kling import KLING_2_1_MASTER
 from rushes.runware.models import request_type
 from rushes.runware.wire import UUID4_SCHEMA
@@ -179,6 +179,26 @@ class Page(TypedDict):
 
 
 @_closed
+class Cost(TypedDict):
+    """What one clip counts: Runware's own cost or, until that is known, the estimate."""
+
+    taskUUID: str
+    clip: int
+    createdAt: Time
+    cost: Dollars
+    model: NotRequired[str]
+    tags: NotRequired[Annotated[dict[str, str], Field(description="until the task is forgotten")]]
+
+
+@_closed
+class Costs(TypedDict):
+    """What some of a caller's clips count, newest first. A page may be short and still have a cursor."""
+
+    costs: list[Cost]
+    cursor: NotRequired[Annotated[str, Field(description="where the next page begins; absent at the end")]]
+
+
+@_closed
 class Budget(TypedDict):
     """What a caller has spent in a calendar month (UTC)."""
 
@@ -287,6 +307,27 @@ def task(taskUUID: Annotated[str, params.Path(json_schema_extra=UUID4_SCHEMA)]) 
 
 
 @twins.get(
+    "/costs",
+    operation_id="costs",
+    summary="What the caller's clips of some days count, a line each",
+    security=_KEY,
+    responses=_answers(Costs, "A page.", {400: "A parameter is wrong.", 401: _NO_KEY}),
+)
+def costs(
+    since: Annotated[
+        str | None,
+        params.Query(pattern=r"^\d{4}-\d\d-\d\d$", description="from this day (UTC) on; else from the month's first"),
+    ] = None,
+    until: Annotated[
+        str | None, params.Query(pattern=r"^\d{4}-\d\d-\d\d$", description="to this day (UTC), included; else today")
+    ] = None,
+    limit: Annotated[int, params.Query(ge=1, le=MOST_COSTS, description="how many clips a page may hold")] = MOST_COSTS,
+    cursor: Annotated[str | None, params.Query(description="the cursor of the page before")] = None,
+) -> None:
+    """`GET /costs`."""
+
+
+@twins.get(
     "/budget",
     operation_id="budget",
     summary="What the caller has spent this month",
@@ -353,12 +394,15 @@ def describe(*, closed: bool = False) -> Json:
 
 
 _ANSWERS = {
-    each.__name__ for each in (Budget, Clip, ClipError, Entry, Envelope, Error, Errors, Item, Message, Page, Task)
+    each.__name__
+    for each in (Budget, Clip, ClipError, Cost, Costs, Entry, Envelope, Error, Errors, Item, Message, Page, Task)
 }
 _LINKS: list[tuple[str, str, str, dict[str, str]]] = [
     ("submit", "task", "task", {"taskUUID": "$response.body#/data/0/taskUUID"}),
     ("tasks", "newest", "task", {"taskUUID": "$response.body#/tasks/0/taskUUID"}),
     ("tasks", "next", "tasks", {"cursor": "$response.body#/cursor"}),
+    ("costs", "next", "costs", {"cursor": "$response.body#/cursor"}),
+    ("costs", "newest", "task", {"taskUUID": "$response.body#/costs/0/taskUUID"}),
 ]
 """What leads from one answer to the next question: operation, name, operation, its parameters."""
 

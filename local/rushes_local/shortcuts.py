@@ -1,8 +1,9 @@
 """Detours of moto that grow with everything it holds, cut short.
 
-Hides four changes to moto: it lists the folder of its services for each request, a fifth of what a request takes; for
+Hides five changes to moto: it lists the folder of its services for each request, a fifth of what a request takes; for
 each message that it gives out it counts all messages of the queue, to learn how long that keeps them; to query one
-partition of a table it sorts the whole table; and where it has to sort, it unwraps both values for each comparison.
+partition of a table it sorts the whole table; where it has to sort, it unwraps both values for each comparison; and to
+show some attributes of an item it copies the whole item once for each.
 """
 
 import copy
@@ -15,6 +16,7 @@ from typing import Any
 def cut_short() -> None:
     """Change moto for this process; a second call changes nothing. Imports moto."""
     from moto import backends
+    from moto.dynamodb.models.dynamo_type import Item
     from moto.dynamodb.models.table import Table
     from moto.sqs.models import SQSBackend
 
@@ -26,6 +28,7 @@ def cut_short() -> None:
         Table.query = _in_one_partition(Table.query)  # type: ignore[method-assign]
         Table.all_items = _all_items  # type: ignore[method-assign,assignment]
         Table.sorted_items = _sorted_items  # type: ignore[method-assign,assignment]
+        Item.project = _attributes_of(Item.project)  # type: ignore[method-assign,assignment]
 
 
 def _all_items(table: Any) -> list[Any]:
@@ -40,6 +43,22 @@ def _sorted_items(table: Any, hashes: list[str], ranges: list[str | None], items
     names = table._generate_attr_to_sort_by(hashes, ranges)
     items.sort(key=lambda item: [item.attrs[name].cast_value for name in names])
     return items
+
+
+def _attributes_of(project: Callable[..., Any]) -> Callable[..., Any]:
+    """Whole attributes are shared with the item they are shown of; paths into one go moto's way."""
+
+    @wraps(project)
+    def show(item: Any, paths: list[list[str]]) -> Any:
+        names = {path[0] for path in paths if len(path) == 1 and "[" not in path[0]}
+        if len(names) < len(paths):
+            return project(item, paths)
+        shown = type(item)(item.hash_key, item.range_key, {})
+        for name in names & item.attrs.keys():
+            dict.__setitem__(shown.attrs, name, item.attrs[name])  # moto's own weighs all that is there each time
+        return shown
+
+    return show
 
 
 def _in_one_partition(query: Callable[..., Any]) -> Callable[..., Any]:

@@ -63,6 +63,8 @@ class FakeService:
                 return self._page(request.args)
             case "GET", ["tasks", task_uuid] if task_uuid in self.tasks:
                 return answer(self.tasks[task_uuid])
+            case "GET", ["costs"]:
+                return self._costs(request.args)
             case "GET", ["budget"]:
                 spent = sum(task["cost"] for task in self.tasks.values())
                 return answer({"month": "2026-11", "spent": spent, "limit": 50.0, "left": 50.0 - spent})
@@ -89,6 +91,24 @@ class FakeService:
         page = [task for task in tasks[start : start + limit] if _matches(task, wanted)]
         more = {"cursor": str(start + limit)} if start + limit < len(tasks) else {}
         return answer({"tasks": page, **more})
+
+    def _costs(self, wanted: Any) -> Response:
+        start = int(wanted.get("cursor", 0))
+        lines = [
+            {
+                "taskUUID": task["taskUUID"],
+                "clip": clip["clip"],
+                "createdAt": task["createdAt"],
+                "cost": clip["cost"],
+                **{name: task["request"][name] for name in ("model", "tags") if name in task["request"]},
+            }
+            for task in sorted(self.tasks.values(), key=lambda task: task["createdAt"], reverse=True)
+            for clip in task["clips"]
+            if wanted["since"] <= task["createdAt"][:10] <= wanted["until"]
+        ]
+        end = start + self.most_per_page
+        more = {"cursor": str(end)} if end < len(lines) else {}
+        return answer({"costs": lines[start:end], **more})
 
     def _file(self, request: Request) -> Response:
         content = self.files.get(request.path.removeprefix("/files/"))

@@ -108,11 +108,13 @@ def test_explain_tells_the_story_in_order(fake: FakeService, run: Run) -> None:
 
 def spent(fake: FakeService, days: int, cost: float, **request: Any) -> Json:
     at = stamp(TODAY.replace(hour=0, minute=0, second=1) - timedelta(days=days))
-    return fake.add(createdAt=at, cost=cost, request={"positivePrompt": "x", "model": "klingai:5@3", **request})
+    sent = {"positivePrompt": "x", "model": "klingai:5@3", **request}
+    return fake.add(createdAt=at, cost=cost, request=sent, clip={"cost": cost})
 
 
 def test_cost(fake: FakeService, run: Run) -> None:
     """Costs are summed by day, tag or model between two days, in whole micro-dollars, as table, CSV and JSON."""
+    fake.most_per_page = 2
     spent(fake, 0, 0.924, tags={"project": "a"})
     spent(fake, 0, 1.848, tags={"project": "b", "x": "y"})
     spent(fake, 1, 0.1, tags={"project": "a"})
@@ -120,18 +122,21 @@ def test_cost(fake: FakeService, run: Run) -> None:
     since = ("--since", (TODAY - timedelta(days=1)).strftime("%Y-%m-%d"))
     found = run("cost", *since, "--json").json
     assert [group["cost"] for group in found["groups"]] == [0.1, 2.772]
-    assert found["total"] == {"tasks": 3, "clips": 3, "stored": 3, "cost": 2.872}
+    assert found["total"] == {"tasks": 3, "clips": 3, "cost": 2.872}
     assert found["budget"]["limit"] == 50.0
     by_tag = run("cost", *since, "--by", "tag", "--csv").out
     assert list(csv.reader(io.StringIO(by_tag))) == [
-        ["tag", "tasks", "clips", "stored", "cost"],
-        ["project=b", "1", "1", "1", "1.848000"],
-        ["x=y", "1", "1", "1", "1.848000"],
-        ["project=a", "2", "2", "2", "1.024000"],
+        ["tag", "tasks", "clips", "cost"],
+        ["project=b", "1", "1", "1.848000"],
+        ["x=y", "1", "1", "1.848000"],
+        ["project=a", "2", "2", "1.024000"],
     ]
     named = run("cost", *since, "--by", "tag", "--tag-name", "x", "--json").json["groups"]
     assert {group["name"]: group["tasks"] for group in named} == {"y": 1, "(none)": 2}
-    assert run("cost", "--by", "model", *since).out.splitlines()[-1] == "total\t3\t3\t3\t$2.872"
+    assert run("cost", "--by", "model", *since).out.splitlines()[-1] == "total\t3\t3\t$2.872"
+    only = run("cost", *since, "--tag", "project=a", "--json").json
+    assert (only["total"]["tasks"], only["total"]["cost"]) == (2, 1.024)
+    assert run("cost", "--stack", "rushes-dev").status == 2
     assert run("cost", "--since", "yesterday").status == 2
     assert run("cost", "--since", "2026-02-01", "--until", "2026-01-01").status == 2
 

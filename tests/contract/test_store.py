@@ -788,3 +788,56 @@ def test_saved_though_the_answer_was_lost(real: Real, refused: bool) -> None:
     assert real.store.clip("ann", TASK_UUID, 0) == learned
     assert learned.version == 2
     assert real.store.budget("ann", MONTH)[0] == (0 if refused else PRICE)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What clips count
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_costs_follow_the_clips(real: Real) -> None:
+    """A line a clip, with what it counts now, newest first; no other caller's, and only of the time asked for."""
+    newest, middle, oldest = listed(real.store, 3, clips=2)
+    (first, second) = real.store.clips("ann", newest)
+    real.store.save(first, replace(first, counted=1))
+    found = real.store.costs("ann", START, START + 10_000, 10)
+    assert found.end is None
+    assert [cost.task_uuid for cost in found.found] == [newest, newest, middle, middle, oldest, oldest]
+    assert {(cost.index, cost.counted) for cost in found.found[:2]} == {(0, 1), (1, second.counted)}
+    assert {cost.created_at for cost in found.found[2:4]} == {START + 2000}
+    edges = real.store.costs("ann", START + 2000, START + 2999, 10).found
+    assert [cost.task_uuid for cost in edges] == [middle, middle]
+    assert real.store.costs("bob", START, START + 10_000, 10).found == ()
+
+
+def test_costs_in_pages(real: Real) -> None:
+    """Each page begins behind the one before; whoever gives a position out of thin air is told so."""
+    names = listed(real.store, 3)
+    first = real.store.costs("ann", START, START + 10_000, 2)
+    rest = real.store.costs("ann", START, START + 10_000, 2, first.end)
+    assert [cost.task_uuid for cost in (*first.found, *rest.found)] == names
+    assert rest.end is None
+    assert real.store.costs("bob", START, START + 10_000, 2, first.end).found == ()
+    for position in ("", "x", f"{START}#{names[0]}", f"{START}#{names[0]}#0#", "2026-09-21T00:00:00.000Z#" + names[0]):
+        with pytest.raises(UnreadableError):
+            real.store.costs("ann", START, START + 10_000, 2, position)
+
+
+def test_costs_keep_what_they_are_summed_by_until_it_is_forgotten(real: Real) -> None:
+    """Model and tags stand beside each clip's money; tags are the caller's own words and go with them."""
+    sent = {"model": "klingai:5@3", "tags": {"project": "fox", "für": "Ä"}}
+    real.store.record(task(clips=2, request=sent), [clip(), clip(index=1, clip_uuid=uuid4(2))], [])
+    told = real.store.costs("ann", START, START, 10).found
+    assert [(cost.model, cost.tags) for cost in told] == [("klingai:5@3", sent["tags"])] * 2
+    real.store.forget("ann", TASK_UUID)
+    told = real.store.costs("ann", START, START, 10).found
+    assert [(cost.model, cost.tags, cost.counted) for cost in told] == [("klingai:5@3", {}, PRICE)] * 2
+    assert "fox" not in str(real.client.scan(TableName=real.stack.table_name)["Items"])
+
+
+def test_the_costs_of_all_callers(real: Real) -> None:
+    """Whoever runs the service sees every caller's clips of a time, each once."""
+    listed(real.store, 2)
+    real.store.record(task(9, caller="bob"), [clip(caller="bob", task_uuid=uuid4(9), created_at=START + 1000)], [])
+    found = [(cost.caller, cost.created_at) for cost in real.store.all_costs(START, START + 1999)]
+    assert sorted(found) == [("ann", START + 1000), ("bob", START + 1000)]

@@ -82,5 +82,6 @@ def test_answers_about_clips_are_what_is_promised(user: User) -> None:
     for task in page["tasks"]:
         assert faults("Task", user.get(f"/tasks/{task['taskUUID']}").json()) == []
         assert faults("Envelope", user.poll(task["taskUUID"]).json()) == []
+    assert faults("Costs", user.get("/costs").json()) == []
     assert faults("Budget", user.get("/budget").json()) == []
     assert faults("Task", {**page["tasks"][0], "more": 1}) != []

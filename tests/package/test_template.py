@@ -76,7 +76,7 @@ STATEMENTS = {
     },
     "TasksRole": {
         "WriteLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"TasksLogs"}),
-        "ListRecentTasks": ({"dynamodb:Query"}, {"Table/index/recent"}),
+        "ListRecentTasksAndCosts": ({"dynamodb:Query"}, {"Table/index/recent", "Table/index/costs"}),
         "ReadKeysTasksAndBudgets": ({"dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:Query"}, {"Table"}),
         "SignDownloads": ({"s3:GetObject", "s3:GetObjectVersion"}, {"Bucket/videos/*"}),
     },
@@ -434,10 +434,14 @@ def test_the_table_has_the_keys_that_the_code_uses(resources: dict[str, Any]) ->
 
     indexes = {each["IndexName"]: each for each in table["GlobalSecondaryIndexes"]}
     assert keys(table["KeySchema"]) == [("pk", "S", "HASH"), ("sk", "S", "RANGE")]
-    assert indexes.keys() == {"due", "recent"}
+    assert indexes.keys() == {"due", "recent", "costs"}
     assert keys(indexes["due"]["KeySchema"]) == [("dueShard", "S", "HASH"), ("nextCheckAt", "N", "RANGE")]
     assert keys(indexes["recent"]["KeySchema"]) == [("caller", "S", "HASH"), ("createdAt", "S", "RANGE")]
-    assert {each["Projection"]["ProjectionType"] for each in indexes.values()} == {"KEYS_ONLY"}
+    assert keys(indexes["costs"]["KeySchema"]) == [("clipCaller", "S", "HASH"), ("createdAtMs", "N", "RANGE")]
+    held = {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["counted", "model", "tags"]}
+    keys_only = {"ProjectionType": "KEYS_ONLY"}
+    projections = {name: index["Projection"] for name, index in indexes.items()}
+    assert projections == {"due": keys_only, "recent": keys_only, "costs": held}
     assert table["StreamSpecification"] == {"StreamViewType": "NEW_AND_OLD_IMAGES"}
     assert table["TimeToLiveSpecification"] == {"AttributeName": "expiresAt", "Enabled": True}
     assert table["BillingMode"] == "PAY_PER_REQUEST"
@@ -533,6 +537,7 @@ def test_each_api_has_its_own_door(resources: dict[str, Any]) -> None:
         ("Api", "GET", "/tasks"),
         ("Api", "GET", "/tasks/{taskUUID}"),
         ("Api", "GET", "/budget"),
+        ("Api", "GET", "/costs"),
         ("Api", "GET", "/"),
         ("WebhookApi", "POST", "/webhooks/runware/{caller}/{taskUUID}/{clip}"),
     }

@@ -219,6 +219,8 @@ def test_a_callers_tasks_are_told(bought: Clip, invoke_anew: Invoke, invoke: Inv
     assert listed.body["tasks"][0]["taskUUID"] == bought.task_uuid
     one = invoke("TasksFunction", load("tasks-one", task=bought.task_uuid))
     assert (one.status, one.body["clips"][0]["clipUUID"]) == (200, bought.clip_uuid)
+    costs = invoke("TasksFunction", load("tasks-costs"))
+    assert [line["taskUUID"] for line in costs.body["costs"]] == [bought.task_uuid]
     budget = invoke("TasksFunction", load("tasks-budget"))
     assert (budget.status, budget.body["month"]) == (200, bought.month)
     assert invoke("TasksFunction", load("tasks-no-key")).status == 401
@@ -242,6 +244,6 @@ def test_every_event_is_sent_by_one_of_these_tests() -> None:
     """A file that is added to events/ is sent here too."""
     webhooks = {"webhook-success-enveloped", "webhook-success-flat", "webhook-failure", "webhook-forged"}
     names = {path.stem for path in EVENTS.glob("*.json") if not path.stem.startswith("submit-invalid-")}
-    tasks = {"tasks-list", "tasks-one", "tasks-budget", "tasks-no-key", "tasks-page"}
+    tasks = {"tasks-list", "tasks-one", "tasks-costs", "tasks-budget", "tasks-no-key", "tasks-page"}
     messages = {"object-created", "request-dropped", "video-requested", "inbox-message"}
     assert names == webhooks | tasks | messages | {"submit-valid", "poll", "schedule", "clip-changed"}

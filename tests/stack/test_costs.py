@@ -7,7 +7,7 @@ import pytest
 
 from rushes_local import costs
 from rushes_local.aws import Access
-from rushes_local.metering import Measured, measure, read_units, size_of, write_units
+from rushes_local.metering import Index, Measured, measure, read_units, size_of, write_units
 from rushes_local.template import Template
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ TOLD_CALLS = {"dynamodb GetItem": 1, "events PutEvents": 1, "s3 GET": 2, "s3 PUT
 MOST_DOLLARS_TO_TELL_A_MILLION = 15.0
 
 # Two indexes as the table's are, by their keys.
-DUE, RECENT = ("dueShard", "nextCheckAt"), ("caller", "createdAt")
+DUE, RECENT = Index(("dueShard", "nextCheckAt")), Index(("caller", "createdAt"))
 KEY = {"pk": {"S": "task#a"}, "sk": {"S": "clip#0"}}
 
 
@@ -101,7 +101,7 @@ def test_a_write_is_charged_by_the_larger_image(size: int, units: int) -> None:
 
 
 def test_index_entries_are_charged_when_they_change() -> None:
-    """An entry that comes or goes is one unit more, one that moves two, one that stays or does not exist none."""
+    """An entry that comes, goes or changes is one unit more, one that moves two, one that stays or is none nothing."""
     listed = {**KEY, "dueShard": {"S": "1"}, "nextCheckAt": {"N": "5"}}
     moved = {**listed, "nextCheckAt": {"N": "6"}}
     indexes = (DUE, RECENT)
@@ -109,6 +109,9 @@ def test_index_entries_are_charged_when_they_change() -> None:
     assert write_units(listed, KEY, indexes, transactional=True) == 3
     assert write_units(listed, moved, indexes, transactional=False) == 3
     assert write_units(listed, {**listed, "version": {"N": "2"}}, indexes, transactional=False) == 1
+    holding = Index(DUE.keys, ("counted", "version"))
+    assert write_units(listed, {**listed, "version": {"N": "2"}}, [holding], transactional=False) == 2
+    assert write_units({**listed, "version": {"N": "2"}}, listed, [holding], transactional=True) == 3
 
 
 @pytest.mark.parametrize(

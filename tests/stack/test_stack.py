@@ -74,7 +74,7 @@ def test_secrets(stack: Stack) -> None:
 def test_storage(stack: Stack) -> None:
     """The table has its indexes and its stream, and the bucket keeps versions."""
     table = stack.client("dynamodb").describe_table(TableName=stack.table_name)["Table"]
-    assert {index["IndexName"] for index in table["GlobalSecondaryIndexes"]} == {"due", "recent"}
+    assert {index["IndexName"] for index in table["GlobalSecondaryIndexes"]} == {"due", "recent", "costs"}
     assert table["StreamSpecification"]["StreamViewType"] == "NEW_AND_OLD_IMAGES"
     assert stack.client("s3").get_bucket_versioning(Bucket=stack.bucket_name)["Status"] == "Enabled"
 

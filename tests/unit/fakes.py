@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from rushes.callers import Caller
 from rushes.clip import (
     Clip,
+    Cost,
+    Costs,
     Existing,
     Fact,
     Found,
@@ -204,6 +206,19 @@ class Table:
         rest = [each for each in listed if after is None or each.position < after]
         return Page(tuple(rest[:most]), rest[most - 1].position if len(rest) > most else None)
 
+    def costs(self, caller: str, since: int, until: int, most: int, after: str | None = None) -> Costs:
+        listed = [self._cost(row) for row in self.rows.values() if row.caller == caller]
+        found = [each for each in listed if since <= each.created_at <= until]
+        found.sort(key=_place, reverse=True)
+        rest = [each for each in found if after is None or _place(each) < after]
+        return Costs(tuple(rest[:most]), _place(rest[most - 1]) if len(rest) > most else None)
+
+    def _cost(self, row: Clip) -> Cost:
+        task = self.tasks.get((row.caller, row.task_uuid))
+        sent = task.request if task else {}
+        model, tags = sent.get("model", ""), sent.get("tags") or {}
+        return Cost(row.caller, row.task_uuid, row.index, row.created_at, row.counted, model, tags)
+
     def put(self, row: Clip) -> Clip:
         """Puts a clip there, no questions asked."""
         self.rows[row.caller, row.task_uuid, row.index] = row
@@ -216,6 +231,10 @@ class Table:
     def _answer(self, call: str) -> None:
         if call in self.busy:
             raise BusyError("made busy")
+
+
+def _place(cost: Cost) -> str:
+    return f"{cost.created_at}#{cost.task_uuid}#{cost.index}"
 
 
 class Bucket:

@@ -9,7 +9,7 @@ from rushes.callers import Caller
 from rushes.clip import Clip, Kind, Status, Task, Witness
 from rushes.errors import BucketError, UnreadableError
 from rushes.outside import iso, timeline
-from rushes.reading import Query, cursor, position_of, read_query
+from rushes.reading import CostsQuery, Query, cursor, position_of, read_costs_query, read_query
 from rushes.submitting import Answer, Poll, price, validate
 from tests.unit.fakes import CLIP_UUID, START, TASK_UUID, World, clip, fact, request, uuid4
 
@@ -347,3 +347,56 @@ def test_a_budget_is_of_the_month_that_is() -> None:
     assert made.reading.budget(ANN) == {"month": "2026-09", "spent": 6.0, "limit": 5.0, "left": 0.0}
     made.clock.now += 31 * 86_400_000
     assert made.reading.budget(ANN) == {"month": "2026-10", "spent": 0.0, "limit": 5.0, "left": 5.0}
+
+
+def costs(made: World, **parameters: str) -> dict[str, Any]:
+    found = made.reading.costs(ANN, parameters)
+    assert isinstance(found, dict), found
+    return found
+
+
+def test_costs_are_told_a_line_a_clip() -> None:
+    """What each clip counts, and what it can be summed by; nothing of what was learned about it."""
+    made = world(clip(counted=900_000), clip(index=1), tags={"project": "fox"})
+    about = {"taskUUID": TASK_UUID, "createdAt": iso(START), "model": "klingai:5@3", "tags": {"project": "fox"}}
+    assert costs(made) == {"costs": [{**about, "clip": 1, "cost": 0.924}, {**about, "clip": 0, "cost": 0.9}]}
+    made.table.put(clip(caller="bob", index=2))
+    assert len(costs(made)["costs"]) == 2
+
+
+def test_a_cost_without_its_request_is_still_told() -> None:
+    """Money outlives what the caller wrote."""
+    made = world(clip())
+    made.table.tasks.clear()
+    assert costs(made)["costs"] == [{"taskUUID": TASK_UUID, "clip": 0, "createdAt": iso(START), "cost": 0.924}]
+
+
+def test_costs_come_in_pages() -> None:
+    """Each cursor leads on, the last page has none, and a cursor of the other list is refused."""
+    made = world(*(clip(index=index) for index in range(3)))
+    first = costs(made, limit="2")
+    assert [line["clip"] for line in first["costs"]] == [2, 1]
+    rest = costs(made, cursor=first["cursor"])
+    assert [line["clip"] for line in rest["costs"]] == [0]
+    assert "cursor" not in rest
+
+
+def test_costs_are_of_this_month_unless_said_otherwise() -> None:
+    """From the month's first to today, both days whole."""
+    assert read_costs_query({}, "ann", "2026-09-21") == CostsQuery("2026-09-01", "2026-09-21")
+    day = CostsQuery("2026-09-21", "2026-09-21")
+    assert [iso(at) for at in day.span] == ["2026-09-21T00:00:00.000Z", "2026-09-21T23:59:59.999Z"]
+    made = world(clip())
+    assert len(costs(made, since="2026-09-21", until="2026-09-21")["costs"]) == 1
+    assert costs(made, since="2026-09-22", until="2026-09-30")["costs"] == []
+    assert costs(made, since="2026-08-01", until="2026-09-20")["costs"] == []
+
+
+def test_every_fault_of_a_question_about_costs_is_told() -> None:
+    """All at once, by parameter; days in the wrong order are a fault of the second."""
+    faults = read_costs_query({"limit": "1001", "since": "x", "until": "2026-13-01", "tag": "x"}, "ann", "2026-09-21")
+    assert isinstance(faults, list)
+    assert [fault["parameter"] for fault in faults] == ["limit", "since", "until", "tag"]
+    faults = read_costs_query({"until": "2026-08-31"}, "ann", "2026-09-21")
+    assert isinstance(faults, list)
+    assert [(fault["code"], "2026-09-01" in str(fault["message"])) for fault in faults] == [("invalidUntil", True)]

@@ -211,6 +211,30 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """What one clip counts against its caller's budget, in micro-dollars, and what it can be summed by.
+
+    Tags go when a task is forgotten. `model` is empty for clips that were ordered before it was kept beside the money.
+    """
+
+    caller: str
+    task_uuid: str
+    index: int
+    created_at: int
+    counted: int
+    model: str
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What some of a caller's clips count, newest first. The next page begins after the position `end`, if any."""
+
+    found: tuple[Cost, ...]
+    end: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Reservation:
     """Money to be set aside in one scope's month, only if the sum stays within `limit`.
 

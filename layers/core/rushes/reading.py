@@ -1,4 +1,4 @@
-"""The use cases behind `GET /tasks`, `GET /budget` and `getResponse`: what a caller may see of its own tasks.
+"""The use cases behind `GET /tasks`, `/costs`, `/budget` and `getResponse`: what a caller may see of its own tasks.
 
 Everything is read under the caller's own name, so another's task is not refused but not there. Facts are turned inside
 out here: money into dollars, times into ISO 8601, a pinned version into a link that dies soon.
@@ -11,12 +11,12 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any, Protocol
 
 from rushes import buying
 from rushes.callers import Caller
-from rushes.clip import Clip, Found, Kind, Page, Status, Task, month_of, task_status
+from rushes.clip import Clip, Costs, Found, Kind, Page, Status, Task, month_of, task_status
 from rushes.config import Timings
 from rushes.errors import UnreadableError
 from rushes.outside import Json, dollars, iso, manifest_key, render, timeline
@@ -24,12 +24,14 @@ from rushes.runware.wire import UUID4, WireError, wire_error
 
 MOST_TASKS = 100
 USUAL_TASKS = 20
+MOST_COSTS = 1000
 TASK_STATUSES = (Status.RUNNING, Status.REVIEW, Status.SUCCEEDED, Status.FAILED, Status.PARTIAL)
 _LINK = 3_600_000  # milliseconds; the bucket's policy refuses links that are older than the deadline, whatever they say
 _LARGEST_PAGE = 4 * 1024 * 1024  # bytes of JSON; Lambda's answers end at 6 MB
 _UNDECIDED = {Status.PENDING, Status.RUNNING, Status.RENDERED}
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _MARK_BYTES = 6
+_ONE_DAY = 86_400_000  # milliseconds
 
 
 class Table(Protocol):
@@ -38,6 +40,8 @@ class Table(Protocol):
     def whole(self, caller: str, task_uuid: str) -> Found | None: ...
 
     def page(self, caller: str, most: int, *, after: str | None = None, day: str = "") -> Page: ...
+
+    def costs(self, caller: str, since: int, until: int, most: int, after: str | None = None) -> Costs: ...
 
     def budget(self, scope: str, month: str) -> tuple[int, int | None]: ...
 
@@ -64,6 +68,21 @@ class Query:
             return False
         tags = found.task.request.get("tags") or {}
         return self.tag is None or tags.get(self.tag[0]) == self.tag[1]
+
+
+@dataclass(frozen=True, slots=True)
+class CostsQuery:
+    """Of which days (`yyyy-mm-dd`, both included) a caller wants to see what its clips count."""
+
+    since: str
+    until: str
+    limit: int = MOST_COSTS
+    after: str | None = None
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The first and the last of its milliseconds."""
+        return _midnight(self.since), _midnight(self.until) + _ONE_DAY - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +124,32 @@ class Reading:
         """One of a caller's tasks with the timeline of each clip; None if it has none under this UUID."""
         found = self._found(caller.name, task_uuid)
         return self._told(found, whole=True) if found else None
+
+    def costs(self, caller: Caller, parameters: Mapping[str, str]) -> Json | list[WireError]:
+        """What a caller's clips of some days count, newest first, or the faults of what was asked.
+
+        A line a clip, without its facts: what to sum them by is up to the caller. A page may be short and still have a
+        cursor.
+        """
+        query = read_costs_query(parameters, caller.name, iso(self.clock())[: len("yyyy-mm-dd")])
+        if not isinstance(query, CostsQuery):
+            return query
+        try:
+            page = self.table.costs(caller.name, *query.span, query.limit, query.after)
+        except UnreadableError as error:
+            return [wire_error("invalidCursor", str(error), "cursor", type="string")]
+        lines = [
+            {
+                "taskUUID": cost.task_uuid,
+                "clip": cost.index,
+                "createdAt": iso(cost.created_at),
+                "cost": dollars(cost.counted),
+                **({"model": cost.model} if cost.model else {}),
+                **({"tags": dict(cost.tags)} if cost.tags else {}),
+            }
+            for cost in page.found
+        ]
+        return {"costs": lines, **({"cursor": cursor(caller.name, page.end)} if page.end else {})}
 
     def budget(self, caller: Caller) -> Json:
         """What a caller has spent this month, in dollars, and what is left of its own limit.
@@ -206,20 +251,36 @@ class Reading:
 
 def read_query(parameters: Mapping[str, str], caller: str) -> Query | list[WireError]:
     """What `GET /tasks` is asked for, or all of its faults."""
+    values, faults = _read(parameters, caller, _OF_TASKS)
+    return faults or Query(**values)
+
+
+def read_costs_query(parameters: Mapping[str, str], caller: str, today: str) -> CostsQuery | list[WireError]:
+    """What `GET /costs` is asked for, or all of its faults: this month's until `today`, unless it says otherwise."""
+    values, faults = _read(parameters, caller, _OF_COSTS)
+    query = CostsQuery(**{"since": f"{today[: len('yyyy-mm')]}-01", "until": today, **values})
+    if not faults and query.until < query.since:
+        # The usual beginning is the month's, whatever the end.
+        faults.append(wire_error("invalidUntil", f"until must not be before {query.since}.", "until", type="string"))
+    return faults or query
+
+
+def _read(parameters: Mapping[str, str], caller: str, known: "_Parameters") -> tuple[Json, list[WireError]]:
+    """The values that parameters have, by the fields they are for, and what is wrong with the others."""
     values: Json = {}
     faults = []
     for name, text in parameters.items():
-        if name not in _PARAMETERS:
-            message = f"{name[:100]} is not a parameter here; there are {', '.join(_PARAMETERS)}."
+        if name not in known:
+            message = f"{name[:100]} is not a parameter here; there are {', '.join(known)}."
             faults.append(wire_error("unsupportedParameter", message, name[:100]))
             continue
         try:
-            field, value = _PARAMETERS[name](text, caller)
+            field, value = known[name](text, caller)
             values[field] = value
         except UnreadableError as error:
             code = f"invalid{name[:1].upper()}{name[1:]}"
             faults.append(wire_error(code, str(error), name, type="integer" if name == "limit" else "string"))
-    return faults or Query(**values)
+    return values, faults
 
 
 def cursor(caller: str, position: str) -> str:
@@ -284,10 +345,13 @@ def _mark(caller: str, position: str) -> bytes:
     return hashlib.sha256(f"{caller} {position}".encode()).digest()[:_MARK_BYTES]
 
 
-def _limit(text: str, _: str) -> tuple[str, int]:
-    if not (text.isascii() and text.isdigit() and len(text) < 5 and 1 <= int(text) <= MOST_TASKS):
-        raise UnreadableError(f"limit must be a whole number from 1 to {MOST_TASKS}.")
-    return "limit", int(text)
+def _limit(most: int) -> "_Parameter":
+    def read(text: str, _: str) -> tuple[str, int]:
+        if not (text.isascii() and text.isdigit() and len(text) < 5 and 1 <= int(text) <= most):
+            raise UnreadableError(f"limit must be a whole number from 1 to {most}.")
+        return "limit", int(text)
+
+    return read
 
 
 def _status(text: str, _: str) -> tuple[str, str]:
@@ -296,14 +360,22 @@ def _status(text: str, _: str) -> tuple[str, str]:
     return "status", text
 
 
-def _day(text: str, _: str) -> tuple[str, str]:
-    try:
-        if not _DAY.fullmatch(text):
-            raise ValueError
-        date.fromisoformat(text)
-    except ValueError:
-        raise UnreadableError("day must be a day (UTC) as yyyy-mm-dd.") from None
-    return "day", text
+def _day(name: str) -> "_Parameter":
+    def read(text: str, _: str) -> tuple[str, str]:
+        try:
+            if not _DAY.fullmatch(text):
+                raise ValueError
+            date.fromisoformat(text)
+        except ValueError:
+            raise UnreadableError(f"{name} must be a day (UTC) as yyyy-mm-dd.") from None
+        return name, text
+
+    return read
+
+
+def _midnight(day: str) -> int:
+    """When a day begins, in milliseconds."""
+    return int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()) * 1000
 
 
 def _tag(text: str, _: str) -> tuple[str, tuple[str, str]]:
@@ -313,12 +385,24 @@ def _tag(text: str, _: str) -> tuple[str, tuple[str, str]]:
     return "tag", (name, value)
 
 
-_PARAMETERS: Mapping[str, Callable[[str, str], tuple[str, Any]]] = {
-    "limit": _limit,
-    "cursor": lambda text, caller: ("after", position_of(text, caller)),
+def _cursor(text: str, caller: str) -> tuple[str, str]:
+    return "after", position_of(text, caller)
+
+
+_Parameter = Callable[[str, str], tuple[str, Any]]
+_Parameters = Mapping[str, _Parameter]
+_OF_TASKS: _Parameters = {
+    "limit": _limit(MOST_TASKS),
+    "cursor": _cursor,
     "status": _status,
-    "day": _day,
+    "day": _day("day"),
     "tag": _tag,
+}
+_OF_COSTS: _Parameters = {
+    "since": _day("since"),
+    "until": _day("until"),
+    "limit": _limit(MOST_COSTS),
+    "cursor": _cursor,
 }
 _UNPROVEN = wire_error(
     "purchaseUnproven",

@@ -22,6 +22,8 @@ from rushes import attributes
 from rushes.callers import ApiKey, Caller
 from rushes.clip import (
     Clip,
+    Cost,
+    Costs,
     Existing,
     Facts,
     Found,
@@ -49,6 +51,7 @@ _SHARDS = 8  # of the index of open clips: how far writes to it spread
 _REVIEW_SHARD = "review"
 _MOST_KEYS = 100  # of one BatchGetItem
 _POSITION = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z#[0-9a-f-]{36}")
+_COST_POSITION = re.compile(r"(\d{13})#([0-9a-f-]{36})#(\d{1,2})")
 _ATTEMPTS = 7
 _FIRST_PAUSE = 0.02  # seconds; doubles, with full jitter, so that all attempts together stay near one second
 _BUSY = {
@@ -97,7 +100,7 @@ class Store:
         Raises `LimitMovedError` when a month enforces another limit than the reservation expects.
         """
         writes: list[Any] = [self._put_new(_task_item(task))]
-        writes += [self._put_new({**_clip_item(clip), **_tombstone(task, clip)}) for clip in clips]
+        writes += [self._put_new({**_clip_item(clip), **_beside_the_money(task, clip)}) for clip in clips]
         writes += [self._reserve(reservation) for reservation in reservations]
         token = str(uuid.uuid4())  # one for all attempts: a repeat of one that did succeed succeeds again
         try:
@@ -198,6 +201,37 @@ class Store:
         found = [each for each in map(_found, members.values()) if each]
         end = _plain(answer.get("LastEvaluatedKey", {})).get("createdAt")
         return Page(tuple(sorted(found, key=lambda each: each.position, reverse=True)), end)
+
+    def costs(self, caller: str, since: int, until: int, most: int, after: str | None = None) -> Costs:
+        """What a caller's clips of these milliseconds, both included, count: newest first, from `after` on; may lag.
+
+        A page may end early. Raises `UnreadableError` for a position that cannot be in such a list.
+        """
+        start: Any = {"ExclusiveStartKey": _cost_key(caller, after)} if after is not None else {}
+        answer = self._retried(
+            lambda: self._client.query(
+                TableName=self._table,
+                IndexName="costs",
+                KeyConditionExpression="clipCaller = :caller AND createdAtMs BETWEEN :since AND :until",
+                ExpressionAttributeValues=_wire({":caller": caller, ":since": since, ":until": until}),
+                ScanIndexForward=False,
+                Limit=most,
+                **start,
+            )
+        )
+        last = _plain(answer.get("LastEvaluatedKey", {}))
+        end = "#".join((str(last["createdAtMs"]), *map(str, _named(last)[1:]))) if last else None
+        return Costs(tuple(_cost(_plain(item)) for item in answer["Items"]), end)
+
+    def all_costs(self, since: int, until: int) -> Iterator[Cost]:
+        """What every caller's clips of these milliseconds count, in no order. Reads the whole index."""
+        pages = self._pages(
+            "scan",
+            IndexName="costs",
+            FilterExpression="createdAtMs BETWEEN :since AND :until",
+            ExpressionAttributeValues=_wire({":since": since, ":until": until}),
+        )
+        return (_cost(_plain(item)) for page in pages for item in page["Items"])
 
     def due(self, now: int, most: int) -> list[tuple[str, str, int]]:
         """The open clips whose next look is due, oldest first: caller, task and clip. The index may lag behind."""
@@ -305,7 +339,12 @@ class Store:
             start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
     def forget(self, caller: str, task_uuid: str) -> None:
-        """Empties what the caller wrote; what is left still tells a repeat from a conflict."""
+        """Empties what the caller wrote; what is left still tells a repeat from a conflict, and holds the money."""
+        for clip in self.clips(caller, task_uuid):
+            key = _clip_key(caller, task_uuid, clip.index)
+            self._retried(
+                partial(self._client.update_item, TableName=self._table, Key=key, UpdateExpression="REMOVE tags")
+            )
         self._retried(
             lambda: self._client.update_item(
                 TableName=self._table,
@@ -576,6 +615,21 @@ def _found(items: Sequence[Item]) -> Found | None:
     return Found(task, tuple(clips), _sortable(task.created_at, task.task_uuid))
 
 
+def _cost_key(caller: str, position: str) -> Item:
+    """What DynamoDB wants to hear of the clip after which a page of costs begins; it need not exist."""
+    match = _COST_POSITION.fullmatch(position)
+    if not match:
+        raise UnreadableError("The cursor does not belong to this list.")
+    return {**_wire({"clipCaller": caller, "createdAtMs": int(match[1])}), **_clip_key(caller, match[2], int(match[3]))}
+
+
+def _cost(item: Item) -> Cost:
+    _, task_uuid, index = _named(item)
+    tags = json.loads(item.get("tags", "{}"))
+    made, counted = item["createdAtMs"], item["counted"]
+    return Cost(item["clipCaller"], task_uuid, index, made, counted, item.get("model", ""), tags)
+
+
 def _task_item(task: Task) -> Item:
     return _wire(
         {
@@ -594,9 +648,12 @@ def _task_item(task: Task) -> Item:
     )
 
 
-def _tombstone(task: Task, clip: Clip) -> Item:
-    """What outlives the request, in the item of the first clip: enough to tell a repeat from a conflict."""
-    return _wire({"fingerprint": task.fingerprint, "clips": task.clips}) if clip.index == 0 else {}
+def _beside_the_money(task: Task, clip: Clip) -> Item:
+    """What outlives the request: what costs are summed by and, in the first clip's item, what tells repeats apart."""
+    tombstone = {"fingerprint": task.fingerprint, "clips": task.clips} if clip.index == 0 else {}
+    tags = task.request.get("tags")
+    tagged = {"tags": json.dumps(tags, ensure_ascii=False)} if tags else {}
+    return _wire({**tombstone, "model": task.request.get("model", ""), **tagged})
 
 
 def _task(item: Item) -> Task:

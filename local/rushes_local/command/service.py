@@ -93,6 +93,18 @@ class Service:
             raise CommandError(f"There is no task {task_uuid} of yours.")
         return found
 
+    def costs(self, since: str, until: str) -> Iterator[Json]:
+        """What the caller's clips of these days count, a line each, newest first, page after page."""
+        cursor: str | None = None
+        while True:
+            page = self._get("/costs", {"since": since, "until": until, **({"cursor": cursor} if cursor else {})})
+            if page is None or not isinstance(page.get("costs"), list):
+                raise CommandError(f"{self.target.url}/costs tells no costs: is that the address of a Rushes service?")
+            yield from page["costs"]
+            cursor = page.get("cursor")
+            if not cursor:
+                return
+
     def budget(self) -> Json | None:
         """The caller's month: spent, limit and left."""
         return self._get("/budget", {})

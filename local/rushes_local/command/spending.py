@@ -1,19 +1,19 @@
-"""`cost`: what was spent, by day, tag or model, from the tasks themselves."""
+"""`cost`: what was spent, by day, tag, model or caller, from what each clip counts."""
 
 import csv
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
+from rushes_local.command.deployment import Stack, operated
 from rushes_local.command.options import AsJson, Profile, Tag, filters, session
 from rushes_local.command.outcomes import UsageError
-from rushes_local.command.service import Filters, Service
-from rushes_local.command.shown import micros, moment, money
+from rushes_local.command.shown import Screen, micros, money
 
 Json = dict[str, Any]
 
@@ -24,21 +24,34 @@ class By(StrEnum):
     DAY = "day"
     TAG = "tag"
     MODEL = "model"
-    STATUS = "status"
+    CALLER = "caller"
 
 
 @dataclass(slots=True)
 class Sum:
     """What one group comes to. `cost` is in micro-dollars."""
 
-    tasks: int = 0
+    tasks: set[str] = field(default_factory=set)
     clips: int = 0
-    stored: int = 0
     cost: int = 0
+
+    def add(self, line: Json) -> None:
+        """Counts a clip."""
+        self.tasks.add(str(line.get("taskUUID")))
+        self.clips += 1
+        self.cost += micros(line.get("cost"))
+
+    def shown(self) -> Json:
+        """As `--json` prints it."""
+        return {"tasks": len(self.tasks), "clips": self.clips, "cost": self.cost / 1_000_000}
+
+    def row(self, name: str) -> tuple[str, ...]:
+        """As people read it."""
+        return name, str(len(self.tasks)), str(self.clips), money(self.cost)
 
 
 def cost(
-    by: Annotated[By, typer.Option(help="What to sum over.")] = By.DAY,
+    by: Annotated[By, typer.Option(help="What to sum over; callers are for operators to see.")] = By.DAY,
     name: Annotated[
         str | None, typer.Option("--tag-name", help="With --by tag: which tag's values.", show_default=False)
     ] = None,
@@ -47,97 +60,99 @@ def cost(
     ] = None,
     until: Annotated[str | None, typer.Option(help="To this day, inclusive.", show_default="today")] = None,
     tag: Tag = None,
+    stack: Stack = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     as_json: AsJson = False,
     profile: Profile = None,
 ) -> None:
-    """Sum up what your tasks cost, this month or between two days, and say what is left of the month's limit.
+    """Sum up what your clips cost, this month or between two days, and say what is left of the month's limit.
 
     The sums are of what counts against the budget: Runware's reported costs, or the estimate until there is one. A task
     with several tags counts under each of them, so only the total is the total.
 
-    --json prints {"by", "since", "until", "groups": [{"name", "tasks", "clips", "stored", "cost": dollars}], "total":
-    {…}, "budget": {"month", "spent", "limit", "left"}}.
+    A caller's key shows its own clips. --by caller sums up those of all callers and needs AWS credentials instead, and
+    --stack to say where; the running local stack needs neither.
+
+    --json prints {"by", "since", "until", "groups": [{"name", "tasks", "clips", "cost": dollars}], "total": {…},
+    "budget": {"month", "spent", "limit", "left"}}; "budget" is null with --by caller.
     """
     today = datetime.now(UTC).date()
     first = _day(since) if since else today.replace(day=1)
     last = _day(until) if until else today
     if first > last:
         raise UsageError("--since is later than --until")
-    with session(profile, as_json=as_json) as (screen, service):
-        groups: dict[str, Sum] = {}
-        total = Sum()
-        for task in _between(service, first, last, filters(tag=tag)):
-            _add(total, task)
-            for group in _groups(task, by, name):
-                _add(groups.setdefault(group, Sum()), task)
-        ordered = sorted(groups.items()) if by is By.DAY else sorted(groups.items(), key=lambda item: -item[1].cost)
-        budget = service.budget()
-        screen.give(
-            {
-                "by": by,
-                "since": str(first),
-                "until": str(last),
-                "groups": [{"name": group, **_shown(found)} for group, found in ordered],
-                "total": _shown(total),
-                "budget": budget,
-            }
-        )
-        if as_json:
-            return
-        head = (str(by), "tasks", "clips", "stored", "cost")
-        if as_csv:
-            _write_csv(head, ordered)
-            return
-        screen.table(head, [_row(group, found) for group, found in [*ordered, ("total", total)]])
-        if budget:
-            spent, limit, left = (money(micros(budget.get(part))) for part in ("spent", "limit", "left"))
-            screen.note(f"{budget.get('month')}: {spent} of {limit} spent, {left} left")
-
-
-def _between(service: Service, first: date, last: date, narrowed: Filters) -> Iterator[Json]:
-    """The tasks ordered on these days. A single day is asked for by name; else newest first, until too old."""
-    on = {**narrowed, "day": str(first)} if first == last else dict(narrowed)
-    end = datetime.combine(last + timedelta(days=1), datetime.min.time(), UTC)
-    begin = datetime.combine(first, datetime.min.time(), UTC)
-    for task in service.tasks(on):
-        at = moment(task.get("createdAt"))
-        if at is None or at >= end:
+    if stack and by is not By.CALLER:
+        raise UsageError("--stack goes with --by caller; all else is asked of the service, with your key")
+    tag_name, _, tag_value = (filters(tag=tag)["tag"] or "").partition(":")
+    lines, budget = _of_all(stack, first, last) if by is By.CALLER else _own(profile, first, last)
+    groups: dict[str, Sum] = {}
+    total = Sum()
+    for line in lines:
+        if tag_name and (line.get("tags") or {}).get(tag_name) != tag_value:
             continue
-        if at < begin:
-            return
-        yield task
+        total.add(line)
+        for group in _groups(line, by, name):
+            groups.setdefault(group, Sum()).add(line)
+    ordered = sorted(groups.items()) if by is By.DAY else sorted(groups.items(), key=lambda item: -item[1].cost)
+    screen = Screen(as_json)
+    screen.give(
+        {
+            "by": by,
+            "since": str(first),
+            "until": str(last),
+            "groups": [{"name": group, **found.shown()} for group, found in ordered],
+            "total": total.shown(),
+            "budget": budget,
+        }
+    )
+    if as_json:
+        return
+    head = (str(by), "tasks", "clips", "cost")
+    if as_csv:
+        _write_csv(head, ordered)
+        return
+    screen.table(head, [found.row(group) for group, found in [*ordered, ("total", total)]])
+    if budget:
+        spent, limit, left = (money(micros(budget.get(part))) for part in ("spent", "limit", "left"))
+        screen.note(f"{budget.get('month')}: {spent} of {limit} spent, {left} left")
 
 
-def _groups(task: Mapping[str, Any], by: By, name: str | None) -> Iterable[str]:
-    request = task.get("request") or {}
+def _own(profile: str | None, first: date, last: date) -> tuple[list[Json], Json | None]:
+    """What each of the caller's clips counts, and its budget."""
+    with session(profile, as_json=False) as (_, service):
+        return list(service.costs(str(first), str(last))), service.budget()
+
+
+def _of_all(stack: str | None, first: date, last: date) -> tuple[list[Json], None]:
+    """What each clip of every caller counts, as the table knows it."""
+    with operated(stack) as deployment:
+        found = deployment.store.all_costs(_midnight(first), _midnight(last + timedelta(days=1)) - 1)
+        return [
+            {
+                "caller": each.caller,
+                "taskUUID": f"{each.caller} {each.task_uuid}",  # two callers may have taken the same one
+                "cost": each.counted / 1_000_000,
+                "tags": each.tags,
+            }
+            for each in found
+        ], None
+
+
+def _groups(line: Mapping[str, Any], by: By, name: str | None) -> Iterable[str]:
     match by:
         case By.DAY:
-            return [str(task.get("createdAt", ""))[:10]]
-        case By.MODEL:
-            return [str(request.get("model", "(no longer kept)"))]
-        case By.STATUS:
-            return [str(task.get("status"))]
-    tags = request.get("tags") or {}
+            return [str(line.get("createdAt", ""))[:10]]
+        case By.MODEL | By.CALLER:
+            return [str(line.get(by, "(not kept)"))]
+    tags = line.get("tags") or {}
     if name:
         return [str(tags.get(name, "(none)"))]
     return [f"{key}={value}" for key, value in tags.items()] or ["(none)"]
 
 
-def _add(found: Sum, task: Mapping[str, Any]) -> None:
-    clips = task.get("clips", [])
-    found.tasks += 1
-    found.clips += len(clips)
-    found.stored += sum(clip.get("status") == "stored" for clip in clips)
-    found.cost += micros(task.get("cost"))
-
-
-def _shown(found: Sum) -> Json:
-    return {"tasks": found.tasks, "clips": found.clips, "stored": found.stored, "cost": found.cost / 1_000_000}
-
-
-def _row(group: str, found: Sum) -> tuple[str, ...]:
-    return group, str(found.tasks), str(found.clips), str(found.stored), money(found.cost)
+def _midnight(day: date) -> int:
+    """When a day begins, in milliseconds."""
+    return int(datetime.combine(day, datetime.min.time(), UTC).timestamp()) * 1000
 
 
 def _write_csv(head: Iterable[str], groups: Iterable[tuple[str, Sum]]) -> None:
@@ -145,7 +160,7 @@ def _write_csv(head: Iterable[str], groups: Iterable[tuple[str, Sum]]) -> None:
     writer.writerow(head)
     for group, found in groups:
         cost = f"{found.cost / 1_000_000:.6f}"
-        writer.writerow([_harmless(group), found.tasks, found.clips, found.stored, cost])
+        writer.writerow([_harmless(group), len(found.tasks), found.clips, cost])
 
 
 def _harmless(text: str) -> str:
