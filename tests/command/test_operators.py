@@ -14,7 +14,7 @@ from rushes_local.aws import CREDENTIALS
 from rushes_local.reviewing import Silent, clock
 from rushes_local.stack import STACK_NAME, Stack
 from tests.command.conftest import Run, alone
-from tests.conftest import PATIENCE, User, order, whole_table
+from tests.conftest import PATIENCE, User, http, order, whole_table
 from tests.unit.fakes import TIMES
 
 Json = dict[str, Any]
@@ -73,6 +73,24 @@ def test_review_lists_what_waits_with_its_evidence(stack: Stack, user: User, run
     out = run("review", "--stack", STACK_NAME).out
     assert "an attempt may have arrived. Whether it was bought cannot be proven." in out
     assert "Rendered for $0.924" in out
+
+
+def test_costs_by_caller(stack: Stack, user: User, run: Run) -> None:
+    """An operator sees what each caller's clips count, one caller's tasks apart from another's of the same UUID."""
+    other = stack.create_key("someone-else", limit_usd=10)
+    same = order(numberResults=2, tags={"project": "fox"})
+    user.post(same)
+    user.buy()
+    headers = {"Authorization": f"Bearer {other}"}
+    assert http().post(f"{stack.url}/v1", json=[{**same, "numberResults": 1}], headers=headers).status_code == 200
+    found = run("cost", "--by", "caller", "--stack", STACK_NAME, "--json").json
+    theirs = {"name": "someone-else", "tasks": 1, "clips": 1, "cost": 0.924}
+    assert {"name": user.name, "tasks": 2, "clips": 3, "cost": 2.772} in found["groups"]
+    assert theirs in found["groups"]
+    assert found["budget"] is None
+    only = run("cost", "--by", "caller", "--tag", "project=fox", "--stack", STACK_NAME, "--csv").out
+    assert f"{user.name},1,2,1.848000" in only.splitlines()
+    assert run("cost", "--by", "caller", "--until", "2026-01-02", "--since", "2026-01-01").status != 0
 
 
 def test_giving_up_releases_what_was_not_bought(stack: Stack, user: User, run: Run) -> None:
