@@ -28,7 +28,7 @@ def cut_short() -> None:
         Table.query = _in_one_partition(Table.query)  # type: ignore[method-assign]
         Table.all_items = _all_items  # type: ignore[method-assign,assignment]
         Table.sorted_items = _sorted_items  # type: ignore[method-assign,assignment]
-        Item.project = _attributes_of(Item.project)  # type: ignore[method-assign,assignment]
+        Item.project = _attributes_of(Item.project)  # type: ignore[method-assign]
 
 
 def _all_items(table: Any) -> list[Any]:
