@@ -92,6 +92,7 @@ def test_dev_ends_cleanly(tmp_path: Path, number: signal.Signals, status: int) -
                 said[name] = rest.strip()
                 if name.startswith("curl"):
                     break
+            assert httpx.get(said["Gallery"]).text.startswith("<!doctype html>")
             answer = httpx.post(said["API"], headers={"Authorization": f"Bearer {said['API key']}"}, json=[task()])
             assert answer.json()["errors"][0]["parameter"] == "taskUUID"
             pids = children(process.pid)

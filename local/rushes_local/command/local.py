@@ -1,6 +1,7 @@
 """`dev` and `demo`: the whole system on this machine."""
 
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -155,14 +156,15 @@ def _describe(stack: "Stack", key: str, *, bought: bool) -> None:
     """Say how to reach a running stack."""
     if bought:
         print("Clips are bought from Runware itself and cost money.")
-    else:
-        print(f"Ledger   {stack.emulator_url}/_emulator/ledger")
-    print(f"AWS      {stack.aws_url} (table {stack.table_name}, bucket {stack.bucket_name})")
-    print(f"Log      {stack.log_path}")
-    print(f"API      {stack.url}/v1")
+    print(f"Gallery  {stack.url}/")
     print(f"API key  {key}")
-    print("\nTry it from another terminal:\n")
-    print("  rushes submit 'a lighthouse at dusk' --watch")
+    print(f"API      {stack.url}/v1")
+    print(f"AWS      {stack.aws_url} (table {stack.table_name}, bucket {stack.bucket_name})")
+    if not bought:
+        print(f"Ledger   {stack.emulator_url}/_emulator/ledger")
+    print(f"Log      {stack.log_path}")
+    print("\nOpen the gallery and give it the key, or try it from another terminal, in this folder:\n")
+    print(f"  {os.path.relpath(sys.argv[0])} submit 'a lighthouse at dusk' --watch")
     print("\nor without the command (each taskUUID buys once):\n")
     print(
         f"  curl -s {stack.url}/v1 -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d '"
