@@ -750,6 +750,10 @@ def test_failures_and_silence_ring(resources: dict[str, Any]) -> None:
         for name in ("Inbox", "Requests", "Uploads", "Announce")
     ]
 
+    (behind,) = [alarm for alarm in functions if alarm["MetricName"] == "IteratorAge"]
+    assert (dimension(behind), behind["Statistic"]) == (("FunctionName", {"Ref": "AnnounceFunction"}), "Maximum")
+    assert behind["Threshold"] < 24 * 3_600_000, "the stream has forgotten by then"
+
     beats = [alarm for alarm in functions if alarm["MetricName"] == "Invocations"] + alarms(resources, "AWS/Events")
     rule = resources["ReconcileFunction"]["Properties"]["Events"]["EveryMinute"]["Properties"]["Name"]
     assert [dimension(alarm) for alarm in beats] == [("FunctionName", {"Ref": "ReconcileFunction"}), ("RuleName", rule)]
