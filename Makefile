@@ -11,6 +11,8 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 STACK ?= rushes-$(ENV)
 ENV ?= dev
 export SAM_CLI_TELEMETRY := 0
+# Python keeps what it has compiled, whatever the shell says: the tests start many processes with the same modules.
+unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON := .venv/bin/python
 # First on the PATH, so that `sam build` finds the Python that it was installed with: the one Lambda runs.
