@@ -50,11 +50,11 @@ test-page: $(dev) ## the gallery in Chromium, as a person uses it; pictures land
 	@scripts/install-browser
 	@$(PYTHON) -m pytest -m browser -n 2 --dist loadfile tests/gallery $(ARGS)
 
-test-batch: $(dev) ## what takes minutes: a file of a thousand lines, the tutorial, more chaos
+test-batch: $(dev) ## what takes minutes: a file of a thousand lines, every schedule, the tutorial, more chaos
 	@$(PYTHON) -m pytest -q -m batch $(ARGS)
 
 simulate: $(dev) ## every stop and race in memory, and the figures (FOR=600: seconds of random histories on top)
-	@SIMULATE_SECONDS="$(or $(FOR),0)" $(PYTHON) -m pytest -q tests/simulation
+	@SIMULATE_SECONDS="$(or $(FOR),0)" $(PYTHON) -m pytest -q -m "" tests/simulation
 
 costs: $(dev) ## what a clip costs besides Runware's price: counted, printed, written to docs/costs.md
 	@$(PYTHON) -m rushes_local.costs
