@@ -6,6 +6,7 @@ moto. Such tests ask for `no_shared_stack`; whoever asks for `stack` afterwards 
 
 import json
 import re
+import subprocess
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -66,6 +67,16 @@ class SharedStack:
             self._stack = None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of the shared stack come first, so that it is started once; then the others, as they lie."""
+
+    def shares(item: pytest.Item) -> bool:
+        return {"shared_stack", "no_shared_stack"} & set(getattr(item, "fixturenames", ())) == {"shared_stack"}
+
+    sharing = {item.path for item in items if shares(item)}
+    items.sort(key=lambda item: item.path not in sharing)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def logged() -> Iterator[list[str]]:
     """Every line that any stack of this process logs. When the session ends none of them may tell a secret."""
@@ -116,6 +127,12 @@ def order(**changes: Any) -> Json:
         **changes,
     }
     return {name: value for name, value in task.items() if value is not ...}
+
+
+def children(pid: int) -> list[int]:
+    """The processes that this one has started and that are still there."""
+    table = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    return [int(child) for child, parent in (line.split() for line in table.splitlines()) if int(parent) == pid]
 
 
 @cache

@@ -21,6 +21,9 @@ from rushes_local.stack import Stack
 
 ROOT = Path(__file__).parents[2]
 
+# A stack of its own cannot run beside the shared one.
+pytestmark = pytest.mark.usefixtures("no_shared_stack")
+
 # How many clips each loss befalls. `make test LOST_CLIPS=200 ARGS=tests/stack/test_lost_witnesses.py` takes minutes.
 CLIPS = int(os.environ.get("LOST_CLIPS", "10"))
 PATIENCE = 30 + CLIPS  # seconds

@@ -4,7 +4,7 @@ import io
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,20 +23,6 @@ T = TypeVar("T")
 
 PRICE = 924_000
 EXAMPLES = sorted(Path(ROOT, "tests/contract/documented").glob("*.json"))
-
-
-@pytest.fixture(scope="module")
-def running(alone: None) -> Iterator[Stack]:
-    """The stack as `make demo` starts it, but that nothing happens by itself: only webhooks bring the results."""
-    with Stack(ROOT, render_seconds=None, schedule=False, queues=False, streams=False) as stack:
-        yield stack
-
-
-@pytest.fixture
-def stack(running: Stack) -> Iterator[Stack]:
-    """The same, with an emulator that has forgotten what came before."""
-    yield running
-    running.emulator.reset()
 
 
 def at_once(number: int, act: Callable[[int], T]) -> list[T]:
