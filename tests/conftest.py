@@ -5,10 +5,9 @@ moto. Such tests ask for `no_shared_stack`; whoever asks for `stack` afterwards 
 """
 
 import json
-import re
 import subprocess
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -19,27 +18,13 @@ import httpx
 import pytest
 
 from rushes.clip import Clip
-from rushes_local.stack import EMULATOR_KEY, Stack
+from rushes_local.leaks import leaks
+from rushes_local.stack import Stack
 
 Json = dict[str, Any]
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 20.0  # seconds that any test waits for background work; none needs a tenth of it
-
-# What must not be in a log line, by its shape. `[removed]` is what stands in its place.
-_SECRETS = {
-    "a webhook token": re.compile(r"\b[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])"),
-    "an API key": re.compile(r"rushes_[A-Za-z0-9_-]{20}"),
-    "a Runware key": re.compile(EMULATOR_KEY),
-    "a presigned query": re.compile(r"X-Amz-(Signature|Credential|Security-Token)[\"'\s=:]+(?!\[removed\])\w", re.I),
-    "an authorization": re.compile(r"\bBearer[\"'\s=:]+(?!\[removed\])\w", re.I),
-    "an AWS credential": re.compile(r"local-(secret-key|session-token)"),
-}
-
-
-def secrets_in(lines: Iterable[str]) -> list[str]:
-    """What the lines hold that nobody may read there, each with its line."""
-    return [f"{name}: {line}" for line in lines for name, shape in _SECRETS.items() if shape.search(line)]
 
 
 class SharedStack:
@@ -90,7 +75,7 @@ def logged() -> Iterator[list[str]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Stack, "log", log)
         yield lines
-    assert secrets_in(lines) == []
+    assert leaks(lines) == []
 
 
 @pytest.fixture(scope="session")

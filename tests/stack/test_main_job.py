@@ -16,8 +16,9 @@ import pytest
 from rushes.clip import EVERYBODY, Clip, Kind, Status, Task, task_status
 from rushes_local.chaos.run import wait_until
 from rushes_local.emulator.app import Charge
+from rushes_local.leaks import leaks
 from rushes_local.stack import Stack
-from tests.conftest import PATIENCE, ROOT, Json, User, http, order, secrets_in, submissions, whole_table
+from tests.conftest import PATIENCE, ROOT, Json, User, http, order, submissions, whole_table
 
 T = TypeVar("T")
 
@@ -274,7 +275,7 @@ def test_nothing_secret_is_logged(stack: Stack, logged: list[str]) -> None:
 
     wait_until(lambda: not untold(), PATIENCE)  # a function's lines come through a pipe, after its answer
     assert untold() == []
-    assert secrets_in(logged) == []
+    assert leaks(logged) == []
 
 
 def test_the_watch_is_awake(stack: Stack) -> None:
@@ -283,5 +284,5 @@ def test_the_watch_is_awake(stack: Stack) -> None:
     clip = user.buy()
     sent, token = user.sent(clip)[0], user.callback(clip).rpartition("=")[2]
     for line in (token, sent["webhookURL"], sent["uploadEndpoint"], user.key, str(user.headers), "emulator-key"):
-        assert secrets_in([f'submit\t{{"message": "{line}"}}']) != []
-    assert secrets_in(["token=[removed] X-Amz-Signature=[removed] Bearer [removed]", clip.clip_uuid, "a.b"]) == []
+        assert leaks([f'submit\t{{"message": "{line}"}}']) != []
+    assert leaks(["token=[removed] X-Amz-Signature=[removed] Bearer [removed]", clip.clip_uuid, "a.b"]) == []
