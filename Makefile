@@ -11,6 +11,8 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 STACK ?= rushes-$(ENV)
 ENV ?= dev
 export SAM_CLI_TELEMETRY := 0
+# Python keeps what it has compiled, whatever the shell says: the tests start many processes with the same modules.
+unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON := .venv/bin/python
 # First on the PATH, so that `sam build` finds the Python that it was installed with: the one Lambda runs.
@@ -48,11 +50,11 @@ test-page: $(dev) ## the gallery in Chromium, as a person uses it; pictures land
 	@scripts/install-browser
 	@$(PYTHON) -m pytest -m browser -n 2 --dist loadfile tests/gallery $(ARGS)
 
-test-batch: $(dev) ## what takes minutes: a file of a thousand lines, the tutorial, more chaos
+test-batch: $(dev) ## what takes minutes: a file of a thousand lines, every schedule, the tutorial, more chaos
 	@$(PYTHON) -m pytest -q -m batch $(ARGS)
 
 simulate: $(dev) ## every stop and race in memory, and the figures (FOR=600: seconds of random histories on top)
-	@SIMULATE_SECONDS="$(or $(FOR),0)" $(PYTHON) -m pytest -q tests/simulation
+	@SIMULATE_SECONDS="$(or $(FOR),0)" $(PYTHON) -m pytest -q -m "" tests/simulation
 
 costs: $(dev) ## what a clip costs besides Runware's price: counted, printed, written to docs/costs.md
 	@$(PYTHON) -m rushes_local.costs
@@ -109,23 +111,23 @@ deploy: build ## build and deploy (ENV=dev or prod)
 	@$(SAM) deploy --config-env "$(ENV)" --stack-name "$(STACK)"
 
 configure: $(local) ## put the Runware API key into the deployed stack's secret; asks for it
-	@$(PYTHON) scripts/deployed.py configure "$(STACK)"
+	@.venv/bin/rushes configure --stack "$(STACK)"
 
 key: $(local) ## make an API key for a caller of the deployed stack (NAME=alice LIMIT_USD=20 IMAGES=s3://photos/alice/)
-	@TABLE_NAME="$$($(PYTHON) scripts/deployed.py output "$(STACK)" TableName)"; export TABLE_NAME; \
-	.venv/bin/rushes keys create "$(NAME)" --limit-usd "$(LIMIT_USD)" $(foreach place,$(IMAGES),--images "$(place)")
+	@.venv/bin/rushes keys create "$(NAME)" --stack "$(STACK)" --limit-usd "$(LIMIT_USD)" \
+	  $(foreach place,$(IMAGES),--images "$(place)")
 
 rotate: $(local) ## give the webhook tokens a new key; the one before stays valid until the next time
-	@$(PYTHON) scripts/deployed.py rotate "$(STACK)"
+	@.venv/bin/rushes rotate --stack "$(STACK)"
 
 forget: $(local) ## erase a finished task's clips and request (CALLER=alice TASK=its-uuid)
-	@$(PYTHON) scripts/deployed.py forget "$(STACK)" "$(CALLER)" "$(TASK)"
+	@.venv/bin/rushes forget "$(CALLER)" "$(TASK)" --stack "$(STACK)"
 
 announce: $(local) ## tell once more what became of a task's clips (CALLER=alice TASK=its-uuid)
-	@$(PYTHON) scripts/deployed.py announce "$(STACK)" "$(CALLER)" "$(TASK)"
+	@.venv/bin/rushes announce "$(CALLER)" "$(TASK)" --stack "$(STACK)"
 
 redrive: $(local) ## send what waits in the dead-letter queues back to where it came from (ENV=dev or prod)
-	@$(PYTHON) scripts/deployed.py redrive "$(STACK)"
+	@.venv/bin/rushes redrive --stack "$(STACK)"
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Housekeeping

@@ -5,9 +5,9 @@ moto. Such tests ask for `no_shared_stack`; whoever asks for `stack` afterwards 
 """
 
 import json
-import re
+import subprocess
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -18,27 +18,13 @@ import httpx
 import pytest
 
 from rushes.clip import Clip
-from rushes_local.stack import EMULATOR_KEY, Stack
+from rushes_local.leaks import leaks
+from rushes_local.stack import Stack
 
 Json = dict[str, Any]
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 20.0  # seconds that any test waits for background work; none needs a tenth of it
-
-# What must not be in a log line, by its shape. `[removed]` is what stands in its place.
-_SECRETS = {
-    "a webhook token": re.compile(r"\b[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])"),
-    "an API key": re.compile(r"rushes_[A-Za-z0-9_-]{20}"),
-    "a Runware key": re.compile(EMULATOR_KEY),
-    "a presigned query": re.compile(r"X-Amz-(Signature|Credential|Security-Token)[\"'\s=:]+(?!\[removed\])\w", re.I),
-    "an authorization": re.compile(r"\bBearer[\"'\s=:]+(?!\[removed\])\w", re.I),
-    "an AWS credential": re.compile(r"local-(secret-key|session-token)"),
-}
-
-
-def secrets_in(lines: Iterable[str]) -> list[str]:
-    """What the lines hold that nobody may read there, each with its line."""
-    return [f"{name}: {line}" for line in lines for name, shape in _SECRETS.items() if shape.search(line)]
 
 
 class SharedStack:
@@ -66,6 +52,16 @@ class SharedStack:
             self._stack = None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of the shared stack come first, so that it is started once; then the others, as they lie."""
+
+    def shares(item: pytest.Item) -> bool:
+        return {"shared_stack", "no_shared_stack"} & set(getattr(item, "fixturenames", ())) == {"shared_stack"}
+
+    sharing = {item.path for item in items if shares(item)}
+    items.sort(key=lambda item: item.path not in sharing)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def logged() -> Iterator[list[str]]:
     """Every line that any stack of this process logs. When the session ends none of them may tell a secret."""
@@ -79,7 +75,7 @@ def logged() -> Iterator[list[str]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Stack, "log", log)
         yield lines
-    assert secrets_in(lines) == []
+    assert leaks(lines) == []
 
 
 @pytest.fixture(scope="session")
@@ -116,6 +112,12 @@ def order(**changes: Any) -> Json:
         **changes,
     }
     return {name: value for name, value in task.items() if value is not ...}
+
+
+def children(pid: int) -> list[int]:
+    """The processes that this one has started and that are still there."""
+    table = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    return [int(child) for child, parent in (line.split() for line in table.splitlines()) if int(parent) == pid]
 
 
 @cache

@@ -95,13 +95,19 @@ class DeclaredFunction:
         return self.folder.name
 
 
+def read(path: Path) -> dict[str, Any]:
+    """A template as it is written, in long form: `{"Ref": …}` and `{"Fn::Sub": …}` where the file has tags."""
+    with path.open(encoding="utf-8") as file:
+        # The loader is a SafeLoader with tags for CloudFormation's own functions.
+        content: dict[str, Any] = yaml.load(file, Loader=_Loader)
+    return content
+
+
 class Template:
     """A parsed template.yaml."""
 
     def __init__(self, path: Path) -> None:
-        with path.open(encoding="utf-8") as file:
-            # The loader is a SafeLoader with tags for CloudFormation's own functions.
-            self._content: dict[str, Any] = yaml.load(file, Loader=_Loader)
+        self._content = read(path)
         self._root = path.parent
 
     def functions(self) -> list[DeclaredFunction]:

@@ -13,13 +13,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from werkzeug.wrappers import Request, Response
 
 from rushes_local import cli
+from rushes_local.aws import CREDENTIALS
 from rushes_local.command import service as services
 from rushes_local.emulator.app import CutConnectionError
 from rushes_local.servers import Server
+from rushes_local.stack import Stack
 
 Json = dict[str, Any]
 
@@ -254,6 +257,21 @@ def alone(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         path = folder / name.lower()
         path.mkdir(exist_ok=True)
         monkeypatch.setenv(f"XDG_{name}_{'DIR' if name == 'RUNTIME' else 'HOME'}", str(path))
+
+
+@pytest.fixture
+def account(stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The operator's environment leads to the local stack."""
+    alone(monkeypatch, tmp_path)
+    settings = {
+        "AWS_ENDPOINT_URL": stack.aws_url,
+        "AWS_ACCESS_KEY_ID": CREDENTIALS.access_key,
+        "AWS_SECRET_ACCESS_KEY": CREDENTIALS.secret_key,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
 
 
 @pytest.fixture

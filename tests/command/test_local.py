@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 from rushes_local.aws import CREDENTIALS
@@ -16,7 +17,7 @@ from rushes_local.command.running import Running, announced
 from rushes_local.command.triggering import forged
 from rushes_local.stack import STACK_NAME, Stack
 from tests.command.conftest import Run, alone
-from tests.conftest import PATIENCE
+from tests.conftest import PATIENCE, children
 
 ROOT = Path(__file__).resolve().parents[2]
 TUTORIAL = ROOT / "docs" / "tutorial.md"
@@ -33,7 +34,10 @@ class Machine:
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """`rushes dev`, running and found by whoever asks, with renders that wait for nothing."""
+    """`rushes dev`, running and found by whoever asks, with renders that wait for nothing.
+
+    When it is ended it leaves no process, no port and no file.
+    """
     folder = tmp_path_factory.mktemp("tutorial")
     (folder / ".venv").mkdir()
     (folder / ".venv" / "bin").symlink_to(BIN)
@@ -41,20 +45,32 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     homes = {f"XDG_{name}": str(folder / name.lower()) for name in ("CONFIG_HOME", "STATE_HOME", "RUNTIME_DIR")}
     for home in homes.values():
         Path(home).mkdir()
-    environment = {**kept, **homes, "PATH": f"{BIN}{os.pathsep}{kept['PATH']}"}
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    environment = {**kept, **homes, "PATH": f"{BIN}{os.pathsep}{kept['PATH']}", "TMPDIR": str(temporary)}
     command = [str(BIN / "rushes"), "dev", "--render-seconds", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=folder) as process:
         assert process.stdout is not None
+        url = ""
         for line in process.stdout:
+            if line.startswith("API  "):
+                url = line.split()[1]
             if "rushes submit" in line:
                 break
         try:
             yield Machine(folder, environment)
         finally:
+            functions = children(process.pid)
             process.terminate()
             process.communicate(timeout=30)  # what it logged meanwhile is read, or it could not end
     assert process.returncode == 143
-    assert list(Path(homes["XDG_RUNTIME_DIR"]).iterdir()) == []
+    assert len(functions) >= 6  # one of each function
+    for pid in functions:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    with pytest.raises(httpx.ConnectError):
+        httpx.post(url)
+    assert [*Path(homes["XDG_RUNTIME_DIR"]).iterdir(), *temporary.iterdir()] == []
 
 
 @pytest.fixture

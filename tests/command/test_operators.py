@@ -1,38 +1,26 @@
 """An operator's verbs, run against the table and the bucket of the local stack."""
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
+from botocore.client import BaseClient
 
 from rushes.callers import Caller
 from rushes.clip import Clip, Fact, Kind, Status, Witness, merge_all
 from rushes.learning import learn
-from rushes_local.aws import CREDENTIALS
 from rushes_local.reviewing import Silent, clock
 from rushes_local.stack import STACK_NAME, Stack
-from tests.command.conftest import Run, alone
+from tests.command.conftest import Run
 from tests.conftest import PATIENCE, User, http, order, whole_table
 from tests.unit.fakes import TIMES
 
 Json = dict[str, Any]
 
-
-@pytest.fixture(autouse=True)
-def account(stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The operator's environment leads to the local stack."""
-    alone(monkeypatch, tmp_path)
-    settings = {
-        "AWS_ENDPOINT_URL": stack.aws_url,
-        "AWS_ACCESS_KEY_ID": CREDENTIALS.access_key,
-        "AWS_SECRET_ACCESS_KEY": CREDENTIALS.secret_key,
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+pytestmark = pytest.mark.usefixtures("account")
 
 
 def told(user: User, clip: Clip, *facts: Fact) -> Clip:
@@ -223,26 +211,78 @@ def test_forget(stack: Stack, user: User, run: Run) -> None:
     assert (ran.status, ran.json["deleted"] >= 1) == (0, True)
 
 
-def test_secrets(stack: Stack, run: Run) -> None:
-    """`configure` and `rotate` change the stack's secrets and show none."""
-    client = stack.client("secretsmanager")
-    cloudformation = stack.client("cloudformation")
-    (described,) = cloudformation.describe_stacks(StackName=STACK_NAME)["Stacks"]
-    arns = {each["OutputKey"]: each["OutputValue"] for each in described["Outputs"]}
-    names = ("RunwareSecretArn", "WebhookSecretArn")
-    before = {each: client.get_secret_value(SecretId=arns[each])["SecretString"] for each in names}
-    try:
-        ran = run("configure", "--stack", STACK_NAME, stdin="another-key\n")
-        assert ran.status == 0, ran.err
-        assert "another-key" not in ran.out + ran.err
-        assert client.get_secret_value(SecretId=arns["RunwareSecretArn"])["SecretString"] == "another-key"
-        assert run("rotate", "--stack", STACK_NAME).status == 0
-        keys = json.loads(client.get_secret_value(SecretId=arns["WebhookSecretArn"])["SecretString"])
-        assert keys["previous"] == json.loads(before["WebhookSecretArn"])["current"] != keys["current"]
-        assert run("configure", "--stack", STACK_NAME, stdin="two words\n").status == 2
-    finally:
-        for each in names:
-            client.put_secret_value(SecretId=arns[each], SecretString=before[each])
+@dataclass
+class RunwareKey:
+    """The Runware key in the stack's secret."""
+
+    client: Any
+    secret: str
+
+    def read(self) -> str:
+        return str(self.client.get_secret_value(SecretId=self.secret)["SecretString"])
+
+    def put(self, key: str) -> None:
+        self.client.put_secret_value(SecretId=self.secret, SecretString=key)
+
+
+@pytest.fixture
+def runware_key(stack: Stack, run: Run) -> Iterator[RunwareKey]:
+    """Afterwards the key is what it was."""
+    key = RunwareKey(
+        stack.client("secretsmanager"), run("output", "RunwareSecretArn", "--stack", STACK_NAME).out.strip()
+    )
+    before = key.read()
+    yield key
+    key.put(before)
+
+
+def test_configure_puts_the_key_into_the_secret(runware_key: RunwareKey, run: Run) -> None:
+    """What is typed ends up in the secret, without its line end, and is not shown again."""
+    ran = run("configure", "--stack", STACK_NAME, stdin="another-key\n")
+    assert ran.status == 0, ran.err
+    assert "another-key" not in ran.out + ran.err
+    assert runware_key.read() == "another-key"
+
+
+@pytest.mark.parametrize("text", ["", "\n", "two words\n", "schlüssel\n"])
+def test_configure_takes_nothing_that_cannot_be_a_key(text: str, runware_key: RunwareKey, run: Run) -> None:
+    """A slip of the keyboard leaves the secret as it was."""
+    runware_key.put("before")
+    ran = run("configure", "--stack", STACK_NAME, stdin=text)
+    assert (ran.status, ran.err) == (2, "rushes: That is not an API key; nothing was changed.\n")
+    assert runware_key.read() == "before"
+
+
+def test_redrive_sends_back_what_waits(stack: Stack, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each dead-letter queue of the stack is named with what it holds, and only those that hold any are emptied."""
+    sqs, url = stack.client("sqs"), run("output", "InboxDeadLettersUrl", "--stack", STACK_NAME).out.strip()
+    for text in ("one", "two"):
+        sqs.send_message(QueueUrl=url, MessageBody=text)
+    moved, genuine = [], BaseClient._make_api_call
+
+    def call(client: Any, operation: str, parameters: dict[str, str]) -> Any:
+        if operation != "StartMessageMoveTask":  # which moto does not know
+            return genuine(client, operation, parameters)
+        moved.append(parameters["SourceArn"])
+        return {}
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", call)
+    assert run("redrive", "--stack", STACK_NAME).out.splitlines() == [
+        "InboxDeadLetters: 2 messages are on their way back",
+        "RequestsDeadLetters: 0 messages",
+        "UploadsDeadLetters: 0 messages",
+    ]
+    assert moved == [sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]]
+    sqs.purge_queue(QueueUrl=url)
+    waiting = run("redrive", "--stack", STACK_NAME, "--json").json["queues"]
+    assert [each["messages"] for each in waiting] == [0, 0, 0]
+    assert len(moved) == 1
+
+
+def test_an_output_that_there_is_not(stack: Stack, run: Run) -> None:
+    """An unknown output is named in one line."""
+    ran = run("output", "Nothing", "--stack", STACK_NAME)
+    assert (ran.status, ran.out, ran.err) == (1, "", "rushes: The stack has no output Nothing.\n")
 
 
 def test_what_aws_says_is_one_line(stack: Stack, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

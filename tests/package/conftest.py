@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cfnlint.decode import cfn_yaml  # type: ignore[import-untyped]
+
+from rushes_local import template as templates
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -16,8 +17,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def template() -> dict[str, Any]:
-    content: dict[str, Any] = cfn_yaml.load(str(ROOT / "template.yaml"))
-    return content
+    return templates.read(ROOT / "template.yaml")
 
 
 @pytest.fixture(scope="session")

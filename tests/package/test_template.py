@@ -11,11 +11,11 @@ from typing import Any
 import boto3
 import pytest
 import yaml
-from cfnlint.decode import cfn_yaml  # type: ignore[import-untyped]
 
 from rushes import config
 from rushes.callers import is_name
 from rushes.observability import Metric, PowertoolsTelemetry
+from rushes_local import template as templates
 
 FUNCTIONS = ["Submit", "Intake", "Webhook", "Reconcile", "Announce", "Tasks"]
 # Those that reason with the service's times.
@@ -900,7 +900,7 @@ def test_the_page_on_deploying_shows_roles_that_fit(root: Path, tmp_path: Path, 
     """CI's roles may do named things only, for every service of the stack, and delete neither table nor bucket."""
     (text,) = re.findall(r"(?ms)^```yaml\n(# ci\.yaml\n.*?)^```$", (root / "docs" / "deploying.md").read_text())
     (tmp_path / "ci.yaml").write_text(text)
-    roles = cfn_yaml.load(str(tmp_path / "ci.yaml"))["Resources"]
+    roles = templates.read(tmp_path / "ci.yaml")["Resources"]
     granted = {role: list(statements(content)) for role, content in roles.items()}
     actions = {action for each in granted["CloudFormation"] for action in listed(each["Action"])}
     assert all("*" not in action for each in granted["Deployer"] for action in listed(each["Action"]))

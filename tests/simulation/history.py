@@ -5,14 +5,14 @@ held against the ledger of the fake Runware, which alone knows what was paid.
 """
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any
 
 from rushes.callers import Caller
 from rushes.clip import EVERYBODY, Clip, Kind, Status
-from rushes.config import Timings, WhenAmbiguous
+from rushes.config import WhenAmbiguous
 from rushes.errors import RushesError
 from rushes.purchasing import Buyer, Credentials, Purchasing
 from rushes.reading import Reading
@@ -21,30 +21,12 @@ from rushes.reconciling import Reconciling
 from rushes.submitting import Answer, Request, Submitting
 from tests.simulation.fakes import Execution, FakeBucket, FakeRunware, FakeTable, FakeTelemetry, Supervisor, Switches
 from tests.simulation.world import Schedule, World
+from tests.unit.fakes import TIMES, one_after_another
 
-T = TypeVar("T")
-R = TypeVar("R")
-
-TIMES = Timings(
-    http=10_000,
-    function=25_000,
-    lease=60_000,
-    resend_window=120_000,
-    deadline=7_200_000,
-    last_look=900_000,
-    copy_deadline=21_600_000,
-    usual_render=240_000,
-    rescue_after=60_000,
-)
 CREDENTIALS = Credentials("key", ("current", "previous"))
 CALLER = Caller("me", 50_000_000)
 MINUTE = 60_000
 THE_END = 48 * 3_600_000  # milliseconds: whatever is still open then is lost
-
-
-def one_after_another(work: Callable[[T], R], items: Iterable[T], /) -> list[R]:
-    """`SideBySide` without any threads."""
-    return [work(item) for item in items]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

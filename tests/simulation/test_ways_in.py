@@ -20,9 +20,9 @@ from rushes.intake import Intake, Origin
 from rushes.messages import read
 from rushes.runware.wire import WireError
 from rushes.taking import Gate, Taking
-from tests.simulation.history import CALLER, CREDENTIALS, TIMES, History, Setting, one_after_another, verdict
+from tests.simulation.history import CALLER, CREDENTIALS, History, Setting, verdict
 from tests.simulation.world import Schedule
-from tests.unit.fakes import PRICE, request, uuid4
+from tests.unit.fakes import PRICE, TIMES, one_after_another, request, uuid4
 
 KEY, VERSION = f"requests/{CALLER.name}/a.jsonl", "v1"
 LINES: Sequence[Any] = (

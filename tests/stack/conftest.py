@@ -94,11 +94,6 @@ class Witness:
             connection.close()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def alone(no_shared_stack: None) -> None:
-    """The modules here start stacks of their own, or empty moto."""
-
-
 @pytest.fixture
 def witness() -> Iterator[Witness]:
     """A listener that toys connect to when their environment says so."""

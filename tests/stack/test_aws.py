@@ -20,6 +20,9 @@ from rushes_local.triggers import start_of
 BUCKET = "clips-of-the-test"
 KEY = "videos/ada/2026/11/23/a b+c~ü-0.mp4"
 
+# moto is one for the process.
+pytestmark = pytest.mark.usefixtures("no_shared_stack")
+
 
 class Clock:
     """Real time, moved by `ahead` seconds."""

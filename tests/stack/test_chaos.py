@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rushes_local.chaos.judgement import leaks
+from rushes_local.leaks import leaks
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {"resend": 7, "review": 11}  # and their seeds

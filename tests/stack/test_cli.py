@@ -1,4 +1,8 @@
-"""The `rushes` command, run as people run it, against the real functions."""
+"""`rushes demo` and `rushes dev`, against the real functions.
+
+The demo without a request of one's own is run by test_no_network, and the end of `rushes dev` by SIGTERM is that of
+tests/command/test_local.
+"""
 
 import json
 import os
@@ -13,7 +17,9 @@ import av
 import httpx
 import pytest
 
+from rushes_local import cli
 from rushes_local.demo import DemoError, read_request
+from tests.conftest import children
 
 RUSHES = [sys.executable, "-c", "from rushes_local.cli import main; main()"]
 
@@ -29,23 +35,28 @@ def task(**fields: object) -> dict[str, Any]:
     }
 
 
-def test_demo(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("no_shared_stack")
+def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A file with one good and one bad task: the good one's clips are told of, downloaded and shown, and the exit
     status and the last words are about the bad one."""
     request = tmp_path / "request.json"
     known = str(uuid.uuid4()).upper()
     request.write_text(json.dumps([task(taskUUID=known, numberResults=2), task(duration=7)]))
-    command = [*RUSHES, "demo", str(request), "--out", "clips", "--render-seconds", "0"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50)
-    assert done.returncode == 1
-    assert done.stderr.startswith("rushes: refused: unsupportedDuration (duration): ")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["rushes", "demo", str(request), "--out", "clips", "--render-seconds", "0"])
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    told = capsys.readouterr()
+    assert ended.value.code == 1
+    assert told.err.startswith("rushes: refused: unsupportedDuration (duration): ")
     for index in (0, 1):
         file = tmp_path / "clips" / f"{known.lower()}-{index}.mp4"
-        assert f"{known.lower()}-{index}  stored, says the " in done.stdout
-        assert f"file    clips/{file.name}\n" in done.stdout
+        assert f"{known.lower()}-{index}  stored, says the " in told.out
+        assert f"file    clips/{file.name}\n" in told.out
         with av.open(str(file)) as container:
             assert (container.streams.video[0].width, container.streams.video[0].height) == (1080, 1080)
-    record = json.loads(done.stdout[done.stdout.index("\n{\n") :])
+    record = json.loads(told.out[told.out.index("\n{\n") :])
     assert record["status"] == "succeeded"
     assert [clip["counted"] for clip in record["clips"]] == [924_000, 924_000]
 
@@ -73,14 +84,8 @@ def test_request_files(tmp_path: Path) -> None:
     assert read_request(file) == [{"taskUUID": "mine"}, 5]
 
 
-def children(pid: int) -> list[int]:
-    table = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    return [int(child) for child, parent in (line.split() for line in table.splitlines()) if int(parent) == pid]
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_dev_ends_cleanly(tmp_path: Path, number: signal.Signals, status: int) -> None:
-    """`rushes dev` says where it is and how to get in, works, and leaves no process, port or file when it is ended."""
+def test_dev_ends_cleanly(tmp_path: Path) -> None:
+    """`rushes dev` says where it is and how to get in, works, and leaves no process, port or file after Ctrl-C."""
     environment = {key: value for key, value in os.environ.items() if key != "RUNWARE_API_KEY"}
     environment["TMPDIR"] = str(tmp_path)
     with subprocess.Popen([*RUSHES, "dev"], stdout=subprocess.PIPE, text=True, env=environment) as process:
@@ -98,8 +103,8 @@ def test_dev_ends_cleanly(tmp_path: Path, number: signal.Signals, status: int) -
             pids = children(process.pid)
             assert len(pids) >= 6  # one of each function
         finally:
-            process.send_signal(number)
-    assert process.returncode == status
+            process.send_signal(signal.SIGINT)
+    assert process.returncode == 130
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)

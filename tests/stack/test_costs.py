@@ -11,6 +11,9 @@ from rushes_local.metering import Index, Measured, measure, read_units, size_of,
 from rushes_local.template import Template
 
 ROOT = Path(__file__).parents[2]
+
+# A stack of its own cannot run beside the shared one.
+pytestmark = pytest.mark.usefixtures("no_shared_stack")
 MOST_DOLLARS_A_MILLION = 30.0
 
 # At most three writes, two reads and one probe a clip. The one PUT is Runware's upload.

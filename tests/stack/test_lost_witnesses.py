@@ -21,9 +21,13 @@ from rushes_local.stack import Stack
 
 ROOT = Path(__file__).parents[2]
 
-# How many clips each loss befalls. `make test LOST_CLIPS=200 ARGS=tests/stack/test_lost_witnesses.py` takes minutes.
-CLIPS = int(os.environ.get("LOST_CLIPS", "10"))
-PATIENCE = 30 + CLIPS  # seconds
+# A stack of its own cannot run beside the shared one.
+pytestmark = pytest.mark.usefixtures("no_shared_stack")
+
+# How many clips each loss befalls, in `make test` and in `make test-batch`; LOST_CLIPS=200 takes minutes.
+FEW = 5
+MANY = int(os.environ.get("LOST_CLIPS", "50"))
+PATIENCE = 30 + MANY  # seconds
 
 SCALE = 0.01  # of the schedule: a sweep every 0.6 s
 TIMES = {
@@ -114,21 +118,22 @@ def witnesses(clips: list[Clip]) -> set[Witness]:
 
 
 @pytest.mark.timeout(2 * PATIENCE)
-def test_every_clip_is_stored_and_paid_once(logged: list[str]) -> None:
+@pytest.mark.parametrize("clips", [FEW, pytest.param(MANY, marks=pytest.mark.batch)])
+def test_every_clip_is_stored_and_paid_once(clips: int, logged: list[str]) -> None:
     """With every webhook lost, with every upload failing, and with both, each clip ends stored, for one charge.
 
     So does each whose purchase was cut off after Runware had accepted it.
     """
     with orders(logged, "resend") as ordered:
-        unheard = ordered.buy("no webhook", NO_WEBHOOK, CLIPS)
-        unsent = ordered.buy("no upload", NO_UPLOAD, CLIPS)
-        neither = ordered.buy("no webhook and no upload", {**NO_WEBHOOK, **NO_UPLOAD}, CLIPS)
+        unheard = ordered.buy("no webhook", NO_WEBHOOK, clips)
+        unsent = ordered.buy("no upload", NO_UPLOAD, clips)
+        neither = ordered.buy("no webhook and no upload", {**NO_WEBHOOK, **NO_UPLOAD}, clips)
         cut = ordered.buy("an answer cut off", CUT, 4)
         ordered.wait(lambda: ordered.books.open_clips() == 0)
 
         everything = ordered.books.find().all_clips
         assert {clip.status for clip in everything} == {Status.STORED}
-        assert len(everything) == len(ordered.stack.emulator.ledger()) == 3 * CLIPS + 4
+        assert len(everything) == len(ordered.stack.emulator.ledger()) == 3 * clips + 4
         assert witnesses(ordered.clips(unheard) + ordered.clips(neither)) == {Witness.POLL}
         assert all(rescued(clip) for clip in ordered.clips(unsent) + ordered.clips(neither))
         assert all(clip.maybe_sent_at is not None for clip in ordered.clips(cut))

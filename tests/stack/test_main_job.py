@@ -4,7 +4,7 @@ import io
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,27 +16,14 @@ import pytest
 from rushes.clip import EVERYBODY, Clip, Kind, Status, Task, task_status
 from rushes_local.chaos.run import wait_until
 from rushes_local.emulator.app import Charge
+from rushes_local.leaks import leaks
 from rushes_local.stack import Stack
-from tests.conftest import PATIENCE, ROOT, Json, User, http, order, secrets_in, submissions, whole_table
+from tests.conftest import PATIENCE, ROOT, Json, User, http, order, submissions, whole_table
 
 T = TypeVar("T")
 
 PRICE = 924_000
 EXAMPLES = sorted(Path(ROOT, "tests/contract/documented").glob("*.json"))
-
-
-@pytest.fixture(scope="module")
-def running(alone: None) -> Iterator[Stack]:
-    """The stack as `make demo` starts it, but that nothing happens by itself: only webhooks bring the results."""
-    with Stack(ROOT, render_seconds=None, schedule=False, queues=False, streams=False) as stack:
-        yield stack
-
-
-@pytest.fixture
-def stack(running: Stack) -> Iterator[Stack]:
-    """The same, with an emulator that has forgotten what came before."""
-    yield running
-    running.emulator.reset()
 
 
 def at_once(number: int, act: Callable[[int], T]) -> list[T]:
@@ -288,7 +275,7 @@ def test_nothing_secret_is_logged(stack: Stack, logged: list[str]) -> None:
 
     wait_until(lambda: not untold(), PATIENCE)  # a function's lines come through a pipe, after its answer
     assert untold() == []
-    assert secrets_in(logged) == []
+    assert leaks(logged) == []
 
 
 def test_the_watch_is_awake(stack: Stack) -> None:
@@ -297,5 +284,5 @@ def test_the_watch_is_awake(stack: Stack) -> None:
     clip = user.buy()
     sent, token = user.sent(clip)[0], user.callback(clip).rpartition("=")[2]
     for line in (token, sent["webhookURL"], sent["uploadEndpoint"], user.key, str(user.headers), "emulator-key"):
-        assert secrets_in([f'submit\t{{"message": "{line}"}}']) != []
-    assert secrets_in(["token=[removed] X-Amz-Signature=[removed] Bearer [removed]", clip.clip_uuid, "a.b"]) == []
+        assert leaks([f'submit\t{{"message": "{line}"}}']) != []
+    assert leaks(["token=[removed] X-Amz-Signature=[removed] Bearer [removed]", clip.clip_uuid, "a.b"]) == []

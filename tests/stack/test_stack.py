@@ -16,6 +16,9 @@ from tests.stack.conftest import toy_root
 
 ROOT = Path(__file__).parents[2]
 
+# A stack of its own cannot run beside the shared one.
+pytestmark = pytest.mark.usefixtures("no_shared_stack")
+
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:

@@ -34,6 +34,9 @@ from rushes_local.triggers import (
 )
 
 ROOT = Path(__file__).parents[2]
+
+# A stack of its own cannot run beside the shared one.
+pytestmark = pytest.mark.usefixtures("no_shared_stack")
 CALLER = "ada"
 PATIENCE = 15.0
 # Fifty times as fast as deployed. The timeouts are stretched before, since the machine is not fifty times as fast.

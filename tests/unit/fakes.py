@@ -56,7 +56,7 @@ TIMES = Timings(
     last_look=900_000,
     copy_deadline=21_600_000,
     usual_render=240_000,
-    rescue_after=120_000,
+    rescue_after=60_000,
 )
 
 

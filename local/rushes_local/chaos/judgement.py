@@ -6,9 +6,8 @@ What was told on the event bus is held against the record, and the manifests aga
 
 import hashlib
 import json
-import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,17 +17,9 @@ from botocore.exceptions import ClientError
 from rushes.clip import Clip, Kind, Status
 from rushes_local.chaos.traffic import Caller, Heard, Json, TaskName
 from rushes_local.emulator.app import Charge
+from rushes_local.leaks import leaks
 from rushes_local.listening import LISTENER
-from rushes_local.stack import EMULATOR_KEY, Stack
-
-# What must not be in a log line, by its shape. `[removed]` is what stands in its place.
-_SECRETS = {
-    "a webhook token": re.compile(r"\b[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])|[?&]token=(?!\[removed\])"),
-    "an API key": re.compile(r"rushes_[A-Za-z0-9_-]{20}"),
-    "a Runware key": re.compile(EMULATOR_KEY),
-    "a presigned query": re.compile(r"X-Amz-(Signature|Credential|Security-Token)[\"'\s=:]+(?!\[removed\])\w", re.I),
-    "an authorization": re.compile(r"\bBearer[\"'\s=:]+(?!\[removed\])\w", re.I),
-}
+from rushes_local.stack import Stack
 
 # What is told of a clip that has come to its end.
 _NEWS = {Status.STORED: "Clip Stored", Status.FAILED: "Clip Failed", Status.REVIEW: "Clip Needs Review"}
@@ -142,11 +133,6 @@ def judge(
         *_budgets(books.stack, found, callers),
         *(Broken(what) for what in (*heard.contradictions, *leaks(log))),
     ]
-
-
-def leaks(lines: Iterable[str]) -> list[str]:
-    """The lines that hold what nobody may read there."""
-    return [f"{name} was logged: {line}" for line in lines for name, shape in _SECRETS.items() if shape.search(line)]
 
 
 def _facts(clip: Clip, found: Found) -> Iterator[str]:

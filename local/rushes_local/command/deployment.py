@@ -130,7 +130,7 @@ def operated(stack: str | None) -> Iterator[Deployment]:
     """The stack that is meant; what AWS has against it becomes one line."""
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-    from rushes.errors import BucketError, StoreError
+    from rushes.errors import BucketError, BusError, StoreError
 
     try:
         yield Deployment(stack, os.environ)
@@ -140,7 +140,7 @@ def operated(stack: str | None) -> Iterator[Deployment]:
         code, said = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
         denied = "Denied" in code or "Token" in code or "Signature" in code
         raise CommandError(f"AWS answered {code}: {said}", Exit.NOT_ALLOWED if denied else Exit.FAILED) from None
-    except (BotoCoreError, BucketError, StoreError) as error:
+    except (BotoCoreError, BucketError, BusError, StoreError) as error:
         raise UnavailableError(f"AWS cannot be asked: {error or type(error).__name__}") from None
 
 

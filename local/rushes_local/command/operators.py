@@ -1,6 +1,11 @@
-"""`review`, `check`, `forget`, `configure` and `rotate`: an operator's verbs, with AWS credentials instead of a key."""
+"""An operator's verbs, with AWS credentials instead of a key.
+
+`review`, `check` and `forget` are about clips, `configure` and `rotate` about secrets; `announce` and `redrive` do once
+more what the functions could not.
+"""
 
 import getpass
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,9 +19,15 @@ from rushes_local.command.outcomes import CommandError, Exit, UsageError
 from rushes_local.command.shown import Screen, age, clock, iso, money
 
 if TYPE_CHECKING:
+    from types_boto3_sqs import SQSClient
+
     from rushes.clip import Clip
+    from rushes.observability import Metric
 
 Json = dict[str, Any]
+
+# By the beginnings of their outputs' names. What `announce` could not tell names places in a stream and cannot be sent.
+DEAD_LETTERS = ("InboxDeadLetters", "RequestsDeadLetters", "UploadsDeadLetters")
 
 review = typer.Typer(invoke_without_command=True)
 
@@ -150,14 +161,70 @@ def forget(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = Fa
     screen.say(f"The task is forgotten; {deleted} object versions were deleted. What it cost stays on record.")
 
 
+def announce(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = False) -> None:
+    """Tell once more what became of a task's clips, on the event bus, and lay the manifests that are missing.
+
+    --json prints {"caller", "taskUUID", "clips": [{"clip", "status", "told": detail type or null}]}.
+    """
+    from rushes.announcing import Announcing, announced
+    from rushes.events import EventBus
+    from rushes.manifests import Manifests
+
+    screen, uuid = Screen(as_json), task_uuid(task)
+    with operated(stack) as deployment:
+        clips = deployment.store.clips(caller, uuid)
+        if not clips:
+            raise CommandError(f"{caller} has no task {uuid}; nothing was told.")
+        announcing = Announcing(
+            tasks=deployment.store,
+            shelf=Manifests(deployment.s3, deployment.bucket),
+            bus=EventBus(deployment.client("events"), deployment.output("EventBusName")),
+            telemetry=_Shown(screen),
+            bucket=deployment.bucket,
+        )
+        told = []
+        for clip in clips:
+            announcing.changed(None, clip)
+            news = announced(clip)
+            told.append({"clip": clip.index, "status": clip.status, "told": news.news if news else None})
+            screen.say(
+                f"Clip {clip.index} is {clip.status}: {f'told as {news.news}' if news else 'nothing to tell yet'}."
+            )
+    screen.give({"caller": caller, "taskUUID": uuid, "clips": told})
+
+
+def redrive(stack: Stack = None, as_json: AsJson = False) -> None:
+    """Send what waits in the dead-letter queues back to where it came from, and say how much that is.
+
+    --json prints {"queues": [{"queue", "messages"}]}.
+    """
+    screen = Screen(as_json)
+    with operated(stack) as deployment:
+        found = []
+        for name in DEAD_LETTERS:
+            waiting = _send_back(deployment.client("sqs"), deployment.output(f"{name}Url"))
+            found.append({"queue": name, "messages": waiting})
+            screen.say(f"{name}: {waiting} messages{' are on their way back' if waiting else ''}")
+    screen.give({"queues": found})
+
+
+def output(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name, such as ApiUrl.", show_default=False)],
+    stack: Stack = None,
+) -> None:
+    """Print one output of a deployed stack."""
+    with operated(stack) as deployment:
+        print(deployment.output(name))
+
+
 def configure(stack: Stack = None) -> None:
     """Put the Runware API key into a deployed stack's secret.
 
     It is typed without echo, or read from standard input where that is no terminal; it is never an argument.
     """
-    key = read_secret("Runware API key: ")
     with operated(stack) as deployment:
         secret = deployment.output("RunwareSecretArn")
+        key = read_secret("Runware API key: ")
         deployment.client("secretsmanager").put_secret_value(SecretId=secret, SecretString=key)
         print(f"The Runware API key of {deployment.name} is set. Functions that are running pick it up within minutes.")
 
@@ -183,6 +250,30 @@ def read_secret(prompt: str) -> str:
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         raise UsageError("That is not an API key; nothing was changed.")
     return key
+
+
+class _Shown:
+    """Telemetry for somebody at a terminal, who is shown what is worth a warning; metrics are the functions'."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+
+    def count(self, metric: "Metric", amount: int = 1) -> None:
+        """Counts nothing."""
+
+    def note(self, message: str, *, warn: bool = False, **details: object) -> None:
+        """Shows what is a warning."""
+        if warn:
+            self._screen.warn(f"{message}: {json.dumps(details, default=str)}")
+
+
+def _send_back(sqs: "SQSClient", url: str) -> int:
+    """Lets a dead-letter queue be emptied into the queues that its messages came from; how many there are."""
+    attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn", "ApproximateNumberOfMessages"])
+    waiting = int(attributes["Attributes"]["ApproximateNumberOfMessages"])
+    if waiting:
+        sqs.start_message_move_task(SourceArn=attributes["Attributes"]["QueueArn"])
+    return waiting
 
 
 def _in_review(store: Any, caller: str, task: str, clip: int) -> "Clip":

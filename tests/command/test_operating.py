@@ -1,4 +1,4 @@
-"""What an operator does to a deployed stack, done to the local one: the webhook key rotated, a task erased."""
+"""What an operator's verbs do, done to the local stack: the webhook key rotated, a task erased, or told once more."""
 
 import json
 import time
@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import boto3
 import pytest
 
 from functions.webhook import app as webhook
@@ -18,31 +17,24 @@ from rushes.credentials import Secret, webhook_keys
 from rushes.errors import BusyError
 from rushes.store import Store
 from rushes_local import erasing
-from rushes_local.aws import CREDENTIALS
+from rushes_local.command.outcomes import Exit
 from rushes_local.emulator.app import OneShot
-from rushes_local.erasing import ErasureError
 from rushes_local.listening import Listener
 from rushes_local.stack import STACK_NAME, Stack
-from scripts import deployed
+from tests.command.conftest import Ran, Run
 from tests.conftest import PATIENCE, User, order, submissions, whole_bucket, whole_table
 from tests.unit.pictures import data_uri, picture
 
 Json = dict[str, Any]
+Rotate = Callable[[], str]
+"""Rotates the webhook key; gives what was shown."""
+
+Forget = Callable[[Json, User], Ran]
+"""Erases a user's task."""
+
+pytestmark = pytest.mark.usefixtures("account")
+
 PROMPT = "Ada's own secret garden at dusk"
-
-
-@pytest.fixture(autouse=True)
-def account(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The operator's environment leads to the local stack."""
-    settings = {
-        "AWS_ENDPOINT_URL": stack.aws_url,
-        "AWS_ACCESS_KEY_ID": CREDENTIALS.access_key,
-        "AWS_SECRET_ACCESS_KEY": CREDENTIALS.secret_key,
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
 
 
 @pytest.fixture(autouse=True)
@@ -104,8 +96,16 @@ def keys(stack: Stack) -> list[str]:
     return webhook_keys(Secret(stack.client("secretsmanager"), secret_arn(stack), lambda: 0))
 
 
-def rotate() -> None:
-    deployed.main(["rotate", STACK_NAME])
+@pytest.fixture
+def rotate(run: Run) -> Rotate:
+    """`rushes rotate`, which has to succeed."""
+
+    def rotate() -> str:
+        ran = run("rotate", "--stack", STACK_NAME)
+        assert ran.status == 0, ran.err
+        return ran.out + ran.err
+
+    return rotate
 
 
 def newly_signed(stack: Stack, clip: Clip, now: int) -> str:
@@ -113,22 +113,21 @@ def newly_signed(stack: Stack, clip: Clip, now: int) -> str:
     return buying.callback_url(stack.url, clip, keys(stack), now)
 
 
-def test_rotating_keeps_the_key_before(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rotating_keeps_the_key_before(stack: Stack, rotate: Rotate) -> None:
     """The current key becomes the previous one, the new one is long and random, and neither is shown."""
     (first, *_) = keys(stack)
-    rotate()
+    shown = rotate()
     second, previous = keys(stack)
-    rotate()
+    shown += rotate()
     third, _ = keys(stack)
     assert previous == first
     assert len({first, second, third}) == 3
     assert len(second) >= 43
-    shown = "".join(capsys.readouterr())
     assert STACK_NAME in shown
     assert not any(key in shown for key in (first, second, third))
 
 
-def test_no_webhook_in_flight_is_lost(stack: Stack, user: User) -> None:
+def test_no_webhook_in_flight_is_lost(stack: Stack, user: User, rotate: Rotate) -> None:
     """A clip ordered before a rotation is reported after it through the functions as they run, and ends stored."""
     clip = user.buy()
     rotate()
@@ -137,7 +136,7 @@ def test_no_webhook_in_flight_is_lost(stack: Stack, user: User) -> None:
     assert user.now(clip).status == Status.STORED
 
 
-def test_links_outlive_one_rotation(stack: Stack, user: User, function: Webhook) -> None:
+def test_links_outlive_one_rotation(stack: Stack, user: User, function: Webhook, rotate: Rotate) -> None:
     """A link signed before a rotation is accepted after it, also by a function that only knows the new keys."""
     url = user.callback(user.buy())
     assert function.call(url) == 200
@@ -146,7 +145,7 @@ def test_links_outlive_one_rotation(stack: Stack, user: User, function: Webhook)
     assert function.cold().call(url) == 200
 
 
-def test_links_do_not_outlive_two_rotations(stack: Stack, user: User, function: Webhook) -> None:
+def test_links_do_not_outlive_two_rotations(stack: Stack, user: User, function: Webhook, rotate: Rotate) -> None:
     """After two rotations an older link is refused: that is how a key that leaked is made worthless."""
     url = user.callback(user.buy())
     rotate()
@@ -154,7 +153,7 @@ def test_links_do_not_outlive_two_rotations(stack: Stack, user: User, function: 
     assert function.cold().call(url) == 401
 
 
-def test_a_new_key_is_known_within_a_minute(stack: Stack, user: User, function: Webhook) -> None:
+def test_a_new_key_is_known_within_a_minute(stack: Stack, user: User, function: Webhook, rotate: Rotate) -> None:
     """A warm function that has just fetched the keys may refuse a newer one's links for a minute, and not longer."""
     clip = user.buy()
     assert function.call(user.callback(clip)) == 200
@@ -192,8 +191,10 @@ def finished(user: User, task: Json, **switches: Any) -> Clip:
     return user.clips(task)[0]
 
 
-def forget(task: Json, user: User) -> None:
-    deployed.main(["forget", STACK_NAME, user.name, task["taskUUID"].upper()])
+@pytest.fixture
+def forget(run: Run) -> Forget:
+    """`rushes forget`."""
+    return lambda task, user: run("forget", user.name, task["taskUUID"].upper(), "--stack", STACK_NAME)
 
 
 def put(stack: Stack, key: str) -> None:
@@ -205,7 +206,7 @@ def is_told(stack: Stack, text: str) -> bool:
     return text in json.dumps(whole_table(stack))
 
 
-def test_what_a_task_was_about_is_gone(stack: Stack, user: User) -> None:
+def test_what_a_task_was_about_is_gone(stack: Stack, user: User, forget: Forget) -> None:
     """Every version of the clips, their manifests, the task's inputs, its prompt and the copy's address are erased."""
     task = order(positivePrompt=PROMPT, numberResults=2, inputs={"frameImages": [data_uri(picture())]})
     other = order(inputs={"frameImages": [data_uri(picture(500))]})
@@ -229,7 +230,7 @@ def test_what_a_task_was_about_is_gone(stack: Stack, user: User) -> None:
     assert not any("videoURL" in known.fields for each in user.clips(task) for known in each.facts.values())
 
 
-def test_a_tombstone_buys_nothing(stack: Stack, user: User) -> None:
+def test_a_tombstone_buys_nothing(stack: Stack, user: User, forget: Forget) -> None:
     """The same request is answered as before, another is a conflict; nothing is sent, and the money stays counted."""
     task = order(positivePrompt=PROMPT)
     clip = finished(user, task)
@@ -243,7 +244,7 @@ def test_a_tombstone_buys_nothing(stack: Stack, user: User) -> None:
     assert (user.counted(clip), len(submissions(stack))) == (money, bought)
 
 
-def test_a_refusal_is_forgotten_in_its_words(stack: Stack, user: User) -> None:
+def test_a_refusal_is_forgotten_in_its_words(stack: Stack, user: User, forget: Forget) -> None:
     """Runware's message, which may repeat the prompt, goes; a repeat still hears that it was refused, and the code."""
     task = order(positivePrompt=PROMPT)
     clip = finished(user, task, submit_status=400, submit_code="invalidProviderContent")
@@ -257,7 +258,7 @@ def test_a_refusal_is_forgotten_in_its_words(stack: Stack, user: User) -> None:
     assert [error["code"] for error in repeated.json()["errors"]] == ["invalidProviderContent"]
 
 
-def test_forgetting_twice_is_forgetting(stack: Stack, user: User) -> None:
+def test_forgetting_twice_is_forgetting(stack: Stack, user: User, forget: Forget) -> None:
     """An erasure can be repeated, as after one that was interrupted, and finds nothing more."""
     task = order(positivePrompt=PROMPT)
     finished(user, task)
@@ -266,7 +267,9 @@ def test_forgetting_twice_is_forgetting(stack: Stack, user: User) -> None:
     assert erasing.forget(stack.store, s3, stack.bucket_name, user.name, task["taskUUID"]) == 0
 
 
-def test_an_interrupted_erasure_is_completed(stack: Stack, user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_erasure_is_completed(
+    stack: Stack, user: User, monkeypatch: pytest.MonkeyPatch, forget: Forget
+) -> None:
     """An erasure that stopped half-way is completed by doing it again."""
     task = order(positivePrompt=PROMPT)
     clip = finished(user, task)
@@ -276,46 +279,47 @@ def test_an_interrupted_erasure_is_completed(stack: Stack, user: User, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(Store, "forget", fail)
-        with pytest.raises(BusyError):
-            forget(task, user)
+        assert forget(task, user).status == Exit.UNAVAILABLE
     assert is_told(stack, PROMPT)
     forget(task, user)
     assert not is_told(stack, PROMPT)
     assert clip.object_key not in {key for key, _ in whole_bucket(stack)}
 
 
-def test_what_is_under_way_is_not_erased(stack: Stack, user: User) -> None:
+def test_what_is_under_way_is_not_erased(stack: Stack, user: User, forget: Forget) -> None:
     """A task with an open clip is refused in a sentence that names the clip, and nothing of it changes."""
     task = order(positivePrompt=PROMPT)
     user.post(task)
     before = whole_table(stack), whole_bucket(stack)
-    with pytest.raises(ErasureError, match="Clip 0 of the task is not finished"):
-        forget(task, user)
+    ran = forget(task, user)
+    assert (ran.status, ran.err) == (1, "rushes: Clip 0 of the task is not finished; nothing was erased.\n")
     assert (whole_table(stack), whole_bucket(stack)) == before
 
 
 @pytest.mark.parametrize("named", [lambda task, user: (order(), user), lambda task, user: (task, User(user.stack))])
 def test_what_is_not_there_is_not_erased(
-    named: Callable[[Json, User], tuple[Json, User]], stack: Stack, user: User
+    named: Callable[[Json, User], tuple[Json, User]], stack: Stack, user: User, forget: Forget
 ) -> None:
     """Neither an unknown task nor another caller's is erased by mistake."""
     task = order(positivePrompt=PROMPT)
     finished(user, task)
     before = whole_bucket(stack)
-    with pytest.raises(ErasureError, match="has no task"):
-        forget(*named(task, user))
+    ran = forget(*named(task, user))
+    assert ran.status == 1
+    assert "has no task" in ran.err
     assert is_told(stack, PROMPT)
     assert whole_bucket(stack) == before
 
 
-def test_what_was_not_told_is_told_again(stack: Stack, user: User, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_not_told_is_told_again(stack: Stack, user: User, run: Run) -> None:
     """The verb tells what is true of each clip of a task now, and lays the manifests that are missing."""
     task = order(numberResults=2)
     clip, listener = finished(user, task), Listener(stack)
-    deployed.main(["announce", STACK_NAME, user.name, task["taskUUID"].upper()])
+    ran = run("announce", user.name, task["taskUUID"].upper(), "--stack", STACK_NAME)
     told = [event["detail-type"] for each in user.clips(task) for event in listener.about(each.clip_uuid)]
     assert told == ["Clip Stored", "Clip Stored"]
     assert clip.object_key.replace(".mp4", ".json") in {key for key, _ in whole_bucket(stack)}
-    assert capsys.readouterr().out.splitlines() == [f"Clip {n} is stored: told as Clip Stored." for n in (0, 1)]
-    with pytest.raises(ValueError, match="has no task"):
-        deployed.main(["announce", STACK_NAME, "nobody", task["taskUUID"]])
+    assert ran.out.splitlines() == [f"Clip {n} is stored: told as Clip Stored." for n in (0, 1)]
+    ran = run("announce", "nobody", task["taskUUID"], "--stack", STACK_NAME)
+    assert ran.status == 1
+    assert "has no task" in ran.err
