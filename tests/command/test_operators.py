@@ -263,7 +263,7 @@ def test_redrive_sends_back_what_waits(stack: Stack, run: Run, monkeypatch: pyte
     def call(client: Any, operation: str, parameters: dict[str, str]) -> Any:
         if operation != "StartMessageMoveTask":  # which moto does not know
             return genuine(client, operation, parameters)
-        moved.append(parameters["SourceArn"])
+        moved.append((parameters["SourceArn"], parameters["DestinationArn"]))
         return {}
 
     monkeypatch.setattr(BaseClient, "_make_api_call", call)
@@ -272,7 +272,9 @@ def test_redrive_sends_back_what_waits(stack: Stack, run: Run, monkeypatch: pyte
         "RequestsDeadLetters: 0 messages",
         "UploadsDeadLetters: 0 messages",
     ]
-    assert moved == [sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]]
+    queues = (url, run("output", "InboxUrl", "--stack", STACK_NAME).out.strip())
+    arns = [sqs.get_queue_attributes(QueueUrl=each, AttributeNames=["QueueArn"])["Attributes"] for each in queues]
+    assert moved == [tuple(each["QueueArn"] for each in arns)]
     sqs.purge_queue(QueueUrl=url)
     waiting = run("redrive", "--stack", STACK_NAME, "--json").json["queues"]
     assert [each["messages"] for each in waiting] == [0, 0, 0]

@@ -622,11 +622,16 @@ def test_the_bucket_tells_of_its_objects(resources: dict[str, Any]) -> None:
 def test_each_rule_passes_on_what_its_queue_is_for(
     rule: str, bus: Any, pattern: dict[str, Any], queue: str, resources: dict[str, Any]
 ) -> None:
-    """A rule matches its own prefix or detail type only, on its own bus, and has one target."""
+    """A rule matches its own prefix or detail type only, on its own bus, and has one target.
+
+    What cannot be delivered is kept, unless the sweep finds it anyway.
+    """
     properties = resources[rule]["Properties"]
     assert properties.get("EventBusName") == bus
     assert properties["EventPattern"] == pattern
-    assert [short(target["Arn"]) for target in properties["Targets"]] == [queue]
+    (target,) = properties["Targets"]
+    kept = short(target["DeadLetterConfig"]["Arn"]) if "DeadLetterConfig" in target else None
+    assert (short(target["Arn"]), kept) == (queue, "RequestsDeadLetters" if queue == "RequestsQueue" else None)
 
 
 @pytest.mark.parametrize(
@@ -674,6 +679,7 @@ def test_a_message_waits_for_its_function_and_is_never_lost(
     [
         ("UploadsQueue", {"Fn::GetAtt": ["UploadsRule", "Arn"]}),
         ("RequestsQueue", [{"Fn::GetAtt": ["DropsRule", "Arn"]}, {"Fn::GetAtt": ["RequestedRule", "Arn"]}]),
+        ("RequestsDeadLetters", [{"Fn::GetAtt": ["DropsRule", "Arn"]}, {"Fn::GetAtt": ["RequestedRule", "Arn"]}]),
     ],
 )
 def test_nobody_but_the_rules_sends_to_the_queue(queue: str, rules: Any, resources: dict[str, Any]) -> None:

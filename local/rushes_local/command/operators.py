@@ -268,11 +268,14 @@ class _Shown:
 
 
 def _send_back(sqs: "SQSClient", url: str) -> int:
-    """Lets a dead-letter queue be emptied into the queues that its messages came from; how many there are."""
+    """Lets a dead-letter queue be emptied into the one that it stands behind; how many messages there are."""
     attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn", "ApproximateNumberOfMessages"])
     waiting = int(attributes["Attributes"]["ApproximateNumberOfMessages"])
     if waiting:
-        sqs.start_message_move_task(SourceArn=attributes["Attributes"]["QueueArn"])
+        (before,) = sqs.list_dead_letter_source_queues(QueueUrl=url)["queueUrls"]
+        to = sqs.get_queue_attributes(QueueUrl=before, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        # Named, because what EventBridge put there has no queue that it came from.
+        sqs.start_message_move_task(SourceArn=attributes["Attributes"]["QueueArn"], DestinationArn=to)
     return waiting
 
 
