@@ -35,7 +35,7 @@ def copy_values() -> None:
             ((kind, inner),) = value.items()
             if kind in _PLAIN and inner is not None:
                 return {kind: inner}
-        return parsed(self, shape, value)
+        return parsed(self, shape, value)  # type: ignore[no-untyped-call]
 
     BaseJSONParser._parse_structure = parse  # type: ignore[method-assign]
 

@@ -207,8 +207,13 @@ class Aws:
 
 
 def answers_at_once(headers: Mapping[str, str]) -> bool:
-    """Whether a request with these headers, named as in an environ, is one that never waits: see `Server`."""
-    return headers.get("X_AMZ_TARGET", "").startswith("DynamoDB")
+    """Whether a request with these headers, in waitress's spelling, is for a service that never waits: see `Server`.
+
+    Of DynamoDB and S3 that is known. Who receives from a queue may wait for messages.
+    """
+    if headers.get("X_AMZ_TARGET", "").startswith("DynamoDB"):
+        return True
+    return headers.get("AUTHORIZATION", "").partition(",")[0].endswith("/s3/aws4_request")
 
 
 def _swallow(_status: str, _headers: list[tuple[str, str]], _exc_info: Any = None, /) -> Callable[[bytes], object]:

@@ -19,8 +19,8 @@ _MOST_EXPRESSIONS = 1000
 def read_once() -> None:
     """Change moto for this process; a second call changes nothing. Imports moto."""
     from moto.dynamodb.comparisons import ConditionExpressionParser
-    from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser, Node
-    from moto.dynamodb.parsing.expressions import UpdateExpressionParser
+    from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser, Node  # type: ignore[attr-defined]
+    from moto.dynamodb.parsing.expressions import UpdateExpressionParser  # type: ignore[attr-defined]
 
     if hasattr(Node, "__deepcopy__"):
         return
@@ -29,7 +29,7 @@ def read_once() -> None:
     Node.__deepcopy__ = _copy_node
     # Whoever changes a tree copies it first.
     UpdateExpressionParser.make = staticmethod(lru_cache(_MOST_EXPRESSIONS)(UpdateExpressionParser.make))
-    ConditionExpressionParser._lex_condition_expression = _lexed_once(  # type: ignore[method-assign]
+    ConditionExpressionParser._lex_condition_expression = _lexed_once(  # type: ignore[method-assign,assignment]
         ConditionExpressionParser._lex_condition_expression
     )
     DepthFirstTraverser.traverse = _traverse
@@ -39,7 +39,7 @@ class _Concrete(type):
     """The class of a class that is only what it inherits, so that `isinstance` need not ask it."""
 
 
-def _with_subclasses(node_class: type) -> Iterator[type]:
+def _with_subclasses(node_class: Any) -> Iterator[Any]:
     yield node_class
     for each in node_class.__subclasses__():
         yield from _with_subclasses(each)

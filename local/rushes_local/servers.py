@@ -83,7 +83,7 @@ class Server:
 
 
 class _Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
-    """Keeps back what the loop answers. waitress holds a lock of the channel while it adds, which answering needs too."""
+    """Keeps back what the loop answers: while waitress adds a request it holds a lock that answering needs too."""
 
     def __init__(self, at_once: Callable[[Mapping[str, str]], bool]) -> None:
         super().__init__()

@@ -35,10 +35,7 @@ def shortened(long_road: "WSGIApplication") -> "WSGIApplication":
 
 
 def _is_short(environ: "WSGIEnvironment") -> bool:
-    scope = environ.get("HTTP_AUTHORIZATION", "").partition(",")[0]
-    return (
-        environ["REQUEST_METHOD"] == "POST"
-        and environ["PATH_INFO"] == "/"
-        and environ.get("HTTP_X_AMZ_TARGET", "").startswith("DynamoDB_20120810.")
-        and scope.endswith("/dynamodb/aws4_request")
-    )
+    target: str = environ.get("HTTP_X_AMZ_TARGET", "")
+    scope: str = environ.get("HTTP_AUTHORIZATION", "").partition(",")[0]
+    to_dynamodb = target.startswith("DynamoDB_20120810.") and scope.endswith("/dynamodb/aws4_request")
+    return to_dynamodb and (environ["REQUEST_METHOD"], environ["PATH_INFO"]) == ("POST", "/")

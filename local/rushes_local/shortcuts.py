@@ -1,8 +1,9 @@
 """Detours of moto that grow with everything it holds, cut short.
 
 Hides five changes to moto: it lists the folder of its services for each request, a fifth of what a request takes, and
-looks through all members of a service's class for the method to call; for each message that it gives out it counts all messages of the queue, to learn how long that keeps them; to query one
-partition of a table it sorts the whole table; and where it has to sort, it unwraps both values for each comparison.
+looks through all members of a service's class for the method to call; for each message that it gives out it counts all
+messages of the queue, to learn how long that keeps them; to query one partition of a table it sorts the whole table;
+and where it has to sort, it unwraps both values for each comparison.
 """
 
 import copy
@@ -21,8 +22,8 @@ def cut_short() -> None:
 
     services = tuple(backends.list_of_moto_modules())
     backends.list_of_moto_modules = lambda: services
-    if not hasattr(responses.method_names_from_class, "cache_info"):
-        responses.method_names_from_class = cache(responses.method_names_from_class)
+    if not hasattr(responses.method_names_from_class, "cache_info"):  # type: ignore[attr-defined]
+        responses.method_names_from_class = cache(responses.method_names_from_class)  # type: ignore[attr-defined]
     # Queues keep messages for days, and no stack lives so long.
     SQSBackend.is_message_valid_based_on_retention_period = lambda *_: True  # type: ignore[method-assign]
     if not hasattr(Table.query, "__wrapped__"):

@@ -12,9 +12,9 @@ def walk_once() -> None:
     """Change moto for this process; a second call changes nothing. Imports moto."""
     from moto.dynamodb.models.dynamo_type import DynamoType
 
-    DynamoType.to_regular_json = _written  # type: ignore[method-assign]
-    DynamoType.size = _size  # type: ignore[method-assign]
-    DynamoType.__deepcopy__ = _copied  # type: ignore[method-assign]
+    DynamoType.to_regular_json = _written  # type: ignore[method-assign,assignment]
+    DynamoType.size = _size  # type: ignore[method-assign,assignment]
+    DynamoType.__deepcopy__ = _copied  # type: ignore[method-assign,assignment]
 
 
 def _written(value: Any) -> dict[str, Any]:
