@@ -1,9 +1,9 @@
 """moto's DynamoDB requests and answers, their attribute values read and written as they are.
 
-Hides two changes to moto. It writes every attribute value through its general serializer, which looks for many spellings
-of each of the ten members that a value may have; that took six sevenths of the time of every answer with items in it.
+Hides two changes to moto. It writes every attribute value through its general serializer, which looks for many
+spellings of each of the ten members that a value may have: six sevenths of the time of every answer with items in it.
 Here a value, which has its wire format already, is copied. And it reads every value through its general parser, which
-looks for all ten; here the plain ones, that have nothing to be decoded, are taken as they come.
+looks for all ten; here the plain ones, in which nothing is encoded, are taken as they come.
 """
 
 import base64

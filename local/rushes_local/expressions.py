@@ -75,7 +75,7 @@ def _lexed_once(lex: Callable[[Any], deque[Any]]) -> Callable[[Any], deque[Any]]
 
 
 def _traverse(traverser: Any, root: Any) -> Any:
-    """moto's walk, depth first and children before parents; what to do with a class of nodes is decided at its first."""
+    """moto's walk, children before parents; what to do with a class of nodes is decided when the first is met."""
     processing = traverser._processing_map()
     before = traverser.pre_processing_of_child
     processors: dict[type, Any] = {}
