@@ -32,7 +32,7 @@ def read_once() -> None:
     ConditionExpressionParser._lex_condition_expression = _lexed_once(  # type: ignore[method-assign,assignment]
         ConditionExpressionParser._lex_condition_expression
     )
-    DepthFirstTraverser.traverse = _traverse
+    DepthFirstTraverser.traverse = _deciding_once(DepthFirstTraverser.pre_processing_of_child)
 
 
 class _Concrete(type):
@@ -74,26 +74,35 @@ def _lexed_once(lex: Callable[[Any], deque[Any]]) -> Callable[[Any], deque[Any]]
     return lex_condition_expression
 
 
-def _traverse(traverser: Any, root: Any) -> Any:
-    """moto's walk, children before parents; what to do with a class of nodes is decided when the first is met."""
-    processing = traverser._processing_map()
-    before = traverser.pre_processing_of_child
-    processors: dict[type, Any] = {}
+def _deciding_once(idle: Callable[..., None]) -> Callable[[Any, Any], Any]:
+    """moto's walk, children before parents; what to do with a class of nodes is decided when the first is met.
 
-    def walk(node: Any, index: int) -> Any:
-        node_class, parent = type(node), node.parent
-        for number, child in enumerate(node.children or ()):
-            before(node, number)
-            if isinstance(type(child), _Concrete):
-                walk(child, number)
-        if node_class not in processors:
-            wanted = (process for about, process in processing.items() if issubclass(node_class, about))
-            processors[node_class] = next(wanted, None)
-        if process := processors[node_class]:
-            node = process(node)
-            node.parent = parent
-            if parent is not None:
-                parent.children[index] = node
-        return node
+    `idle` is the hook for each child that moto calls in vain for all processors but one.
+    """
 
-    return walk(root, -1)
+    def traverse(traverser: Any, root: Any) -> Any:
+        processing = traverser._processing_map()
+        before = traverser.pre_processing_of_child if type(traverser).pre_processing_of_child is not idle else None
+        processors: dict[type, Any] = {}
+
+        def walk(node: Any, index: int) -> Any:
+            for number, child in enumerate(node.children or ()):
+                if before is not None:
+                    before(node, number)
+                if type(type(child)) is _Concrete:
+                    walk(child, number)
+            node_class = type(node)
+            if node_class not in processors:
+                wanted = (process for about, process in processing.items() if issubclass(node_class, about))
+                processors[node_class] = next(wanted, None)
+            if process := processors[node_class]:
+                parent = node.parent
+                node = process(node)
+                node.parent = parent
+                if parent is not None:
+                    parent.children[index] = node
+            return node
+
+        return walk(root, -1)
+
+    return traverse
