@@ -1,16 +1,20 @@
-"""moto's DynamoDB answers, their attribute values written out as they are.
+"""moto's DynamoDB requests and answers, their attribute values read and written as they are.
 
-Hides a change to moto: it writes every attribute value through its general serializer, which looks for many spellings
-of each of the ten members that a value may have. That took six sevenths of the time of every answer with items in it.
-Here a value, which has its wire format already, is copied.
+Hides two changes to moto. It writes every attribute value through its general serializer, which looks for many
+spellings of each of the ten members that a value may have: six sevenths of the time of every answer with items in it.
+Here a value, which has its wire format already, is copied. And it reads every value through its general parser, which
+looks for all ten; here the plain ones, in which nothing is encoded, are taken as they come.
 """
 
 import base64
 from typing import Any
 
+_PLAIN = frozenset({"S", "N", "BOOL", "NULL"})
+
 
 def copy_values() -> None:
-    """Change moto's serializer for this process; a second call changes nothing. Imports moto."""
+    """Change moto's serializer and parser for this process; a second call changes nothing. Imports moto."""
+    from moto.core.parse import BaseJSONParser
     from moto.core.serialize import BaseJSONSerializer
 
     genuine = BaseJSONSerializer._serialize_type_structure
@@ -24,6 +28,16 @@ def copy_values() -> None:
             genuine(self, serialized, value, shape, key)
 
     BaseJSONSerializer._serialize_type_structure = serialize  # type: ignore[method-assign]
+    parsed = BaseJSONParser._parse_structure
+
+    def parse(self: Any, shape: Any, value: Any) -> Any:
+        if shape.name == "AttributeValue" and isinstance(value, dict) and len(value) == 1:
+            ((kind, inner),) = value.items()
+            if kind in _PLAIN and inner is not None:
+                return {kind: inner}
+        return parsed(self, shape, value)  # type: ignore[no-untyped-call]
+
+    BaseJSONParser._parse_structure = parse  # type: ignore[method-assign]
 
 
 def _written(value: Any) -> dict[str, Any]:

@@ -1,14 +1,15 @@
 """Detours of moto that grow with everything it holds, cut short.
 
-Hides five changes to moto: it lists the folder of its services for each request, a fifth of what a request takes; for
-each message that it gives out it counts all messages of the queue, to learn how long that keeps them; to query one
-partition of a table it sorts the whole table; where it has to sort, it unwraps both values for each comparison; and to
-show some attributes of an item it copies the whole item once for each.
+Hides six changes to moto: it lists the folder of its services for each request, a fifth of what a request takes, and
+looks through all members of a service's class for the method to call; for each message that it gives out it counts all
+messages of the queue, to learn how long that keeps them; to query one partition of a table it sorts the whole table;
+where it has to sort, it unwraps both values for each comparison; and to show some attributes of an item it copies the
+whole item once for each.
 """
 
 import copy
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from inspect import signature
 from typing import Any
 
@@ -16,12 +17,15 @@ from typing import Any
 def cut_short() -> None:
     """Change moto for this process; a second call changes nothing. Imports moto."""
     from moto import backends
+    from moto.core import responses
     from moto.dynamodb.models.dynamo_type import Item
     from moto.dynamodb.models.table import Table
     from moto.sqs.models import SQSBackend
 
     services = tuple(backends.list_of_moto_modules())
     backends.list_of_moto_modules = lambda: services
+    if not hasattr(responses.method_names_from_class, "cache_info"):  # type: ignore[attr-defined]
+        responses.method_names_from_class = cache(responses.method_names_from_class)  # type: ignore[attr-defined]
     # Queues keep messages for days, and no stack lives so long.
     SQSBackend.is_message_valid_based_on_retention_period = lambda *_: True  # type: ignore[method-assign]
     if not hasattr(Table.query, "__wrapped__"):

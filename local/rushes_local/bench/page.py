@@ -124,9 +124,10 @@ functions under the same load and say nothing about AWS. Webhooks come at their 
 answered, and an answer's time counts from when its webhook was due; "bare" is the floor as a receiver in the same
 stack, and ratios are to the receiver that makes the same calls.
 
-A hundred webhooks a second are more than the local AWS bears: the last row says how much of the one processor that its
-process can use each webhook takes, and whoever makes three calls to it waits as long as ours does, with nothing around
-them. The bare receiver makes one. What is ours of it stands in the row "warm `webhook`".
+A hundred webhooks a second leave to each at most ten milliseconds of the one processor that the process of gateway and
+local AWS can use; the last row says how many it takes. Where the receiver that makes the same calls leaves webhooks
+unanswered, too, it is these two that cannot keep pace, or a machine with other work. The bare receiver makes one call
+of the three. What is ours of it stands in the row "warm `webhook`".
 """
 
 _SHARES = """
