@@ -821,6 +821,9 @@ def test_costs_in_pages(real: Real) -> None:
     for position in ("", "x", f"{START}#{names[0]}", f"{START}#{names[0]}#0#", "2026-09-21T00:00:00.000Z#" + names[0]):
         with pytest.raises(UnreadableError):
             real.store.costs("ann", START, START + 10_000, 2, position)
+    for since, until in ((START, START + 1999), (START + 2001, START + 10_000)):  # the position is at START + 2000
+        with pytest.raises(UnreadableError):
+            real.store.costs("ann", since, until, 2, first.end)
 
 
 def test_costs_keep_what_they_are_summed_by_until_it_is_forgotten(real: Real) -> None:

@@ -207,7 +207,7 @@ class Store:
 
         A page may end early. Raises `UnreadableError` for a position that cannot be in such a list.
         """
-        start: Any = {"ExclusiveStartKey": _cost_key(caller, after)} if after is not None else {}
+        start: Any = {"ExclusiveStartKey": _cost_key(caller, after, since, until)} if after is not None else {}
         answer = self._retried(
             lambda: self._client.query(
                 TableName=self._table,
@@ -615,10 +615,10 @@ def _found(items: Sequence[Item]) -> Found | None:
     return Found(task, tuple(clips), _sortable(task.created_at, task.task_uuid))
 
 
-def _cost_key(caller: str, position: str) -> Item:
+def _cost_key(caller: str, position: str, since: int, until: int) -> Item:
     """What DynamoDB wants to hear of the clip after which a page of costs begins; it need not exist."""
     match = _COST_POSITION.fullmatch(position)
-    if not match:
+    if not match or not since <= int(match[1]) <= until:  # DynamoDB refuses a beginning outside of what is asked for
         raise UnreadableError("The cursor does not belong to this list.")
     return {**_wire({"clipCaller": caller, "createdAtMs": int(match[1])}), **_clip_key(caller, match[2], int(match[3]))}
 
