@@ -5,6 +5,7 @@ by the loop itself. Handing a request to a thread and its answer back takes long
 woken, and in Python each has to wait for the other.
 """
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -46,6 +47,8 @@ class Server:
             port=port,
             ident=None,
             asyncore_use_poll=True,
+            # No answer waits for the loop to make room: the loop may be who is answering.
+            outbuf_high_watermark=sys.maxsize,
             _dispatcher=self._dispatcher,
         )
         self.port: int = self._server.effective_port
