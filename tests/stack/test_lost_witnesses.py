@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("no_shared_stack")
 
 # How many clips each loss befalls, in `make test` and in `make test-batch`; LOST_CLIPS=200 takes minutes.
 FEW = 5
-MANY = int(os.environ.get("LOST_CLIPS", "50"))
+MANY = int(os.environ.get("LOST_CLIPS", "20"))
 PATIENCE = 30 + MANY  # seconds
 
 SCALE = 0.01  # of the schedule: a sweep every 0.6 s
