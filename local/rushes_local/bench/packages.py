@@ -43,7 +43,8 @@ class Packages:
             _copy(name, installed)
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / "layers" / "core" / "rushes", core / "rushes", ignore=ignored)
-        subprocess.run([sys.executable, str(ROOT / "scripts" / "pack.py"), str(build)], check=True)
+        pack = [sys.executable, str(ROOT / "scripts" / "pack.py"), str(build), "--for-this-python"]
+        subprocess.run(pack, check=True)
         compileall.compile_dir(installed, quiet=2)
         return cls([str(core), str(dependencies)], [str(installed)], _weight(build), installed_bytes)
 
