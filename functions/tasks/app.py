@@ -70,8 +70,7 @@ def handler(event: Event, _: LambdaContext) -> HttpAnswer:
 
 
 def _tasks(reading: Reading, caller: Caller, event: Event) -> HttpAnswer:
-    found = reading.tasks(caller, event.get("queryStringParameters") or {})
-    return _errors(400, *found) if isinstance(found, list) else _json(200, found)
+    return _page(reading.tasks(caller, event.get("queryStringParameters") or {}))
 
 
 def _task(reading: Reading, caller: Caller, event: Event) -> HttpAnswer:
@@ -81,8 +80,7 @@ def _task(reading: Reading, caller: Caller, event: Event) -> HttpAnswer:
 
 
 def _costs(reading: Reading, caller: Caller, event: Event) -> HttpAnswer:
-    found = reading.costs(caller, event.get("queryStringParameters") or {})
-    return _errors(400, *found) if isinstance(found, list) else _json(200, found)
+    return _page(reading.costs(caller, event.get("queryStringParameters") or {}))
 
 
 def _budget(reading: Reading, caller: Caller, _: Event) -> HttpAnswer:
@@ -96,6 +94,11 @@ READ: Mapping[str, Callable[[Reading, Caller, Event], HttpAnswer]] = {
     "GET /costs": _costs,
     "GET /budget": _budget,
 }
+
+
+def _page(found: Json | list[WireError]) -> HttpAnswer:
+    """A page of a list, or what was wrong with the question."""
+    return _errors(400, *found) if isinstance(found, list) else _json(200, found)
 
 
 def _errors(status: int, *errors: WireError) -> HttpAnswer:

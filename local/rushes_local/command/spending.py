@@ -4,7 +4,7 @@ import csv
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -125,8 +125,10 @@ def _own(profile: str | None, first: date, last: date) -> tuple[list[Json], Json
 
 def _of_all(stack: str | None, first: date, last: date) -> tuple[list[Json], None]:
     """What each clip of every caller counts, as the table knows it."""
+    from rushes.reading import CostsQuery
+
     with operated(stack) as deployment:
-        found = deployment.store.all_costs(_midnight(first), _midnight(last + timedelta(days=1)) - 1)
+        found = deployment.store.all_costs(*CostsQuery(str(first), str(last)).span)
         return [
             {
                 "caller": each.caller,
@@ -148,11 +150,6 @@ def _groups(line: Mapping[str, Any], by: By, name: str | None) -> Iterable[str]:
     if name:
         return [str(tags.get(name, "(none)"))]
     return [f"{key}={value}" for key, value in tags.items()] or ["(none)"]
-
-
-def _midnight(day: date) -> int:
-    """When a day begins, in milliseconds."""
-    return int(datetime.combine(day, datetime.min.time(), UTC).timestamp()) * 1000
 
 
 def _write_csv(head: Iterable[str], groups: Iterable[tuple[str, Sum]]) -> None:
