@@ -6,13 +6,13 @@ transaction. Contention is retried here, within bounds; what remains is `StaleEr
 """
 
 import json
-import random
 import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from random import SystemRandom
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import ClientError, HTTPClientError
@@ -494,7 +494,9 @@ class Store:
         raise BusyError("the table stayed contended")
 
     def _pause(self, attempt: int) -> None:
-        self._sleep(random.uniform(0, _FIRST_PAUSE * 2**attempt))  # noqa: S311 (jitter, not a secret)
+        # The system's: processes restored from one snapshot share the state of Python's own generator, and would wait
+        # alike and meet again.
+        self._sleep(SystemRandom().uniform(0, _FIRST_PAUSE * 2**attempt))
 
 
 def clip_of_image(image: Mapping[str, Any]) -> Clip:

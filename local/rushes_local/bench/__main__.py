@@ -9,7 +9,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -97,6 +97,8 @@ class Bench:
             }
             if case.usual:
                 programs["usual"] = self._reference("usual", function)
+            if function.routes:
+                programs["restored"] = replace(self._ours(function), restored=True)
             found = side_by_side(programs, self._effort.rounds)
             self._check_compiled(found["ours"])
             self._modules[function.name] = len(found["ours"].modules)
@@ -104,6 +106,10 @@ class Bench:
             yield _compared(f"cold `{function.name}`, floor on our layers", found["ours"], found["pruned"], None)
             if case.usual:
                 yield _compared(f"cold `{function.name}`, usual stack", found["ours"], found["usual"], case.usual)
+            if function.routes:
+                yield _compared(
+                    f"restored `{function.name}`, its own cold start", found["restored"], found["ours"], None
+                )
 
     def _warm(self) -> Iterator[Row]:
         for function in self._functions:

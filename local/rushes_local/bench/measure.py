@@ -19,7 +19,10 @@ _LEAST_SHARE = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """A handler, what it may import, what it is told and asked, and what AWS has for it."""
+    """A handler, what it may import, what it is told and asked, and what AWS has for it.
+
+    `restored`: what it took until the handler was loaded does not count, as after the restore of a snapshot.
+    """
 
     app: Path
     path: Sequence[str]
@@ -28,6 +31,7 @@ class Program:
     items: Sequence[Mapping[str, Any]]
     secrets: Mapping[str, str]
     status: int | None = None
+    restored: bool = False
 
 
 @dataclass
@@ -77,6 +81,7 @@ def _started(program: Program, warm_up: int, events: int, *options: str) -> list
         "items": program.items,
         "secrets": program.secrets,
         "status": program.status,
+        "restored": program.restored,
         "warm_up": warm_up,
         "events": events,
     }

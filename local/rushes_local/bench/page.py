@@ -119,6 +119,9 @@ with validation, Logger, Metrics and Tracer, pydantic, httpx, boto3 clients and 
 handler that asks AWS (and Runware) the same with nothing around it. All of them are in
 local/rushes_local/bench/references.
 
+"Restored" is what is left of a cold start when the process comes from a snapshot that was taken after the handler had
+been loaded (SnapStart): a process counts from there. What a restore itself takes is AWS's and in no figure.
+
 A sweep runs in memory. In the local stack gateway, moto and emulator share one Python process, so its rows compare
 functions under the same load and say nothing about AWS. Webhooks come at their pace whether or not earlier ones are
 answered, and an answer's time counts from when its webhook was due; "bare" is the floor as a receiver in the same

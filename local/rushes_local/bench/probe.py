@@ -2,7 +2,7 @@
 
 Run as a file, without site-packages: it sees the folders that it is told of and nothing else. Reads a `Job` as JSON,
 prints processor time and the modules on its standard error's last line. Processor time is the whole process's from its
-start, or of the events after the first ones.
+start, from where the handler is loaded, or of the events after the first ones.
 """
 
 import importlib.util
@@ -21,7 +21,7 @@ def main() -> None:
     app = _load("app", job["app"])
     for _ in range(job["warm_up"]):
         _answer(app, job["event"], job["status"])
-    before = _used() if job["warm_up"] else 0.0
+    before = _used() if job["warm_up"] or job["restored"] else 0.0
     for _ in range(job["events"]):
         _answer(app, job["event"], job["status"])
     used = _used() - before
