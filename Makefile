@@ -24,7 +24,7 @@ sam := .venv-sam/stamp
 checkov := .venv-checkov/stamp
 
 .PHONY: help demo dev test test-batch test-page simulate openapi bench chaos check fmt lint types validate drift build \
-  sam-local test-sam reference compile costs configure deploy key rotate forget announce redrive clean
+  sam-local test-sam environments reference compile costs configure deploy key rotate forget announce redrive clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -144,6 +144,8 @@ compile: $(dev) ## pyproject.toml into the requirements files (ARGS=--upgrade fo
 clean: ## remove environments, builds and caches
 	rm -rf .venv .venv-sam .venv-checkov .aws-sam out .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find functions layers local tests scripts -name __pycache__ -prune -exec rm -rf {} +
+
+environments: $(dev) $(sam) $(checkov)
 
 # The project itself goes in without its dependencies: the requirements file has them, with hashes.
 install_project = $(PYTHON) -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .

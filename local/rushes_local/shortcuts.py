@@ -30,7 +30,7 @@ def cut_short() -> None:
         responses.method_names_from_class = cache(responses.method_names_from_class)  # type: ignore[attr-defined]
     # Queues keep messages for days, and no stack lives so long.
     SQSBackend.is_message_valid_based_on_retention_period = lambda *_: True  # type: ignore[method-assign]
-    queues.unix_time_millis = lambda: time.time() * 1000  # type: ignore[assignment]
+    queues.unix_time_millis = lambda: time.time() * 1000  # type: ignore[attr-defined,assignment,misc]
     if not hasattr(Table.query, "__wrapped__"):
         Table.query = _in_one_partition(Table.query)  # type: ignore[method-assign]
         Table.all_items = _all_items  # type: ignore[method-assign,assignment]
