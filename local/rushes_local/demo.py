@@ -1,7 +1,8 @@
 """One request from order to clip, and one file from its drop, told to whoever watches.
 
-Hides how progress is learned: until there is a way to read tasks over HTTP, from the table. Prints lines, so that it
-reads the same on a terminal and in a file; a terminal also gets a moving line while there is nothing new to say.
+Follows a task in the table itself, whose record is what it shows in the end; `rushes watch` asks over HTTP, like any
+caller. Prints lines, so that it reads the same on a terminal and in a file; a terminal also gets a moving line while
+there is nothing new to say.
 """
 
 import json
