@@ -192,6 +192,7 @@ class Switches:
     poll_knows_finished_for: int | None = None  # None: for ever
     details: str = "known"  # known, missing, or never (the task type does not exist)
     polls_err: bool = False
+    questions: str = ""  # how every question is turned away: see TURNED_AWAY
     webhook: str = "enveloped"  # enveloped, flat, array, or lost
     failures_call: bool = True
     webhook_tries: int = 4
@@ -244,6 +245,14 @@ AFTERWARDS: Mapping[str, tuple[int, bytes] | None] = {
     "garbled after": (200, b"<html>"),
 }
 """Fates of a submission that was taken, with an answer that does not say so."""
+
+TURNED_AWAY: Mapping[str, tuple[int, bytes]] = {
+    "no key": (401, b'{"errors": [{"code": "authenticationFailed", "message": "no"}]}'),
+    "no money": (402, b'{"errors": [{"code": "insufficientCredits", "message": "no"}]}'),
+    "no money, in a 400": (400, b'{"data": [], "errors": [{"code": "insufficientCredits", "message": "no"}]}'),
+    "no such question": (400, b'{"data": [], "errors": [{"code": "unsupportedParameter", "message": "no"}]}'),
+}
+"""Answers to a question that are about who asks, or how, and not about any task."""
 
 DEFINITE = {"refused connection", "429", "no", "no account"}
 """Fates whose answer, once heard, proves that the attempt bought nothing."""
@@ -445,6 +454,8 @@ class FakeRunware:
 
     def _poll(self, task_uuids: Sequence[str]) -> Report:
         self._must_answer()
+        if self.switches.questions:
+            return read_report(*TURNED_AWAY[self.switches.questions])
         data: list[dict[str, Any]] = []
         errors: list[dict[str, Any]] = []
         for task in self.executions:
@@ -464,6 +475,8 @@ class FakeRunware:
 
     def _details(self, task_uuid: str) -> Report:
         self._must_answer()
+        if self.switches.questions:
+            return read_report(*TURNED_AWAY[self.switches.questions])
         if self.switches.details == "never":
             return read_report(400, b'{"errors": [{"code": "unsupportedTaskType", "message": "unknown"}]}')
         data = []

@@ -307,7 +307,8 @@ class Reconciling:
         report = self._polled([clip.clip_uuid], run)
         facts = self._facts_of(report, clip, now)
         known = merge_all(clip, facts)
-        patience = self.times.last_look if report else self.times.deadline
+        answered = report is not None and report.answers(clip.clip_uuid)
+        patience = self.times.last_look if answered else self.times.deadline
         if not known.has(Kind.RENDERED) and now >= stored_at + patience:
             facts.append(Fact(kind=Kind.DETAILS_UNKNOWN, at=now, witness=Witness.CLOCK))
         self._learn(clip, facts)
@@ -318,6 +319,8 @@ class Reconciling:
         self._ask_bucket(clip, testimony)
         report = self._polled([clip.clip_uuid], run)
         self._hear(report, clip, testimony)
+        # The details may not exist as a question, so only this one has to be answered and not turned away.
+        testimony.answered &= report is not None and report.answers(clip.clip_uuid)
         testimony.facts += self._facts_of(report, clip, self.clock())
         details = self._asked(lambda key: self.provider.details(clip.clip_uuid, key), run)
         self._hear(details, clip, testimony)

@@ -19,6 +19,9 @@ _LONGEST = 2048  # characters kept of any text of the provider's
 _MOST_ITEMS = 1000
 _MOST_OF_ONE = 16  # items about one task, which has one result
 _HIGHEST_COST = Decimal(10_000)  # dollars for one clip: above it a cost is noise, not a price
+_ACCOUNT_TROUBLE = (401, 402, 403)
+# Kinds of trouble that whoever asks may have as well as a task; of a task that failed they are `final`.
+_OF_ASKING = {Category.AUTH, Category.QUOTA, Category.RATE_LIMIT, Category.SERVER}
 _DATA_FIELDS = ("videoBase64Data", "videoDataURI")
 _RESULT_FIELDS = ("videoUUID", "videoURL", *_DATA_FIELDS)
 
@@ -58,6 +61,11 @@ class Problem:
     def category(self) -> Category:
         return categorise(self.code)
 
+    @property
+    def of_asking(self) -> bool:
+        """Whether, in the answer to a question, it may be about who asked or how: then it proves nothing of a task."""
+        return self.task_uuid is None or (not self.final and self.category in _OF_ASKING)
+
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
@@ -85,11 +93,17 @@ class Report:
         """Whether Runware answered properly and knows nothing of this task."""
         return self.proper and not self.envelope.about(task_uuid).results
 
+    def answers(self, task_uuid: str) -> bool:
+        """Whether this says what Runware knows of the task, be it nothing; otherwise the question was turned away."""
+        said = self.envelope.about(task_uuid)
+        return self.proper or bool(said.results) or not all(problem.of_asking for problem in said.problems)
+
 
 def read_report(status: int, body: bytes) -> Report:
     """The answer to `getResponse` or `getTaskDetails`; raises `ProviderError` unless it is Runware's own.
 
     A 4xx is read, since a task that failed for good has been seen answered with 400; a 5xx is the poll's own trouble.
+    So is what is said of our account, whatever its code, unless it is the end of a task.
     """
     if status >= 500 or status in (408, 429):
         raise ProviderError(f"HTTP {status}")
@@ -97,6 +111,8 @@ def read_report(status: int, body: bytes) -> Report:
         envelope = read(body)
     except UnreadableError:
         raise ProviderError(f"HTTP {status} without Runware's envelope") from None
+    if status in _ACCOUNT_TROUBLE and not any(problem.final for problem in envelope.problems):
+        raise ProviderError(f"HTTP {status}")
     return Report(envelope, proper=status == 200 and not envelope.problems)
 
 
