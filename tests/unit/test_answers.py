@@ -328,6 +328,8 @@ def test_any_bytes_are_an_envelope_or_unreadable(body: bytes) -> None:
         (200, {"data": [{"taskUUID": "another"}]}, True, True),
         (200, {"data": [{"taskUUID": UUID, "status": "processing"}]}, True, False),
         (200, {"data": [DONE]}, True, False),
+        (200, {"data": [{"status": "processing"}]}, True, False),
+        (200, {"data": {"taskType": "getTaskDetails", "request": [{"taskUUID": UUID}]}}, True, False),
         (200, {"data": [], "errors": [{"code": "taskNotFound", "taskUUID": UUID}]}, False, False),
         (200, {"data": [], "errors": [{"code": "x", "taskUUID": "another"}]}, False, False),
         (400, {"data": []}, False, False),

@@ -90,8 +90,11 @@ class Report:
     proper: bool
 
     def denies(self, task_uuid: str) -> bool:
-        """Whether Runware answered properly and knows nothing of this task."""
-        return self.proper and not self.envelope.about(task_uuid).results
+        """Whether Runware answered properly and knows nothing of this task.
+
+        An item that names no task may be about this one, of which alone it was asked.
+        """
+        return self.proper and all(result.task_uuid not in (task_uuid, None) for result in self.envelope.results)
 
     def answers(self, task_uuid: str) -> bool:
         """Whether this says what Runware knows of the task, be it nothing; otherwise the question was turned away."""
