@@ -156,8 +156,8 @@ class FakeBucket:
         versions.append(content)
         return str(len(versions))
 
-    def probe(self, key: str) -> Probed | None:
-        return self._world.effect("probe", lambda: self._probe(key))
+    def probe(self, key: str, version: str | None = None) -> Probed | None:
+        return self._world.effect("probe", lambda: self._probe(key, version))
 
     def _keep(self, key: str, content: bytes) -> None:
         if self.lost():
@@ -171,15 +171,18 @@ class FakeBucket:
         versions = self.objects.get(key) if bucket == self.name else None
         return Head(len(versions[-1]), versions[-1][:length]) if versions else None
 
-    def _probe(self, key: str) -> Probed | None:
+    def _probe(self, key: str, version: str | None) -> Probed | None:
         if self.lost():
             raise BucketError("made unavailable")
         versions = self.objects.get(key)
         if not versions:
             self.found_nothing(key)
             return None
-        content = versions[-1]
-        return Probed(str(len(versions)), len(content), f"etag-{len(versions)}", container(content))
+        number = int(version or len(versions))
+        if number > len(versions):
+            return None
+        content = versions[number - 1]
+        return Probed(str(number), len(content), f"etag-{number}", container(content))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +200,7 @@ class Switches:
     failures_call: bool = True
     webhook_tries: int = 4
     webhook_twice: bool = False
-    upload: str = "before"  # before, after, late, never, garbage, empty
+    upload: str = "before"  # before, after, late, never, garbage, empty, spoiled (whole, and empty right after)
     conflict_status: int = 400
     render_fails: str = ""  # an error code
     fails_then_succeeds: bool = False
@@ -407,7 +410,7 @@ class FakeRunware:
     def _succeed(self, task: Execution) -> None:
         task.failed = False
         now, upload = self.world.now, self.switches.upload
-        if upload in ("before", "garbage", "empty"):
+        if upload in ("before", "garbage", "empty", "spoiled"):
             self._upload(task)
         self.world.at(now + 500, lambda: self._call(task, {"data": [self._item(task)]}))
         if self.switches.webhook_twice:
@@ -419,6 +422,8 @@ class FakeRunware:
         key = _object_key(task.request)
         content = {"garbage": b"<html>not a video</html>", "empty": b""}.get(self.switches.upload, MP4)
         self.uploaded(key, self.bucket.put(key, content))
+        if self.switches.upload == "spoiled":
+            self.uploaded(key, self.bucket.put(key, b""))
 
     def _call(self, task: Execution, body: Mapping[str, Any], attempt: int = 1) -> None:
         """One webhook; again later unless it was answered with 2xx, a bounded number of times."""

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 from rushes.clip import Status
 from tests.simulation.enumeration import ADVERSE, FATES, ONE_AT_A_TIME, POLICIES, Findings, everything, explore
 from tests.simulation.fakes import TURNED_AWAY, Switches
-from tests.simulation.history import History, Setting, request, verdict
+from tests.simulation.history import History, Setting, live, request, verdict
 from tests.simulation.world import Schedule
 from tests.unit.fakes import PRICE
 
@@ -90,6 +90,17 @@ def test_a_question_turned_away_says_nothing_of_a_clip(questions: str, fails: st
     history.runware.switches = replace(deaf, questions="", render_fails="")
     history.go_on()
     assert {clip.status for clip in history.table.rows.values()} == {Status.STORED}
+    assert not verdict(history), verdict(history)
+
+
+@pytest.mark.parametrize("webhook", ["enveloped", "lost"])
+def test_a_copy_that_was_put_over_is_still_the_clips(webhook: str) -> None:
+    """S3 tells of each version: what was there for a moment counts, though a probe now finds what spoiled it."""
+    history = live(Setting(switches=Switches(webhook=webhook, upload="spoiled", url_works=False)))
+    (clip,) = history.table.rows.values()
+    assert clip.status == Status.STORED
+    assert clip.copy
+    assert clip.copy[0] == "1"
     assert not verdict(history), verdict(history)
 
 

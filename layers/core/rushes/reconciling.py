@@ -58,7 +58,7 @@ class Table(Clips, Protocol):
 class Bucket(Protocol):
     """What reconciling needs of the bucket."""
 
-    def probe(self, key: str) -> Probed | None: ...
+    def probe(self, key: str, version: str | None = None) -> Probed | None: ...
 
 
 class Provider(Protocol):
@@ -130,13 +130,16 @@ class Reconciling:
         return taken
 
     def uploaded(self, object_key: str, version: str) -> None:
-        """Looks at one object that S3 says was created, in whatever status its clip is."""
+        """Looks at one object that S3 says was created, in whatever status its clip is.
+
+        At that very version: one that was put over it meanwhile has an event of its own, and may be worth nothing.
+        """
         named = _KEY.fullmatch(object_key)
         clip = self.table.clip(named["caller"], named["task"], int(named["clip"])) if named else None
         if clip is None or clip.object_key != object_key:
             self.telemetry.note("an object that no clip waits for", warn=True, key=object_key)
         elif version not in clip.of(Kind.STORED):
-            copy = stored_fact(self.bucket.probe(object_key), object_key, self.clock())
+            copy = stored_fact(self.bucket.probe(object_key, version), object_key, self.clock())
             if copy:
                 self._learn(clip, [copy])
 
