@@ -195,6 +195,7 @@ class Switches:
     poll_knows_finished_for: int | None = None  # None: for ever
     details: str = "known"  # known, missing, or never (the task type does not exist)
     polls_err: bool = False
+    polls_whole: bool = False  # one unknown task of several, and the poll says nothing of the others
     questions: str = ""  # how every question is turned away: see TURNED_AWAY
     webhook: str = "enveloped"  # enveloped, flat, array, or lost
     failures_call: bool = True
@@ -461,6 +462,9 @@ class FakeRunware:
         self._must_answer()
         if self.switches.questions:
             return read_report(*TURNED_AWAY[self.switches.questions])
+        if self.switches.polls_whole and (unknown := set(task_uuids) - {task.uuid for task in self.executions}):
+            missing = [{"code": "taskNotFound", "message": "unknown", "taskUUID": uuid} for uuid in sorted(unknown)]
+            return read_report(404, json.dumps({"errors": missing}).encode())
         data: list[dict[str, Any]] = []
         errors: list[dict[str, Any]] = []
         for task in self.executions:

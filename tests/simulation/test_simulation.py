@@ -93,6 +93,17 @@ def test_a_question_turned_away_says_nothing_of_a_clip(questions: str, fails: st
     assert not verdict(history), verdict(history)
 
 
+def test_a_clip_that_others_hide_is_asked_for_alone() -> None:
+    """Before a clip is parked Runware is asked about it alone: what a shared poll leaves out may well be known."""
+    history = History(Setting(switches=Switches(polls_whole=True, webhook="lost", upload="never"), clips=3))
+    history.submit(request(clips=3))
+    forgotten = history.runware.executions.pop(1)
+    history.go_on()
+    ends = {clip.clip_uuid: clip.status for clip in history.table.rows.values()}
+    assert ends.pop(forgotten.uuid) == Status.REVIEW
+    assert set(ends.values()) == {Status.STORED}
+
+
 @pytest.mark.parametrize("webhook", ["enveloped", "lost"])
 def test_a_copy_that_was_put_over_is_still_the_clips(webhook: str) -> None:
     """S3 tells of each version: what was there for a moment counts, though a probe now finds what spoiled it."""

@@ -189,7 +189,7 @@ class Reconciling:
             case None:
                 self._settle(clip, run)
             case Kind.ACCEPTED:
-                self._follow(clip, report)
+                self._follow(clip, report, run)
             case Kind.RENDERED:
                 self._save_copy(clip, run)
             case Kind.FAILED:
@@ -236,14 +236,22 @@ class Reconciling:
         if outcome:
             run.saw(failed=isinstance(outcome, Ambiguous | NeverArrived) or is_account_trouble(outcome))
 
-    def _follow(self, clip: Clip, report: Report | None) -> None:
-        """A running clip. It shared its poll with others; what that does not mention is simply not known yet."""
+    def _follow(self, clip: Clip, report: Report | None, run: Run) -> None:
+        """A running clip. It shared its poll with others; what that does not mention is simply not known yet.
+
+        So before it is parked it is asked about alone, or one clip that spoils the poll would hide all others.
+        """
         now = self.clock()
         facts = self._facts_of(report, clip, now) + self._copy_of(clip, now)
-        known = merge_all(clip, facts)
-        if known.decisive == Kind.ACCEPTED and due_for_parking(clip, now, self.times):
+        if self._is_to_be_parked(clip, facts, now) and not (report and report.envelope.about(clip.clip_uuid).results):
+            facts += self._facts_of(self._polled([clip.clip_uuid], run), clip, now)
+        if self._is_to_be_parked(clip, facts, now):
             facts.append(_parked(Kind.UNPROVEN, "bought, but no result by the deadline", now))
         self._learn(clip, facts)
+
+    def _is_to_be_parked(self, clip: Clip, facts: Sequence[Fact], now: int) -> bool:
+        """Whether a running clip was waited for long enough, and these facts bring no end of it."""
+        return merge_all(clip, facts).decisive == Kind.ACCEPTED and due_for_parking(clip, now, self.times)
 
     def _save_copy(self, clip: Clip, run: Run) -> None:
         """A render without a copy: the upload may be under way; later it is rescued; at last people decide."""
