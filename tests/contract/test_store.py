@@ -798,6 +798,16 @@ def test_saved_though_the_answer_was_lost(real: Real, refused: bool) -> None:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+def test_an_expired_request_is_forgotten_already(real: Real) -> None:
+    """To forget a task whose request the table has dropped takes out its tags, and makes no request up."""
+    put(real.store, clip())
+    key = {"pk": {"S": f"task#ann#{TASK_UUID}"}, "sk": {"S": "request"}}
+    real.client.delete_item(TableName=real.stack.table_name, Key=key)
+    real.store.forget("ann", TASK_UUID)
+    assert real.store.task("ann", TASK_UUID) is None
+    assert real.store.clips("ann", TASK_UUID) == [clip()]
+
+
 def test_whatever_runware_says_fits_into_an_item(real: Real) -> None:
     """Failures and renders in the longest words are saved: an item that cannot grow could never be closed."""
     words = "\N{CLAPPER BOARD}\x01" * 9_999

@@ -10,6 +10,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from random import SystemRandom
@@ -345,16 +346,17 @@ class Store:
             self._retried(
                 partial(self._client.update_item, TableName=self._table, Key=key, UpdateExpression="REMOVE tags")
             )
-        self._retried(
-            lambda: self._client.update_item(
-                TableName=self._table,
-                Key={"pk": {"S": _task_pk(caller, task_uuid)}, "sk": {"S": "request"}},
-                UpdateExpression="SET #request = :nothing",
-                ConditionExpression="attribute_exists(pk)",
-                ExpressionAttributeNames={"#request": "request"},
-                ExpressionAttributeValues={":nothing": {"S": "{}"}},
+        with suppress(ClientError):  # what the retries let through is that the request is not there: it has expired
+            self._retried(
+                lambda: self._client.update_item(
+                    TableName=self._table,
+                    Key={"pk": {"S": _task_pk(caller, task_uuid)}, "sk": {"S": "request"}},
+                    UpdateExpression="SET #request = :nothing",
+                    ConditionExpression="attribute_exists(pk)",
+                    ExpressionAttributeNames={"#request": "request"},
+                    ExpressionAttributeValues={":nothing": {"S": "{}"}},
+                )
             )
-        )
 
     def _due_in(self, shard: str, now: int, most: int) -> Any:
         return self._client.query(
