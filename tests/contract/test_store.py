@@ -798,6 +798,17 @@ def test_saved_though_the_answer_was_lost(real: Real, refused: bool) -> None:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+def test_clips_that_fill_more_than_a_page(real: Real) -> None:
+    """A task is read whole, though a query of DynamoDB's ends at one megabyte."""
+    wordy = [fact(Kind.RENDERED, str(number), videoURL="u" * 20_000) for number in range(15)]
+    clips = [clip(*wordy, index=index, clip_uuid=uuid4(index)) for index in range(4)]
+    put(real.store, *clips)
+    assert [each.index for each in real.store.clips("ann", TASK_UUID)] == [0, 1, 2, 3]
+    found = real.store.whole("ann", TASK_UUID)
+    assert found is not None
+    assert [each.index for each in found.clips] == [0, 1, 2, 3]
+
+
 def test_an_expired_request_is_forgotten_already(real: Real) -> None:
     """To forget a task whose request the table has dropped takes out its tags, and makes no request up."""
     put(real.store, clip())
