@@ -247,6 +247,18 @@ def test_what_an_item_proves(item: dict[str, Any], by_webhook: Kind | None, by_p
     assert [(fact.kind, fact.witness) for fact in poll_facts(said, START)] == [(by_poll, Witness.POLL)]
 
 
+def test_an_address_without_a_name_is_kept() -> None:
+    """A result that lacks its `videoUUID` is no render, since nobody could tell it from a second one.
+
+    But where its video is stands in the record, for whoever looks at a clip that was not uploaded.
+    """
+    said = read(dumped({"data": [{"taskUUID": CLIP_UUID, "videoURL": "https://vm.runware.ai/v.mp4"}]}))
+    for facts in (webhook_facts(said, START), poll_facts(said, START)):
+        (known,) = facts
+        assert (known.kind, known.key) == (Kind.ACCEPTED, "result without videoUUID")
+        assert known.fields == {"videoURL": "https://vm.runware.ai/v.mp4"}
+
+
 def test_inline_data_never_becomes_a_field() -> None:
     """Base64 results are not written into the record."""
     said = read(dumped({"data": [{**DONE, "videoBase64Data": "QUJD" * 100}]}))

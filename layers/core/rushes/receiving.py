@@ -80,7 +80,7 @@ def webhook_facts(said: Envelope, now: int) -> Iterator[Fact]:
         if result.video_uuid:
             yield _rendered(result, result.video_uuid, Witness.WEBHOOK, now)
         elif result.video_url or result.data:
-            yield _accepted("result without videoUUID", Witness.WEBHOOK, now)
+            yield _nameless(result, Witness.WEBHOOK, now)
     for problem in said.problems:
         if problem.category in _KNOWS_THE_CLIP | _NOT_ABOUT_A_RENDER:
             yield _accepted(problem.code, Witness.WEBHOOK, now)
@@ -96,6 +96,8 @@ def poll_facts(said: Envelope, now: int) -> Iterator[Fact]:
     for result in said.results:
         if result.video_uuid:
             yield _rendered(result, result.video_uuid, Witness.POLL, now)
+        elif result.video_url or result.data:
+            yield _nameless(result, Witness.POLL, now)
         else:
             yield _accepted("known", Witness.POLL, now)
     for problem in said.problems:
@@ -127,6 +129,12 @@ def _rendered(result: Result, video_uuid: str, witness: Witness, now: int) -> Fa
     }
     fields = {name: value for name, value in known.items() if value is not None}
     return Fact(kind=Kind.RENDERED, key=video_uuid, at=now, witness=witness, fields=fields)
+
+
+def _nameless(result: Result, witness: Witness, now: int) -> Fact:
+    """A result that cannot be told from another one: no render, but its address is kept for people."""
+    fields = {"videoURL": result.video_url} if result.video_url else {}
+    return Fact(kind=Kind.ACCEPTED, key="result without videoUUID", at=now, witness=witness, fields=fields)
 
 
 def _accepted(how: str, witness: Witness, now: int) -> Fact:
