@@ -70,17 +70,21 @@ def wiring() -> Wiring:
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """The Lambda entry point: a batch of the inbox, or a request. The one place where trouble becomes an answer."""
+    """The Lambda entry point: a batch of the inbox, or a request."""
     wired = wiring()
     try:
-        if "Records" in event:
-            return _batch(event, context)
-        return _response(_submit(wired, event, context))
-    except RushesError as error:
-        wired.parts.telemetry.note("not served", warn=True, why=f"{type(error).__name__}: {error}")
-        return _response(_trouble(error))
+        return _batch(event, context) if "Records" in event else _response(_answered(wired, event, context))
     finally:
         wired.parts.telemetry.flush()
+
+
+def _answered(wired: Wiring, event: dict[str, Any], context: LambdaContext) -> Answer:
+    """The one place where trouble becomes an answer. Not a batch's: there an answer says that its messages are done."""
+    try:
+        return _submit(wired, event, context)
+    except RushesError as error:
+        wired.parts.telemetry.note("not served", warn=True, why=f"{type(error).__name__}: {error}")
+        return _trouble(error)
 
 
 def _submit(wired: Wiring, event: dict[str, Any], context: LambdaContext) -> Answer:
@@ -112,7 +116,10 @@ def _trouble(error: RushesError) -> Answer:
 
 
 def _batch(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Takes each message by itself. If all come back that is no error of the function: a budget may be used up."""
+    """Takes each message by itself. If all come back that is no error of the function: a budget may be used up.
+
+    Without secrets to buy with it is one: it raises before any message is looked at, and all of them come back.
+    """
     buyer = wiring().parts.buyer(context.aws_request_id, context.get_remaining_time_in_millis(), patient=True)
     return dict(work_on(event, partial(_take, buyer=buyer), message_id, all_may_fail=True))
 

@@ -3,6 +3,7 @@
 Then what only the real one has to do: contention, trouble, lost answers, keys.
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
@@ -32,11 +33,13 @@ from rushes.clip import (
 from rushes.entry import aws_config
 from rushes.errors import BusyError, LimitMovedError, StaleError, UnreadableError
 from rushes.learning import learn
+from rushes.receiving import webhook_facts
+from rushes.runware.answers import read
 from rushes.store import Store
 from rushes_local.stack import Stack
 from tests.simulation.fakes import FakeTable
 from tests.simulation.world import World
-from tests.unit.fakes import MONTH, PRICE, START, TASK_UUID, TIMES, Telemetry, clip, fact, uuid4
+from tests.unit.fakes import CLIP_UUID, MONTH, PRICE, START, TASK_UUID, TIMES, Telemetry, clip, fact, uuid4
 
 
 class Table(Protocol):
@@ -793,6 +796,50 @@ def test_saved_though_the_answer_was_lost(real: Real, refused: bool) -> None:
 # ----------------------------------------------------------------------------------------------------------------------
 # What clips count
 # ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_clips_that_fill_more_than_a_page(real: Real) -> None:
+    """A task is read whole, though a query of DynamoDB's ends at one megabyte."""
+    wordy = [fact(Kind.RENDERED, str(number), videoURL="u" * 20_000) for number in range(15)]
+    clips = [clip(*wordy, index=index, clip_uuid=uuid4(index)) for index in range(4)]
+    put(real.store, *clips)
+    assert [each.index for each in real.store.clips("ann", TASK_UUID)] == [0, 1, 2, 3]
+    found = real.store.whole("ann", TASK_UUID)
+    assert found is not None
+    assert [each.index for each in found.clips] == [0, 1, 2, 3]
+
+
+def test_an_expired_request_is_forgotten_already(real: Real) -> None:
+    """To forget a task whose request the table has dropped takes out its tags, and makes no request up."""
+    put(real.store, clip())
+    key = {"pk": {"S": f"task#ann#{TASK_UUID}"}, "sk": {"S": "request"}}
+    real.client.delete_item(TableName=real.stack.table_name, Key=key)
+    real.store.forget("ann", TASK_UUID)
+    assert real.store.task("ann", TASK_UUID) is None
+    assert real.store.clips("ann", TASK_UUID) == [clip()]
+
+
+def test_whatever_runware_says_fits_into_an_item(real: Real) -> None:
+    """Failures and renders in the longest words are saved: an item that cannot grow could never be closed."""
+    words = "\N{CLAPPER BOARD}\x01" * 9_999
+    shown = dict.fromkeys(
+        ("parameter", "allowedValues", "type", "documentation", "min", "max", "multiplier", "responseContent"),
+        [words] * 99,
+    )
+    names = ("message", "type", "documentation", "min", "max", "multiplier", "responseContent")
+    errors: list[Any] = [
+        {**shown, **dict.fromkeys(names, words), "code": f"{number}{words}", "status": "error"} for number in range(16)
+    ]
+    results = [
+        {"taskUUID": CLIP_UUID, "videoUUID": f"{number}{words}", "videoURL": words, "seed": 2**63, "cost": 0.924}
+        for number in range(16)
+    ]
+    said = read(json.dumps({"data": results, "errors": errors}, ensure_ascii=False)).about(CLIP_UUID)
+    before = clip()
+    put(real.store, before)
+    saved = real.store.save(before, settle(merge_all(before, webhook_facts(said, START)), START, TIMES))
+    assert real.store.clip("ann", TASK_UUID, 0) == saved
+    assert (len(saved.of(Kind.FAILED)), len(saved.of(Kind.RENDERED))) == (8, 16)
 
 
 def test_costs_follow_the_clips(real: Real) -> None:

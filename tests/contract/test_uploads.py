@@ -198,7 +198,7 @@ Put = Callable[[str, bytes], str]
 
 
 @pytest.fixture(params=["real", "fake"])
-def probed(request: pytest.FixtureRequest) -> Iterator[tuple[Callable[[str], Probed | None], Put]]:
+def probed(request: pytest.FixtureRequest) -> "Iterator[Both]":
     """How to probe and how to put, in a real bucket and in the fake one."""
     if request.param == "fake":
         fake = FakeBucket(World())
@@ -208,7 +208,7 @@ def probed(request: pytest.FixtureRequest) -> Iterator[tuple[Callable[[str], Pro
     yield bucket.probe, lambda key, body: put(bucket.upload_link(key, 60), body).headers["x-amz-version-id"]
 
 
-Both = tuple[Callable[[str], Probed | None], Put]
+Both = tuple[Callable[..., Probed | None], Put]
 
 
 def test_nothing_is_there(probed: Both) -> None:
@@ -259,6 +259,25 @@ def test_the_latest_version(probed: Both) -> None:
     assert found is not None
     assert (found.version, found.container, found.size) == (versions[-1], None, 7)
     assert len(set(versions)) == 3
+
+
+def test_a_version_by_its_name(probed: Both) -> None:
+    """A version that was put over is told as it was, and the one that was put over it as empty."""
+    probe, put = probed
+    first, second = put(KEY, MP4), put(KEY, b"")
+    found, empty = probe(KEY, first), probe(KEY, second)
+    assert found is not None
+    assert (found.version, found.container, found.size) == (first, "mp4", len(MP4))
+    assert empty is not None
+    assert (empty.container, empty.size) == (None, 0)
+
+
+def test_a_version_that_is_gone(bucket: Bucket, s3: Any, name: str) -> None:
+    """A version that was erased is none, and the others are there."""
+    versions = [put(bucket.upload_link(KEY, 60)).headers["x-amz-version-id"] for _ in range(2)]
+    s3.delete_object(Bucket=name, Key=KEY, VersionId=versions[0])
+    assert bucket.probe(KEY, versions[0]) is None
+    assert bucket.probe(KEY, versions[1]) is not None
 
 
 def test_an_upload_is_found_with_its_version(bucket: Bucket) -> None:

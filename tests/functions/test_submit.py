@@ -4,15 +4,21 @@ import json
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
+from functions.submit import app
 from rushes.callers import hash_key
 from rushes.clip import EVERYBODY, Clip, Kind, Status
+from rushes.errors import RushesError
+from rushes.messages import Message
 from rushes_local.emulator.app import OneShot
+from rushes_local.runtime import Outcome
 from rushes_local.stack import EMULATOR_KEY, Stack
+from rushes_local.triggers import done, queue_event
 from tests.conftest import PATIENCE, Json, User, client, is_about, order, submissions, whole_table
 from tests.functions.conftest import InProcess
 
@@ -519,6 +525,25 @@ def test_no_runware_key_yet(user: User, in_process: InProcess) -> None:
     secrets.put_secret_value(SecretId=empty, SecretString=f" {EMULATOR_KEY}\n")
     status, body = submit("POST /v1", user.headers, json.dumps([order()]))
     assert (status, len(body["data"])) == (200, 1)
+
+
+@pytest.mark.parametrize(("name", "value"), [("RUNWARE_SECRET", " "), ("WEBHOOK_SECRET", "{}")])
+def test_orders_of_the_inbox_wait_for_the_secrets(user: User, in_process: InProcess, name: str, value: str) -> None:
+    """A function that cannot buy leaves all messages in their queue: an answer meant for a caller would end them."""
+    secrets = user.stack.client("secretsmanager")
+    broken = secrets.create_secret(Name=f"{name}-{user.name}", SecretString=value)["ARN"]
+    in_process("submit", **{name: broken})
+    body = Message(user.name, order(), f"reports/{user.name}/a.json.v1").text
+    about = {"ReceiptHandle": "r", "Body": body, "MD5OfBody": "", "Attributes": {}}
+    messages = [{"MessageId": str(number), **about} for number in range(2)]
+    event = queue_event(messages, "arn:aws:sqs:us-east-1:123456789012:inbox")
+    context: Any = SimpleNamespace(aws_request_id="in-process", get_remaining_time_in_millis=lambda: 25_000)
+    with nothing_happens(user.stack):
+        try:
+            outcome = Outcome("ok", app.handler(event, context))
+        except RushesError as error:
+            outcome = Outcome("error", {"errorType": type(error).__name__})
+    assert done(messages, outcome, partial=True) == []
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before it took effect", "after it took effect"])

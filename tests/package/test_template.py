@@ -55,7 +55,7 @@ STATEMENTS = {
         "FindDueClips": ({"dynamodb:Query"}, {"Table/index/due"}),
         "SaveFactsAndTheirMoney": ({"dynamodb:GetItem", "dynamodb:UpdateItem"}, {"Table"}),
         "ProbeVideos": ({"s3:GetObject", "s3:GetObjectVersion"}, {"Bucket/videos/*"}),
-        "TellMissingFromForbidden": ({"s3:ListBucket"}, {"Bucket"}),
+        "TellMissingFromForbidden": ({"s3:ListBucket", "s3:ListBucketVersions"}, {"Bucket"}),
         "SignUploadsAndRescueVideos": ({"s3:PutObject", "s3:AbortMultipartUpload"}, {"Bucket/videos/*"}),
         "SignInputs": ({"s3:GetObject"}, {"Bucket/inputs/*"}),
         "ReadRunwareKeyAndWebhookKeys": ({"secretsmanager:GetSecretValue"}, {"RunwareSecret", "WebhookSecret"}),

@@ -156,8 +156,8 @@ class FakeBucket:
         versions.append(content)
         return str(len(versions))
 
-    def probe(self, key: str) -> Probed | None:
-        return self._world.effect("probe", lambda: self._probe(key))
+    def probe(self, key: str, version: str | None = None) -> Probed | None:
+        return self._world.effect("probe", lambda: self._probe(key, version))
 
     def _keep(self, key: str, content: bytes) -> None:
         if self.lost():
@@ -171,15 +171,18 @@ class FakeBucket:
         versions = self.objects.get(key) if bucket == self.name else None
         return Head(len(versions[-1]), versions[-1][:length]) if versions else None
 
-    def _probe(self, key: str) -> Probed | None:
+    def _probe(self, key: str, version: str | None) -> Probed | None:
         if self.lost():
             raise BucketError("made unavailable")
         versions = self.objects.get(key)
         if not versions:
             self.found_nothing(key)
             return None
-        content = versions[-1]
-        return Probed(str(len(versions)), len(content), f"etag-{len(versions)}", container(content))
+        number = int(version or len(versions))
+        if number > len(versions):
+            return None
+        content = versions[number - 1]
+        return Probed(str(number), len(content), f"etag-{number}", container(content))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,11 +195,13 @@ class Switches:
     poll_knows_finished_for: int | None = None  # None: for ever
     details: str = "known"  # known, missing, or never (the task type does not exist)
     polls_err: bool = False
+    polls_whole: bool = False  # one unknown task of several, and the poll says nothing of the others
+    questions: str = ""  # how every question is turned away: see TURNED_AWAY
     webhook: str = "enveloped"  # enveloped, flat, array, or lost
     failures_call: bool = True
     webhook_tries: int = 4
     webhook_twice: bool = False
-    upload: str = "before"  # before, after, late, never, garbage, empty
+    upload: str = "before"  # before, after, late, never, garbage, empty, spoiled (whole, and empty right after)
     conflict_status: int = 400
     render_fails: str = ""  # an error code
     fails_then_succeeds: bool = False
@@ -244,6 +249,14 @@ AFTERWARDS: Mapping[str, tuple[int, bytes] | None] = {
     "garbled after": (200, b"<html>"),
 }
 """Fates of a submission that was taken, with an answer that does not say so."""
+
+TURNED_AWAY: Mapping[str, tuple[int, bytes]] = {
+    "no key": (401, b'{"errors": [{"code": "authenticationFailed", "message": "no"}]}'),
+    "no money": (402, b'{"errors": [{"code": "insufficientCredits", "message": "no"}]}'),
+    "no money, in a 400": (400, b'{"data": [], "errors": [{"code": "insufficientCredits", "message": "no"}]}'),
+    "no such question": (400, b'{"data": [], "errors": [{"code": "unsupportedParameter", "message": "no"}]}'),
+}
+"""Answers to a question that are about who asks, or how, and not about any task."""
 
 DEFINITE = {"refused connection", "429", "no", "no account"}
 """Fates whose answer, once heard, proves that the attempt bought nothing."""
@@ -398,7 +411,7 @@ class FakeRunware:
     def _succeed(self, task: Execution) -> None:
         task.failed = False
         now, upload = self.world.now, self.switches.upload
-        if upload in ("before", "garbage", "empty"):
+        if upload in ("before", "garbage", "empty", "spoiled"):
             self._upload(task)
         self.world.at(now + 500, lambda: self._call(task, {"data": [self._item(task)]}))
         if self.switches.webhook_twice:
@@ -410,6 +423,8 @@ class FakeRunware:
         key = _object_key(task.request)
         content = {"garbage": b"<html>not a video</html>", "empty": b""}.get(self.switches.upload, MP4)
         self.uploaded(key, self.bucket.put(key, content))
+        if self.switches.upload == "spoiled":
+            self.uploaded(key, self.bucket.put(key, b""))
 
     def _call(self, task: Execution, body: Mapping[str, Any], attempt: int = 1) -> None:
         """One webhook; again later unless it was answered with 2xx, a bounded number of times."""
@@ -445,6 +460,11 @@ class FakeRunware:
 
     def _poll(self, task_uuids: Sequence[str]) -> Report:
         self._must_answer()
+        if self.switches.questions:
+            return read_report(*TURNED_AWAY[self.switches.questions])
+        if self.switches.polls_whole and (unknown := set(task_uuids) - {task.uuid for task in self.executions}):
+            missing = [{"code": "taskNotFound", "message": "unknown", "taskUUID": uuid} for uuid in sorted(unknown)]
+            return read_report(404, json.dumps({"errors": missing}).encode())
         data: list[dict[str, Any]] = []
         errors: list[dict[str, Any]] = []
         for task in self.executions:
@@ -464,6 +484,8 @@ class FakeRunware:
 
     def _details(self, task_uuid: str) -> Report:
         self._must_answer()
+        if self.switches.questions:
+            return read_report(*TURNED_AWAY[self.switches.questions])
         if self.switches.details == "never":
             return read_report(400, b'{"errors": [{"code": "unsupportedTaskType", "message": "unknown"}]}')
         data = []

@@ -7,6 +7,7 @@ the same sample of it each time, in which each fault of test_mutants would show.
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from multiprocessing import get_context
 from typing import Any
@@ -23,9 +24,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from rushes.clip import Status
 from tests.simulation.enumeration import ADVERSE, FATES, ONE_AT_A_TIME, POLICIES, Findings, everything, explore
-from tests.simulation.history import History, Setting, request, verdict
+from tests.simulation.fakes import TURNED_AWAY, Switches
+from tests.simulation.history import History, Setting, live, request, verdict
 from tests.simulation.world import Schedule
+from tests.unit.fakes import PRICE
 
 PARTS = 2  # processes: as many as the smallest machine has cores
 AT_LEAST = 20_000
@@ -61,6 +65,54 @@ def test_every_schedule_keeps_every_promise(capsys: pytest.CaptureFixture[str]) 
         print(f"\n{findings}")
     assert findings.explored >= AT_LEAST
     assert findings.clean, findings.broken
+
+
+@pytest.mark.parametrize("questions", TURNED_AWAY)
+@pytest.mark.parametrize("fails", ["", "inferenceError"])
+def test_a_question_turned_away_says_nothing_of_a_clip(questions: str, fails: str) -> None:
+    """While Runware answers nobody, clips under way stay so, and failures are doubted; then all are found as they are.
+
+    No webhook comes and nothing is uploaded, so that there is nobody else to tell; the failures turn out to be none.
+    """
+    deaf = Switches(questions=questions, webhook="lost", upload="never", render_fails=fails)
+    history = History(Setting(switches=deaf, clips=2))
+    history.submit(request(clips=2))
+    if fails:
+        history.runware.switches = replace(deaf, questions="")
+        history.go_on(history.world.now + 400_000)
+        assert {clip.status for clip in history.table.rows.values()} == {Status.FAILED}
+        history.runware.switches = deaf
+    history.go_on(history.world.now + 3_600_000)
+    assert all(clip.open for clip in history.table.rows.values())
+    assert fails or {clip.status for clip in history.table.rows.values()} == {Status.RUNNING}
+    for task in history.runware.executions:
+        task.failed, task.charge = False, PRICE
+    history.runware.switches = replace(deaf, questions="", render_fails="")
+    history.go_on()
+    assert {clip.status for clip in history.table.rows.values()} == {Status.STORED}
+    assert not verdict(history), verdict(history)
+
+
+def test_a_clip_that_others_hide_is_asked_for_alone() -> None:
+    """Before a clip is parked Runware is asked about it alone: what a shared poll leaves out may well be known."""
+    history = History(Setting(switches=Switches(polls_whole=True, webhook="lost", upload="never"), clips=3))
+    history.submit(request(clips=3))
+    forgotten = history.runware.executions.pop(1)
+    history.go_on()
+    ends = {clip.clip_uuid: clip.status for clip in history.table.rows.values()}
+    assert ends.pop(forgotten.uuid) == Status.REVIEW
+    assert set(ends.values()) == {Status.STORED}
+
+
+@pytest.mark.parametrize("webhook", ["enveloped", "lost"])
+def test_a_copy_that_was_put_over_is_still_the_clips(webhook: str) -> None:
+    """S3 tells of each version: what was there for a moment counts, though a probe now finds what spoiled it."""
+    history = live(Setting(switches=Switches(webhook=webhook, upload="spoiled", url_works=False)))
+    (clip,) = history.table.rows.values()
+    assert clip.status == Status.STORED
+    assert clip.copy
+    assert clip.copy[0] == "1"
+    assert not verdict(history), verdict(history)
 
 
 class Service(RuleBasedStateMachine):

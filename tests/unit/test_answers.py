@@ -328,6 +328,8 @@ def test_any_bytes_are_an_envelope_or_unreadable(body: bytes) -> None:
         (200, {"data": [{"taskUUID": "another"}]}, True, True),
         (200, {"data": [{"taskUUID": UUID, "status": "processing"}]}, True, False),
         (200, {"data": [DONE]}, True, False),
+        (200, {"data": [{"status": "processing"}]}, True, False),
+        (200, {"data": {"taskType": "getTaskDetails", "request": [{"taskUUID": UUID}]}}, True, False),
         (200, {"data": [], "errors": [{"code": "taskNotFound", "taskUUID": UUID}]}, False, False),
         (200, {"data": [], "errors": [{"code": "x", "taskUUID": "another"}]}, False, False),
         (400, {"data": []}, False, False),
@@ -347,6 +349,32 @@ def test_the_polls_own_trouble_is_no_report(status: int) -> None:
     """Server errors, throttling and timeouts say nothing about a task, even in Runware's envelope."""
     with pytest.raises(ProviderError):
         read_report(status, dumped({"data": []}))
+
+
+@pytest.mark.parametrize("status", [401, 402, 403])
+def test_trouble_with_our_account_is_no_report(status: int) -> None:
+    """A refused key says nothing about a task, whatever the code; the end of a task is told all the same."""
+    with pytest.raises(ProviderError):
+        read_report(status, dumped({"errors": [{"code": "somethingNew", "message": "no"}]}))
+    assert read_report(status, dumped({"errors": [ERROR]})).envelope.problems
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "answers"),
+    [
+        (200, {"data": []}, True),
+        (200, {"data": [{"taskUUID": UUID, "status": "processing"}], "errors": [{"code": "x"}]}, True),
+        (400, {"errors": [ERROR]}, True),
+        (400, {"errors": [{**ERROR, "code": "insufficientCredits"}]}, True),
+        (400, {"errors": [{"code": "taskNotFound", "taskUUID": UUID}]}, True),
+        (400, {"errors": [{"code": "insufficientCredits", "taskUUID": UUID}]}, False),
+        (400, {"errors": [{"code": "unsupportedParameter"}]}, False),
+        (400, {"errors": [{**ERROR, "taskUUID": "another"}]}, False),
+    ],
+)
+def test_a_question_turned_away_is_not_answered(status: int, body: object, answers: bool) -> None:
+    """Only what is said of the task, or a proper nothing, is an answer."""
+    assert read_report(status, dumped(body)).answers(UUID) is answers
 
 
 def test_an_unreadable_report_is_the_providers_fault() -> None:

@@ -118,11 +118,15 @@ def test_a_refusal_keeps_its_evidence_without_secrets() -> None:
     assert "abc" not in str(known.fields)
 
 
-@pytest.mark.parametrize("status", [400, 401, 402, 403, 404])
-def test_account_trouble_is_the_operators(status: int) -> None:
-    """Only a wrong key, no money and no permission are about us; a patient buyer keeps the clip pending for them."""
-    trouble = status in (401, 402, 403)
-    outcome = refusal(status, "invalidApiKey")
+@pytest.mark.parametrize("status", [200, 400, 401, 402, 403, 404])
+@pytest.mark.parametrize("code", ["invalidApiKey", "insufficientCredits", "invalidModel", "somethingNew"])
+def test_account_trouble_is_the_operators(status: int, code: str) -> None:
+    """Only a wrong key, no money and no permission are about us, whether the status or the code says it.
+
+    A patient buyer keeps the clip pending for them.
+    """
+    trouble = status in (401, 402, 403) or code in ("invalidApiKey", "insufficientCredits")
+    outcome = refusal(status, code)
     assert is_account_trouble(outcome) is trouble
     assert concluded(outcome).status == Status.FAILED
     assert concluded(outcome, patient=True).status == (Status.PENDING if trouble else Status.FAILED)
@@ -145,10 +149,11 @@ def test_only_a_task_refused_as_a_whole_is_refused() -> None:
     assert refusals([]) == []
 
 
-@pytest.mark.parametrize("status", [401, 402, 403])
-def test_the_caller_never_sees_our_accounts_trouble_as_its_own(status: int) -> None:
+@pytest.mark.parametrize("status", [200, 400, 401, 402, 403])
+@pytest.mark.parametrize("code", ["invalidApiKey", "insufficientCredits"])
+def test_the_caller_never_sees_our_accounts_trouble_as_its_own(status: int, code: str) -> None:
     """A caller whose clips were refused for our account hears 503, whatever the provider said."""
-    ((shown, error),) = refusals([concluded(refusal(status, "invalidApiKey"))])
+    ((shown, error),) = refusals([concluded(refusal(status, code))])
     assert (shown, error["code"]) == (503, "providerRefusesUs")
 
 

@@ -10,6 +10,8 @@ from rushes.clip import Clip, Kind, Status, Task, Witness
 from rushes.errors import BucketError, UnreadableError
 from rushes.outside import iso, timeline
 from rushes.reading import CostsQuery, Query, cursor, position_of, read_costs_query, read_query
+from rushes.receiving import webhook_facts
+from rushes.runware.answers import read
 from rushes.submitting import Answer, Poll, price, validate
 from tests.unit.fakes import CLIP_UUID, START, TASK_UUID, World, clip, fact, request, uuid4
 
@@ -230,6 +232,24 @@ def test_without_a_request_there_are_no_links() -> None:
     assert not {"videoURL", "manifestURL"} & found["clips"][0].keys()
     data, ((status, error),) = made.reading.poll("ann", TASK_UUID)
     assert (data, status, error["code"]) == ([], 404, "taskExpired")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        'could not PUT to "https://bucket.example/key?X-Amz-Signature=abc"',
+        'wrong token: "abc"',
+        'the header "Authorization: "Bearer abc"" is wrong',
+        'https://h.example/?token=abc\\"',
+    ],
+)
+def test_quotation_marks_around_what_is_removed_break_no_story(message: str) -> None:
+    """An error that quotes our links is told with its text, without them, as often as it is told."""
+    said = read(json.dumps({"errors": [{"taskUUID": CLIP_UUID, "code": "taskFailed", "message": message}]}))
+    facts = list(webhook_facts(said.about(CLIP_UUID), START))
+    (entry,) = told(*facts)["timeline"]
+    assert entry["fields"]["error"]["message"] == entry["fields"]["message"]
+    assert "abc" not in json.dumps(entry)
 
 
 def test_a_timeline_is_in_the_order_learned_and_in_the_apis_own_units() -> None:

@@ -209,6 +209,8 @@ WEBHOOK, POLL = "webhook", "poll"
         ("invalidApiKey", False, Kind.ACCEPTED, None),
         ("rateLimitExceeded", False, Kind.FAILED, None),
         ("internalServerError", False, Kind.FAILED, None),
+        ("insufficientCredits", False, Kind.FAILED, None),
+        ("thirdPartyInsufficientCredits", True, Kind.FAILED, Kind.FAILED),
         ("internalServerError", True, Kind.FAILED, Kind.FAILED),
         ("providerRateLimitExceeded", True, Kind.FAILED, Kind.FAILED),
     ],
@@ -218,6 +220,13 @@ def test_what_an_error_proves(code: str, final: bool, by_webhook: Kind, by_poll:
     said = read(dumped(problem(code, **({"status": "error"} if final else {}))))
     assert [fact.kind for fact in webhook_facts(said, START)] == [by_webhook]
     assert [fact.kind for fact in poll_facts(said, START)] == ([by_poll] if by_poll else [])
+
+
+@pytest.mark.parametrize("status", [None, "error"])
+def test_a_polls_error_that_names_no_task_fails_none(status: str | None) -> None:
+    """Many clips share a poll: an error of the whole must not be taken for the end of each of them."""
+    body = {"errors": [{"code": "valueTooLarge", "message": "too many tasks", "status": status}]}
+    assert list(poll_facts(read(dumped(body)).about(CLIP_UUID), START)) == []
 
 
 @pytest.mark.parametrize(
@@ -236,6 +245,18 @@ def test_what_an_item_proves(item: dict[str, Any], by_webhook: Kind | None, by_p
     said = read(dumped({"data": [item]}))
     assert [fact.kind for fact in webhook_facts(said, START)] == ([by_webhook] if by_webhook else [])
     assert [(fact.kind, fact.witness) for fact in poll_facts(said, START)] == [(by_poll, Witness.POLL)]
+
+
+def test_an_address_without_a_name_is_kept() -> None:
+    """A result that lacks its `videoUUID` is no render, since nobody could tell it from a second one.
+
+    But where its video is stands in the record, for whoever looks at a clip that was not uploaded.
+    """
+    said = read(dumped({"data": [{"taskUUID": CLIP_UUID, "videoURL": "https://vm.runware.ai/v.mp4"}]}))
+    for facts in (webhook_facts(said, START), poll_facts(said, START)):
+        (known,) = facts
+        assert (known.kind, known.key) == (Kind.ACCEPTED, "result without videoUUID")
+        assert known.fields == {"videoURL": "https://vm.runware.ai/v.mp4"}
 
 
 def test_inline_data_never_becomes_a_field() -> None:

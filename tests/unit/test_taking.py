@@ -131,7 +131,9 @@ def test_runwares_own_refusal_is_told_as_well() -> None:
     assert desk.shelf.reports[f"{REPORT}.{TASK_UUID}.json"]["taskUUID"] == TASK_UUID
 
 
-@pytest.mark.parametrize("outcome", [refusal(401, "invalidApiKey"), NeverArrived("ConnectError")])
+@pytest.mark.parametrize(
+    "outcome", [refusal(401, "invalidApiKey"), refusal(200, "insufficientCredits"), NeverArrived("ConnectError")]
+)
 def test_what_may_still_be_bought_is_done(outcome: Any) -> None:
     """Once recorded, a task is seen through: trouble with our account or the network is no reason to come back."""
     desk = Desk()

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from rushes.clip import RANKED, Clip, Kind, Scalar
-from rushes.redaction import scrub
+from rushes.redaction import scrub_all
 
 Json: TypeAlias = dict[str, Any]
 
@@ -55,9 +55,10 @@ def timeline(clip: Clip) -> list[Json]:
 
 
 def _fields(fields: Mapping[str, Scalar]) -> Json:
-    told: Json = {name: scrub(value) if isinstance(value, str) else value for name, value in sorted(fields.items())}
+    told: Json = dict(sorted(fields.items()))
     if isinstance(told.get("cost"), int):
         told["cost"] = dollars(told["cost"])
     if isinstance(told.get("error"), str):
         told["error"] = json.loads(told["error"])
-    return told
+    # Last: inside of a JSON text it would take the backslash before a quotation mark for a part of what it removes.
+    return {name: scrub_all(value) for name, value in told.items()}

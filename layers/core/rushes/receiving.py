@@ -20,7 +20,6 @@ from rushes.runware.errors import Category
 
 _KNOWS_THE_CLIP = {Category.CONFLICT, Category.DELIVERY}
 _NOT_ABOUT_A_RENDER = {Category.NOT_FOUND, Category.AUTH}
-_OF_THE_POLL_ITSELF = {Category.RATE_LIMIT, Category.SERVER}
 
 
 class Copies(Protocol):
@@ -81,7 +80,7 @@ def webhook_facts(said: Envelope, now: int) -> Iterator[Fact]:
         if result.video_uuid:
             yield _rendered(result, result.video_uuid, Witness.WEBHOOK, now)
         elif result.video_url or result.data:
-            yield _accepted("result without videoUUID", Witness.WEBHOOK, now)
+            yield _nameless(result, Witness.WEBHOOK, now)
     for problem in said.problems:
         if problem.category in _KNOWS_THE_CLIP | _NOT_ABOUT_A_RENDER:
             yield _accepted(problem.code, Witness.WEBHOOK, now)
@@ -90,17 +89,23 @@ def webhook_facts(said: Envelope, now: int) -> Iterator[Fact]:
 
 
 def poll_facts(said: Envelope, now: int) -> Iterator[Fact]:
-    """What a poll's answer proves about the clip. Errors of the poll itself prove nothing."""
+    """What a poll's answer proves about the clip. Errors of the poll itself prove nothing.
+
+    Nor does an error that names no task: many clips are asked about at a time, and it would be about each of them.
+    """
     for result in said.results:
         if result.video_uuid:
             yield _rendered(result, result.video_uuid, Witness.POLL, now)
+        elif result.video_url or result.data:
+            yield _nameless(result, Witness.POLL, now)
         else:
             yield _accepted("known", Witness.POLL, now)
     for problem in said.problems:
-        category = problem.category
-        if category in _KNOWS_THE_CLIP:
+        if problem.of_asking:
+            continue
+        if problem.category in _KNOWS_THE_CLIP:
             yield _accepted(problem.code, Witness.POLL, now)
-        elif category not in _NOT_ABOUT_A_RENDER and (problem.final or category not in _OF_THE_POLL_ITSELF):
+        elif problem.category not in _NOT_ABOUT_A_RENDER:
             yield _failed(problem, Witness.POLL, now)
 
 
@@ -109,8 +114,10 @@ def details_facts(said: Envelope, clip_uuid: str, now: int) -> Iterator[Fact]:
     for details in said.results:
         if details.response:
             inner = details.response.about(clip_uuid)
-            known = tuple(problem for problem in inner.problems if problem.category in _KNOWS_THE_CLIP)
-            yield from poll_facts(Envelope(inner.results, known), now)
+            yield from poll_facts(Envelope(inner.results, ()), now)
+            for problem in inner.problems:
+                if problem.category in _KNOWS_THE_CLIP:
+                    yield _accepted(problem.code, Witness.POLL, now)
 
 
 def _rendered(result: Result, video_uuid: str, witness: Witness, now: int) -> Fact:
@@ -122,6 +129,12 @@ def _rendered(result: Result, video_uuid: str, witness: Witness, now: int) -> Fa
     }
     fields = {name: value for name, value in known.items() if value is not None}
     return Fact(kind=Kind.RENDERED, key=video_uuid, at=now, witness=witness, fields=fields)
+
+
+def _nameless(result: Result, witness: Witness, now: int) -> Fact:
+    """A result that cannot be told from another one: no render, but its address is kept for people."""
+    fields = {"videoURL": result.video_url} if result.video_url else {}
+    return Fact(kind=Kind.ACCEPTED, key="result without videoUUID", at=now, witness=witness, fields=fields)
 
 
 def _accepted(how: str, witness: Witness, now: int) -> Fact:

@@ -58,7 +58,7 @@ class Table(Clips, Protocol):
 class Bucket(Protocol):
     """What reconciling needs of the bucket."""
 
-    def probe(self, key: str) -> Probed | None: ...
+    def probe(self, key: str, version: str | None = None) -> Probed | None: ...
 
 
 class Provider(Protocol):
@@ -130,13 +130,16 @@ class Reconciling:
         return taken
 
     def uploaded(self, object_key: str, version: str) -> None:
-        """Looks at one object that S3 says was created, in whatever status its clip is."""
+        """Looks at one object that S3 says was created, in whatever status its clip is.
+
+        At that very version: one that was put over it meanwhile has an event of its own, and may be worth nothing.
+        """
         named = _KEY.fullmatch(object_key)
         clip = self.table.clip(named["caller"], named["task"], int(named["clip"])) if named else None
         if clip is None or clip.object_key != object_key:
             self.telemetry.note("an object that no clip waits for", warn=True, key=object_key)
         elif version not in clip.of(Kind.STORED):
-            copy = stored_fact(self.bucket.probe(object_key), object_key, self.clock())
+            copy = stored_fact(self.bucket.probe(object_key, version), object_key, self.clock())
             if copy:
                 self._learn(clip, [copy])
 
@@ -186,7 +189,7 @@ class Reconciling:
             case None:
                 self._settle(clip, run)
             case Kind.ACCEPTED:
-                self._follow(clip, report)
+                self._follow(clip, report, run)
             case Kind.RENDERED:
                 self._save_copy(clip, run)
             case Kind.FAILED:
@@ -233,14 +236,22 @@ class Reconciling:
         if outcome:
             run.saw(failed=isinstance(outcome, Ambiguous | NeverArrived) or is_account_trouble(outcome))
 
-    def _follow(self, clip: Clip, report: Report | None) -> None:
-        """A running clip. It shared its poll with others; what that does not mention is simply not known yet."""
+    def _follow(self, clip: Clip, report: Report | None, run: Run) -> None:
+        """A running clip. It shared its poll with others; what that does not mention is simply not known yet.
+
+        So before it is parked it is asked about alone, or one clip that spoils the poll would hide all others.
+        """
         now = self.clock()
         facts = self._facts_of(report, clip, now) + self._copy_of(clip, now)
-        known = merge_all(clip, facts)
-        if known.decisive == Kind.ACCEPTED and due_for_parking(clip, now, self.times):
+        if self._is_to_be_parked(clip, facts, now) and not (report and report.envelope.about(clip.clip_uuid).results):
+            facts += self._facts_of(self._polled([clip.clip_uuid], run), clip, now)
+        if self._is_to_be_parked(clip, facts, now):
             facts.append(_parked(Kind.UNPROVEN, "bought, but no result by the deadline", now))
         self._learn(clip, facts)
+
+    def _is_to_be_parked(self, clip: Clip, facts: Sequence[Fact], now: int) -> bool:
+        """Whether a running clip was waited for long enough, and these facts bring no end of it."""
+        return merge_all(clip, facts).decisive == Kind.ACCEPTED and due_for_parking(clip, now, self.times)
 
     def _save_copy(self, clip: Clip, run: Run) -> None:
         """A render without a copy: the upload may be under way; later it is rescued; at last people decide."""
@@ -307,7 +318,8 @@ class Reconciling:
         report = self._polled([clip.clip_uuid], run)
         facts = self._facts_of(report, clip, now)
         known = merge_all(clip, facts)
-        patience = self.times.last_look if report else self.times.deadline
+        answered = report is not None and report.answers(clip.clip_uuid)
+        patience = self.times.last_look if answered else self.times.deadline
         if not known.has(Kind.RENDERED) and now >= stored_at + patience:
             facts.append(Fact(kind=Kind.DETAILS_UNKNOWN, at=now, witness=Witness.CLOCK))
         self._learn(clip, facts)
@@ -318,6 +330,8 @@ class Reconciling:
         self._ask_bucket(clip, testimony)
         report = self._polled([clip.clip_uuid], run)
         self._hear(report, clip, testimony)
+        # The details may not exist as a question, so only this one has to be answered and not turned away.
+        testimony.answered &= report is not None and report.answers(clip.clip_uuid)
         testimony.facts += self._facts_of(report, clip, self.clock())
         details = self._asked(lambda key: self.provider.details(clip.clip_uuid, key), run)
         self._hear(details, clip, testimony)

@@ -10,6 +10,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from random import SystemRandom
@@ -148,15 +149,13 @@ class Store:
 
     def clips(self, caller: str, task_uuid: str) -> list[Clip]:
         """All clips of a task in their order, as of now."""
-        answer = self._retried(
-            lambda: self._client.query(
-                TableName=self._table,
-                KeyConditionExpression="pk = :pk AND begins_with(sk, :clip)",
-                ExpressionAttributeValues={":pk": {"S": _task_pk(caller, task_uuid)}, ":clip": {"S": "clip#"}},
-                ConsistentRead=True,
-            )
+        pages = self._pages(
+            "query",
+            KeyConditionExpression="pk = :pk AND begins_with(sk, :clip)",
+            ExpressionAttributeValues={":pk": {"S": _task_pk(caller, task_uuid)}, ":clip": {"S": "clip#"}},
+            ConsistentRead=True,
         )
-        return sorted((_clip(_plain(item)) for item in answer["Items"]), key=lambda clip: clip.index)
+        return sorted((_clip(_plain(item)) for page in pages for item in page["Items"]), key=lambda clip: clip.index)
 
     def task(self, caller: str, task_uuid: str) -> Task | None:
         """A caller's task, without its clips."""
@@ -172,15 +171,13 @@ class Store:
 
     def whole(self, caller: str, task_uuid: str) -> Found | None:
         """A caller's task with its clips, as of now; also one whose request has expired."""
-        answer = self._retried(
-            lambda: self._client.query(
-                TableName=self._table,
-                KeyConditionExpression="pk = :pk",
-                ExpressionAttributeValues={":pk": {"S": _task_pk(caller, task_uuid)}},
-                ConsistentRead=True,
-            )
+        pages = self._pages(
+            "query",
+            KeyConditionExpression="pk = :pk",
+            ExpressionAttributeValues={":pk": {"S": _task_pk(caller, task_uuid)}},
+            ConsistentRead=True,
         )
-        return _found([_plain(item) for item in answer["Items"]])
+        return _found([_plain(item) for page in pages for item in page["Items"]])
 
     def page(self, caller: str, most: int, *, after: str | None = None, day: str = "") -> Page:
         """A caller's newest tasks, of one day (`yyyy-mm-dd`) or any, from the position `after` on; may lag behind.
@@ -345,16 +342,17 @@ class Store:
             self._retried(
                 partial(self._client.update_item, TableName=self._table, Key=key, UpdateExpression="REMOVE tags")
             )
-        self._retried(
-            lambda: self._client.update_item(
-                TableName=self._table,
-                Key={"pk": {"S": _task_pk(caller, task_uuid)}, "sk": {"S": "request"}},
-                UpdateExpression="SET #request = :nothing",
-                ConditionExpression="attribute_exists(pk)",
-                ExpressionAttributeNames={"#request": "request"},
-                ExpressionAttributeValues={":nothing": {"S": "{}"}},
+        with suppress(ClientError):  # what the retries let through is that the request is not there: it has expired
+            self._retried(
+                lambda: self._client.update_item(
+                    TableName=self._table,
+                    Key={"pk": {"S": _task_pk(caller, task_uuid)}, "sk": {"S": "request"}},
+                    UpdateExpression="SET #request = :nothing",
+                    ConditionExpression="attribute_exists(pk)",
+                    ExpressionAttributeNames={"#request": "request"},
+                    ExpressionAttributeValues={":nothing": {"S": "{}"}},
+                )
             )
-        )
 
     def _due_in(self, shard: str, now: int, most: int) -> Any:
         return self._client.query(

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from botocore.config import Config
@@ -124,14 +124,20 @@ class Bucket:
         url = urlsplit(self.download_link("videos/", 1))
         return f"{url.scheme}://{url.netloc}"
 
-    def probe(self, key: str) -> Probed | None:
-        """Reads the first bytes of an object; None if there is none. Raises `BucketError` when S3 cannot say."""
+    def probe(self, key: str, version: str | None = None) -> Probed | None:
+        """Reads the first bytes of an object, of the version named or the newest; None if there is none.
+
+        Raises `BucketError` when S3 cannot say.
+        """
+        named: Any = {"VersionId": version} if version else {}
         with _bucket_errors():
             try:
-                answer = self._client.get_object(Bucket=self._name, Key=key, Range=f"bytes=0-{_HEAD_BYTES - 1}")
+                answer = self._client.get_object(
+                    Bucket=self._name, Key=key, Range=f"bytes=0-{_HEAD_BYTES - 1}", **named
+                )
             except ClientError as error:
                 match _code(error):
-                    case "NoSuchKey" | "404":
+                    case "NoSuchKey" | "NoSuchVersion" | "404":
                         return None
                     case code if code in _EMPTY:
                         return Probed(version="", size=0, etag="", container=None)

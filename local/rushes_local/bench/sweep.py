@@ -84,7 +84,7 @@ class _Table:
 class _Bucket:
     """Nothing has been uploaded."""
 
-    def probe(self, key: str) -> Probed | None:
+    def probe(self, key: str, version: str | None = None) -> Probed | None:
         return None
 
 

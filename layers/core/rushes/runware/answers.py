@@ -12,14 +12,22 @@ from decimal import Decimal
 from math import isfinite
 from typing import Any
 
+from rushes.clip import canonical
 from rushes.errors import ProviderError, UnreadableError
 from rushes.runware.errors import Category, categorise
 
-_LONGEST = 2048  # characters kept of any text of the provider's
+# What is kept must fit into an item of the table, eight failures and sixteen renders of it: 400 KB in all.
+_LONGEST = 2048  # bytes kept of any text of the provider's
+_LONGEST_NAME = 100  # bytes of a code, and of what a video is called
+_MOST_SHOWN = 8192  # bytes of JSON, of what an error says besides its message
 _MOST_ITEMS = 1000
 _MOST_OF_ONE = 16  # items about one task, which has one result
 _HIGHEST_COST = Decimal(10_000)  # dollars for one clip: above it a cost is noise, not a price
+_ACCOUNT_TROUBLE = (401, 402, 403)
+# Kinds of trouble that whoever asks may have as well as a task; of a task that failed they are `final`.
+_OF_ASKING = {Category.AUTH, Category.QUOTA, Category.RATE_LIMIT, Category.SERVER}
 _DATA_FIELDS = ("videoBase64Data", "videoDataURI")
+_SHOWN = ("parameter", "type", "responseContent", "documentation", "min", "max", "multiplier", "allowedValues")
 _RESULT_FIELDS = ("videoUUID", "videoURL", *_DATA_FIELDS)
 
 
@@ -43,7 +51,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One error item. `wire` is what may be shown of it, its texts cut to a sane length.
+    """One error item. `wire` is what may be shown of it, its texts cut to a sane length; what is too much is left out.
 
     `final` means that the item itself has `status: error`, the mark of a task that was accepted and failed.
     """
@@ -57,6 +65,11 @@ class Problem:
     @property
     def category(self) -> Category:
         return categorise(self.code)
+
+    @property
+    def of_asking(self) -> bool:
+        """Whether, in the answer to a question, it may be about who asked or how: then it proves nothing of a task."""
+        return self.task_uuid is None or (not self.final and self.category in _OF_ASKING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +95,23 @@ class Report:
     proper: bool
 
     def denies(self, task_uuid: str) -> bool:
-        """Whether Runware answered properly and knows nothing of this task."""
-        return self.proper and not self.envelope.about(task_uuid).results
+        """Whether Runware answered properly and knows nothing of this task.
+
+        An item that names no task may be about this one, of which alone it was asked.
+        """
+        return self.proper and all(result.task_uuid not in (task_uuid, None) for result in self.envelope.results)
+
+    def answers(self, task_uuid: str) -> bool:
+        """Whether this says what Runware knows of the task, be it nothing; otherwise the question was turned away."""
+        said = self.envelope.about(task_uuid)
+        return self.proper or bool(said.results) or not all(problem.of_asking for problem in said.problems)
 
 
 def read_report(status: int, body: bytes) -> Report:
     """The answer to `getResponse` or `getTaskDetails`; raises `ProviderError` unless it is Runware's own.
 
     A 4xx is read, since a task that failed for good has been seen answered with 400; a 5xx is the poll's own trouble.
+    So is what is said of our account, whatever its code, unless it is the end of a task.
     """
     if status >= 500 or status in (408, 429):
         raise ProviderError(f"HTTP {status}")
@@ -97,6 +119,8 @@ def read_report(status: int, body: bytes) -> Report:
         envelope = read(body)
     except UnreadableError:
         raise ProviderError(f"HTTP {status} without Runware's envelope") from None
+    if status in _ACCOUNT_TROUBLE and not any(problem.final for problem in envelope.problems):
+        raise ProviderError(f"HTTP {status}")
     return Report(envelope, proper=status == 200 and not envelope.problems)
 
 
@@ -152,7 +176,7 @@ def _result(item: Mapping[str, Any], inner: bool) -> Result:
     data = next((item[name] for name in _DATA_FIELDS if isinstance(item.get(name), str) and item[name]), None)
     return Result(
         task_uuid=_uuid(item),
-        video_uuid=_text(item, "videoUUID"),
+        video_uuid=_text(item, "videoUUID", _LONGEST_NAME),
         video_url=_text(item, "videoURL"),
         seed=seed if isinstance(seed, int) and not isinstance(seed, bool) and abs(seed) < 2**64 else None,
         nsfw=nsfw if isinstance(nsfw, bool) else None,
@@ -173,12 +197,25 @@ def _response(item: Mapping[str, Any]) -> Envelope | None:
 def _problem(item: Mapping[str, Any]) -> Problem:
     nested = item.get("error")
     error = {**item, **nested} if isinstance(nested, dict) else item
-    code = _text(error, "code") or "unknownError"
+    code = _text(error, "code", _LONGEST_NAME) or "unknownError"
     message = _text(error, "message") or _text(item, "error") or "Runware gave no reason."
-    shown = ("parameter", "type", "documentation", "min", "max", "multiplier", "allowedValues", "responseContent")
-    wire = {name: _shown(error[name]) for name in shown if error.get(name) is not None}
     final = error.get("status") == "error"
-    return Problem(_uuid(error), code[:100], message, final, {"code": code[:100], "message": message, **wire})
+    return Problem(_uuid(error), code, message, final, {"code": code, "message": message, **_details(error)})
+
+
+def _details(error: Mapping[str, Any]) -> dict[str, Any]:
+    """What may be shown of an error besides its message, as far as there is room for it."""
+    details: dict[str, Any] = {}
+    room = _MOST_SHOWN
+    for name in _SHOWN:
+        if error.get(name) is None:
+            continue
+        value = _shown(error[name])
+        size = len(canonical(value).encode())
+        if size <= room:
+            details[name] = value
+            room -= size
+    return details
 
 
 def _uuid(item: Mapping[str, Any]) -> str | None:
@@ -186,12 +223,15 @@ def _uuid(item: Mapping[str, Any]) -> str | None:
     return text.lower() if text else None
 
 
-def _text(item: Mapping[str, Any], name: str) -> str | None:
+def _text(item: Mapping[str, Any], name: str, longest: int = _LONGEST) -> str | None:
     value = item.get(name)
-    if not isinstance(value, str) or not value:
-        return None
+    return _cut(value, longest) if isinstance(value, str) and value else None
+
+
+def _cut(text: str, longest: int = _LONGEST) -> str:
+    """The beginning of a text, in so many bytes, as it can be stored."""
     # A lone surrogate is legal in JSON's escapes and illegal everywhere we would store it.
-    return value[:_LONGEST].encode(errors="replace").decode()
+    return text[:longest].encode(errors="replace")[:longest].decode(errors="ignore")
 
 
 def _shown(value: object) -> object:
@@ -207,7 +247,7 @@ def _scalar(value: object) -> object:
     if isinstance(value, Decimal) and isfinite(float(value)):
         return float(value)
     text = value if isinstance(value, str | Decimal) else "…"
-    return str(text)[:_LONGEST].encode(errors="replace").decode()
+    return _cut(str(text))
 
 
 def _micro_dollars(value: object) -> int | None:
