@@ -286,7 +286,7 @@ def _tasks(prompt: str | None, file: Path | None) -> list[Json]:
             raise UsageError(f"{file}: {error.strerror}") from None
     if file is None and sys.stdin.isatty():
         raise UsageError("give a prompt, or a file with --file")
-    return orders.read(sys.stdin.buffer.read(), "standard input", prompts=True)
+    return orders.read(sys.stdin.buffer.read(), "standard input", prompts=file is None)
 
 
 def _repeatable(old: Mapping[str, Any], wanted: Sequence[int], *, second_charge: bool) -> list[int]:
