@@ -4,12 +4,13 @@ import json
 import os
 from pathlib import Path
 
+import boto3
 import pytest
 from werkzeug.wrappers import Request, Response
 
 from rushes_local.command import running, settings
 from rushes_local.command.outcomes import CommandError
-from tests.command.conftest import KEY, FakeService, Run, answer, cut
+from tests.command.conftest import KEY, FakeService, Run, alone, answer, cut
 
 CONFIG = """
 default = "staging"
@@ -50,6 +51,20 @@ def test_the_nearest_word_wins(config: Path) -> None:
     assert chosen(config, RUSHES_PROFILE="prod").api_key == "rushes_prod"
     assert chosen(config).ask_above == 500_000
     assert "rushes_staging" not in repr(chosen(config))
+
+
+@pytest.mark.parametrize("verb", [["check"], ["review"], ["keys", "list"], ["redrive"], ["cost", "--by", "caller"]])
+def test_an_operator_says_which_stack(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, verb: list[str]
+) -> None:
+    """Where no stack is named and none is running, that is what is missing, and not first a region."""
+    alone(monkeypatch, tmp_path)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    ran = run(*verb)
+    assert (ran.status, ran.err) == (5, "rushes: Name the deployed stack with --stack.\n")
+    ran = run(*verb, "--stack", "mine")
+    assert (ran.status, ran.err) == (5, "rushes: AWS's tools find no region here: set AWS_DEFAULT_REGION.\n")
 
 
 @pytest.mark.parametrize("only", ["RUSHES_URL", "RUSHES_API_KEY"])
