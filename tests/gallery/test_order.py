@@ -166,6 +166,9 @@ def test_faults_are_found_before_anything_is_sent(api: FakeApi, form: Visit, lab
     expect(field).to_be_focused()
     expect(field).to_have_accessible_description(re.compile(re.escape(words)))
     assert api.ordered() == []
+    field.press("End")
+    field.press("1")
+    expect(field).to_have_attribute("aria-invalid", "false")
 
 
 def test_characters_are_counted_as_the_service_counts(api: FakeApi, form: Visit) -> None:
