@@ -207,13 +207,15 @@ def test_faults_of_the_api_stand_at_their_fields(api: FakeApi, form: Visit) -> N
 
 
 def test_a_budget_that_is_spent_is_said(api: FakeApi, form: Visit) -> None:
-    """A refusal for money is shown in the service's own words."""
+    """A refusal for money is shown in the service's own words, and what is left is asked for anew."""
     error = {"code": "budgetExceeded", "message": "The month's limit of $50.00 cannot hold $0.924."}
     api.intercept = lambda request: (402, {"data": [], "errors": [error]}) if request.method == "POST" else None
     form.expected.append("status of 402")
     form.page.get_by_label("Prompt", exact=True).fill(PROMPT)
+    api.spent = api.limit
     buy(form.page).click()
     expect(form.page.get_by_role("alert").filter(has_text="limit")).to_be_focused()
+    expect(form.page.locator("#sum-left")).to_contain_text("Only $0.00 are left")
 
 
 def test_a_double_click_buys_once(api: FakeApi, form: Visit) -> None:
