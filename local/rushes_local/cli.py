@@ -26,6 +26,7 @@ app = typer.Typer(
     name="rushes",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # its own markup would take what stands in brackets for a style
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 

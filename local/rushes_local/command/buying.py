@@ -25,7 +25,7 @@ _BUSY = "serviceUnavailable"  # the one refusal that says nothing about the task
 
 
 def submit(
-    prompt: Annotated[str | None, typer.Argument(help="What to show.", show_default=False)] = None,
+    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="What to show.", show_default=False)] = None,
     file: Annotated[
         Path | None,
         typer.Option(

@@ -49,7 +49,7 @@ class Fetched:
 def download(
     tasks: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TASK]...", help="Their taskUUIDs; otherwise all that match.", show_default=False),
+        typer.Argument(metavar="TASK", help="Their taskUUIDs; otherwise all that match.", show_default=False),
     ] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The folder for the files.", show_default="the current one")

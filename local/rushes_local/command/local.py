@@ -26,7 +26,9 @@ _CHECK_EVERY = 1.0  # seconds
 
 
 def demo(
-    request: Annotated[Path | None, typer.Argument(help="JSON file with one task or an array of tasks.")] = None,
+    request: Annotated[
+        Path | None, typer.Argument(metavar="REQUEST", help="JSON file with one task or an array of tasks.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where the clips are put.")] = Path("out"),
     render_seconds: Annotated[float, typer.Option(min=0, help="How long the emulated Runware takes.")] = 2.0,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the clips.")] = 300.0,

@@ -76,7 +76,7 @@ _MEANINGS = {
 
 Task = Annotated[
     str | None,
-    typer.Argument(metavar="[TASK]", help="Whose clip; otherwise the newest that fits.", show_default=False),
+    typer.Argument(metavar="TASK", help="Whose clip; otherwise the newest that fits.", show_default=False),
 ]
 Number = Annotated[int, typer.Option("--clip", min=0, help="Which clip of it.")]
 
@@ -100,9 +100,7 @@ for _kind in Callback:
 def fault(
     names: Annotated[
         list[str],
-        typer.Argument(
-            metavar="NAME...", help="A fault of `rushes trigger faults`, or switch=value.", show_default=False
-        ),
+        typer.Argument(metavar="NAME", help="A fault of `rushes trigger faults`, or switch=value.", show_default=False),
     ],
     once: Annotated[bool, typer.Option("--once", help="For the next order only, and the tasks it starts.")] = False,
     as_json: AsJson = False,

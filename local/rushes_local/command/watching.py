@@ -43,7 +43,7 @@ _MOST_SHOWN = 25  # rows of the live table; a screen ends somewhere
 def watch(
     tasks: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TASK]...", help="Their taskUUIDs; otherwise all that run now.", show_default=False),
+        typer.Argument(metavar="TASK", help="Their taskUUIDs; otherwise all that run now.", show_default=False),
     ] = None,
     tag: Tag = None,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to stay at most.")] = 3600.0,
