@@ -26,7 +26,7 @@ def environment(fake: FakeService, tmp_path: Path) -> dict[str, str]:
     return {
         "PATH": os.environ["PATH"],
         "TERM": "xterm-256color",
-        "COLUMNS": "100",
+        "COLUMNS": "80",
         "LANG": "C.UTF-8",
         **homes,
         "RUSHES_URL": fake.url,
@@ -96,6 +96,7 @@ def test_a_terminal_gets_a_table(fake: FakeService, tmp_path: Path) -> None:
         assert terminal.end() == 0
         assert "\x1b[31mfailed" in terminal.shown
         assert "\t" not in terminal.shown
+        assert task["taskUUID"] in terminal.shown  # to be copied, so on one line
     piped = subprocess.run(
         [RUSHES, "list"], env=environment(fake, tmp_path), capture_output=True, text=True, timeout=30
     )
