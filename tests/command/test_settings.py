@@ -130,7 +130,7 @@ def test_a_running_stack_is_found(tmp_path: Path) -> None:
     with running.announced(STACK, environment):
         assert settings.choose(None, environment, print).api_key == "rushes_local"
         assert settings.choose("local", environment, print).url == STACK.url
-        assert (tmp_path / "rushes" / "local.json").stat().st_mode & 0o777 == 0o600
+        assert (tmp_path / "rushes" / f"{STACK.pid}.json").stat().st_mode & 0o777 == 0o600
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(CommandError, match="No local stack") as caught:
         settings.choose("local", environment, print)
@@ -141,7 +141,7 @@ def test_the_file_of_a_dead_or_strange_stack_is_not_believed(tmp_path: Path) -> 
     """A process that is gone, a file that others can write, or one that is a link leads nowhere."""
     environment = {"XDG_RUNTIME_DIR": str(tmp_path)}
     with running.announced(STACK, environment):
-        path = tmp_path / "rushes" / "local.json"
+        path = tmp_path / "rushes" / f"{STACK.pid}.json"
         path.chmod(0o666)
         assert running.find(environment) is None
         path.chmod(0o600)
@@ -158,17 +158,19 @@ def test_the_file_of_a_dead_or_strange_stack_is_not_believed(tmp_path: Path) -> 
 
 
 def test_the_stack_that_started_last_is_found_until_it_ends(tmp_path: Path) -> None:
-    """A stack that ends removes its own file and nobody else's."""
+    """A stack that ends removes its own file and nobody else's, and the one before it is found again."""
     environment = {"XDG_RUNTIME_DIR": str(tmp_path)}
     other = running.Running(**{name: getattr(STACK, name) for name in STACK.__slots__} | {"pid": os.getppid()})
     with running.announced(other, environment):
         with running.announced(STACK, environment):
             assert running.find(environment) == STACK
-        assert running.find(environment) is None
+        assert running.find(environment) == other
     with running.announced(STACK, environment):
         with running.announced(other, environment):
-            pass
-        assert running.find(environment) is None
+            assert running.find(environment) == other
+        assert running.find(environment) == STACK
+    assert running.find(environment) is None
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_service_is_configured(fake: FakeService, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
