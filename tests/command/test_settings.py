@@ -187,7 +187,7 @@ def test_a_wrong_key(fake: FakeService, run: Run, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("RUSHES_API_KEY", "rushes_wrong")
     ran = run("list")
     assert (ran.status, ran.out) == (5, "")
-    assert "does not accept the API key" in ran.err
+    assert "does not accept the API key of the environment." in ran.err
     assert "rushes_wrong" not in ran.err
 
 
