@@ -239,8 +239,7 @@ class Purchase:
                     said = self._service.submit(batch)
                 except UnavailableError as error:
                     raise UnavailableError(
-                        f"{error} What was sent may have arrived. Give the same command again: it uses the same "
-                        "taskUUIDs, so nothing is bought twice."
+                        f"{error} Give the same command again: it uses the same taskUUIDs, so nothing is bought twice."
                     ) from None
                 answer.data += said.data
                 put_off = {error.get("taskUUID") for error in said.errors if error.get("code") == _BUSY and not last}
