@@ -104,6 +104,22 @@ def test_a_terminal_gets_a_table(fake: FakeService, tmp_path: Path) -> None:
     assert f"{task['taskUUID']}\tfailed\t" in piped.stdout
 
 
+@pytest.mark.parametrize("arguments", [["list"], ["list", "--json"]])
+def test_a_full_disk_is_one_line(fake: FakeService, tmp_path: Path, arguments: list[str]) -> None:
+    """Where the result cannot be written, that is said in a line, and the status is that of a failure."""
+    fake.add()
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [RUSHES, *arguments],
+            env=environment(fake, tmp_path),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+        )
+    assert (ran.returncode, ran.stderr) == (1, "rushes: [Errno 28] No space left on device\n")
+
+
 @pytest.mark.parametrize(("typed", "status", "bought"), [("y\n", 0, 1), ("n\n", 6, 0), ("\x04", 6, 0)])
 def test_a_high_price_is_asked_for(fake: FakeService, tmp_path: Path, typed: str, status: int, bought: int) -> None:
     """On a terminal a high price is a question; only a yes buys."""
