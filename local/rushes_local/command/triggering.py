@@ -6,7 +6,8 @@ real webhook function judges them, and a forged one is refused by the same check
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -263,13 +264,18 @@ def _switches(name: str) -> Json:
         return {switch: text}
 
 
-def _emulator() -> httpx.Client:
+@contextmanager
+def _emulator() -> Iterator[httpx.Client]:
     found = running.find(os.environ)
     if found is None:
         raise NotAllowedError("No local stack is running: start one with `rushes dev`.")
     if not found.emulator_url:
         raise NotAllowedError("This local stack buys from Runware itself, which takes no orders to misbehave.")
-    return httpx.Client(base_url=found.emulator_url, timeout=_TIMEOUT, trust_env=False)
+    try:
+        with httpx.Client(base_url=found.emulator_url, timeout=_TIMEOUT, trust_env=False) as http:
+            yield http
+    except httpx.TransportError:
+        raise UnavailableError("The local stack does not answer. Is it about to end?") from None
 
 
 def _answered(response: httpx.Response) -> Any:
