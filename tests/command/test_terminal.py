@@ -163,6 +163,32 @@ def test_an_interrupted_watch_ends_quietly(
         assert "Traceback" not in terminal.shown
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_order_says_how_to_go_on(
+    fake: FakeService, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    """Whoever ends an order before its answer hears that the same command again buys nothing twice, and so it is."""
+    ordered, ended = threading.Event(), threading.Event()
+
+    def hold(request: Request) -> Response | None:
+        if request.path == "/v1" and "X-Runware-Dry-Run" not in request.headers:
+            ordered.set()
+            ended.wait(PATIENCE)
+        return None
+
+    fake.after = hold
+    with on_terminal(fake, tmp_path, "submit", "a lighthouse") as terminal:
+        assert ordered.wait(PATIENCE)
+        terminal.process.send_signal(number)
+        assert terminal.end() == status
+        assert "Give the same command again" in terminal.shown
+        assert "Traceback" not in terminal.shown
+    ended.set()
+    with on_terminal(fake, tmp_path, "submit", "a lighthouse") as terminal:
+        assert terminal.end() == 0
+    assert len(fake.tasks) == 1
+
+
 def test_a_reader_that_has_seen_enough(fake: FakeService, tmp_path: Path) -> None:
     """`rushes list | head` ends without a word about pipes."""
     for _ in range(300):
