@@ -113,8 +113,7 @@ def _command(command: Any, name: str, level: int) -> Iterator[str]:
 
 def _metavar(argument: Any) -> str:
     name = argument.metavar or argument.name.upper()
-    plain = name.strip("[].")
-    return f"[{plain}]{'...' if argument.nargs != 1 else ''}" if not argument.required else name
+    return f"{name if argument.required else f'[{name}]'}{'...' if argument.nargs != 1 else ''}"
 
 
 def _spelled(option: Any) -> str:

@@ -19,13 +19,14 @@ from rushes_local.command import (
     triggering,
     watching,
 )
-from rushes_local.command.outcomes import CommandError
+from rushes_local.command.outcomes import CommandError, Exit
 from rushes_local.command.shown import plain
 
 app = typer.Typer(
     name="rushes",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # its own markup would take what stands in brackets for a style
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 
@@ -72,6 +73,10 @@ def main() -> None:
     except CommandError as error:
         print(f"rushes: {plain(str(error), lines=True)}", file=sys.stderr)
         sys.exit(error.status)
+    except OSError as error:  # a full disk under standard output, for one
+        print(f"rushes: {plain(str(error))}", file=sys.stderr)
+        sys.stdout = None  # or Python tries once more to write what is left, and ends with a status of its own
+        sys.exit(Exit.FAILED)
 
 
 def _end(number: int, _frame: FrameType | None) -> NoReturn:

@@ -153,8 +153,14 @@ def test_the_service_names_no_file(fake: FakeService, run: Run, tmp_path: Path, 
 
 
 def test_nothing_stored_is_no_success(fake: FakeService, run: Run, tmp_path: Path) -> None:
-    """A script that counts on clips hears that there are none; a folder that cannot be made is named."""
+    """A script that counts on clips hears that one or all are missing; a folder that cannot be made is named."""
+    ran = run("download", "-o", str(tmp_path))
+    assert (ran.status, ran.err) == (1, "There are no such tasks.\n")
     fake.add("running")
-    assert run("download", "-o", str(tmp_path)).status == 1
+    ran = run("download", "-o", str(tmp_path))
+    assert (ran.status, ran.err) == (1, "1 clip is not there to be fetched.\n")
+    stored, failed = fake.add(content=CONTENT), fake.add("failed")
+    assert run("download", "-o", str(tmp_path)).status == 0
+    assert run("download", stored["taskUUID"], failed["taskUUID"], "-o", str(tmp_path)).status == 1
     (tmp_path / "file").touch()
     assert "file" in run("download", "-o", str(tmp_path / "file" / "x")).err

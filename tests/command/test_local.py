@@ -172,3 +172,12 @@ def test_what_is_not_there_cannot_be_triggered(run: Run, monkeypatch: pytest.Mon
     alone(monkeypatch, tmp_path)
     ran = run("trigger", "heal")
     assert (ran.status, ran.err) == (5, "rushes: No local stack is running: start one with `rushes dev`.\n")
+
+
+def test_a_stack_that_is_silent_cannot_be_triggered(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A stack that was killed leaves its word behind; that it does not answer is one line, and worth another try."""
+    alone(monkeypatch, tmp_path)
+    nowhere = dict.fromkeys(Running.__slots__, "http://127.0.0.1:1") | {"pid": os.getpid()}
+    with announced(Running(**nowhere), os.environ):
+        ran = run("trigger", "heal")
+    assert (ran.status, ran.err.count("\n")) == (4, 1)

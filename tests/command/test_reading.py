@@ -136,6 +136,7 @@ def test_cost(fake: FakeService, run: Run) -> None:
     assert run("cost", "--by", "model", *since).out.splitlines()[-1] == "total\t3\t3\t$2.872"
     only = run("cost", *since, "--tag", "project=a", "--json").json
     assert (only["total"]["tasks"], only["total"]["cost"]) == (2, 1.024)
+    assert run("cost", "--tag-name", "x").status == 2
     assert run("cost", "--stack", "rushes-dev").status == 2
     assert run("cost", "--since", "yesterday").status == 2
     assert run("cost", "--since", "2026-02-01", "--until", "2026-01-01").status == 2

@@ -4,12 +4,13 @@ import json
 import os
 from pathlib import Path
 
+import boto3
 import pytest
 from werkzeug.wrappers import Request, Response
 
 from rushes_local.command import running, settings
 from rushes_local.command.outcomes import CommandError
-from tests.command.conftest import KEY, FakeService, Run, answer, cut
+from tests.command.conftest import KEY, FakeService, Run, alone, answer, cut
 
 CONFIG = """
 default = "staging"
@@ -50,6 +51,20 @@ def test_the_nearest_word_wins(config: Path) -> None:
     assert chosen(config, RUSHES_PROFILE="prod").api_key == "rushes_prod"
     assert chosen(config).ask_above == 500_000
     assert "rushes_staging" not in repr(chosen(config))
+
+
+@pytest.mark.parametrize("verb", [["check"], ["review"], ["keys", "list"], ["redrive"], ["cost", "--by", "caller"]])
+def test_an_operator_says_which_stack(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, verb: list[str]
+) -> None:
+    """Where no stack is named and none is running, that is what is missing, and not first a region."""
+    alone(monkeypatch, tmp_path)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    ran = run(*verb)
+    assert (ran.status, ran.err) == (5, "rushes: Name the deployed stack with --stack.\n")
+    ran = run(*verb, "--stack", "mine")
+    assert (ran.status, ran.err) == (5, "rushes: AWS's tools find no region here: set AWS_DEFAULT_REGION.\n")
 
 
 @pytest.mark.parametrize("only", ["RUSHES_URL", "RUSHES_API_KEY"])
@@ -115,7 +130,7 @@ def test_a_running_stack_is_found(tmp_path: Path) -> None:
     with running.announced(STACK, environment):
         assert settings.choose(None, environment, print).api_key == "rushes_local"
         assert settings.choose("local", environment, print).url == STACK.url
-        assert (tmp_path / "rushes" / "local.json").stat().st_mode & 0o777 == 0o600
+        assert (tmp_path / "rushes" / f"{STACK.pid}.json").stat().st_mode & 0o777 == 0o600
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(CommandError, match="No local stack") as caught:
         settings.choose("local", environment, print)
@@ -126,7 +141,7 @@ def test_the_file_of_a_dead_or_strange_stack_is_not_believed(tmp_path: Path) -> 
     """A process that is gone, a file that others can write, or one that is a link leads nowhere."""
     environment = {"XDG_RUNTIME_DIR": str(tmp_path)}
     with running.announced(STACK, environment):
-        path = tmp_path / "rushes" / "local.json"
+        path = tmp_path / "rushes" / f"{STACK.pid}.json"
         path.chmod(0o666)
         assert running.find(environment) is None
         path.chmod(0o600)
@@ -143,17 +158,19 @@ def test_the_file_of_a_dead_or_strange_stack_is_not_believed(tmp_path: Path) -> 
 
 
 def test_the_stack_that_started_last_is_found_until_it_ends(tmp_path: Path) -> None:
-    """A stack that ends removes its own file and nobody else's."""
+    """A stack that ends removes its own file and nobody else's, and the one before it is found again."""
     environment = {"XDG_RUNTIME_DIR": str(tmp_path)}
     other = running.Running(**{name: getattr(STACK, name) for name in STACK.__slots__} | {"pid": os.getppid()})
     with running.announced(other, environment):
         with running.announced(STACK, environment):
             assert running.find(environment) == STACK
-        assert running.find(environment) is None
+        assert running.find(environment) == other
     with running.announced(STACK, environment):
         with running.announced(other, environment):
-            pass
-        assert running.find(environment) is None
+            assert running.find(environment) == other
+        assert running.find(environment) == STACK
+    assert running.find(environment) is None
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_service_is_configured(fake: FakeService, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +187,7 @@ def test_a_wrong_key(fake: FakeService, run: Run, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("RUSHES_API_KEY", "rushes_wrong")
     ran = run("list")
     assert (ran.status, ran.out) == (5, "")
-    assert "does not accept the API key" in ran.err
+    assert "does not accept the API key of the environment." in ran.err
     assert "rushes_wrong" not in ran.err
 
 

@@ -95,6 +95,13 @@ def test_standard_input(fake: FakeService, run: Run, text: str) -> None:
     assert task["request"]["positivePrompt"].startswith("a lighthouse")
 
 
+def test_a_file_of_tasks_is_never_a_prompt(fake: FakeService, run: Run) -> None:
+    """Where tasks were to be piped in and something else came, an error's page for one, nothing is bought."""
+    ran = run("submit", "--file", "-", stdin="<html>502 Bad Gateway</html>")
+    assert (ran.status, fake.tasks) == (2, {})
+    assert "standard input is not JSON" in ran.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "content", "says"),
     [

@@ -26,7 +26,7 @@ def environment(fake: FakeService, tmp_path: Path) -> dict[str, str]:
     return {
         "PATH": os.environ["PATH"],
         "TERM": "xterm-256color",
-        "COLUMNS": "100",
+        "COLUMNS": "80",
         "LANG": "C.UTF-8",
         **homes,
         "RUSHES_URL": fake.url,
@@ -96,11 +96,28 @@ def test_a_terminal_gets_a_table(fake: FakeService, tmp_path: Path) -> None:
         assert terminal.end() == 0
         assert "\x1b[31mfailed" in terminal.shown
         assert "\t" not in terminal.shown
+        assert task["taskUUID"] in terminal.shown  # to be copied, so on one line
     piped = subprocess.run(
         [RUSHES, "list"], env=environment(fake, tmp_path), capture_output=True, text=True, timeout=30
     )
     assert "\x1b" not in piped.stdout
     assert f"{task['taskUUID']}\tfailed\t" in piped.stdout
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["list", "--json"]])
+def test_a_full_disk_is_one_line(fake: FakeService, tmp_path: Path, arguments: list[str]) -> None:
+    """Where the result cannot be written, that is said in a line, and the status is that of a failure."""
+    fake.add()
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [RUSHES, *arguments],
+            env=environment(fake, tmp_path),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+        )
+    assert (ran.returncode, ran.stderr) == (1, "rushes: [Errno 28] No space left on device\n")
 
 
 @pytest.mark.parametrize(("typed", "status", "bought"), [("y\n", 0, 1), ("n\n", 6, 0), ("\x04", 6, 0)])
@@ -144,6 +161,32 @@ def test_an_interrupted_watch_ends_quietly(
         terminal.process.send_signal(number)
         assert terminal.end() == status
         assert "Traceback" not in terminal.shown
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_order_says_how_to_go_on(
+    fake: FakeService, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    """Whoever ends an order before its answer hears that the same command again buys nothing twice, and so it is."""
+    ordered, ended = threading.Event(), threading.Event()
+
+    def hold(request: Request) -> Response | None:
+        if request.path == "/v1" and "X-Runware-Dry-Run" not in request.headers:
+            ordered.set()
+            ended.wait(PATIENCE)
+        return None
+
+    fake.after = hold
+    with on_terminal(fake, tmp_path, "submit", "a lighthouse") as terminal:
+        assert ordered.wait(PATIENCE)
+        terminal.process.send_signal(number)
+        assert terminal.end() == status
+        assert "Give the same command again" in terminal.shown
+        assert "Traceback" not in terminal.shown
+    ended.set()
+    with on_terminal(fake, tmp_path, "submit", "a lighthouse") as terminal:
+        assert terminal.end() == 0
+    assert len(fake.tasks) == 1
 
 
 def test_a_reader_that_has_seen_enough(fake: FakeService, tmp_path: Path) -> None:

@@ -166,6 +166,9 @@ def test_faults_are_found_before_anything_is_sent(api: FakeApi, form: Visit, lab
     expect(field).to_be_focused()
     expect(field).to_have_accessible_description(re.compile(re.escape(words)))
     assert api.ordered() == []
+    field.press("End")
+    field.press("1")
+    expect(field).to_have_attribute("aria-invalid", "false")
 
 
 def test_characters_are_counted_as_the_service_counts(api: FakeApi, form: Visit) -> None:
@@ -204,13 +207,15 @@ def test_faults_of_the_api_stand_at_their_fields(api: FakeApi, form: Visit) -> N
 
 
 def test_a_budget_that_is_spent_is_said(api: FakeApi, form: Visit) -> None:
-    """A refusal for money is shown in the service's own words."""
+    """A refusal for money is shown in the service's own words, and what is left is asked for anew."""
     error = {"code": "budgetExceeded", "message": "The month's limit of $50.00 cannot hold $0.924."}
     api.intercept = lambda request: (402, {"data": [], "errors": [error]}) if request.method == "POST" else None
     form.expected.append("status of 402")
     form.page.get_by_label("Prompt", exact=True).fill(PROMPT)
+    api.spent = api.limit
     buy(form.page).click()
     expect(form.page.get_by_role("alert").filter(has_text="limit")).to_be_focused()
+    expect(form.page.locator("#sum-left")).to_contain_text("Only $0.00 are left")
 
 
 def test_a_double_click_buys_once(api: FakeApi, form: Visit) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from rushes_local.cli import app
 from scripts import reference
@@ -27,6 +28,22 @@ def test_every_option_is_explained() -> None:
     assert re.findall(r"^\| `[^|]+` \|  ?\|$", page, re.MULTILINE) == []
     verbs = [each for each in re.split(r"\n##+ ", page) if each.startswith("rushes ")]
     assert [each.split("\n")[0] for each in verbs if "`--json`" in each and "--json prints" not in each] == []
+
+
+def verbs(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every verb and the words that lead to it."""
+    yield words, command
+    for word, member in getattr(command, "commands", {}).items():
+        yield from verbs(member, (*words, word))
+
+
+def test_help_says_the_same() -> None:
+    """What the reference says of a verb, `--help` says to the letter, on a narrow terminal too."""
+    for words, command in verbs(typer.main.get_command(app)):
+        shown = " ".join(CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "60"}).output.split())
+        assert " ".join(command.help.replace("`", "").split()) in shown
+        usage = shown.partition(command.help.split()[0])[0]
+        assert not re.search(r"\[\[|[{ ][a-z_]+[}\]]", usage), usage
 
 
 def blocks(page: str) -> Iterator[str]:

@@ -916,6 +916,10 @@ def test_the_page_on_deploying_shows_roles_that_fit(root: Path, tmp_path: Path, 
     services = {action.partition(":")[0] for action in actions}
     # SAM's own kinds become functions and APIs.
     assert (made_of - {"serverless"}) | {"lambda", "apigateway"} <= services
+    named = {name for name, each in resources.items() if each["Type"] == "AWS::IAM::Role"}
+    for sid in ("Roles", "RolesForFunctionsOnly"):
+        (places,) = [each["Resource"] for each in granted["CloudFormation"] if each["Sid"] == sid]
+        assert {re.search(r"\$\{Stack\}-(\w+)-\*", str(place))[1] for place in places} == named  # type: ignore[index]
 
 
 def test_every_waiver_has_its_reason(root: Path) -> None:

@@ -65,13 +65,20 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     ("content", "problem"),
     [(b"{", "is not JSON"), (b"\xff", "is not JSON"), (None, "No such file")],
 )
-def test_unreadable_request(tmp_path: Path, content: bytes | None, problem: str) -> None:
-    """A request file that cannot be read is named with the reason, before anything is started."""
+def test_unreadable_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, problem: str
+) -> None:
+    """A request file that cannot be read is named with the reason, before anything is started, and ends with 2."""
     file = tmp_path / "request.json"
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(DemoError, match=problem):
         read_request(file)
+    monkeypatch.setattr(sys, "argv", ["rushes", "demo", str(file)])
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
 
 
 def test_request_files(tmp_path: Path) -> None:

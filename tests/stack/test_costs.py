@@ -1,5 +1,6 @@
 """What a clip costs: the calls of each path counted on the local stack, against a limit and the committed page."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -78,6 +79,15 @@ def test_telling_costs_little(measured: Measured, prices: costs.Prices) -> None:
 def test_the_page_is_up_to_date(measured: Measured, prices: costs.Prices) -> None:
     """docs/costs.md is what `make costs` would write now."""
     assert (ROOT / costs.PAGE).read_text() == costs.page(measured, Template(ROOT / "template.yaml"), prices)
+
+
+def test_the_page_on_deploying_names_the_same_sums() -> None:
+    """What a month costs is told twice, in the same words."""
+    told = [
+        re.findall(r"(?m)^\| ([\d,]+) \| (\d+\.\d\d) \|", (ROOT / page).read_text())
+        for page in (costs.PAGE, "docs/deploying.md")
+    ]
+    assert told[0] == told[1] != []
 
 
 def test_other_ways_cost_more(measured: Measured, prices: costs.Prices) -> None:

@@ -21,11 +21,12 @@ from rushes_local.command.shown import Screen, clock, micros, money
 Json = dict[str, Any]
 
 _SIZES = ", ".join(f"{width}x{height}" for width, height in KLING.sizes)
+_SAME_AGAIN = "Give the same command again: it uses the same taskUUIDs, so nothing is bought twice."
 _BUSY = "serviceUnavailable"  # the one refusal that says nothing about the task
 
 
 def submit(
-    prompt: Annotated[str | None, typer.Argument(help="What to show.", show_default=False)] = None,
+    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="What to show.", show_default=False)] = None,
     file: Annotated[
         Path | None,
         typer.Option(
@@ -193,7 +194,11 @@ class Purchase:
             if not repeated:
                 journal.close()
             raise
-        answer = self._order(valid)
+        try:
+            answer = self._order(valid)
+        except (KeyboardInterrupt, SystemExit):
+            self._screen.warn(f"The order may have arrived. {_SAME_AGAIN}")
+            raise
         journal.close()
         refused += answer.errors
         self._tell([{"taskUUID": each} for each in answer.accepted], refused, price, repeated=repeated)
@@ -238,10 +243,7 @@ class Purchase:
                 try:
                     said = self._service.submit(batch)
                 except UnavailableError as error:
-                    raise UnavailableError(
-                        f"{error} What was sent may have arrived. Give the same command again: it uses the same "
-                        "taskUUIDs, so nothing is bought twice."
-                    ) from None
+                    raise UnavailableError(f"{error} {_SAME_AGAIN}") from None
                 answer.data += said.data
                 put_off = {error.get("taskUUID") for error in said.errors if error.get("code") == _BUSY and not last}
                 busy += [task for task in batch if str(task["taskUUID"]).lower() in put_off]
@@ -286,7 +288,7 @@ def _tasks(prompt: str | None, file: Path | None) -> list[Json]:
             raise UsageError(f"{file}: {error.strerror}") from None
     if file is None and sys.stdin.isatty():
         raise UsageError("give a prompt, or a file with --file")
-    return orders.read(sys.stdin.buffer.read(), "standard input", prompts=True)
+    return orders.read(sys.stdin.buffer.read(), "standard input", prompts=file is None)
 
 
 def _repeatable(old: Mapping[str, Any], wanted: Sequence[int], *, second_charge: bool) -> list[int]:

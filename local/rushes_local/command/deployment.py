@@ -85,6 +85,8 @@ class Deployment:
         """A client for the account that the stack is in."""
         from botocore.config import Config
 
+        if not (self.stack or self._local or "TABLE_NAME" in self.environment):
+            raise NotAllowedError("Name the deployed stack with --stack.")  # before anything that AWS's tools may miss
         session, endpoint = self._session
         tries = {"total_max_attempts": 1} if service == "dynamodb" else {"mode": "standard"}  # the table is patient
         config = Config(retries=tries, proxies={} if endpoint else None)  # type: ignore[arg-type]
@@ -128,7 +130,7 @@ class Deployment:
 @contextmanager
 def operated(stack: str | None) -> Iterator[Deployment]:
     """The stack that is meant; what AWS has against it becomes one line."""
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 
     from rushes.errors import BucketError, BusError, StoreError
 
@@ -136,6 +138,8 @@ def operated(stack: str | None) -> Iterator[Deployment]:
         yield Deployment(stack, os.environ)
     except NoCredentialsError:
         raise NotAllowedError("AWS's tools find no credentials here.") from None
+    except NoRegionError:
+        raise NotAllowedError("AWS's tools find no region here: set AWS_DEFAULT_REGION.") from None
     except ClientError as error:
         code, said = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
         denied = "Denied" in code or "Token" in code or "Signature" in code

@@ -49,7 +49,7 @@ class Fetched:
 def download(
     tasks: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TASK]...", help="Their taskUUIDs; otherwise all that match.", show_default=False),
+        typer.Argument(metavar="TASK", help="Their taskUUIDs; otherwise all that match.", show_default=False),
     ] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The folder for the files.", show_default="the current one")
@@ -66,6 +66,8 @@ def download(
 
     Give the same command again to go on after an interruption: whole files are left alone, parts are completed. A file
     gets its name only when its size and the SHA-256 in the clip's manifest are right.
+
+    Ends with 1 when nothing was found, when a clip of a TASK is not stored, or when one could not be fetched.
 
     --json prints {"files": [{"taskUUID", "clip", "file", "outcome": downloaded|present|failed, "size", "sha256",
     "verified", "problem"}]}.
@@ -94,9 +96,11 @@ def download(
         for each in done:
             _tell(screen, each)
         missing = sum(len(task.get("clips", [])) for task in found) - len(stored)
+        if not found:
+            screen.note("There are no such tasks.")
         if missing:
-            screen.note(f"{missing} clip{'' if missing == 1 else 's'} of these tasks are not stored.")
-        if not stored or any(each.outcome == "failed" for each in done):
+            screen.note(f"{missing} clip{' is' if missing == 1 else 's are'} not there to be fetched.")
+        if not stored or (tasks and missing) or any(each.outcome == "failed" for each in done):
             raise typer.Exit(Exit.FAILED)
 
 
@@ -262,6 +266,10 @@ def _tell(screen: Screen, each: Fetched) -> None:
     if each.outcome == "failed":
         screen.note(f"{each.task_uuid}-{each.clip}: {each.problem}", "red")
         return
-    screen.say(each.file)
     doubts = "" if each.verified else "; it has no manifest yet, so only the size was compared"
-    screen.note(f"{each.file}: {each.outcome}, {size(each.size)}{doubts}", "dim")
+    told = f"{each.file}: {each.outcome}, {size(each.size)}{doubts}"
+    if screen.is_live:
+        screen.say(told)
+        return
+    screen.say(each.file)
+    screen.note(told, "dim")

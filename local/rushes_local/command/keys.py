@@ -22,7 +22,10 @@ Json = dict[str, Any]
 
 keys = typer.Typer(no_args_is_help=True, help="API keys of a deployed stack, and their callers' limits.")
 
-Named = Annotated[str, typer.Argument(help="The caller: lower-case letters, digits and hyphens.", show_default=False)]
+Named = Annotated[
+    str,
+    typer.Argument(metavar="CALLER", help="The caller: lower-case letters, digits and hyphens.", show_default=False),
+]
 Images = Annotated[
     list[str] | None,
     typer.Option(help="Where its images may lie besides our bucket, as s3://photos/alice/; may be repeated."),
@@ -59,7 +62,9 @@ def create(
 
 @keys.command("list")
 def list_keys(
-    caller: Annotated[str | None, typer.Argument(help="Only this caller's.", show_default=False)] = None,
+    caller: Annotated[
+        str | None, typer.Argument(metavar="CALLER", help="Only this caller's.", show_default=False)
+    ] = None,
     stack: Stack = None,
     as_json: AsJson = False,
 ) -> None:
@@ -97,7 +102,7 @@ def list_keys(
 @keys.command()
 def limit(
     caller: Named,
-    limit_usd: Annotated[str, typer.Argument(help="Dollars a month.")],
+    limit_usd: Annotated[str, typer.Argument(metavar="LIMIT_USD", help="Dollars a month.")],
     images: Images = None,
     stack: Stack = None,
 ) -> None:
@@ -115,7 +120,7 @@ def limit(
 def revoke(
     caller: Named,
     key: Annotated[
-        str | None, typer.Argument(metavar="[KEY]", help="Which key: its id or its name, as `keys list` tells them.")
+        str | None, typer.Argument(metavar="KEY", help="Which key: its id or its name, as `keys list` tells them.")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All of the caller's keys.")] = False,
     stack: Stack = None,

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from rushes_local.command import running
-from rushes_local.command.outcomes import CommandError
+from rushes_local.command.outcomes import CommandError, Exit
 
 if TYPE_CHECKING:
     from rushes_local.sam import Containers
@@ -26,7 +26,9 @@ _CHECK_EVERY = 1.0  # seconds
 
 
 def demo(
-    request: Annotated[Path | None, typer.Argument(help="JSON file with one task or an array of tasks.")] = None,
+    request: Annotated[
+        Path | None, typer.Argument(metavar="REQUEST", help="JSON file with one task or an array of tasks.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where the clips are put.")] = Path("out"),
     render_seconds: Annotated[float, typer.Option(min=0, help="How long the emulated Runware takes.")] = 2.0,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the clips.")] = 300.0,
@@ -45,20 +47,20 @@ def demo(
     from rushes_local.stack import Stack
 
     console = Console()
-    with _failures():
+    with _failures(Exit.USAGE):
         tasks = demonstration.read_request(request or demonstration.EXAMPLE)
-        with ExitStack() as closing:
-            stack = Stack(
-                ROOT,
-                render_seconds=render_seconds,
-                parameters={"MonthlyLimitUsd": str(demonstration.LIMIT_USD)},
-                host=closing.enter_context(_built(console)) if sam else None,
-                sink=_show if verbose else lambda *_: None,
-            )
-            closing.enter_context(_started(stack, console))
-            demonstration.run(stack, tasks, out, timeout, console)
-            if request is None:
-                demonstration.drop(stack, demonstration.DROP, out, timeout, console)
+    with _failures(), ExitStack() as closing:
+        stack = Stack(
+            ROOT,
+            render_seconds=render_seconds,
+            parameters={"MonthlyLimitUsd": str(demonstration.LIMIT_USD)},
+            host=closing.enter_context(_built(console)) if sam else None,
+            sink=_show if verbose else lambda *_: None,
+        )
+        closing.enter_context(_started(stack, console))
+        demonstration.run(stack, tasks, out, timeout, console)
+        if request is None:
+            demonstration.drop(stack, demonstration.DROP, out, timeout, console)
 
 
 def dev(
@@ -93,7 +95,7 @@ def dev(
 
 
 @contextmanager
-def _failures() -> Iterator[None]:
+def _failures(status: Exit = Exit.FAILED) -> Iterator[None]:
     """What the stack and the demo have to say becomes the command's own error."""
     from rushes_local.demo import DemoError
     from rushes_local.stack import StackError
@@ -101,7 +103,7 @@ def _failures() -> Iterator[None]:
     try:
         yield
     except (StackError, DemoError) as error:
-        raise CommandError(str(error)) from None
+        raise CommandError(str(error), status) from None
 
 
 def _whereabouts(stack: "Stack", api_key: str) -> running.Running:

@@ -20,6 +20,8 @@ from rushes_local.command.shown import (
 
 Json = dict[str, Any]
 
+_APART = {"taskType", "taskUUID", "positivePrompt", "inputs"}  # said in other words, or not at all
+
 
 def list_tasks(
     status: Status = None,
@@ -71,12 +73,16 @@ def show(task: TaskUUID, as_json: AsJson = False, profile: Profile = None) -> No
 def _describe(screen: Screen, task: Json) -> None:
     request = task.get("request") or {}
     screen.say(f"{task['taskUUID']}  {task['status']}  {money(micros(task.get('cost')))}", "bold")
-    screen.say(f"ordered   {clock(task.get('createdAt'))} ({age(task.get('createdAt'))} ago)")
-    screen.say(f"prompt    {prompt_of(task)}")
-    for name in sorted(request.keys() - {"taskType", "taskUUID", "positivePrompt", "inputs"}):
-        screen.say(f"{name:<9} {_value(request[name])}")
+    about = {
+        "ordered": f"{clock(task.get('createdAt'))} ({age(task.get('createdAt'))} ago)",
+        "prompt": prompt_of(task),
+        **{name: _value(request[name]) for name in sorted(request.keys() - _APART)},
+    }
     if request.get("inputs"):
-        screen.say(f"inputs    {short(_value(request['inputs']), 100)}")
+        about["inputs"] = short(_value(request["inputs"]), 100)
+    widest = max(map(len, about))
+    for name, value in about.items():
+        screen.say(f"{name:<{widest}}  {value}")
     screen.say()
     screen.table(
         ("clip", "status", "cost", "size", "seed", "object"),

@@ -1,4 +1,4 @@
-"""Where the local stack of `rushes dev` is: a file that other runs of the command find, gone when the stack is.
+"""Where a local stack of `rushes dev` is: a file that other runs of the command find, gone when the stack is.
 
 It holds a key, so it lies in the user's own runtime directory, readable by nobody else. Where there is none, a
 directory of this user's in the temporary one must do, and nothing is believed that somebody else may have put there.
@@ -8,12 +8,11 @@ import json
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-
-_NAME = "local.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,32 +43,41 @@ def folder(environment: Mapping[str, str]) -> Path:
 @contextmanager
 def announced(running: Running, environment: Mapping[str, str]) -> Iterator[None]:
     """Keeps the file while the block runs. Of several stacks the one that started last is found."""
-    path = folder(environment) / _NAME
+    path = folder(environment) / f"{running.pid}.json"
     path.parent.mkdir(mode=0o700, exist_ok=True)
     if not _is_ours(path.parent):
         yield  # nobody can be told safely; the stack runs all the same
         return
-    fresh = path.with_suffix(f".{running.pid}")
+    fresh = path.with_suffix(".new")
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(asdict(running), file)
+    os.utime(fresh, ns=(time.time_ns(),) * 2)  # finer than a file system's own clock
     fresh.replace(path)
     try:
         yield
     finally:
-        found = _read(path)
-        if found and found.pid == running.pid:
-            path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         with suppress(OSError):  # another stack's file may be in it
             path.parent.rmdir()
 
 
 def find(environment: Mapping[str, str]) -> Running | None:
-    """The local stack, if one runs."""
-    path = folder(environment) / _NAME
-    if not _is_ours(path.parent) or not _is_ours(path):
+    """The local stack that started last, of those that run."""
+    parent = folder(environment)
+    if not _is_ours(parent):
         return None
-    found = _read(path)
-    return found if found and _is_alive(found.pid) else None
+    for path in sorted(parent.glob("*.json"), key=_written, reverse=True):
+        found = _read(path) if _is_ours(path) else None
+        if found and _is_alive(found.pid):
+            return found
+    return None
+
+
+def _written(path: Path) -> int:
+    try:
+        return path.lstat().st_mtime_ns
+    except OSError:  # it has just ended
+        return 0
 
 
 def _read(path: Path) -> Running | None:

@@ -23,7 +23,7 @@ _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A service to talk to. `ask_above` is in micro-dollars."""
+    """A service to talk to. `name` is for sentences, `ask_above` is in micro-dollars."""
 
     name: str
     url: str
@@ -49,7 +49,7 @@ def choose(profile: str | None, environment: Mapping[str, str], warn: Callable[[
         if not (url and key):
             missing = "RUSHES_API_KEY" if url else "RUSHES_URL"
             raise NotAllowedError(f"{missing} is not set; RUSHES_URL and RUSHES_API_KEY go together.")
-        return _target("environment", {"url": url, "api_key": key})
+        return _target("the environment", {"url": url, "api_key": key})
     name = profile or environment.get("RUSHES_PROFILE") or None
     path = config_path(environment)
     config = _config(path, warn) if name != LOCAL else {}
@@ -59,13 +59,13 @@ def choose(profile: str | None, environment: Mapping[str, str], warn: Callable[[
     profiles = config.get("profiles", {})
     if not isinstance(profiles, dict) or not isinstance(profiles.get(name), dict):
         raise UsageError(f"{path} has no profile {name}.")
-    return _target(str(name), profiles[name])
+    return _target(f"profile {name}", profiles[name])
 
 
 def _local(environment: Mapping[str, str], *, named: bool, path: Path) -> Target:
     found = running.find(environment)
     if found:
-        return _target(LOCAL, {"url": found.url, "api_key": found.api_key})
+        return _target("the local stack", {"url": found.url, "api_key": found.api_key})
     if named:
         raise NotAllowedError("No local stack is running: start one with `rushes dev`.")
     raise NotAllowedError(
@@ -93,7 +93,7 @@ def _config(path: Path, warn: Callable[[str], None]) -> dict[str, Any]:
 def _target(name: str, profile: Mapping[str, Any]) -> Target:
     url, key = profile.get("url"), profile.get("api_key")
     if not isinstance(url, str) or not isinstance(key, str) or not url or not key:
-        raise UsageError(f"profile {name} needs a url and an api_key")
+        raise UsageError(f"{name} needs a url and an api_key")
     target = Target(name, url.rstrip("/").removesuffix("/v1"), key.strip(), _ask_above(name, profile))
     try:
         parts = urlsplit(target.url)
@@ -101,11 +101,11 @@ def _target(name: str, profile: Mapping[str, Any]) -> Target:
     except ValueError:
         is_web = False
     if not is_web or parts.query or parts.username or parts.password:
-        raise UsageError(f"profile {name}: {url!r} is not the address of a service")
+        raise UsageError(f"{name}: {url!r} is not the address of a service")
     if parts.scheme != "https" and not target.is_here:
-        raise UsageError(f"profile {name}: a key is sent over https only, or to this machine")
+        raise UsageError(f"{name}: a key is sent over https only, or to this machine")
     if not key.isascii() or not key.strip().isprintable():
-        raise UsageError(f"profile {name}: that is not an API key")
+        raise UsageError(f"{name}: that is not an API key")
     return target
 
 
@@ -113,4 +113,4 @@ def _ask_above(name: str, profile: Mapping[str, Any]) -> int:
     try:
         return micro_dollars(str(profile["ask_above"])) if "ask_above" in profile else ASK_ABOVE
     except ValueError:
-        raise UsageError(f"profile {name}: ask_above is not an amount in dollars") from None
+        raise UsageError(f"{name}: ask_above is not an amount in dollars") from None

@@ -30,6 +30,8 @@ _STYLES = {
     "failed": "red",
     "review": "bold magenta",
 }
+_NUMBERS = ("cost", "price", "size", "tasks", "clips")
+_WIDE = 80  # columns of a terminal
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -79,17 +81,27 @@ class Screen:
             for row in (head, *rows):
                 self.row(row)
             return
-        self.out.print(drawn(head, rows))
+        self.out.print(drawn(head, rows, self.out.width))
 
 
-def drawn(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table for a terminal; a column headed `status` is coloured, one headed with a price is set to the right."""
+def drawn(head: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> Table:
+    """A table for a terminal; a column headed `status` is coloured, one headed with a number is set to the right.
+
+    Names that people copy are never cut, and a taskUUID stays whole where there is room for it at all.
+    """
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in head:
-        right = name in ("cost", "price", "size", "clips")
-        table.add_column(name, justify="right" if right else "left", overflow="fold" if name == "task" else "ellipsis")
+        table.add_column(
+            name,
+            justify="right" if name in _NUMBERS else "left",
+            overflow="fold" if name in ("task", "object") else "ellipsis",
+            no_wrap=name == "task" and width >= _WIDE,
+        )
     for row in rows:
-        cells = [Text(plain(cell), _style(name, cell)) for name, cell in zip(head, row, strict=True)]
+        cells = [
+            Text(plain(cell), _style(name, cell), no_wrap=True if name == "prompt" else None)
+            for name, cell in zip(head, row, strict=True)
+        ]
         table.add_row(*cells)
     return table
 

@@ -83,6 +83,8 @@ def cost(
         raise UsageError("--since is later than --until")
     if stack and by is not By.CALLER:
         raise UsageError("--stack goes with --by caller; all else is asked of the service, with your key")
+    if name and by is not By.TAG:
+        raise UsageError("--tag-name goes with --by tag")
     tag_name, _, tag_value = (filters(tag=tag)["tag"] or "").partition(":")
     lines, budget = _of_all(stack, first, last) if by is By.CALLER else _own(profile, first, last)
     groups: dict[str, Sum] = {}

@@ -6,7 +6,8 @@ real webhook function judges them, and a forged one is refused by the same check
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -76,7 +77,7 @@ _MEANINGS = {
 
 Task = Annotated[
     str | None,
-    typer.Argument(metavar="[TASK]", help="Whose clip; otherwise the newest that fits.", show_default=False),
+    typer.Argument(metavar="TASK", help="Whose clip; otherwise the newest that fits.", show_default=False),
 ]
 Number = Annotated[int, typer.Option("--clip", min=0, help="Which clip of it.")]
 
@@ -100,9 +101,7 @@ for _kind in Callback:
 def fault(
     names: Annotated[
         list[str],
-        typer.Argument(
-            metavar="NAME...", help="A fault of `rushes trigger faults`, or switch=value.", show_default=False
-        ),
+        typer.Argument(metavar="NAME", help="A fault of `rushes trigger faults`, or switch=value.", show_default=False),
     ],
     once: Annotated[bool, typer.Option("--once", help="For the next order only, and the tasks it starts.")] = False,
     as_json: AsJson = False,
@@ -265,13 +264,18 @@ def _switches(name: str) -> Json:
         return {switch: text}
 
 
-def _emulator() -> httpx.Client:
+@contextmanager
+def _emulator() -> Iterator[httpx.Client]:
     found = running.find(os.environ)
     if found is None:
         raise NotAllowedError("No local stack is running: start one with `rushes dev`.")
     if not found.emulator_url:
         raise NotAllowedError("This local stack buys from Runware itself, which takes no orders to misbehave.")
-    return httpx.Client(base_url=found.emulator_url, timeout=_TIMEOUT, trust_env=False)
+    try:
+        with httpx.Client(base_url=found.emulator_url, timeout=_TIMEOUT, trust_env=False) as http:
+            yield http
+    except httpx.TransportError:
+        raise UnavailableError("The local stack does not answer. Is it about to end?") from None
 
 
 def _answered(response: httpx.Response) -> Any:

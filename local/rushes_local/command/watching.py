@@ -43,7 +43,7 @@ _MOST_SHOWN = 25  # rows of the live table; a screen ends somewhere
 def watch(
     tasks: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TASK]...", help="Their taskUUIDs; otherwise all that run now.", show_default=False),
+        typer.Argument(metavar="TASK", help="Their taskUUIDs; otherwise all that run now.", show_default=False),
     ] = None,
     tag: Tag = None,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to stay at most.")] = 3600.0,
@@ -83,7 +83,7 @@ def follow(screen: Screen, service: Service, task_uuids: Sequence[str], timeout:
                     _tell(screen, task)
                 if progress.news_of_trouble:
                     screen.warn(f"{progress.trouble} Trying again.")
-            live.update(_picture(progress))
+            live.update(_picture(progress, screen.out.width))
             if progress.is_over or time.monotonic() >= deadline:
                 break
             pause = _PAUSE if changed else min(pause * 1.2, _LONGEST_PAUSE)
@@ -162,7 +162,7 @@ def _tell(screen: Screen, task: Json) -> None:
     screen.row((str(task["taskUUID"]), str(task.get("status")), clips, money(micros(task.get("cost")))))
 
 
-def _picture(progress: Progress) -> Group:
+def _picture(progress: Progress, width: int) -> Group:
     tasks = [progress.seen[each] for each in progress.seen]
     # What is still on its way comes first; a long list is cut where it is of least interest.
     tasks.sort(key=lambda task: task.get("status") in _DECIDED)
@@ -183,5 +183,5 @@ def _picture(progress: Progress) -> Group:
     foot = f"{stored} of {len(clips)} clips stored, {spent}, watched for {span(time.monotonic() - progress.began)}"
     more = [Text(f"and {len(tasks) - _MOST_SHOWN} more", "dim")] if len(tasks) > _MOST_SHOWN else []
     trouble = [Text(plain(progress.trouble), "yellow")] if progress.trouble else []
-    table = drawn(("task", "status", "clips", "cost", "age", "prompt"), rows)
+    table = drawn(("task", "status", "clips", "cost", "age", "prompt"), rows, width)
     return Group(table, *more, Text(foot, "dim"), *trouble)
