@@ -37,7 +37,7 @@ STATEMENTS = {
     "IntakeRole": {
         "WriteLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"IntakeLogs"}),
         "ReadRequests": ({"s3:GetObject", "s3:GetObjectVersion"}, {"Bucket/requests/*"}),
-        "TellMissingFromForbidden": ({"s3:ListBucket"}, {"Bucket"}),
+        "TellMissingFromForbidden": ({"s3:ListBucket", "s3:ListBucketVersions"}, {"Bucket"}),
         "KeepInputs": ({"s3:PutObject"}, {"Bucket/inputs/*"}),
         "PutReports": ({"s3:PutObject"}, {"Bucket/reports/*"}),
         "TakeRequests": ({"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}, {"RequestsQueue"}),
