@@ -10,12 +10,11 @@ from typing import Any
 from rushes import webhook_token
 from rushes.clip import Clip, Fact, Kind, Witness, canonical, maybe_sent, merge, release
 from rushes.redaction import scrub, scrub_all
-from rushes.runware.errors import Category
+from rushes.runware.errors import ACCOUNT_TROUBLE, Category
 from rushes.runware.outcomes import Accepted, Ambiguous, NeverArrived, Outcome, Refused
 from rushes.runware.wire import OURS, WireError
 
-_ACCOUNT_TROUBLE = (401, 402, 403)
-# The same in words. Which status they come with is not documented, and an answer in parts is a 200.
+# Account trouble in words. Which status they come with is not documented, and an answer in parts is a 200.
 _ABOUT_ACCOUNTS = (Category.AUTH, Category.QUOTA)
 
 
@@ -68,7 +67,7 @@ def conclude(clip: Clip, outcome: Outcome, *, holder: str, sent_at: int, now: in
 def is_account_trouble(outcome: Outcome) -> bool:
     """Whether Runware refused us rather than the clip: a wrong key, no money, no permission."""
     return isinstance(outcome, Refused) and (
-        outcome.status in _ACCOUNT_TROUBLE or outcome.problem.category in _ABOUT_ACCOUNTS
+        outcome.status in ACCOUNT_TROUBLE or outcome.problem.category in _ABOUT_ACCOUNTS
     )
 
 
@@ -101,7 +100,7 @@ def _evidence(clip: Clip, text: str, now: int) -> Clip:
 
 
 def _shown(code: str, fields: Mapping[str, Any]) -> tuple[int, WireError]:
-    if fields["httpStatus"] in _ACCOUNT_TROUBLE or fields.get("category") in _ABOUT_ACCOUNTS:
+    if fields["httpStatus"] in ACCOUNT_TROUBLE or fields.get("category") in _ABOUT_ACCOUNTS:
         message = f"Runware refused this service's own account ({code}). Nothing was bought; the operator has to act."
         return 503, {"code": "providerRefusesUs", "message": message}
     error: WireError = json.loads(fields["error"])

@@ -14,7 +14,7 @@ from typing import Any
 
 from rushes.clip import canonical
 from rushes.errors import ProviderError, UnreadableError
-from rushes.runware.errors import Category, categorise
+from rushes.runware.errors import ACCOUNT_TROUBLE, Category, categorise
 
 # What is kept must fit into an item of the table, eight failures and sixteen renders of it: 400 KB in all.
 _LONGEST = 2048  # bytes kept of any text of the provider's
@@ -23,7 +23,6 @@ _MOST_SHOWN = 8192  # bytes of JSON, of what an error says besides its message
 _MOST_ITEMS = 1000
 _MOST_OF_ONE = 16  # items about one task, which has one result
 _HIGHEST_COST = Decimal(10_000)  # dollars for one clip: above it a cost is noise, not a price
-_ACCOUNT_TROUBLE = (401, 402, 403)
 # Kinds of trouble that whoever asks may have as well as a task; of a task that failed they are `final`.
 _OF_ASKING = {Category.AUTH, Category.QUOTA, Category.RATE_LIMIT, Category.SERVER}
 _DATA_FIELDS = ("videoBase64Data", "videoDataURI")
@@ -119,7 +118,7 @@ def read_report(status: int, body: bytes) -> Report:
         envelope = read(body)
     except UnreadableError:
         raise ProviderError(f"HTTP {status} without Runware's envelope") from None
-    if status in _ACCOUNT_TROUBLE and not any(problem.final for problem in envelope.problems):
+    if status in ACCOUNT_TROUBLE and not any(problem.final for problem in envelope.problems):
         raise ProviderError(f"HTTP {status}")
     return Report(envelope, proper=status == 200 and not envelope.problems)
 

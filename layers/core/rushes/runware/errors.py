@@ -78,6 +78,8 @@ _VALIDATION = (
     "value",
 )
 
+ACCOUNT_TROUBLE = (401, 402, 403)
+"""Statuses of an answer that refuse us, whatever its code says: a wrong key, no money, no permission."""
 
 _RULES: tuple[tuple[Category, Callable[[str], bool]], ...] = (
     (Category.CONFLICT, lambda code: code == "conflictTaskUUID"),
