@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rushes import buying, clip, learning, purchasing, reconciling, submitting
-from rushes.clip import Clip, Fact, Kind, Status, Witness
+from rushes.clip import Clip, Fact, Kind, Witness
 from rushes.runware import outcomes
 from rushes.runware.outcomes import NeverArrived, Outcome, Refused
 from tests.simulation import fakes
@@ -253,7 +253,10 @@ def budget_not_corrected(patch: Patch) -> None:
 
 def refusal_outranks_acceptance(patch: Patch) -> None:
     """A no is believed although the clip is known to be bought."""
-    patch.setattr(clip, "RANKED", {**clip.RANKED, Kind.REFUSED: (15, Status.FAILED)})
+    meaning = clip.MEANINGS[Kind.REFUSED]
+    assert meaning.decides
+    louder = replace(meaning, decides=replace(meaning.decides, rank=15))
+    patch.setattr(clip, "MEANINGS", {**clip.MEANINGS, Kind.REFUSED: louder})
     patch.setattr(buying, "maybe_sent", lambda given, at: given)
 
 

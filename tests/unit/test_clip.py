@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rushes.clip import (
-    RANKED,
+    MEANINGS,
     Clip,
     Fact,
     Kind,
     Lease,
+    Look,
     Status,
     Witness,
     canonical,
@@ -134,7 +135,18 @@ def test_only_worded_kinds_are_bounded(kind: Kind) -> None:
 
 def test_the_ranks_are_the_designs() -> None:
     """Ranks and statuses are exactly the table of the design."""
-    assert dict(RANKED) == STATUSES
+    decisions = {kind: meaning.decides for kind, meaning in MEANINGS.items() if meaning.decides}
+    assert {kind: (each.rank, each.status) for kind, each in decisions.items()} == STATUSES
+
+
+def test_every_kind_has_a_meaning() -> None:
+    """No kind is missing from the table, and each that leaves a clip open says when it is looked at."""
+    assert set(MEANINGS) == set(Kind)
+    for kind, meaning in MEANINGS.items():
+        if decision := meaning.decides:
+            assert (decision.look is None) == (kind in decision.closed_by), kind
+            assert decision.look is None or isinstance(decision.look, Look)
+            assert not (decision.parks and decision.look)
 
 
 @pytest.mark.parametrize(("lower", "higher"), list(combinations(STATUSES, 2)))

@@ -58,20 +58,63 @@ class Witness(StrEnum):
     OPERATOR = "operator"
 
 
-RANKED: Mapping[Kind, tuple[int, Status]] = {
-    Kind.REFUSED: (5, Status.FAILED),
-    Kind.ACCEPTED: (10, Status.RUNNING),
-    Kind.UNPROVEN: (20, Status.REVIEW),
-    Kind.FAILED: (30, Status.FAILED),
-    Kind.RENDERED: (40, Status.RENDERED),
-    Kind.UNSAVED: (45, Status.REVIEW),
-    Kind.GIVEN_UP: (47, Status.FAILED),
-    Kind.STORED: (50, Status.STORED),
+class Look(StrEnum):
+    """When an open clip is looked at first, counted from its decisive fact."""
+
+    SOON = "soon"
+    AFTER_RENDER = "afterRender"  # after the usual render time
+    LAST = "last"  # after a pause for the truth to come out
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the decisive kind, the one of the highest rank, means for its clip.
+
+    `closed_by` are the kinds of which each leaves nothing more to be learned by looking; none is needed where `look` is
+    None. `free` means that nothing was bought once the clip is closed, unless a render is known.
+    """
+
+    rank: int
+    status: Status
+    closed_by: frozenset[Kind]
+    look: Look | None
+    free: bool
+
+    @property
+    def parks(self) -> bool:
+        """Whether the clip waits for a person."""
+        return self.status == Status.REVIEW
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a kind of fact means: what it decides, None for evidence, and whether its keys are the provider's words."""
+
+    decides: Decision | None
+    worded: bool
+
+
+# Everything that depends on a fact's kind: no rule about kinds stands anywhere else, and none has a default.
+#                            rank status           closed_by            look               free    worded
+MEANINGS: Mapping[Kind, Meaning] = {
+    Kind.REFUSED: Meaning(Decision(5, Status.FAILED, frozenset({Kind.REFUSED}), None, free=True), worded=True),
+    Kind.ACCEPTED: Meaning(Decision(10, Status.RUNNING, frozenset(), Look.AFTER_RENDER, free=False), worded=True),
+    Kind.UNPROVEN: Meaning(Decision(20, Status.REVIEW, frozenset({Kind.UNPROVEN}), None, free=False), worded=False),
+    Kind.FAILED: Meaning(Decision(30, Status.FAILED, frozenset({Kind.LAST_LOOK}), Look.LAST, free=True), worded=True),
+    Kind.RENDERED: Meaning(Decision(40, Status.RENDERED, frozenset(), Look.SOON, free=False), worded=False),
+    Kind.UNSAVED: Meaning(Decision(45, Status.REVIEW, frozenset({Kind.UNSAVED}), None, free=False), worded=False),
+    Kind.GIVEN_UP: Meaning(Decision(47, Status.FAILED, frozenset({Kind.GIVEN_UP}), None, free=False), worded=False),
+    Kind.STORED: Meaning(
+        Decision(50, Status.STORED, frozenset({Kind.RENDERED, Kind.DETAILS_UNKNOWN}), Look.SOON, free=False),
+        worded=False,
+    ),
+    Kind.ATTEMPTED: Meaning(None, worded=True),
+    Kind.LAST_LOOK: Meaning(None, worded=False),
+    Kind.DETAILS_UNKNOWN: Meaning(None, worded=False),
 }
 
-# Kinds whose keys are the provider's own words. Only the smallest few are kept, or a provider gone wild could grow an
-# item past what the table can hold. "The k smallest of a union" is itself associative, commutative and idempotent.
-_WORDED = {Kind.REFUSED, Kind.ACCEPTED, Kind.FAILED, Kind.ATTEMPTED}
+# Of the provider's own words only the smallest few are kept, or a provider gone wild could grow an item past what the
+# table can hold. "The k smallest of a union" is itself associative, commutative and idempotent.
 _MOST_WORDED = 8
 
 
@@ -139,13 +182,18 @@ class Clip:
     @property
     def decisive(self) -> Kind | None:
         """The kind of the highest rank among the facts, or None while nothing is known."""
-        ranked = [kind for kind, _ in self.facts if kind in RANKED]
-        return max(ranked, key=lambda kind: RANKED[kind][0], default=None)
+        return max((kind for kind, _ in self.facts if MEANINGS[kind].decides), key=rank, default=None)
+
+    @property
+    def decision(self) -> Decision | None:
+        """What the decisive kind means, or None while nothing is known."""
+        kind = self.decisive
+        return MEANINGS[kind].decides if kind else None
 
     @property
     def status(self) -> Status:
-        kind = self.decisive
-        return RANKED[kind][1] if kind else Status.PENDING
+        decision = self.decision
+        return decision.status if decision else Status.PENDING
 
     def of(self, kind: Kind) -> dict[str, Known]:
         """Everything known of one kind, by key."""
@@ -167,14 +215,8 @@ class Clip:
     @property
     def open(self) -> bool:
         """Whether anything more can be learned about this clip by looking."""
-        match self.decisive:
-            case Kind.UNPROVEN | Kind.UNSAVED | Kind.REFUSED | Kind.GIVEN_UP:
-                return False
-            case Kind.FAILED:
-                return not self.has(Kind.LAST_LOOK)
-            case Kind.STORED:
-                return not (self.has(Kind.RENDERED) or self.has(Kind.DETAILS_UNKNOWN))
-        return True
+        decision = self.decision
+        return decision is None or not any(self.has(kind) for kind in decision.closed_by)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,6 +312,12 @@ class OverBudget:
     counted: int
 
 
+def rank(kind: Kind) -> int:
+    """How much a kind of fact decides, 0 for evidence."""
+    decides = MEANINGS[kind].decides
+    return decides.rank if decides else 0
+
+
 def merge(clip: Clip, fact: Fact) -> Clip:
     """The clip, knowing one thing more; the clip itself when it knew already."""
     name = (fact.kind, fact.key)
@@ -298,9 +346,8 @@ def worth(clip: Clip) -> int:
     renders = clip.of(Kind.RENDERED)
     if renders:
         return sum(_cost(known, clip.estimate) for known in renders.values())
-    if clip.decisive == Kind.REFUSED or (clip.decisive == Kind.FAILED and clip.has(Kind.LAST_LOOK)):
-        return 0
-    return clip.estimate
+    decision = clip.decision
+    return 0 if decision and decision.free and not clip.open else clip.estimate
 
 
 def next_check(clip: Clip, now: int, times: Timings) -> int | None:
@@ -310,25 +357,22 @@ def next_check(clip: Clip, now: int, times: Timings) -> int | None:
     each pause is a quarter of what has passed, so that a lost webhook costs a few polls and a stuck clip not many more.
     A clip in review is listed at the time it was parked, for people.
     """
-    match clip.decisive:
-        case Kind.UNPROVEN | Kind.UNSAVED as kind:
-            return clip.learned_at(kind)
-        case _ if not clip.open:
-            return None
-        case None if clip.lease and clip.lease.until > now:
-            return clip.lease.until
-        case None:
-            # Spread by the clip's own UUID, so that a crowd which failed together does not come back together.
-            pause = _pause(clip.created_at, now, times)
-            return pause + (pause - now) * int(clip.clip_uuid[:2], 16) // 1024
-        case Kind.ACCEPTED as kind:
-            since = _first(clip, kind)
+    kind, decision = clip.decisive, clip.decision
+    if kind is None or decision is None:
+        return _next_try(clip, now, times)
+    since = _first(clip, kind)
+    if decision.parks:
+        return since
+    if not clip.open or decision.look is None:
+        return None
+    match decision.look:
+        case Look.SOON:
+            return _pause(since, now, times)
+        case Look.AFTER_RENDER:
             return max(since + times.usual_render, _pause(since, now, times))
-        case Kind.FAILED as kind:
-            last_look = _first(clip, kind) + times.last_look
+        case Look.LAST:
+            last_look = since + times.last_look
             return last_look if last_look > now else _pause(last_look, now, times)
-        case kind:
-            return _pause(_first(clip, kind), now, times)
 
 
 def settle(clip: Clip, now: int, times: Timings) -> Clip:
@@ -417,7 +461,7 @@ def _join_field(name: str, one: Known, other: Known) -> Scalar:
 
 def _bounded(facts: Facts, kind: Kind) -> Facts:
     keys = sorted(key for other, key in facts if other == kind)
-    if kind not in _WORDED or len(keys) <= _MOST_WORDED:
+    if not MEANINGS[kind].worded or len(keys) <= _MOST_WORDED:
         return facts
     return {name: known for name, known in facts.items() if name != (kind, keys[-1])}
 
@@ -430,6 +474,15 @@ def _cost(render: Known, estimate: int) -> int:
 def _first(clip: Clip, kind: Kind) -> int:
     at = clip.learned_at(kind)
     return clip.created_at if at is None else at
+
+
+def _next_try(clip: Clip, now: int, times: Timings) -> int:
+    """When an unconfirmed purchase is looked at again: after the lease of its buyer, if there is one."""
+    if clip.lease and clip.lease.until > now:
+        return clip.lease.until
+    # Spread by the clip's own UUID, so that a crowd which failed together does not come back together.
+    pause = _pause(clip.created_at, now, times)
+    return pause + (pause - now) * int(clip.clip_uuid[:2], 16) // 1024
 
 
 def _pause(since: int, now: int, times: Timings) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from rushes.clip import RANKED, Clip, Kind, Scalar
+from rushes.clip import Clip, Kind, Scalar, rank
 from rushes.redaction import scrub_all
 
 Json: TypeAlias = dict[str, Any]
@@ -49,8 +49,9 @@ def timeline(clip: Clip) -> list[Json]:
         for witness, at in known.seen.items():
             fields = _fields(known.fields) if witness == first else {}
             entry = {"at": iso(at), "fact": str(kind), "key": key, "witness": str(witness), "fields": fields}
-            rank = RANKED[kind][0] if kind in RANKED else 0
-            entries.append(((at, rank, kind, key, witness), {name: value for name, value in entry.items() if value}))
+            entries.append(
+                ((at, rank(kind), kind, key, witness), {name: value for name, value in entry.items() if value})
+            )
     return [entry for _, entry in sorted(entries, key=lambda each: each[0])]
 
 

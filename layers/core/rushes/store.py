@@ -35,7 +35,6 @@ from rushes.clip import (
     Page,
     Recorded,
     Reservation,
-    Status,
     Task,
     Witness,
 )
@@ -708,7 +707,7 @@ def _changing(clip: Clip) -> dict[str, Any]:
 
 
 def _shard(clip: Clip) -> str:
-    return _REVIEW_SHARD if clip.status == Status.REVIEW else str(int(clip.clip_uuid[:8], 16) % _SHARDS)
+    return _REVIEW_SHARD if clip.decision and clip.decision.parks else str(int(clip.clip_uuid[:8], 16) % _SHARDS)
 
 
 def _clip(item: Item) -> Clip:
