@@ -18,6 +18,7 @@ from botocore.stub import Stubber
 from rushes.callers import Caller
 from rushes.clip import (
     EVERYBODY,
+    Claim,
     Clip,
     Existing,
     Kind,
@@ -33,9 +34,9 @@ from rushes.clip import (
 from rushes.entry import aws_config
 from rushes.errors import BusyError, LimitMovedError, StaleError, UnreadableError
 from rushes.learning import learn
-from rushes.receiving import webhook_facts
+from rushes.receiving import poll_facts, webhook_facts
 from rushes.runware.answers import read
-from rushes.store import Store
+from rushes.store import Store, _facts, _known_value
 from rushes_local.stack import Stack
 from tests.simulation.fakes import FakeTable
 from tests.simulation.world import World
@@ -828,7 +829,8 @@ def test_whatever_runware_says_fits_into_an_item(real: Real) -> None:
     )
     names = ("message", "type", "documentation", "min", "max", "multiplier", "responseContent")
     errors: list[Any] = [
-        {**shown, **dict.fromkeys(names, words), "code": f"{number}{words}", "status": "error"} for number in range(16)
+        {**shown, **dict.fromkeys(names, words), "code": f"{number}{words}", "status": "error", "taskUUID": CLIP_UUID}
+        for number in range(16)
     ]
     results = [
         {"taskUUID": CLIP_UUID, "videoUUID": f"{number}{words}", "videoURL": words, "seed": 2**63, "cost": 0.924}
@@ -837,9 +839,29 @@ def test_whatever_runware_says_fits_into_an_item(real: Real) -> None:
     said = read(json.dumps({"data": results, "errors": errors}, ensure_ascii=False)).about(CLIP_UUID)
     before = clip()
     put(real.store, before)
-    saved = real.store.save(before, settle(merge_all(before, webhook_facts(said, START)), START, TIMES))
+    facts = [*webhook_facts(said, START), *poll_facts(said, START)]
+    refusals = [
+        replace(each, kind=Kind.REFUSED, witness=Witness.SUBMISSION) for each in facts if each.kind == Kind.FAILED
+    ]
+    saved = real.store.save(before, settle(merge_all(before, [*facts, *refusals]), START, TIMES))
     assert real.store.clip("ann", TASK_UUID, 0) == saved
-    assert (len(saved.of(Kind.FAILED)), len(saved.of(Kind.RENDERED))) == (8, 16)
+    kinds = (Kind.FAILED, Kind.RENDERED, Kind.REFUSED)
+    assert [len(saved.of(kind)) for kind in kinds] == [4, 4, 4]
+    assert all(len(known.claims) == 2 for known in saved.of(Kind.FAILED).values())
+
+
+def test_facts_of_an_earlier_version_are_read() -> None:
+    """Before, what all witnesses said lay together; a rescue was told by a field of its own."""
+    facts: dict[str, Any] = {
+        "rendered:v": {"seen": {"poll": 5, "webhook": 3}, "fields": {"cost": 7}},
+        "stored:1": {"seen": {"bucket": 9}, "fields": {"rescued": True}},
+        "lastLook": {"seen": {"clock": 9}},
+    }
+    known = _facts(facts)
+    assert known[Kind.RENDERED, "v"].claims == {"poll": Claim(5, {"cost": 7}), "webhook": Claim(3, {"cost": 7})}
+    assert known[Kind.STORED, "1"].claims == {"rescue": Claim(9, {"rescued": True})}
+    assert known[Kind.LAST_LOOK, ""].seen == {Witness.CLOCK: 9}
+    assert _known_value(known[Kind.STORED, "1"]) == facts["stored:1"]
 
 
 def test_costs_follow_the_clips(real: Real) -> None:

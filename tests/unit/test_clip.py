@@ -17,7 +17,9 @@ from rushes.clip import (
     Status,
     Witness,
     canonical,
+    disbelieves,
     due_for_parking,
+    is_full,
     lease_to,
     maybe_sent,
     merge,
@@ -46,10 +48,11 @@ STATUSES = {
 fields = st.fixed_dictionaries(
     {},
     optional={
-        "cost": st.integers(0, 3) | st.integers(900_000, 950_000),
+        "cost": st.sampled_from([0, 3, 900_000, 950_000, 3 * PRICE, 3 * PRICE + 1, 10 * PRICE, 10 * PRICE + 1, 10**10]),
         "seed": st.integers(8, 12),
         "videoURL": st.sampled_from(["", "u", "v", "é"]),
         "NSFWContent": st.booleans(),
+        "rescued": st.just(True),
     },
 )
 facts = st.builds(
@@ -62,10 +65,10 @@ facts = st.builds(
 )
 wordy = st.builds(
     Fact,
-    kind=st.sampled_from([Kind.FAILED, Kind.ACCEPTED]),
+    kind=st.sampled_from([Kind.FAILED, Kind.ACCEPTED, Kind.RENDERED, Kind.STORED]),
     key=st.text("abcd", max_size=3),
     at=st.integers(START, START + 5),
-    witness=st.sampled_from(Witness),
+    witness=st.sampled_from([Witness.WEBHOOK, Witness.BUCKET]),
     fields=fields,
 )
 histories = st.lists(facts, max_size=12) | st.lists(wordy, max_size=30)
@@ -73,14 +76,23 @@ histories = st.lists(facts, max_size=12) | st.lists(wordy, max_size=30)
 
 def derived(member: Clip) -> object:
     """Everything that is shown or counted of a clip."""
-    return member.status, worth(member), member.copy, member.open, next_check(member, START + 9, TIMES)
+    return (
+        member.status,
+        worth(member),
+        disbelieves(member),
+        is_full(member),
+        member.copy,
+        member.open,
+        next_check(member, START + 9, TIMES),
+    )
 
 
 def told(member: Clip) -> Iterator[Fact]:
-    """A clip's knowledge as facts again, one for each witness."""
+    """A clip's knowledge as facts again, one for each claim."""
     for (kind, key), known in member.facts.items():
-        for witness, at in known.seen.items():
-            yield Fact(kind=kind, key=key, at=at, witness=witness, fields=known.fields)
+        for source, claim in known.claims.items():
+            witness = Witness.BUCKET if source == "rescue" else Witness(source)
+            yield Fact(kind=kind, key=key, at=claim.at, witness=witness, fields=claim.fields)
 
 
 def joined(one: Clip, other: Clip) -> Clip:
@@ -125,12 +137,68 @@ def test_where_two_values_meet_the_join_is_as_designed() -> None:
     assert known.at == START + 1
 
 
+def test_a_copy_that_was_rescued_stays_so() -> None:
+    """That we fetched a copy ourselves is no less known if its upload was seen first."""
+    known = clip(fact(Kind.STORED, "v"), fact(Kind.STORED, "v", START + 9, Witness.BUCKET, rescued=True, size=5))
+    assert known.of(Kind.STORED)["v"].fields == {"rescued": True, "size": 5}
+    assert known.copy is not None
+    assert known.copy[1].at == START
+
+
 @pytest.mark.parametrize("kind", list(Kind))
-def test_only_worded_kinds_are_bounded(kind: Kind) -> None:
-    """Of the provider's own words the eight smallest are kept; renders and copies are money and are all kept."""
+def test_every_kind_is_bounded(kind: Kind) -> None:
+    """Of each kind a source fills so many keys and no more: the smallest, or of copies those that it saw first."""
+    most = 4 if kind in (Kind.REFUSED, Kind.FAILED, Kind.RENDERED, Kind.STORED) else 8
+    assert MEANINGS[kind].most == most
     keys = [f"{number:02}" for number in range(12)]
-    kept = clip(*(fact(kind, key) for key in reversed(keys))).of(kind)
-    assert sorted(kept) == (keys[:8] if kind in WORDED else keys)
+    kept = clip(*(fact(kind, key, START - place) for place, key in enumerate(reversed(keys)))).of(kind)
+    assert sorted(kept) == (keys[:most] if kind != Kind.STORED else keys[:4])
+    kept = clip(*(fact(kind, key, START + place) for place, key in enumerate(reversed(keys)))).of(kind)
+    assert sorted(kept) == (keys[:most] if kind != Kind.STORED else keys[-4:])
+
+
+def test_the_pinned_copy_is_never_pushed_out() -> None:
+    """However many versions are put over it, and whatever S3 calls them, the first one stays the clip."""
+    known = clip(fact(Kind.STORED, "z"), *(fact(Kind.STORED, f"{number:02}", START + 1) for number in range(20)))
+    assert known.copy is not None
+    assert known.copy[0] == "z"
+
+
+def test_forged_webhooks_leave_room_for_a_poll() -> None:
+    """Renders that webhooks made up fill their own room alone, so that what a poll knows is always learned."""
+    forged = [fact(Kind.RENDERED, f"0{number}", START, Witness.WEBHOOK, cost=10**10) for number in range(7 * 16)]
+    known = clip(*forged, fact(Kind.RENDERED, "z", START + 9, cost=5))
+    assert sorted(known.of(Kind.RENDERED)) == ["00", "01", "010", "0100", "z"]
+    assert worth(known) == 4 * PRICE + 5
+    assert is_full(known)
+    assert not is_full(clip(fact(Kind.RENDERED, "z")))
+
+
+def test_our_own_evidence_fills_no_room() -> None:
+    """Many ways in which sending failed are nobody's wrongdoing."""
+    assert not is_full(clip(*(fact(Kind.ATTEMPTED, str(number)) for number in range(20))))
+
+
+@pytest.mark.parametrize(
+    ("claims", "money", "doubted"),
+    [
+        ({Witness.WEBHOOK: 3 * PRICE}, 3 * PRICE, False),
+        ({Witness.WEBHOOK: 3 * PRICE + 1}, PRICE, True),
+        ({Witness.POLL: 3 * PRICE + 1}, 3 * PRICE + 1, False),
+        ({Witness.POLL: 10 * PRICE}, 10 * PRICE, False),
+        ({Witness.POLL: 10 * PRICE + 1}, PRICE, True),
+        ({Witness.WEBHOOK: 10**10}, PRICE, True),
+        ({Witness.WEBHOOK: 10**10, Witness.POLL: 5}, 5, True),
+        ({Witness.WEBHOOK: 5 * PRICE, Witness.POLL: 5 * PRICE}, 5 * PRICE, False),
+        ({Witness.WEBHOOK: 2 * PRICE, Witness.POLL: PRICE}, 2 * PRICE, False),
+    ],
+)
+def test_a_cost_is_believed_as_far_as_its_source(claims: dict[Witness, int], money: int, doubted: bool) -> None:
+    """A webhook up to three times the estimate, a poll up to ten times; beyond, the estimate counts and people hear."""
+    known = clip(*(fact(Kind.RENDERED, "v", START, witness, cost=cost) for witness, cost in claims.items()))
+    assert worth(known) == money
+    assert disbelieves(known) is doubted
+    assert known.of(Kind.RENDERED)["v"].fields["cost"] == max(claims.values())
 
 
 def test_the_ranks_are_the_designs() -> None:

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from rushes.clip import Kind, Status, Witness
+from rushes.clip import Kind, Status, Witness, merge_all, worth
 from rushes.errors import BusyError, UnknownClipError, UnreadableError
+from rushes.observability import Metric
 from rushes.receiving import details_facts, poll_facts, webhook_facts
 from rushes.runware.answers import read
-from tests.unit.fakes import CLIP_UUID, MP4, START, TASK_UUID, World, clip, fact
+from tests.unit.fakes import CLIP_UUID, MP4, PRICE, START, TASK_UUID, World, clip, fact
 
 DONE = {"taskUUID": CLIP_UUID, "videoUUID": "v", "videoURL": "https://vm.runware.ai/v.mp4", "seed": 7, "cost": 0.924}
 RUNNING = {"taskUUID": CLIP_UUID, "status": "processing"}
@@ -143,6 +144,27 @@ def test_two_results_are_two_renders(running: World) -> None:
     """Two videos for one clip are both kept and both counted: that was paid twice."""
     after = receive(running, {"data": [DONE, {**DONE, "videoUUID": "w"}]})
     assert after.counted == 2 * 924_000
+
+
+def test_seven_webhooks_of_made_up_renders_keep_nobody_out(running: World) -> None:
+    """However much is forged, little of it is kept or counted, people hear of it, and the genuine result is learned."""
+    for call in range(7):
+        made_up = [{**DONE, "videoUUID": f"0{call}{number:02}", "cost": 10_000} for number in range(16)]
+        after = receive(running, {"data": made_up})
+        assert after.counted <= 4 * PRICE
+    running.bucket.objects[clip().object_key] = MP4
+    after = receive(running, DONE)
+    assert after.status == Status.STORED
+    known = merge_all(after, poll_facts(read(dumped(DONE)), START + 9))
+    assert "v" in known.of(Kind.RENDERED)
+    assert running.telemetry.counted[Metric.COST_DISBELIEVED] == running.telemetry.counted[Metric.TOO_MANY_FACTS] == 1
+
+
+def test_a_large_cost_counts_only_if_runware_says_so_when_asked(running: World) -> None:
+    """A webhook's claim of many times the price stays a claim, until a poll says the same."""
+    after = receive(running, {**DONE, "cost": 4.62})
+    assert (after.counted, after.of(Kind.RENDERED)["v"].fields["cost"]) == (PRICE, 5 * PRICE)
+    assert worth(merge_all(after, poll_facts(read(dumped({**DONE, "cost": 4.62})), START))) == 5 * PRICE
 
 
 def test_a_late_result_beats_a_failure(running: World) -> None:

@@ -6,6 +6,7 @@ Times are integer milliseconds since the epoch, money is integer micro-dollars.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -88,34 +89,39 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a kind of fact means: what it decides, None for evidence, and whether its keys are the provider's words."""
+    """What a kind of fact means: what it decides, None for evidence, and how many keys of it each source may fill."""
 
     decides: Decision | None
-    worded: bool
+    most: int
 
 
 # Everything that depends on a fact's kind: no rule about kinds stands anywhere else, and none has a default.
-#                            rank status           closed_by            look               free    worded
+#                            rank status           closed_by            look               free    most
 MEANINGS: Mapping[Kind, Meaning] = {
-    Kind.REFUSED: Meaning(Decision(5, Status.FAILED, frozenset({Kind.REFUSED}), None, free=True), worded=True),
-    Kind.ACCEPTED: Meaning(Decision(10, Status.RUNNING, frozenset(), Look.AFTER_RENDER, free=False), worded=True),
-    Kind.UNPROVEN: Meaning(Decision(20, Status.REVIEW, frozenset({Kind.UNPROVEN}), None, free=False), worded=False),
-    Kind.FAILED: Meaning(Decision(30, Status.FAILED, frozenset({Kind.LAST_LOOK}), Look.LAST, free=True), worded=True),
-    Kind.RENDERED: Meaning(Decision(40, Status.RENDERED, frozenset(), Look.SOON, free=False), worded=False),
-    Kind.UNSAVED: Meaning(Decision(45, Status.REVIEW, frozenset({Kind.UNSAVED}), None, free=False), worded=False),
-    Kind.GIVEN_UP: Meaning(Decision(47, Status.FAILED, frozenset({Kind.GIVEN_UP}), None, free=False), worded=False),
+    Kind.REFUSED: Meaning(Decision(5, Status.FAILED, frozenset({Kind.REFUSED}), None, free=True), most=4),
+    Kind.ACCEPTED: Meaning(Decision(10, Status.RUNNING, frozenset(), Look.AFTER_RENDER, free=False), most=8),
+    Kind.UNPROVEN: Meaning(Decision(20, Status.REVIEW, frozenset({Kind.UNPROVEN}), None, free=False), most=8),
+    Kind.FAILED: Meaning(Decision(30, Status.FAILED, frozenset({Kind.LAST_LOOK}), Look.LAST, free=True), most=4),
+    Kind.RENDERED: Meaning(Decision(40, Status.RENDERED, frozenset(), Look.SOON, free=False), most=4),
+    Kind.UNSAVED: Meaning(Decision(45, Status.REVIEW, frozenset({Kind.UNSAVED}), None, free=False), most=8),
+    Kind.GIVEN_UP: Meaning(Decision(47, Status.FAILED, frozenset({Kind.GIVEN_UP}), None, free=False), most=8),
     Kind.STORED: Meaning(
         Decision(50, Status.STORED, frozenset({Kind.RENDERED, Kind.DETAILS_UNKNOWN}), Look.SOON, free=False),
-        worded=False,
+        most=4,
     ),
-    Kind.ATTEMPTED: Meaning(None, worded=True),
-    Kind.LAST_LOOK: Meaning(None, worded=False),
-    Kind.DETAILS_UNKNOWN: Meaning(None, worded=False),
+    Kind.ATTEMPTED: Meaning(None, most=8),
+    Kind.LAST_LOOK: Meaning(None, most=8),
+    Kind.DETAILS_UNKNOWN: Meaning(None, most=8),
 }
 
-# Of the provider's own words only the smallest few are kept, or a provider gone wild could grow an item past what the
-# table can hold. "The k smallest of a union" is itself associative, commutative and idempotent.
-_MOST_WORDED = 8
+# Kinds whose facts are about something that never changes: the earliest claim stands whole, and the earliest are kept.
+_UNCHANGING = {Kind.STORED}
+_RESCUE = "rescue"  # the source of copies that the service made itself
+
+# How many times the estimate a reported cost may be to count. A webhook is believed by whoever has its address.
+_BELIEVED_OF_WEBHOOKS = 3
+_BELIEVED_WHEN_ASKED = 10
+_ASKED = {Witness.POLL, Witness.OPERATOR}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,16 +136,42 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """All that is known under one kind and key: who saw it and when first, and its fields."""
+class Claim:
+    """What one source said of a fact, and when first."""
 
-    seen: Mapping[Witness, int]
+    at: int
     fields: Mapping[str, Scalar]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """All that is known under one kind and key: the claim of each source, which is a witness or our own rescue."""
+
+    claims: Mapping[str, Claim]
+
+    @classmethod
+    def of_all(cls, seen: Mapping[Witness, int], fields: Mapping[str, Scalar]) -> "Known":
+        """What several witnesses say alike."""
+        return cls({_source(witness, fields): Claim(at, fields) for witness, at in seen.items()})
+
+    @property
+    def seen(self) -> Mapping[Witness, int]:
+        """Who saw it and when first."""
+        seen: dict[Witness, int] = {}
+        for source, claim in self.claims.items():
+            witness = Witness.BUCKET if source == _RESCUE else Witness(source)
+            seen[witness] = min(claim.at, seen.get(witness, claim.at))
+        return seen
+
+    @property
+    def fields(self) -> Mapping[str, Scalar]:
+        """What all claims say together."""
+        return _join_fields(*(claim.fields for claim in self.claims.values()))
 
     @property
     def at(self) -> int:
         """When it was first learned."""
-        return min(self.seen.values())
+        return min(claim.at for claim in self.claims.values())
 
 
 Facts: TypeAlias = Mapping[tuple[Kind, str], Known]
@@ -319,15 +351,20 @@ def rank(kind: Kind) -> int:
 
 
 def merge(clip: Clip, fact: Fact) -> Clip:
-    """The clip, knowing one thing more; the clip itself when it knew already."""
-    name = (fact.kind, fact.key)
-    news = Known({fact.witness: fact.at}, dict(fact.fields))
+    """The clip, knowing one thing more; the clip itself when it knew already.
+
+    What each source claims is kept apart, as far as the bounds go: so no number of forged webhooks keeps a poll out.
+    """
+    name, source = (fact.kind, fact.key), _source(fact.witness, fact.fields)
+    news = Claim(fact.at, dict(fact.fields))
     old = clip.facts.get(name)
-    joined = _join(old, news) if old else news
-    if joined == old:
+    claim = old.claims.get(source) if old else None
+    joined = _join(fact.kind, claim, news) if claim else news
+    if joined == claim:
         return clip
-    facts = _bounded({**clip.facts, name: joined}, fact.kind)
-    return clip if facts == clip.facts else replace(clip, facts=facts)
+    facts = {**clip.facts, name: Known({**(old.claims if old else {}), source: joined})}
+    bounded = _bounded(facts, fact.kind, source)
+    return clip if bounded == clip.facts else replace(clip, facts=bounded)
 
 
 def merge_all(clip: Clip, facts: Iterable[Fact]) -> Clip:
@@ -340,14 +377,43 @@ def merge_all(clip: Clip, facts: Iterable[Fact]) -> Clip:
 def worth(clip: Clip) -> int:
     """What this clip costs, as far as the facts tell, in micro-dollars: the sum that the budgets should hold for it.
 
-    Every distinct render counts, at its reported cost or else the estimate. Without one, the estimate counts unless
+    Every distinct render counts, at its reported cost as far as that is believed, or else the estimate. Without one, the estimate counts unless
     it is known that nothing was bought: refused, or failed and nothing came to light at the last look.
     """
     renders = clip.of(Kind.RENDERED)
     if renders:
-        return sum(_cost(known, clip.estimate) for known in renders.values())
+        costs = [believed_cost(known, clip.estimate) for known in renders.values()]
+        return sum(clip.estimate if cost is None else cost for cost in costs)
     decision = clip.decision
     return 0 if decision and decision.free and not clip.open else clip.estimate
+
+
+def believed_cost(render: Known, estimate: int) -> int | None:
+    """The largest reported cost of a render that is no multiple too many of the estimate; None if there is none.
+
+    A larger one is believed of a poll, since we asked, than of a webhook; beyond that it is kept as a claim.
+    """
+    costs = []
+    for source, claim in render.claims.items():
+        cost = claim.fields.get("cost")
+        most = _BELIEVED_WHEN_ASKED if source in _ASKED else _BELIEVED_OF_WEBHOOKS
+        if isinstance(cost, int) and cost <= estimate * most:
+            costs.append(cost)
+    return max(costs, default=None)
+
+
+def disbelieves(clip: Clip) -> bool:
+    """Whether a render of this clip is said to have cost more than is counted for it."""
+    renders = clip.of(Kind.RENDERED).values()
+    return any(
+        "cost" in known.fields and known.fields["cost"] != believed_cost(known, clip.estimate) for known in renders
+    )
+
+
+def is_full(clip: Clip) -> bool:
+    """Whether one source has filled the room for a kind of fact, our own evidence aside: what else it says is cut."""
+    counts = Counter((kind, source) for (kind, _), known in clip.facts.items() for source in known.claims)
+    return any(count >= MEANINGS[kind].most for (kind, _), count in counts.items() if kind != Kind.ATTEMPTED)
 
 
 def next_check(clip: Clip, now: int, times: Timings) -> int | None:
@@ -446,29 +512,43 @@ def _whole(value: object) -> object:
     return value
 
 
-def _join(one: Known, other: Known) -> Known:
-    seen = {
-        witness: min(known.seen[witness] for known in (one, other) if witness in known.seen)
-        for witness in {*one.seen, *other.seen}
-    }
-    return Known(seen, {name: _join_field(name, one, other) for name in {*one.fields, *other.fields}})
+def _source(witness: Witness, fields: Mapping[str, Scalar]) -> str:
+    return _RESCUE if fields.get("rescued") else str(witness)
 
 
-def _join_field(name: str, one: Known, other: Known) -> Scalar:
-    values = [known.fields[name] for known in (one, other) if name in known.fields]
-    return max(values) if name == "cost" else min(values, key=canonical)
+def _join(kind: Kind, one: Claim, other: Claim) -> Claim:
+    if kind in _UNCHANGING:
+        return min(one, other, key=lambda claim: (claim.at, canonical(claim.fields)))
+    return Claim(min(one.at, other.at), _join_fields(one.fields, other.fields))
 
 
-def _bounded(facts: Facts, kind: Kind) -> Facts:
-    keys = sorted(key for other, key in facts if other == kind)
-    if not MEANINGS[kind].worded or len(keys) <= _MOST_WORDED:
+def _join_fields(*several: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Where two values meet the smallest canonical one stands, but the larger cost."""
+    joined: dict[str, Scalar] = {}
+    for fields in several:
+        for name, value in fields.items():
+            known = joined.get(name, value)
+            joined[name] = max(known, value) if name == "cost" else min(known, value, key=canonical)
+    return joined
+
+
+def _bounded(facts: Facts, kind: Kind, source: str) -> Facts:
+    """The facts without what one source says beyond its bound.
+
+    Of a union it keeps the smallest keys, or of what does not change the earliest claims. Both are themselves
+    associative, commutative and idempotent. An earliest claim whose fields were joined would not be: see `_join`.
+    """
+    claims = [
+        (known.claims[source].at, key)
+        for (other, key), known in facts.items()
+        if other == kind and source in known.claims
+    ]
+    if len(claims) <= MEANINGS[kind].most:
         return facts
-    return {name: known for name, known in facts.items() if name != (kind, keys[-1])}
-
-
-def _cost(render: Known, estimate: int) -> int:
-    cost = render.fields.get("cost")
-    return cost if isinstance(cost, int) else estimate
+    _, key = max(claims, key=lambda claim: claim if kind in _UNCHANGING else claim[1:])
+    left = {other: claim for other, claim in facts[kind, key].claims.items() if other != source}
+    rest = {name: known for name, known in facts.items() if name != (kind, key)}
+    return {**rest, (kind, key): Known(left)} if left else rest
 
 
 def _first(clip: Clip, kind: Kind) -> int:

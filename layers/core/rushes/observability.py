@@ -27,6 +27,8 @@ class Metric(StrEnum):
     AMBIGUOUS_PURCHASES = "AmbiguousPurchases"
     SECOND_RENDER_SEEN = "SecondRenderSeen"
     OVERWRITTEN_CLIPS = "OverwrittenClips"
+    COST_DISBELIEVED = "CostDisbelieved"
+    TOO_MANY_FACTS = "TooManyFacts"
     BUDGET_REFUSED = "BudgetRefused"
     BUDGET_EXCEEDED = "BudgetExceeded"
     PROVIDER_REFUSES_US = "ProviderRefusesUs"

@@ -22,6 +22,7 @@ from botocore.exceptions import ConnectionError as BotoConnectionError
 from rushes import attributes
 from rushes.callers import ApiKey, Caller
 from rushes.clip import (
+    Claim,
     Clip,
     Cost,
     Costs,
@@ -735,17 +736,25 @@ def _fact_name(kind: Kind, key: str) -> str:
 
 
 def _known_value(known: Known) -> dict[str, Any]:
+    """What an earlier version can read as well, and beside it who said what, if that is more than one."""
     seen = {str(witness): at for witness, at in known.seen.items()}
-    return {"seen": seen, **({"fields": dict(known.fields)} if known.fields else {})}
+    fields = dict(known.fields)
+    claims = {source: {"at": claim.at, "fields": dict(claim.fields)} for source, claim in known.claims.items()}
+    return {"seen": seen, **({"fields": fields} if fields else {}), **({"claims": claims} if len(claims) > 1 else {})}
 
 
 def _facts(values: Mapping[str, Any]) -> Facts:
     facts = {}
     for name, value in values.items():
         kind, _, key = name.partition(":")
-        seen = {Witness(witness): at for witness, at in value["seen"].items()}
-        facts[Kind(kind), key] = Known(seen, value.get("fields", {}))
+        facts[Kind(kind), key] = _known(value)
     return facts
+
+
+def _known(value: Mapping[str, Any]) -> Known:
+    if "claims" in value:
+        return Known({source: Claim(claim["at"], claim["fields"]) for source, claim in value["claims"].items()})
+    return Known.of_all({Witness(witness): at for witness, at in value["seen"].items()}, value.get("fields", {}))
 
 
 def _wire(values: Mapping[str, Any]) -> Item:

@@ -16,7 +16,7 @@ from rushes.clip import canonical
 from rushes.errors import ProviderError, UnreadableError
 from rushes.runware.errors import ACCOUNT_TROUBLE, Category, categorise
 
-# What is kept must fit into an item of the table, eight failures and sixteen renders of it: 400 KB in all.
+# What is kept must fit into an item of the table, as many facts of it as `clip.MEANINGS` allows: 400 KB in all.
 _LONGEST = 2048  # bytes kept of any text of the provider's
 _LONGEST_NAME = 100  # bytes of a code, and of what a video is called
 _MOST_SHOWN = 8192  # bytes of JSON, of what an error says besides its message
