@@ -80,9 +80,9 @@ def test_a_stored_clip_waits_for_its_details() -> None:
     assert "seed" not in item
 
 
-@pytest.mark.parametrize("kind", [None, Kind.ACCEPTED, Kind.RENDERED])
+@pytest.mark.parametrize("kind", [None, Kind.ACCEPTED, Kind.RENDERED, Kind.FAILED])
 def test_what_is_undecided_is_processing(kind: Kind | None) -> None:
-    """Pending, running and rendered clips are one and the same to who polls."""
+    """Pending, running and rendered clips are the same to a poll, and so are failures until the last look at them."""
     facts = [fact(kind, "video" if kind == Kind.RENDERED else "")] if kind else []
     data, errors = polled(clip(*facts), clip(*facts, index=1))
     assert ([item["status"] for item in data], errors) == (["processing"], [])
@@ -99,7 +99,7 @@ def test_what_is_undecided_is_processing(kind: Kind | None) -> None:
 )  # fmt: skip
 def test_what_ended_otherwise_is_an_error(known: Any, code: str) -> None:
     """Failed, refused and parked clips are errors of an accepted task, answered with 200."""
-    data, ((status, error),) = polled(clip(known))
+    data, ((status, error),) = polled(clip(known, fact(Kind.LAST_LOOK)))
     assert (data, status, error["code"], error["status"]) == ([], 200, code, "error")
     assert (error["taskUUID"], error["taskType"]) == (TASK_UUID, "videoInference")
     assert error["message"]
@@ -113,7 +113,7 @@ def test_a_clip_whose_bytes_were_lost_is_not_called_unproven() -> None:
 
 def test_errors_wait_for_the_last_clip() -> None:
     """The official client takes the first error for the end, so none is told while results may still come."""
-    failed = clip(fact(Kind.FAILED, "taskFailed", message="no"))
+    failed = clip(fact(Kind.FAILED, "taskFailed", message="no"), fact(Kind.LAST_LOOK))
     data, errors = polled(failed, clip(fact(Kind.ACCEPTED), index=1))
     assert ([item["status"] for item in data], errors) == (["processing"], [])
     data, errors = polled(failed, clip(RENDERED, STORED, index=1))

@@ -377,8 +377,9 @@ def merge_all(clip: Clip, facts: Iterable[Fact]) -> Clip:
 def worth(clip: Clip) -> int:
     """What this clip costs, as far as the facts tell, in micro-dollars: the sum that the budgets should hold for it.
 
-    Every distinct render counts, at its reported cost as far as that is believed, or else the estimate. Without one, the estimate counts unless
-    it is known that nothing was bought: refused, or failed and nothing came to light at the last look.
+    Every distinct render counts, at its reported cost as far as that is believed, or else the estimate. Without one,
+    the estimate counts unless it is known that nothing was bought: refused, or failed and nothing came to light at the
+    last look.
     """
     renders = clip.of(Kind.RENDERED)
     if renders:
