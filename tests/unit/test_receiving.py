@@ -244,6 +244,14 @@ def test_what_an_error_proves(code: str, final: bool, by_webhook: Kind, by_poll:
     assert [fact.kind for fact in poll_facts(said, START)] == ([by_poll] if by_poll else [])
 
 
+@pytest.mark.parametrize("number", ["1e400", "1e99999999999999999999", "9" * 5000])
+def test_a_webhook_is_read_for_all_its_oddities(running: World, number: str) -> None:
+    """A byte order mark or an absurd number in the body of a paid render leave it a render."""
+    body = b"\xef\xbb\xbf" + dumped(DONE)[:-1] + f', "NSFWContent": {number}, "progress": {number}}}'.encode()
+    after = receive(running, body)
+    assert (after.status, after.counted) == (Status.RENDERED, 924_000)
+
+
 @pytest.mark.parametrize("status", [None, "error"])
 def test_a_polls_error_that_names_no_task_fails_none(status: str | None) -> None:
     """Many clips share a poll: an error of the whole must not be taken for the end of each of them."""

@@ -15,8 +15,7 @@ from typing import Any, Protocol
 
 from rushes.clip import Clip, Kind, Known, Status, Task, believed_cost
 from rushes.observability import Telemetry
-from rushes.outside import Json, dollars, iso, manifest_key, render, timeline
-from rushes.redaction import scrub
+from rushes.outside import Json, dollars, iso, manifest_key, reason, render, timeline
 
 
 class News(StrEnum):
@@ -206,5 +205,5 @@ def _error(clip: Clip, kind: Kind) -> Json:
     return {
         "code": code,
         "category": str(known.fields.get("category", "unknown")),
-        "message": scrub(str(known.fields.get("message", ""))),
+        "message": reason(known.fields),
     }

@@ -14,7 +14,7 @@ from rushes.config import Timings
 from rushes.errors import BucketError, BusyError
 from rushes.learning import Clips, learn
 from rushes.observability import Metric, Telemetry
-from rushes.runware.outcomes import Outcome
+from rushes.runware.outcomes import Outcome, Refused
 
 
 class Links(Protocol):
@@ -75,8 +75,10 @@ class Purchasing:
         if task is None or sent_at + self.times.http > min(lease_ends_at, buyer.ends_at):
             return self._learn(clip, lambda current: release(current, buyer.holder)), None
         outcome = self.seller.submit(task, buyer.credentials.runware_key)
-        if buying.is_account_trouble(outcome):
+        if isinstance(outcome, Refused) and buying.is_account_trouble(outcome):
             self.telemetry.count(Metric.PROVIDER_REFUSES_US)
+            status, code, said = outcome.status, outcome.problem.code, outcome.problem.message
+            self.telemetry.note("Runware refuses our account", warn=True, httpStatus=status, code=code, said=said)
         now = self.clock()
         learned = self._learn(
             clip,

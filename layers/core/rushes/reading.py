@@ -19,7 +19,7 @@ from rushes.callers import Caller
 from rushes.clip import Clip, Costs, Found, Kind, Page, Status, Task, month_of, task_status
 from rushes.config import Timings
 from rushes.errors import UnreadableError
-from rushes.outside import Json, dollars, iso, manifest_key, render, timeline
+from rushes.outside import Json, about_our_account, dollars, iso, manifest_key, reason, render, timeline
 from rushes.runware.wire import UUID4, WireError, wire_error
 
 MOST_TASKS = 100
@@ -322,10 +322,8 @@ def _faults(clip: Clip) -> Iterator[WireError]:
             yield from (error for _, error in buying.refusals([clip]))
         case Kind.FAILED | Kind.GIVEN_UP:
             code, known = min(clip.of(Kind.FAILED).items(), key=lambda item: (item[1].at, item[0]))
-            yield json.loads(str(known.fields.get("error", "{}"))) | {
-                "code": code,
-                "message": known.fields.get("message", "Runware gave no reason."),
-            }
+            error = {} if about_our_account(known.fields) else json.loads(str(known.fields.get("error", "{}")))
+            yield error | {"code": code, "message": reason(known.fields)}
         case Kind.UNPROVEN:
             yield dict(_UNPROVEN)
         case Kind.UNSAVED:

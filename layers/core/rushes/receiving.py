@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from rushes.clip import Clip, Fact, Kind, Scalar, Witness, canonical, merge_all
+from rushes.buying import evidence
+from rushes.clip import Clip, Fact, Kind, Scalar, Witness, merge_all
 from rushes.config import Timings
 from rushes.errors import BucketError, UnknownClipError, UnreadableError
 from rushes.learning import Clips, learn
 from rushes.media import Probed, stored_fact
 from rushes.observability import Telemetry
-from rushes.redaction import scrub, scrub_all
+from rushes.redaction import Redactor
 from rushes.runware.answers import Envelope, Problem, Result, read
 from rushes.runware.errors import Category
 
@@ -38,13 +39,15 @@ class Receiving:
     times: Timings
     clock: Callable[[], int]
 
-    def receive(self, body: bytes, caller: str, task_uuid: str, index: int) -> Clip:
+    def receive(self, body: bytes, caller: str, task_uuid: str, index: int, token: str = "") -> Clip:
         """Learns what a webhook body says about this clip, and returns the clip as it is now.
+
+        `token` is the one that it came with, which nobody else may read.
 
         Raises `UnreadableError` for a body that says nothing about it, `UnknownClipError` if there is no such clip,
         and `BusyError` if what was learned could not be saved.
         """
-        envelope = read(body)
+        envelope = read(body, Redactor([token]))
         clip = self.clips.clip(caller, task_uuid, index)
         if clip is None:
             raise UnknownClipError
@@ -142,9 +145,4 @@ def _accepted(how: str, witness: Witness, now: int) -> Fact:
 
 
 def _failed(problem: Problem, witness: Witness, now: int) -> Fact:
-    fields: dict[str, Scalar] = {
-        "category": str(problem.category),
-        "message": scrub(problem.message),
-        "error": canonical(scrub_all(dict(problem.wire))),
-    }
-    return Fact(kind=Kind.FAILED, key=problem.code, at=now, witness=witness, fields=fields)
+    return Fact(kind=Kind.FAILED, key=problem.code, at=now, witness=witness, fields=evidence(problem))
