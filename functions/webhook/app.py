@@ -45,7 +45,7 @@ def wiring() -> Wiring:
         times=settings.timings,
         clock=clock,
     )
-    secret = Secret(aws_client("secretsmanager", aws_config()), settings.webhook_secret, clock)
+    secret = Secret(aws_client("secretsmanager", aws_config()), settings.webhook_secret, clock, telemetry)
     return Wiring(receiving, secret, telemetry)
 
 

@@ -3,6 +3,7 @@
 RushesError
 ├── SettingsError            a setting is missing or makes no sense; the function cannot work
 ├── MissingSecretError       a secret exists but holds no value yet
+├── SecretsError             Secrets Manager did not answer, and no value is recent enough to do without
 ├── BadTokenError            a callback's token is not ours, not for this clip, or too old
 ├── UnreadableError          bytes from outside that are not what they should be
 ├── UnknownClipError         a callback names a clip that is not in the table, though its token is ours
@@ -30,6 +31,10 @@ class SettingsError(RushesError):
 
 class MissingSecretError(RushesError):
     """The secret has no usable value: the service is deployed but not configured."""
+
+
+class SecretsError(RushesError):
+    """Secrets Manager could not say. The message is its own error code."""
 
 
 class BadTokenError(RushesError):
