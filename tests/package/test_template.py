@@ -116,6 +116,7 @@ ALARMING = {
     Metric.PROVIDER_REFUSES_US: 1,
     Metric.CLIPS_IN_REVIEW: 1,
     Metric.WEBHOOKS_REJECTED: 20,
+    Metric.UNREADABLE_CLIPS: 1,
 }
 # Set for Powertools and boto3, which read them by themselves.
 READ_BY_LIBRARIES = {

@@ -19,7 +19,7 @@ EVERYBODY = "all"  # the budget scope that holds every caller's clips
 
 
 class Kind(StrEnum):
-    """What a fact says. The last three prove nothing about the clip's fate and have no rank."""
+    """What a fact says; MEANINGS has what follows from it. A record may hold kinds of a later version besides."""
 
     REFUSED = "refused"
     ACCEPTED = "accepted"
@@ -27,11 +27,14 @@ class Kind(StrEnum):
     FAILED = "failed"
     RENDERED = "rendered"
     UNSAVED = "unsaved"
+    UNDELIVERED = "undelivered"  # Runware could not upload the render, which so exists
     GIVEN_UP = "givenUp"  # a person has decided that nobody waits for a rendered clip's copy any longer
     STORED = "stored"
     ATTEMPTED = "attempted"  # evidence: how an attempt to buy ended that proved nothing
     LAST_LOOK = "lastLook"  # bucket and provider were asked once more after a failure
     DETAILS_UNKNOWN = "detailsUnknown"  # stored, and nobody can tell the render's details any more
+    ASKED = "asked"  # a person wants a clip in review to be looked at once more; the key is when
+    ANSWERED = "answered"  # that look has taken place; the key is the one of `asked`
 
 
 class Status(StrEnum):
@@ -96,11 +99,12 @@ class Meaning:
 
 # Everything that depends on a fact's kind: no rule about kinds stands anywhere else, and none has a default.
 #                            rank status           closed_by            look               free    worded
-MEANINGS: Mapping[Kind, Meaning] = {
+MEANINGS: Mapping[str, Meaning] = {
     Kind.REFUSED: Meaning(Decision(5, Status.FAILED, frozenset({Kind.REFUSED}), None, free=True), worded=True),
     Kind.ACCEPTED: Meaning(Decision(10, Status.RUNNING, frozenset(), Look.AFTER_RENDER, free=False), worded=True),
     Kind.UNPROVEN: Meaning(Decision(20, Status.REVIEW, frozenset({Kind.UNPROVEN}), None, free=False), worded=False),
     Kind.FAILED: Meaning(Decision(30, Status.FAILED, frozenset({Kind.LAST_LOOK}), Look.LAST, free=True), worded=True),
+    Kind.UNDELIVERED: Meaning(Decision(35, Status.RENDERED, frozenset(), Look.SOON, free=False), worded=True),
     Kind.RENDERED: Meaning(Decision(40, Status.RENDERED, frozenset(), Look.SOON, free=False), worded=False),
     Kind.UNSAVED: Meaning(Decision(45, Status.REVIEW, frozenset({Kind.UNSAVED}), None, free=False), worded=False),
     Kind.GIVEN_UP: Meaning(Decision(47, Status.FAILED, frozenset({Kind.GIVEN_UP}), None, free=False), worded=False),
@@ -111,7 +115,10 @@ MEANINGS: Mapping[Kind, Meaning] = {
     Kind.ATTEMPTED: Meaning(None, worded=True),
     Kind.LAST_LOOK: Meaning(None, worded=False),
     Kind.DETAILS_UNKNOWN: Meaning(None, worded=False),
+    Kind.ASKED: Meaning(None, worded=False),
+    Kind.ANSWERED: Meaning(None, worded=False),
 }
+_UNREAD = Meaning(None, worded=False)  # of a kind that only a later version knows: kept as it is, and decides nothing
 
 # Of the provider's own words only the smallest few are kept, or a provider gone wild could grow an item past what the
 # table can hold. "The k smallest of a union" is itself associative, commutative and idempotent.
@@ -133,7 +140,7 @@ class Fact:
 class Known:
     """All that is known under one kind and key: who saw it and when first, and its fields."""
 
-    seen: Mapping[Witness, int]
+    seen: Mapping[str, int]  # by `Witness`, or one that a later version knows
     fields: Mapping[str, Scalar]
 
     @property
@@ -142,7 +149,7 @@ class Known:
         return min(self.seen.values())
 
 
-Facts: TypeAlias = Mapping[tuple[Kind, str], Known]
+Facts: TypeAlias = Mapping[tuple[str, str], Known]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +189,8 @@ class Clip:
     @property
     def decisive(self) -> Kind | None:
         """The kind of the highest rank among the facts, or None while nothing is known."""
-        return max((kind for kind, _ in self.facts if MEANINGS[kind].decides), key=rank, default=None)
+        found = max((kind for kind, _ in self.facts), key=rank, default="")
+        return Kind(found) if rank(found) else None
 
     @property
     def decision(self) -> Decision | None:
@@ -216,7 +224,20 @@ class Clip:
     def open(self) -> bool:
         """Whether anything more can be learned about this clip by looking."""
         decision = self.decision
-        return decision is None or not any(self.has(kind) for kind in decision.closed_by)
+        if decision is None or (decision.parks and self.asked_at is not None):
+            return True
+        return not any(self.has(kind) for kind in decision.closed_by)
+
+    @property
+    def asked_at(self) -> int | None:
+        """Since when a person waits for one more look at this clip."""
+        answered = self.of(Kind.ANSWERED)
+        return min((known.at for key, known in self.of(Kind.ASKED).items() if key not in answered), default=None)
+
+    @property
+    def unread(self) -> bool:
+        """Whether there is a fact of a kind that only a later version knows."""
+        return any(kind not in MEANINGS for kind, _ in self.facts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,9 +333,9 @@ class OverBudget:
     counted: int
 
 
-def rank(kind: Kind) -> int:
+def rank(kind: str) -> int:
     """How much a kind of fact decides, 0 for evidence."""
-    decides = MEANINGS[kind].decides
+    decides = MEANINGS.get(kind, _UNREAD).decides
     return decides.rank if decides else 0
 
 
@@ -355,14 +376,14 @@ def next_check(clip: Clip, now: int, times: Timings) -> int | None:
 
     Soon while the purchase is unconfirmed, after the usual render time while it renders, then at growing intervals:
     each pause is a quarter of what has passed, so that a lost webhook costs a few polls and a stuck clip not many more.
-    A clip in review is listed at the time it was parked, for people.
+    A clip in review is listed at the time it was parked, for people, unless one of them wants it to be looked at.
     """
     kind, decision = clip.decisive, clip.decision
     if kind is None or decision is None:
         return _next_try(clip, now, times)
     since = _first(clip, kind)
     if decision.parks:
-        return since
+        return since if clip.asked_at is None else _pause(clip.asked_at, now, times)
     if not clip.open or decision.look is None:
         return None
     match decision.look:
@@ -408,9 +429,12 @@ def maybe_sent(clip: Clip, at: int) -> Clip:
     return replace(clip, maybe_sent_at=at if clip.maybe_sent_at is None else min(at, clip.maybe_sent_at))
 
 
-def due_for_parking(clip: Clip, now: int, times: Timings) -> bool:
-    """Whether a clip that was certainly bought has been waited for long enough."""
-    return now >= _first(clip, Kind.ACCEPTED) + times.deadline
+def answers_to_asks(clip: Clip, now: int, why: str) -> list[Fact]:
+    """That a look for which a person had asked has taken place, and what it came to."""
+    return [
+        Fact(kind=Kind.ANSWERED, key=key, at=now, witness=Witness.CLOCK, fields={"why": why})
+        for key in clip.of(Kind.ASKED).keys() - clip.of(Kind.ANSWERED).keys()
+    ]
 
 
 def month_of(at: int) -> str:

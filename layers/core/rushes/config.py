@@ -71,6 +71,10 @@ class Timings:
                 "USUAL_RENDER_SECONDS while WHEN_AMBIGUOUS is resend"
             )
 
+    def hard(self, limit: int) -> int:
+        """How far a limit for giving up may move while some witness does not answer: by one more deadline."""
+        return limit + self.deadline
+
     @property
     def to_finish(self) -> int:
         """What a function keeps back of its own time, for saving what was learned and answering."""
