@@ -115,14 +115,21 @@ def test_the_order_of_the_times_is_kept(shorter: str, longer: str) -> None:
             replace(TIMES, **{shorter: value})
 
 
-@pytest.mark.parametrize("window", ["156", "300", "600"])
+def test_the_lease_has_a_margin_for_clocks_that_differ() -> None:
+    """A lease that the clocks' difference would use up before anything can be sent is refused."""
+    assert TIMES.skew == 30_000
+    with pytest.raises(SettingsError, match="half of LEASE_SECONDS"):
+        replace(TIMES, http=TIMES.lease - TIMES.skew, function=TIMES.lease - 1)
+
+
+@pytest.mark.parametrize("window", ["150", "300", "600"])
 def test_a_repeat_that_could_follow_a_render_is_refused(window: str) -> None:
     """Under `resend` window, function and lease end before the usual render; under `review` nothing is sent again."""
     late = {**EVERYTHING, "RESEND_WINDOW_SECONDS": window}
     with pytest.raises(SettingsError, match="USUAL_RENDER_SECONDS"):
         ReconcileSettings.read(late)
     assert ReconcileSettings.read({**late, "WHEN_AMBIGUOUS": "review"})
-    assert ReconcileSettings.read({**late, "RESEND_WINDOW_SECONDS": "154"})
+    assert ReconcileSettings.read({**late, "RESEND_WINDOW_SECONDS": "149"})
 
 
 @pytest.mark.parametrize("factor", [1, 0.1, 0.02, 0.001])

@@ -27,7 +27,8 @@ class Timings:
 
         http < function < lease
 
-    and nobody sends under a lease of which less than `http` is left. Hence no two buyers of one clip overlap.
+    and nothing is sent under a lease of which less than `http` and `skew` together is left. Hence no two buyers of one
+    clip overlap, although each goes by its own clock: `skew` is how far the clocks of two functions may be apart.
 
     An ambiguous attempt may be repeated while it is younger than `resend_window`, once its lease is over: `lease <
     resend_window`. A repeat has to take effect before the render ends, so that the provider still refuses its UUID as
@@ -59,17 +60,25 @@ class Timings:
         ):
             if shorter[1] >= longer[1]:
                 raise SettingsError(f"{shorter[0]}_SECONDS must be less than {longer[0]}_SECONDS")
+        if self.http + self.skew >= self.lease:
+            raise SettingsError("HTTP_TIMEOUT_SECONDS must be less than half of LEASE_SECONDS")
 
     def check_repeats(self) -> None:
         """Raises `SettingsError` if a repeated attempt could take effect after the first one's render has ended.
 
-        It is decided within the window, sent before its function ends, and takes effect before its lease is over.
+        It is decided within the window, sent before its function ends, and takes effect before its lease is over. The
+        decision is as old as the lease, so that of the function's time only the clocks' difference is ever needed.
         """
-        if self.resend_window + self.function + self.lease >= self.usual_render:
+        if self.resend_window + max(self.function, self.skew) + self.lease >= self.usual_render:
             raise SettingsError(
                 "RESEND_WINDOW_SECONDS, FUNCTION_TIMEOUT_SECONDS and LEASE_SECONDS together must be less than "
                 "USUAL_RENDER_SECONDS while WHEN_AMBIGUOUS is resend"
             )
+
+    @property
+    def skew(self) -> int:
+        """How far the clocks of two functions may be apart: so much of a lease is left unused."""
+        return self.lease // 2
 
     def hard(self, limit: int) -> int:
         """How far a limit for giving up may move while some witness does not answer: by one more deadline."""
