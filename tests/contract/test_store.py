@@ -15,6 +15,7 @@ import pytest
 from botocore.config import Config
 from botocore.stub import Stubber
 
+from rushes import attributes
 from rushes.callers import Caller
 from rushes.clip import (
     EVERYBODY,
@@ -22,17 +23,19 @@ from rushes.clip import (
     Clip,
     Existing,
     Kind,
+    Known,
     Lease,
     OverBudget,
     Recorded,
     Reservation,
+    Status,
     Task,
     Witness,
     merge_all,
     settle,
 )
 from rushes.entry import aws_config
-from rushes.errors import BusyError, LimitMovedError, StaleError, UnreadableError
+from rushes.errors import BusyError, LimitMovedError, StaleError, UnreadableClipError, UnreadableError
 from rushes.learning import learn
 from rushes.receiving import poll_facts, webhook_facts
 from rushes.runware.answers import read
@@ -433,6 +436,59 @@ def test_due_again(table: Table) -> None:
     assert table.due(START + 10**9, 9) == []
     table.save(parked, settle(merge_all(parked, [fact(Kind.RENDERED, uuid4(1))]), START, TIMES))
     assert table.due(START + 10**9, 9) == [("ann", TASK_UUID, 0)]
+
+
+def test_due_again_for_a_person(table: Table) -> None:
+    """A clip in review comes back to those that are due when a person asks for it, and leaves them with the answer."""
+    put(table, clip())
+    parked = settle(clip(fact(Kind.UNPROVEN), fact(Kind.ASKED, "a")), START, TIMES)
+    asked = table.save(clip(), parked)
+    assert table.due(START + 10**9, 9) == [("ann", TASK_UUID, 0)]
+    table.save(asked, settle(merge_all(asked, [fact(Kind.ANSWERED, "a")]), START, TIMES))
+    assert table.due(START + 10**9, 9) == []
+
+
+def change_fact(real: Real, name: str, value: Any) -> None:
+    """Writes one fact of the clip as another version of this service would."""
+    real.client.update_item(
+        TableName=real.stack.table_name,
+        Key={"pk": {"S": f"task#ann#{TASK_UUID}"}, "sk": {"S": "clip#0"}},
+        UpdateExpression="SET facts.#name = :value",
+        ExpressionAttributeNames={"#name": name},
+        ExpressionAttributeValues={":value": attributes.wire(value)},
+    )
+
+
+def test_what_a_later_version_knows_is_carried_through_a_save(real: Real) -> None:
+    """Facts of unknown kinds and witnesses come back from a save by this version as they were."""
+    put(real.store, clip())
+    change_fact(real, "cancelled:by:hand", {"seen": {"oracle": START}, "fields": {"cost": 9, "why": "é"}})
+    change_fact(real, "accepted", {"seen": {"oracle": START}})
+    found = real.store.clip("ann", TASK_UUID, 0)
+    assert found
+    assert (found.status, found.unread) == (Status.RUNNING, True)
+    saved = real.store.save(found, settle(merge_all(found, [fact(Kind.ACCEPTED)]), START, TIMES))
+    again = real.store.clip("ann", TASK_UUID, 0)
+    assert again == saved
+    assert again.facts["cancelled", "by:hand"] == Known.of_all({"oracle": START}, {"cost": 9, "why": "é"})
+    assert again.facts[Kind.ACCEPTED, ""].seen == {"oracle": START, Witness.POLL: START}
+
+
+@pytest.mark.parametrize("value", [{"seen": {}}, {"seen": {"poll": 1}, "doubt": 1}, "text", {}])
+def test_a_clip_that_cannot_be_read_is_postponed(real: Real, value: Any) -> None:
+    """What does not have a fact's shape could not be kept: the clip is not read, and moves aside untouched."""
+    put(real.store, clip(next_check_at=START))
+    change_fact(real, "accepted", value)
+    with pytest.raises(UnreadableClipError):
+        real.store.clip("ann", TASK_UUID, 0)
+    name = ("ann", TASK_UUID, 0)
+    real.store.postpone(name, START - 1, START + 9)  # not due: another version has moved it
+    assert real.store.due(START, 9) == [name]
+    real.store.postpone(name, START, START + 9)
+    assert (real.store.due(START + 8, 9), real.store.due(START + 9, 9)) == ([], [name])
+    assert real.store.census().strange == [f"task#ann#{TASK_UUID} clip#0"]
+    real.store.postpone(("ann", uuid4(9), 0), START, START + 9)
+    assert real.store.clip("ann", uuid4(9), 0) is None
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -163,20 +163,32 @@ def leased(world: World, lasts: int = TIMES.lease) -> Clip:
 @pytest.mark.parametrize(
     ("lease", "function", "sends"),
     [
-        (TIMES.http, TIMES.http, True),
-        (TIMES.http - 1, TIMES.function, False),
+        (TIMES.http + TIMES.skew, TIMES.http, True),
+        (TIMES.http + TIMES.skew - 1, TIMES.function, False),
         (TIMES.lease, TIMES.http - 1, False),
         (TIMES.lease, -1, False),
     ],
 )
 def test_nothing_is_sent_without_time_for_the_answer(world: World, lease: int, function: int, sends: bool) -> None:
-    """With less than the HTTP timeout left of lease or function nothing leaves, and the lease is given back."""
+    """Without the HTTP timeout left of the function, or of the lease by the fastest clock, the lease is given back."""
     after, outcome = world.purchasing.attempt(leased(world, lease), request(), world.buyer(function))
     assert bool(world.seller.sent) is sends
     assert (outcome is not None) is sends
     assert after == world.row()
     assert after.lease is None
     assert after.maybe_sent_at is None
+
+
+@pytest.mark.parametrize("passed", range(0, TIMES.lease + 1, 1_000))
+def test_clocks_apart_let_no_two_buyers_overlap(world: World, passed: int) -> None:
+    """While a request may be on its way, a function whose clock is ahead by the whole margin gets no lease."""
+    before = leased(world)
+    world.clock.now = START + passed
+    world.purchasing.attempt(before, request(), world.buyer())
+    if world.seller.sent:
+        ahead = START + passed + TIMES.http - 1 + TIMES.skew
+        assert lease_to(before, "other", ahead, TIMES) is None
+    assert bool(world.seller.sent) is (passed <= TIMES.lease - TIMES.skew - TIMES.http)
 
 
 def test_without_a_lease_nothing_is_sent(world: World) -> None:

@@ -12,13 +12,14 @@ from rushes.clip import (
     Clip,
     Fact,
     Kind,
+    Known,
     Lease,
     Look,
     Status,
     Witness,
+    answers_to_asks,
     canonical,
     disbelieves,
-    due_for_parking,
     is_full,
     lease_to,
     maybe_sent,
@@ -31,14 +32,16 @@ from rushes.clip import (
     task_status,
     worth,
 )
+from rushes.outside import timeline
 from tests.unit.fakes import PRICE, START, TIMES, clip, fact
 
-WORDED = (Kind.REFUSED, Kind.ACCEPTED, Kind.FAILED, Kind.ATTEMPTED)
+WORDED = (Kind.REFUSED, Kind.ACCEPTED, Kind.FAILED, Kind.UNDELIVERED, Kind.ATTEMPTED)
 STATUSES = {
     Kind.REFUSED: (5, Status.FAILED),
     Kind.ACCEPTED: (10, Status.RUNNING),
     Kind.UNPROVEN: (20, Status.REVIEW),
     Kind.FAILED: (30, Status.FAILED),
+    Kind.UNDELIVERED: (35, Status.RENDERED),
     Kind.RENDERED: (40, Status.RENDERED),
     Kind.UNSAVED: (45, Status.REVIEW),
     Kind.GIVEN_UP: (47, Status.FAILED),
@@ -148,13 +151,13 @@ def test_a_copy_that_was_rescued_stays_so() -> None:
 @pytest.mark.parametrize("kind", list(Kind))
 def test_every_kind_is_bounded(kind: Kind) -> None:
     """Of each kind a source fills so many keys and no more: the smallest, or of copies those that it saw first."""
-    most = 4 if kind in (Kind.REFUSED, Kind.FAILED, Kind.RENDERED, Kind.STORED) else 8
-    assert MEANINGS[kind].most == most
-    keys = [f"{number:02}" for number in range(12)]
-    kept = clip(*(fact(kind, key, START - place) for place, key in enumerate(reversed(keys)))).of(kind)
-    assert sorted(kept) == (keys[:most] if kind != Kind.STORED else keys[:4])
-    kept = clip(*(fact(kind, key, START + place) for place, key in enumerate(reversed(keys)))).of(kind)
-    assert sorted(kept) == (keys[:most] if kind != Kind.STORED else keys[-4:])
+    few, many = (Kind.REFUSED, Kind.FAILED, Kind.RENDERED, Kind.STORED), (Kind.ASKED, Kind.ANSWERED)
+    most = 4 if kind in few else 100 if kind in many else 8
+    keys = [f"{number:03}" for number in range(120)]
+    falling = [fact(kind, key, START - place) for place, key in enumerate(reversed(keys))]
+    assert sorted(clip(*falling).of(kind)) == keys[:most]
+    rising = [fact(kind, key, START + place) for place, key in enumerate(reversed(keys))]
+    assert sorted(clip(*rising).of(kind)) == (keys[:most] if kind != Kind.STORED else keys[-most:])
 
 
 def test_the_pinned_copy_is_never_pushed_out() -> None:
@@ -246,6 +249,12 @@ def test_unranked_facts_decide_nothing(kind: Kind) -> None:
         ((Kind.FAILED,), True),
         ((Kind.FAILED, Kind.LAST_LOOK), False),
         ((Kind.FAILED, Kind.LAST_LOOK, Kind.RENDERED), True),
+        ((Kind.FAILED, Kind.LAST_LOOK, Kind.UNDELIVERED), True),
+        ((Kind.UNPROVEN, Kind.ASKED), True),
+        ((Kind.UNPROVEN, Kind.ASKED, Kind.ANSWERED), False),
+        ((Kind.UNSAVED, Kind.ASKED), True),
+        ((Kind.FAILED, Kind.LAST_LOOK, Kind.ASKED), False),
+        ((Kind.UNDELIVERED, Kind.UNSAVED), False),
         ((Kind.RENDERED,), True),
         ((Kind.UNSAVED,), False),
         ((Kind.UNSAVED, Kind.RENDERED), False),
@@ -271,6 +280,8 @@ def test_a_clip_is_open_while_looking_can_teach_something(kinds: tuple[Kind, ...
         ([fact(Kind.UNPROVEN)], PRICE),
         ([fact(Kind.FAILED)], PRICE),
         ([fact(Kind.FAILED), fact(Kind.LAST_LOOK)], 0),
+        ([fact(Kind.FAILED), fact(Kind.LAST_LOOK), fact(Kind.UNDELIVERED)], PRICE),
+        ([fact(Kind.UNDELIVERED), fact(Kind.RENDERED, "v", cost=5)], 5),
         ([fact(Kind.LAST_LOOK)], PRICE),
         ([fact(Kind.STORED)], PRICE),
         ([fact(Kind.STORED), fact(Kind.FAILED), fact(Kind.LAST_LOOK)], PRICE),
@@ -307,7 +318,7 @@ def test_open_clips_are_looked_at_later_and_ever_less_often(history: list[Fact],
     """An open clip's next check always lies ahead, moves only forward, and pauses never shrink."""
     known, now = merge_all(clip(), history), START + passed
     due = next_check(known, now, TIMES)
-    if known.status == Status.REVIEW:
+    if known.status == Status.REVIEW and not known.open:
         assert due == known.learned_at(known.decisive or Kind.UNPROVEN)
     elif not known.open:
         assert due is None
@@ -338,6 +349,8 @@ def test_open_clips_are_looked_at_later_and_ever_less_often(history: list[Fact],
         ([fact(Kind.FAILED, "x")], 899_000, 900_000),
         ([fact(Kind.UNPROVEN)], 9_000_000, 0),
         ([fact(Kind.RENDERED, "v"), fact(Kind.UNSAVED, at=START + 3)], 9_000_000, 3),
+        ([fact(Kind.UNPROVEN), fact(Kind.ASKED, "a", START + 9_000_000)], 9_000_000, 9_010_000),
+        ([fact(Kind.UNDELIVERED, "uploadFailed")], 0, 10_000),
         ([fact(Kind.REFUSED)], 0, None),
     ],
 )
@@ -403,11 +416,34 @@ def test_the_earliest_doubtful_attempt_stands() -> None:
     assert merge_all(maybe_sent(clip(), START), [fact(kind) for kind in Kind]).maybe_sent_at == START
 
 
-def test_a_running_clip_is_parked_only_after_its_deadline() -> None:
-    """A clip that was certainly bought is waited for until the deadline, counted from its acceptance."""
-    running = clip(fact(Kind.ACCEPTED, at=START + 5))
-    assert not due_for_parking(running, START + 4 + TIMES.deadline, TIMES)
-    assert due_for_parking(running, START + 5 + TIMES.deadline, TIMES)
+def test_every_ask_is_answered_once() -> None:
+    """The next look answers whatever a person has asked until then; later ones ask anew."""
+    parked = clip(fact(Kind.UNPROVEN), fact(Kind.ASKED, "a", START + 5), fact(Kind.ASKED, "b", START + 7))
+    assert parked.asked_at == START + 5
+    answered = merge_all(parked, answers_to_asks(parked, START + 9, "nothing new"))
+    assert answered.asked_at is None
+    assert not answered.open
+    assert answers_to_asks(answered, START + 10, "") == []
+    assert merge(answered, fact(Kind.ASKED, "c", START + 11)).asked_at == START + 11
+
+
+def test_facts_of_a_later_version_decide_nothing_and_stay() -> None:
+    """A kind that this version does not know has no rank, closes nothing, costs nothing, and is kept by a merge."""
+    later = {("cancelled", "x"): Known.of_all({"oracle": START}, {"cost": 9})}
+    plain, known = clip(fact(Kind.ACCEPTED)), clip(facts=later)
+    assert (known.status, known.open, worth(known), known.unread) == (Status.PENDING, True, PRICE, True)
+    both = merge(known, fact(Kind.ACCEPTED))
+    assert both.facts == {**later, **plain.facts}
+    assert (derived(both), plain.unread) == (derived(plain), False)
+    assert [entry["fact"] for entry in timeline(both)] == ["cancelled", "accepted"]
+
+
+def test_a_witness_of_a_later_version_counts() -> None:
+    """A fact counts whoever saw it, and keeps a witness that this version does not know."""
+    known = clip(facts={(Kind.ACCEPTED, ""): Known.of_all({"oracle": START}, {})})
+    assert known.status == Status.RUNNING
+    seen = merge(known, fact(Kind.ACCEPTED, "", START + 1)).of(Kind.ACCEPTED)[""].seen
+    assert seen == {"oracle": START, Witness.POLL: START + 1}
 
 
 @pytest.mark.parametrize(

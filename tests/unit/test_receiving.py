@@ -223,7 +223,8 @@ WEBHOOK, POLL = "webhook", "poll"
         ("inferenceError", True, Kind.FAILED, Kind.FAILED),
         ("invalidProviderContent", True, Kind.FAILED, Kind.FAILED),
         ("somethingNew", False, Kind.FAILED, Kind.FAILED),
-        ("uploadFailed", True, Kind.ACCEPTED, Kind.ACCEPTED),
+        ("uploadFailed", True, Kind.UNDELIVERED, Kind.UNDELIVERED),
+        ("mediaStorageFileCouldNotBeMoved", False, Kind.UNDELIVERED, Kind.UNDELIVERED),
         ("webhookTimeout", False, Kind.ACCEPTED, Kind.ACCEPTED),
         ("conflictTaskUUID", False, Kind.ACCEPTED, Kind.ACCEPTED),
         ("taskNotFound", False, Kind.ACCEPTED, None),
@@ -301,12 +302,15 @@ def test_inline_data_never_becomes_a_field() -> None:
     [
         ({"data": [DONE]}, [Kind.RENDERED]),
         ({"errors": [{"taskUUID": CLIP_UUID, "code": "conflictTaskUUID"}]}, [Kind.ACCEPTED]),
+        ({"errors": [{"taskUUID": CLIP_UUID, "code": "uploadFailed"}]}, [Kind.UNDELIVERED]),
         ({"errors": [{"taskUUID": CLIP_UUID, "code": "invalidModel"}]}, []),
         ({"data": [{**DONE, "taskUUID": "other"}]}, []),
         (5, []),
     ],
 )
 def test_what_a_tasks_details_prove(response: object, kinds: list[Kind]) -> None:
-    """The last response inside the details proves results and conflicts, and never a failure."""
+    """A task that has details was executed; the last response proves results and conflicts, and never a failure."""
     said = read(dumped({"data": [{"taskUUID": CLIP_UUID, "response": response}]}))
-    assert [fact.kind for fact in details_facts(said, CLIP_UUID, START)] == kinds
+    first, *others = details_facts(said, CLIP_UUID, START)
+    assert (first.kind, first.key) == (Kind.ACCEPTED, "details")
+    assert [fact.kind for fact in others] == kinds

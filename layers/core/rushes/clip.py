@@ -20,7 +20,7 @@ EVERYBODY = "all"  # the budget scope that holds every caller's clips
 
 
 class Kind(StrEnum):
-    """What a fact says. The last three prove nothing about the clip's fate and have no rank."""
+    """What a fact says; MEANINGS has what follows from it. A record may hold kinds of a later version besides."""
 
     REFUSED = "refused"
     ACCEPTED = "accepted"
@@ -28,11 +28,14 @@ class Kind(StrEnum):
     FAILED = "failed"
     RENDERED = "rendered"
     UNSAVED = "unsaved"
+    UNDELIVERED = "undelivered"  # Runware could not upload the render, which so exists
     GIVEN_UP = "givenUp"  # a person has decided that nobody waits for a rendered clip's copy any longer
     STORED = "stored"
     ATTEMPTED = "attempted"  # evidence: how an attempt to buy ended that proved nothing
     LAST_LOOK = "lastLook"  # bucket and provider were asked once more after a failure
     DETAILS_UNKNOWN = "detailsUnknown"  # stored, and nobody can tell the render's details any more
+    ASKED = "asked"  # a person wants a clip in review to be looked at once more; the key is when
+    ANSWERED = "answered"  # that look has taken place; the key is the one of `asked`
 
 
 class Status(StrEnum):
@@ -97,11 +100,12 @@ class Meaning:
 
 # Everything that depends on a fact's kind: no rule about kinds stands anywhere else, and none has a default.
 #                            rank status           closed_by            look               free    most
-MEANINGS: Mapping[Kind, Meaning] = {
+MEANINGS: Mapping[str, Meaning] = {
     Kind.REFUSED: Meaning(Decision(5, Status.FAILED, frozenset({Kind.REFUSED}), None, free=True), most=4),
     Kind.ACCEPTED: Meaning(Decision(10, Status.RUNNING, frozenset(), Look.AFTER_RENDER, free=False), most=8),
     Kind.UNPROVEN: Meaning(Decision(20, Status.REVIEW, frozenset({Kind.UNPROVEN}), None, free=False), most=8),
     Kind.FAILED: Meaning(Decision(30, Status.FAILED, frozenset({Kind.LAST_LOOK}), Look.LAST, free=True), most=4),
+    Kind.UNDELIVERED: Meaning(Decision(35, Status.RENDERED, frozenset(), Look.SOON, free=False), most=8),
     Kind.RENDERED: Meaning(Decision(40, Status.RENDERED, frozenset(), Look.SOON, free=False), most=4),
     Kind.UNSAVED: Meaning(Decision(45, Status.REVIEW, frozenset({Kind.UNSAVED}), None, free=False), most=8),
     Kind.GIVEN_UP: Meaning(Decision(47, Status.FAILED, frozenset({Kind.GIVEN_UP}), None, free=False), most=8),
@@ -112,7 +116,10 @@ MEANINGS: Mapping[Kind, Meaning] = {
     Kind.ATTEMPTED: Meaning(None, most=8),
     Kind.LAST_LOOK: Meaning(None, most=8),
     Kind.DETAILS_UNKNOWN: Meaning(None, most=8),
+    Kind.ASKED: Meaning(None, most=100),
+    Kind.ANSWERED: Meaning(None, most=100),
 }
+_UNREAD = Meaning(None, most=1000)  # of a kind that only a later version knows: kept as it is, and decides nothing
 
 # Kinds whose facts are about something that never changes: the earliest claim stands whole, and the earliest are kept.
 _UNCHANGING = {Kind.STORED}
@@ -150,16 +157,16 @@ class Known:
     claims: Mapping[str, Claim]
 
     @classmethod
-    def of_all(cls, seen: Mapping[Witness, int], fields: Mapping[str, Scalar]) -> "Known":
+    def of_all(cls, seen: Mapping[str, int], fields: Mapping[str, Scalar]) -> "Known":
         """What several witnesses say alike."""
         return cls({_source(witness, fields): Claim(at, fields) for witness, at in seen.items()})
 
     @property
-    def seen(self) -> Mapping[Witness, int]:
-        """Who saw it and when first."""
-        seen: dict[Witness, int] = {}
+    def seen(self) -> Mapping[str, int]:
+        """Which witness saw it and when first; a later version may know more of them than `Witness`."""
+        seen: dict[str, int] = {}
         for source, claim in self.claims.items():
-            witness = Witness.BUCKET if source == _RESCUE else Witness(source)
+            witness = Witness.BUCKET if source == _RESCUE else source
             seen[witness] = min(claim.at, seen.get(witness, claim.at))
         return seen
 
@@ -174,7 +181,7 @@ class Known:
         return min(claim.at for claim in self.claims.values())
 
 
-Facts: TypeAlias = Mapping[tuple[Kind, str], Known]
+Facts: TypeAlias = Mapping[tuple[str, str], Known]
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +221,8 @@ class Clip:
     @property
     def decisive(self) -> Kind | None:
         """The kind of the highest rank among the facts, or None while nothing is known."""
-        return max((kind for kind, _ in self.facts if MEANINGS[kind].decides), key=rank, default=None)
+        found = max((kind for kind, _ in self.facts), key=rank, default="")
+        return Kind(found) if rank(found) else None
 
     @property
     def decision(self) -> Decision | None:
@@ -248,7 +256,20 @@ class Clip:
     def open(self) -> bool:
         """Whether anything more can be learned about this clip by looking."""
         decision = self.decision
-        return decision is None or not any(self.has(kind) for kind in decision.closed_by)
+        if decision is None or (decision.parks and self.asked_at is not None):
+            return True
+        return not any(self.has(kind) for kind in decision.closed_by)
+
+    @property
+    def asked_at(self) -> int | None:
+        """Since when a person waits for one more look at this clip."""
+        answered = self.of(Kind.ANSWERED)
+        return min((known.at for key, known in self.of(Kind.ASKED).items() if key not in answered), default=None)
+
+    @property
+    def unread(self) -> bool:
+        """Whether there is a fact of a kind that only a later version knows."""
+        return any(kind not in MEANINGS for kind, _ in self.facts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,9 +365,9 @@ class OverBudget:
     counted: int
 
 
-def rank(kind: Kind) -> int:
+def rank(kind: str) -> int:
     """How much a kind of fact decides, 0 for evidence."""
-    decides = MEANINGS[kind].decides
+    decides = MEANINGS.get(kind, _UNREAD).decides
     return decides.rank if decides else 0
 
 
@@ -414,7 +435,9 @@ def disbelieves(clip: Clip) -> bool:
 def is_full(clip: Clip) -> bool:
     """Whether one source has filled the room for a kind of fact, our own evidence aside: what else it says is cut."""
     counts = Counter((kind, source) for (kind, _), known in clip.facts.items() for source in known.claims)
-    return any(count >= MEANINGS[kind].most for (kind, _), count in counts.items() if kind != Kind.ATTEMPTED)
+    return any(
+        count >= MEANINGS.get(kind, _UNREAD).most for (kind, _), count in counts.items() if kind != Kind.ATTEMPTED
+    )
 
 
 def next_check(clip: Clip, now: int, times: Timings) -> int | None:
@@ -422,14 +445,14 @@ def next_check(clip: Clip, now: int, times: Timings) -> int | None:
 
     Soon while the purchase is unconfirmed, after the usual render time while it renders, then at growing intervals:
     each pause is a quarter of what has passed, so that a lost webhook costs a few polls and a stuck clip not many more.
-    A clip in review is listed at the time it was parked, for people.
+    A clip in review is listed at the time it was parked, for people, unless one of them wants it to be looked at.
     """
     kind, decision = clip.decisive, clip.decision
     if kind is None or decision is None:
         return _next_try(clip, now, times)
     since = _first(clip, kind)
     if decision.parks:
-        return since
+        return since if clip.asked_at is None else _pause(clip.asked_at, now, times)
     if not clip.open or decision.look is None:
         return None
     match decision.look:
@@ -475,9 +498,12 @@ def maybe_sent(clip: Clip, at: int) -> Clip:
     return replace(clip, maybe_sent_at=at if clip.maybe_sent_at is None else min(at, clip.maybe_sent_at))
 
 
-def due_for_parking(clip: Clip, now: int, times: Timings) -> bool:
-    """Whether a clip that was certainly bought has been waited for long enough."""
-    return now >= _first(clip, Kind.ACCEPTED) + times.deadline
+def answers_to_asks(clip: Clip, now: int, why: str) -> list[Fact]:
+    """That a look for which a person had asked has taken place, and what it came to."""
+    return [
+        Fact(kind=Kind.ANSWERED, key=key, at=now, witness=Witness.CLOCK, fields={"why": why})
+        for key in clip.of(Kind.ASKED).keys() - clip.of(Kind.ANSWERED).keys()
+    ]
 
 
 def month_of(at: int) -> str:
@@ -513,7 +539,7 @@ def _whole(value: object) -> object:
     return value
 
 
-def _source(witness: Witness, fields: Mapping[str, Scalar]) -> str:
+def _source(witness: str, fields: Mapping[str, Scalar]) -> str:
     return _RESCUE if fields.get("rescued") else str(witness)
 
 

@@ -16,6 +16,7 @@ RushesError
 ├── PostponedError           a message of the inbox cannot be served now; it has to come back
 ├── StoreError
 │   ├── StaleError           the clip moved on since it was read; read again
+│   ├── UnreadableClipError  a clip of the table that this version cannot read
 │   └── BusyError            the table stayed contended or away through every bounded retry; nothing was written
 └── LimitMovedError          a budget enforces another limit than the one the caller saw; read the limit again
 """
@@ -83,6 +84,10 @@ class StoreError(RushesError):
 
 class StaleError(StoreError):
     """A version condition failed: somebody else saved this clip first."""
+
+
+class UnreadableClipError(StoreError):
+    """The table holds this clip in a form that this version cannot read: a later version's, or a person's work."""
 
 
 class BusyError(StoreError):

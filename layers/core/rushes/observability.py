@@ -33,6 +33,7 @@ class Metric(StrEnum):
     BUDGET_EXCEEDED = "BudgetExceeded"
     PROVIDER_REFUSES_US = "ProviderRefusesUs"
     WEBHOOKS_REJECTED = "WebhooksRejected"
+    UNREADABLE_CLIPS = "UnreadableClips"
 
 
 class Telemetry(Protocol):

@@ -70,7 +70,8 @@ class Purchasing:
         Never raises for trouble with the table after the request is out: the record knows enough to go on.
         """
         sent_at = self.clock()
-        lease_ends_at = clip.lease.until if clip.lease else sent_at
+        # By another function's clock the lease may be over sooner.
+        lease_ends_at = clip.lease.until - self.times.skew if clip.lease else sent_at
         task = self._order(clip, request, buyer, sent_at)
         if task is None or sent_at + self.times.http > min(lease_ends_at, buyer.ends_at):
             return self._learn(clip, lambda current: release(current, buyer.holder)), None

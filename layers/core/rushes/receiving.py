@@ -86,7 +86,7 @@ def webhook_facts(said: Envelope, now: int) -> Iterator[Fact]:
             yield _nameless(result, Witness.WEBHOOK, now)
     for problem in said.problems:
         if problem.category in _KNOWS_THE_CLIP | _NOT_ABOUT_A_RENDER:
-            yield _accepted(problem.code, Witness.WEBHOOK, now)
+            yield _known(problem, Witness.WEBHOOK, now)
         else:
             yield _failed(problem, Witness.WEBHOOK, now)
 
@@ -107,20 +107,24 @@ def poll_facts(said: Envelope, now: int) -> Iterator[Fact]:
         if problem.of_asking:
             continue
         if problem.category in _KNOWS_THE_CLIP:
-            yield _accepted(problem.code, Witness.POLL, now)
+            yield _known(problem, Witness.POLL, now)
         elif problem.category not in _NOT_ABOUT_A_RENDER:
             yield _failed(problem, Witness.POLL, now)
 
 
 def details_facts(said: Envelope, clip_uuid: str, now: int) -> Iterator[Fact]:
-    """What a task's details prove: results inside its last response do, and a refused duplicate proves the original."""
+    """What a task's details prove: that the task was executed, and what the results inside its last response do.
+
+    Errors in there prove nothing more: the last response may be the one to a refused duplicate.
+    """
     for details in said.results:
+        yield _accepted("details", Witness.POLL, now)
         if details.response:
             inner = details.response.about(clip_uuid)
             yield from poll_facts(Envelope(inner.results, ()), now)
             for problem in inner.problems:
                 if problem.category in _KNOWS_THE_CLIP:
-                    yield _accepted(problem.code, Witness.POLL, now)
+                    yield _known(problem, Witness.POLL, now)
 
 
 def _rendered(result: Result, video_uuid: str, witness: Witness, now: int) -> Fact:
@@ -142,6 +146,13 @@ def _nameless(result: Result, witness: Witness, now: int) -> Fact:
 
 def _accepted(how: str, witness: Witness, now: int) -> Fact:
     return Fact(kind=Kind.ACCEPTED, key=how, at=now, witness=witness)
+
+
+def _known(problem: Problem, witness: Witness, now: int) -> Fact:
+    """Trouble that Runware can only have with a task of its own; with an upload, only if there was a render."""
+    if problem.category == Category.DELIVERY and not problem.code.startswith("webhook"):
+        return Fact(kind=Kind.UNDELIVERED, key=problem.code, at=now, witness=witness)
+    return _accepted(problem.code, witness, now)
 
 
 def _failed(problem: Problem, witness: Witness, now: int) -> Fact:

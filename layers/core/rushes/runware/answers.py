@@ -104,6 +104,11 @@ class Report:
         """
         return self.proper and all(result.task_uuid not in (task_uuid, None) for result in self.envelope.results)
 
+    @property
+    def turned_away(self) -> bool:
+        """Whether the question as a whole met with an error, so that what it does not name was not answered at all."""
+        return not self.proper and not self.envelope.results
+
     def answers(self, task_uuid: str) -> bool:
         """Whether this says what Runware knows of the task, be it nothing; otherwise the question was turned away."""
         said = self.envelope.about(task_uuid)
