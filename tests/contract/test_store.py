@@ -343,7 +343,8 @@ def test_every_field_comes_back(table: Table) -> None:
     full = merge_all(
         clip(
             maybe_sent_at=START + 7,
-            lease=Lease("holder", START + 1, START + 60_001),
+            maybe_sent_to="a1",
+            lease=Lease("holder", START + 1, START + 60_001, "a1"),
             next_check_at=START + 60_001,
             counted=PRICE + 1,
         ),
@@ -356,7 +357,7 @@ def test_every_field_comes_back(table: Table) -> None:
     assert found == saved == replace(full, version=2)
     assert found is not None
     assert types_of(found) == types_of(full)  # since 0 equals False, and 1.0 equals 1
-    bare = replace(saved, maybe_sent_at=None, lease=None, next_check_at=None, facts={})
+    bare = replace(saved, maybe_sent_at=None, maybe_sent_to="", lease=None, next_check_at=None, facts={})
     assert table.clip("ann", TASK_UUID, 0) == saved
     assert table.save(saved, bare) == table.clip("ann", TASK_UUID, 0) == replace(bare, version=3)
 

@@ -40,8 +40,8 @@ def _attempt_without_lease(original: Callable[..., Any]) -> Callable[..., Any]:
 def leases_are_ignored(patch: Patch) -> None:
     """A lease can be taken although somebody else holds it, and nobody waits for its end."""
 
-    def lease_to(given: Clip, holder: str, now: int, times: Any) -> Clip:
-        return replace(given, lease=clip.Lease(holder, now, now + times.lease))
+    def lease_to(given: Clip, holder: str, now: int, times: Any, account: str) -> Clip:
+        return replace(given, lease=clip.Lease(holder, now, now + times.lease, account))
 
     patch.setattr(reconciling, "lease_to", lease_to)
     patch.setattr(reconciling, "taken_over", lambda given, now: replace(given, lease=None))

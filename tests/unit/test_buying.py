@@ -24,7 +24,7 @@ SENT_AT, NOW = START + 5, START + 9
 def concluded(outcome: Outcome, *, maybe_sent_at: int | None = None, patient: bool = False) -> Clip:
     """A leased clip after one attempt."""
     leased = clip(lease=Lease("me", START, START + TIMES.lease), maybe_sent_at=maybe_sent_at)
-    return conclude(leased, outcome, holder="me", sent_at=SENT_AT, now=NOW, patient=patient)
+    return conclude(leased, outcome, holder="me", account="a1", sent_at=SENT_AT, now=NOW, patient=patient)
 
 
 def wire(**changes: Any) -> dict[str, Any]:
@@ -84,6 +84,7 @@ def test_each_outcome_of_the_only_attempt(outcome: str, kind: Kind, maybe_sent_a
     after = concluded(OUTCOMES[outcome])
     assert [kind for kind, _ in after.facts] == [kind]
     assert (after.maybe_sent_at, after.status, after.lease) == (maybe_sent_at, status, None)
+    assert after.maybe_sent_to == ("a1" if maybe_sent_at else "")
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
@@ -100,9 +101,9 @@ def test_an_earlier_doubt_is_never_unsaid(outcome: str) -> None:
 
 def test_an_outcome_leaves_somebody_elses_lease() -> None:
     """A late outcome is learned, but the lease of the next buyer stays, and so does the doubt it found."""
-    taken = lease_to(clip(lease=Lease("me", START, START + 1)), "next", START + 1, TIMES)
+    taken = lease_to(clip(lease=Lease("me", START, START + 1)), "next", START + 1, TIMES, "a1")
     assert taken is not None
-    after = conclude(taken, refusal(), holder="me", sent_at=START, now=NOW)
+    after = conclude(taken, refusal(), holder="me", account="a1", sent_at=START, now=NOW)
     assert after.lease == taken.lease
     assert not after.has(Kind.REFUSED)
 
@@ -187,7 +188,7 @@ def test_clocks_apart_let_no_two_buyers_overlap(world: World, passed: int) -> No
     world.purchasing.attempt(before, request(), world.buyer())
     if world.seller.sent:
         ahead = START + passed + TIMES.http - 1 + TIMES.skew
-        assert lease_to(before, "other", ahead, TIMES) is None
+        assert lease_to(before, "other", ahead, TIMES, "a1") is None
     assert bool(world.seller.sent) is (passed <= TIMES.lease - TIMES.skew - TIMES.http)
 
 

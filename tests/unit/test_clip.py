@@ -379,17 +379,30 @@ def test_a_pending_clip_waits_for_its_lease_and_crowds_are_spread() -> None:
 
 def test_a_lease_is_exclusive_until_it_is_over() -> None:
     """While a lease runs nobody gets another; a second later anybody does, and the first attempt stays in doubt."""
-    first = lease_to(clip(), "a", START, TIMES)
+    first = lease_to(clip(), "a", START, TIMES, "a1")
     assert first is not None
-    assert first.lease == Lease("a", START, START + TIMES.lease)
+    assert first.lease == Lease("a", START, START + TIMES.lease, "a1")
     assert first.maybe_sent_at is None
-    assert lease_to(first, "b", START + TIMES.lease - 1, TIMES) is None
-    assert lease_to(first, "a", START + TIMES.lease - 1, TIMES) is None
-    second = lease_to(first, "b", START + TIMES.lease, TIMES)
+    assert lease_to(first, "b", START + TIMES.lease - 1, TIMES, "a1") is None
+    assert lease_to(first, "a", START + TIMES.lease - 1, TIMES, "a1") is None
+    second = lease_to(first, "b", START + TIMES.lease, TIMES, "a1")
     assert second is not None
-    assert second.lease == Lease("b", START + TIMES.lease, START + 2 * TIMES.lease)
+    assert second.lease == Lease("b", START + TIMES.lease, START + 2 * TIMES.lease, "a1")
     assert second.maybe_sent_at == START
     assert second.has(Kind.ATTEMPTED)
+
+
+def test_what_may_be_bought_in_one_account_is_not_sent_into_another() -> None:
+    """No account refuses a UUID that another one works on, so a doubtful clip is sent again into its own alone."""
+    left = clip(lease=Lease("a", START, START + 1, "a1"))
+    doubtful = maybe_sent(clip(), START, "a1")
+    for known in (left, doubtful):
+        assert lease_to(known, "b", START + 1, TIMES, "a2") is None
+        assert lease_to(known, "b", START + 1, TIMES, "a1") is not None
+    assert maybe_sent(doubtful, START - 1, "a2").maybe_sent_to == "a1"
+    assert lease_to(clip(), "b", START + 1, TIMES, "a2") is not None
+    earlier_version = maybe_sent(clip(), START)
+    assert lease_to(earlier_version, "b", START + 1, TIMES, "a2") is not None
 
 
 def test_a_lease_that_ran_out_means_may_have_been_sent() -> None:

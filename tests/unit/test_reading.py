@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rushes.callers import Caller
-from rushes.clip import Clip, Kind, Status, Task, Witness
+from rushes.clip import Clip, Kind, Lease, Status, Task, Witness
 from rushes.errors import BucketError, UnreadableError
 from rushes.outside import iso, timeline
 from rushes.reading import CostsQuery, Query, cursor, position_of, read_costs_query, read_query
@@ -420,3 +420,11 @@ def test_every_fault_of_a_question_about_costs_is_told() -> None:
     faults = read_costs_query({"until": "2026-08-31"}, "ann", "2026-09-21")
     assert isinstance(faults, list)
     assert [(fault["code"], "2026-09-01" in str(fault["message"])) for fault in faults] == [("invalidUntil", True)]
+
+
+def test_nobody_is_shown_into_which_account_a_clip_was_sent() -> None:
+    """Lease and account are the service's own affair."""
+    made = world(clip(lease=Lease("me", START, START + 1, "4cc0un7"), maybe_sent_at=START, maybe_sent_to="4cc0un7"))
+    task = made.reading.task(ANN, TASK_UUID)
+    assert task is not None
+    assert "4cc0un7" not in str(task)

@@ -555,3 +555,21 @@ def test_an_ask_waits_for_an_answer(service: Service) -> None:
     service.table.put(replace(service.row(), next_check_at=START))
     service.sweep(10**7 + TIMES.deadline)
     assert not service.row().open
+
+
+def test_a_doubtful_clip_is_not_sent_into_another_account(service: Service) -> None:
+    """The account of the key that is now set was never asked for it: it is parked at the deadline, and says why."""
+    service.put(maybe_sent_at=START, maybe_sent_to="another")
+    service.sweep(TIMES.check)
+    assert service.sent == 0
+    service.sweep(TIMES.deadline)
+    known = service.world.row()
+    assert (service.sent, known.status) == (0, Status.REVIEW)
+    assert "in another Runware account" in str(known.of(Kind.UNPROVEN)[""].fields["why"])
+
+
+def test_a_doubtful_clip_is_sent_into_the_same_account(service: Service) -> None:
+    """As long as the key stays what it was."""
+    service.put(maybe_sent_at=START, maybe_sent_to=service.world.buyer().credentials.account)
+    service.sweep(TIMES.check)
+    assert service.sent == 1

@@ -42,8 +42,10 @@ def on_the_wire(
     }
 
 
-def conclude(clip: Clip, outcome: Outcome, *, holder: str, sent_at: int, now: int, patient: bool = False) -> Clip:
-    """The clip after `holder`'s attempt, sent at `sent_at`, ended with `outcome`.
+def conclude(
+    clip: Clip, outcome: Outcome, *, holder: str, account: str, sent_at: int, now: int, patient: bool = False
+) -> Clip:
+    """The clip after `holder`'s attempt, sent at `sent_at` into `account`, ended with `outcome`.
 
     A "no" closes the clip only if it answers the only attempt there was. After an ambiguous one it proves nothing
     about that earlier attempt, and is kept as evidence; so is, for a `patient` buyer, trouble with our own account.
@@ -59,7 +61,7 @@ def conclude(clip: Clip, outcome: Outcome, *, holder: str, sent_at: int, now: in
         case NeverArrived(why):
             return _evidence(clip, f"never arrived: {why}", now)
         case Ambiguous(why):
-            return _evidence(maybe_sent(clip, sent_at), f"ambiguous: {why}", now)
+            return _evidence(maybe_sent(clip, sent_at, account), f"ambiguous: {why}", now)
 
 
 def is_account_trouble(outcome: Outcome) -> bool:

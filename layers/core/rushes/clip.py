@@ -186,11 +186,15 @@ Facts: TypeAlias = Mapping[tuple[str, str], Known]
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to send this clip's order, exclusive until `until`. Left behind, it means: may have been sent."""
+    """The right to send this clip's order, exclusive until `until`. Left behind, it means: may have been sent.
+
+    `account` is a digest of the Runware account that it would be sent into; empty if an earlier version gave the lease.
+    """
 
     holder: str
     since: int
     until: int
+    account: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +212,7 @@ class Clip:
 
     facts: Facts = field(default_factory=dict)
     maybe_sent_at: int | None = None
+    maybe_sent_to: str = ""  # the account of that attempt, see `Lease`
     lease: Lease | None = None
     next_check_at: int | None = None
     counted: int = 0
@@ -470,14 +475,22 @@ def settle(clip: Clip, now: int, times: Timings) -> Clip:
     return replace(clip, counted=worth(clip), next_check_at=next_check(clip, now, times))
 
 
-def lease_to(clip: Clip, holder: str, now: int, times: Timings) -> Clip | None:
-    """The clip with the right to send it given to `holder`, or None while somebody else has it.
+def lease_to(clip: Clip, holder: str, now: int, times: Timings, account: str) -> Clip | None:
+    """The clip with the right to send it given to `holder`, or None if nobody may send it into this account now.
 
     A lease left behind belongs to a buyer whose answer was never recorded: that attempt is ambiguous for ever.
     """
     if clip.lease and clip.lease.until > now:
         return None
-    return replace(taken_over(clip, now), lease=Lease(holder, now, now + times.lease))
+    left = taken_over(clip, now)
+    return (
+        None if sent_elsewhere(left, account) else replace(left, lease=Lease(holder, now, now + times.lease, account))
+    )
+
+
+def sent_elsewhere(clip: Clip, account: str) -> bool:
+    """Whether an attempt may have bought the clip in another account, which knows nothing of what this one is asked."""
+    return clip.maybe_sent_to not in ("", account)
 
 
 def taken_over(clip: Clip, now: int) -> Clip:
@@ -485,7 +498,7 @@ def taken_over(clip: Clip, now: int) -> Clip:
     if clip.lease is None or clip.lease.until > now:
         return clip
     evidence = Fact(kind=Kind.ATTEMPTED, key="ambiguous: no outcome recorded", at=now, witness=Witness.CLOCK)
-    return merge(replace(maybe_sent(clip, clip.lease.since), lease=None), evidence)
+    return merge(replace(maybe_sent(clip, clip.lease.since, clip.lease.account), lease=None), evidence)
 
 
 def release(clip: Clip, holder: str) -> Clip:
@@ -493,9 +506,11 @@ def release(clip: Clip, holder: str) -> Clip:
     return replace(clip, lease=None) if clip.lease and clip.lease.holder == holder else clip
 
 
-def maybe_sent(clip: Clip, at: int) -> Clip:
+def maybe_sent(clip: Clip, at: int, account: str = "") -> Clip:
     """The clip, with an attempt at `at` that may have bought it. The earliest one stands, and nothing unsays it."""
-    return replace(clip, maybe_sent_at=at if clip.maybe_sent_at is None else min(at, clip.maybe_sent_at))
+    if clip.maybe_sent_at is None:
+        return replace(clip, maybe_sent_at=at, maybe_sent_to=account)
+    return replace(clip, maybe_sent_at=min(at, clip.maybe_sent_at))
 
 
 def answers_to_asks(clip: Clip, now: int, why: str) -> list[Fact]:

@@ -4,6 +4,7 @@ The caller of `attempt` has put a lease for its holder into the table. What come
 if that cannot be saved, the lease stays behind and says so to whoever finds it.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -37,6 +38,11 @@ class Credentials:
 
     runware_key: str
     webhook_keys: Sequence[str]
+
+    @property
+    def account(self) -> str:
+        """By what two Runware accounts are told apart. A new key of the same account counts as another one."""
+        return hashlib.sha256(f"account {self.runware_key}".encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,13 @@ class Purchasing:
         learned = self._learn(
             clip,
             lambda current: buying.conclude(
-                current, outcome, holder=buyer.holder, sent_at=sent_at, now=now, patient=buyer.patient
+                current,
+                outcome,
+                holder=buyer.holder,
+                account=buyer.credentials.account,
+                sent_at=sent_at,
+                now=now,
+                patient=buyer.patient,
             ),
         )
         return learned, outcome

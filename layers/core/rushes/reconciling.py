@@ -25,6 +25,7 @@ from rushes.clip import (
     answers_to_asks,
     lease_to,
     merge_all,
+    sent_elsewhere,
     settle,
     taken_over,
 )
@@ -299,7 +300,8 @@ class Reconciling:
         if testimony.facts:
             self._learn(clip, testimony.facts)
         elif self._is_over(clip.created_at, self.times.deadline, testimony):
-            why = f"an attempt may have arrived: {testimony.summary}"
+            where = " in another Runware account" if sent_elsewhere(clip, run.buyer.credentials.account) else ""
+            why = f"an attempt may have arrived{where}: {testimony.summary}"
             self._learn(clip, [_parked(Kind.UNPROVEN, why, self.clock())])
         elif testimony.silent and not clip.unread and self.when_ambiguous == "resend":
             self._buy(clip, run)
@@ -312,7 +314,7 @@ class Reconciling:
         task = self.table.task(clip.caller, clip.task_uuid)
         now = self.clock()
         late = clip.maybe_sent_at is not None and now >= clip.maybe_sent_at + self.times.resend_window
-        leased = lease_to(clip, run.buyer.holder, now, self.times)
+        leased = lease_to(clip, run.buyer.holder, now, self.times, run.buyer.credentials.account)
         if task is None or late or leased is None or run.gave_up or not self._may_ask(run):
             return
         saved = self.table.save(clip, settle(leased, now, self.times))

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -711,7 +711,8 @@ def _changing(clip: Clip) -> dict[str, Any]:
     return {
         "facts": {_fact_name(*name): _known_value(known) for name, known in clip.facts.items()},
         "maybeSentAt": clip.maybe_sent_at,
-        "lease": {"holder": lease.holder, "since": lease.since, "until": lease.until} if lease else None,
+        "maybeSentTo": clip.maybe_sent_to or None,
+        "lease": asdict(lease) if lease else None,
         "dueShard": _shard(clip) if clip.next_check_at is not None else None,
         "nextCheckAt": clip.next_check_at,
         "counted": clip.counted,
@@ -745,7 +746,8 @@ def _read_clip(item: Item) -> Clip:
         created_at=item["createdAtMs"],
         facts=_facts(item["facts"]),
         maybe_sent_at=item.get("maybeSentAt"),
-        lease=Lease(lease["holder"], lease["since"], lease["until"]) if lease else None,
+        maybe_sent_to=item.get("maybeSentTo", ""),
+        lease=Lease(lease["holder"], lease["since"], lease["until"], lease.get("account", "")) if lease else None,
         next_check_at=item.get("nextCheckAt"),
         counted=item["counted"],
         version=item["version"],
