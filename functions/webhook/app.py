@@ -45,7 +45,9 @@ def wiring() -> Wiring:
         times=settings.timings,
         clock=clock,
     )
-    secret = Secret(aws_client("secretsmanager", aws_config()), settings.webhook_secret, clock, telemetry)
+    secret = Secret(
+        aws_client("secretsmanager", aws_config()), settings.webhook_secret, clock, telemetry.secret_unanswered
+    )
     return Wiring(receiving, secret, telemetry)
 
 

@@ -78,7 +78,7 @@ def doubt_cleared_by_a_no(patch: Patch) -> None:
 
 def doubt_not_kept(patch: Patch) -> None:
     """An ambiguous answer leaves no trace, so that the clip is simply sent again."""
-    patch.setattr(buying, "maybe_sent", lambda given, at: given)
+    patch.setattr(buying, "maybe_sent", lambda given, at, account: given)
 
 
 def expired_lease_means_nothing(patch: Patch) -> None:
@@ -134,7 +134,7 @@ def conflict_read_as_failure(patch: Patch) -> None:
         return outcome
 
     patch.setattr(fakes, "read_answer", read_answer)
-    patch.setattr(buying, "maybe_sent", lambda given, at: given)
+    patch.setattr(buying, "maybe_sent", lambda given, at, account: given)
 
 
 def window_without_end(patch: Patch) -> None:
@@ -257,7 +257,7 @@ def refusal_outranks_acceptance(patch: Patch) -> None:
     assert meaning.decides
     louder = replace(meaning, decides=replace(meaning.decides, rank=15))
     patch.setattr(clip, "MEANINGS", {**clip.MEANINGS, Kind.REFUSED: louder})
-    patch.setattr(buying, "maybe_sent", lambda given, at: given)
+    patch.setattr(buying, "maybe_sent", lambda given, at, account: given)
 
 
 def ambiguity_called_refusal(patch: Patch) -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError
 
 from rushes.errors import MissingSecretError, SecretsError
-from rushes.observability import Telemetry
 
 if TYPE_CHECKING:
     from types_boto3_secretsmanager import SecretsManagerClient
@@ -27,12 +26,16 @@ _STILL_GOOD = 3_600_000  # milliseconds for which a value is used that cannot be
 
 
 class Secret:
-    """One secret's text, cached. `clock` gives milliseconds."""
+    """One secret's text, cached. `clock` gives milliseconds; `unanswered` is told why a fetch failed."""
 
     def __init__(
-        self, client: "SecretsManagerClient", arn: str, clock: Callable[[], int], telemetry: Telemetry | None = None
+        self,
+        client: "SecretsManagerClient",
+        arn: str,
+        clock: Callable[[], int],
+        unanswered: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._client, self._arn, self._clock, self._telemetry = client, arn, clock, telemetry
+        self._client, self._arn, self._clock, self._unanswered = client, arn, clock, unanswered
         self._value: str | None = None
         self._fetched_at = self._tried_at = 0
         self._failure: MissingSecretError | SecretsError | None = None
@@ -61,10 +64,13 @@ class Secret:
         return age <= _KEPT or (isinstance(failure, SecretsError) and age <= _STILL_GOOD)
 
     def _fetch(self, *, anew: bool = False) -> None:
-        """Asks for the text, but not again and again: forged calls must not hammer what is down already."""
+        """Asks for the text, but not again and again: forged calls must not hammer what is down already.
+
+        That there is no value yet may be about to change, and is an answer: it is asked for each time.
+        """
         pause = _NOT_SOONER if self._value is not None else _NOT_SOONER_AT_FIRST
-        asked_just_now = self._clock() - self._tried_at <= pause
-        if asked_just_now and (anew or self._failure):
+        is_settled = anew or isinstance(self._failure, SecretsError) or (self._failure and self._value is not None)
+        if is_settled and self._clock() - self._tried_at <= pause:
             return
         self._tried_at = self._clock()
         self._failure = None
@@ -75,8 +81,7 @@ class Secret:
         except (ClientError, BotoCoreError) as error:
             why = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
             self._failure = SecretsError(why)
-            if self._telemetry:
-                self._telemetry.note("a secret could not be fetched", warn=True, why=why, fetchedAt=self._fetched_at)
+            self._unanswered(why)
             return
         if text:
             self._value, self._fetched_at = text, self._clock()
