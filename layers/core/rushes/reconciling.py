@@ -105,7 +105,7 @@ class Testimony:
     """What the witnesses said of one clip.
 
     `asked`: there was time to ask them. `unanswered` names those that gave no answer. `silent`: all of them answered
-    that they know nothing. `at_work`: Runware says that it is still rendering.
+    that they know nothing. `at_work`: `getResponse` knows the clip and names neither render nor failure.
     """
 
     facts: list[Fact] = field(default_factory=list)
@@ -127,7 +127,7 @@ class Testimony:
         if self.unanswered:
             return f"no answer from {' and '.join(self.unanswered)}"
         if self.at_work:
-            return "Runware still works on it"
+            return "Runware has it and names no end"
         return "every witness denies it" if self.silent else "no witness knows its end"
 
 
@@ -301,7 +301,8 @@ class Reconciling:
             self._learn(clip, testimony.facts)
         elif self._is_over(clip.created_at, self.times.deadline, testimony):
             where = " in another Runware account" if sent_elsewhere(clip, run.buyer.credentials.account) else ""
-            why = f"an attempt may have arrived{where}: {testimony.summary}"
+            doubt = "a later version knows more of it" if clip.unread else f"an attempt may have arrived{where}"
+            why = f"{doubt}: {testimony.summary}"
             self._learn(clip, [_parked(Kind.UNPROVEN, why, self.clock())])
         elif testimony.silent and not clip.unread and self.when_ambiguous == "resend":
             self._buy(clip, run)
@@ -395,7 +396,7 @@ class Reconciling:
     def _look_last(self, clip: Clip, run: Run) -> None:
         """A failure is believed for good after one more look, which every witness has to answer.
 
-        One that says that the clip is still rendered has not given its last word.
+        A poll that still knows the clip, and no failure of it, is not yet the last word.
         """
         testimony = self._ask(clip, run)
         limit = self.times.hard(self.times.last_look) if testimony.at_work else self.times.last_look
