@@ -31,7 +31,7 @@ from rushes.clip import (
     settle,
 )
 from rushes.entry import aws_config
-from rushes.errors import BusyError, LimitMovedError, StaleError, UnreadableError
+from rushes.errors import BusyError, StaleError, UnreadableError
 from rushes.learning import learn
 from rushes.receiving import webhook_facts
 from rushes.runware.answers import read
@@ -128,8 +128,8 @@ def task(number: int = 0, **changes: Any) -> Task:
     return Task(**values)
 
 
-def reserve(amount: int = PRICE, limit: int = 10 * PRICE, scope: str = "ann", enforced: int | None = None) -> Any:
-    return Reservation(scope, MONTH, amount, limit, limit if enforced is None else enforced)
+def reserve(amount: int = PRICE, limit: int = 10 * PRICE, scope: str = "ann") -> Reservation:
+    return Reservation(scope, MONTH, amount, limit)
 
 
 def both(amount: int = PRICE, mine: int = 10 * PRICE, all_callers: int = 10 * PRICE) -> list[Reservation]:
@@ -240,20 +240,20 @@ def test_the_first_budget_that_refuses_is_named(table: Table) -> None:
 
 
 @pytest.mark.parametrize("scope", ["ann", EVERYBODY])
-@pytest.mark.parametrize("new", [8 * PRICE, 12 * PRICE], ids=["lowered", "raised"])
-def test_a_moved_limit(table: Table, scope: str, new: int) -> None:
-    """A month that enforces another limit says which; with that known, the new one is put in force."""
+@pytest.mark.parametrize("new", [PRICE, 2 * PRICE, 12 * PRICE], ids=["used up", "lowered", "raised"])
+def test_a_changed_limit(table: Table, scope: str, new: int) -> None:
+    """Each reservation is held against its own limit, and the month records that of the last one that succeeded."""
     put_first = both()
     table.record(task(1), [clip(task_uuid=uuid4(1))], put_first)
-    moved = [replace(each, limit=new, enforced=new) if each.scope == scope else each for each in put_first]
-    with pytest.raises(LimitMovedError) as error:
-        table.record(task(2), [clip(task_uuid=uuid4(2))], moved)
-    assert (error.value.scope, error.value.enforced) == (scope, 10 * PRICE)
-    assert table.task("ann", uuid4(2)) is None
-    assert table.budget(scope, MONTH) == (PRICE, 10 * PRICE)
-    informed = [replace(each, enforced=10 * PRICE) for each in moved]
-    assert table.record(task(2), [clip(task_uuid=uuid4(2))], informed) == Recorded()
-    assert table.budget(scope, MONTH) == (2 * PRICE, new)
+    changed = [replace(each, limit=new) if each.scope == scope else each for each in put_first]
+    outcome = table.record(task(2), [clip(task_uuid=uuid4(2))], changed)
+    if new == PRICE:
+        assert outcome == OverBudget(scope, PRICE, PRICE)
+        assert table.task("ann", uuid4(2)) is None
+        assert table.budget(scope, MONTH) == (PRICE, 10 * PRICE)
+    else:
+        assert outcome == Recorded()
+        assert table.budget(scope, MONTH) == (2 * PRICE, new)
 
 
 def test_a_budget_made_by_a_correction(table: Table) -> None:
@@ -261,7 +261,7 @@ def test_a_budget_made_by_a_correction(table: Table) -> None:
     put(table, clip(month="2026-08"))
     table.save(clip(month="2026-08"), clip(month="2026-08", counted=PRICE + 5))
     assert table.budget("ann", "2026-08") == (5, None)
-    wanted = Reservation("ann", "2026-08", PRICE, 2 * PRICE, 2 * PRICE)
+    wanted = Reservation("ann", "2026-08", PRICE, 2 * PRICE)
     assert table.record(task(1), [clip(task_uuid=uuid4(1))], [wanted]) == Recorded()
     assert table.budget("ann", "2026-08") == (PRICE + 5, 2 * PRICE)
 

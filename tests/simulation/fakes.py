@@ -11,7 +11,7 @@ from typing import Any
 
 from rushes.callers import Caller
 from rushes.clip import Clip, Existing, OverBudget, Recorded, Reservation, Task
-from rushes.errors import BucketError, BusyError, LimitMovedError, ProviderError, RescueError, StaleError
+from rushes.errors import BucketError, BusyError, ProviderError, RescueError, StaleError
 from rushes.media import Head, Probed, container
 from rushes.observability import Metric
 from rushes.runware.answers import Report, read_report
@@ -90,9 +90,7 @@ class FakeTable:
         if known := self.tasks.get((task.caller, task.task_uuid)):
             return Existing(known)
         for reservation in reservations:
-            counted, limit = self.budgets.get((reservation.scope, reservation.month), (0, None))
-            if limit is not None and limit != reservation.enforced:
-                raise LimitMovedError(reservation.scope, limit)
+            counted, _ = self.budgets.get((reservation.scope, reservation.month), (0, None))
             if counted + reservation.amount > reservation.limit:
                 return OverBudget(reservation.scope, reservation.limit, counted)
         for reservation in reservations:

@@ -28,7 +28,7 @@ from rushes.clip import (
     merge_all,
 )
 from rushes.config import Timings
-from rushes.errors import BucketError, BusyError, LimitMovedError, StaleError
+from rushes.errors import BucketError, BusyError, StaleError
 from rushes.media import Head, Probed, container
 from rushes.observability import Metric
 from rushes.purchasing import Buyer, Credentials, Purchasing
@@ -150,9 +150,7 @@ class Table:
         if (task.caller, task.task_uuid) in self.tasks:
             return Existing(self.tasks[task.caller, task.task_uuid])
         for wanted in reservations:
-            counted, limit = self.budgets.get((wanted.scope, wanted.month), (0, wanted.enforced))
-            if limit != wanted.enforced:
-                raise LimitMovedError(wanted.scope, limit)
+            counted, _ = self.budgets.get((wanted.scope, wanted.month), (0, 0))
             if counted > wanted.limit - wanted.amount:
                 return OverBudget(wanted.scope, wanted.limit, counted)
         for wanted in reservations:
@@ -321,7 +319,6 @@ class World:
     seller: Seller = field(default_factory=Seller)
     telemetry: Telemetry = field(default_factory=Telemetry)
     caller: Caller = Caller("ann", 100_000_000)  # noqa: RUF009 (frozen)
-    renewed: Caller | None = None
     monthly_limit: int = 1_000_000_000
     retention: int | None = None
 
@@ -370,7 +367,7 @@ class World:
 
     def call(self, lasts: int = TIMES.function) -> Request:
         """One call of the caller's."""
-        return Request(self.caller, self.buyer(lasts), lambda: self.renewed)
+        return Request(self.caller, self.buyer(lasts))
 
     def row(self, index: int = 0, task_uuid: str = TASK_UUID) -> Clip:
         """A clip as it is in the table."""

@@ -354,31 +354,15 @@ def test_the_callers_own_limit_is_told_and_the_services_is_not(world: World) -> 
     assert shared["code"] == "budgetExceeded"
 
 
-@pytest.mark.parametrize(("renewed", "bought"), [(2 * PRICE, True), (PRICE, False), (None, False)])
-def test_a_limit_that_moved_is_read_again(world: World, renewed: int | None, bought: bool) -> None:
-    """A month that enforces another limit sends us to the caller's current one; a revoked caller has none."""
+@pytest.mark.parametrize(("limit", "bought"), [(2 * PRICE, True), (PRICE, False), (0, False)])
+def test_a_changed_limit_decides_whatever_the_month_was_recorded_with(world: World, limit: int, bought: bool) -> None:
+    """The caller's current limit decides; the one that the month's item holds is only a record of the last order."""
     world.table.budgets["ann", MONTH] = PRICE, 50 * PRICE
-    world.renewed = None if renewed is None else Caller("ann", renewed)
+    world.caller = Caller("ann", limit)
     answer = submit(world)
     assert bool(answer.data) is bought is bool(world.seller.sent)
     assert codes(answer) == ([] if bought else [(402, "budgetExceeded")])
     assert world.table.budgets["ann", MONTH] == ((2 * PRICE, 2 * PRICE) if bought else (PRICE, 50 * PRICE))
-
-
-def test_limits_that_keep_moving_are_busy(world: World) -> None:
-    """A limit that changes under every attempt ends in a bounded 503, with nothing recorded or sent."""
-    asked: list[int] = []
-
-    def renewed() -> Caller:
-        asked.append(1)
-        world.table.budgets["ann", MONTH] = 0, 1000 * PRICE + len(asked)
-        return world.caller
-
-    world.table.budgets["ann", MONTH] = 0, 1000 * PRICE
-    answer = world.submitting.submit([request()], replace(world.call(), renewed=renewed))
-    assert codes(answer) == [(503, "serviceUnavailable")]
-    assert (world.seller.sent, world.table.tasks) == ([], {})
-    assert len(asked) < 20
 
 
 def test_a_table_that_is_busy_before_the_record_sends_nothing(world: World) -> None:
@@ -477,7 +461,7 @@ def test_the_fake_table_keeps_the_stores_answers(world: World) -> None:
     task, row = world.table.tasks["ann", TASK_UUID], world.row()
     assert isinstance(world.table.record(task, [row], []), Existing)
     other = replace(task, task_uuid=uuid4(1))
-    wanted = Reservation("ann", MONTH, PRICE, PRICE, world.caller.monthly_limit)
+    wanted = Reservation("ann", MONTH, PRICE, PRICE)
     assert world.table.record(other, [], [wanted]) == OverBudget("ann", PRICE, PRICE)
     assert isinstance(world.table.record(other, [], []), Recorded)
     world.table.busy = {"record"}

@@ -238,15 +238,13 @@ class Costs:
 class Reservation:
     """Money to be set aside in one scope's month, only if the sum stays within `limit`.
 
-    `enforced` is the limit that the month's item is believed to hold; the reservation fails if it holds another, so
-    that nobody buys on a limit that has been changed. On success the item holds `limit`.
+    On success the month's item records `limit`, for reports; what decides is the limit of each reservation.
     """
 
     scope: str
     month: str
     amount: int
     limit: int
-    enforced: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from rushes.clip import (
     Task,
     Witness,
 )
-from rushes.errors import BusyError, LimitMovedError, StaleError, UnreadableError
+from rushes.errors import BusyError, StaleError, UnreadableError
 from rushes.outside import iso
 
 if TYPE_CHECKING:
@@ -96,10 +96,7 @@ class Store:
     def record(
         self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation]
     ) -> Recorded | Existing | OverBudget:
-        """Writes the intent to buy and sets its money aside; an existing task wins over a budget that is too small.
-
-        Raises `LimitMovedError` when a month enforces another limit than the reservation expects.
-        """
+        """Writes the intent to buy and sets its money aside; an existing task wins over a budget that is too small."""
         writes: list[Any] = [self._put_new(_task_item(task))]
         writes += [self._put_new({**_clip_item(clip), **_beside_the_money(task, clip)}) for clip in clips]
         writes += [self._reserve(reservation) for reservation in reservations]
@@ -117,7 +114,8 @@ class Store:
                 reservations, reasons[-len(reservations) :], failed[-len(reservations) :], strict=True
             ):
                 if refused:
-                    return _over_budget(reservation, _plain(reason.get("Item", {})))
+                    counted = _plain(reason.get("Item", {})).get("counted", 0)
+                    return OverBudget(reservation.scope, reservation.limit, counted)
             raise
         return Recorded()
 
@@ -240,7 +238,7 @@ class Store:
         return [_named(item) for item in found[:most]]
 
     def budget(self, scope: str, month: str) -> tuple[int, int | None]:
-        """What a scope's month holds and enforces, in micro-dollars; nothing and None before its first clip."""
+        """A scope's month: its sum and the limit of its last reservation, in micro-dollars; 0 and None before any."""
         key = _budget_key(scope, month)
         answer = self._retried(lambda: self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True))
         item = _plain(answer.get("Item", {}))
@@ -422,19 +420,17 @@ class Store:
 
     def _reserve(self, reservation: Reservation) -> Item:
         room = reservation.limit - reservation.amount
-        same_limit = "(attribute_not_exists(#limit) OR #limit = :enforced)"
-        has_room = "(attribute_not_exists(#counted) OR #counted <= :room)" if room >= 0 else "#counted < :zero"
+        has_room = "attribute_not_exists(#counted) OR #counted <= :room" if room >= 0 else "#counted < :zero"
         return {
             "Update": {
                 "TableName": self._table,
                 "Key": _budget_key(reservation.scope, reservation.month),
                 "UpdateExpression": "SET #limit = :limit, #counted = if_not_exists(#counted, :zero) + :amount",
-                "ConditionExpression": f"{same_limit} AND {has_room}",
+                "ConditionExpression": has_room,
                 "ExpressionAttributeNames": {"#limit": "limit", "#counted": "counted"},
                 "ExpressionAttributeValues": _wire(
                     {
                         ":limit": reservation.limit,
-                        ":enforced": reservation.enforced,
                         ":amount": reservation.amount,
                         ":zero": 0,
                         **({":room": room} if room >= 0 else {}),
@@ -518,13 +514,6 @@ def _is_busy(error: ClientError) -> bool:
 
 def _reasons(error: ClientError) -> Sequence[Mapping[str, Any]]:
     return error.response.get("CancellationReasons", [])
-
-
-def _over_budget(reservation: Reservation, item: Item) -> OverBudget:
-    enforced = item.get("limit")
-    if enforced is not None and enforced != reservation.enforced:
-        raise LimitMovedError(reservation.scope, enforced)
-    return OverBudget(reservation.scope, reservation.limit, item.get("counted", 0))
 
 
 def _task_pk(caller: str, task_uuid: str) -> str:

@@ -31,7 +31,7 @@ from rushes.clip import (
 )
 from rushes.concurrency import SideBySide
 from rushes.config import Timings
-from rushes.errors import BucketError, BusyError, LimitMovedError, UnreadableError
+from rushes.errors import BucketError, BusyError, UnreadableError
 from rushes.images import Inputs, OnlyLooking
 from rushes.learning import Clips
 from rushes.observability import Metric, Telemetry
@@ -47,7 +47,6 @@ OVER_BUDGET = "budgetExceeded"
 LARGEST_BODY = 5 * 1024 * 1024  # bytes
 # Bytes of JSON, images not counted: what is recorded of them is an address. The table's items end at 400 KB.
 _LARGEST_TASK = 350_000
-_LIMIT_MOVES = 5
 _MOST_FAULTS = 50
 _DEEPEST = 20  # levels of nesting; a valid request has five
 
@@ -66,14 +65,10 @@ class Table(Clips, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One call: who makes it, and who buys for it.
-
-    `renewed` reads the caller again, past every cache: asked for when a budget turns out to enforce another limit.
-    """
+    """One call: its caller, and the buyer that acts for it."""
 
     caller: Caller
     buyer: Buyer
-    renewed: Callable[[], Caller | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,19 +197,12 @@ class Submitting:
     def _reserve_and_record(
         self, task: Task, clips: Sequence[Clip], amount: int, request: Request
     ) -> Recorded | Existing | OverBudget:
-        """Reserves under the limits that hold now; a month that enforces another one is a hint to read them again."""
+        """Reserves within everybody's limit and the caller's own, as this process knows them."""
         limits = {EVERYBODY: self.monthly_limit, request.caller.name: request.caller.monthly_limit}
-        enforced = dict(limits)
         month = clips[0].month
-        for _ in range(_LIMIT_MOVES):
-            wanted = [Reservation(scope, month, amount, limits[scope], enforced[scope]) for scope in limits]
-            try:
-                return self.table.record(task, clips, wanted)
-            except LimitMovedError as moved:
-                enforced[moved.scope] = moved.enforced
-                caller = request.renewed()
-                limits[request.caller.name] = caller.monthly_limit if caller else 0
-        raise BusyError("the limits keep moving")
+        return self.table.record(
+            task, clips, [Reservation(scope, month, amount, limit) for scope, limit in limits.items()]
+        )
 
     def _expiry(self, now: int) -> int | None:
         """Until its deadline a clip may have to be sent, and for that its request is needed."""
