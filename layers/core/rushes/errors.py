@@ -15,7 +15,8 @@ RushesError
 ├── PostponedError           a message of the inbox cannot be served now; it has to come back
 └── StoreError
     ├── StaleError           the clip moved on since it was read; read again
-    └── BusyError            the table stayed contended or away through every bounded retry
+    └── BusyError            the table stayed contended or away through every bounded retry; a write may have
+                             taken effect only where the error says so
 """
 
 
@@ -80,4 +81,11 @@ class StaleError(StoreError):
 
 
 class BusyError(StoreError):
-    """The table could not be used: contention, throttling or an outage outlasted the retries, or access is denied."""
+    """The table could not be used: contention, throttling or an outage outlasted the retries, or access is denied.
+
+    `maybe_written`: the answer to a write was lost, which may have taken effect. Otherwise nothing was written.
+    """
+
+    def __init__(self, why: str = "", *, maybe_written: bool = False) -> None:
+        super().__init__(why)
+        self.maybe_written = maybe_written
