@@ -36,6 +36,7 @@ from rushes.clip import (
     Witness,
     merge_all,
     settle,
+    settle_later,
 )
 from rushes.entry import aws_config
 from rushes.errors import BusyError, StaleError, UnreadableError
@@ -431,6 +432,21 @@ def test_only_open_clips_are_due(table: Table, learned: list[Any], open_: bool) 
     saved = table.save(fresh, settled) if learned else fresh
     assert saved.open is open_
     assert table.due(START + 10**9, 9) == ([("ann", TASK_UUID, 0)] if open_ else [])
+
+
+@pytest.mark.parametrize("kind", [Kind.REFUSED, Kind.UNSAVED])
+def test_a_clip_whose_money_is_to_follow_is_due(table: Table, kind: Kind) -> None:
+    """Closed or in review: until the budgets hold what it is worth it is looked for as an open clip is."""
+    put(table, clip())
+    renders = [fact(Kind.RENDERED, uuid4(1)), fact(Kind.RENDERED, uuid4(2))] if kind == Kind.UNSAVED else []
+    later = table.save(clip(), settle_later(clip(fact(kind), *renders), START, TIMES))
+    assert not later.settled
+    assert table.budget("ann", MONTH)[0] == PRICE
+    assert table.due(START + TIMES.check - 1, 9) == []
+    assert table.due(START + TIMES.check, 9) == [("ann", TASK_UUID, 0)]
+    settled = table.save(later, settle(later, START, TIMES))
+    assert table.due(START + 10**9, 9) == []
+    assert table.budget("ann", MONTH)[0] == table.budget(EVERYBODY, MONTH)[0] == settled.counted
 
 
 def test_due_again(table: Table) -> None:

@@ -79,8 +79,9 @@ class FakeTable:
         return [clip for key, clip in sorted(self.rows.items()) if key[:2] == (caller, task_uuid)]
 
     def first_look(self) -> int | None:
-        """When the next open clip is due."""
-        return min((row.next_check_at for row in self.rows.values() if row.open and row.next_check_at), default=None)
+        """When the next clip is due, open or with money that is to follow."""
+        due = (row.next_check_at for row in self.rows.values() if row.open or not row.settled)
+        return min(filter(None, due), default=None)
 
     def _record(
         self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation]
@@ -119,7 +120,7 @@ class FakeTable:
         due = [
             (row.next_check_at, key)
             for key, row in self.rows.items()
-            if row.open and row.next_check_at is not None and row.next_check_at <= now
+            if (row.open or not row.settled) and row.next_check_at is not None and row.next_check_at <= now
         ]
         return [key for _, key in sorted(due)[:most]]
 

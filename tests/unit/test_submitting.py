@@ -408,11 +408,90 @@ def test_a_recorded_task_is_acknowledged_whatever_came_of_it(world: World, outco
 
 
 @pytest.mark.parametrize("lasts", [TIMES.http - 1, 0])
-def test_without_time_to_send_the_task_is_accepted_and_left_to_others(world: World, lasts: int) -> None:
-    """A function about to end sends nothing, gives the lease back, and still acknowledges what it recorded."""
-    assert submit(world, lasts=lasts).body == {"data": [ACK]}
+def test_without_time_to_send_nothing_is_recorded(world: World, lasts: int) -> None:
+    """A function about to end neither records nor sends, and the caller sends the same again."""
+    answer = submit(world, lasts=lasts)
+    assert (codes(answer), answer.status) == ([(503, "serviceUnavailable")], 503)
+    assert (world.seller.sent, world.table.tasks) == ([], {})
+    assert submit(world).body == {"data": [ACK]}
+
+
+def test_a_repeat_is_acknowledged_whatever_time_is_left(world: World) -> None:
+    """Time to send is asked for only where something would be recorded."""
+    world.bucket.others["photos", "cat.png"] = picture()
+    world.caller = Caller("ann", 100 * PRICE, ("photos/",))
+    with_image = request(inputs={"frameImages": ["s3://photos/cat.png"]})
+    assert submit(world, with_image).data
+    assert submit(world, with_image, lasts=0).data
+
+
+@pytest.mark.parametrize(("clips", "lasts", "recorded"), [(8, 0, True), (9, 0, False), (9, 1, True), (17, 1, False)])
+def test_time_is_left_for_every_round_of_clips(world: World, clips: int, lasts: int, recorded: bool) -> None:
+    """Sent side by side, so many clips take several rounds: the first may last, the others have to be given back."""
+    names = [uuid4(number) for number in range(clips)]
+    time = TIMES.http + lasts * TIMES.to_finish
+    answer = world.submitting.submit([request(taskUUID=name) for name in names], world.call(time))
+    assert ("ann", names[-1]) in world.table.tasks if recorded else codes(answer) == [(503, "serviceUnavailable")]
+    assert len(world.table.tasks) == clips - (not recorded)
+
+
+@pytest.mark.parametrize("slowness", [500, 2_000, 4_000, 6_000, 12_000])
+def test_a_slow_table_leaves_no_lease_of_what_was_not_sent(world: World, slowness: int) -> None:
+    """Recording ends while there is time to send: what is not recorded is 503, what is has been sent or given back."""
+    genuine = world.table.record
+
+    def slow(*given: Any) -> Any:
+        world.clock.now += slowness
+        return genuine(*given)
+
+    world.table.record = slow  # type: ignore[method-assign]
+    names = [uuid4(number) for number in range(20)]
+    call = world.call(TIMES.function - TIMES.to_finish)
+    answer = world.submitting.submit([request(taskUUID=name) for name in names], call)
+    assert world.clock.now <= call.buyer.ends_at
+    assert len(world.table.tasks) + len(codes(answer)) == 20
+    assert set(codes(answer)) <= {(503, "serviceUnavailable")}
+    assert [item["taskUUID"] for item in answer.data] == [uuid for _, uuid in world.table.tasks]
+    sent = {task["taskUUID"] for task in world.seller.sent}
+    assert sent
+    for row in world.table.rows.values():
+        assert row.clip_uuid in sent or row.lease is None
+        assert row.maybe_sent_at is None
+
+
+def test_a_record_that_may_have_taken_effect_leaves_no_lease(world: World) -> None:
+    """Nothing is sent for a record whose answer was lost, so its clips must not look as if they had been."""
+    world.table.unheard = {"record"}
+    assert codes(submit(world, request(numberResults=2))) == [(503, "serviceUnavailable")]
     assert world.seller.sent == []
-    row = world.row()
+    for index in range(2):
+        row = world.row(index)
+        assert (row.lease, row.maybe_sent_at, row.status) == (None, None, Status.PENDING)
+        assert row.next_check_at is not None
+
+
+@pytest.mark.parametrize("patient", [False, True])
+def test_a_hundred_refused_at_once_leave_no_doubt(world: World, patient: bool) -> None:
+    """Contended budgets hold up the money, not the refusal: each caller hears no, and the money follows."""
+    world.table.contended = True
+    for number in range(100):
+        world.seller.script = [refusal()]
+        call = replace(world.call(), buyer=world.buyer(patient=patient))
+        answer = world.submitting.submit([request(taskUUID=uuid4(number))], call)
+        assert codes(answer) == [(400, "invalidModel")]
+    for row in world.table.rows.values():
+        assert (row.status, row.lease, row.maybe_sent_at, row.counted) == (Status.FAILED, None, None, PRICE)
+        assert (row.settled, row.open) == (False, False)
+        assert row.next_check_at == START + TIMES.check
+    assert world.table.budgets["all", MONTH][0] == 100 * PRICE
+
+
+def test_a_clip_given_back_is_left_to_others(world: World) -> None:
+    """Where no time is left for a clip's turn its lease ends, the task is acknowledged, and a sweep sends it."""
+    world.seller.on_send = lambda _: setattr(world.clock, "now", world.clock.now + 2 * TIMES.http)
+    assert submit(world, request(numberResults=2)).body == {"data": [ACK]}
+    assert len(world.seller.sent) == 1
+    row = world.row(1)
     assert (row.lease, row.maybe_sent_at, row.status) == (None, None, Status.PENDING)
     assert row.next_check_at is not None
 

@@ -147,6 +147,11 @@ class Clip:
         kind = self.decisive
         return RANKED[kind][1] if kind else Status.PENDING
 
+    @property
+    def settled(self) -> bool:
+        """Whether the budgets hold what the facts say; if not, the next look moves the difference."""
+        return self.counted == worth(self)
+
     def of(self, kind: Kind) -> dict[str, Known]:
         """Everything known of one kind, by key."""
         return {key: known for (other, key), known in self.facts.items() if other == kind}
@@ -332,6 +337,13 @@ def next_check(clip: Clip, now: int, times: Timings) -> int | None:
 def settle(clip: Clip, now: int, times: Timings) -> Clip:
     """The clip with everything derived brought up to date: call it once, before saving."""
     return replace(clip, counted=worth(clip), next_check_at=next_check(clip, now, times))
+
+
+def settle_later(clip: Clip, now: int, times: Timings) -> Clip:
+    """`settle` without the money: that stays, and a look comes soon to move it, also if the clip is closed."""
+    settled, soon = settle(clip, now, times), now + times.check
+    upcoming = [settled.next_check_at] if settled.open and settled.next_check_at is not None else []
+    return replace(settled, counted=clip.counted, next_check_at=min([soon, *upcoming]))
 
 
 def lease_to(clip: Clip, holder: str, now: int, times: Timings) -> Clip | None:

@@ -29,8 +29,8 @@ from rushes.clip import (
 )
 from rushes.concurrency import SideBySide
 from rushes.config import Timings, WhenAmbiguous
-from rushes.errors import BucketError, ProviderError, RescueError, StaleError
-from rushes.learning import Clips, learn
+from rushes.errors import BucketError, BusyError, ProviderError, RescueError, StaleError
+from rushes.learning import Clips, learn, report_overruns, save
 from rushes.media import Probed, stored_fact
 from rushes.observability import Metric, Telemetry
 from rushes.purchasing import Buyer, Purchasing
@@ -149,9 +149,11 @@ class Reconciling:
     def _claim(self, key: tuple[str, str, int]) -> Clip | None:
         """Takes a clip if it is due in truth, moving it forward first, so that one poison clip blocks no other."""
         clip, now = self.table.clip(*key), self.clock()
-        if clip is None or clip.next_check_at is None or clip.next_check_at > now or not clip.open:
+        if clip is None or clip.next_check_at is None or clip.next_check_at > now or (clip.settled and not clip.open):
             return None
-        return self.table.save(clip, settle(taken_over(clip, now), now, self.times))
+        saved = save(self.table, clip, taken_over(clip, now), now=now, times=self.times)
+        report_overruns(self.table, clip, saved, self.telemetry)
+        return saved
 
     def _isolated(self, work: Callable[[T], R]) -> Callable[[T], R | None]:
         """The same work, but what goes wrong with one clip is noted and stays with that clip."""
@@ -231,7 +233,12 @@ class Reconciling:
         leased = lease_to(clip, run.buyer.holder, now, self.times)
         if task is None or leased is None or run.gave_up or now + self.times.http > run.buyer.ends_at:
             return
-        saved = self.table.save(clip, settle(leased, now, self.times))
+        try:
+            saved = self.table.save(clip, settle(leased, now, self.times))
+        except BusyError as error:
+            if error.maybe_written:  # a lease left behind would count as an attempt
+                self.purchasing.give_back(leased, run.buyer)
+            raise
         _, outcome = self.purchasing.attempt(saved, task.request, run.buyer)
         if outcome:
             run.saw(failed=isinstance(outcome, Ambiguous | NeverArrived) or is_account_trouble(outcome))

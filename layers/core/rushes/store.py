@@ -239,7 +239,10 @@ class Store:
         return (_cost(_plain(item)) for page in pages for item in page["Items"])
 
     def due(self, now: int, most: int) -> list[tuple[str, str, int]]:
-        """The open clips whose next look is due, oldest first: caller, task and clip. The index may lag behind."""
+        """The clips whose next look is due, oldest first: caller, task and clip. The index may lag behind.
+
+        These are the open ones, and those whose money is to follow.
+        """
         found: list[Item] = []
         for shard in range(_SHARDS):
             answer = self._retried(partial(self._due_in, str(shard), now, most))
@@ -742,7 +745,10 @@ def _changing(clip: Clip) -> dict[str, Any]:
 
 
 def _shard(clip: Clip) -> str:
-    return _REVIEW_SHARD if clip.status == Status.REVIEW else str(int(clip.clip_uuid[:8], 16) % _SHARDS)
+    # While its money is to follow a clip in review is looked at as others are.
+    return (
+        _REVIEW_SHARD if clip.status == Status.REVIEW and clip.settled else str(int(clip.clip_uuid[:8], 16) % _SHARDS)
+    )
 
 
 def _clip(item: Item) -> Clip:
