@@ -152,8 +152,11 @@ def test_what_moves_no_money_is_busy(world: World) -> None:
     """The second try is for contended budgets alone: where no money moves it would only repeat the first."""
     before = world.table.put(clip())
     world.table.busy = {"save"}
+    tries: list[int] = []
+    world.table.before_save = lambda: tries.append(1)
     with pytest.raises(BusyError):
         learned(world, before, fact(Kind.ACCEPTED))
+    assert tries == [1]
     world.table.busy = set()
     assert learned(world, before, fact(Kind.ACCEPTED)).settled
 

@@ -371,6 +371,7 @@ def test_a_table_that_is_busy_before_the_record_sends_nothing(world: World) -> N
     answer = submit(world)
     assert (codes(answer), answer.status) == ([(503, "serviceUnavailable")], 503)
     assert world.seller.sent == []
+    assert world.telemetry.notes == []  # nothing was written, so there is no lease to give back
     world.table.busy = set()
     assert submit(world).body == {"data": [ACK]}
 

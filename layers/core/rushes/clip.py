@@ -341,9 +341,7 @@ def settle(clip: Clip, now: int, times: Timings) -> Clip:
 
 def settle_later(clip: Clip, now: int, times: Timings) -> Clip:
     """`settle` without the money: that stays, and a look comes soon to move it, also if the clip is closed."""
-    settled, soon = settle(clip, now, times), now + times.check
-    upcoming = [settled.next_check_at] if settled.open and settled.next_check_at is not None else []
-    return replace(settled, counted=clip.counted, next_check_at=min([soon, *upcoming]))
+    return replace(clip, next_check_at=now + times.check)
 
 
 def lease_to(clip: Clip, holder: str, now: int, times: Timings) -> Clip | None:
