@@ -204,7 +204,12 @@ def test_keys(stack: Stack, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("create", "Ada!", "--limit-usd", "1"), ("create", "ada", "--limit-usd", "-1"), ("limit", "ada", "much")],
+    [
+        ("create", "Ada!", "--limit-usd", "1"),
+        ("create", "ada", "--limit-usd", "-1"),
+        ("limit", "ada", "much"),
+        ("limit", "ada", "1e39"),
+    ],
 )
 def test_what_cannot_be_a_caller(stack: Stack, run: Run, arguments: tuple[str, ...]) -> None:
     """A name or a limit that cannot be one is refused before anything is written."""

@@ -13,6 +13,13 @@ from typing import Any, Protocol
 import boto3
 import pytest
 from botocore.config import Config
+from botocore.exceptions import (
+    ClientError,
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    ReadTimeoutError,
+)
 from botocore.stub import Stubber
 
 from rushes import attributes
@@ -33,10 +40,12 @@ from rushes.clip import (
     Witness,
     merge_all,
     settle,
+    settle_later,
 )
 from rushes.entry import aws_config
-from rushes.errors import BusyError, LimitMovedError, StaleError, UnreadableClipError, UnreadableError
+from rushes.errors import BusyError, StaleError, UnreadableClipError, UnreadableError
 from rushes.learning import learn
+from rushes.observability import Metric
 from rushes.receiving import poll_facts, webhook_facts
 from rushes.runware.answers import read
 from rushes.store import Store, _facts, _known_value
@@ -132,8 +141,8 @@ def task(number: int = 0, **changes: Any) -> Task:
     return Task(**values)
 
 
-def reserve(amount: int = PRICE, limit: int = 10 * PRICE, scope: str = "ann", enforced: int | None = None) -> Any:
-    return Reservation(scope, MONTH, amount, limit, limit if enforced is None else enforced)
+def reserve(amount: int = PRICE, limit: int = 10 * PRICE, scope: str = "ann") -> Reservation:
+    return Reservation(scope, MONTH, amount, limit)
 
 
 def both(amount: int = PRICE, mine: int = 10 * PRICE, all_callers: int = 10 * PRICE) -> list[Reservation]:
@@ -244,20 +253,20 @@ def test_the_first_budget_that_refuses_is_named(table: Table) -> None:
 
 
 @pytest.mark.parametrize("scope", ["ann", EVERYBODY])
-@pytest.mark.parametrize("new", [8 * PRICE, 12 * PRICE], ids=["lowered", "raised"])
-def test_a_moved_limit(table: Table, scope: str, new: int) -> None:
-    """A month that enforces another limit says which; with that known, the new one is put in force."""
+@pytest.mark.parametrize("new", [PRICE, 2 * PRICE, 12 * PRICE], ids=["used up", "lowered", "raised"])
+def test_a_changed_limit(table: Table, scope: str, new: int) -> None:
+    """Each reservation is held against its own limit, and the month records that of the last one that succeeded."""
     put_first = both()
     table.record(task(1), [clip(task_uuid=uuid4(1))], put_first)
-    moved = [replace(each, limit=new, enforced=new) if each.scope == scope else each for each in put_first]
-    with pytest.raises(LimitMovedError) as error:
-        table.record(task(2), [clip(task_uuid=uuid4(2))], moved)
-    assert (error.value.scope, error.value.enforced) == (scope, 10 * PRICE)
-    assert table.task("ann", uuid4(2)) is None
-    assert table.budget(scope, MONTH) == (PRICE, 10 * PRICE)
-    informed = [replace(each, enforced=10 * PRICE) for each in moved]
-    assert table.record(task(2), [clip(task_uuid=uuid4(2))], informed) == Recorded()
-    assert table.budget(scope, MONTH) == (2 * PRICE, new)
+    changed = [replace(each, limit=new) if each.scope == scope else each for each in put_first]
+    outcome = table.record(task(2), [clip(task_uuid=uuid4(2))], changed)
+    if new == PRICE:
+        assert outcome == OverBudget(scope, PRICE, PRICE)
+        assert table.task("ann", uuid4(2)) is None
+        assert table.budget(scope, MONTH) == (PRICE, 10 * PRICE)
+    else:
+        assert outcome == Recorded()
+        assert table.budget(scope, MONTH) == (2 * PRICE, new)
 
 
 def test_a_budget_made_by_a_correction(table: Table) -> None:
@@ -265,7 +274,7 @@ def test_a_budget_made_by_a_correction(table: Table) -> None:
     put(table, clip(month="2026-08"))
     table.save(clip(month="2026-08"), clip(month="2026-08", counted=PRICE + 5))
     assert table.budget("ann", "2026-08") == (5, None)
-    wanted = Reservation("ann", "2026-08", PRICE, 2 * PRICE, 2 * PRICE)
+    wanted = Reservation("ann", "2026-08", PRICE, 2 * PRICE)
     assert table.record(task(1), [clip(task_uuid=uuid4(1))], [wanted]) == Recorded()
     assert table.budget("ann", "2026-08") == (PRICE + 5, 2 * PRICE)
 
@@ -428,6 +437,21 @@ def test_only_open_clips_are_due(table: Table, learned: list[Any], open_: bool) 
     saved = table.save(fresh, settled) if learned else fresh
     assert saved.open is open_
     assert table.due(START + 10**9, 9) == ([("ann", TASK_UUID, 0)] if open_ else [])
+
+
+@pytest.mark.parametrize("kind", [Kind.REFUSED, Kind.UNSAVED])
+def test_a_clip_whose_money_is_to_follow_is_due(table: Table, kind: Kind) -> None:
+    """Closed or in review: until the budgets hold what it is worth it is looked for as an open clip is."""
+    put(table, clip())
+    renders = [fact(Kind.RENDERED, uuid4(1)), fact(Kind.RENDERED, uuid4(2))] if kind == Kind.UNSAVED else []
+    later = table.save(clip(), settle_later(clip(fact(kind), *renders), START, TIMES))
+    assert not later.settled
+    assert table.budget("ann", MONTH)[0] == PRICE
+    assert table.due(START + TIMES.check - 1, 9) == []
+    assert table.due(START + TIMES.check, 9) == [("ann", TASK_UUID, 0)]
+    settled = table.save(later, settle(later, START, TIMES))
+    assert table.due(START + 10**9, 9) == []
+    assert table.budget("ann", MONTH)[0] == table.budget(EVERYBODY, MONTH)[0] == settled.counted
 
 
 def test_due_again(table: Table) -> None:
@@ -792,6 +816,49 @@ def test_a_conflict_of_transactions(real: Real) -> None:
     assert len(set(real.tokens)) == 1
 
 
+@pytest.mark.parametrize("position", [0, 1, 2])
+@pytest.mark.parametrize("scope", [EVERYBODY, "ann"])
+def test_no_refusal_while_the_task_itself_is_in_another_transaction(real: Real, position: int, scope: str) -> None:
+    """A budget that refuses beside a conflict on the request or a clip may hide that the task exists: try again."""
+    codes = ["None"] * 3 + ["ConditionalCheckFailed" if each == scope else "None" for each in (EVERYBODY, "ann")]
+    codes[position] = "TransactionConflict"
+    put(real.store, clip(), clip(index=1, clip_uuid=uuid4(9)))
+    stub = Stubber(real.client)
+    stub.add_client_error("transact_write_items", **cancelled(*codes))
+    existing = cancelled("ConditionalCheckFailed", *codes[1:])
+    item = real.client.get_item(
+        TableName=real.stack.table_name, Key={"pk": {"S": f"task#ann#{TASK_UUID}"}, "sk": {"S": "request"}}
+    )["Item"]
+    existing["modeled_fields"]["CancellationReasons"][0]["Item"] = item
+    stub.add_client_error("transact_write_items", **existing)
+    with stub:
+        outcome = real.store.record(task(clips=2), [clip(), clip(index=1, clip_uuid=uuid4(9))], both(2 * PRICE))
+        stub.assert_no_pending_responses()
+    assert outcome == Existing(task(clips=2))
+
+
+def test_a_refusal_beside_a_conflict_on_the_other_budget_is_final(real: Real) -> None:
+    """No item of the task conflicted, so nobody else records it, and the budget's word stands."""
+    stub = Stubber(real.client)
+    stub.add_client_error(
+        "transact_write_items", **cancelled("None", "None", "TransactionConflict", "ConditionalCheckFailed")
+    )
+    with stub:
+        assert real.store.record(task(), [clip()], both()) == OverBudget("ann", 10 * PRICE, 0)
+
+
+def test_a_conflict_on_the_task_that_stays_is_busy(real: Real) -> None:
+    """Without an end of the conflict nothing is claimed of the task, neither that it exists nor that it was refused."""
+    stub = Stubber(real.client)
+    for _ in range(7):
+        stub.add_client_error(
+            "transact_write_items", **cancelled("TransactionConflict", "None", "ConditionalCheckFailed", "None")
+        )
+    with stub, pytest.raises(BusyError) as raised:
+        real.store.record(task(), [clip()], both())
+    assert not raised.value.maybe_written
+
+
 def test_a_conflict_beside_a_failed_condition(real: Real) -> None:
     """A condition that failed is final, whatever else the transaction met."""
     stub = Stubber(real.client)
@@ -833,22 +900,125 @@ def test_an_expired_request_leaves_what_keeps_it_from_being_bought_again(real: R
 
 @pytest.mark.parametrize("refused", [False, True], ids=["without money", "with money"])
 def test_saved_though_the_answer_was_lost(real: Real, refused: bool) -> None:
-    """A save that took effect unheard is found by whoever learns: the fact stands once, and so does its money."""
+    """A save that took effect unheard stands once, with its money, and is counted as any other."""
     put(real.store, clip())
     news = fact(Kind.REFUSED, "invalidModel") if refused else fact(Kind.ACCEPTED, "acknowledged")
     real.stack.aws.faults.fail("dynamodb", "InternalServerError", times=1, after=True)
+    telemetry = Telemetry()
     learned = learn(
         real.store,
         clip(),
         lambda current: merge_all(current, [news]),
         now=START,
         times=TIMES,
-        telemetry=Telemetry(),
+        telemetry=telemetry,
     )
+    assert telemetry.counted == ({} if refused else {Metric.CLIPS_BOUGHT: 1})
     assert learned.facts == clip(news).facts
     assert real.store.clip("ann", TASK_UUID, 0) == learned
     assert learned.version == 2
     assert real.store.budget("ann", MONTH)[0] == (0 if refused else PRICE)
+
+
+@pytest.mark.parametrize(("others", "recognised"), [(0, True), (3, True), (4, False)])
+@pytest.mark.parametrize("worth", [PRICE, PRICE + 1], ids=["without money", "with money"])
+def test_ones_own_save_is_recognised_under_those_of_others(
+    real: Real, monkeypatch: pytest.MonkeyPatch, others: int, recognised: bool, worth: int
+) -> None:
+    """A save whose answer was lost is one's own though a few others have been saved over it since."""
+    put(real.store, clip())
+    operation = "update_item" if worth == PRICE else "transact_write_items"
+    genuine = getattr(real.client, operation)
+
+    def unheard(**request: Any) -> Any:
+        monkeypatch.undo()
+        genuine(**request)
+        for _ in range(others):
+            current = real.store.clip("ann", TASK_UUID, 0)
+            assert current
+            real.store.save(current, current)
+        raise ClientError({"Error": {"Code": "InternalServerError"}}, operation)
+
+    monkeypatch.setattr(real.client, operation, unheard)
+    if recognised:
+        assert real.store.save(clip(), clip(counted=worth)) == clip(counted=worth, version=2)
+    else:
+        with pytest.raises(StaleError):
+            real.store.save(clip(), clip(counted=worth))
+    found = real.store.clip("ann", TASK_UUID, 0)
+    assert found is not None
+    assert found.version == 2 + others
+    assert real.store.budget("ann", MONTH)[0] == real.store.budget(EVERYBODY, MONTH)[0] == worth
+
+
+@pytest.mark.parametrize(
+    ("error", "maybe_written"),
+    [
+        (ClientError({"Error": {"Code": "ThrottlingException"}}, "UpdateItem"), False),
+        (ClientError({"Error": {"Code": "AccessDeniedException"}}, "UpdateItem"), False),
+        (ClientError({"Error": {"Code": "Unknown"}, "ResponseMetadata": {"HTTPStatusCode": 500}}, "UpdateItem"), True),
+        (ClientError({"Error": {"Code": "TransactionInProgressException"}}, "UpdateItem"), True),
+        (EndpointConnectionError(endpoint_url="https://dynamodb.example"), False),
+        (ConnectTimeoutError(endpoint_url="https://dynamodb.example"), False),
+        (ReadTimeoutError(endpoint_url="https://dynamodb.example"), True),
+        (ConnectionClosedError(endpoint_url="https://dynamodb.example"), True),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_busy_says_whether_a_write_may_have_taken_effect(
+    real: Real, monkeypatch: pytest.MonkeyPatch, error: Exception, maybe_written: bool
+) -> None:
+    """Where an answer was lost on any try, a write may stand; where each try was turned away, none does."""
+    put(real.store, clip())
+    errors = iter([error])
+
+    def fail(**_: Any) -> Any:
+        raise next(errors, ClientError({"Error": {"Code": "ThrottlingException"}}, "UpdateItem"))
+
+    monkeypatch.setattr(real.client, "update_item", fail)
+    with pytest.raises(BusyError) as raised:
+        real.store.save(clip(), clip())
+    assert raised.value.maybe_written is maybe_written
+
+
+def asked(real: Real, read: Callable[[Store], object]) -> list[dict[str, Any]]:
+    """The parameters of every request that this makes."""
+    requests: list[dict[str, Any]] = []
+    note = lambda params, **_: requests.append(params)  # noqa: E731
+    real.client.meta.events.register("provide-client-params.dynamodb", note)
+    read(real.store)
+    real.client.meta.events.unregister("provide-client-params.dynamodb", note)
+    return requests
+
+
+READS: dict[str, Callable[[Store], object]] = {
+    "clip": lambda store: store.clip("ann", TASK_UUID, 0),
+    "clips": lambda store: store.clips("ann", TASK_UUID),
+    "task": lambda store: store.task("ann", TASK_UUID),
+    "known": lambda store: store.known("ann", TASK_UUID),
+    "whole": lambda store: store.whole("ann", TASK_UUID),
+    "budget": lambda store: store.budget("ann", MONTH),
+    "caller": lambda store: store.caller("a" * 64),
+    "caller_named": lambda store: store.caller_named("ann"),
+    "keys": lambda store: store.keys("ann"),
+}
+
+
+@pytest.mark.parametrize("read", READS)
+def test_what_decides_is_read_as_of_now(real: Real, read: str) -> None:
+    """No decision rests on a replica that lags: moto has none, so the requests themselves are looked at."""
+    real.store.add_key("a" * 64, Caller("ann", PRICE), "laptop", START)
+    requests = asked(real, READS[read])
+    assert requests
+    assert all(request.get("ConsistentRead") is True for request in requests)
+
+
+def test_every_shard_of_open_clips_is_swept(real: Real) -> None:
+    """A clip is found whatever its UUID: none may lie in a part of the index that no sweep looks at."""
+    for number in range(18):
+        one = clip(task_uuid=uuid4(number + 1), clip_uuid=f"{number:08x}-0000-4000-8000-000000000000", next_check_at=1)
+        put(real.store, one)
+    assert len(real.store.due(START, 100)) == 18
 
 
 # ----------------------------------------------------------------------------------------------------------------------

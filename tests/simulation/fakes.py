@@ -11,7 +11,7 @@ from typing import Any
 
 from rushes.callers import Caller
 from rushes.clip import Clip, Existing, OverBudget, Recorded, Reservation, Task
-from rushes.errors import BucketError, BusyError, LimitMovedError, ProviderError, RescueError, StaleError
+from rushes.errors import BucketError, BusyError, ProviderError, RescueError, StaleError
 from rushes.media import Head, Probed, container
 from rushes.observability import Metric
 from rushes.runware.answers import Report, read_report
@@ -82,8 +82,9 @@ class FakeTable:
         return [clip for key, clip in sorted(self.rows.items()) if key[:2] == (caller, task_uuid)]
 
     def first_look(self) -> int | None:
-        """When the next open clip is due."""
-        return min((row.next_check_at for row in self.rows.values() if row.open and row.next_check_at), default=None)
+        """When the next clip is due, open or with money that is to follow."""
+        due = (row.next_check_at for row in self.rows.values() if row.open or not row.settled)
+        return min(filter(None, due), default=None)
 
     def _record(
         self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation]
@@ -93,9 +94,7 @@ class FakeTable:
         if known := self.tasks.get((task.caller, task.task_uuid)):
             return Existing(known)
         for reservation in reservations:
-            counted, limit = self.budgets.get((reservation.scope, reservation.month), (0, None))
-            if limit is not None and limit != reservation.enforced:
-                raise LimitMovedError(reservation.scope, limit)
+            counted, _ = self.budgets.get((reservation.scope, reservation.month), (0, None))
             if counted + reservation.amount > reservation.limit:
                 return OverBudget(reservation.scope, reservation.limit, counted)
         for reservation in reservations:
@@ -124,7 +123,7 @@ class FakeTable:
         due = [
             (row.next_check_at, key)
             for key, row in self.rows.items()
-            if row.open and row.next_check_at is not None and row.next_check_at <= now
+            if (row.open or not row.settled) and row.next_check_at is not None and row.next_check_at <= now
         ]
         return [key for _, key in sorted(due)[:most]]
 

@@ -113,7 +113,7 @@ class History:
 
     def submit(self, task: Mapping[str, Any], caller: Caller = CALLER) -> Answer | None:
         """One call of `POST /v1`; None if the function was stopped."""
-        request = Request(caller, self.buyer(patient=False), lambda: caller)
+        request = Request(caller, self.buyer(patient=False))
         answer = self.world.run(lambda: self.submitting.submit([task], request))
         if answer and answer.data:
             self.accepted[task["taskUUID"]] = answer

@@ -130,7 +130,7 @@ def bought(runware: Echoing) -> tuple[World, list[str]]:
     call = world.call()
     credentials = type(call.buyer.credentials)(KEY, ["signing-key"])
     buyer = type(call.buyer)("holder", call.buyer.ends_at, credentials)
-    answer = world.submitting.submit([request()], type(call)(world.caller, buyer, call.renewed))
+    answer = world.submitting.submit([request()], type(call)(world.caller, buyer))
     poll = world.submitting.submit([{"taskType": "getResponse", "taskUUID": TASK_UUID}], call)
     again = world.submitting.submit([request()], call)
     return world, [str(each.body) for each in (answer, poll, again)] + list(readable(world, world.row()))

@@ -55,23 +55,23 @@ class Callers:
         self._keys, self._clock, self._default_limit = keys, clock, default_limit
         self._known: OrderedDict[tuple[str, str], tuple[int, Caller | None]] = OrderedDict()
 
-    def of(self, authorization: str | None, *, fresh: bool = False) -> Caller | None:
-        """The caller behind an `Authorization` header, or None. `fresh` reads the key even if it is remembered."""
+    def of(self, authorization: str | None) -> Caller | None:
+        """The caller behind an `Authorization` header, or None."""
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not key.startswith(_PREFIX) or len(key) > 100 or not key.isascii():
             return None
         key_hash = hash_key(key)
-        return self._remembered(("key", key_hash), lambda: self._keys.caller(key_hash), fresh)
+        return self._remembered(("key", key_hash), lambda: self._keys.caller(key_hash))
 
-    def named(self, name: str, *, fresh: bool = False) -> Caller:
+    def named(self, name: str) -> Caller:
         """The caller of this name, with the default limit while nobody has given it one."""
-        found = self._remembered(("name", name), lambda: self._keys.caller_named(name), fresh)
+        found = self._remembered(("name", name), lambda: self._keys.caller_named(name))
         return found or Caller(name, self._default_limit)
 
-    def _remembered(self, what: tuple[str, str], read: Callable[[], Caller | None], fresh: bool) -> Caller | None:
+    def _remembered(self, what: tuple[str, str], read: Callable[[], Caller | None]) -> Caller | None:
         now = self._clock()
         found = self._known.get(what)
-        if fresh or found is None or now - found[0] > _KEPT:
+        if found is None or now - found[0] > _KEPT:
             found = (now, read())
             self._known[what] = found
             self._known.move_to_end(what)

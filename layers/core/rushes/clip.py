@@ -240,6 +240,11 @@ class Clip:
         decision = self.decision
         return decision.status if decision else Status.PENDING
 
+    @property
+    def settled(self) -> bool:
+        """Whether the budgets hold what the facts say; if not, the next look moves the difference."""
+        return self.counted == worth(self)
+
     def of(self, kind: Kind) -> dict[str, Known]:
         """Everything known of one kind, by key."""
         return {key: known for (other, key), known in self.facts.items() if other == kind}
@@ -338,15 +343,13 @@ class Costs:
 class Reservation:
     """Money to be set aside in one scope's month, only if the sum stays within `limit`.
 
-    `enforced` is the limit that the month's item is believed to hold; the reservation fails if it holds another, so
-    that nobody buys on a limit that has been changed. On success the item holds `limit`.
+    On success the month's item records `limit`, for reports; what decides is the limit of each reservation.
     """
 
     scope: str
     month: str
     amount: int
     limit: int
-    enforced: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -473,6 +476,11 @@ def next_check(clip: Clip, now: int, times: Timings) -> int | None:
 def settle(clip: Clip, now: int, times: Timings) -> Clip:
     """The clip with everything derived brought up to date: call it once, before saving."""
     return replace(clip, counted=worth(clip), next_check_at=next_check(clip, now, times))
+
+
+def settle_later(clip: Clip, now: int, times: Timings) -> Clip:
+    """`settle` without the money: that stays, and a look comes soon to move it, also if the clip is closed."""
+    return replace(clip, next_check_at=now + times.check)
 
 
 def lease_to(clip: Clip, holder: str, now: int, times: Timings, account: str) -> Clip | None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from rushes.callers import is_name
 from rushes.errors import SettingsError
 
+MOST_DOLLARS = 10**9  # of any amount that a person sets: its micro-dollars are exact in JSON and in the table
 Environment = Mapping[str, str]
 WhenAmbiguous = Literal["resend", "review"]
 
@@ -234,10 +235,10 @@ class IntakeSettings:
 
 
 def micro_dollars(text: str) -> int:
-    """Dollars as written by a person, as micro-dollars; raises `ValueError` below zero or if it is not a number."""
+    """Dollars as written by a person, as micro-dollars; raises `ValueError` unless it is from 0 to `MOST_DOLLARS`."""
     try:
         amount = Decimal(text)
-        if not amount.is_finite() or amount < 0:
+        if not amount.is_finite() or not 0 <= amount <= MOST_DOLLARS:
             raise ValueError(text)
         return int((amount * 1_000_000).to_integral_value())
     except ArithmeticError:
@@ -293,7 +294,7 @@ def _micro_dollars(environment: Environment, name: str) -> int:
     try:
         return micro_dollars(_text(environment, name))
     except ValueError:
-        raise SettingsError(f"{name} is not an amount in dollars") from None
+        raise SettingsError(f"{name} is not an amount from 0 to {MOST_DOLLARS} dollars") from None
 
 
 def _when_ambiguous(environment: Environment) -> WhenAmbiguous:

@@ -14,11 +14,11 @@ RushesError
 ├── BusError                 the event bus did not take an event; nobody was told
 ├── InboxError               the inbox did not take a message; whether it did is unknown
 ├── PostponedError           a message of the inbox cannot be served now; it has to come back
-├── StoreError
-│   ├── StaleError           the clip moved on since it was read; read again
-│   ├── UnreadableClipError  a clip of the table that this version cannot read
-│   └── BusyError            the table stayed contended or away through every bounded retry; nothing was written
-└── LimitMovedError          a budget enforces another limit than the one the caller saw; read the limit again
+└── StoreError
+    ├── StaleError           the clip moved on since it was read; read again
+    ├── UnreadableClipError  a clip of the table that this version cannot read
+    └── BusyError            the table stayed contended or away through every bounded retry; a write may have
+                             taken effect only where the error says so
 """
 
 
@@ -91,13 +91,11 @@ class UnreadableClipError(StoreError):
 
 
 class BusyError(StoreError):
-    """The table could not be used: contention, throttling or an outage outlasted the retries, or access is denied."""
+    """The table could not be used: contention, throttling or an outage outlasted the retries, or access is denied.
 
+    `maybe_written`: the answer to a write was lost, which may have taken effect. Otherwise nothing was written.
+    """
 
-class LimitMovedError(RushesError):
-    """A budget item enforces `enforced` micro-dollars for `scope`, not the limit that was brought along."""
-
-    def __init__(self, scope: str, enforced: int) -> None:
-        super().__init__(scope, enforced)
-        self.scope = scope
-        self.enforced = enforced
+    def __init__(self, why: str = "", *, maybe_written: bool = False) -> None:
+        super().__init__(why)
+        self.maybe_written = maybe_written

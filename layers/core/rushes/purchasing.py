@@ -80,7 +80,7 @@ class Purchasing:
         lease_ends_at = clip.lease.until - self.times.skew if clip.lease else sent_at
         task = self._order(clip, request, buyer, sent_at)
         if task is None or sent_at + self.times.http > min(lease_ends_at, buyer.ends_at):
-            return self._learn(clip, lambda current: release(current, buyer.holder)), None
+            return self.give_back(clip, buyer), None
         outcome = self.seller.submit(task, buyer.credentials.runware_key)
         if isinstance(outcome, Refused) and buying.is_account_trouble(outcome):
             self.telemetry.count(Metric.PROVIDER_REFUSES_US)
@@ -101,6 +101,10 @@ class Purchasing:
         )
         return learned, outcome
 
+    def give_back(self, clip: Clip, buyer: Buyer) -> Clip:
+        """Ends a lease under which nothing was sent, so that it does not count as an attempt."""
+        return self._learn(clip, lambda current: release(current, buyer.holder))
+
     def _order(self, clip: Clip, request: Mapping[str, Any], buyer: Buyer, now: int) -> dict[str, Any] | None:
         """What is sent for the clip; None if no link can be signed just now for its upload or its image."""
         seconds = self.times.deadline // 1000
@@ -118,7 +122,7 @@ class Purchasing:
         try:
             return learn(self.clips, clip, change, now=self.clock(), times=self.times, telemetry=self.telemetry)
         except BusyError as error:
-            # The lease stays behind, and whoever finds it takes the attempt for ambiguous. That is the truth.
+            # The lease may stay behind; then the attempt counts as ambiguous.
             self.telemetry.note(
                 "an attempt's outcome could not be saved",
                 warn=True,

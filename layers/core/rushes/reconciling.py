@@ -31,8 +31,8 @@ from rushes.clip import (
 )
 from rushes.concurrency import SideBySide
 from rushes.config import Timings, WhenAmbiguous
-from rushes.errors import BucketError, ProviderError, RescueError, StaleError, UnreadableClipError
-from rushes.learning import Clips, learn
+from rushes.errors import BucketError, BusyError, ProviderError, RescueError, StaleError, UnreadableClipError
+from rushes.learning import Clips, learn, report_overruns, save
 from rushes.media import Probed, stored_fact
 from rushes.observability import Metric, Telemetry
 from rushes.purchasing import Buyer, Purchasing
@@ -191,9 +191,11 @@ class Reconciling:
         except UnreadableClipError:
             self._set_aside(key)
             return None
-        if clip is None or clip.next_check_at is None or clip.next_check_at > now or not clip.open:
+        if clip is None or clip.next_check_at is None or clip.next_check_at > now or (clip.settled and not clip.open):
             return None
-        return self.table.save(clip, settle(taken_over(clip, now), now, self.times))
+        saved = save(self.table, clip, taken_over(clip, now), now=now, times=self.times)
+        report_overruns(self.table, clip, saved, self.telemetry)
+        return saved
 
     def _set_aside(self, key: tuple[str, str, int]) -> None:
         """Moves a clip that this version cannot read out of the others' way; later it is tried again."""
@@ -318,7 +320,12 @@ class Reconciling:
         leased = lease_to(clip, run.buyer.holder, now, self.times, run.buyer.credentials.account)
         if task is None or late or leased is None or run.gave_up or not self._may_ask(run):
             return
-        saved = self.table.save(clip, settle(leased, now, self.times))
+        try:
+            saved = self.table.save(clip, settle(leased, now, self.times))
+        except BusyError as error:
+            if error.maybe_written:  # a lease left behind would count as an attempt
+                self.purchasing.give_back(leased, run.buyer)
+            raise
         _, outcome = self.purchasing.attempt(saved, task.request, run.buyer)
         if outcome:
             run.saw(failed=isinstance(outcome, Ambiguous | NeverArrived) or is_account_trouble(outcome))

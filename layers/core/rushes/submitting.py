@@ -29,9 +29,9 @@ from rushes.clip import (
     month_of,
     next_check,
 )
-from rushes.concurrency import SideBySide
+from rushes.concurrency import MOST_AT_ONCE, SideBySide
 from rushes.config import Timings
-from rushes.errors import BucketError, BusyError, LimitMovedError, UnreadableError
+from rushes.errors import BucketError, BusyError, UnreadableError
 from rushes.images import Inputs, OnlyLooking
 from rushes.learning import Clips
 from rushes.observability import Metric, Telemetry
@@ -47,7 +47,6 @@ OVER_BUDGET = "budgetExceeded"
 LARGEST_BODY = 5 * 1024 * 1024  # bytes
 # Bytes of JSON, images not counted: what is recorded of them is an address. The table's items end at 400 KB.
 _LARGEST_TASK = 350_000
-_LIMIT_MOVES = 5
 _MOST_FAULTS = 50
 _DEEPEST = 20  # levels of nesting; a valid request has five
 
@@ -66,14 +65,10 @@ class Table(Clips, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One call: who makes it, and who buys for it.
-
-    `renewed` reads the caller again, past every cache: asked for when a budget turns out to enforce another limit.
-    """
+    """One call: its caller, and the buyer that acts for it."""
 
     caller: Caller
     buyer: Buyer
-    renewed: Callable[[], Caller | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +128,23 @@ class Submitting:
         valid = validate(tasks, answer)
         orders = [each for each in valid if isinstance(each, Order)]
         taken = self.side_by_side(lambda order: self._take_in(order, request), orders)
-        bought = [
-            (order, self._record(order, found, request, answer)) for order, found in zip(orders, taken, strict=True)
-        ]
-        sends = [send for _, mine in bought for send in mine]
+        sends: list[_Send] = []
+        unsent: list[Clip] = []
+        bought: list[tuple[Order, list[_Send]]] = []
+        slowest = 0
+        # One after another: all of them write to the same two budgets, and would only contend with each other.
+        for order, found in zip(orders, taken, strict=True):
+            began = self.clock()
+            in_time = self._has_time(len(sends) + order.clips, request.buyer, slowest)
+            if in_time or isinstance(found, Existing | list):
+                mine = self._record(order, found, request, answer, unsent)
+                sends += mine
+                bought.append((order, mine))
+                slowest = max(slowest, self.clock() - began)
+            else:
+                answer.errors.append((503, _of_task(order.task_uuid, BUSY)))
         sent = self.side_by_side(lambda send: self.purchasing.attempt(*send, request.buyer)[0], sends)
+        self.side_by_side(lambda clip: self.purchasing.give_back(clip, request.buyer), unsent)
         for order, mine in bought:
             if mine:
                 clips = [clip for clip in sent if clip.task_uuid == order.task_uuid]
@@ -146,6 +153,15 @@ class Submitting:
             if isinstance(each, Poll):
                 self._tell(each.task_uuid, request.caller, answer)
         return answer
+
+    def _has_time(self, clips: int, buyer: Buyer, to_record: int = 0) -> bool:
+        """Whether the first clips can be sent in time, and all other leases given back, however slow Runware is.
+
+        What is recorded when the function is ended, with its lease, counts as maybe sent.
+        """
+        rounds = -(-clips // MOST_AT_ONCE)
+        needed = to_record + self.times.http + (rounds - 1) * self.times.to_finish
+        return self.clock() + needed <= buyer.ends_at
 
     def _take_in(self, order: Order, request: Request) -> _Taken:
         """What is recorded and sent of an order; or its task, if that is known; or why neither, with HTTP statuses.
@@ -157,7 +173,7 @@ class Submitting:
         try:
             if known := self.table.known(request.caller.name, order.task_uuid):
                 return Existing(known)
-            if self.clock() + self.times.http > request.buyer.ends_at:
+            if not self._has_time(order.clips, request.buyer):
                 raise BusyError("no time is left to send what would be recorded")
             taken = images.take_in(order.request, request.caller, self.inputs)
         except (BucketError, BusyError) as error:
@@ -173,8 +189,11 @@ class Submitting:
         answer.data += data
         answer.errors += errors
 
-    def _record(self, order: Order, taken: _Taken, request: Request, answer: Answer) -> list[_Send]:
-        """The clips that are now this call's to send; otherwise the answer already says why there are none."""
+    def _record(self, order: Order, taken: _Taken, request: Request, answer: Answer, unsent: list[Clip]) -> list[_Send]:
+        """The clips that are now this call's to send; otherwise the answer already says why there are none.
+
+        Clips that may be recorded, and are not to be sent since it is unknown, are added to the `unsent`.
+        """
         if isinstance(taken, list):
             answer.errors += [(status, _of_task(order.task_uuid, error)) for status, error in taken]
             return []
@@ -195,26 +214,21 @@ class Submitting:
                 case OverBudget():
                     self.telemetry.count(Metric.BUDGET_REFUSED)
                     answer.errors.append((402, _of_task(order.task_uuid, _over_budget(outcome, order))))
-        except BusyError:
+        except BusyError as error:
+            if error.maybe_written:  # their leases, left behind, would count as attempts
+                unsent += clips
             answer.errors.append((503, _of_task(order.task_uuid, BUSY)))
         return []
 
     def _reserve_and_record(
         self, task: Task, clips: Sequence[Clip], amount: int, request: Request
     ) -> Recorded | Existing | OverBudget:
-        """Reserves under the limits that hold now; a month that enforces another one is a hint to read them again."""
+        """Reserves within everybody's limit and the caller's own, as this process knows them."""
         limits = {EVERYBODY: self.monthly_limit, request.caller.name: request.caller.monthly_limit}
-        enforced = dict(limits)
         month = clips[0].month
-        for _ in range(_LIMIT_MOVES):
-            wanted = [Reservation(scope, month, amount, limits[scope], enforced[scope]) for scope in limits]
-            try:
-                return self.table.record(task, clips, wanted)
-            except LimitMovedError as moved:
-                enforced[moved.scope] = moved.enforced
-                caller = request.renewed()
-                limits[request.caller.name] = caller.monthly_limit if caller else 0
-        raise BusyError("the limits keep moving")
+        return self.table.record(
+            task, clips, [Reservation(scope, month, amount, limit) for scope, limit in limits.items()]
+        )
 
     def _expiry(self, now: int) -> int | None:
         """Until its deadline a clip may have to be sent, and for that its request is needed."""

@@ -72,11 +72,7 @@ class Taking:
             raise PostponedError("no time is left")
         if self.gate.shut:
             raise PostponedError("Runware refuses us")
-        request = Request(
-            caller=self.callers.named(message.caller),
-            buyer=buyer,
-            renewed=lambda: self.callers.named(message.caller, fresh=True),
-        )
+        request = Request(caller=self.callers.named(message.caller), buyer=buyer)
         answer = self.submitting.submit([message.task], request)
         errors = [error for _, error in answer.errors]
         later = [error["code"] for error in errors if error["code"] in _LATER]

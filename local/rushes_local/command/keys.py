@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rushes.callers import ApiKey, Caller, hash_key, is_name, new_key
-from rushes.config import micro_dollars
+from rushes.config import MOST_DOLLARS, micro_dollars
 from rushes_local.command.deployment import Stack, operated
 from rushes_local.command.options import AsJson
 from rushes_local.command.outcomes import CommandError, UsageError
@@ -148,7 +148,7 @@ def _caller(name: str, limit_usd: str, images: Sequence[str] | None) -> Caller:
     try:
         monthly_limit = micro_dollars(limit_usd)
     except ValueError:
-        raise UsageError(f"{limit_usd!r} is not an amount in dollars") from None
+        raise UsageError(f"{limit_usd!r} is not an amount from 0 to {MOST_DOLLARS} dollars") from None
     return Caller(name, monthly_limit, tuple(map(_image_source, images or ())))
 
 
