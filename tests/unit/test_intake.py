@@ -443,11 +443,12 @@ def test_the_same_file_again_is_a_repeat(now: Drop) -> None:
     "now",
     [
         Drop(ORDER, etag="e", put_at=START + HOUR + 1),
+        Drop(ORDER, etag="e", put_at=START - HOUR - 1),
         Drop(ORDER + b" ", etag="f"),
         Drop(ORDER.replace(b"dusk", b"dawn"), etag="f"),
         Drop(ORDER, etag="e", metadata={"Again": "2"}),
     ],
-    ids=["an hour later", "size", "bytes", "again"],
+    ids=["an hour later", "an hour before", "size", "bytes", "again"],
 )
 def test_another_file_under_the_same_key_is_an_order(now: Drop) -> None:
     """Other bytes, an hour, or the word for it in the metadata make it a new order."""

@@ -271,13 +271,11 @@ class Intake:
 
     def _repeated(self, place: Place) -> str | None:
         """The version before this one, if it is the same order: a client that got no answer has put it again."""
-        found = self.drops.before(place.key, place.version)
-        if found is None:
-            return None
-        this, before = self.drops.head(place.key, place.version), self.drops.head(place.key, found)
-        if this is None:
+        if (this := self.drops.head(place.key, place.version)) is None:
             raise _GoneError
-        if before is None:
+        if (found := self.drops.before(place.key, place.version)) is None:
+            return None
+        if (before := self.drops.head(place.key, found)) is None:
             raise BucketError("the version before is going")
         if abs(this.put_at - before.put_at) > _REPEAT or _asked(this, place.kind) != _asked(before, place.kind):
             return None
@@ -465,7 +463,7 @@ def _completed(task: object, number: int, origin: Origin) -> object:
 def _holds_image(task: Mapping[str, Any]) -> bool:
     """Whether an image may stand in the task itself. One that is named by an address is for `submit` to judge.
 
-    Which buckets a caller may name is written in the table, which `intake` cannot read.
+    `intake` may read none of the other buckets that a caller may name.
     """
     return any(not image.startswith("s3://") for image in images_of(task))
 
