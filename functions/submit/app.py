@@ -57,7 +57,7 @@ def wiring() -> Wiring:
         new_uuid=lambda: str(uuid.uuid4()),
         side_by_side=side_by_side,
     )
-    callers = Callers(parts.store, clock, settings.monthly_limit)
+    callers = Callers(parts.store, clock, settings.monthly_limit if settings.unknown_callers else None)
     taking = Taking(
         submitting=submitting,
         gate=gate,

@@ -202,6 +202,26 @@ def test_keys(stack: Stack, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("keys", "revoke", "ada", "--all").status == 1
 
 
+def test_callers_are_disabled_and_enabled(stack: Stack, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller is made by its limit, listed with its state, and a name that is none is no caller to disable."""
+    monkeypatch.setenv("TABLE_NAME", stack.table_name)
+    assert run("keys", "limit", "events", "20").status == 0
+    assert run("callers", "disable", "evnts").status == 1
+    for verb, disabled in (("disable", True), ("enable", False)):
+        assert run("callers", verb, "events").out == f"events is {verb}d.\n"
+        listed = run("callers", "list", "--json").json["callers"]
+        assert {"caller": "events", "disabled": disabled, "limit": 20.0, "spent": 0.0} in listed
+        assert f"{verb}d" in run("callers", "list").out
+
+
+def test_a_disabled_caller_is_let_in_by_no_key(stack: Stack, user: User) -> None:
+    """Its valid key is answered as one that is none, to order and to read."""
+    assert stack.store.disable_caller(user.name)
+    headers = {"Authorization": f"Bearer {user.key}"}
+    assert http().post(f"{stack.url}/v1", json=[order()], headers=headers).status_code == 401
+    assert http().get(f"{stack.url}/tasks", headers=headers).status_code == 401
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

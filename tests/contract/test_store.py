@@ -536,6 +536,21 @@ def test_a_callers_limit_is_one_for_all_its_keys(table: Table) -> None:
     assert table.caller("a" * 64) == table.caller("b" * 64) == Caller("ann", 2, ("photos/ann/",))
 
 
+def test_a_disabled_caller(real: Real) -> None:
+    """Disabling shows by every way to a caller, lasts through a new limit and a new key, and can be taken back."""
+    store = real.store
+    assert not store.disable_caller("ann")
+    store.add_key("a" * 64, Caller("ann", 1, ("photos/ann/",)), "laptop", START)
+    store.set_caller(Caller("bob", 2))
+    assert store.disable_caller("ann")
+    store.add_key("b" * 64, Caller("ann", 3, ("photos/ann/",)), "server", START)
+    closed = Caller("ann", 3, ("photos/ann/",), disabled=True)
+    assert store.caller("a" * 64) == store.caller("b" * 64) == store.caller_named("ann") == closed
+    assert store.all_callers() == list(store.census().callers.values()) == [closed, Caller("bob", 2)]
+    assert store.disable_caller("ann", False)
+    assert store.caller_named("ann") == Caller("ann", 3, ("photos/ann/",))
+
+
 def test_a_revoked_key(real: Real) -> None:
     """A key that was revoked has no caller any more, and stays revoked since the first time; its twin goes on."""
     for letter in "ab":

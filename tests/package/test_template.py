@@ -36,8 +36,9 @@ STATEMENTS = {
     },
     "IntakeRole": {
         "WriteLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"IntakeLogs"}),
+        "ReadCallers": ({"dynamodb:GetItem"}, {"Table"}),
         "ReadRequests": ({"s3:GetObject", "s3:GetObjectVersion"}, {"Bucket/requests/*"}),
-        "TellMissingFromForbidden": ({"s3:ListBucket", "s3:ListBucketVersions"}, {"Bucket"}),
+        "TellMissingFromForbiddenAndFindRepeats": ({"s3:ListBucket", "s3:ListBucketVersions"}, {"Bucket"}),
         "KeepInputs": ({"s3:PutObject"}, {"Bucket/inputs/*"}),
         "PutReports": ({"s3:PutObject"}, {"Bucket/reports/*"}),
         "TakeRequests": ({"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}, {"RequestsQueue"}),
@@ -89,7 +90,7 @@ KEY_STATEMENTS = {
         "SealUploadsInputsAndRefusals": ("kms:GenerateDataKey", {"s3"}),
     },
     "IntakeRole": {
-        "OpenRequestsAndMessages": ("kms:Decrypt", {"s3", "sqs"}),
+        "OpenCallersRequestsAndMessages": ("kms:Decrypt", {"dynamodb", "s3", "sqs"}),
         "SealInputsReportsAndMessages": ("kms:GenerateDataKey", {"s3", "sqs"}),
     },
     "WebhookRole": {
@@ -330,6 +331,7 @@ def test_only_kinds_of_items_a_function_needs_are_within_its_reach(resources: di
     assert reach == {
         ("SubmitRole", "RecordTasksAndReserveBudgets"): {"task#*", "budget#*"},
         ("SubmitRole", "ReadKeysTasksAndBudgets"): {"key#*", "caller#*", "task#*", "budget#*"},
+        ("IntakeRole", "ReadCallers"): {"caller#*"},
         ("WebhookRole", "SaveFactsAndTheirMoney"): {"task#*", "budget#*"},
         ("ReconcileRole", "SaveFactsAndTheirMoney"): {"task#*", "budget#*"},
         ("AnnounceRole", "ReadRequests"): {"task#*"},
@@ -665,7 +667,7 @@ def test_each_rule_passes_on_what_its_queue_is_for(
     [
         ("Reconcile", "UploadsQueue", 10, None),
         ("Intake", "RequestsQueue", 1, {"MaximumConcurrency": 5}),
-        ("Submit", "Inbox", 5, {"MaximumConcurrency": {"Ref": "InboxConcurrency"}}),
+        ("Submit", "Inbox", 1, {"MaximumConcurrency": {"Ref": "InboxConcurrency"}}),
     ],
 )
 def test_no_failure_takes_others_along(
@@ -954,3 +956,13 @@ def test_every_waiver_has_its_reason(root: Path) -> None:
     waived = yaml.safe_load(text)["skip-check"]
     assert re.findall(r"(?m)^  #.*\n  - (\w+)$", text) == waived
     assert "checkov" not in (root / "template.yaml").read_text()
+
+
+def test_an_event_carries_the_caller_of_the_moment_it_came(resources: dict[str, Any]) -> None:
+    """Only the rule knows the caller of events: a message that comes again after a change keeps the one it has."""
+    (target,) = resources["RequestedRule"]["Properties"]["Targets"]
+    (template,) = target["InputTransformer"].values()
+    filled = template["Fn::Sub"].replace("${EventsCaller}", "events").replace("<aws.events.event.json>", '{"id": "1"}')
+    assert json.loads(filled) == {"caller": "events", "event": {"id": "1"}}
+    naming = [name for name, resource in resources.items() if "EventsCaller" in json.dumps(resource)]
+    assert naming == ["RequestedRule"]

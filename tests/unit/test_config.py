@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rushes.config import ReconcileSettings, SubmitSettings, Timings, WebhookSettings, micro_dollars
+from rushes.config import IntakeSettings, ReconcileSettings, SubmitSettings, Timings, WebhookSettings, micro_dollars
 from rushes.errors import SettingsError
 from tests.unit.fakes import TIMES
 
@@ -31,13 +31,16 @@ EVERYTHING = {
     "WEBHOOK_BASE_URL": "https://hooks.example/",
     "MONTHLY_LIMIT_USD": "50",
     "RETENTION_DAYS": "30",
+    "ALLOW_UNKNOWN_CALLERS": "false",
+    "INBOX_URL": "https://queue.example",
     "WHEN_AMBIGUOUS": "resend",
     "RESCUE_ORIGINS": "https://VM.example,http://127.0.0.1:1",
 }
 NEEDED = {
-    SubmitSettings: set(EVERYTHING) - {"WHEN_AMBIGUOUS", "RESCUE_ORIGINS"},
+    SubmitSettings: set(EVERYTHING) - {"WHEN_AMBIGUOUS", "RESCUE_ORIGINS", "INBOX_URL"},
+    IntakeSettings: {"TABLE_NAME", "BUCKET_NAME", "INBOX_URL", "ALLOW_UNKNOWN_CALLERS"},
     WebhookSettings: {*SECONDS, "TABLE_NAME", "BUCKET_NAME", "WEBHOOK_SECRET"},
-    ReconcileSettings: set(EVERYTHING) - {"MONTHLY_LIMIT_USD", "RETENTION_DAYS"},
+    ReconcileSettings: set(EVERYTHING) - {"MONTHLY_LIMIT_USD", "RETENTION_DAYS", "ALLOW_UNKNOWN_CALLERS", "INBOX_URL"},
 }
 
 
@@ -49,6 +52,8 @@ def test_settings_are_read_as_given() -> None:
     assert (settings.table, settings.bucket, settings.runware_secret) == ("table", "bucket", "arn:runware")
     assert settings.retention == 30 * 86_400_000
     assert SubmitSettings.read({**EVERYTHING, "RETENTION_DAYS": "0"}).retention is None
+    assert not settings.unknown_callers
+    assert SubmitSettings.read({**EVERYTHING, "ALLOW_UNKNOWN_CALLERS": "true"}).unknown_callers
     reconcile = ReconcileSettings.read(EVERYTHING)
     assert reconcile.rescue_origins == {"https://vm.example", "http://127.0.0.1:1"}
     assert reconcile.when_ambiguous == "resend"
@@ -87,6 +92,7 @@ def test_a_function_needs_nothing_else(settings: Any) -> None:
         ("RETENTION_DAYS", "1.5"),
         ("RETENTION_DAYS", "\u0663"),
         ("WHEN_AMBIGUOUS", "Resend"),
+        ("ALLOW_UNKNOWN_CALLERS", "True"),
     ],
 )
 def test_a_senseless_setting_is_named(name: str, value: str) -> None:

@@ -11,7 +11,6 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Any, Literal
 
-from rushes.callers import is_name
 from rushes.errors import SettingsError
 
 MOST_DOLLARS = 10**9  # of any amount that a person sets: its micro-dollars are exact in JSON and in the table
@@ -128,17 +127,20 @@ class SubmitSettings(BuyingSettings):
     """What `submit` needs to know.
 
     `monthly_limit` is for all callers together, in micro-dollars. `retention` is how long the table keeps requests
-    after their deadline, in milliseconds; None means for ever.
+    after their deadline, in milliseconds; None means for ever. `unknown_callers`: whether a caller that no operator has
+    made may order by file and event.
     """
 
     monthly_limit: int
     retention: int | None
+    unknown_callers: bool
 
     @classmethod
     def read(cls, environment: Environment) -> "SubmitSettings":
         return cls(
             monthly_limit=_micro_dollars(environment, "MONTHLY_LIMIT_USD"),
             retention=_days(environment, "RETENTION_DAYS"),
+            unknown_callers=_truth(environment, "ALLOW_UNKNOWN_CALLERS"),
             **_buying(environment),
         )
 
@@ -219,18 +221,20 @@ class TasksSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntakeSettings:
-    """What `intake` needs to know. `inbox` is the queue's URL, `events_caller` who pays for what comes by the bus."""
+    """What `intake` needs to know. `inbox` is the queue's URL, `unknown_callers` as for `submit`."""
 
+    table: str
     bucket: str
     inbox: str
-    events_caller: str
+    unknown_callers: bool
 
     @classmethod
     def read(cls, environment: Environment) -> "IntakeSettings":
         return cls(
+            table=_text(environment, "TABLE_NAME"),
             bucket=_text(environment, "BUCKET_NAME"),
             inbox=_text(environment, "INBOX_URL"),
-            events_caller=_caller(environment, "EVENTS_CALLER"),
+            unknown_callers=_truth(environment, "ALLOW_UNKNOWN_CALLERS"),
         )
 
 
@@ -265,11 +269,11 @@ def _text(environment: Environment, name: str) -> str:
     return value
 
 
-def _caller(environment: Environment, name: str) -> str:
+def _truth(environment: Environment, name: str) -> bool:
     text = _text(environment, name)
-    if not is_name(text):
-        raise SettingsError(f"{name} is not a caller's name")
-    return text
+    if text not in ("true", "false"):
+        raise SettingsError(f"{name} must be true or false")
+    return text == "true"
 
 
 def _milliseconds(environment: Environment, name: str) -> int:

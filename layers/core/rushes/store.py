@@ -279,17 +279,52 @@ class Store:
         return self.caller_named(item["keyCaller"]) if item and "revokedAt" not in item else None
 
     def caller_named(self, name: str) -> Caller | None:
-        """A caller for whom somebody has set a limit, None for any other."""
+        """A caller that an operator has made, None for any other."""
         answer = self._retried(
             lambda: self._client.get_item(TableName=self._table, Key=_caller_key(name), ConsistentRead=True)
         )
         item = _plain(answer.get("Item", {}))
-        return Caller(name, item["monthlyLimit"], tuple(item["imageSources"])) if item else None
+        return _caller(name, item) if item else None
 
     def set_caller(self, caller: Caller) -> None:
-        """Sets what a caller may spend in a month, whichever door it comes in by, and where its images may lie."""
-        item = {"monthlyLimit": caller.monthly_limit, "imageSources": list(caller.image_sources)}
-        self._client.put_item(TableName=self._table, Item={**_caller_key(caller.name), **_wire(item)})
+        """Sets what a caller may spend in a month, whichever door it comes in by, and where its images may lie.
+
+        Makes the caller if need be. One that is disabled stays so.
+        """
+        self._client.update_item(
+            TableName=self._table,
+            Key=_caller_key(caller.name),
+            UpdateExpression="SET monthlyLimit = :limit, imageSources = :sources",
+            ExpressionAttributeValues=_wire({":limit": caller.monthly_limit, ":sources": list(caller.image_sources)}),
+        )
+
+    def disable_caller(self, name: str, disabled: bool = True) -> bool:
+        """Closes every door of a caller, or opens them again; False if no operator has made it."""
+        change: dict[str, Any] = {"UpdateExpression": "REMOVE disabled"}
+        if disabled:
+            change = {"UpdateExpression": "SET disabled = :yes", "ExpressionAttributeValues": _wire({":yes": True})}
+        try:
+            self._retried(
+                lambda: self._client.update_item(
+                    TableName=self._table,
+                    Key=_caller_key(name),
+                    ConditionExpression="attribute_exists(pk)",
+                    **change,
+                )
+            )
+        except ClientError as error:
+            if _is_condition(error):
+                return False
+            raise
+        return True
+
+    def all_callers(self) -> list[Caller]:
+        """Every caller that an operator has made, by name. Reads the whole table."""
+        pages = self._pages(
+            "scan", FilterExpression="sk = :caller", ExpressionAttributeValues=_wire({":caller": "caller"})
+        )
+        items = [_plain(item) for page in pages for item in page["Items"]]
+        return sorted((_caller(item["pk"].removeprefix("caller#"), item) for item in items), key=lambda each: each.name)
 
     def add_key(self, key_hash: str, caller: Caller, name: str, now: int) -> None:
         """Makes an API key of a caller known, after `set_caller`. `name` is by what people tell keys apart."""
@@ -601,7 +636,7 @@ def _enter(census: Census, item: Item) -> None:
             case "budget", month:
                 census.budgets[name, month] = item.get("counted", 0)
             case "caller", "caller":
-                census.callers[name] = Caller(name, item["monthlyLimit"], tuple(item["imageSources"]))
+                census.callers[name] = _caller(name, item)
             case "caller" | "key", _:
                 key = _key(item)
                 (census.keys if kind == "key" else census.listed)[key.key_hash] = (item["keyCaller"], key)
@@ -627,6 +662,10 @@ def _budget_key(scope: str, month: str) -> Item:
 
 def _caller_key(name: str) -> Item:
     return {"pk": {"S": f"caller#{name}"}, "sk": {"S": "caller"}}
+
+
+def _caller(name: str, item: Item) -> Caller:
+    return Caller(name, item["monthlyLimit"], tuple(item["imageSources"]), item.get("disabled", False))
 
 
 def _api_key(key_hash: str) -> Item:

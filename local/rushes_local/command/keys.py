@@ -108,6 +108,7 @@ def limit(
 ) -> None:
     """Set what a caller may spend in a month, by whichever door it comes in. Functions see it within a minute.
 
+    A caller that orders by file or event alone is made so: it needs no key.
     Without --images the places of its images stay as they are.
     """
     wanted = _caller(caller, limit_usd, images)
@@ -125,7 +126,10 @@ def revoke(
     every: Annotated[bool, typer.Option("--all", help="All of the caller's keys.")] = False,
     stack: Stack = None,
 ) -> None:
-    """Make a caller's key worthless, within a minute. What was ordered with it is seen through."""
+    """Make a caller's key worthless, within a minute. What was ordered with it is seen through.
+
+    Its files and events are still taken: `rushes callers disable` closes those doors as well.
+    """
     with operated(stack) as deployment:
         store = deployment.store
         mine = [each for each in store.keys(caller) if each.revoked_at is None]
