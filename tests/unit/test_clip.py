@@ -353,6 +353,9 @@ def test_a_task_stands_where_its_clips_stand(kinds: list[Kind | None], status: S
         ({"a": 5.0, "b": [1, 2.0]}, {"b": [1.0, 2], "a": 5}, True),
         ({"a": {"b": 1e3}}, {"a": {"b": 1000}}, True),
         ({"a": 0.5}, {"a": 0.50}, True),
+        ({"a": 2.0**53}, {"a": 2**53}, True),
+        ({"a": -(2.0**53)}, {"a": -(2**53)}, True),
+        ({"a": 2.0**54}, {"a": 2**54}, False),
         ({"a": 1}, {"a": True}, False),
         ({"a": 1}, {"a": "1"}, False),
         ([1, 2], [2, 1], False),
@@ -361,6 +364,12 @@ def test_a_task_stands_where_its_clips_stand(kinds: list[Kind | None], status: S
 def test_canonical_text_tells_values_apart_and_nothing_else(one: object, other: object, same: bool) -> None:
     """Two JSON values have one canonical text exactly if they mean the same."""
     assert (canonical(one) == canonical(other)) is same
+
+
+@pytest.mark.parametrize("value", [1e308, -1e308, 2.0**53, 2.0**54])
+def test_canonical_text_of_a_number_is_short(value: float) -> None:
+    """A float of a few characters does not become hundreds of digits: a body of such numbers would fill the memory."""
+    assert len(canonical(value)) <= 24
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])

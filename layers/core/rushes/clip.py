@@ -73,6 +73,7 @@ RANKED: Mapping[Kind, tuple[int, Status]] = {
 # item past what the table can hold. "The k smallest of a union" is itself associative, commutative and idempotent.
 _WORDED = {Kind.REFUSED, Kind.ACCEPTED, Kind.FAILED, Kind.ATTEMPTED}
 _MOST_WORDED = 8
+_EXACT = 2**53  # up to here every integer is a float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -388,12 +389,15 @@ def task_status(clips: Iterable[Clip]) -> Status:
 
 
 def canonical(value: object) -> str:
-    """The one JSON text of a value: sorted keys, no spaces, whole floats as integers (5.0 and 5 are one number)."""
+    """The one JSON text of a value: sorted keys, no spaces, whole floats as integers (5.0 and 5 are one number).
+
+    Floats beyond 2**53 stay floats: there not every integer is a float, and 1e308 would become 309 digits.
+    """
     return json.dumps(_whole(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def _whole(value: object) -> object:
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT:
         return int(value)
     if isinstance(value, Mapping):
         return {key: _whole(member) for key, member in value.items()}
