@@ -114,6 +114,8 @@ BODIES: dict[str, bytes] = {
     "null": b"null",
     "bad UTF-8": b'[{"taskType": "\xff\xfe"}]',
     "UTF-16": json.dumps([order()]).encode("utf-16"),
+    "a byte order mark": b"\xef\xbb\xbf" + json.dumps([order()]).encode(),
+    "1e400": text(order()).replace(b'"klingai:5@3"', b'"klingai:5@3", "CFGScale": 1e400'),
     "a lone surrogate": rb'[{"taskType": "videoInference", "positivePrompt": "\ud800 film"}]',
     "NaN": text(order()).replace(b'"klingai:5@3"', b'"klingai:5@3", "CFGScale": NaN'),
     "Infinity": text(order()).replace(b'"klingai:5@3"', b'"klingai:5@3", "duration": -Infinity'),

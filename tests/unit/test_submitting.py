@@ -1,6 +1,8 @@
 """Bodies into orders, orders into purchases, and what the caller hears, on fakes."""
 
 import json
+import re
+import tracemalloc
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -64,8 +66,44 @@ def codes(answer: Answer) -> list[tuple[int, str]]:
 )
 def test_a_body_that_is_no_array_of_tasks_is_unreadable(body: bytes) -> None:
     """What cannot be read as tasks is one error, whose message never repeats the input."""
-    with pytest.raises(UnreadableError, match=r"^The (body|array) must "):
+    with pytest.raises(UnreadableError, match=r"^The (body must |array must |body is UTF-16)"):
         parse(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"\xef\xbb\xbf[{}]", "begins with a byte order mark"),
+        (b"\xff\xfe[\x00]\x00", "is UTF-16"),
+        (b"\x1f\x8b\x08\x00", "is compressed (gzip)"),
+        (b'[{"CFGScale": 1e400}]', "no number beyond 1.8e308, such as 1e400"),
+        (b'[{"CFGScale": -1e400}]', "no number beyond 1.8e308, such as 1e400"),
+        (b'[{"ttl": 1' + b"0" * 5000 + b"}]", "no number beyond 1.8e308"),
+        (b'[{"CFGScale": NaN}]', "has no NaN"),
+        (b'[{"CFGScale": -Infinity}]', "has no -Infinity"),
+        (b'[{"positivePrompt": "\\ud800"}]', "in UTF-8"),
+        (b'[{"positivePrompt": }]', "must be JSON; it ceases to be at character 21"),
+        (b'[{"positivePrompt": "a\x00b"}]', "must be JSON; it ceases to be at character 23"),
+        (b'[{"x": ' + b"[" * 30 + b"]" * 30 + b"}]", "more than 20 levels deep"),
+        (b"[" * 100_000, "more than 20 levels deep"),
+    ],
+    ids=lambda value: str(value[:24]),
+)
+def test_an_unreadable_body_is_told_what_is_wrong_with_it(body: bytes, words: str) -> None:
+    """What a sender cannot see in an editor has words of its own, for a body and for a line alike."""
+    for called in ("body", "line"):
+        with pytest.raises(UnreadableError, match=rf"^The {called} .*{re.escape(words)}"):
+            parse(body, called)
+
+
+def test_the_memory_of_a_body_of_large_numbers_is_bounded() -> None:
+    """Numbers that would be hundreds of digits as integers take no more room than others."""
+    body = b'[{"x": [' + b"1e308," * 20_000 + b"0]}]"
+    tracemalloc.start()
+    parse(body)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 40 * len(body)
 
 
 @pytest.mark.parametrize(

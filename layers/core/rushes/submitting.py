@@ -34,6 +34,7 @@ from rushes.config import Timings
 from rushes.errors import BucketError, BusyError, LimitMovedError, UnreadableError
 from rushes.images import Inputs, OnlyLooking
 from rushes.learning import Clips
+from rushes.lines import refuse_foreign
 from rushes.observability import Metric, Telemetry
 from rushes.outside import dollars
 from rushes.purchasing import Buyer, Purchasing
@@ -244,17 +245,7 @@ def parse(body: bytes, called: str = "body") -> list[object]:
     """
     if len(body) > LARGEST_BODY:
         raise UnreadableError(f"The {called} must not be larger than {LARGEST_BODY} bytes.")
-    try:
-        tasks = json.loads(body.decode("utf-8"))
-        if _depth(tasks) > _DEEPEST:
-            raise ValueError
-        canonical(tasks).encode()
-    except UnicodeError:
-        raise UnreadableError(f"The {called} must be JSON in UTF-8.") from None
-    except (ValueError, RecursionError):
-        raise UnreadableError(
-            f"The {called} must be JSON, without NaN or Infinity and not nested too deeply."
-        ) from None
+    tasks = _decoded(body, called)
     if isinstance(tasks, dict):
         return [tasks]
     if not isinstance(tasks, list):
@@ -262,6 +253,29 @@ def parse(body: bytes, called: str = "body") -> list[object]:
     if not 1 <= len(tasks) <= MOST_TASKS:
         raise UnreadableError(f"The array must hold 1 to {MOST_TASKS} tasks.")
     return tasks
+
+
+def _decoded(body: bytes, called: str) -> object:
+    """The JSON value of a body; raises `UnreadableError` naming what is wrong, since the sender cannot see it."""
+
+    def refuse_constant(name: str) -> None:
+        raise UnreadableError(f"The {called} must be JSON, which has no {name}.")
+
+    refuse_foreign(body[:8], called)
+    try:
+        value: object = json.loads(body.decode("utf-8"), parse_constant=refuse_constant)
+        if _depth(value) > _DEEPEST:
+            raise RecursionError
+        canonical(value).encode()  # raises for infinite numbers and lone surrogates
+    except UnicodeError:
+        raise UnreadableError(f"The {called} must be JSON in UTF-8.") from None
+    except json.JSONDecodeError as error:
+        raise UnreadableError(f"The {called} must be JSON; it ceases to be at character {error.pos + 1}.") from None
+    except RecursionError:
+        raise UnreadableError(f"The {called} must not be nested more than {_DEEPEST} levels deep.") from None
+    except ValueError:
+        raise UnreadableError(f"The {called} must hold no number beyond 1.8e308, such as 1e400.") from None
+    return value
 
 
 def validate(tasks: Sequence[object], answer: Answer) -> list[Order | Poll]:
