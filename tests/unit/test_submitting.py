@@ -18,7 +18,7 @@ from rushes.errors import BusyError, UnreadableError
 from rushes.observability import Metric
 from rushes.runware.models import Order
 from rushes.runware.outcomes import Accepted, Ambiguous, NeverArrived
-from rushes.submitting import LARGEST_BODY, Answer, parse, price, validate
+from rushes.submitting import LARGEST_BODY, Answer, bearer_in, parse, price, validate, without_authentication
 from tests.unit.fakes import MONTH, PRICE, START, TASK_UUID, TIMES, Bucket, World, refusal, request, uuid4
 from tests.unit.pictures import data_uri, picture
 
@@ -82,15 +82,15 @@ def test_a_body_that_is_no_array_of_tasks_is_unreadable(body: bytes) -> None:
         (b'[{"CFGScale": NaN}]', "has no NaN"),
         (b'[{"CFGScale": -Infinity}]', "has no -Infinity"),
         (b'[{"positivePrompt": "\\ud800"}]', "in UTF-8"),
-        (b'[{"positivePrompt": }]', "must be JSON; it ceases to be at character 21"),
-        (b'[{"positivePrompt": "a\x00b"}]', "must be JSON; it ceases to be at character 23"),
+        (b'[{"positivePrompt": }]', "must be JSON; unexpected at character 21"),
+        (b'[{"positivePrompt": "a\x00b"}]', "must be JSON; unexpected at character 23"),
         (b'[{"x": ' + b"[" * 30 + b"]" * 30 + b"}]", "more than 20 levels deep"),
         (b"[" * 100_000, "more than 20 levels deep"),
     ],
     ids=lambda value: str(value[:24]),
 )
-def test_an_unreadable_body_is_told_what_is_wrong_with_it(body: bytes, words: str) -> None:
-    """What a sender cannot see in an editor has words of its own, for a body and for a line alike."""
+def test_each_kind_of_unreadable_body_has_its_own_message(body: bytes, words: str) -> None:
+    """A fault that no editor shows is named, for a body and for a line alike."""
     for called in ("body", "line"):
         with pytest.raises(UnreadableError, match=rf"^The {called} .*{re.escape(words)}"):
             parse(body, called)
@@ -139,6 +139,65 @@ def test_nesting_is_unreadable_or_a_fault_at_any_depth() -> None:
 
     for depth in range(300, 1000):
         judge(dumped(request())[:-1] + b', "x": ' + b"[" * depth + b"]" * depth + b"}")
+
+
+LOGIN = {"taskType": "authentication", "apiKey": "rushes_key"}
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (dumped([LOGIN, request()]), True),
+        (dumped([{"apiKey": "rushes_key", "taskType": "authentication", "more": [1]}]), True),
+        (dumped(LOGIN), True),
+        (b" \n [ \t " + dumped(LOGIN) + b", {" + b"\xff" * 10_000, True),
+        (dumped([request(), LOGIN]), False),
+        (dumped([{**LOGIN, "apiKey": 5}]), False),
+        (dumped([{"taskType": "authentication"}]), False),
+        (dumped([{**LOGIN, "taskType": "Authentication"}]), False),
+        (dumped([[LOGIN]]), False),
+        (b" " * 4096 + dumped([LOGIN]), False),
+        (dumped([{"more": "x" * 4096, **LOGIN}]), False),
+        (b"[" * 4096, False),
+        (b'{"a":' * 1000, False),
+        (b"[1" + b"0" * 4400, False),
+        (b"[", False),
+        (b"\xff\xfe", False),
+        (b"", False),
+    ],
+    ids=lambda value: str(value[:40]) if isinstance(value, bytes) else "",
+)
+def test_a_key_is_read_from_the_first_task_alone(body: bytes, found: bool) -> None:
+    """An `authentication` task at the beginning is a credential; nothing behind it is read to find it."""
+    assert bearer_in(body) == ("Bearer rushes_key" if found else None)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_hold_a_key_or_none(body: bytes) -> None:
+    """Bytes of a sender who is not known raise nothing."""
+    assert bearer_in(body) is None
+
+
+def test_an_authentication_task_is_no_order() -> None:
+    """It is taken off the tasks, does not count among the twenty, and is refused beside a key in the header."""
+    tasks = [request(taskUUID=uuid4(number)) for number in range(20)]
+    assert without_authentication(parse(dumped([LOGIN, *tasks])), mixed=False) == tasks
+    assert without_authentication(tasks, mixed=True) == tasks
+    assert without_authentication([LOGIN], mixed=False) == []
+    with pytest.raises(UnreadableError, match="beside the Authorization header"):
+        without_authentication([LOGIN, *tasks], mixed=True)
+    with pytest.raises(UnreadableError, match="1 to 20 tasks"):
+        parse(dumped([LOGIN, *tasks, request()]))
+
+
+def test_an_authentication_task_elsewhere_is_refused_without_its_key() -> None:
+    """A second one, or one of a file, is a fault of its own, and its key is not repeated."""
+    answer = Answer()
+    assert len(validate([request(), LOGIN], answer)) == 1
+    ((status, error),) = answer.errors
+    assert (status, error["code"]) == (400, "unsupportedTaskType")
+    assert "before all others" in error["message"]
+    assert "rushes_key" not in json.dumps(answer.body)
 
 
 @pytest.mark.parametrize("task", [None, 5, "text", [], [[]], True])

@@ -50,6 +50,7 @@ LARGEST_BODY = 5 * 1024 * 1024  # bytes
 _LARGEST_TASK = 350_000
 _LIMIT_MOVES = 5
 _MOST_FAULTS = 50
+_LARGEST_AUTHENTICATION = 4096  # bytes, white space before it included
 _DEEPEST = 20  # levels of nesting; a valid request has five
 
 
@@ -250,9 +251,41 @@ def parse(body: bytes, called: str = "body") -> list[object]:
         return [tasks]
     if not isinstance(tasks, list):
         raise UnreadableError(f"The {called} must be an array of tasks.")
-    if not 1 <= len(tasks) <= MOST_TASKS:
+    if not tasks or len(tasks) > MOST_TASKS + _is_authentication(tasks[0]):
         raise UnreadableError(f"The array must hold 1 to {MOST_TASKS} tasks.")
     return tasks
+
+
+def bearer_in(body: bytes) -> str | None:
+    """The key of an `authentication` task at the beginning of a body, as an `Authorization` header; else None.
+
+    Reads the first task alone and little of the body, because its sender is not known yet.
+    """
+    head = body[:_LARGEST_AUTHENTICATION].decode(errors="replace").lstrip()
+    try:
+        first, _ = json.JSONDecoder().raw_decode(head.removeprefix("[").lstrip())
+    except (ValueError, RecursionError):
+        return None
+    match first:
+        case {"taskType": "authentication", "apiKey": str(key)}:
+            return f"Bearer {key}"
+    return None
+
+
+def without_authentication(tasks: list[object], *, mixed: bool) -> list[object]:
+    """The tasks after an `authentication` task that comes first, if one does.
+
+    Raises `UnreadableError` if it is `mixed` with a key in the header: which of two keys is meant must not be guessed.
+    """
+    if not _is_authentication(tasks[0]):
+        return tasks
+    if mixed:
+        raise UnreadableError("The body must not hold an authentication task beside the Authorization header.")
+    return tasks[1:]
+
+
+def _is_authentication(task: object) -> bool:
+    return isinstance(task, dict) and task.get("taskType") == "authentication"
 
 
 def _decoded(body: bytes, called: str) -> object:
@@ -270,7 +303,7 @@ def _decoded(body: bytes, called: str) -> object:
     except UnicodeError:
         raise UnreadableError(f"The {called} must be JSON in UTF-8.") from None
     except json.JSONDecodeError as error:
-        raise UnreadableError(f"The {called} must be JSON; it ceases to be at character {error.pos + 1}.") from None
+        raise UnreadableError(f"The {called} must be JSON; unexpected at character {error.pos + 1}.") from None
     except RecursionError:
         raise UnreadableError(f"The {called} must not be nested more than {_DEEPEST} levels deep.") from None
     except ValueError:
@@ -331,6 +364,8 @@ def _check(task: object) -> Order | Poll | list[WireError]:
     named = {"taskUUID": task_uuid} if task_uuid else {}
     if task_type == "getResponse":
         return _check_poll(task) or Poll(task["taskUUID"].lower())
+    if _is_authentication(task):
+        return [{**_MISPLACED, **named}]
     if isinstance(task_type, str) and task_type != "videoInference":
         return [{**_UNSUPPORTED_TYPE, **named}]
     if len(canonical(task).encode()) - sum(map(len, images.images_of(task))) > _LARGEST_TASK:
@@ -449,6 +484,13 @@ _TOO_LARGE = wire_error(
 _UNSUPPORTED_TYPE = wire_error(
     "unsupportedTaskType",
     "This task type is not served here.",
+    "taskType",
+    type="string",
+    allowedValues=["videoInference", "getResponse"],
+)
+_MISPLACED = wire_error(
+    "unsupportedTaskType",
+    "An authentication task is taken on POST /v1 alone, once and before all others.",
     "taskType",
     type="string",
     allowedValues=["videoInference", "getResponse"],
