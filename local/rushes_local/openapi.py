@@ -252,7 +252,8 @@ twins = APIGatewayHttpResolver(enable_validation=False)
         f"Up to {MOST_IN_ONE} tasks and {MOST_CLIPS} clips. Each task is judged by itself: a bad one is answered in "
         "`errors` and leaves the others bought. `taskUUID` is the idempotency key. `width` and `height` go together, "
         "as 1920x1080, 1080x1080 or 1080x1920. With `X-Runware-Dry-Run: 1` tasks are validated and priced, and nothing "
-        "is recorded or bought. The key may come as a first task `authentication` in place of the header, not beside it."
+        "is recorded or bought. The key may come as a first task `authentication` in place of the header, not beside "
+        "it."
     ),
     security=_KEY,
     responses=_answers(

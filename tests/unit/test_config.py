@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from rushes.clip import Kind, next_check
 from rushes.config import ReconcileSettings, SubmitSettings, Timings, WebhookSettings, micro_dollars
 from rushes.errors import SettingsError
-from tests.unit.fakes import TIMES
+from tests.unit.fakes import CLIP_UUID, START, TIMES, clip, fact
 
 SECONDS = {
     "HTTP_TIMEOUT_SECONDS": "10",
@@ -105,6 +106,20 @@ def test_the_order_of_the_times_is_kept(shorter: str, longer: str) -> None:
     for value in (getattr(TIMES, longer), getattr(TIMES, longer) + 1):
         with pytest.raises(SettingsError, match="must be less than"):
             replace(TIMES, **{shorter: value})
+
+
+@pytest.mark.parametrize(("deadline", "copy_deadline"), [(7_200_000, 21_600_000), (3_600_000, 604_800_000)])
+def test_no_clip_is_open_for_longer_than_the_longest(deadline: int, copy_deadline: int) -> None:
+    """Each stage begins at the end of the one before and ends at its last look, which the clip's own rule puts off."""
+    times = replace(TIMES, deadline=deadline, copy_deadline=copy_deadline)
+    stages = ((None, deadline), (Kind.ACCEPTED, deadline), (Kind.FAILED, deadline), (Kind.RENDERED, copy_deadline))
+    at = START
+    for kind, length in stages:
+        waiting = clip(fact(kind, at=at), created_at=at) if kind else clip(clip_uuid="ff" + CLIP_UUID[2:])
+        last_in_vain = at + length - 1
+        at = next_check(waiting, last_in_vain, times) or pytest.fail("not open")
+        assert at > last_in_vain
+    assert at - START <= times.longest_open < 2 * (at - START)
 
 
 @pytest.mark.parametrize("factor", [1, 0.1, 0.02, 0.001])

@@ -591,10 +591,12 @@ def test_orders_keep_the_order_of_the_request() -> None:
 
 
 @pytest.mark.parametrize(
-    ("retention", "expires"), [(None, None), (86_400_000, START + TIMES.deadline + 86_400_000)], ids=["kept", "dropped"]
+    ("retention", "expires"),
+    [(None, None), (86_400_000, START + TIMES.longest_open + 86_400_000)],
+    ids=["kept", "dropped"],
 )
 def test_a_request_may_be_dropped_once_nobody_can_need_it(retention: int | None, expires: int | None) -> None:
-    """Never before the deadline, until when a clip may have to be sent; never at all unless asked for."""
+    """Never while a clip can be open; never at all unless asked for."""
     world = World(retention=retention)
     submit(world)
     assert world.table.tasks["ann", TASK_UUID].expires_at == expires

@@ -64,6 +64,16 @@ class Timings:
         return self.function // 12
 
     @property
+    def longest_open(self) -> int:
+        """How long after its order a clip can still be open; only late facts about a closed one come after that.
+
+        It is bought by `deadline`, a result is known `deadline` later, a failure is final `deadline` after that, and
+        a render that shows up then is copied by `copy_deadline`. The look that ends a stage may be late by a third of
+        it at most (`clip.next_check`).
+        """
+        return (3 * self.deadline + self.copy_deadline) * 4 // 3
+
+    @property
     def check(self) -> int:
         """The shortest pause between two looks at one clip: the HTTP timeout, scaled with everything else."""
         return self.http
@@ -101,7 +111,7 @@ class SubmitSettings(BuyingSettings):
     """What `submit` needs to know.
 
     `monthly_limit` is for all callers together, in micro-dollars. `retention` is how long the table keeps requests
-    after their deadline, in milliseconds; None means for ever.
+    after the last of their clips can be open, in milliseconds; None means for ever.
     """
 
     monthly_limit: int

@@ -219,8 +219,9 @@ class Submitting:
         raise BusyError("the limits keep moving")
 
     def _expiry(self, now: int) -> int | None:
-        """Until its deadline a clip may have to be sent, and for that its request is needed."""
-        return None if self.retention is None else now + self.times.deadline + self.retention
+        """Retention begins when no clip can be open any more: sending and copying a clip need its request, and so does
+        the link to it."""
+        return None if self.retention is None else now + self.times.longest_open + self.retention
 
     def _clip(self, order: Order, task: Task, index: int, holder: str) -> Clip:
         now = task.created_at
