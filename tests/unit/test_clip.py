@@ -1,5 +1,6 @@
 """Facts, merge, status, money, the next check and leases."""
 
+import tracemalloc
 from collections.abc import Iterator
 from itertools import combinations
 
@@ -368,8 +369,21 @@ def test_canonical_text_tells_values_apart_and_nothing_else(one: object, other: 
 
 @pytest.mark.parametrize("value", [1e308, -1e308, 2.0**53, 2.0**54])
 def test_canonical_text_of_a_number_is_short(value: float) -> None:
-    """A float of a few characters does not become hundreds of digits: a body of such numbers would fill the memory."""
+    """A float of a few characters does not become hundreds of digits."""
     assert len(canonical(value)) <= 24
+
+
+def test_canonical_text_of_large_numbers_is_made_in_little_memory() -> None:
+    """A body of large numbers takes no more memory than one of others; as digits they took twenty times as much."""
+
+    def peak(number: float) -> int:
+        tracemalloc.start()
+        canonical([number] * 20_000)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    assert peak(1e308) < 2 * peak(1.5e-300)
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])

@@ -2,7 +2,6 @@
 
 import json
 import re
-import tracemalloc
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -79,13 +78,12 @@ def test_a_body_that_is_no_array_of_tasks_is_unreadable(body: bytes) -> None:
         (b'[{"CFGScale": 1e400}]', "no number beyond 1.8e308, such as 1e400"),
         (b'[{"CFGScale": -1e400}]', "no number beyond 1.8e308, such as 1e400"),
         (b'[{"ttl": 1' + b"0" * 5000 + b"}]", "no number beyond 1.8e308"),
-        (b'[{"CFGScale": NaN}]', "has no NaN"),
-        (b'[{"CFGScale": -Infinity}]', "has no -Infinity"),
+        (b'[{"CFGScale": NaN}]', "without NaN"),
+        (b'[{"CFGScale": -Infinity}]', "without -Infinity"),
         (b'[{"positivePrompt": "\\ud800"}]', "in UTF-8"),
         (b'[{"positivePrompt": }]', "must be JSON; unexpected at character 21"),
         (b'[{"positivePrompt": "a\x00b"}]', "must be JSON; unexpected at character 23"),
         (b'[{"x": ' + b"[" * 30 + b"]" * 30 + b"}]", "more than 20 levels deep"),
-        (b"[" * 100_000, "more than 20 levels deep"),
     ],
     ids=lambda value: str(value[:24]),
 )
@@ -94,16 +92,6 @@ def test_each_kind_of_unreadable_body_has_its_own_message(body: bytes, words: st
     for called in ("body", "line"):
         with pytest.raises(UnreadableError, match=rf"^The {called} .*{re.escape(words)}"):
             parse(body, called)
-
-
-def test_the_memory_of_a_body_of_large_numbers_is_bounded() -> None:
-    """Numbers that would be hundreds of digits as integers take no more room than others."""
-    body = b'[{"x": [' + b"1e308," * 20_000 + b"0]}]"
-    tracemalloc.start()
-    parse(body)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 40 * len(body)
 
 
 @pytest.mark.parametrize(

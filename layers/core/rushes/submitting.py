@@ -293,7 +293,7 @@ def _decoded(body: bytes, called: str) -> object:
     """The JSON value of a body; raises `UnreadableError` naming what is wrong, since the sender cannot see it."""
 
     def refuse_constant(name: str) -> None:
-        raise UnreadableError(f"The {called} must be JSON, which has no {name}.")
+        raise UnreadableError(f"The {called} must be JSON, without {name}.")
 
     refuse_foreign(body[:8], called)
     try:
@@ -306,7 +306,7 @@ def _decoded(body: bytes, called: str) -> object:
     except json.JSONDecodeError as error:
         raise UnreadableError(f"The {called} must be JSON; unexpected at character {error.pos + 1}.") from None
     except RecursionError:
-        raise UnreadableError(f"The {called} must not be nested more than {_DEEPEST} levels deep.") from None
+        raise UnreadableError(f"The {called} must be JSON, not nested more than {_DEEPEST} levels deep.") from None
     except ValueError:
         raise UnreadableError(f"The {called} must hold no number beyond 1.8e308, such as 1e400.") from None
     return value
