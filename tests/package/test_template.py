@@ -117,6 +117,8 @@ ALARMING = {
     Metric.CLIPS_IN_REVIEW: 1,
     Metric.WEBHOOKS_REJECTED: 20,
 }
+# Parameters that decide about money and whose value in samconfig.toml is not the template's default.
+OWN_VALUES = {"MonthlyLimitUsd"}
 # Set for Powertools and boto3, which read them by themselves.
 READ_BY_LIBRARIES = {
     "AWS_ENDPOINT_URL",
@@ -851,6 +853,27 @@ def test_deployments_fit_the_template(template: dict[str, Any], root: Path) -> N
             assert allowed is None or value in map(str, allowed), override
         assert deploy["capabilities"] == "CAPABILITY_IAM"
     assert settings["prod"]["deploy"]["parameters"]["confirm_changeset"] is True
+
+
+def overrides(root: Path, name: str) -> dict[str, str]:
+    """The parameters that a deployment of an environment sets."""
+    deploy = tomllib.loads((root / "samconfig.toml").read_text())[name]["deploy"]["parameters"]
+    return dict(override.split("=", 1) for override in deploy["parameter_overrides"])
+
+
+@pytest.mark.parametrize("name", ["dev", "prod"])
+def test_deployments_set_what_decides_about_money(name: str, template: dict[str, Any], root: Path) -> None:
+    """An update keeps the former value of a parameter that is not overridden, so a changed default of these would never
+    reach a stack that exists."""
+    groups = template["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+    grouped = {group["Label"]["default"].split(" (")[0]: group["Parameters"] for group in groups}
+    money = {*grouped["Money"], *grouped["Intervals"], "RescueOrigins"}
+    given = overrides(root, name)
+    assert given.keys() >= money
+    compared = money - OWN_VALUES
+    assert {each: given[each] for each in compared} == {
+        each: str(template["Parameters"][each]["Default"]) for each in compared
+    }
 
 
 def widgets(resources: dict[str, Any]) -> list[dict[str, Any]]:
