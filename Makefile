@@ -93,11 +93,9 @@ drift: $(dev)
 # SAM
 # ----------------------------------------------------------------------------------------------------------------------
 
-build: $(sam) ## what would be deployed, into .aws-sam/build (SNAPSTART=on: docs/deploying.md)
-	$(if $(filter-out on off,$(SNAPSTART)),$(error SNAPSTART is on or off))
+build: $(sam) ## what would be deployed, into .aws-sam/build
 	@$(SAM) build
 	@.venv-sam/bin/python scripts/pack.py .aws-sam/build
-	@$(if $(filter on,$(SNAPSTART)),.venv-sam/bin/python scripts/snapstart.py .aws-sam/build)
 
 sam-local: $(local) $(sam) ## the demo through Lambda containers, as built (needs a container engine)
 	@PATH="$(CURDIR)/.venv-sam/bin:$$PATH" .venv/bin/rushes demo --sam $(if $(REQUEST),"$(REQUEST)")
@@ -109,7 +107,7 @@ test-sam: $(dev) $(sam) ## the built functions in Lambda containers (needs a con
 # In an AWS account (ENV=dev or prod; credentials and region as the AWS tools find them)
 # ----------------------------------------------------------------------------------------------------------------------
 
-deploy: build ## build and deploy (ENV=dev or prod, SNAPSTART=on)
+deploy: build ## build and deploy (ENV=dev or prod)
 	@$(SAM) deploy --config-env "$(ENV)" --stack-name "$(STACK)"
 
 configure: $(local) ## put the Runware API key into the deployed stack's secret; asks for it
