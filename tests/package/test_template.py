@@ -100,8 +100,8 @@ KEY_STATEMENTS = {
         "SealUploads": ("kms:GenerateDataKey", {"s3"}),
     },
     "AnnounceRole": {
-        "OpenTableCopiesAndDeadLetters": ("kms:Decrypt", {"dynamodb", "s3", "sqs"}),
-        "SealManifestsAndDeadLetters": ("kms:GenerateDataKey", {"s3", "sqs"}),
+        "OpenTableAndCopies": ("kms:Decrypt", {"dynamodb", "s3"}),
+        "SealManifests": ("kms:GenerateDataKey", {"s3"}),
     },
     "TasksRole": {
         "OpenTableAndVideos": ("kms:Decrypt", {"dynamodb", "s3"}),
@@ -219,10 +219,24 @@ def test_roles_may_do_what_the_table_says(resources: dict[str, Any]) -> None:
     } == STATEMENTS
 
 
-def test_roles_may_use_a_given_key_for_their_data_only(resources: dict[str, Any]) -> None:
-    """With a key, and only then, each role may use that key, as listed here and through the services that hold data."""
+GIVEN_KEY, OTHER_KEYS = {"Ref": "KmsKeyArn"}, {"Ref": "AlsoKmsKeyArns"}
+JOINED_KEYS = {"Fn::Split": [",", {"Fn::Join": [",", [GIVEN_KEY, {"Fn::Join": [",", OTHER_KEYS]}]]}]}
+
+
+@pytest.mark.parametrize(
+    ("given", "keys"),
+    [
+        ({"HasKmsKey"}, GIVEN_KEY),
+        ({"HasOtherKmsKeys"}, OTHER_KEYS),  # before a key is given, or after it was taken back
+        ({"HasKmsKey", "HasOtherKmsKeys"}, JOINED_KEYS),
+    ],
+    ids=["one", "others", "both"],
+)
+def test_roles_may_use_given_keys_for_their_data_only(given: set[str], keys: Any, resources: dict[str, Any]) -> None:
+    """With a key, and only then, each role may use it, as listed here and through the services that hold data. With
+    others as well, it may use those alike."""
     for name, expected in KEY_STATEMENTS.items():
-        before, after = (list(statements(under(resources[name], *met))) for met in ((), ("HasKmsKey",)))
+        before, after = (list(statements(under(resources[name], *met))) for met in ((), (*given, "HasAnyKmsKey")))
         added = [each for each in after if each not in before]
         assert len(after) == len(before) + len(added)
         assert {
@@ -235,7 +249,18 @@ def test_roles_may_use_a_given_key_for_their_data_only(resources: dict[str, Any]
             sid: (action, {f"{service}.${{AWS::Region}}.${{AWS::URLSuffix}}" for service in services})
             for sid, (action, services) in expected.items()
         }
-        assert all(each["Resource"] == {"Ref": "KmsKeyArn"} for each in added)
+        assert all(each["Resource"] == keys for each in added)
+
+
+def test_a_key_is_any_of_those_given(template: dict[str, Any]) -> None:
+    """Either parameter makes the roles' statements, so that they can come before the key and stay after it."""
+    conditions = template["Conditions"]
+    assert conditions["HasAnyKmsKey"] == {"Fn::Or": [{"Condition": "HasKmsKey"}, {"Condition": "HasOtherKmsKeys"}]}
+    assert conditions["HasKmsKey"] == {"Fn::Not": [{"Fn::Equals": [GIVEN_KEY, ""]}]}
+    assert conditions["HasOtherKmsKeys"] == {"Fn::Not": [{"Fn::Equals": [{"Fn::Join": ["", OTHER_KEYS]}, ""]}]}
+    one, others = (template["Parameters"][name] for name in ("KmsKeyArn", "AlsoKmsKeyArns"))
+    assert (others["Type"], others["Default"]) == ("CommaDelimitedList", "")
+    assert others["AllowedPattern"] == one["AllowedPattern"]
 
 
 def test_other_buckets_can_be_read_only_where_a_parameter_names_them(template: dict[str, Any]) -> None:
@@ -275,7 +300,8 @@ def test_an_image_source_names_its_bucket(template: dict[str, Any], arn: str, al
 
 
 def test_a_given_key_seals_everything_that_is_kept(resources: dict[str, Any]) -> None:
-    """Logs, secrets, queues, table and bucket are under the key if there is one, else under what AWS manages."""
+    """Logs, secrets, queues, table and bucket are under the key if there is one, else under what AWS manages; but the
+    queues that take what the key keeps from its way."""
     key = {"Ref": "KmsKeyArn"}
 
     def keys(kind: str, name: str, *met: str) -> list[Any]:
@@ -284,13 +310,18 @@ def test_a_given_key_seals_everything_that_is_kept(resources: dict[str, Any]) ->
     for kind, name, count in (
         ("AWS::Logs::LogGroup", "KmsKeyId", 8),
         ("AWS::SecretsManager::Secret", "KmsKeyId", 2),
-        ("AWS::SQS::Queue", "KmsMasterKeyId", 7),
     ):
         assert keys(kind, name, "HasKmsKey") == [key] * count
         assert keys(kind, name) == [None] * count
+
+    # What comes here may have found no way because of the key.
+    never = {"RequestsDeadLetters", "AnnounceDeadLetters"}
+    for name, queue in properties_of(resources, "AWS::SQS::Queue", "HasKmsKey").items():
+        # One or the other: SQS refuses both.
+        sealed = (queue.get("KmsMasterKeyId"), queue.get("SqsManagedSseEnabled"))
+        assert sealed == ((None, True) if name in never else (key, None)), name
     assert keys("AWS::SQS::Queue", "SqsManagedSseEnabled") == [True] * 7
-    # One or the other: SQS refuses both.
-    assert keys("AWS::SQS::Queue", "SqsManagedSseEnabled", "HasKmsKey") == [None] * 7
+    assert keys("AWS::SQS::Queue", "KmsMasterKeyId") == [None] * 7
 
     table = {"SSEEnabled": True, "SSEType": "KMS"}
     assert under(resources["Table"]["Properties"]["SSESpecification"]) == table
@@ -309,7 +340,7 @@ def test_no_statement_is_wider_than_it_looks(resources: dict[str, Any]) -> None:
     """No action or resource is a wildcard, nothing is granted by exclusion, and no managed policy widens a role."""
     for name in STATEMENTS:
         assert "ManagedPolicyArns" not in resources[name]["Properties"]
-        for each in statements(under(resources[name], "HasKmsKey")):
+        for each in statements(under(resources[name], "HasAnyKmsKey")):
             assert each["Effect"] == "Allow"
             assert not {"NotAction", "NotResource", "NotPrincipal"} & each.keys()
             assert not any("*" in action for action in listed(each["Action"]))
@@ -681,7 +712,10 @@ def test_a_message_waits_for_its_function_and_is_never_lost(
     [
         ("UploadsQueue", {"Fn::GetAtt": ["UploadsRule", "Arn"]}),
         ("RequestsQueue", [{"Fn::GetAtt": ["DropsRule", "Arn"]}, {"Fn::GetAtt": ["RequestedRule", "Arn"]}]),
-        ("RequestsDeadLetters", [{"Fn::GetAtt": ["DropsRule", "Arn"]}, {"Fn::GetAtt": ["RequestedRule", "Arn"]}]),
+        (
+            "RequestsDeadLetters",
+            [{"Fn::GetAtt": [sender, "Arn"]} for sender in ("EventBus", "DropsRule", "RequestedRule")],
+        ),
     ],
 )
 def test_nobody_but_the_rules_sends_to_the_queue(queue: str, rules: Any, resources: dict[str, Any]) -> None:
@@ -692,6 +726,13 @@ def test_nobody_but_the_rules_sends_to_the_queue(queue: str, rules: Any, resourc
     assert (allow["Effect"], allow["Action"], short(allow["Resource"])) == ("Allow", "sqs:SendMessage", queue)
     assert allow["Principal"] == {"Service": "events.amazonaws.com"}
     assert allow["Condition"] == {"ArnEquals": {"aws:SourceArn": rules}}
+
+
+def test_the_bus_keeps_what_it_cannot_seal(resources: dict[str, Any]) -> None:
+    """Under a key that EventBridge may not use, an event reaches no rule: the bus has dead letters of its own."""
+    assert resources["EventBus"]["Properties"]["DeadLetterConfig"] == {
+        "Arn": {"Fn::GetAtt": ["RequestsDeadLetters", "Arn"]}
+    }
 
 
 def test_the_buses_caller_is_a_callers_name(template: dict[str, Any]) -> None:
@@ -762,13 +803,37 @@ def test_failures_and_silence_ring(resources: dict[str, Any]) -> None:
     assert (dimension(behind), behind["Statistic"]) == (("FunctionName", {"Ref": "AnnounceFunction"}), "Maximum")
     assert behind["Threshold"] < 24 * 3_600_000, "the stream has forgotten by then"
 
-    beats = [alarm for alarm in functions if alarm["MetricName"] == "Invocations"] + alarms(resources, "AWS/Events")
+    every = functions + alarms(resources, "AWS/Events")
+    beats = [alarm for alarm in every if alarm["MetricName"] == "Invocations"]
     rule = resources["ReconcileFunction"]["Properties"]["Events"]["EveryMinute"]["Properties"]["Name"]
     assert [dimension(alarm) for alarm in beats] == [("FunctionName", {"Ref": "ReconcileFunction"}), ("RuleName", rule)]
     for beat in beats:
         assert (beat["MetricName"], beat["Statistic"], beat["Period"]) == ("Invocations", "Sum", 600)
         assert (beat["ComparisonOperator"], beat["Threshold"]) == ("LessThanThreshold", 1)
         assert beat["TreatMissingData"] == "breaching"
+
+
+def test_what_reaches_no_queue_rings(resources: dict[str, Any]) -> None:
+    """Each rule's failures are told to people, and so is what its dead-letter queue did not take, where it has one.
+
+    Metrics of a rule of a bus have the bus as well.
+    """
+    bus_name = {"Ref": "EventBus"}
+    rules = {name: each["Properties"] for name, each in resources.items() if each["Type"] == "AWS::Events::Rule"}
+    expected = []
+    for name, rule in rules.items():
+        dimensions: list[tuple[str, Any]] = [("RuleName", rule.get("Name", {"Ref": name}))]
+        if "EventBusName" in rule:
+            assert rule["EventBusName"] == {"Fn::GetAtt": ["EventBus", "Name"]}
+            assert "Name" in rule, "a Ref to it is not its name alone"
+            dimensions = [("EventBusName", bus_name), *dimensions]
+        expected.append(("FailedInvocations", dimensions))
+        if any("DeadLetterConfig" in target for target in rule["Targets"]):
+            expected.append(("InvocationsFailedToBeSentToDlq", dimensions))
+    rings = [each for each in alarms(resources, "AWS/Events") if each["MetricName"] != "Invocations"]
+    found = [(each["MetricName"], [(one["Name"], one["Value"]) for one in each["Dimensions"]]) for each in rings]
+    assert sorted(map(str, found)) == sorted(map(str, expected))
+    assert all((each["Statistic"], each["Threshold"]) == ("Sum", 1) for each in rings)
 
 
 def test_alarms_are_heard(template: dict[str, Any]) -> None:
