@@ -24,7 +24,7 @@ sam := .venv-sam/stamp
 checkov := .venv-checkov/stamp
 
 .PHONY: help demo dev test test-batch test-page simulate openapi bench chaos check fmt lint types validate drift build \
-  sam-local test-sam environments reference compile costs configure deploy key rotate forget announce redrive clean
+  sam-local test-sam environments reference compile costs configure deploy stack-name key rotate forget announce redrive clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -107,8 +107,13 @@ test-sam: $(dev) $(sam) ## the built functions in Lambda containers (needs a con
 # In an AWS account (ENV=dev or prod; credentials and region as the AWS tools find them)
 # ----------------------------------------------------------------------------------------------------------------------
 
-deploy: build ## build and deploy (ENV=dev or prod)
+deploy: stack-name build ## build and deploy (ENV=dev or prod)
 	@$(SAM) deploy --config-env "$(ENV)" --stack-name "$(STACK)"
+
+# Rules are named after the stack, in at most 64 characters: refused here, and not when half of the stack is made.
+stack-name:
+	@name="$(STACK)"; [ $${#name} -le 54 ] || \
+	  { echo "A stack's name has at most 54 characters: $$name has $${#name}." >&2; exit 1; }
 
 configure: $(local) ## put the Runware API key into the deployed stack's secret; asks for it
 	@.venv/bin/rushes configure --stack "$(STACK)"

@@ -46,7 +46,7 @@ STATEMENTS = {
 }
 # What was paid for is never deleted, and no secret is read: no value of them is in the template.
 NEVER = {"dynamodb:DeleteTable", "s3:DeleteBucket", "s3:DeleteBucketPolicy", "secretsmanager:GetSecretValue"}
-# What making or changing calls for features that the template does not use, by service. Reading them may be asked anyway.
+# What making or changing calls for features that the template does not use, by service. Reading calls them anyway.
 UNUSED = {
     "dynamodb": r"Import|Replica|Kinesis|ContributorInsights|ResourcePolicy|Item$|Scan|Query",
     "events": r"Permission",
@@ -64,7 +64,7 @@ LONGEST_STACK_NAME = 32
 
 
 def own(kind: str, action: str) -> bool:
-    """Whether an action is one of the type's own service. Those of others are for features, or have tests of their own."""
+    """Whether an action is one of the type's own service. Those of others are for features, or have tests elsewhere."""
     service = kind.split("::")[1].lower().removesuffix("v2")
     return action.partition(":")[0] == service
 

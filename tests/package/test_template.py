@@ -64,7 +64,7 @@ STATEMENTS = {
     "AnnounceRole": {
         "WriteLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"AnnounceLogs"}),
         "FollowChanges": (
-            {"dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator", "dynamodb:ListStreams"},
+            {"dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator"},
             {"Table/stream/*"},
         ),
         "ReadRequests": ({"dynamodb:GetItem"}, {"Table"}),
@@ -489,6 +489,14 @@ def test_what_was_paid_for_outlives_the_stack(resources: dict[str, Any]) -> None
         assert resources[name]["UpdateReplacePolicy"] == "Retain"
 
 
+def test_the_table_can_be_protected(template: dict[str, Any]) -> None:
+    """DynamoDB refuses to delete it where the parameter says so; not by default, or a failed creation would stay."""
+    protected = {"Fn::If": ["HasDeletionProtection", True, False]}
+    assert template["Resources"]["Table"]["Properties"]["DeletionProtectionEnabled"] == protected
+    assert template["Conditions"]["HasDeletionProtection"] == {"Fn::Equals": [{"Ref": "DeletionProtection"}, "on"]}
+    assert template["Parameters"]["DeletionProtection"]["Default"] == "off"
+
+
 def test_the_bucket_is_private_and_forgets_nothing(resources: dict[str, Any]) -> None:
     """Nobody outside gets in, nobody without TLS, and an overwritten clip is still there."""
     bucket = resources["Bucket"]["Properties"]
@@ -671,7 +679,7 @@ def test_each_rule_passes_on_what_its_queue_is_for(
 @pytest.mark.parametrize(
     ("function", "queue", "batch", "scaling"),
     [
-        ("Reconcile", "UploadsQueue", 10, None),
+        ("Reconcile", "UploadsQueue", 10, {"MaximumConcurrency": 2}),
         ("Intake", "RequestsQueue", 1, {"MaximumConcurrency": 5}),
         ("Submit", "Inbox", 5, {"MaximumConcurrency": {"Ref": "InboxConcurrency"}}),
     ],
@@ -679,9 +687,10 @@ def test_each_rule_passes_on_what_its_queue_is_for(
 def test_no_failure_takes_others_along(
     function: str, queue: str, batch: int, scaling: Any, resources: dict[str, Any]
 ) -> None:
-    """Each function takes from its own queue, reports the messages that failed, and is bounded where it buys."""
+    """Each function takes from its own queue, reports the messages that failed, and is bounded, so that no queue takes
+    all of a small account's functions."""
     taken = source(resources, function)
-    assert (short(taken["Queue"]), taken["BatchSize"], taken.get("ScalingConfig")) == (queue, batch, scaling)
+    assert (short(taken["Queue"]), taken["BatchSize"], taken["ScalingConfig"]) == (queue, batch, scaling)
     assert taken["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
 
 
@@ -785,13 +794,19 @@ def test_alarms_listen_where_the_metrics_are_written(
 
 
 def test_failures_and_silence_ring(resources: dict[str, Any]) -> None:
-    """Errors of each function, dead letters, and ten minutes without a sweep are told to people."""
+    """Errors of each function, throttled calls from outside, dead letters, and ten minutes without a sweep are told to
+    people."""
     functions = alarms(resources, "AWS/Lambda")
     errors = [alarm for alarm in functions if alarm["MetricName"] == "Errors"]
     assert [dimension(alarm) for alarm in errors] == [
         ("FunctionName", {"Ref": f"{name}Function"}) for name in FUNCTIONS
     ]
-    assert all(alarm["Threshold"] == 1 and alarm["TreatMissingData"] == "notBreaching" for alarm in errors)
+    throttled = [alarm for alarm in functions if alarm["MetricName"] == "Throttles"]
+    assert [dimension(alarm) for alarm in throttled] == [
+        ("FunctionName", {"Ref": f"{name}Function"}) for name in ("Submit", "Webhook")
+    ]
+    for alarm in errors + throttled:
+        assert (alarm["Statistic"], alarm["Threshold"], alarm["TreatMissingData"]) == ("Sum", 1, "notBreaching")
 
     letters = alarms(resources, "AWS/SQS")
     assert {alarm["MetricName"] for alarm in letters} == {"ApproximateNumberOfMessagesVisible"}
