@@ -83,6 +83,10 @@ def test_any_description_fits(name: str, template: dict[str, Any]) -> None:
     described = list(names(template["Resources"][name]["Properties"]["VersionDescription"]))
     used = {each: template["Parameters"][each] for each in described}
     assert {parameter["Type"] for parameter in used.values()} <= {"String", "Number"}
+    assert all(len(str(parameter["Default"])) <= most(each, parameter) for each, parameter in used.items())
+    for parameter in used.values():
+        if "MaxLength" in parameter:
+            assert f"of {parameter['MaxLength']} characters at most" in parameter["ConstraintDescription"]
     longest = sum(most(each, parameter) for each, parameter in used.items()) + len(used) - 1
     assert longest <= LONGEST_DESCRIPTION
 

@@ -29,7 +29,7 @@ def snippets(language: str) -> list[Any]:
 
 @pytest.mark.parametrize("text", snippets("yaml"))
 def test_yaml_can_be_read(text: str, tmp_path: Path) -> None:
-    """Tags of CloudFormation's are known; an alias without its anchor, such as a part of the template has, is an error."""
+    """CloudFormation's tags are known; an alias without its anchor, such as a part of the template has, is an error."""
     file = tmp_path / "snippet.yaml"
     file.write_text(text)
     assert isinstance(templates.read(file), dict)
