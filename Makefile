@@ -24,7 +24,8 @@ sam := .venv-sam/stamp
 checkov := .venv-checkov/stamp
 
 .PHONY: help demo dev test test-batch test-page simulate openapi bench chaos check fmt lint types validate drift build \
-  sam-local test-sam environments reference compile costs configure deploy stack-name key rotate forget announce redrive clean
+  sam-local test-sam environments reference compile costs configure deploy stack-name key rotate forget announce \
+  redrive clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
