@@ -46,7 +46,8 @@ MONTH = "2026-09"
 PRICE = 924_000  # of five seconds, in micro-dollars
 TASK_UUID = "e613fb01-17f4-4dbf-85bd-05ea4a15aa2c"
 CLIP_UUID = "00000000-0000-4000-8000-000000000001"
-MP4 = b"\x00\x00\x00\x18ftypisom" + bytes(64)
+MP4 = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isommp41\x00\x00\x00\x48mdat" + bytes(64)
+WEBM = b"\x1aE\xdf\xa3\x87\x42\x82\x84webm\x18\x53\x80\x67" + bytes(64)
 TIMES = Timings(
     http=10_000,
     function=25_000,
@@ -277,7 +278,7 @@ class Bucket:
         content = self.objects.get(key) if bucket == self.name else self.others.get((bucket, key))
         return None if content is None else Head(len(content), content[:length])
 
-    def download_link(self, key: str, seconds: int, version: str | None = None) -> str:
+    def download_link(self, key: str, seconds: int, version: str | None = None, container: str = "") -> str:
         if self.no_links:
             raise BucketError("NoCredentials")
         return f"https://bucket.example/{key}?versionId={version}&X-Amz-Expires={seconds}"
@@ -287,7 +288,7 @@ class Bucket:
         if self.down:
             raise BucketError("SlowDown")
         content = self.objects.get(key)
-        return None if content is None else Probed("v1", len(content), "etag", container(content))
+        return None if content is None else Probed("v1", len(content), "etag", container(content, len(content)))
 
 
 class Seller:
