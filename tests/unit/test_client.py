@@ -3,6 +3,7 @@
 import gzip
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -10,10 +11,16 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from rushes import bounded_http
 from rushes.errors import ProviderError
@@ -300,6 +307,78 @@ def test_an_unknown_name_never_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     assert submitted("https://api.example/v1") == NeverArrived("ConnectError")
+
+
+@pytest.fixture
+def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Behaviour], Behaviour]:
+    """Makes a behaviour speak TLS with a certificate that new clients trust."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name, now = x509.Name([]), datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    chain = tmp_path / "chain.pem"
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    chain.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + secret)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(chain)
+    client = ssl.create_default_context(cafile=str(chain))
+    monkeypatch.setattr(httpx, "create_ssl_context", lambda **_: client)
+
+    def over_tls(behaviour: Behaviour) -> Behaviour:
+        def behave(connection: socket.socket, over: threading.Event) -> None:
+            with server.wrap_socket(connection, server_side=True) as secure:
+                behaviour(secure, over)
+
+        return behave
+
+    return over_tls
+
+
+def test_an_order_goes_over_tls(trusted: Callable[[Behaviour], Behaviour]) -> None:
+    """A large order over TLS is sent whole, and its answer is read."""
+    seen: list[bytes] = []
+
+    def behave(connection: socket.socket, _: threading.Event) -> None:
+        seen.append(read_request(connection))
+        connection.sendall(answer("200 OK", ACK))
+
+    large = {**TASK, "positivePrompt": "x" * 1_000_000}
+    with serving(trusted(behave)) as server, http_client(LONG) as http:
+        said = Runware(http, f"https://127.0.0.1:{server.port}/v1").submit(large, "key")
+    assert said == Accepted("acknowledged")
+    assert json.loads(seen[0].partition(b"\r\n\r\n")[2]) == [large]
+
+
+@pytest.mark.parametrize("drip", ["headers", "1xx", "body"])
+def test_a_dripping_answer_over_tls_ends_with_the_timeout(trusted: Callable[[Behaviour], Behaviour], drip: str) -> None:
+    """The deadline is that of the connection below as well."""
+    with serving(trusted(DRIPS[drip])) as server, http_client(4 * PATIENCE) as http:
+        started = time.monotonic()
+        outcome = Runware(http, f"https://127.0.0.1:{server.port}/v1").submit(TASK, "key")
+        assert outcome == Ambiguous("ReadTimeout")
+        assert time.monotonic() - started < LONG
+
+
+def test_a_dripping_handshake_never_arrived() -> None:
+    """A handshake is bounded as a whole, too."""
+
+    def behave(connection: socket.socket, over: threading.Event) -> None:
+        connection.recv(65536)
+        connection.sendall(b"\x16\x03\x03\x40\x00")  # a record of 16 KB
+        while not over.wait(PATIENCE / 5):
+            connection.sendall(b"\x00")
+
+    with serving(behave) as server:
+        started = time.monotonic()
+        assert submitted(f"https://127.0.0.1:{server.port}/v1") == NeverArrived("ConnectTimeout")
+        assert time.monotonic() - started < LONG
 
 
 def test_a_failed_tls_handshake_never_arrived() -> None:

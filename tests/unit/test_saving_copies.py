@@ -48,9 +48,11 @@ class Internet:
     bucket: Bucket
     pages: dict[str, bytes | RescueError] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
 
     def fetch(self, url: str, key: str, ends_at: int) -> Probed:
         self.asked.append(url)
+        self.ends.append(ends_at)
         page = self.pages[url]
         if isinstance(page, RescueError):
             raise page
@@ -171,6 +173,15 @@ def test_a_video_of_another_kind_is_stored_at_once() -> None:
     assert world.internet.asked == [URL]
     assert world.clip.copy is not None
     assert {"container": "webm", "ordered": "mp4", "rescued": True}.items() <= world.clip.copy[1].fields.items()
+
+
+def test_a_fetch_ends_before_the_sweep_does() -> None:
+    """What came last has still to go into the bucket."""
+    world = World()
+    world.internet.pages[URL] = MP4
+    world.clock.now += MINUTE
+    world.sweep(seconds_left=45)
+    assert world.internet.ends == [world.clock.now + 45_000 - TIMES.http // 2]
 
 
 def test_a_refused_origin_is_named_and_counted() -> None:

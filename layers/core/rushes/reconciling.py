@@ -297,12 +297,13 @@ class Reconciling:
         facts: list[Fact] = []
         rendered_at = clip.learned_at(Kind.RENDERED) or clip.created_at
         overdue = self.clock() >= rendered_at + self.times.copy_deadline
+        ends_at = run.buyer.ends_at - self.times.http // 2  # the bucket has to take the last part after that
         for url in urls:
             if not overdue and any(key.endswith(_mark(url)) for key in clip.of(Kind.ATTEMPTED)):
                 continue
             if self.clock() + self.times.http > run.buyer.ends_at:
                 break
-            facts += self._saved(clip, partial(self.rescuer.fetch, url, clip.object_key, run.buyer.ends_at), url)
+            facts += self._saved(clip, partial(self.rescuer.fetch, url, clip.object_key, ends_at), url)
             if facts[-1].kind == Kind.STORED:
                 break
         return facts
