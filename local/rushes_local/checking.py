@@ -80,7 +80,7 @@ MEANINGS: Mapping[Flaw, str] = {
     Flaw.OVERDUE: "an open clip that no sweep has looked at for an hour",
     Flaw.KEY_DIFFERS: "an API key and its entry in its caller's list are not the same",
     Flaw.KEY_WITHOUT_CALLER: "an API key in use whose caller has no limit, so that it opens nothing",
-    Flaw.STRANGE: "an item of the table that cannot be read",
+    Flaw.STRANGE: "an item that cannot be read, perhaps a later version's: its money and objects show as flaws, too",
 }
 
 

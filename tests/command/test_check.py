@@ -156,7 +156,7 @@ class Case:
         clip = self.clip
         ((_, known),) = clip.of(Kind.STORED).items()
         facts = {name: each for name, each in clip.facts.items() if name[0] != Kind.STORED}
-        self.record(facts={**facts, (Kind.STORED, version): Known(known.seen, {**known.fields, "size": size})})
+        self.record(facts={**facts, (Kind.STORED, version): Known.of_all(known.seen, {**known.fields, "size": size})})
 
     def swap(self, body: bytes) -> None:
         """Lets other bytes be the version on record, which S3 itself would never do; size and manifest follow."""

@@ -1,7 +1,7 @@
 """An operator's verbs, run against the table and the bucket of the local stack."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,24 @@ def test_giving_up_releases_what_was_not_bought(stack: Stack, user: User, run: R
     assert list(now.of(Kind.FAILED)["givenUp"].seen) == [Witness.OPERATOR]
     assert user.counted(clip) == 0
     assert run("review", "give-up", *name(clip)).err.endswith("not in review; nothing was decided.\n")
+
+
+@pytest.mark.parametrize("parked", [unproven, unsaved])
+def test_asking_again(user: User, run: Run, parked: Callable[[User], Clip]) -> None:
+    """A clip in review is due for the next sweep, by an operator's word, and stays in review with its money."""
+    clip = parked(user)
+    ran = run("review", "ask", *name(clip), "--json")
+    assert ran.status == 0, ran.err
+    assert (ran.json["status"], ran.json["open"], ran.json["cost"]) == ("review", True, 0.924)
+    now = user.now(clip)
+    assert [known.seen.keys() for known in now.of(Kind.ASKED).values()] == [{Witness.OPERATOR}]
+    assert [named[1] for named in user.stack.store.due(clock() + 60_000, 10)] == [clip.task_uuid]
+    assert run("review", "--stack", STACK_NAME, "--json").json["parked"] == []
+    told(user, now, fact(Kind.ANSWERED, *now.of(Kind.ASKED), why="nothing new"))
+    out = run("review", "--stack", STACK_NAME).out
+    assert "An operator wants bucket and Runware to be asked once more." in out
+    assert "They were asked once more: nothing new." in out
+    assert run("review", "ask", *name(told(user, user.now(clip), fact(Kind.STORED, "1", size=9)))).status != 0
 
 
 def test_giving_up_a_render_keeps_its_price(stack: Stack, user: User, run: Run) -> None:

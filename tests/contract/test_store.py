@@ -15,27 +15,31 @@ import pytest
 from botocore.config import Config
 from botocore.stub import Stubber
 
+from rushes import attributes
 from rushes.callers import Caller
 from rushes.clip import (
     EVERYBODY,
+    Claim,
     Clip,
     Existing,
     Kind,
+    Known,
     Lease,
     OverBudget,
     Recorded,
     Reservation,
+    Status,
     Task,
     Witness,
     merge_all,
     settle,
 )
 from rushes.entry import aws_config
-from rushes.errors import BusyError, LimitMovedError, StaleError, UnreadableError
+from rushes.errors import BusyError, LimitMovedError, StaleError, UnreadableClipError, UnreadableError
 from rushes.learning import learn
-from rushes.receiving import webhook_facts
+from rushes.receiving import poll_facts, webhook_facts
 from rushes.runware.answers import read
-from rushes.store import Store
+from rushes.store import Store, _facts, _known_value
 from rushes_local.stack import Stack
 from tests.simulation.fakes import FakeTable
 from tests.simulation.world import World
@@ -339,7 +343,8 @@ def test_every_field_comes_back(table: Table) -> None:
     full = merge_all(
         clip(
             maybe_sent_at=START + 7,
-            lease=Lease("holder", START + 1, START + 60_001),
+            maybe_sent_to="a1",
+            lease=Lease("holder", START + 1, START + 60_001, "a1"),
             next_check_at=START + 60_001,
             counted=PRICE + 1,
         ),
@@ -352,7 +357,7 @@ def test_every_field_comes_back(table: Table) -> None:
     assert found == saved == replace(full, version=2)
     assert found is not None
     assert types_of(found) == types_of(full)  # since 0 equals False, and 1.0 equals 1
-    bare = replace(saved, maybe_sent_at=None, lease=None, next_check_at=None, facts={})
+    bare = replace(saved, maybe_sent_at=None, maybe_sent_to="", lease=None, next_check_at=None, facts={})
     assert table.clip("ann", TASK_UUID, 0) == saved
     assert table.save(saved, bare) == table.clip("ann", TASK_UUID, 0) == replace(bare, version=3)
 
@@ -432,6 +437,59 @@ def test_due_again(table: Table) -> None:
     assert table.due(START + 10**9, 9) == []
     table.save(parked, settle(merge_all(parked, [fact(Kind.RENDERED, uuid4(1))]), START, TIMES))
     assert table.due(START + 10**9, 9) == [("ann", TASK_UUID, 0)]
+
+
+def test_due_again_for_a_person(table: Table) -> None:
+    """A clip in review comes back to those that are due when a person asks for it, and leaves them with the answer."""
+    put(table, clip())
+    parked = settle(clip(fact(Kind.UNPROVEN), fact(Kind.ASKED, "a")), START, TIMES)
+    asked = table.save(clip(), parked)
+    assert table.due(START + 10**9, 9) == [("ann", TASK_UUID, 0)]
+    table.save(asked, settle(merge_all(asked, [fact(Kind.ANSWERED, "a")]), START, TIMES))
+    assert table.due(START + 10**9, 9) == []
+
+
+def change_fact(real: Real, name: str, value: Any) -> None:
+    """Writes one fact of the clip as another version of this service would."""
+    real.client.update_item(
+        TableName=real.stack.table_name,
+        Key={"pk": {"S": f"task#ann#{TASK_UUID}"}, "sk": {"S": "clip#0"}},
+        UpdateExpression="SET facts.#name = :value",
+        ExpressionAttributeNames={"#name": name},
+        ExpressionAttributeValues={":value": attributes.wire(value)},
+    )
+
+
+def test_what_a_later_version_knows_is_carried_through_a_save(real: Real) -> None:
+    """Facts of unknown kinds and witnesses come back from a save by this version as they were."""
+    put(real.store, clip())
+    change_fact(real, "cancelled:by:hand", {"seen": {"oracle": START}, "fields": {"cost": 9, "why": "é"}})
+    change_fact(real, "accepted", {"seen": {"oracle": START}})
+    found = real.store.clip("ann", TASK_UUID, 0)
+    assert found
+    assert (found.status, found.unread) == (Status.RUNNING, True)
+    saved = real.store.save(found, settle(merge_all(found, [fact(Kind.ACCEPTED)]), START, TIMES))
+    again = real.store.clip("ann", TASK_UUID, 0)
+    assert again == saved
+    assert again.facts["cancelled", "by:hand"] == Known.of_all({"oracle": START}, {"cost": 9, "why": "é"})
+    assert again.facts[Kind.ACCEPTED, ""].seen == {"oracle": START, Witness.POLL: START}
+
+
+@pytest.mark.parametrize("value", [{"seen": {}}, {"seen": {"poll": 1}, "doubt": 1}, "text", {}])
+def test_a_clip_that_cannot_be_read_is_postponed(real: Real, value: Any) -> None:
+    """What does not have a fact's shape could not be kept: the clip is not read, and moves aside untouched."""
+    put(real.store, clip(next_check_at=START))
+    change_fact(real, "accepted", value)
+    with pytest.raises(UnreadableClipError):
+        real.store.clip("ann", TASK_UUID, 0)
+    name = ("ann", TASK_UUID, 0)
+    real.store.postpone(name, START - 1, START + 9)  # not due: another version has moved it
+    assert real.store.due(START, 9) == [name]
+    real.store.postpone(name, START, START + 9)
+    assert (real.store.due(START + 8, 9), real.store.due(START + 9, 9)) == ([], [name])
+    assert real.store.census().strange == [f"task#ann#{TASK_UUID} clip#0"]
+    real.store.postpone(("ann", uuid4(9), 0), START, START + 9)
+    assert real.store.clip("ann", uuid4(9), 0) is None
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -828,7 +886,8 @@ def test_whatever_runware_says_fits_into_an_item(real: Real) -> None:
     )
     names = ("message", "type", "documentation", "min", "max", "multiplier", "responseContent")
     errors: list[Any] = [
-        {**shown, **dict.fromkeys(names, words), "code": f"{number}{words}", "status": "error"} for number in range(16)
+        {**shown, **dict.fromkeys(names, words), "code": f"{number}{words}", "status": "error", "taskUUID": CLIP_UUID}
+        for number in range(16)
     ]
     results = [
         {"taskUUID": CLIP_UUID, "videoUUID": f"{number}{words}", "videoURL": words, "seed": 2**63, "cost": 0.924}
@@ -837,9 +896,29 @@ def test_whatever_runware_says_fits_into_an_item(real: Real) -> None:
     said = read(json.dumps({"data": results, "errors": errors}, ensure_ascii=False)).about(CLIP_UUID)
     before = clip()
     put(real.store, before)
-    saved = real.store.save(before, settle(merge_all(before, webhook_facts(said, START)), START, TIMES))
+    facts = [*webhook_facts(said, START), *poll_facts(said, START)]
+    refusals = [
+        replace(each, kind=Kind.REFUSED, witness=Witness.SUBMISSION) for each in facts if each.kind == Kind.FAILED
+    ]
+    saved = real.store.save(before, settle(merge_all(before, [*facts, *refusals]), START, TIMES))
     assert real.store.clip("ann", TASK_UUID, 0) == saved
-    assert (len(saved.of(Kind.FAILED)), len(saved.of(Kind.RENDERED))) == (8, 16)
+    kinds = (Kind.FAILED, Kind.RENDERED, Kind.REFUSED)
+    assert [len(saved.of(kind)) for kind in kinds] == [4, 4, 4]
+    assert all(len(known.claims) == 2 for known in saved.of(Kind.FAILED).values())
+
+
+def test_facts_of_an_earlier_version_are_read() -> None:
+    """Before, what all witnesses said lay together; a rescue was told by a field of its own."""
+    facts: dict[str, Any] = {
+        "rendered:v": {"seen": {"poll": 5, "webhook": 3}, "fields": {"cost": 7}},
+        "stored:1": {"seen": {"bucket": 9}, "fields": {"rescued": True}},
+        "lastLook": {"seen": {"clock": 9}},
+    }
+    known = _facts(facts)
+    assert known[Kind.RENDERED, "v"].claims == {"poll": Claim(5, {"cost": 7}), "webhook": Claim(3, {"cost": 7})}
+    assert known[Kind.STORED, "1"].claims == {"rescue": Claim(9, {"rescued": True})}
+    assert known[Kind.LAST_LOOK, ""].seen == {Witness.CLOCK: 9}
+    assert _known_value(known[Kind.STORED, "1"]) == facts["stored:1"]
 
 
 def test_costs_follow_the_clips(real: Real) -> None:

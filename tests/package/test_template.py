@@ -112,11 +112,14 @@ KEY_STATEMENTS = {
 ALARMING = {
     Metric.SECOND_RENDER_SEEN: 1,
     Metric.OVERWRITTEN_CLIPS: 1,
+    Metric.COST_DISBELIEVED: 1,
+    Metric.TOO_MANY_FACTS: 1,
     Metric.BUDGET_EXCEEDED: 1,
     Metric.PROVIDER_REFUSES_US: 1,
     Metric.RENDER_ORIGINS_REFUSED: 1,
     Metric.CLIPS_IN_REVIEW: 1,
     Metric.WEBHOOKS_REJECTED: 20,
+    Metric.UNREADABLE_CLIPS: 1,
 }
 # Set for Powertools and boto3, which read them by themselves.
 READ_BY_LIBRARIES = {
@@ -387,21 +390,44 @@ def test_the_deadline_is_in_whole_seconds(template: dict[str, Any]) -> None:
         assert not re.fullmatch(deadline["AllowedPattern"], text)
 
 
-def test_any_intervals_that_the_parameters_allow_are_in_order(template: dict[str, Any]) -> None:
-    """In every corner of the parameters' ranges the settings accept them, and looks come before deadlines."""
+def corners(template: dict[str, Any], when_ambiguous: str) -> Iterator[dict[str, Any]]:
+    """The template with its intervals in every corner of what the parameters allow."""
     intervals = {name: each for name, each in template["Parameters"].items() if name.endswith("Seconds")}
     assert len(intervals) == 6
     for corner in itertools.product(*map(bounds, intervals.values())):
-        turned = dict(zip(intervals, corner, strict=True))
+        turned = dict(zip(intervals, corner, strict=True)) | {"WhenAmbiguous": when_ambiguous}
         parameters = {
             name: {**each, "Default": turned.get(name, each["Default"])}
             for name, each in template["Parameters"].items()
         }
+        yield {**template, "Parameters": parameters}
+
+
+def test_any_intervals_that_the_parameters_allow_are_in_order(template: dict[str, Any]) -> None:
+    """In every corner of the parameters' ranges the settings accept them, while nothing is ever sent again."""
+    for corner in corners(template, "review"):
         for name in TIMED:
-            times = config.Timings.read(environment({**template, "Parameters": parameters}, name))
-            # Or a clip would be given up before anybody had looked.
-            assert max(times.usual_render, times.last_look) < times.deadline
-            assert times.rescue_after < times.copy_deadline
+            getattr(config, f"{name}Settings").read(environment(corner, name))
+
+
+def test_intervals_under_which_a_clip_could_be_bought_twice_are_refused(template: dict[str, Any]) -> None:
+    """Where a repeat could come after a usual render, the only function that sends again does not start."""
+    for corner in corners(template, "resend"):
+        chosen = {name: each["Default"] for name, each in corner["Parameters"].items()}
+        variables = environment(corner, "Reconcile")
+        timeout = corner["Resources"]["ReconcileFunction"]["Properties"]["Timeout"]
+        if chosen["ResendWindowSeconds"] + timeout + 60 < chosen["UsualRenderSeconds"]:
+            config.ReconcileSettings.read(variables)
+        else:
+            with pytest.raises(config.SettingsError, match="RESEND_WINDOW_SECONDS"):
+                config.ReconcileSettings.read(variables)
+
+
+def test_the_resend_window_ends_where_the_usual_render_begins(template: dict[str, Any]) -> None:
+    """Every window that the parameter allows suits the usual render's default, and a second more would not."""
+    window, render = template["Parameters"]["ResendWindowSeconds"], template["Parameters"]["UsualRenderSeconds"]
+    timeout = template["Resources"]["ReconcileFunction"]["Properties"]["Timeout"]
+    assert window["MaxValue"] + timeout + 60 + 1 == render["Default"]
 
 
 def test_an_empty_endpoint_means_aws(template: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,9 @@ class FakeTable:
     def due(self, now: int, most: int) -> list[tuple[str, str, int]]:
         return self._world.effect("due", lambda: self._due(now, most))
 
+    def postpone(self, name: tuple[str, str, int], now: int, until: int) -> None:
+        raise AssertionError(f"every clip can be read: {name} at {now} until {until}")
+
     def budget(self, scope: str, month: str) -> tuple[int, int | None]:
         return self.budgets.get((scope, month), (0, None))
 

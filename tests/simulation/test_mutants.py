@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rushes import buying, clip, learning, purchasing, reconciling, submitting
-from rushes.clip import Clip, Fact, Kind, Status, Witness
+from rushes.clip import Clip, Fact, Kind, Witness
 from rushes.runware import outcomes
 from rushes.runware.outcomes import NeverArrived, Outcome, Refused
 from tests.simulation import fakes
@@ -40,8 +40,8 @@ def _attempt_without_lease(original: Callable[..., Any]) -> Callable[..., Any]:
 def leases_are_ignored(patch: Patch) -> None:
     """A lease can be taken although somebody else holds it, and nobody waits for its end."""
 
-    def lease_to(given: Clip, holder: str, now: int, times: Any) -> Clip:
-        return replace(given, lease=clip.Lease(holder, now, now + times.lease))
+    def lease_to(given: Clip, holder: str, now: int, times: Any, account: str) -> Clip:
+        return replace(given, lease=clip.Lease(holder, now, now + times.lease, account))
 
     patch.setattr(reconciling, "lease_to", lease_to)
     patch.setattr(reconciling, "taken_over", lambda given, now: replace(given, lease=None))
@@ -78,7 +78,7 @@ def doubt_cleared_by_a_no(patch: Patch) -> None:
 
 def doubt_not_kept(patch: Patch) -> None:
     """An ambiguous answer leaves no trace, so that the clip is simply sent again."""
-    patch.setattr(buying, "maybe_sent", lambda given, at: given)
+    patch.setattr(buying, "maybe_sent", lambda given, at, account: given)
 
 
 def expired_lease_means_nothing(patch: Patch) -> None:
@@ -134,7 +134,7 @@ def conflict_read_as_failure(patch: Patch) -> None:
         return outcome
 
     patch.setattr(fakes, "read_answer", read_answer)
-    patch.setattr(buying, "maybe_sent", lambda given, at: given)
+    patch.setattr(buying, "maybe_sent", lambda given, at, account: given)
 
 
 def window_without_end(patch: Patch) -> None:
@@ -253,8 +253,11 @@ def budget_not_corrected(patch: Patch) -> None:
 
 def refusal_outranks_acceptance(patch: Patch) -> None:
     """A no is believed although the clip is known to be bought."""
-    patch.setattr(clip, "RANKED", {**clip.RANKED, Kind.REFUSED: (15, Status.FAILED)})
-    patch.setattr(buying, "maybe_sent", lambda given, at: given)
+    meaning = clip.MEANINGS[Kind.REFUSED]
+    assert meaning.decides
+    louder = replace(meaning, decides=replace(meaning.decides, rank=15))
+    patch.setattr(clip, "MEANINGS", {**clip.MEANINGS, Kind.REFUSED: louder})
+    patch.setattr(buying, "maybe_sent", lambda given, at, account: given)
 
 
 def ambiguity_called_refusal(patch: Patch) -> None:

@@ -98,13 +98,38 @@ def test_a_senseless_setting_is_named(name: str, value: str) -> None:
 
 @pytest.mark.parametrize(
     ("shorter", "longer"),
-    [("http", "function"), ("function", "lease"), ("lease", "resend_window"), ("resend_window", "deadline")],
+    [
+        ("http", "function"),
+        ("function", "lease"),
+        ("lease", "resend_window"),
+        ("resend_window", "deadline"),
+        ("usual_render", "deadline"),
+        ("last_look", "deadline"),
+        ("rescue_after", "copy_deadline"),
+    ],
 )
 def test_the_order_of_the_times_is_kept(shorter: str, longer: str) -> None:
-    """Times in an order that could let two buyers overlap are refused, equal ones too."""
+    """Times in an order that could let two buyers overlap, or give up before a look, are refused, equal ones too."""
     for value in (getattr(TIMES, longer), getattr(TIMES, longer) + 1):
         with pytest.raises(SettingsError, match="must be less than"):
             replace(TIMES, **{shorter: value})
+
+
+def test_the_lease_has_a_margin_for_clocks_that_differ() -> None:
+    """A lease that the clocks' difference would use up before anything can be sent is refused."""
+    assert TIMES.skew == 30_000
+    with pytest.raises(SettingsError, match="half of LEASE_SECONDS"):
+        replace(TIMES, http=TIMES.lease - TIMES.skew, function=TIMES.lease - 1)
+
+
+@pytest.mark.parametrize("window", ["150", "300", "600"])
+def test_a_repeat_that_could_follow_a_render_is_refused(window: str) -> None:
+    """Under `resend` window, function and lease end before the usual render; under `review` nothing is sent again."""
+    late = {**EVERYTHING, "RESEND_WINDOW_SECONDS": window}
+    with pytest.raises(SettingsError, match="USUAL_RENDER_SECONDS"):
+        ReconcileSettings.read(late)
+    assert ReconcileSettings.read({**late, "WHEN_AMBIGUOUS": "review"})
+    assert ReconcileSettings.read({**late, "RESEND_WINDOW_SECONDS": "149"})
 
 
 @pytest.mark.parametrize("factor", [1, 0.1, 0.02, 0.001])

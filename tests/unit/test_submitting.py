@@ -239,7 +239,9 @@ def test_the_intent_is_recorded_before_anything_is_sent(world: World) -> None:
         rows = [world.row(index) for index in range(3)]
         assert ("ann", TASK_UUID) in world.table.tasks
         assert task["taskUUID"] in {row.clip_uuid for row in rows}
-        assert rows[len(seen) - 1].lease == Lease("holder", START, START + TIMES.lease)
+        assert rows[len(seen) - 1].lease == Lease(
+            "holder", START, START + TIMES.lease, world.buyer().credentials.account
+        )
         assert world.table.budgets["all", MONTH][0] == world.table.budgets["ann", MONTH][0] == 3 * PRICE
 
     world.seller.on_send = look
@@ -395,7 +397,7 @@ def test_a_table_that_is_busy_after_the_send_changes_nothing_for_the_caller(worl
     """A recorded task is acknowledged though its outcome could not be saved; the lease stays as evidence."""
     world.table.busy = {"save"}
     assert submit(world).body == {"data": [ACK]}
-    assert world.row().lease == Lease("holder", START, START + TIMES.lease)
+    assert world.row().lease == Lease("holder", START, START + TIMES.lease, world.buyer().credentials.account)
     world.table.busy = set()
     assert submit(world).body == {"data": [ACK]}
     assert len(world.seller.sent) == 1

@@ -27,13 +27,15 @@ class Timings:
 
         http < function < lease
 
-    and nobody sends under a lease of which less than `http` is left. Hence no two buyers of one clip overlap.
+    and nothing is sent under a lease of which less than `http` and `skew` together is left. Hence no two buyers of one
+    clip overlap, although each goes by its own clock: `skew` is how far the clocks of two functions may be apart.
 
     An ambiguous attempt may be repeated while it is younger than `resend_window`, once its lease is over: `lease <
-    resend_window`. The window stays below any render's known time, so that the provider still refuses the repeated
-    UUID as one in flight. Whatever is undecided at `deadline` is parked for people: `resend_window < deadline`.
-    A paid clip whose bytes cannot be had is looked for until `copy_deadline` after its render became known; a rescue
-    begins `rescue_after` that moment, to leave the upload time to arrive by itself.
+    resend_window`. A repeat has to take effect before the render ends, so that the provider still refuses its UUID as
+    one in flight; see `check_repeats`. Whatever is undecided at `deadline` is parked for people, after the looks that
+    decide: `resend_window`, `usual_render` and `last_look` are below it. A paid clip whose bytes cannot be had is
+    looked for until `copy_deadline` after its render became known; a rescue begins `rescue_after` that moment, to leave
+    the upload time to arrive by itself.
     """
 
     http: int
@@ -47,16 +49,40 @@ class Timings:
     rescue_after: int
 
     def __post_init__(self) -> None:
-        ordered = (
-            ("HTTP_TIMEOUT", self.http),
-            ("FUNCTION_TIMEOUT", self.function),
-            ("LEASE", self.lease),
-            ("RESEND_WINDOW", self.resend_window),
-            ("DEADLINE", self.deadline),
-        )
-        for (shorter, low), (longer, high) in pairwise(ordered):
-            if low >= high:
-                raise SettingsError(f"{shorter}_SECONDS must be less than {longer}_SECONDS")
+        http, function = ("HTTP_TIMEOUT", self.http), ("FUNCTION_TIMEOUT", self.function)
+        lease, window = ("LEASE", self.lease), ("RESEND_WINDOW", self.resend_window)
+        deadline = ("DEADLINE", self.deadline)
+        for shorter, longer in (
+            *pairwise((http, function, lease, window, deadline)),
+            (("USUAL_RENDER", self.usual_render), deadline),
+            (("LAST_LOOK", self.last_look), deadline),
+            (("RESCUE_AFTER", self.rescue_after), ("COPY_DEADLINE", self.copy_deadline)),
+        ):
+            if shorter[1] >= longer[1]:
+                raise SettingsError(f"{shorter[0]}_SECONDS must be less than {longer[0]}_SECONDS")
+        if self.http + self.skew >= self.lease:
+            raise SettingsError("HTTP_TIMEOUT_SECONDS must be less than half of LEASE_SECONDS")
+
+    def check_repeats(self) -> None:
+        """Raises `SettingsError` if a repeated attempt could take effect after the first one's render has ended.
+
+        It is decided within the window, sent before its function ends, and takes effect before its lease is over. The
+        decision is as old as the lease, so that of the function's time only the clocks' difference is ever needed.
+        """
+        if self.resend_window + max(self.function, self.skew) + self.lease >= self.usual_render:
+            raise SettingsError(
+                "RESEND_WINDOW_SECONDS, FUNCTION_TIMEOUT_SECONDS and LEASE_SECONDS together must be less than "
+                "USUAL_RENDER_SECONDS while WHEN_AMBIGUOUS is resend"
+            )
+
+    @property
+    def skew(self) -> int:
+        """How far the clocks of two functions may be apart: so much of a lease is left unused."""
+        return self.lease // 2
+
+    def hard(self, limit: int) -> int:
+        """How far a limit for giving up may move while some witness does not answer: by one more deadline."""
+        return limit + self.deadline
 
     @property
     def to_finish(self) -> int:
@@ -125,11 +151,14 @@ class ReconcileSettings(BuyingSettings):
 
     @classmethod
     def read(cls, environment: Environment) -> "ReconcileSettings":
-        return cls(
+        settings = cls(
             rescue_origins=frozenset(_text(environment, "RESCUE_ORIGINS").lower().split(",")),
             when_ambiguous=_when_ambiguous(environment),
             **_buying(environment),
         )
+        if settings.when_ambiguous == "resend":
+            settings.timings.check_repeats()
+        return settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 RushesError
 ├── SettingsError            a setting is missing or makes no sense; the function cannot work
 ├── MissingSecretError       a secret exists but holds no value yet
+├── SecretsError             Secrets Manager did not answer, and no value is recent enough to do without
 ├── BadTokenError            a callback's token is not ours, not for this clip, or too old
 ├── UnreadableError          bytes from outside that are not what they should be
 ├── UnknownClipError         a callback names a clip that is not in the table, though its token is ours
@@ -17,6 +18,7 @@ RushesError
 ├── PostponedError           a message of the inbox cannot be served now; it has to come back
 ├── StoreError
 │   ├── StaleError           the clip moved on since it was read; read again
+│   ├── UnreadableClipError  a clip of the table that this version cannot read
 │   └── BusyError            the table stayed contended or away through every bounded retry; nothing was written
 └── LimitMovedError          a budget enforces another limit than the one the caller saw; read the limit again
 """
@@ -32,6 +34,10 @@ class SettingsError(RushesError):
 
 class MissingSecretError(RushesError):
     """The secret has no usable value: the service is deployed but not configured."""
+
+
+class SecretsError(RushesError):
+    """Secrets Manager could not say. The message is its own error code."""
 
 
 class BadTokenError(RushesError):
@@ -92,6 +98,10 @@ class StoreError(RushesError):
 
 class StaleError(StoreError):
     """A version condition failed: somebody else saved this clip first."""
+
+
+class UnreadableClipError(StoreError):
+    """The table holds this clip in a form that this version cannot read: a later version's, or a person's work."""
 
 
 class BusyError(StoreError):

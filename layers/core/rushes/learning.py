@@ -7,7 +7,7 @@ is written. Metrics that mean money are counted here, from what the saved change
 from collections.abc import Callable
 from typing import Protocol
 
-from rushes.clip import Clip, Kind, Status, settle
+from rushes.clip import Clip, Kind, Status, disbelieves, is_full, settle
 from rushes.config import Timings
 from rushes.errors import BusyError, StaleError
 from rushes.observability import Metric, Telemetry
@@ -90,4 +90,6 @@ _MILESTONES: dict[Metric, Callable[[Clip], bool]] = {
     Metric.AMBIGUOUS_PURCHASES: lambda clip: clip.maybe_sent_at is not None,
     Metric.SECOND_RENDER_SEEN: lambda clip: len(clip.of(Kind.RENDERED)) > 1,
     Metric.OVERWRITTEN_CLIPS: lambda clip: len(clip.of(Kind.STORED)) > 1,
+    Metric.COST_DISBELIEVED: disbelieves,
+    Metric.TOO_MANY_FACTS: is_full,
 }

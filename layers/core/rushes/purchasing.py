@@ -4,6 +4,7 @@ The caller of `attempt` has put a lease for its holder into the table. What come
 if that cannot be saved, the lease stays behind and says so to whoever finds it.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ from rushes.config import Timings
 from rushes.errors import BucketError, BusyError
 from rushes.learning import Clips, learn
 from rushes.observability import Metric, Telemetry
-from rushes.runware.outcomes import Outcome
+from rushes.runware.outcomes import Outcome, Refused
 
 
 class Links(Protocol):
@@ -37,6 +38,11 @@ class Credentials:
 
     runware_key: str
     webhook_keys: Sequence[str]
+
+    @property
+    def account(self) -> str:
+        """By what two Runware accounts are told apart. A new key of the same account counts as another one."""
+        return hashlib.sha256(f"account {self.runware_key}".encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +76,27 @@ class Purchasing:
         Never raises for trouble with the table after the request is out: the record knows enough to go on.
         """
         sent_at = self.clock()
-        lease_ends_at = clip.lease.until if clip.lease else sent_at
+        # By another function's clock the lease may be over sooner.
+        lease_ends_at = clip.lease.until - self.times.skew if clip.lease else sent_at
         task = self._order(clip, request, buyer, sent_at)
         if task is None or sent_at + self.times.http > min(lease_ends_at, buyer.ends_at):
             return self._learn(clip, lambda current: release(current, buyer.holder)), None
         outcome = self.seller.submit(task, buyer.credentials.runware_key)
-        if buying.is_account_trouble(outcome):
+        if isinstance(outcome, Refused) and buying.is_account_trouble(outcome):
             self.telemetry.count(Metric.PROVIDER_REFUSES_US)
+            status, code, said = outcome.status, outcome.problem.code, outcome.problem.message
+            self.telemetry.note("Runware refuses our account", warn=True, httpStatus=status, code=code, said=said)
         now = self.clock()
         learned = self._learn(
             clip,
             lambda current: buying.conclude(
-                current, outcome, holder=buyer.holder, sent_at=sent_at, now=now, patient=buyer.patient
+                current,
+                outcome,
+                holder=buyer.holder,
+                account=buyer.credentials.account,
+                sent_at=sent_at,
+                now=now,
+                patient=buyer.patient,
             ),
         )
         return learned, outcome

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,24 +22,22 @@ from botocore.exceptions import ConnectionError as BotoConnectionError
 from rushes import attributes
 from rushes.callers import ApiKey, Caller
 from rushes.clip import (
+    Claim,
     Clip,
     Cost,
     Costs,
     Existing,
     Facts,
     Found,
-    Kind,
     Known,
     Lease,
     OverBudget,
     Page,
     Recorded,
     Reservation,
-    Status,
     Task,
-    Witness,
 )
-from rushes.errors import BusyError, LimitMovedError, StaleError, UnreadableError
+from rushes.errors import BusyError, LimitMovedError, StaleError, UnreadableClipError, UnreadableError
 from rushes.outside import iso
 
 if TYPE_CHECKING:
@@ -54,6 +52,8 @@ _MOST_KEYS = 100  # of one BatchGetItem
 _POSITION = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z#[0-9a-f-]{36}")
 _COST_POSITION = re.compile(r"(\d{13})#([0-9a-f-]{36})#(\d{1,2})")
 _ATTEMPTS = 7
+# Reading an item as a clip fails in these ways when it is none, whatever else the table may hold one day.
+_NO_CLIP = (AttributeError, KeyError, TypeError, ValueError, ArithmeticError)
 _FIRST_PAUSE = 0.02  # seconds; doubles, with full jitter, so that all attempts together stay near one second
 _BUSY = {
     "TransactionConflict",
@@ -238,6 +238,19 @@ class Store:
             found += [_plain(item) for item in answer["Items"]]
         found.sort(key=lambda item: int(item["nextCheckAt"]))
         return [_named(item) for item in found[:most]]
+
+    def postpone(self, name: tuple[str, str, int], now: int, until: int) -> None:
+        """Moves a clip in the index that is due at `now`, without reading it or touching anything else of it."""
+        with suppress(ClientError):  # what the retries let through is that another version has moved it
+            self._retried(
+                lambda: self._client.update_item(
+                    TableName=self._table,
+                    Key=_clip_key(*name),
+                    UpdateExpression="SET nextCheckAt = :until",
+                    ConditionExpression="nextCheckAt <= :now",
+                    ExpressionAttributeValues=_wire({":now": now, ":until": until}),
+                )
+            )
 
     def budget(self, scope: str, month: str) -> tuple[int, int | None]:
         """What a scope's month holds and enforces, in micro-dollars; nothing and None before its first clip."""
@@ -500,9 +513,8 @@ class Store:
 def clip_of_image(image: Mapping[str, Any]) -> Clip:
     """A clip from an image of its item in the table's stream; raises `UnreadableError` if that is no clip."""
     try:
-        return _clip(_plain(image))
-    # Whatever else the table may hold one day: its stream must not fail in as many ways.
-    except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError):
+        return _read_clip(_plain(image))
+    except _NO_CLIP:
         raise UnreadableError("the image is not a clip's") from None
 
 
@@ -558,7 +570,7 @@ def _enter(census: Census, item: Item) -> None:
                 (census.keys if kind == "key" else census.listed)[key.key_hash] = (item["keyCaller"], key)
             case _:
                 raise ValueError(kind)
-    except (KeyError, ValueError, TypeError, AttributeError):
+    except (KeyError, ValueError, TypeError, AttributeError, UnreadableClipError):
         census.strange.append(f"{item['pk']} {item['sk']}")
 
 
@@ -699,7 +711,8 @@ def _changing(clip: Clip) -> dict[str, Any]:
     return {
         "facts": {_fact_name(*name): _known_value(known) for name, known in clip.facts.items()},
         "maybeSentAt": clip.maybe_sent_at,
-        "lease": {"holder": lease.holder, "since": lease.since, "until": lease.until} if lease else None,
+        "maybeSentTo": clip.maybe_sent_to or None,
+        "lease": asdict(lease) if lease else None,
         "dueShard": _shard(clip) if clip.next_check_at is not None else None,
         "nextCheckAt": clip.next_check_at,
         "counted": clip.counted,
@@ -708,10 +721,19 @@ def _changing(clip: Clip) -> dict[str, Any]:
 
 
 def _shard(clip: Clip) -> str:
-    return _REVIEW_SHARD if clip.status == Status.REVIEW else str(int(clip.clip_uuid[:8], 16) % _SHARDS)
+    is_parked = clip.decision is not None and clip.decision.parks and not clip.open
+    return _REVIEW_SHARD if is_parked else str(int(clip.clip_uuid[:8], 16) % _SHARDS)
 
 
 def _clip(item: Item) -> Clip:
+    """A clip from its item; raises `UnreadableClipError` for what another version, or a person, has made of it."""
+    try:
+        return _read_clip(item)
+    except _NO_CLIP as error:
+        raise UnreadableClipError(type(error).__name__) from None
+
+
+def _read_clip(item: Item) -> Clip:
     lease = item.get("lease")
     return Clip(
         caller=item["clipCaller"],
@@ -724,29 +746,44 @@ def _clip(item: Item) -> Clip:
         created_at=item["createdAtMs"],
         facts=_facts(item["facts"]),
         maybe_sent_at=item.get("maybeSentAt"),
-        lease=Lease(lease["holder"], lease["since"], lease["until"]) if lease else None,
+        maybe_sent_to=item.get("maybeSentTo", ""),
+        lease=Lease(lease["holder"], lease["since"], lease["until"], lease.get("account", "")) if lease else None,
         next_check_at=item.get("nextCheckAt"),
         counted=item["counted"],
         version=item["version"],
     )
 
 
-def _fact_name(kind: Kind, key: str) -> str:
+def _fact_name(kind: str, key: str) -> str:
     return f"{kind}:{key}" if key else str(kind)
 
 
 def _known_value(known: Known) -> dict[str, Any]:
+    """What an earlier version can read as well, and beside it who said what, if that is more than one."""
     seen = {str(witness): at for witness, at in known.seen.items()}
-    return {"seen": seen, **({"fields": dict(known.fields)} if known.fields else {})}
+    fields = dict(known.fields)
+    claims = {source: {"at": claim.at, "fields": dict(claim.fields)} for source, claim in known.claims.items()}
+    return {"seen": seen, **({"fields": fields} if fields else {}), **({"claims": claims} if len(claims) > 1 else {})}
 
 
 def _facts(values: Mapping[str, Any]) -> Facts:
+    """Facts as they are stored, also those of kinds and witnesses that only a later version knows.
+
+    What does not have a fact's shape cannot be kept by a save, so it is not read.
+    """
     facts = {}
     for name, value in values.items():
         kind, _, key = name.partition(":")
-        seen = {Witness(witness): at for witness, at in value["seen"].items()}
-        facts[Kind(kind), key] = Known(seen, value.get("fields", {}))
+        if not value["seen"] or value.keys() - {"seen", "fields", "claims"}:
+            raise ValueError(name)
+        facts[kind, key] = _known(value)
     return facts
+
+
+def _known(value: Mapping[str, Any]) -> Known:
+    if "claims" in value:
+        return Known({source: Claim(claim["at"], claim["fields"]) for source, claim in value["claims"].items()})
+    return Known.of_all(value["seen"], value.get("fields", {}))
 
 
 def _wire(values: Mapping[str, Any]) -> Item:

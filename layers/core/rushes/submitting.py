@@ -181,7 +181,7 @@ class Submitting:
         now = self.clock()
         content = order.request if isinstance(taken, Existing) else taken
         task = _task(order, content, request.caller.name, now, self._expiry(now))
-        clips = [self._clip(order, task, index, request.buyer.holder) for index in range(order.clips)]
+        clips = [self._clip(order, task, index, request.buyer) for index in range(order.clips)]
         try:
             repeat = taken if isinstance(taken, Existing) else None
             outcome = repeat or self._reserve_and_record(task, clips, order.price * order.clips, request)
@@ -220,7 +220,7 @@ class Submitting:
         """Until its deadline a clip may have to be sent, and for that its request is needed."""
         return None if self.retention is None else now + self.times.deadline + self.retention
 
-    def _clip(self, order: Order, task: Task, index: int, holder: str) -> Clip:
+    def _clip(self, order: Order, task: Task, index: int, buyer: Buyer) -> Clip:
         now = task.created_at
         clip = Clip(
             caller=task.caller,
@@ -231,7 +231,7 @@ class Submitting:
             estimate=order.price,
             month=month_of(now),
             created_at=now,
-            lease=Lease(holder, now, now + self.times.lease),
+            lease=Lease(buyer.holder, now, now + self.times.lease, buyer.credentials.account),
             counted=order.price,
         )
         return replace(clip, next_check_at=next_check(clip, now, self.times))

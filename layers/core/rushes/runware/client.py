@@ -14,6 +14,7 @@ import httpx
 
 from rushes.bounded_http import bounded_transport
 from rushes.errors import ProviderError
+from rushes.redaction import Redactor, secrets_in
 from rushes.runware.answers import Report, read_report
 from rushes.runware.outcomes import Ambiguous, NeverArrived, Outcome, read_answer
 
@@ -40,7 +41,7 @@ class Runware:
             return NeverArrived(type(error).__name__)
         except Exception as error:  # whatever it is, bytes may have gone out
             return Ambiguous(type(error).__name__)
-        return read_answer(status, body, task["taskUUID"])
+        return read_answer(status, body, task["taskUUID"], Redactor([key, *secrets_in(dict(task))]))
 
     def poll(self, task_uuids: Sequence[str], key: str) -> Report:
         """What Runware knows of these tasks (`getResponse`), in one request; raises `ProviderError`."""
@@ -55,7 +56,7 @@ class Runware:
             status, body = self._post([{"taskType": task_type, "taskUUID": uuid} for uuid in task_uuids], key)
         except Exception as error:  # whatever it is, there is no answer
             raise ProviderError(type(error).__name__) from None
-        return read_report(status, body)
+        return read_report(status, body, Redactor([key]))
 
     def _post(self, tasks: Sequence[Mapping[str, Any]], key: str) -> tuple[int, bytes]:
         headers = {
