@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, TypeVar
 
+import httpx
+
 from rushes.callers import Caller
 from rushes.clip import (
     Clip,
@@ -305,6 +307,16 @@ class Seller:
         self.keys.add(key)
         self.on_send(task)
         return self.script.pop(0) if self.script else Accepted("acknowledged")
+
+
+def transport(handler: Callable[[httpx.Request], httpx.Response]) -> httpx.MockTransport:
+    """Answers as the handler says, in bytes that are still to be read, as they come over a wire."""
+
+    def answer(sent: httpx.Request) -> httpx.Response:
+        response = handler(sent)
+        return httpx.Response(response.status_code, stream=httpx.ByteStream(response.read()))
+
+    return httpx.MockTransport(answer)
 
 
 def one_after_another(work: Callable[[T], R], items: Iterable[T], /) -> list[R]:

@@ -26,7 +26,7 @@ from rushes import bounded_http
 from rushes.errors import ProviderError
 from rushes.runware.client import Runware, http_client
 from rushes.runware.outcomes import Accepted, Ambiguous, NeverArrived, Outcome, Refused
-from tests.unit.fakes import CLIP_UUID, request
+from tests.unit.fakes import CLIP_UUID, request, transport
 
 TASK = request(taskUUID=CLIP_UUID)
 ACK = json.dumps({"data": [{"taskUUID": CLIP_UUID}]}).encode()
@@ -82,12 +82,7 @@ def submitted(url: str) -> Outcome:
 
 
 def mocked(handler: Callable[[httpx.Request], httpx.Response]) -> Runware:
-    def streamed(sent: httpx.Request) -> httpx.Response:
-        """As it comes over a wire: not read yet."""
-        response = handler(sent)
-        return httpx.Response(response.status_code, stream=httpx.ByteStream(response.read()))
-
-    return Runware(httpx.Client(transport=httpx.MockTransport(streamed)), "https://api.example/v1")
+    return Runware(httpx.Client(transport=transport(handler)), "https://api.example/v1")
 
 
 def read_request(connection: socket.socket) -> bytes:
