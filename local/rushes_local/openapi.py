@@ -158,6 +158,9 @@ class Clip(TypedDict):
     seed: NotRequired[int]
     NSFWContent: NotRequired[bool]
     size: NotRequired[Annotated[int, Field(description="bytes")]]
+    container: NotRequired[
+        Annotated[str, Field(description="mp4, mov or webm: what the copy is, which may not be what was ordered")]
+    ]
     versionId: NotRequired[str]
     videoURL: NotRequired[Link]
     manifestURL: NotRequired[Link]

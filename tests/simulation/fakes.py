@@ -18,7 +18,7 @@ from rushes.runware.answers import Report, read_report
 from rushes.runware.outcomes import Ambiguous, NeverArrived, Outcome, read_answer
 from tests.simulation.world import World
 
-MP4 = b"\x00\x00\x00\x18ftypisom" + b"\x00" * 64
+MP4 = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isommp41\x00\x00\x00\x48mdat" + bytes(64)
 
 
 class FakeTable:
@@ -184,7 +184,7 @@ class FakeBucket:
         if number > len(versions):
             return None
         content = versions[number - 1]
-        return Probed(str(number), len(content), f"etag-{number}", container(content))
+        return Probed(str(number), len(content), f"etag-{number}", container(content, len(content)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
