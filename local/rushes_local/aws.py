@@ -9,7 +9,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,14 +20,10 @@ from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from rushes_local.attributes import copy_values
 from rushes_local.buses import name_buses
-from rushes_local.expressions import read_once
-from rushes_local.short_road import shortened
 from rushes_local.shortcuts import cut_short
 from rushes_local.streams import mend_streams
 from rushes_local.transactions import undo_by_item
-from rushes_local.values import walk_once
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -154,11 +150,8 @@ class Aws:
         mend_streams()
         name_buses()
         cut_short()
-        copy_values()
-        walk_once()
-        read_once()
         moto_api_backend.reset()
-        self._application = shortened(DomainDispatcherApplication(create_backend_app))
+        self._application = DomainDispatcherApplication(create_backend_app)
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         if self.observer is None:
@@ -204,16 +197,6 @@ class Aws:
             return self._application(environ, start_response)
         with self._dynamodb:
             return list(self._application(environ, start_response))
-
-
-def answers_at_once(headers: Mapping[str, str]) -> bool:
-    """Whether a request with these headers, in waitress's spelling, is for a service that never waits: see `Server`.
-
-    Of DynamoDB and S3 that is known. Who receives from a queue may wait for messages.
-    """
-    if headers.get("X_AMZ_TARGET", "").startswith("DynamoDB"):
-        return True
-    return headers.get("AUTHORIZATION", "").partition(",")[0].endswith("/s3/aws4_request")
 
 
 def _swallow(_status: str, _headers: list[tuple[str, str]], _exc_info: Any = None, /) -> Callable[[bytes], object]:

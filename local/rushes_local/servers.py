@@ -1,16 +1,11 @@
 """Serves a WSGI application on 127.0.0.1 from threads, and stops cleanly.
 
-Hides waitress, above all how to end its loop from outside, for which it has no call, and how to have a request answered
-by the loop itself. Handing a request to a thread and its answer back takes longer than a small request: two threads are
-woken, and in Python each has to wait for the other.
+Hides waitress, above all how to end its loop from outside, for which it has no call.
 """
 
-import sys
 import threading
-from collections import deque
-from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from waitress.server import create_server  # type: ignore[import-untyped]
 from waitress.task import ThreadedTaskDispatcher  # type: ignore[import-untyped]
@@ -24,22 +19,10 @@ THREADS = 16
 
 
 class Server:
-    """A running server; `stop` ends it. `port` 0 takes any free port. Also a context manager.
+    """A running server; `stop` ends it. `port` 0 takes any free port. Also a context manager."""
 
-    Requests whose headers (`X_AMZ_TARGET`) satisfy `at_once` are answered one after the other, between which nothing
-    else is read: only for what never waits for anybody.
-    """
-
-    def __init__(
-        self,
-        application: "WSGIApplication",
-        *,
-        name: str,
-        port: int = 0,
-        threads: int = THREADS,
-        at_once: Callable[[Mapping[str, str]], bool] = lambda _: False,
-    ) -> None:
-        self._dispatcher = _Dispatcher(at_once)
+    def __init__(self, application: "WSGIApplication", *, name: str, port: int = 0, threads: int = THREADS) -> None:
+        self._dispatcher = ThreadedTaskDispatcher()
         self._dispatcher.set_thread_count(threads)
         self._server = create_server(
             application,
@@ -47,8 +30,6 @@ class Server:
             port=port,
             ident=None,
             asyncore_use_poll=True,
-            # No answer waits for the loop to make room: the loop may be who is answering.
-            outbuf_high_watermark=sys.maxsize,
             _dispatcher=self._dispatcher,
         )
         self.port: int = self._server.effective_port
@@ -60,7 +41,6 @@ class Server:
         # waitress's own `run` ends only with an exception in this thread, so this is its loop with a way out.
         while not self._stopping.is_set():
             self._server.asyncore.loop(timeout=30, map=self._server._map, use_poll=True, count=1)
-            self._dispatcher.answer_waiting()
 
     @property
     def url(self) -> str:
@@ -83,24 +63,3 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-
-class _Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
-    """Keeps back what the loop answers: while waitress adds a request it holds a lock that answering needs too."""
-
-    def __init__(self, at_once: Callable[[Mapping[str, str]], bool]) -> None:
-        super().__init__()
-        self._at_once = at_once
-        self._waiting: deque[Any] = deque()
-
-    def add_task(self, task: Any) -> None:
-        """Called by the loop, and by a thread that has answered one request of a connection that sent two."""
-        if self._at_once(task.requests[0].headers):
-            self._waiting.append(task)
-        else:
-            super().add_task(task)
-
-    def answer_waiting(self) -> None:
-        """Answer what has come in; called by the loop's thread."""
-        while self._waiting:
-            self._waiting.popleft().service()

@@ -32,7 +32,7 @@ from botocore.config import Config
 
 from rushes.callers import Caller, hash_key, new_key
 from rushes.store import Store
-from rushes_local.aws import CREDENTIALS, Aws, answers_at_once
+from rushes_local.aws import CREDENTIALS, Aws
 from rushes_local.gateway import Gateway, Invokes, Route
 from rushes_local.runtime import REGION, Function, FunctionPool, FunctionStartError, Log
 from rushes_local.servers import Server
@@ -252,7 +252,7 @@ class Stack:
         self.aws = Aws()
         self.gateway = Gateway(log=lambda line: self.log("gateway", line))
         # The functions stop before the servers: entered last, closed first.
-        aws = Server(self.aws, name="aws", at_once=answers_at_once)
+        aws = Server(self.aws, name="aws")
         self._closing.callback(aws.stop)
         try:
             gateway = Server(self.gateway, name="gateway", port=self._port)
