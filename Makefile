@@ -58,16 +58,16 @@ simulate: $(dev) ## every stop and race in memory, and the figures (FOR=600: sec
 	@SIMULATE_SECONDS="$(or $(FOR),0)" $(PYTHON) -m pytest -q -m "" tests/simulation
 
 costs: $(dev) ## what a clip costs besides Runware's price: counted, printed, written to docs/costs.md
-	@$(PYTHON) -m rushes_local.costs
+	@$(PYTHON) -m scripts.cost_report
 
 openapi: $(dev) ## the API's description, from the code, written to docs/openapi.json
 	@$(PYTHON) -m rushes_local.openapi
 
 bench: $(dev) ## cold and warm starts beside small handlers, into docs/benchmarks.md (QUICK=1 judges and writes nothing)
-	@$(PYTHON) -m rushes_local.bench $(if $(QUICK),--quick)
+	@$(PYTHON) -m scripts.cold_start $(if $(QUICK),--quick)
 
 chaos: $(dev) ## the local stack while everything fails at once, then the judgement (FOR=120 SEED=7)
-	@$(PYTHON) -m rushes_local.chaos --for "$(or $(FOR),60)" $(if $(SEED),--seed "$(SEED)")
+	@$(PYTHON) -m tests.chaos --for "$(or $(FOR),60)" $(if $(SEED),--seed "$(SEED)")
 
 check: lint types validate drift test ## everything that CI checks, but the SAM tests
 

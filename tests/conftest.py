@@ -18,8 +18,8 @@ import httpx
 import pytest
 
 from rushes.clip import Clip
-from rushes_local.leaks import leaks
 from rushes_local.stack import Stack
+from tests.secret_patterns import leaks
 
 Json = dict[str, Any]
 

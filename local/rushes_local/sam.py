@@ -25,8 +25,8 @@ from typing import Any
 
 import httpx
 
-from rushes_local.gateway import Invokes
-from rushes_local.runtime import REGION, Function, Kind, Log, Outcome
+from rushes_local.api_gateway import Invokes
+from rushes_local.lambda_runtime import REGION, Function, Kind, Log, Outcome
 from rushes_local.stack import StackError
 
 MACHINE = "arm64" if platform.machine() in ("arm64", "aarch64") else "x86_64"

@@ -32,15 +32,15 @@ from botocore.config import Config
 
 from rushes.callers import Caller, hash_key, new_key
 from rushes.store import Store
-from rushes_local.aws import CREDENTIALS, Aws
-from rushes_local.gateway import Gateway, Invokes, Route
-from rushes_local.runtime import REGION, Function, FunctionPool, FunctionStartError, Log
+from rushes_local.api_gateway import Gateway, Invokes, Route
+from rushes_local.aws.application import CREDENTIALS, Aws
+from rushes_local.event_sources import Source, Stream, Triggers
+from rushes_local.lambda_runtime import REGION, Function, FunctionPool, FunctionStartError, Log
 from rushes_local.servers import Server
 from rushes_local.template import DeclaredFunction, StreamSource, Template, output_name
-from rushes_local.triggers import Source, Stream, Triggers
 
 if TYPE_CHECKING:
-    from rushes_local.emulator.app import Emulator
+    from rushes_local.runware.app import Emulator
 
 STACK_NAME = "rushes"
 EMULATOR_KEY = "emulator-key"
@@ -265,7 +265,7 @@ class Stack:
     def _start_emulator(self) -> Provider:
         if self._provider is not None:
             return self._provider
-        from rushes_local.emulator.app import Emulator
+        from rushes_local.runware.app import Emulator
 
         emulator = self._emulator = Emulator(api_keys=frozenset({EMULATOR_KEY}), **self._emulator_options)
         self._closing.callback(emulator.close)

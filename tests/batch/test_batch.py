@@ -14,8 +14,8 @@ import pytest
 from rushes.callers import Caller
 from rushes.clip import Status
 from rushes.store import clip_of_image
-from rushes_local.chaos.judgement import Books
 from rushes_local.stack import Stack
+from tests.chaos.judgement import Books
 
 pytestmark = [pytest.mark.batch, pytest.mark.timeout(1500)]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from rushes_local.aws import CREDENTIALS
+from rushes_local.aws.application import CREDENTIALS
 from rushes_local.command.running import Running, announced
 from rushes_local.command.triggering import forged
 from rushes_local.stack import STACK_NAME, Stack

@@ -18,11 +18,11 @@ from rushes.errors import BusyError
 from rushes.store import Store
 from rushes_local import erasing
 from rushes_local.command.outcomes import Exit
-from rushes_local.emulator.app import OneShot
-from rushes_local.listening import Listener
+from rushes_local.runware.app import OneShot
 from rushes_local.stack import STACK_NAME, Stack
 from tests.command.conftest import Ran, Run
 from tests.conftest import PATIENCE, User, order, submissions, whole_bucket, whole_table
+from tests.event_listener import Listener
 from tests.unit.pictures import data_uri, picture
 
 Json = dict[str, Any]

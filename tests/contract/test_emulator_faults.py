@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-import rushes_local.emulator
+import rushes_local.runware
 from rushes.media import HEAD_BYTES, container
-from rushes_local.emulator.app import OneShot
-from rushes_local.emulator.faults import Switches, UnknownSwitchError
-from rushes_local.emulator.workers import Workers
+from rushes_local.runware.app import OneShot
+from rushes_local.runware.faults import Switches, UnknownSwitchError
+from rushes_local.runware.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -584,7 +584,7 @@ def test_images_on_this_machine_may_be_taken_on_trust(stepped: "Service") -> Non
 
 def test_every_switch_is_documented_and_tested() -> None:
     """The readme has a row for each switch, and this file names each of them."""
-    readme = (Path(rushes_local.emulator.__file__).parent / "README.md").read_text()
+    readme = (Path(rushes_local.runware.__file__).parent / "README.md").read_text()
     tests = Path(__file__).read_text()
     for name, switch in Switches.model_fields.items():
         assert f"| `{name}` |" in readme, name

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import av
 import pytest
 
-from rushes_local.emulator.rendering import FPS, Renderer, Shape, render
+from rushes_local.runware.rendering import FPS, Renderer, Shape, render
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rushes_local.emulator.validation import video_errors
+from rushes_local.runware.validation import video_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ from rushes.receiving import details_facts, poll_facts
 from rushes.runware.answers import Report
 from rushes.runware.client import Runware
 from rushes.runware.outcomes import Accepted, Ambiguous, NeverArrived, Outcome, Refused
-from rushes_local.emulator.app import Emulator, OneShot
+from rushes_local.runware.app import Emulator, OneShot
 from tests.simulation.fakes import FakeBucket, FakeRunware, Switches
 from tests.simulation.world import World
 

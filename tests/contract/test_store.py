@@ -567,21 +567,6 @@ def test_a_revoked_key(real: Real) -> None:
     assert real.store.caller("c" * 64) is None
 
 
-def test_keys_revoked_by_name(real: Real) -> None:
-    """All keys of that name of that caller, and nobody else's; those revoked already do not count."""
-    for letter, owner, name in (
-        ("a", "ann", "laptop"),
-        ("b", "ann", "laptop"),
-        ("c", "ann", "x"),
-        ("d", "bob", "laptop"),
-    ):
-        real.store.add_key(letter * 64, Caller(owner, 1), name, START)
-    real.store.revoke_key("a" * 64, START)
-    assert real.store.revoke_named("ann", "laptop", START) == 1
-    assert [real.store.caller(letter * 64) is None for letter in "abcd"] == [True, True, False, False]
-    assert real.store.revoke_named("nobody", "laptop", START) == 0
-
-
 # ----------------------------------------------------------------------------------------------------------------------
 # Reading
 # ----------------------------------------------------------------------------------------------------------------------

@@ -15,12 +15,12 @@ from rushes.clip import Clip, Kind, Lease, Status, merge_all, settle
 from rushes.errors import UnreadableError
 from rushes.store import clip_of_image
 from rushes_local import erasing
-from rushes_local.emulator.app import OneShot
-from rushes_local.listening import Listener
-from rushes_local.runtime import Outcome
+from rushes_local.event_sources import stream_event
+from rushes_local.lambda_runtime import Outcome
+from rushes_local.runware.app import OneShot
 from rushes_local.stack import Stack
-from rushes_local.triggers import stream_event
 from tests.conftest import ROOT, Json, User, client, order
+from tests.event_listener import Listener
 from tests.functions.conftest import InProcess
 from tests.unit.fakes import TIMES, fact
 

@@ -10,7 +10,7 @@ from runware import Runware
 from runware.errors import RunwareError
 
 from rushes.clip import Clip, Kind
-from rushes_local.emulator.app import OneShot
+from rushes_local.runware.app import OneShot
 from tests.conftest import User, client, http, submissions
 
 PRICE = 924_000

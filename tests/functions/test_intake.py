@@ -8,9 +8,9 @@ import pytest
 
 from rushes.callers import Caller
 from rushes.clip import Status
-from rushes_local.runtime import Outcome
+from rushes_local.event_sources import queue_event
+from rushes_local.lambda_runtime import Outcome
 from rushes_local.stack import STACK_NAME, Stack
-from rushes_local.triggers import queue_event
 from tests.conftest import PATIENCE, Json, client, http, order, submissions, whole_table
 from tests.unit.pictures import picture
 

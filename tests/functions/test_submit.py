@@ -15,10 +15,10 @@ from rushes.callers import hash_key
 from rushes.clip import EVERYBODY, Clip, Kind, Status
 from rushes.errors import RushesError
 from rushes.messages import Message
-from rushes_local.emulator.app import OneShot
-from rushes_local.runtime import Outcome
+from rushes_local.event_sources import done, queue_event
+from rushes_local.lambda_runtime import Outcome
+from rushes_local.runware.app import OneShot
 from rushes_local.stack import EMULATOR_KEY, Stack
-from rushes_local.triggers import done, queue_event
 from tests.conftest import PATIENCE, Json, User, client, http, is_about, order, submissions, whole_table
 from tests.functions.conftest import InProcess
 

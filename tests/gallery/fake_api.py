@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from rushes.submitting import Answer, parse, validate
-from rushes_local.emulator.rendering import Shape, render
+from rushes_local.runware.rendering import Shape, render
 from rushes_local.servers import Server
 
 if TYPE_CHECKING:

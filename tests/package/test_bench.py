@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from rushes_local.bench.cases import CASES, functions
-from rushes_local.bench.page import Row, table, verdict
+from scripts.cold_start.cases import CASES, functions
+from scripts.cold_start.page import Row, table, verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "benchmarks.md"

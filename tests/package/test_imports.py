@@ -163,11 +163,11 @@ def test_handlers_import_only_the_package(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", sorted((ROOT / "local/rushes_local/emulator").rglob("*.py")), ids=lambda path: path.stem
+    "path", sorted((ROOT / "local/rushes_local/runware").rglob("*.py")), ids=lambda path: path.stem
 )
 def test_the_emulator_knows_nothing_of_the_code_it_checks(path: Path) -> None:
     """The emulator imports nothing from the package: it would agree with the package's mistakes."""
-    names = set(imported(path.read_text(), f"rushes_local.emulator.{path.stem}"))
+    names = set(imported(path.read_text(), f"rushes_local.runware.{path.stem}"))
     assert not {name for name in names if name.partition(".")[0] in ("rushes", "functions", "tests")}
 
 

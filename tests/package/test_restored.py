@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from rushes_local.bench.cases import environment, functions
 from rushes_local.template import DeclaredFunction
+from scripts.cold_start.cases import environment, functions
 
 BEHIND_HTTP = [each for each in functions() if each.routes]
 

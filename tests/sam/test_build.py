@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rushes_local.bench.cases import environment, functions
 from rushes_local.sam import MACHINE
+from scripts.cold_start.cases import environment, functions
 
 pytestmark = [pytest.mark.sam, pytest.mark.timeout(600)]
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from rushes_local.gateway import Gateway, Route
-from rushes_local.runtime import Outcome
+from rushes_local.api_gateway import Gateway, Route
+from rushes_local.lambda_runtime import Outcome
 from rushes_local.sam import MACHINE, SamServer, remove_containers
 from rushes_local.servers import Server
 

@@ -18,8 +18,8 @@ import pytest
 from rushes import webhook_token
 from rushes.callers import Caller, hash_key
 from rushes.clip import Clip, Kind, Status, Witness
-from rushes_local.listening import Listener
 from rushes_local.stack import Stack
+from tests.event_listener import Listener
 from tests.sam.conftest import Answer
 
 pytestmark = [pytest.mark.sam, pytest.mark.timeout(600)]

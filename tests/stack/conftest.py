@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rushes_local.runtime import Function, FunctionPool
+from rushes_local.lambda_runtime import Function, FunctionPool
 from rushes_local.template import Template
 
 # One handler for all tests: what it does is in the event. On import it connects to the test, if that listens, and

@@ -13,9 +13,9 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from rushes_local.aws import CREDENTIALS, Aws
+from rushes_local.aws.application import CREDENTIALS, Aws
+from rushes_local.event_sources import start_of
 from rushes_local.servers import Server
-from rushes_local.triggers import start_of
 
 BUCKET = "clips-of-the-test"
 KEY = "videos/ada/2026/11/23/a b+c~ü-0.mp4"
@@ -288,7 +288,7 @@ def test_a_stream_does_not_keep_every_iterator(url: str, monkeypatch: pytest.Mon
     """A poller takes several a second for as long as the stack runs: the oldest go."""
     from moto.dynamodbstreams.models import dynamodbstreams_backends
 
-    monkeypatch.setattr("rushes_local.streams._MOST_ITERATORS", 3)
+    monkeypatch.setattr("rushes_local.aws.application.stream_records._MOST_ITERATORS", 3)
     dynamodb, streams = client("dynamodb", url), client("dynamodbstreams", url)
     created = dynamodb.create_table(
         TableName="reels",

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from rushes_local import costs
-from rushes_local.aws import Access
-from rushes_local.metering import Index, Measured, measure, read_units, size_of, write_units
+from rushes_local.aws.application import Access
 from rushes_local.template import Template
+from scripts.cost_report import __main__ as costs
+from scripts.cost_report.metering import Index, Measured, measure, read_units, size_of, write_units
 
 ROOT = Path(__file__).parents[2]
 

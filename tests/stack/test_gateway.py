@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from rushes_local.gateway import BODY_LIMIT, Gateway, Route
-from rushes_local.runtime import PAYLOAD_LIMIT, Kind, Outcome
+from rushes_local.api_gateway import BODY_LIMIT, Gateway, Route
+from rushes_local.lambda_runtime import PAYLOAD_LIMIT, Kind, Outcome
 from rushes_local.servers import Server
 
 NOON = 1_700_000_000.5  # 14 November 2023, 22:13:20

@@ -12,12 +12,12 @@ import pytest
 
 from rushes.clip import Clip, Kind, Status, Witness
 from rushes.config import WhenAmbiguous
-from rushes_local.chaos.judgement import Books, judge
-from rushes_local.chaos.run import all_told, wait_until
-from rushes_local.chaos.traffic import Caller, Heard
-from rushes_local.emulator.app import OneShot
-from rushes_local.listening import Listener
+from rushes_local.runware.app import OneShot
 from rushes_local.stack import Stack
+from tests.chaos.judgement import Books, judge
+from tests.chaos.run import all_told, wait_until
+from tests.chaos.traffic import Caller, Heard
+from tests.event_listener import Listener
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,11 +14,11 @@ import httpx
 import pytest
 
 from rushes.clip import EVERYBODY, Clip, Kind, Status, Task, task_status
-from rushes_local.chaos.run import wait_until
-from rushes_local.emulator.app import Charge
-from rushes_local.leaks import leaks
+from rushes_local.runware.app import Charge
 from rushes_local.stack import Stack
+from tests.chaos.run import wait_until
 from tests.conftest import PATIENCE, ROOT, Json, User, http, order, submissions, whole_table
+from tests.secret_patterns import leaks
 
 T = TypeVar("T")
 

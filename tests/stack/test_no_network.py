@@ -13,10 +13,10 @@ import httpx
 import pytest
 
 from rushes.clip import Clip, Kind, Status, Witness
-from rushes_local.chaos.run import SCALE, TIMES, wait_until
-from rushes_local.emulator.app import Emulator
+from rushes_local.runware.app import Emulator
 from rushes_local.servers import Server
 from rushes_local.stack import Provider, Stack
+from tests.chaos.run import SCALE, TIMES, wait_until
 
 ROOT = Path(__file__).parents[2]
 

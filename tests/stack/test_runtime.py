@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from rushes_local.runtime import PAYLOAD_LIMIT, FunctionStartError
+from rushes_local.lambda_runtime import PAYLOAD_LIMIT, FunctionStartError
 from tests.stack.conftest import StartPool, Witness
 
 both_clients = pytest.mark.parametrize("pure", [False, True], ids=["awslambdaric", "pure"])
@@ -213,7 +213,7 @@ def test_stop_leaves_no_process(start_pool: StartPool, witness: Witness) -> None
 PARENT = """
     import sys
     from pathlib import Path
-    from rushes_local.runtime import Function, FunctionPool
+    from rushes_local.lambda_runtime import Function, FunctionPool
 
     folder, port, pure = sys.argv[1:]
     environment = {"WITNESS_PORT": port}

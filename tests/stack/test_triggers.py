@@ -17,11 +17,7 @@ from botocore.exceptions import ClientError
 
 from rushes.clip import Clip, Fact, Kind, Status, Witness, merge
 from rushes.store import clip_of_image
-from rushes_local.emulator.app import OneShot
-from rushes_local.listening import Listener
-from rushes_local.runtime import Outcome
-from rushes_local.stack import Stack, StackError
-from rushes_local.triggers import (
+from rushes_local.event_sources import (
     Source,
     Stream,
     Triggers,
@@ -32,6 +28,10 @@ from rushes_local.triggers import (
     stream_event,
     undone,
 )
+from rushes_local.lambda_runtime import Outcome
+from rushes_local.runware.app import OneShot
+from rushes_local.stack import Stack, StackError
+from tests.event_listener import Listener
 
 ROOT = Path(__file__).parents[2]
 

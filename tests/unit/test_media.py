@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rushes.clip import Kind, Witness
 from rushes.media import HEAD_BYTES, Probed, container, extension, is_video, stored_fact
-from rushes_local.emulator.rendering import CONTAINERS, Shape, render
+from rushes_local.runware.rendering import CONTAINERS, Shape, render
 from tests.unit.fakes import START
 
 

@@ -362,11 +362,6 @@ class Store:
         self._retried(lambda: self._client.transact_write_items(TransactItems=writes))
         return True
 
-    def revoke_named(self, caller: str, name: str, now: int) -> int:
-        """Revokes every API key of a caller that has this name; how many that were."""
-        hashes = [key.key_hash for key in self.keys(caller) if key.name == name and key.revoked_at is None]
-        return sum(self.revoke_key(key_hash, now) for key_hash in hashes)
-
     def parked(self) -> list[tuple[str, str, int]]:
         """The clips that wait for a person, the longest waiting first: caller, task and clip. The index may lag."""
         pages = self._pages("query", IndexName="due", **_of_shard(_REVIEW_SHARD))

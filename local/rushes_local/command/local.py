@@ -109,8 +109,8 @@ def _failures(status: Exit = Exit.FAILED) -> Iterator[None]:
 
 
 def _whereabouts(stack: "Stack", api_key: str) -> running.Running:
-    from rushes_local.aws import CREDENTIALS
-    from rushes_local.runtime import REGION
+    from rushes_local.aws.application import CREDENTIALS
+    from rushes_local.lambda_runtime import REGION
     from rushes_local.stack import STACK_NAME
 
     return running.Running(

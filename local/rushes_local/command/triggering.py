@@ -143,7 +143,7 @@ def faults(as_json: AsJson = False) -> None:
 
     --json prints {"faults": {name: {"meaning", "switches"}}, "switches": {name: {"meaning", "default"}}}.
     """
-    from rushes_local.emulator.faults import Switches
+    from rushes_local.runware.faults import Switches
 
     switches = {
         name: {"meaning": about.description, "default": about.default} for name, about in Switches.model_fields.items()

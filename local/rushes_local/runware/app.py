@@ -21,18 +21,11 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map, MapAdapter, Rule
 from werkzeug.wrappers import Request, Response
 
-from rushes_local.emulator.delivery import LANES, RETRY_DELAYS, WEBHOOK_TIMEOUT, Delivery
-from rushes_local.emulator.faults import Faults, OneShot
-from rushes_local.emulator.tasks import MICRO_DOLLARS_PER_SECOND, Book, Charge, Run
-from rushes_local.emulator.validation import (
-    error,
-    frame_urls,
-    is_uuid4,
-    picture_error,
-    unreachable,
-    video_errors,
-)
-from rushes_local.emulator.workers import Workers
+from rushes_local.runware.delivery import LANES, RETRY_DELAYS, WEBHOOK_TIMEOUT, Delivery
+from rushes_local.runware.faults import Faults, OneShot
+from rushes_local.runware.tasks import MICRO_DOLLARS_PER_SECOND, Book, Charge, Run
+from rushes_local.runware.validation import error, frame_urls, is_uuid4, picture_error, unreachable, video_errors
+from rushes_local.runware.workers import Workers
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

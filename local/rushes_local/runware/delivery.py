@@ -13,9 +13,9 @@ from typing import Any
 
 import httpx
 
-from rushes_local.emulator.rendering import EXCERPT, Renderer, Shape
-from rushes_local.emulator.tasks import Book, Run, Video
-from rushes_local.emulator.workers import Workers
+from rushes_local.runware.rendering import EXCERPT, Renderer, Shape
+from rushes_local.runware.tasks import Book, Run, Video
+from rushes_local.runware.workers import Workers
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib.util import cache_from_source
 from pathlib import Path
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 _REQUIREMENTS = ROOT / "layers" / "dependencies" / "requirements.txt"
 # What the usual stack has beyond our layer: the tracer's.
 _TRACING = ("aws-xray-sdk", "wrapt")

@@ -3,7 +3,7 @@
 Hides which client of the Lambda Runtime API is at work. That is AWS's `awslambdaric` wherever it has a wheel, and
 elsewhere (macOS) a small client of the same four calls. Nothing here runs in Lambda.
 
-Run as `python -m rushes_local._runtime_client [--pure] app.handler`, with the environment Lambda would give.
+Run as `python -m rushes_local.lambda_runtime_client [--pure] app.handler`, with the environment Lambda would give.
 """
 
 import http.client

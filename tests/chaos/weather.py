@@ -19,7 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
-from rushes_local.aws import Service
+from rushes_local.aws.application import Service
 from rushes_local.stack import Stack
 
 Json = dict[str, Any]

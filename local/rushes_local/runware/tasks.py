@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from rushes_local.emulator.faults import Faults, Switches
-from rushes_local.emulator.rendering import CONTAINERS, Container
+from rushes_local.runware.faults import Faults, Switches
+from rushes_local.runware.rendering import CONTAINERS, Container
 
 Json = dict[str, Any]
 

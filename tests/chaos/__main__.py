@@ -1,4 +1,4 @@
-"""`python -m rushes_local.chaos`: one run, its report, and a verdict as last line and exit status."""
+"""`python -m tests.chaos`: one run, its report, and a verdict as last line and exit status."""
 
 import argparse
 import logging
@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 
 from rushes.config import WhenAmbiguous
-from rushes_local.chaos.run import Plan, Result, run
+from tests.chaos.run import Plan, Result, run
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 def main() -> None:

@@ -20,10 +20,10 @@ from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from rushes_local.buses import name_buses
-from rushes_local.shortcuts import cut_short
-from rushes_local.streams import mend_streams
-from rushes_local.transactions import undo_by_item
+from rushes_local.aws.event_buses import name_buses
+from rushes_local.aws.growing_costs import cut_short
+from rushes_local.aws.stream_records import mend_streams
+from rushes_local.aws.transactions import undo_by_item
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

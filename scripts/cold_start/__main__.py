@@ -1,9 +1,7 @@
-"""`python -m rushes_local.bench`: measures, prints the table, writes docs/benchmarks.md; `--quick` tries it out."""
+"""`python -m scripts.cold_start`: measures, prints the table, writes docs/benchmarks.md; `--quick` tries it out."""
 
 import argparse
 import json
-import logging
-import subprocess
 import sys
 import tempfile
 import threading
@@ -14,14 +12,13 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from rushes_local.bench import cases, through
-from rushes_local.bench.cases import CASES, Case
-from rushes_local.bench.measure import Measured, Program, import_shares, ratio, side_by_side
-from rushes_local.bench.packages import ROOT, Packages
-from rushes_local.bench.page import Row, page, table, verdict
-from rushes_local.bench.sweep import Swept
-from rushes_local.metering import measure
 from rushes_local.template import DeclaredFunction
+from scripts.cold_start import cases
+from scripts.cold_start.cases import CASES, Case
+from scripts.cold_start.measure import Measured, Program, import_shares, ratio, side_by_side
+from scripts.cold_start.packages import ROOT, Packages
+from scripts.cold_start.page import Row, page, table, verdict
+from scripts.cost_report.metering import measure
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 _REFERENCES = Path(__file__).parent / "references"
@@ -36,14 +33,10 @@ class Effort:
     warm_rounds: int
     warm_up: int
     events: int
-    sweeps: tuple[int, int, int]
-    tasks: int
-    webhooks_a_second: int
-    seconds: int
 
 
-THOROUGH = Effort(15, 7, 50, 300, (1_000, 10_000, 100_000), 100, 100, 60)
-QUICK = Effort(1, 1, 5, 20, (100, 1_000, 5_000), 10, 10, 2)
+THOROUGH = Effort(15, 7, 50, 300)
+QUICK = Effort(1, 1, 5, 20)
 
 
 def main() -> None:
@@ -51,7 +44,6 @@ def main() -> None:
     arguments.add_argument("--quick", action="store_true", help="measure little, judge and write nothing")
     quick = arguments.parse_args().quick
     effort = QUICK if quick else THOROUGH
-    logging.getLogger("waitress").setLevel(logging.ERROR)  # its queue is meant to fill
     with tempfile.TemporaryDirectory(prefix="rushes-bench-") as folder, _runware() as runware_url:
         bench = Bench(Packages.make(Path(folder)), runware_url, effort)
         rows = bench.rows()
@@ -75,7 +67,7 @@ class Bench:
     def rows(self) -> list[Row]:
         """All rows, each told as soon as it is there."""
         rows = []
-        for part in (self._cold, self._warm, self._package, self._calls, self._sweeps, self._stack):
+        for part in (self._cold, self._warm, self._package, self._calls):
             for row in part():
                 print("  ".join(cell for cell in row.cells[:-1] if cell), file=sys.stderr)
                 rows.append(row)
@@ -143,57 +135,6 @@ class Bench:
                 )
             yield Row(what=f"{name} path: write units a clip", ours=str(usage.write_units))
 
-    def _sweeps(self) -> Iterator[Row]:
-        few, due, many = (_swept(clips) for clips in self._effort.sweeps)
-        name = f"sweep of {due.clips:,}"
-        asked = due.requests_a_clip
-        yield Row(
-            what=f"{name}: requests to Runware for 50 clips",
-            ours=f"{50 * asked:g}",
-            value=50 * asked,
-            goal=1,
-            unit=" request",
-        )
-        yield Row(what=f"{name}: clips a second of processor time", ours=f"{due.clips_a_second:,.0f}")
-        yield Row(
-            what=f"sweep of {many.clips:,}: peak memory",
-            ours=f"{many.peak_mb:.1f} MB",
-            reference=f"{few.peak_mb:.1f} MB for {few.clips:,}",
-            value=many.peak_mb / few.peak_mb,
-            goal=1.05,
-        )
-
-    def _stack(self) -> Iterator[Row]:
-        effort = self._effort
-        rate = through.tasks_a_second(effort.tasks)
-        yield Row(what="local stack: tasks a second, submitted to stored", ours=f"{rate:.1f}")
-        count = effort.webhooks_a_second * effort.seconds
-        ours, bare, same = through.webhooks(count, effort.webhooks_a_second)
-        name = f"local stack: {effort.webhooks_a_second} webhooks a second for {effort.seconds} s"
-        yield Row(
-            what=f"{name}, of {count:,} not answered in 5 s",
-            ours=str(ours.lost),
-            reference=f"{bare.lost} bare, {same.lost} same calls",
-            value=ours.lost,
-            goal=0,
-            unit=" webhooks",
-        )
-        for title, share in (("median", 0.5), ("99th percentile", 0.99)):
-            mine, theirs, others = (each.percentile(share) * 1000 for each in (ours, bare, same))
-            yield Row(
-                what=f"{name}, {title}",
-                ours=f"{mine:.0f} ms",
-                reference=f"{theirs:.0f} ms bare, {others:.0f} ms same calls",
-                value=mine / others,
-            )
-        mine, theirs, others = (each.services * 1000 for each in (ours, bare, same))
-        yield Row(
-            what=f"{name}, processor time of gateway and local AWS for one",
-            ours=f"{mine:.1f} ms",
-            reference=f"{theirs:.1f} ms bare, {others:.1f} ms same calls",
-            value=mine / others,
-        )
-
     def _ours(self, function: DeclaredFunction) -> Program:
         return self._program(function, function.folder / "app.py", self._packages.deployed, CASES[function.name])
 
@@ -226,12 +167,6 @@ def _compared(what: str, ours: Measured, reference: Measured, goal: float | None
     times = (f"{seconds * 1000:.3g} ms" for seconds in (ours.median, reference.median))
     mine, theirs = times
     return Row(what=what, ours=mine, reference=theirs, value=ratio(ours, reference), goal=goal)
-
-
-def _swept(clips: int) -> Swept:
-    command = [sys.executable, "-m", "rushes_local.bench.sweep", str(clips)]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    return Swept(**json.loads(result.stdout))
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rushes_local import _runtime_client
+from rushes_local import lambda_runtime_client
 
 ACCOUNT_ID = "123456789012"
 REGION = "us-east-1"
@@ -197,7 +197,7 @@ class FunctionPool:
     def _command(self) -> list[str]:
         # The module by its full name and the folder as working directory: so `app` is found in it, as in Lambda.
         options = ["--pure"] if self._pure else []
-        return [sys.executable, "-m", _runtime_client.__name__, *options, self.function.handler]
+        return [sys.executable, "-m", lambda_runtime_client.__name__, *options, self.function.handler]
 
     def _environment(self, port: int) -> dict[str, str]:
         function = self.function

@@ -117,7 +117,7 @@ in both: `scripts/pack.py` puts it into the layers, as AWS does with the boto3 t
 The floor is a handler that makes one boto3 client and one update by hand; the usual stack is Powertools' resolver
 with validation, Logger, Metrics and Tracer, pydantic, httpx, boto3 clients and a resource; "the same calls" is a
 handler that asks AWS (and Runware) the same with nothing around it. All of them are in
-local/rushes_local/bench/references.
+scripts/cold_start/references.
 
 "Restored" is what is left of a cold start when the process comes from a snapshot that was taken after the handler had
 been loaded (SnapStart): a process counts from there. What a restore itself takes is AWS's and in no figure.

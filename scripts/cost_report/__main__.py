@@ -2,7 +2,7 @@
 
 Responsible for what cannot be measured on one machine (times in Lambda, the lines that AWS itself logs), for the
 month's fixed costs, and for the same task done in other ways, on paper. All of that stands in the constants below and
-is printed with the page. `python -m rushes_local.costs` measures, prints the page and writes it.
+is printed with the page. `python -m scripts.cost_report` measures, prints the page and writes it.
 """
 
 import json
@@ -13,12 +13,12 @@ from pathlib import Path
 from textwrap import fill
 
 from rushes.observability import Metric
-from rushes_local.metering import Measured, Usage, measure
 from rushes_local.template import Template
+from scripts.cost_report.metering import Measured, Usage, measure
 
 ROOT = Path(__file__).parents[2]
 PAGE = Path("docs") / "costs.md"
-_PRICE_LINK = "../local/rushes_local/prices.json"
+_PRICE_LINK = "../scripts/cost_report/prices.json"
 
 MILLION = 1_000_000
 _GB = 1_000_000_000

@@ -17,8 +17,8 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from rushes_local.gateway import Invokes
-from rushes_local.runtime import ACCOUNT_ID, REGION, Outcome
+from rushes_local.api_gateway import Invokes
+from rushes_local.lambda_runtime import ACCOUNT_ID, REGION, Outcome
 
 Log = Callable[[str], None]
 Message = Mapping[str, Any]

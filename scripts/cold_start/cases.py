@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rushes import webhook_token
@@ -15,8 +14,8 @@ from rushes.callers import Caller, hash_key
 from rushes.clip import Clip, Fact, Kind, Task, Witness, merge
 from rushes.config import Timings
 from rushes.store import Store
-from rushes_local.bench.packages import ROOT
 from rushes_local.template import DeclaredFunction, Template
+from scripts.cold_start.packages import ROOT
 
 EVENTS = ROOT / "events"
 CALLER = "alice"
@@ -144,8 +143,3 @@ def timings() -> Timings:
     """The service's times with the parameters' defaults."""
     (reconcile,) = (function for function in functions() if function.name == "reconcile")
     return Timings.read(environment(reconcile, ""))
-
-
-def handler_of(function: DeclaredFunction) -> Path:
-    """The file with the handler."""
-    return function.folder / "app.py"

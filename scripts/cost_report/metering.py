@@ -20,10 +20,10 @@ from typing import Any
 import httpx
 
 from rushes.clip import Clip, Known
-from rushes_local.aws import Access
-from rushes_local.emulator.app import OneShot
+from rushes_local.aws.application import Access
+from rushes_local.event_sources import queue_event, schedule_event, start_of, stream_event
+from rushes_local.runware.app import OneShot
 from rushes_local.stack import STACK_NAME, Stack
-from rushes_local.triggers import queue_event, schedule_event, start_of, stream_event
 
 Item = Mapping[str, Any]
 Images = tuple[Item, Item]

@@ -15,11 +15,11 @@ import httpx
 from botocore.exceptions import ClientError
 
 from rushes.clip import Clip, Kind, Status
-from rushes_local.chaos.traffic import Caller, Heard, Json, TaskName
-from rushes_local.emulator.app import Charge
-from rushes_local.leaks import leaks
-from rushes_local.listening import LISTENER
+from rushes_local.runware.app import Charge
 from rushes_local.stack import Stack
+from tests.chaos.traffic import Caller, Heard, Json, TaskName
+from tests.event_listener import LISTENER
+from tests.secret_patterns import leaks
 
 # What is told of a clip that has come to its end.
 _NEWS = {Status.STORED: "Clip Stored", Status.FAILED: "Clip Failed", Status.REVIEW: "Clip Needs Review"}

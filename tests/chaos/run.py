@@ -14,12 +14,12 @@ from threading import Event, Lock
 
 from rushes.clip import Kind
 from rushes.config import WhenAmbiguous
-from rushes_local.chaos.judgement import Books, Broken, Found, judge, untold
-from rushes_local.chaos.traffic import Caller, Traffic
-from rushes_local.chaos.weather import Climate, Weather
 from rushes_local.demo import Followed, record
-from rushes_local.listening import Listener
 from rushes_local.stack import Stack
+from tests.chaos.judgement import Books, Broken, Found, judge, untold
+from tests.chaos.traffic import Caller, Traffic
+from tests.chaos.weather import Climate, Weather
+from tests.event_listener import Listener
 
 # Of the schedule (a sweep every 0.6 s) and of the queues. The functions' own intervals are given below.
 SCALE = 0.01

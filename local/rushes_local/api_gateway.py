@@ -17,7 +17,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl
 
-from rushes_local.runtime import ACCOUNT_ID, PAYLOAD_LIMIT, Outcome
+from rushes_local.lambda_runtime import ACCOUNT_ID, PAYLOAD_LIMIT, Outcome
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
