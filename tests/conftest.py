@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from rushes.clip import Clip
+from rushes.domain.clip import Clip
 from rushes_local.stack import Stack
 from tests.secret_patterns import leaks
 

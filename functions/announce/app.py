@@ -10,16 +10,16 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from rushes import uploads
-from rushes.announcing import Announcing
-from rushes.batches import Record, sequence_number, work_on
+from rushes.adapters import s3 as uploads
+from rushes.adapters.aws import aws_client, aws_config
+from rushes.adapters.dynamodb.table import Store, clip_of_image
+from rushes.adapters.eventbridge import EventBus
+from rushes.adapters.manifests import Manifests
+from rushes.adapters.telemetry import PowertoolsTelemetry
 from rushes.config import AnnounceSettings
-from rushes.entry import aws_client, aws_config
 from rushes.errors import BusyError, RushesError
-from rushes.events import EventBus
-from rushes.manifests import Manifests
-from rushes.observability import PowertoolsTelemetry
-from rushes.store import Store, clip_of_image
+from rushes.lambda_events import Record, sequence_number, work_on
+from rushes.services.publish import Announcing
 
 
 @dataclass(frozen=True, slots=True)

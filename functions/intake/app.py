@@ -11,19 +11,19 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from rushes import uploads
-from rushes.batches import Record, message_id, work_on
-from rushes.callers import Callers, is_name
-from rushes.concurrency import side_by_side
+from rushes.adapters import s3 as uploads
+from rushes.adapters.aws import aws_client, aws_config, clock
+from rushes.adapters.dynamodb.table import Store
+from rushes.adapters.request_files import Drops, Reports
+from rushes.adapters.sqs import Inbox
+from rushes.adapters.telemetry import Metric, PowertoolsTelemetry
+from rushes.adapters.thread_pool import side_by_side
 from rushes.config import IntakeSettings
-from rushes.drops import Drops, Reports
-from rushes.entry import aws_client, aws_config, clock
 from rushes.errors import UnreadableError
-from rushes.images import take_in
-from rushes.inbox import Inbox
-from rushes.intake import Intake
-from rushes.observability import Metric, PowertoolsTelemetry
-from rushes.store import Store
+from rushes.lambda_events import Record, message_id, work_on
+from rushes.services.authentication import Callers, is_name
+from rushes.services.import_requests import Intake
+from rushes.services.input_images import take_in
 
 
 @dataclass(frozen=True, slots=True)

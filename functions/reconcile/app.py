@@ -11,14 +11,14 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from rushes.assembly import Parts, assemble
-from rushes.batches import Record, message_id, work_on
-from rushes.concurrency import side_by_side
+from rushes.adapters.aws import clock
+from rushes.adapters.thread_pool import side_by_side
+from rushes.adapters.video_download import Rescue
+from rushes.bootstrap import Parts, assemble
 from rushes.config import ReconcileSettings
-from rushes.entry import clock
 from rushes.errors import RushesError
-from rushes.reconciling import Reconciling
-from rushes.rescue import Rescue
+from rushes.lambda_events import Record, message_id, work_on
+from rushes.services.reconcile import Reconciling
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,29 +12,20 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from rushes import messages
-from rushes.assembly import Parts, assemble
-from rushes.batches import Record, message_id, work_on
-from rushes.callers import Callers
-from rushes.concurrency import side_by_side
+from rushes.adapters.aws import body_of, clock, header
+from rushes.adapters.request_files import Reports
+from rushes.adapters.thread_pool import side_by_side
+from rushes.bootstrap import Parts, assemble
 from rushes.config import SubmitSettings
-from rushes.drops import Reports
-from rushes.entry import body_of, clock, header
+from rushes.domain import inbox_message as messages
 from rushes.errors import MissingSecretError, RushesError, UnreadableError
-from rushes.purchasing import Buyer
-from rushes.reading import Reading
+from rushes.lambda_events import Record, message_id, work_on
 from rushes.runware.wire import wire_error
-from rushes.submitting import (
-    BUSY,
-    Answer,
-    Request,
-    Submitting,
-    bearer_in,
-    parse,
-    price,
-    without_authentication,
-)
-from rushes.taking import Gate, Taking
+from rushes.services.authentication import Callers
+from rushes.services.inbox import Gate, Taking
+from rushes.services.purchase import Buyer
+from rushes.services.queries import Reading
+from rushes.services.submit import BUSY, Answer, Request, Submitting, bearer_in, parse, price, without_authentication
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,16 +13,17 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from rushes import page, uploads
-from rushes.callers import Caller, Callers
+from rushes import gallery as page
+from rushes.adapters import s3 as uploads
+from rushes.adapters.aws import aws_client, aws_config, clock, header
+from rushes.adapters.dynamodb.table import Store
+from rushes.adapters.telemetry import PowertoolsTelemetry
 from rushes.config import TasksSettings
-from rushes.entry import aws_client, aws_config, clock, header
+from rushes.domain.views import Json
 from rushes.errors import RushesError
-from rushes.observability import PowertoolsTelemetry
-from rushes.outside import Json
-from rushes.reading import Reading, not_found
 from rushes.runware.wire import WireError, wire_error
-from rushes.store import Store
+from rushes.services.authentication import Caller, Callers
+from rushes.services.queries import Reading, not_found
 
 Event = Mapping[str, Any]
 HttpAnswer = dict[str, Any]

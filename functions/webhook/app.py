@@ -14,14 +14,15 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.exceptions import BotoCoreError, ClientError
 
-from rushes import uploads, webhook_token
+from rushes.adapters import s3 as uploads
+from rushes.adapters.aws import aws_client, aws_config, body_of, clock
+from rushes.adapters.dynamodb.table import Store
+from rushes.adapters.secrets import Secret, webhook_keys
+from rushes.adapters.telemetry import Metric, PowertoolsTelemetry
 from rushes.config import WebhookSettings
-from rushes.credentials import Secret, webhook_keys
-from rushes.entry import aws_client, aws_config, body_of, clock
+from rushes.domain import webhook_token
 from rushes.errors import BadTokenError, RushesError, UnknownClipError, UnreadableError
-from rushes.observability import Metric, PowertoolsTelemetry
-from rushes.receiving import Receiving
-from rushes.store import Store
+from rushes.services.webhook import Receiving
 
 
 @dataclass(frozen=True, slots=True)

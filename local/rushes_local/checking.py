@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from rushes.clip import Clip, Kind, Status, Task, worth
-from rushes.media import HEAD_BYTES, container, same_kind
-from rushes.store import Census, Store
+from rushes.adapters.dynamodb.table import Census, Store
+from rushes.domain.clip import Clip, Kind, Status, Task, worth
+from rushes.domain.media import HEAD_BYTES, container, same_kind
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client

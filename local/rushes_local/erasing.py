@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rushes.clip import Clip, Known, Scalar, canonical
-from rushes.images import folder, images_of
-from rushes.store import Store
+from rushes.adapters.dynamodb.table import Store
+from rushes.domain.clip import Clip, Known, Scalar, canonical
+from rushes.services.input_images import folder, images_of
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client

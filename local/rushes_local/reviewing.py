@@ -8,14 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rushes.clip import Clip, Fact, Kind, Scalar, Status, Witness, canonical, merge, merge_all
+from rushes.adapters.dynamodb.table import Store
+from rushes.adapters.s3 import Bucket
+from rushes.adapters.telemetry import Metric, Telemetry
 from rushes.config import Timings
-from rushes.learning import learn
-from rushes.media import HEAD_BYTES, container, stored_fact
-from rushes.observability import Metric, Telemetry
-from rushes.outside import iso
-from rushes.store import Store
-from rushes.uploads import Bucket
+from rushes.domain.clip import Clip, Fact, Kind, Scalar, Status, Witness, canonical, merge, merge_all
+from rushes.domain.media import HEAD_BYTES, container, stored_fact
+from rushes.domain.views import iso
+from rushes.services.update_clip import learn
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client

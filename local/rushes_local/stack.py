@@ -30,8 +30,8 @@ import boto3
 import botocore.session
 from botocore.config import Config
 
-from rushes.callers import Caller, hash_key, new_key
-from rushes.store import Store
+from rushes.adapters.dynamodb.table import Store
+from rushes.services.authentication import Caller, hash_key, new_key
 from rushes_local.api_gateway import Gateway, Invokes, Route
 from rushes_local.aws.application import CREDENTIALS, Aws
 from rushes_local.event_sources import Source, Stream, Triggers

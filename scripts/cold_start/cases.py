@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rushes import webhook_token
-from rushes.callers import Caller, hash_key
-from rushes.clip import Clip, Fact, Kind, Task, Witness, merge
+from rushes.adapters.dynamodb.table import Store
 from rushes.config import Timings
-from rushes.store import Store
+from rushes.domain import webhook_token
+from rushes.domain.clip import Clip, Fact, Kind, Task, Witness, merge
+from rushes.services.authentication import Caller, hash_key
 from rushes_local.template import DeclaredFunction, Template
 from scripts.cold_start.packages import ROOT
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 
-from rushes.clip import Clip, Known
+from rushes.domain.clip import Clip, Known
 from rushes_local.aws.application import Access
 from rushes_local.event_sources import queue_event, schedule_event, start_of, stream_event
 from rushes_local.runware.app import OneShot

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from rushes.callers import Caller
-from rushes.clip import Status
-from rushes.store import clip_of_image
+from rushes.adapters.dynamodb.table import clip_of_image
+from rushes.domain.clip import Status
+from rushes.services.authentication import Caller
 from rushes_local.stack import Stack
 from tests.chaos.judgement import Books
 

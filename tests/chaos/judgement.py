@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 from botocore.exceptions import ClientError
 
-from rushes.clip import Clip, Kind, Status
+from rushes.domain.clip import Clip, Kind, Status
 from rushes_local.runware.app import Charge
 from rushes_local.stack import Stack
 from tests.chaos.traffic import Caller, Heard, Json, TaskName

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Lock
 
-from rushes.clip import Kind
 from rushes.config import WhenAmbiguous
+from rushes.domain.clip import Kind
 from rushes_local.demo import Followed, record
 from rushes_local.stack import Stack
 from tests.chaos.judgement import Books, Broken, Found, judge, untold

@@ -11,11 +11,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from functions.webhook import app as webhook
-from rushes import buying
-from rushes.clip import Clip, Status
-from rushes.credentials import Secret, webhook_keys
+from rushes.adapters.dynamodb.table import Store
+from rushes.adapters.secrets import Secret, webhook_keys
+from rushes.domain.clip import Clip, Status
 from rushes.errors import BusyError
-from rushes.store import Store
+from rushes.runware import facts as buying
 from rushes_local import erasing
 from rushes_local.command.outcomes import Exit
 from rushes_local.runware.app import OneShot

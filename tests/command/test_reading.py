@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from werkzeug.wrappers import Request, Response
 
-from rushes.clip import Kind, Status
+from rushes.domain.clip import Kind, Status
 from rushes_local.command import explaining, watching
 from rushes_local.command.shown import age, money, plain, size
 from tests.command.conftest import FakeService, Json, Run, answer, cut, made, stamp

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from rushes.runware.models import UUID4
+from rushes.runware.request import UUID4
 from rushes_local.command import orders
 from tests.command.conftest import FakeService, Json, Run, made
 

@@ -16,13 +16,14 @@ from typing import Any
 import httpx
 import pytest
 
-from rushes import rescue, uploads
+from rushes.adapters import s3 as uploads
+from rushes.adapters import video_download as rescue
+from rushes.adapters.runware_api import http_client
+from rushes.adapters.video_download import Rescue
+from rushes.domain.media import Probed
 from rushes.errors import OriginRefusedError, RescueError, UnusableRenderError
-from rushes.media import Probed
-from rushes.receiving import poll_facts
-from rushes.rescue import Rescue
-from rushes.runware.answers import read
-from rushes.runware.client import http_client
+from rushes.runware.response import read
+from rushes.services.webhook import poll_facts
 from rushes_local.servers import Server
 from rushes_local.stack import Stack
 from tests.unit.test_client import DRIPS, LONG, dripping, serving

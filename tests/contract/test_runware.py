@@ -8,10 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from rushes.receiving import details_facts, poll_facts
-from rushes.runware.answers import Report
-from rushes.runware.client import Runware
-from rushes.runware.outcomes import Accepted, Ambiguous, NeverArrived, Outcome, Refused
+from rushes.adapters.runware_api import Runware
+from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome, Refused
+from rushes.runware.response import Report
+from rushes.services.webhook import details_facts, poll_facts
 from rushes_local.runware.app import Emulator, OneShot
 from tests.simulation.fakes import FakeBucket, FakeRunware, Switches
 from tests.simulation.world import World

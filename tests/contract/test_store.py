@@ -22,9 +22,11 @@ from botocore.exceptions import (
 )
 from botocore.stub import Stubber
 
-from rushes import attributes
-from rushes.callers import Caller
-from rushes.clip import (
+from rushes.adapters.aws import aws_config
+from rushes.adapters.dynamodb import attribute_values as attributes
+from rushes.adapters.dynamodb.table import Store, _facts, _known_value
+from rushes.adapters.telemetry import Metric
+from rushes.domain.clip import (
     EVERYBODY,
     Claim,
     Clip,
@@ -42,13 +44,11 @@ from rushes.clip import (
     settle,
     settle_later,
 )
-from rushes.entry import aws_config
 from rushes.errors import BusyError, StaleError, UnreadableClipError, UnreadableError
-from rushes.learning import learn
-from rushes.observability import Metric
-from rushes.receiving import poll_facts, webhook_facts
-from rushes.runware.answers import read
-from rushes.store import Store, _facts, _known_value
+from rushes.runware.response import read
+from rushes.services.authentication import Caller
+from rushes.services.update_clip import learn
+from rushes.services.webhook import poll_facts, webhook_facts
 from rushes_local.stack import Stack
 from tests.simulation.fakes import FakeTable
 from tests.simulation.world import World

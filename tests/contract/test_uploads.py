@@ -13,10 +13,10 @@ import httpx
 import pytest
 from botocore.stub import Stubber
 
-from rushes import uploads
+from rushes.adapters import s3 as uploads
+from rushes.adapters.s3 import Bucket
+from rushes.domain.media import Head, Probed
 from rushes.errors import BucketError
-from rushes.media import Head, Probed
-from rushes.uploads import Bucket
 from rushes_local.stack import Stack
 from tests.conftest import http
 from tests.simulation.fakes import FakeBucket

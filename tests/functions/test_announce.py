@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from rushes.clip import Clip, Kind, Lease, Status, merge_all, settle
+from rushes.adapters.dynamodb.table import clip_of_image
+from rushes.domain.clip import Clip, Kind, Lease, Status, merge_all, settle
 from rushes.errors import UnreadableError
-from rushes.store import clip_of_image
 from rushes_local import erasing
 from rushes_local.event_sources import stream_event
 from rushes_local.lambda_runtime import Outcome

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from rushes.clip import Kind, merge_all
+from rushes.domain.clip import Kind, merge_all
 from rushes_local import openapi
 from tests.conftest import PATIENCE, Json, User, order
 from tests.unit.fakes import fact

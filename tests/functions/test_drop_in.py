@@ -9,7 +9,7 @@ import pytest
 from runware import Runware
 from runware.errors import RunwareError
 
-from rushes.clip import Clip, Kind
+from rushes.domain.clip import Clip, Kind
 from rushes_local.runware.app import OneShot
 from tests.conftest import User, client, http, submissions
 

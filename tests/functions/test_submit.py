@@ -11,10 +11,10 @@ import httpx
 import pytest
 
 from functions.submit import app
-from rushes.callers import hash_key
-from rushes.clip import EVERYBODY, Clip, Kind, Status
+from rushes.domain.clip import EVERYBODY, Clip, Kind, Status
+from rushes.domain.inbox_message import Message
 from rushes.errors import RushesError
-from rushes.messages import Message
+from rushes.services.authentication import hash_key
 from rushes_local.event_sources import done, queue_event
 from rushes_local.lambda_runtime import Outcome
 from rushes_local.runware.app import OneShot

@@ -10,8 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from rushes import webhook_token
-from rushes.clip import Clip, Kind, Status, Witness
+from rushes.domain import webhook_token
+from rushes.domain.clip import Clip, Kind, Status, Witness
 from rushes_local.stack import Stack
 from tests.conftest import Json, User, client, http, whole_bucket, whole_table
 from tests.functions.conftest import InProcess

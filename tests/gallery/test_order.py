@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
-from rushes.runware.kling import KLING_2_1_MASTER, Span
-from rushes.submitting import LARGEST_BODY
+from rushes.runware.catalog import KLING_2_1_MASTER, Span
+from rushes.services.submit import LARGEST_BODY
 from tests.gallery.browsers import Visit
 from tests.gallery.fake_api import FakeApi, Request
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from rushes import messages
-from rushes.clip import Status
-from rushes.intake import Place, place_of
-from rushes.store import clip_of_image
+from rushes.adapters.dynamodb.table import clip_of_image
+from rushes.domain import inbox_message as messages
+from rushes.domain.clip import Status
+from rushes.services.import_requests import Place, place_of
 
 FOLDER = Path(__file__).resolve().parents[2] / "events"
 EVENTS = sorted(path for path in FOLDER.glob("*.json") if path.stem.startswith(("poll", "submit", "tasks", "webhook")))

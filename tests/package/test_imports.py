@@ -16,48 +16,48 @@ CORE = ROOT / "layers" / "core"
 # Decisions without I/O. They may use each other and what turns bytes into values.
 PURE = {
     "rushes",
-    "rushes.attributes",
-    "rushes.batches",
-    "rushes.buying",
-    "rushes.callers",
-    "rushes.captions",
-    "rushes.clip",
-    "rushes.concurrency",
+    "rushes.adapters.dynamodb.attribute_values",
+    "rushes.lambda_events",
+    "rushes.runware.facts",
+    "rushes.services.authentication",
+    "rushes.services.image_metadata",
+    "rushes.domain.clip",
+    "rushes.adapters.thread_pool",
     "rushes.config",
     "rushes.errors",
-    "rushes.lines",
-    "rushes.media",
-    "rushes.outside",
-    "rushes.messages",
-    "rushes.page",
-    "rushes.redaction",
+    "rushes.domain.jsonl",
+    "rushes.domain.media",
+    "rushes.domain.views",
+    "rushes.domain.inbox_message",
+    "rushes.gallery",
+    "rushes.domain.redaction",
     "rushes.runware",
-    "rushes.runware.answers",
-    "rushes.runware.errors",
-    "rushes.runware.kling",
-    "rushes.runware.models",
-    "rushes.runware.outcomes",
+    "rushes.runware.response",
+    "rushes.runware.error_codes",
+    "rushes.runware.catalog",
+    "rushes.runware.request",
+    "rushes.runware.outcome",
     "rushes.runware.wire",
-    "rushes.webhook_token",
+    "rushes.domain.webhook_token",
 }
 PURE_PACKAGES = {"imagesize", "itsdangerous", "pydantic", "pydantic_core"}
 
 # How adapters reach the world over HTTP.
-TRANSPORTS = {"rushes.bounded_http"}
+TRANSPORTS = {"rushes.adapters.bounded_http"}
 
 # What touches the world, one thing each.
 ADAPTERS = {
-    "rushes.credentials",
-    "rushes.drops",
-    "rushes.entry",
-    "rushes.events",
-    "rushes.inbox",
-    "rushes.manifests",
-    "rushes.observability",
-    "rushes.rescue",
-    "rushes.runware.client",
-    "rushes.store",
-    "rushes.uploads",
+    "rushes.adapters.secrets",
+    "rushes.adapters.request_files",
+    "rushes.adapters.aws",
+    "rushes.adapters.eventbridge",
+    "rushes.adapters.sqs",
+    "rushes.adapters.manifests",
+    "rushes.adapters.telemetry",
+    "rushes.adapters.video_download",
+    "rushes.adapters.runware_api",
+    "rushes.adapters.dynamodb.table",
+    "rushes.adapters.s3",
 }
 ADAPTER_PACKAGES = PURE_PACKAGES | {
     "aws_lambda_powertools",
@@ -75,20 +75,20 @@ ADAPTER_PACKAGES = PURE_PACKAGES | {
 # Adapters arrive as arguments, so that these run without any of them. They share steps: what is learned or bought goes
 # the same way whoever starts it.
 USE_CASES = {
-    "rushes.announcing",
-    "rushes.images",
-    "rushes.intake",
-    "rushes.learning",
-    "rushes.purchasing",
-    "rushes.reading",
-    "rushes.receiving",
-    "rushes.reconciling",
-    "rushes.submitting",
-    "rushes.taking",
+    "rushes.services.publish",
+    "rushes.services.input_images",
+    "rushes.services.import_requests",
+    "rushes.services.update_clip",
+    "rushes.services.purchase",
+    "rushes.services.queries",
+    "rushes.services.webhook",
+    "rushes.services.reconcile",
+    "rushes.services.submit",
+    "rushes.services.inbox",
 }
 
 # Puts adapters and use cases together, for handlers alone: nothing of the package may import these.
-ASSEMBLIES = {"rushes.assembly"}
+ASSEMBLIES = {"rushes.bootstrap"}
 
 HANDLER_PACKAGES = ADAPTER_PACKAGES
 
@@ -118,7 +118,7 @@ def allowed(module: str) -> tuple[set[str], set[str]]:
     if module in TRANSPORTS | ADAPTERS:
         return PURE | (TRANSPORTS - {module}), ADAPTER_PACKAGES
     if module in USE_CASES:
-        return PURE | USE_CASES | {"rushes.observability"}, PURE_PACKAGES
+        return PURE | USE_CASES | {"rushes.adapters.telemetry"}, PURE_PACKAGES
     if module in ASSEMBLIES:
         return PURE | ADAPTERS | USE_CASES, ADAPTER_PACKAGES
     raise KeyError(module)
@@ -181,14 +181,14 @@ def test_package_files_are_empty() -> None:
 @pytest.mark.parametrize(
     ("module", "line"),
     [
-        ("rushes.clip", "import httpx"),
-        ("rushes.clip", "from rushes import store"),
-        ("rushes.clip", "from rushes.observability import Metric"),
-        ("rushes.receiving", "from rushes.store import Store"),
-        ("rushes.receiving", "def late():\n    import boto3"),
-        ("rushes.store", "from rushes.receiving import receive"),
-        ("rushes.store", "import rushes_local.stack"),
-        ("rushes.runware.client", "from ..receiving import receive"),
+        ("rushes.domain.clip", "import httpx"),
+        ("rushes.domain.clip", "from rushes import store"),
+        ("rushes.domain.clip", "from rushes.observability import Metric"),
+        ("rushes.services.webhook", "from rushes.store import Store"),
+        ("rushes.services.webhook", "def late():\n    import boto3"),
+        ("rushes.adapters.dynamodb.table", "from rushes.receiving import receive"),
+        ("rushes.adapters.dynamodb.table", "import rushes_local.stack"),
+        ("rushes.adapters.runware_api", "from ..receiving import receive"),
         ("functions.webhook.app", "from functions.submit import app"),
         ("functions.webhook.app", "import moto"),
     ],

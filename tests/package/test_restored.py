@@ -28,7 +28,7 @@ from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 from rushes import entry
 from rushes.errors import BusyError
-from rushes.store import Store
+from rushes.adapters.dynamodb.table import Store
 
 made = sorted(type(each).__name__ for each in gc.get_objects() if isinstance(each, BaseClient))
 

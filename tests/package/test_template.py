@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from rushes import config
-from rushes.callers import is_name
-from rushes.observability import Metric, PowertoolsTelemetry
+from rushes.adapters.telemetry import Metric, PowertoolsTelemetry
+from rushes.services.authentication import is_name
 from rushes_local import template as templates
 
 FUNCTIONS = ["Submit", "Intake", "Webhook", "Reconcile", "Announce", "Tasks"]

@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
-from rushes import webhook_token
-from rushes.callers import Caller, hash_key
-from rushes.clip import Clip, Kind, Status, Witness
+from rushes.domain import webhook_token
+from rushes.domain.clip import Clip, Kind, Status, Witness
+from rushes.services.authentication import Caller, hash_key
 from rushes_local.stack import Stack
 from tests.event_listener import Listener
 from tests.sam.conftest import Answer

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from rushes.callers import Caller
-from rushes.clip import EVERYBODY, Clip, Kind, Status
 from rushes.config import WhenAmbiguous
+from rushes.domain.clip import EVERYBODY, Clip, Kind, Status
 from rushes.errors import RushesError
-from rushes.purchasing import Buyer, Credentials, Purchasing
-from rushes.reading import Reading
-from rushes.receiving import Receiving
-from rushes.reconciling import Reconciling
-from rushes.submitting import Answer, Request, Submitting
+from rushes.services.authentication import Caller
+from rushes.services.purchase import Buyer, Credentials, Purchasing
+from rushes.services.queries import Reading
+from rushes.services.reconcile import Reconciling
+from rushes.services.submit import Answer, Request, Submitting
+from rushes.services.webhook import Receiving
 from tests.simulation.fakes import Execution, FakeBucket, FakeRunware, FakeTable, FakeTelemetry, Supervisor, Switches
 from tests.simulation.world import Schedule, World
 from tests.unit.fakes import TIMES, one_after_another

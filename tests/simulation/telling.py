@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from rushes.announcing import Announcing
-from rushes.clip import Clip, Kind, Status
+from rushes.domain.clip import Clip, Kind, Status
 from rushes.errors import BucketError, BusError, RushesError
+from rushes.services.publish import Announcing
 from tests.simulation.fakes import FakeTelemetry
 from tests.simulation.history import History
 from tests.simulation.world import Schedule, Stopped, World

@@ -6,10 +6,15 @@ from typing import Any
 
 import pytest
 
-from rushes import buying, clip, learning, purchasing, reconciling, submitting
-from rushes.clip import Clip, Fact, Kind, Witness
-from rushes.runware import outcomes
-from rushes.runware.outcomes import NeverArrived, Outcome, Refused
+from rushes.domain import clip
+from rushes.domain.clip import Clip, Fact, Kind, Witness
+from rushes.runware import facts as buying
+from rushes.runware import outcome as outcomes
+from rushes.runware.outcome import NeverArrived, Outcome, Refused
+from rushes.services import purchase as purchasing
+from rushes.services import reconcile as reconciling
+from rushes.services import submit as submitting
+from rushes.services import update_clip as learning
 from tests.simulation import fakes
 from tests.simulation.enumeration import everything, explore
 from tests.simulation.history import Setting
@@ -107,7 +112,7 @@ def details_not_asked(patch: Patch) -> None:
 
 
 def outcomes_report() -> Any:
-    from rushes.runware.answers import read_report
+    from rushes.runware.response import read_report
 
     return read_report(200, b'{"data": []}')
 
@@ -225,7 +230,7 @@ def failed_save_ignored(patch: Patch) -> None:
     for module in (purchasing, reconciling, submitting):
         if hasattr(module, "learn"):
             patch.setattr(module, "learn", learn)
-    from rushes import receiving
+    from rushes.services import webhook as receiving
 
     patch.setattr(receiving, "learn", learn)
 

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from rushes.clip import Status
+from rushes.domain.clip import Status
 from tests.simulation.enumeration import ADVERSE, FATES, ONE_AT_A_TIME, POLICIES, Findings, everything, explore
 from tests.simulation.fakes import TURNED_AWAY, Switches
 from tests.simulation.history import History, Setting, live, request, verdict

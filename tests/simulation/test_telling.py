@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from rushes import announcing
-from rushes.clip import Clip, Kind
+from rushes.domain.clip import Clip, Kind
 from rushes.errors import BusError
+from rushes.services import publish as announcing
 from tests.simulation.enumeration import ADVERSE, ONE_AT_A_TIME, TELLING
 from tests.simulation.history import History, Setting, live
 from tests.simulation.telling import Telling, verdict

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from rushes import taking
-from rushes.callers import Caller, Callers
-from rushes.clip import Status
+from rushes.domain.clip import Status
+from rushes.domain.inbox_message import read
 from rushes.errors import PostponedError
-from rushes.intake import Intake, Origin
-from rushes.messages import read
 from rushes.runware.wire import WireError
-from rushes.taking import Gate, Taking
+from rushes.services import inbox as taking
+from rushes.services.authentication import Caller, Callers
+from rushes.services.import_requests import Intake, Origin
+from rushes.services.inbox import Gate, Taking
 from tests.simulation.history import CALLER, CREDENTIALS, History, Setting, verdict
 from tests.simulation.world import Schedule
 from tests.unit.fakes import PRICE, TIMES, one_after_another, request, uuid4

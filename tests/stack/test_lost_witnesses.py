@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from rushes.clip import Clip, Kind, Status, Witness
 from rushes.config import WhenAmbiguous
+from rushes.domain.clip import Clip, Kind, Status, Witness
 from rushes_local.runware.app import OneShot
 from rushes_local.stack import Stack
 from tests.chaos.judgement import Books, judge

@@ -13,7 +13,7 @@ import av
 import httpx
 import pytest
 
-from rushes.clip import EVERYBODY, Clip, Kind, Status, Task, task_status
+from rushes.domain.clip import EVERYBODY, Clip, Kind, Status, Task, task_status
 from rushes_local.runware.app import Charge
 from rushes_local.stack import Stack
 from tests.chaos.run import wait_until

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from rushes.clip import Clip, Kind, Status, Witness
+from rushes.domain.clip import Clip, Kind, Status, Witness
 from rushes_local.runware.app import Emulator
 from rushes_local.servers import Server
 from rushes_local.stack import Provider, Stack

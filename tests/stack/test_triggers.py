@@ -15,8 +15,8 @@ import httpx
 import pytest
 from botocore.exceptions import ClientError
 
-from rushes.clip import Clip, Fact, Kind, Status, Witness, merge
-from rushes.store import clip_of_image
+from rushes.adapters.dynamodb.table import clip_of_image
+from rushes.domain.clip import Clip, Fact, Kind, Status, Witness, merge
 from rushes_local.event_sources import (
     Source,
     Stream,

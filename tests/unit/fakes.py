@@ -1,6 +1,6 @@
 """Small in-memory stand-ins for the table, the bucket, Runware, the clock and telemetry, and clips to test with.
 
-The table keeps the conditions of `rushes.store`: new items only, one version after another, limits before budgets.
+The table keeps the conditions of `rushes.adapters.dynamodb.table`: new items only, one version after another, limits before budgets.
 """
 
 from collections import Counter
@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 import httpx
 
-from rushes.callers import Caller
-from rushes.clip import (
+from rushes.adapters.telemetry import Metric
+from rushes.config import Timings
+from rushes.domain.clip import (
     Clip,
     Cost,
     Costs,
@@ -29,16 +30,15 @@ from rushes.clip import (
     Witness,
     merge_all,
 )
-from rushes.config import Timings
+from rushes.domain.media import Head, Probed, container
 from rushes.errors import BucketError, BusyError, StaleError
-from rushes.media import Head, Probed, container
-from rushes.observability import Metric
-from rushes.purchasing import Buyer, Credentials, Purchasing
-from rushes.reading import Reading
-from rushes.receiving import Receiving
-from rushes.runware.answers import Problem
-from rushes.runware.outcomes import Accepted, Outcome, Refused
-from rushes.submitting import Request, Submitting
+from rushes.runware.outcome import Accepted, Outcome, Refused
+from rushes.runware.response import Problem
+from rushes.services.authentication import Caller
+from rushes.services.purchase import Buyer, Credentials, Purchasing
+from rushes.services.queries import Reading
+from rushes.services.submit import Request, Submitting
+from rushes.services.webhook import Receiving
 
 T = TypeVar("T")
 R = TypeVar("R")

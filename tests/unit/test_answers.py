@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rushes.clip import canonical
+from rushes.domain.clip import canonical
 from rushes.errors import ProviderError, UnreadableError
-from rushes.runware.answers import Envelope, Problem, Result, read, read_report
+from rushes.runware.response import Envelope, Problem, Result, read, read_report
 
 UUID = "6f3c8f5e-9a4b-4a53-8f0e-2b1c5d7e9a10"
 DONE = {

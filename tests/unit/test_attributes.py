@@ -7,8 +7,8 @@ from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rushes.attributes import plain, wire
-from rushes.clip import Kind
+from rushes.adapters.dynamodb.attribute_values import plain, wire
+from rushes.domain.clip import Kind
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**38) + 1, 10**38 - 1) | st.text(),

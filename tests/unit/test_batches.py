@@ -2,8 +2,8 @@
 
 import pytest
 
-from rushes.batches import Record, message_id, sequence_number, work_on
 from rushes.errors import BatchError
+from rushes.lambda_events import Record, message_id, sequence_number, work_on
 
 
 def batch(*names: str) -> dict[str, list[Record]]:

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from rushes import webhook_token
-from rushes.buying import callback_url, conclude, is_account_trouble, on_the_wire, refusals
-from rushes.clip import Clip, Kind, Lease, Status, lease_to, worth
-from rushes.observability import Metric
-from rushes.runware.outcomes import Accepted, Ambiguous, NeverArrived, Outcome
+from rushes.adapters.telemetry import Metric
+from rushes.domain import webhook_token
+from rushes.domain.clip import Clip, Kind, Lease, Status, lease_to, worth
+from rushes.runware.facts import callback_url, conclude, is_account_trouble, on_the_wire, refusals
+from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome
 from tests.unit.fakes import CLIP_UUID, PRICE, START, TASK_UUID, TIMES, World, clip, fact, refusal, request
 
 OUTCOMES: dict[str, Outcome] = {

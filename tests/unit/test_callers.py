@@ -2,7 +2,7 @@
 
 import pytest
 
-from rushes.callers import Caller, Callers, hash_key, is_name, new_key
+from rushes.services.authentication import Caller, Callers, hash_key, is_name, new_key
 from tests.unit.fakes import Clock
 
 KEY = "rushes_abc"

@@ -5,7 +5,7 @@ from email.header import Header
 
 import pytest
 
-from rushes.captions import task_of
+from rushes.services.image_metadata import task_of
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(8)
 TEXT = "ein Leuchtturm in der Dämmerung, 夕暮れ"

@@ -22,10 +22,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from rushes import bounded_http
+from rushes.adapters import bounded_http
+from rushes.adapters.runware_api import Runware, http_client
 from rushes.errors import ProviderError
-from rushes.runware.client import Runware, http_client
-from rushes.runware.outcomes import Accepted, Ambiguous, NeverArrived, Outcome, Refused
+from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome, Refused
 from tests.unit.fakes import CLIP_UUID, request, transport
 
 TASK = request(taskUUID=CLIP_UUID)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rushes.clip import (
+from rushes.domain.clip import (
     MEANINGS,
     Clip,
     Fact,
@@ -33,7 +33,7 @@ from rushes.clip import (
     task_status,
     worth,
 )
-from rushes.outside import timeline
+from rushes.domain.views import timeline
 from tests.unit.fakes import PRICE, START, TIMES, clip, fact
 
 WORDED = (Kind.REFUSED, Kind.ACCEPTED, Kind.FAILED, Kind.UNDELIVERED, Kind.ATTEMPTED)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from rushes.clip import Kind, next_check
 from rushes.config import IntakeSettings, ReconcileSettings, SubmitSettings, Timings, WebhookSettings, micro_dollars
+from rushes.domain.clip import Kind, next_check
 from rushes.errors import SettingsError
 from tests.unit.fakes import CLIP_UUID, START, TIMES, clip, fact
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from rushes.credentials import Secret, runware_key, webhook_keys
+from rushes.adapters.secrets import Secret, runware_key, webhook_keys
 from rushes.errors import MissingSecretError, SecretsError
 from tests.unit.fakes import Clock
 

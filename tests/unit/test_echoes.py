@@ -12,11 +12,11 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 import httpx
 import pytest
 
-from rushes.announcing import announced, detail
-from rushes.clip import Clip, Kind, merge_all
-from rushes.outside import timeline
-from rushes.receiving import poll_facts
-from rushes.runware.client import Runware
+from rushes.adapters.runware_api import Runware
+from rushes.domain.clip import Clip, Kind, merge_all
+from rushes.domain.views import timeline
+from rushes.services.publish import announced, detail
+from rushes.services.webhook import poll_facts
 from tests.unit.fakes import TASK_UUID, Bucket, World, clip, fact, request, transport
 
 KEY = "Kq7vR2mX9tLw4ZcN8bHs3JdF6gPy1AeU"

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rushes.entry import header
+from rushes.adapters.aws import header
 
 
 @pytest.mark.parametrize("sent", ["authorization", "Authorization", "AUTHORIZATION"])

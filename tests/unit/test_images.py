@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rushes.callers import Caller
 from rushes.errors import BucketError
-from rushes.images import OnlyLooking, has_to_be_taken_in, images_of, linked, take_in
-from rushes.runware.models import Order, WireError, check
+from rushes.runware.request import Order, WireError, check
+from rushes.services.authentication import Caller
+from rushes.services.input_images import OnlyLooking, has_to_be_taken_in, images_of, linked, take_in
 from tests.unit.fakes import Bucket, request
 from tests.unit.pictures import base64_of, data_uri, padded, picture
 
@@ -273,7 +273,7 @@ def test_twenty_megabytes_are_the_most(bucket: Bucket, size: int, fits: bool) ->
 
 def test_what_is_far_too_large_is_not_even_decoded(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     """A gigantic text costs no copy of it."""
-    monkeypatch.setattr("rushes.images.base64.b64decode", lambda *_, **__: pytest.fail("decoded"))
+    monkeypatch.setattr("rushes.services.input_images.base64.b64decode", lambda *_, **__: pytest.fail("decoded"))
     assert codes(base64_of(PNG[:30]) + "A" * 40_000_000, bucket) == ["Size"]
 
 

@@ -8,9 +8,9 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rushes.adapters.sqs import MOST_MESSAGES, Inbox, batches
+from rushes.domain.inbox_message import LARGEST_MESSAGE
 from rushes.errors import InboxError
-from rushes.inbox import MOST_MESSAGES, Inbox, batches
-from rushes.messages import LARGEST_MESSAGE
 
 
 class Queue:

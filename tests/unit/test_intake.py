@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rushes import intake
-from rushes.callers import Caller
-from rushes.intake import LIMITS, MOST_ERRORS, MOST_LISTED, Intake, Origin, Place, place_of
-from rushes.lines import Limits
-from rushes.observability import Metric
+from rushes.adapters.telemetry import Metric
+from rushes.domain.jsonl import Limits
 from rushes.runware.wire import UUID4, WireError
+from rushes.services import import_requests as intake
+from rushes.services.authentication import Caller
+from rushes.services.import_requests import LIMITS, MOST_ERRORS, MOST_LISTED, Intake, Origin, Place, place_of
 from tests.unit.fakes import START, TASK_UUID, Clock, Telemetry, one_after_another, request, uuid4
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(16)

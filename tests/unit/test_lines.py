@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rushes.domain.jsonl import Limits, Line, refuse_foreign, split, whole
 from rushes.errors import UnreadableError
-from rushes.lines import Limits, Line, refuse_foreign, split, whole
 
 LIMITS = Limits(size=40, lines=4, line=10)
 

@@ -8,8 +8,8 @@ from av.video.frame import VideoFrame
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rushes.clip import Kind, Witness
-from rushes.media import HEAD_BYTES, Probed, container, extension, is_video, stored_fact
+from rushes.domain.clip import Kind, Witness
+from rushes.domain.media import HEAD_BYTES, Probed, container, extension, is_video, stored_fact
 from rushes_local.runware.rendering import CONTAINERS, Shape, render
 from tests.unit.fakes import START
 

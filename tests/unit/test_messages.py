@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rushes.domain.inbox_message import Message, read
 from rushes.errors import UnreadableError
-from rushes.messages import Message, read
 from tests.unit.fakes import TASK_UUID, request
 
 REPORT = "reports/ann/a.jsonl.v1"

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rushes.runware.errors import Category, categorise
-from rushes.runware.kling import KLING_2_1_MASTER, MODELS
-from rushes.runware.models import Order, WireError, check
+from rushes.runware.catalog import KLING_2_1_MASTER, MODELS
+from rushes.runware.error_codes import Category, categorise
+from rushes.runware.request import Order, WireError, check
 from tests.unit.fakes import PRICE, TASK_UUID, request
 
 DOCUMENTED = sorted((Path(__file__).parents[1] / "contract" / "documented").glob("*.json"))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rushes.runware.outcomes import Accepted, Ambiguous, NeverArrived, Outcome, Refused, read_answer
+from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome, Refused, read_answer
 
 CLIP = "6f3c8f5e-9a4b-4a53-8f0e-2b1c5d7e9a10"
 OTHER = "0b1d8f5e-9a4b-4a53-8f0e-2b1c5d7e9a10"

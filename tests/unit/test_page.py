@@ -3,7 +3,7 @@
 import base64
 import hashlib
 
-from rushes.page import headers
+from rushes.gallery import headers
 
 ORIGIN = "https://bucket.s3.eu-central-1.amazonaws.com"
 

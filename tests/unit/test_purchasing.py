@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from rushes.clip import Clip, Kind, Lease, Status
-from rushes.runware.outcomes import Accepted, Ambiguous, NeverArrived, Outcome
+from rushes.domain.clip import Clip, Kind, Lease, Status
+from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome
 from tests.unit.fakes import PRICE, START, TIMES, World, clip, refusal, request
 
 

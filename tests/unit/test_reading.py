@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from rushes.callers import Caller
-from rushes.clip import Clip, Kind, Lease, Status, Task, Witness
+from rushes.domain.clip import Clip, Kind, Lease, Status, Task, Witness
+from rushes.domain.views import iso, timeline
 from rushes.errors import BucketError, UnreadableError
-from rushes.outside import iso, timeline
-from rushes.reading import CostsQuery, Query, cursor, position_of, read_costs_query, read_query
-from rushes.receiving import webhook_facts
-from rushes.runware.answers import read
-from rushes.submitting import Answer, Poll, price, validate
+from rushes.runware.response import read
+from rushes.services.authentication import Caller
+from rushes.services.queries import CostsQuery, Query, cursor, position_of, read_costs_query, read_query
+from rushes.services.submit import Answer, Poll, price, validate
+from rushes.services.webhook import webhook_facts
 from tests.unit.fakes import CLIP_UUID, START, TASK_UUID, World, clip, fact, request, uuid4
 
 ANN = Caller("ann", 5_000_000)

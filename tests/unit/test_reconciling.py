@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from rushes.clip import Clip, Fact, Kind, Known, Lease, Status, Task, Witness, merge, merge_all
+from rushes.adapters.telemetry import Metric
 from rushes.config import WhenAmbiguous
+from rushes.domain.clip import Clip, Fact, Kind, Known, Lease, Status, Task, Witness, merge, merge_all
+from rushes.domain.media import Probed
 from rushes.errors import ProviderError, RescueError, UnreadableClipError
-from rushes.media import Probed
-from rushes.observability import Metric
-from rushes.reconciling import BATCH, MOST_POLLED, Reconciling
-from rushes.runware.answers import Report, read_report
-from rushes.runware.outcomes import Ambiguous, NeverArrived
+from rushes.runware.outcome import Ambiguous, NeverArrived
+from rushes.runware.response import Report, read_report
+from rushes.services.reconcile import BATCH, MOST_POLLED, Reconciling
 from tests.unit import fakes
 from tests.unit.fakes import (
     CLIP_UUID,

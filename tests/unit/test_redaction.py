@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rushes.redaction import scrub, scrub_all
+from rushes.domain.redaction import scrub, scrub_all
 
 S = "s3cr3t"
 

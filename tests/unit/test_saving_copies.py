@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from rushes.clip import Clip, Fact, Kind, Status, Witness, settle
+from rushes.adapters.telemetry import Metric
+from rushes.domain.clip import Clip, Fact, Kind, Status, Witness, settle
+from rushes.domain.media import Probed, container
 from rushes.errors import OriginRefusedError, RescueError, UnusableRenderError
-from rushes.media import Probed, container
-from rushes.observability import Metric
-from rushes.purchasing import Buyer, Credentials
-from rushes.reconciling import Reconciling
-from rushes.runware.answers import Report, read_report
+from rushes.runware.response import Report, read_report
+from rushes.services.purchase import Buyer, Credentials
+from rushes.services.reconcile import Reconciling
 from tests.unit.fakes import (
     CLIP_UUID,
     MP4,

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rushes.callers import Caller
-from rushes.clip import Existing, Kind, Lease, OverBudget, Recorded, Reservation, Status, canonical
+from rushes.adapters.telemetry import Metric
+from rushes.domain.clip import Existing, Kind, Lease, OverBudget, Recorded, Reservation, Status, canonical
 from rushes.errors import BusyError, UnreadableError
-from rushes.observability import Metric
-from rushes.runware.models import Order
-from rushes.runware.outcomes import Accepted, Ambiguous, NeverArrived
-from rushes.submitting import LARGEST_BODY, Answer, bearer_in, parse, price, validate, without_authentication
+from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived
+from rushes.runware.request import Order
+from rushes.services.authentication import Caller
+from rushes.services.submit import LARGEST_BODY, Answer, bearer_in, parse, price, validate, without_authentication
 from tests.unit.fakes import MONTH, PRICE, START, TASK_UUID, TIMES, Bucket, World, refusal, request, uuid4
 from tests.unit.pictures import data_uri, picture
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from rushes.callers import Caller, Callers
-from rushes.clip import Status
+from rushes.adapters.telemetry import Metric
+from rushes.domain.clip import Status
+from rushes.domain.inbox_message import Message
 from rushes.errors import PostponedError
-from rushes.messages import Message
-from rushes.observability import Metric
-from rushes.runware.outcomes import NeverArrived
-from rushes.taking import Gate, Taking
+from rushes.runware.outcome import NeverArrived
+from rushes.services.authentication import Caller, Callers
+from rushes.services.inbox import Gate, Taking
 from tests.unit.fakes import PRICE, START, TASK_UUID, TIMES, World, refusal, request, uuid4
 
 REPORT = "reports/ann/a.jsonl.v1"

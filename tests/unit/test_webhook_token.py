@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rushes.domain.webhook_token import VALID_SECONDS, sign, subject, verify
 from rushes.errors import BadTokenError
-from rushes.webhook_token import VALID_SECONDS, sign, subject, verify
 from tests.unit.fakes import START, TASK_UUID
 
 SUBJECT = subject("ann", TASK_UUID, 0)

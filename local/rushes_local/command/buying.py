@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from rushes.config import micro_dollars
-from rushes.runware.kling import KLING_2_1_MASTER as KLING
+from rushes.runware.catalog import KLING_2_1_MASTER as KLING
 from rushes_local.command import orders, watching
 from rushes_local.command.journal import Journal
 from rushes_local.command.options import AsJson, Profile, TaskUUID, Yes, session, task_uuid

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import boto3
     from types_boto3_s3 import S3Client
 
-    from rushes.store import Store
+    from rushes.adapters.dynamodb.table import Store
 
 Stack = Annotated[
     str | None,
@@ -55,7 +55,7 @@ class Deployment:
     @cached_property
     def store(self) -> "Store":
         """The table."""
-        from rushes.store import Store
+        from rushes.adapters.dynamodb.table import Store
 
         return Store(self.client("dynamodb"), self.table)
 

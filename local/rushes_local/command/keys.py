@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rushes.callers import ApiKey, Caller, hash_key, is_name, new_key
 from rushes.config import MOST_DOLLARS, micro_dollars
+from rushes.services.authentication import ApiKey, Caller, hash_key, is_name, new_key
 from rushes_local.command.deployment import Stack, operated
 from rushes_local.command.options import AsJson
 from rushes_local.command.outcomes import CommandError, UsageError
 from rushes_local.command.shown import Screen, iso, micros, money
 
 if TYPE_CHECKING:
-    from rushes.store import Store
+    from rushes.adapters.dynamodb.table import Store
 
 Json = dict[str, Any]
 

@@ -21,8 +21,8 @@ from rushes_local.command.shown import Screen, age, clock, iso, money
 if TYPE_CHECKING:
     from types_boto3_sqs import SQSClient
 
-    from rushes.clip import Clip
-    from rushes.observability import Metric
+    from rushes.adapters.telemetry import Metric
+    from rushes.domain.clip import Clip
 
 Json = dict[str, Any]
 
@@ -183,9 +183,9 @@ def announce(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = 
 
     --json prints {"caller", "taskUUID", "clips": [{"clip", "status", "told": detail type or null}]}.
     """
-    from rushes.announcing import Announcing, announced
-    from rushes.events import EventBus
-    from rushes.manifests import Manifests
+    from rushes.adapters.eventbridge import EventBus
+    from rushes.adapters.manifests import Manifests
+    from rushes.services.publish import Announcing, announced
 
     screen, uuid = Screen(as_json), task_uuid(task)
     with operated(stack) as deployment:
@@ -248,8 +248,8 @@ def configure(stack: Stack = None) -> None:
 
 def rotate(stack: Stack = None) -> None:
     """Give the webhook tokens a new key. Links signed with the one before stay valid until the next time."""
-    from rushes.credentials import Secret, webhook_keys
-    from rushes.entry import clock as now
+    from rushes.adapters.aws import clock as now
+    from rushes.adapters.secrets import Secret, webhook_keys
 
     with operated(stack) as deployment:
         secret, client = deployment.output("WebhookSecretArn"), deployment.client("secretsmanager")

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rushes import outside
+from rushes.domain import views as outside
 
 Json = dict[str, Any]
 

@@ -127,7 +127,7 @@ def _own(profile: str | None, first: date, last: date) -> tuple[list[Json], Json
 
 def _of_all(stack: str | None, first: date, last: date) -> tuple[list[Json], None]:
     """What each clip of every caller counts, as the table knows it."""
-    from rushes.reading import CostsQuery
+    from rushes.services.queries import CostsQuery
 
     with operated(stack) as deployment:
         found = deployment.store.all_costs(*CostsQuery(str(first), str(last)).span)

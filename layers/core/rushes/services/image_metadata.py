@@ -11,7 +11,7 @@ from email.errors import HeaderParseError
 from email.header import decode_header
 from typing import Any
 
-from rushes.runware.kling import KLING_2_1_MASTER
+from rushes.runware.catalog import KLING_2_1_MASTER
 from rushes.runware.wire import WireError, wire_error
 
 AGAIN = "again"  # asks for another clip where the same file was put before, and is no part of the task

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from rushes.clip import Clip, Kind, Scalar, rank
-from rushes.redaction import scrub, scrub_all
-from rushes.runware.errors import ABOUT_ACCOUNTS, ACCOUNT_TROUBLE
+from rushes.domain.clip import Clip, Kind, Scalar, rank
+from rushes.domain.redaction import scrub, scrub_all
+from rushes.runware.error_codes import ABOUT_ACCOUNTS, ACCOUNT_TROUBLE
 
 Json: TypeAlias = dict[str, Any]
 

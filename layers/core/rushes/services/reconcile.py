@@ -15,8 +15,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol, TypeVar
 
-from rushes.buying import is_account_trouble
-from rushes.clip import (
+from rushes.adapters.telemetry import Metric, Telemetry
+from rushes.adapters.thread_pool import SideBySide
+from rushes.config import Timings, WhenAmbiguous
+from rushes.domain.clip import (
     Clip,
     Fact,
     Kind,
@@ -30,8 +32,7 @@ from rushes.clip import (
     settle,
     taken_over,
 )
-from rushes.concurrency import SideBySide
-from rushes.config import Timings, WhenAmbiguous
+from rushes.domain.media import Probed, stored_fact
 from rushes.errors import (
     BucketError,
     BusyError,
@@ -42,13 +43,12 @@ from rushes.errors import (
     UnreadableClipError,
     UnusableRenderError,
 )
-from rushes.learning import Clips, learn, report_overruns, save
-from rushes.media import Probed, stored_fact
-from rushes.observability import Metric, Telemetry
-from rushes.purchasing import Buyer, Purchasing
-from rushes.receiving import details_facts, poll_facts
-from rushes.runware.answers import Report
-from rushes.runware.outcomes import Ambiguous, NeverArrived
+from rushes.runware.facts import is_account_trouble
+from rushes.runware.outcome import Ambiguous, NeverArrived
+from rushes.runware.response import Report
+from rushes.services.purchase import Buyer, Purchasing
+from rushes.services.update_clip import Clips, learn, report_overruns, save
+from rushes.services.webhook import details_facts, poll_facts
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeAlias
 
-from rushes import buying, images
-from rushes.callers import Caller
-from rushes.clip import (
+from rushes.adapters.telemetry import Metric, Telemetry
+from rushes.adapters.thread_pool import MOST_AT_ONCE, SideBySide
+from rushes.config import Timings
+from rushes.domain.clip import (
     EVERYBODY,
     Clip,
     Existing,
@@ -29,18 +30,18 @@ from rushes.clip import (
     month_of,
     next_check,
 )
-from rushes.concurrency import MOST_AT_ONCE, SideBySide
-from rushes.config import Timings
+from rushes.domain.jsonl import refuse_foreign
+from rushes.domain.views import dollars
 from rushes.errors import BucketError, BusyError, UnreadableError
-from rushes.images import Inputs, OnlyLooking
-from rushes.learning import Clips
-from rushes.lines import refuse_foreign
-from rushes.observability import Metric, Telemetry
-from rushes.outside import dollars
-from rushes.purchasing import Buyer, Purchasing
-from rushes.reading import Reading
-from rushes.runware.models import Order, check
+from rushes.runware import facts as buying
+from rushes.runware.request import Order, check
 from rushes.runware.wire import UUID4, WireError, wire_error
+from rushes.services import input_images as images
+from rushes.services.authentication import Caller
+from rushes.services.input_images import Inputs, OnlyLooking
+from rushes.services.purchase import Buyer, Purchasing
+from rushes.services.queries import Reading
+from rushes.services.update_clip import Clips
 
 MOST_TASKS = 20
 MOST_CLIPS = 20

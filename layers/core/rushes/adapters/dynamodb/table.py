@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError, HTTPClientError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
-from rushes import attributes
-from rushes.callers import ApiKey, Caller
-from rushes.clip import (
+from rushes.adapters.dynamodb import attribute_values as attributes
+from rushes.domain.clip import (
     Claim,
     Clip,
     Cost,
@@ -38,8 +37,9 @@ from rushes.clip import (
     Reservation,
     Task,
 )
+from rushes.domain.views import iso
 from rushes.errors import BusyError, StaleError, UnreadableClipError, UnreadableError
-from rushes.outside import iso
+from rushes.services.authentication import ApiKey, Caller
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient

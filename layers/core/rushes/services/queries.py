@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, Protocol
 
-from rushes import buying
-from rushes.callers import Caller
-from rushes.clip import Clip, Costs, Found, Kind, Page, Status, Task, month_of, task_status
 from rushes.config import Timings
+from rushes.domain.clip import Clip, Costs, Found, Kind, Page, Status, Task, month_of, task_status
+from rushes.domain.views import Json, about_our_account, dollars, iso, manifest_key, reason, render, timeline
 from rushes.errors import UnreadableError
-from rushes.outside import Json, about_our_account, dollars, iso, manifest_key, reason, render, timeline
+from rushes.runware import facts as buying
 from rushes.runware.wire import UUID4, WireError, wire_error
+from rushes.services.authentication import Caller
 
 MOST_TASKS = 100
 USUAL_TASKS = 20

@@ -27,8 +27,8 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from rushes.media import picture
-from rushes.runware.kling import KLING_2_1_MASTER, MODELS, Span, VideoModel
+from rushes.domain.media import picture
+from rushes.runware.catalog import KLING_2_1_MASTER, MODELS, Span, VideoModel
 from rushes.runware.wire import DATA_URI, OURS, S3_OBJECT, UUID4, UUID4_SCHEMA, WireError, wire_error
 
 _ANY_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")

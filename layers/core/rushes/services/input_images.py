@@ -17,10 +17,10 @@ from typing import Any, Protocol
 
 import imagesize
 
-from rushes.callers import Caller
-from rushes.media import Head, picture
-from rushes.runware.kling import MODELS, VideoModel
+from rushes.domain.media import Head, picture
+from rushes.runware.catalog import MODELS, VideoModel
 from rushes.runware.wire import DATA_URI, S3_OBJECT, WireError, wire_error
+from rushes.services.authentication import Caller
 
 _PARAMETER = "inputs.frameImages"
 _ADDRESS = "s3://"

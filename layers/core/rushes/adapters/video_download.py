@@ -17,9 +17,9 @@ from urllib.parse import SplitResult, urlsplit
 import httpx
 from botocore.exceptions import BotoCoreError, ClientError
 
-from rushes.bounded_http import resolve
+from rushes.adapters.bounded_http import resolve
+from rushes.domain.media import HEAD_BYTES, Probed, container
 from rushes.errors import BucketError, OriginRefusedError, RescueError, UnusableRenderError
-from rushes.media import HEAD_BYTES, Probed, container
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from rushes.clip import Fact, Kind, Scalar, Witness
+from rushes.domain.clip import Fact, Kind, Scalar, Witness
 
 HEAD_BYTES = 512  # enough for the first boxes of an MP4 or MOV, and for the header of a WEBM
 _LARGEST_BOX = 512 * 1024 * 1024  # bytes, where the file's size is unknown: no text begins with such a number

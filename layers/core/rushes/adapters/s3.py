@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from rushes.domain.media import HEAD_BYTES, Head, Probed, container, extension
 from rushes.errors import BucketError
-from rushes.media import HEAD_BYTES, Head, Probed, container, extension
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client

@@ -11,7 +11,7 @@ from typing import Protocol
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
-from rushes.redaction import scrub
+from rushes.domain.redaction import scrub
 
 
 class Metric(StrEnum):

@@ -12,11 +12,11 @@ from typing import Any
 
 import httpx
 
-from rushes.bounded_http import bounded_transport
+from rushes.adapters.bounded_http import bounded_transport
+from rushes.domain.redaction import Redactor, secrets_in
 from rushes.errors import ProviderError
-from rushes.redaction import Redactor, secrets_in
-from rushes.runware.answers import Report, read_report
-from rushes.runware.outcomes import Ambiguous, NeverArrived, Outcome, read_answer
+from rushes.runware.outcome import Ambiguous, NeverArrived, Outcome, read_answer
+from rushes.runware.response import Report, read_report
 
 _LARGEST_ANSWER = 4 * 1024 * 1024  # bytes, as sent and as decompressed
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from rushes.clip import Clip, Kind, Known, Status, Task, believed_cost
-from rushes.observability import Telemetry
-from rushes.outside import Json, dollars, iso, manifest_key, reason, render, timeline
+from rushes.adapters.telemetry import Telemetry
+from rushes.domain.clip import Clip, Kind, Known, Status, Task, believed_cost
+from rushes.domain.views import Json, dollars, iso, manifest_key, reason, render, timeline
 
 
 class News(StrEnum):

@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from rushes import buying, images
-from rushes.clip import Clip, release
+from rushes.adapters.telemetry import Metric, Telemetry
 from rushes.config import Timings
+from rushes.domain.clip import Clip, release
 from rushes.errors import BucketError, BusyError
-from rushes.learning import Clips, learn
-from rushes.observability import Metric, Telemetry
-from rushes.runware.outcomes import Outcome, Refused
+from rushes.runware import facts as buying
+from rushes.runware.outcome import Outcome, Refused
+from rushes.services import input_images as images
+from rushes.services.update_clip import Clips, learn
 
 
 class Links(Protocol):

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from rushes import uploads
+from rushes.adapters import s3 as uploads
+from rushes.adapters.aws import aws_client, aws_config, clock
+from rushes.adapters.dynamodb.table import Store
+from rushes.adapters.runware_api import Runware, http_client
+from rushes.adapters.secrets import Secret, runware_key, webhook_keys
+from rushes.adapters.telemetry import PowertoolsTelemetry
 from rushes.config import BuyingSettings
-from rushes.credentials import Secret, runware_key, webhook_keys
-from rushes.entry import aws_client, aws_config, clock
-from rushes.observability import PowertoolsTelemetry
-from rushes.purchasing import Buyer, Credentials, Purchasing
-from rushes.runware.client import Runware, http_client
-from rushes.store import Store
+from rushes.services.purchase import Buyer, Credentials, Purchasing
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client

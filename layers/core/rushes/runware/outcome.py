@@ -9,10 +9,10 @@
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from rushes.domain.redaction import BY_SHAPE, Redactor
 from rushes.errors import UnreadableError
-from rushes.redaction import BY_SHAPE, Redactor
-from rushes.runware.answers import Envelope, Problem, read
-from rushes.runware.errors import Category
+from rushes.runware.error_codes import Category
+from rushes.runware.response import Envelope, Problem, read
 
 
 @dataclass(frozen=True, slots=True)

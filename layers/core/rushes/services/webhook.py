@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from rushes.buying import evidence
-from rushes.clip import Clip, Fact, Kind, Scalar, Witness, merge_all
+from rushes.adapters.telemetry import Telemetry
 from rushes.config import Timings
+from rushes.domain.clip import Clip, Fact, Kind, Scalar, Witness, merge_all
+from rushes.domain.media import Probed, stored_fact
+from rushes.domain.redaction import Redactor
 from rushes.errors import BucketError, UnknownClipError, UnreadableError
-from rushes.learning import Clips, learn
-from rushes.media import Probed, stored_fact
-from rushes.observability import Telemetry
-from rushes.redaction import Redactor
-from rushes.runware.answers import Envelope, Problem, Result, read
-from rushes.runware.errors import Category
+from rushes.runware.error_codes import Category
+from rushes.runware.facts import evidence
+from rushes.runware.response import Envelope, Problem, Result, read
+from rushes.services.update_clip import Clips, learn
 
 _KNOWS_THE_CLIP = {Category.CONFLICT, Category.DELIVERY}
 _NOT_ABOUT_A_RENDER = {Category.NOT_FOUND, Category.AUTH}

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from rushes.domain.inbox_message import LARGEST_MESSAGE
 from rushes.errors import InboxError
-from rushes.messages import LARGEST_MESSAGE
 
 if TYPE_CHECKING:
     from types_boto3_sqs import SQSClient

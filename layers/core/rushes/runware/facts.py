@@ -7,12 +7,12 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rushes import webhook_token
-from rushes.clip import Clip, Fact, Kind, Scalar, Witness, canonical, maybe_sent, merge, release
-from rushes.outside import about_our_account, reason
-from rushes.runware.answers import Problem
-from rushes.runware.errors import ABOUT_ACCOUNTS, ACCOUNT_TROUBLE
-from rushes.runware.outcomes import Accepted, Ambiguous, NeverArrived, Outcome, Refused
+from rushes.domain import webhook_token
+from rushes.domain.clip import Clip, Fact, Kind, Scalar, Witness, canonical, maybe_sent, merge, release
+from rushes.domain.views import about_our_account, reason
+from rushes.runware.error_codes import ABOUT_ACCOUNTS, ACCOUNT_TROUBLE
+from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome, Refused
+from rushes.runware.response import Problem
 from rushes.runware.wire import OURS, WireError
 
 

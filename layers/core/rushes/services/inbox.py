@@ -9,15 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from rushes.buying import is_account_trouble
-from rushes.callers import NOT_ALLOWED, Callers
+from rushes.adapters.telemetry import Metric, Telemetry
+from rushes.domain.inbox_message import Message
 from rushes.errors import PostponedError
-from rushes.messages import Message
-from rushes.observability import Metric, Telemetry
-from rushes.purchasing import Buyer, Seller
-from rushes.runware.outcomes import Outcome
+from rushes.runware.facts import is_account_trouble
+from rushes.runware.outcome import Outcome
 from rushes.runware.wire import WireError
-from rushes.submitting import BUSY, OVER_BUDGET, Request, Submitting
+from rushes.services.authentication import NOT_ALLOWED, Callers
+from rushes.services.purchase import Buyer, Seller
+from rushes.services.submit import BUSY, OVER_BUDGET, Request, Submitting
 
 _LATER = (BUSY["code"], OVER_BUDGET)
 _PAUSE = 60_000  # milliseconds
