@@ -10,7 +10,7 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from rushes.adapters import s3 as uploads
+from rushes.adapters import s3
 from rushes.adapters.aws import aws_client, aws_config
 from rushes.adapters.dynamodb.table import Store, clip_of_image
 from rushes.adapters.eventbridge import EventBus
@@ -38,7 +38,7 @@ def wiring() -> Wiring:
     telemetry = PowertoolsTelemetry()
     announcing = Announcing(
         tasks=Store(aws_client("dynamodb", aws_config(tries=1)), settings.table),
-        shelf=Manifests(aws_client("s3", uploads.CONFIG), settings.bucket),
+        shelf=Manifests(aws_client("s3", s3.CONFIG), settings.bucket),
         bus=EventBus(aws_client("events", aws_config()), settings.bus),
         telemetry=telemetry,
         bucket=settings.bucket,

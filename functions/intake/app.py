@@ -16,14 +16,16 @@ from rushes.adapters.aws import aws_client, aws_config, clock
 from rushes.adapters.dynamodb.table import Store
 from rushes.adapters.request_files import Drops, Reports
 from rushes.adapters.sqs import Inbox
-from rushes.adapters.telemetry import Metric, PowertoolsTelemetry
+from rushes.adapters.telemetry import PowertoolsTelemetry
 from rushes.adapters.thread_pool import side_by_side
 from rushes.config import IntakeSettings
+from rushes.domain.caller import is_name
 from rushes.errors import UnreadableError
 from rushes.lambda_events import Record, message_id, work_on
-from rushes.services.authentication import Callers, is_name
+from rushes.services.authentication import Callers
 from rushes.services.import_requests import Intake
 from rushes.services.input_images import take_in
+from rushes.services.ports import Metric
 
 
 @dataclass(frozen=True, slots=True)

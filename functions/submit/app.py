@@ -12,20 +12,22 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from rushes.adapters.aws import body_of, clock, header
+from rushes.adapters.aws import clock
 from rushes.adapters.request_files import Reports
 from rushes.adapters.thread_pool import side_by_side
 from rushes.bootstrap import Parts, assemble
 from rushes.config import SubmitSettings
-from rushes.domain import inbox_message as messages
+from rushes.domain import inbox_message
 from rushes.errors import MissingSecretError, RushesError, UnreadableError
-from rushes.lambda_events import Record, message_id, work_on
+from rushes.lambda_events import Record, body_of, header, message_id, work_on
 from rushes.runware.wire import wire_error
 from rushes.services.authentication import Callers
-from rushes.services.inbox import Gate, Taking
+from rushes.services.circuit_breaker import Gate
+from rushes.services.inbox import Taking
 from rushes.services.purchase import Buyer
 from rushes.services.queries import Reading
-from rushes.services.submit import BUSY, Answer, Request, Submitting, bearer_in, parse, price, without_authentication
+from rushes.services.request_validation import Answer, bearer_in, parse, without_authentication
+from rushes.services.submit import BUSY, Request, Submitting, price
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ def _take(record: Record, buyer: Buyer) -> None:
     """One message. An exception leaves it in the queue, and after a few times aside."""
     wired = wiring()
     try:
-        wired.taking.take(messages.read(record["body"]), buyer)
+        wired.taking.take(inbox_message.read(record["body"]), buyer)
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
         wired.parts.telemetry.note("a message comes back", warn=True, messageId=message_id(record), why=why)

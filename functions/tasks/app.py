@@ -14,15 +14,17 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from rushes import gallery as page
-from rushes.adapters import s3 as uploads
-from rushes.adapters.aws import aws_client, aws_config, clock, header
+from rushes.adapters import s3
+from rushes.adapters.aws import aws_client, aws_config, clock
 from rushes.adapters.dynamodb.table import Store
 from rushes.adapters.telemetry import PowertoolsTelemetry
 from rushes.config import TasksSettings
+from rushes.domain.caller import Caller
 from rushes.domain.views import Json
 from rushes.errors import RushesError
+from rushes.lambda_events import header
 from rushes.runware.wire import WireError, wire_error
-from rushes.services.authentication import Caller, Callers
+from rushes.services.authentication import Callers
 from rushes.services.queries import Reading, not_found
 
 Event = Mapping[str, Any]
@@ -35,7 +37,7 @@ class Wiring:
 
     callers: Callers
     reading: Reading
-    bucket: uploads.Bucket
+    bucket: s3.Bucket
     telemetry: PowertoolsTelemetry
 
 
@@ -44,7 +46,7 @@ def wiring() -> Wiring:
     """Built once a process, at the first call."""
     settings = TasksSettings.read(os.environ)
     store = Store(aws_client("dynamodb", aws_config(tries=1)), settings.table)
-    bucket = uploads.Bucket(aws_client("s3", uploads.CONFIG), settings.bucket)
+    bucket = s3.Bucket(aws_client("s3", s3.CONFIG), settings.bucket)
     reading = Reading(table=store, links=bucket, times=settings.timings, clock=clock)
     return Wiring(Callers(store, clock), reading, bucket, PowertoolsTelemetry())
 

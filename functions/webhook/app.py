@@ -14,14 +14,16 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.exceptions import BotoCoreError, ClientError
 
-from rushes.adapters import s3 as uploads
-from rushes.adapters.aws import aws_client, aws_config, body_of, clock
+from rushes.adapters import s3
+from rushes.adapters.aws import aws_client, aws_config, clock
 from rushes.adapters.dynamodb.table import Store
 from rushes.adapters.secrets import Secret, webhook_keys
-from rushes.adapters.telemetry import Metric, PowertoolsTelemetry
+from rushes.adapters.telemetry import PowertoolsTelemetry
 from rushes.config import WebhookSettings
 from rushes.domain import webhook_token
 from rushes.errors import BadTokenError, RushesError, UnknownClipError, UnreadableError
+from rushes.lambda_events import body_of
+from rushes.services.ports import Metric
 from rushes.services.webhook import Receiving
 
 
@@ -41,7 +43,7 @@ def wiring() -> Wiring:
     telemetry = PowertoolsTelemetry()
     receiving = Receiving(
         clips=Store(aws_client("dynamodb", aws_config(tries=1)), settings.table),
-        copies=uploads.Bucket(aws_client("s3", uploads.CONFIG), settings.bucket),
+        copies=s3.Bucket(aws_client("s3", s3.CONFIG), settings.bucket),
         telemetry=telemetry,
         times=settings.timings,
         clock=clock,

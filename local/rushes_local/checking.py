@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from rushes.adapters.dynamodb.table import Census, Store
-from rushes.domain.clip import Clip, Kind, Status, Task, worth
+from rushes.domain.clip import Clip, Kind, Status, worth
 from rushes.domain.media import HEAD_BYTES, container, same_kind
+from rushes.domain.task import Task
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client

@@ -16,7 +16,8 @@ from typing import Any
 import httpx
 from rich.console import Console
 
-from rushes.domain.clip import Clip, Kind, Scalar, Status, Task, task_status
+from rushes.domain.clip import Clip, Kind, Scalar, Status
+from rushes.domain.task import Task, task_status
 from rushes_local.stack import Stack
 
 CALLER = "demo"

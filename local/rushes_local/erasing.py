@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rushes.adapters.dynamodb.table import Store
-from rushes.domain.clip import Clip, Known, Scalar, canonical
+from rushes.domain.clip import Clip, Known, Scalar
+from rushes.domain.formats import canonical
 from rushes.services.input_images import folder, images_of
 
 if TYPE_CHECKING:

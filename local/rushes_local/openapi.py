@@ -16,12 +16,12 @@ from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
+from rushes.domain.formats import UUID4_SCHEMA
 from rushes.runware.catalog import KLING_2_1_MASTER
 from rushes.runware.request import request_type
-from rushes.runware.wire import UUID4_SCHEMA
 from rushes.services.queries import MOST_COSTS, MOST_TASKS, USUAL_TASKS
-from rushes.services.submit import MOST_CLIPS
-from rushes.services.submit import MOST_TASKS as MOST_IN_ONE
+from rushes.services.request_validation import MOST_CLIPS
+from rushes.services.request_validation import MOST_TASKS as MOST_IN_ONE
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "openapi.json"
 

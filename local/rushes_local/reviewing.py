@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from rushes.adapters.dynamodb.table import Store
 from rushes.adapters.s3 import Bucket
-from rushes.adapters.telemetry import Metric, Telemetry
-from rushes.config import Timings
-from rushes.domain.clip import Clip, Fact, Kind, Scalar, Status, Witness, canonical, merge, merge_all
+from rushes.domain.clip import Clip, Fact, Kind, Scalar, Status, Witness, merge, merge_all
+from rushes.domain.formats import canonical, iso
 from rushes.domain.media import HEAD_BYTES, container, stored_fact
-from rushes.domain.views import iso
+from rushes.domain.timings import Timings
+from rushes.services.ports import Metric, Telemetry
 from rushes.services.update_clip import learn
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ import botocore.session
 from botocore.config import Config
 
 from rushes.adapters.dynamodb.table import Store
-from rushes.services.authentication import Caller, hash_key, new_key
+from rushes.domain.caller import Caller, hash_key, new_key
 from rushes_local.api_gateway import Gateway, Invokes, Route
 from rushes_local.aws.application import CREDENTIALS, Aws
 from rushes_local.event_sources import Source, Stream, Triggers

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from rushes.adapters.dynamodb.table import Store
-from rushes.config import Timings
+from rushes.config import read_timings
 from rushes.domain import webhook_token
-from rushes.domain.clip import Clip, Fact, Kind, Task, Witness, merge
-from rushes.services.authentication import Caller, hash_key
+from rushes.domain.caller import Caller, hash_key
+from rushes.domain.clip import Clip, Fact, Kind, Witness, merge
+from rushes.domain.task import Task
+from rushes.domain.timings import Timings
 from rushes_local.template import DeclaredFunction, Template
 from scripts.cold_start.packages import ROOT
 
@@ -142,4 +144,4 @@ class _Written:
 def timings() -> Timings:
     """The service's times with the parameters' defaults."""
     (reconcile,) = (function for function in functions() if function.name == "reconcile")
-    return Timings.read(environment(reconcile, ""))
+    return read_timings(environment(reconcile, ""))

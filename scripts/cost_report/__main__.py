@@ -12,7 +12,7 @@ from math import ceil
 from pathlib import Path
 from textwrap import fill
 
-from rushes.adapters.telemetry import Metric
+from rushes.services.ports import Metric
 from rushes_local.template import Template
 from scripts.cost_report.metering import Measured, Usage, measure
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from rushes.adapters.dynamodb.table import clip_of_image
+from rushes.domain.caller import Caller
 from rushes.domain.clip import Status
-from rushes.services.authentication import Caller
 from rushes_local.stack import Stack
 from tests.chaos.judgement import Books
 

@@ -13,20 +13,10 @@ from typing import Any
 import pytest
 
 from rushes.adapters import s3 as uploads
-from rushes.domain.clip import (
-    EVERYBODY,
-    Clip,
-    Fact,
-    Kind,
-    Known,
-    Reservation,
-    Task,
-    Witness,
-    merge_all,
-    settle,
-    settle_later,
-)
-from rushes.services.authentication import hash_key
+from rushes.domain.budget import EVERYBODY, Reservation
+from rushes.domain.caller import hash_key
+from rushes.domain.clip import Clip, Fact, Kind, Known, Witness, merge_all, settle, settle_later
+from rushes.domain.task import Task
 from rushes_local import erasing
 from rushes_local.checking import MEANINGS, Flaw, Terms, check, manifest_key
 from rushes_local.reviewing import clock

@@ -15,7 +15,7 @@ from rushes.adapters.dynamodb.table import Store
 from rushes.adapters.secrets import Secret, webhook_keys
 from rushes.domain.clip import Clip, Status
 from rushes.errors import BusyError
-from rushes.runware import facts as buying
+from rushes.services.purchase import callback_url
 from rushes_local import erasing
 from rushes_local.command.outcomes import Exit
 from rushes_local.runware.app import OneShot
@@ -110,7 +110,7 @@ def rotate(run: Run) -> Rotate:
 
 def newly_signed(stack: Stack, clip: Clip, now: int) -> str:
     """A callback URL as a function signs it that has just fetched the keys."""
-    return buying.callback_url(stack.url, clip, keys(stack), now)
+    return callback_url(stack.url, clip, keys(stack), now)
 
 
 def test_rotating_keeps_the_key_before(stack: Stack, rotate: Rotate) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from botocore.client import BaseClient
 
+from rushes.domain.caller import Caller
 from rushes.domain.clip import Clip, Fact, Kind, Status, Witness, merge_all
-from rushes.services.authentication import Caller
 from rushes.services.update_clip import learn
 from rushes_local.reviewing import Silent, clock
 from rushes_local.stack import STACK_NAME, Stack
@@ -238,7 +238,7 @@ def test_what_cannot_be_a_caller(stack: Stack, run: Run, arguments: tuple[str, .
 
 
 def hash_of(key: str) -> str:
-    from rushes.services.authentication import hash_key
+    from rushes.domain.caller import hash_key
 
     return hash_key(key)
 

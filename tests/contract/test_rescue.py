@@ -17,13 +17,13 @@ import httpx
 import pytest
 
 from rushes.adapters import s3 as uploads
-from rushes.adapters import video_download as rescue
+from rushes.adapters import video_download
 from rushes.adapters.runware_api import http_client
 from rushes.adapters.video_download import Rescue
 from rushes.domain.media import Probed
 from rushes.errors import OriginRefusedError, RescueError, UnusableRenderError
+from rushes.runware.facts import poll_facts
 from rushes.runware.response import read
-from rushes.services.webhook import poll_facts
 from rushes_local.servers import Server
 from rushes_local.stack import Stack
 from tests.unit.test_client import DRIPS, LONG, dripping, serving
@@ -455,11 +455,11 @@ def test_nobody_there(place: Place) -> None:
 @pytest.mark.parametrize("limit", [len(MP4) - 1, 100])
 def test_too_large(place: Place, site: Site, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     """A video over the cap is not stored; one that just fits is."""
-    monkeypatch.setattr(rescue, "_LARGEST", limit)
+    monkeypatch.setattr(video_download, "_LARGEST", limit)
     with pytest.raises(RescueError, match="too large"):
         place.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, LATER)
     place.assert_empty()
-    monkeypatch.setattr(rescue, "_LARGEST", len(MP4))
+    monkeypatch.setattr(video_download, "_LARGEST", len(MP4))
     place.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, LATER)
 
 
@@ -551,7 +551,7 @@ def test_inline_data_that_is_no_video(place: Place, data: str, why: str) -> None
 
 def test_inline_data_that_is_too_large(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cap holds for inline data as well."""
-    monkeypatch.setattr(rescue, "_LARGEST", len(MP4) - 1)
+    monkeypatch.setattr(video_download, "_LARGEST", len(MP4) - 1)
     with pytest.raises(RescueError, match="too large"):
         place.rescue().keep(base64.b64encode(MP4).decode(), KEY)
     place.assert_empty()

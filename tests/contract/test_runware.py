@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from rushes.adapters.runware_api import Runware
+from rushes.runware.facts import details_facts, poll_facts
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome, Refused
 from rushes.runware.response import Report
-from rushes.services.webhook import details_facts, poll_facts
 from rushes_local.runware.app import Emulator, OneShot
 from tests.simulation.fakes import FakeBucket, FakeRunware, Switches
 from tests.simulation.world import World

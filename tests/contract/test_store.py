@@ -23,32 +23,17 @@ from botocore.exceptions import (
 from botocore.stub import Stubber
 
 from rushes.adapters.aws import aws_config
-from rushes.adapters.dynamodb import attribute_values as attributes
+from rushes.adapters.dynamodb import attribute_values
 from rushes.adapters.dynamodb.table import Store, _facts, _known_value
-from rushes.adapters.telemetry import Metric
-from rushes.domain.clip import (
-    EVERYBODY,
-    Claim,
-    Clip,
-    Existing,
-    Kind,
-    Known,
-    Lease,
-    OverBudget,
-    Recorded,
-    Reservation,
-    Status,
-    Task,
-    Witness,
-    merge_all,
-    settle,
-    settle_later,
-)
+from rushes.domain.budget import EVERYBODY, OverBudget, Reservation
+from rushes.domain.caller import Caller
+from rushes.domain.clip import Claim, Clip, Kind, Known, Lease, Status, Witness, merge_all, settle, settle_later
+from rushes.domain.task import Existing, Recorded, Task
 from rushes.errors import BusyError, StaleError, UnreadableClipError, UnreadableError
+from rushes.runware.facts import poll_facts, webhook_facts
 from rushes.runware.response import read
-from rushes.services.authentication import Caller
+from rushes.services.ports import Metric
 from rushes.services.update_clip import learn
-from rushes.services.webhook import poll_facts, webhook_facts
 from rushes_local.stack import Stack
 from tests.simulation.fakes import FakeTable
 from tests.simulation.world import World
@@ -480,7 +465,7 @@ def change_fact(real: Real, name: str, value: Any) -> None:
         Key={"pk": {"S": f"task#ann#{TASK_UUID}"}, "sk": {"S": "clip#0"}},
         UpdateExpression="SET facts.#name = :value",
         ExpressionAttributeNames={"#name": name},
-        ExpressionAttributeValues={":value": attributes.wire(value)},
+        ExpressionAttributeValues={":value": attribute_values.wire(value)},
     )
 
 

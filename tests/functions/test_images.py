@@ -8,8 +8,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from rushes.domain.caller import Caller
 from rushes.domain.clip import Status
-from rushes.services.authentication import Caller
 from rushes_local.runware.app import OneShot
 from rushes_local.stack import Stack
 from tests.conftest import Json, User, client, http, order, submissions, whole_bucket, whole_table

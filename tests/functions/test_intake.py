@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from rushes.domain.caller import Caller
 from rushes.domain.clip import Status
-from rushes.services.authentication import Caller
 from rushes_local.event_sources import queue_event
 from rushes_local.lambda_runtime import Outcome
 from rushes_local.stack import STACK_NAME, Stack

@@ -11,10 +11,11 @@ import httpx
 import pytest
 
 from functions.submit import app
-from rushes.domain.clip import EVERYBODY, Clip, Kind, Status
+from rushes.domain.budget import EVERYBODY
+from rushes.domain.caller import hash_key
+from rushes.domain.clip import Clip, Kind, Status
 from rushes.domain.inbox_message import Message
 from rushes.errors import RushesError
-from rushes.services.authentication import hash_key
 from rushes_local.event_sources import done, queue_event
 from rushes_local.lambda_runtime import Outcome
 from rushes_local.runware.app import OneShot

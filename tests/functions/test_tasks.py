@@ -6,8 +6,8 @@ import uuid
 import httpx
 import pytest
 
+from rushes.domain.caller import Caller, hash_key
 from rushes.domain.clip import Kind, merge_all
-from rushes.services.authentication import Caller, hash_key
 from rushes_local.stack import Stack
 from tests.conftest import PATIENCE, Json, User, http, order, whole_table
 from tests.functions.conftest import InProcess

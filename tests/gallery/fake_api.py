@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from rushes.services.submit import Answer, parse, validate
+from rushes.services.request_validation import Answer, parse, validate
 from rushes_local.runware.rendering import Shape, render
 from rushes_local.servers import Server
 

@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from rushes.runware.catalog import KLING_2_1_MASTER, Span
-from rushes.services.submit import LARGEST_BODY
+from rushes.services.request_validation import LARGEST_BODY
 from tests.gallery.browsers import Visit
 from tests.gallery.fake_api import FakeApi, Request
 

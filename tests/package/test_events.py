@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rushes.adapters.dynamodb.table import clip_of_image
-from rushes.domain import inbox_message as messages
+from rushes.domain import inbox_message
 from rushes.domain.clip import Status
 from rushes.services.import_requests import Place, place_of
 
@@ -134,7 +134,7 @@ def test_a_message_is_whole(name: str) -> None:
             assert event.keys() == json.loads(example["body"]).keys()
             assert (event["detail-type"], event["detail"]["taskUUID"]) == ("Video Requested", about["taskUUID"])
         case "inbox-message":
-            message = messages.read(record["body"])
+            message = inbox_message.read(record["body"])
             assert (message.caller, message.task["taskUUID"]) == (about["caller"], about["taskUUID"])
 
 

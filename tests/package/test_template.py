@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 from rushes import config
-from rushes.adapters.telemetry import Metric, PowertoolsTelemetry
-from rushes.services.authentication import is_name
+from rushes.adapters.telemetry import PowertoolsTelemetry
+from rushes.domain.caller import is_name
+from rushes.services.ports import Metric
 from rushes_local import template as templates
 
 FUNCTIONS = ["Submit", "Intake", "Webhook", "Reconcile", "Announce", "Tasks"]

@@ -16,8 +16,8 @@ import httpx
 import pytest
 
 from rushes.domain import webhook_token
+from rushes.domain.caller import Caller, hash_key
 from rushes.domain.clip import Clip, Kind, Status, Witness
-from rushes.services.authentication import Caller, hash_key
 from rushes_local.stack import Stack
 from tests.event_listener import Listener
 from tests.sam.conftest import Answer

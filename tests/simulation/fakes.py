@@ -9,20 +9,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rushes.adapters.telemetry import Metric
-from rushes.domain.clip import Clip, Existing, OverBudget, Recorded, Reservation, Task
+from rushes.domain.budget import OverBudget, Reservation
+from rushes.domain.caller import Caller
+from rushes.domain.clip import Clip
 from rushes.domain.media import Head, Probed, container
+from rushes.domain.task import Existing, Recorded, Task
 from rushes.errors import BucketError, BusyError, ProviderError, RescueError, StaleError
 from rushes.runware.outcome import Ambiguous, NeverArrived, Outcome, read_answer
 from rushes.runware.response import Report, read_report
-from rushes.services.authentication import Caller
+from rushes.services.ports import Metric
 from tests.simulation.world import World
 
 MP4 = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isommp41\x00\x00\x00\x48mdat" + bytes(64)
 
 
 class FakeTable:
-    """The table: conditions and transactions as in `rushes.adapters.dynamodb.table`. `busy` makes writes fail while it is true."""
+    """The table: conditions and transactions as in `adapters.dynamodb.table`. `busy` makes writes fail while it is true."""
 
     def __init__(self, world: World) -> None:
         self._world = world

@@ -11,13 +11,15 @@ from itertools import count
 from typing import Any
 
 from rushes.config import WhenAmbiguous
-from rushes.domain.clip import EVERYBODY, Clip, Kind, Status
+from rushes.domain.budget import EVERYBODY
+from rushes.domain.caller import Caller
+from rushes.domain.clip import Clip, Kind, Status
 from rushes.errors import RushesError
-from rushes.services.authentication import Caller
 from rushes.services.purchase import Buyer, Credentials, Purchasing
 from rushes.services.queries import Reading
 from rushes.services.reconcile import Reconciling
-from rushes.services.submit import Answer, Request, Submitting
+from rushes.services.request_validation import Answer
+from rushes.services.submit import Request, Submitting
 from rushes.services.webhook import Receiving
 from tests.simulation.fakes import Execution, FakeBucket, FakeRunware, FakeTable, FakeTelemetry, Supervisor, Switches
 from tests.simulation.world import Schedule, World

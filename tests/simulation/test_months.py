@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from rushes.domain.clip import EVERYBODY
+from rushes.domain.budget import EVERYBODY
 from tests.simulation.fakes import Switches
 from tests.simulation.history import CALLER, History, Setting, request, verdict
 

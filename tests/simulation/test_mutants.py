@@ -8,13 +8,11 @@ import pytest
 
 from rushes.domain import clip
 from rushes.domain.clip import Clip, Fact, Kind, Witness
-from rushes.runware import facts as buying
+from rushes.runware import facts
 from rushes.runware import outcome as outcomes
 from rushes.runware.outcome import NeverArrived, Outcome, Refused
-from rushes.services import purchase as purchasing
-from rushes.services import reconcile as reconciling
-from rushes.services import submit as submitting
-from rushes.services import update_clip as learning
+from rushes.services import purchase, reconcile, submit, update_clip
+from rushes.services.purchase import callback_url, on_the_wire
 from tests.simulation import fakes
 from tests.simulation.enumeration import everything, explore
 from tests.simulation.history import Setting
@@ -24,17 +22,17 @@ Patch = pytest.MonkeyPatch
 
 def no_lease(patch: Patch) -> None:
     """A clip is recorded without a lease, so that anybody may send it while the first buyer is at it."""
-    original = submitting.Submitting._clip
+    original = submit.Submitting._clip
     patch.setattr(
-        submitting.Submitting,
+        submit.Submitting,
         "_clip",
         lambda self, *given: replace(original(self, *given), lease=None, next_check_at=self.clock() + 10_000),
     )
-    patch.setattr(purchasing.Purchasing, "attempt", _attempt_without_lease(purchasing.Purchasing.attempt))
+    patch.setattr(purchase.Purchasing, "attempt", _attempt_without_lease(purchase.Purchasing.attempt))
 
 
 def _attempt_without_lease(original: Callable[..., Any]) -> Callable[..., Any]:
-    def attempt(self: purchasing.Purchasing, given: Clip, request: Any, buyer: purchasing.Buyer) -> Any:
+    def attempt(self: purchase.Purchasing, given: Clip, request: Any, buyer: purchase.Buyer) -> Any:
         now = self.clock()
         leased = replace(given, lease=clip.Lease(buyer.holder, now, now + self.times.lease))
         return original(self, leased, request, buyer)
@@ -48,42 +46,42 @@ def leases_are_ignored(patch: Patch) -> None:
     def lease_to(given: Clip, holder: str, now: int, times: Any, account: str) -> Clip:
         return replace(given, lease=clip.Lease(holder, now, now + times.lease, account))
 
-    patch.setattr(reconciling, "lease_to", lease_to)
-    patch.setattr(reconciling, "taken_over", lambda given, now: replace(given, lease=None))
+    patch.setattr(reconcile, "lease_to", lease_to)
+    patch.setattr(reconcile, "taken_over", lambda given, now: replace(given, lease=None))
     original = clip.next_check
     patch.setattr(clip, "next_check", lambda given, now, times: original(replace(given, lease=None), now, times))
-    patch.setattr(submitting, "next_check", clip.next_check)
+    patch.setattr(submit, "next_check", clip.next_check)
 
 
 def intent_after_the_send(patch: Patch) -> None:
     """The clip is sent first and recorded when the answer is there."""
-    original = submitting.Submitting._reserve_and_record
+    original = submit.Submitting._reserve_and_record
 
-    def record(self: submitting.Submitting, task: Any, clips: Any, amount: int, request: Any) -> Any:
+    def record(self: submit.Submitting, task: Any, clips: Any, amount: int, request: Any) -> Any:
         for given in clips:
-            callback = buying.callback_url(self.purchasing.webhook_url, given, ["key"], self.clock())
+            callback = callback_url(self.purchasing.webhook_url, given, ["key"], self.clock())
             link = self.purchasing.links.upload_link(given.object_key, 60)
-            order = buying.on_the_wire(task.request, given, callback=callback, upload_link=link, least_ttl=60)
+            order = on_the_wire(task.request, given, callback=callback, upload_link=link, least_ttl=60)
             self.purchasing.seller.submit(order, "key")
         return original(self, task, clips, amount, request)
 
-    patch.setattr(submitting.Submitting, "_reserve_and_record", record)
+    patch.setattr(submit.Submitting, "_reserve_and_record", record)
 
 
 def doubt_cleared_by_a_no(patch: Patch) -> None:
     """A definite no is believed although an earlier attempt may have arrived."""
-    original = buying.conclude
+    original = facts.conclude
 
     def conclude(given: Clip, outcome: Outcome, **more: Any) -> Clip:
         certain = replace(given, maybe_sent_at=None) if isinstance(outcome, Refused) else given
         return original(certain, outcome, **more)
 
-    patch.setattr(buying, "conclude", conclude)
+    patch.setattr(facts, "conclude", conclude)
 
 
 def doubt_not_kept(patch: Patch) -> None:
     """An ambiguous answer leaves no trace, so that the clip is simply sent again."""
-    patch.setattr(buying, "maybe_sent", lambda given, at, account: given)
+    patch.setattr(facts, "maybe_sent", lambda given, at, account: given)
 
 
 def expired_lease_means_nothing(patch: Patch) -> None:
@@ -92,18 +90,18 @@ def expired_lease_means_nothing(patch: Patch) -> None:
     def taken_over(given: Clip, now: int) -> Clip:
         return replace(given, lease=None) if given.lease and given.lease.until <= now else given
 
-    patch.setattr(reconciling, "taken_over", taken_over)
+    patch.setattr(reconcile, "taken_over", taken_over)
 
 
 def poll_error_read_as_no_sign(patch: Patch) -> None:
     """A witness that could not answer counts as one that knows nothing."""
-    original = reconciling.Reconciling._hear
+    original = reconcile.Reconciling._hear
 
-    def hear(self: reconciling.Reconciling, report: Any, given: Clip, testimony: Any) -> None:
+    def hear(self: reconcile.Reconciling, report: Any, given: Clip, testimony: Any) -> None:
         if report is not None:
             original(self, report, given, testimony)
 
-    patch.setattr(reconciling.Reconciling, "_hear", hear)
+    patch.setattr(reconcile.Reconciling, "_hear", hear)
 
 
 def details_not_asked(patch: Patch) -> None:
@@ -139,40 +137,40 @@ def conflict_read_as_failure(patch: Patch) -> None:
         return outcome
 
     patch.setattr(fakes, "read_answer", read_answer)
-    patch.setattr(buying, "maybe_sent", lambda given, at, account: given)
+    patch.setattr(facts, "maybe_sent", lambda given, at, account: given)
 
 
 def window_without_end(patch: Patch) -> None:
     """An ambiguous clip is sent again however old the attempt is."""
-    original = reconciling.Reconciling._settle
+    original = reconcile.Reconciling._settle
 
-    def settle(self: reconciling.Reconciling, given: Clip, run: Any) -> None:
+    def settle(self: reconcile.Reconciling, given: Clip, run: Any) -> None:
         object.__setattr__(self, "times", replace(self.times, resend_window=self.times.deadline - 1))
         original(self, given, run)
 
-    patch.setattr(reconciling.Reconciling, "_settle", settle)
+    patch.setattr(reconcile.Reconciling, "_settle", settle)
 
 
 def policy_ignored(patch: Patch) -> None:
     """A clip is sent again although the deployment said that a person decides."""
-    original = reconciling.Reconciling._settle
+    original = reconcile.Reconciling._settle
 
-    def settle(self: reconciling.Reconciling, given: Clip, run: Any) -> None:
+    def settle(self: reconcile.Reconciling, given: Clip, run: Any) -> None:
         object.__setattr__(self, "when_ambiguous", "resend")
         original(self, given, run)
 
-    patch.setattr(reconciling.Reconciling, "_settle", settle)
+    patch.setattr(reconcile.Reconciling, "_settle", settle)
 
 
 def lease_on_a_newer_version(patch: Patch) -> None:
     """The lease is taken on whatever the clip is by then, not on the version that the witnesses were asked about."""
-    original = reconciling.Reconciling._buy
+    original = reconcile.Reconciling._buy
 
-    def buy(self: reconciling.Reconciling, given: Clip, run: Any) -> None:
+    def buy(self: reconcile.Reconciling, given: Clip, run: Any) -> None:
         current = self.table.clip(given.caller, given.task_uuid, given.index)
         original(self, current or given, run)
 
-    patch.setattr(reconciling.Reconciling, "_buy", buy)
+    patch.setattr(reconcile.Reconciling, "_buy", buy)
 
 
 def no_last_look(patch: Patch) -> None:
@@ -192,47 +190,47 @@ def failure_worth_nothing_at_once(patch: Patch) -> None:
 
 def rendered_without_deadline(patch: Patch) -> None:
     """A render whose bytes cannot be had is looked for for ever."""
-    original = reconciling._parked
+    original = reconcile._parked
     nothing = Fact(kind=Kind.ATTEMPTED, key="nothing", at=0, witness=Witness.CLOCK)
     patch.setattr(
-        reconciling, "_parked", lambda kind, why, now: nothing if kind == Kind.UNSAVED else original(kind, why, now)
+        reconcile, "_parked", lambda kind, why, now: nothing if kind == Kind.UNSAVED else original(kind, why, now)
     )
 
 
 def pending_without_deadline(patch: Patch) -> None:
     """A purchase that nobody can prove is looked at for ever."""
-    original = reconciling._parked
+    original = reconcile._parked
     nothing = Fact(kind=Kind.ATTEMPTED, key="nothing", at=0, witness=Witness.CLOCK)
     patch.setattr(
-        reconciling, "_parked", lambda kind, why, now: nothing if kind == Kind.UNPROVEN else original(kind, why, now)
+        reconcile, "_parked", lambda kind, why, now: nothing if kind == Kind.UNPROVEN else original(kind, why, now)
     )
 
 
 def no_rescue_and_no_deadline(patch: Patch) -> None:
     """A render without a copy is forgotten."""
-    patch.setattr(reconciling.Reconciling, "_save_copy", lambda self, given, run: None)
+    patch.setattr(reconcile.Reconciling, "_save_copy", lambda self, given, run: None)
 
 
 def failed_save_ignored(patch: Patch) -> None:
     """A lost race for a clip counts as saved."""
-    original = learning.learn
+    original = update_clip.learn
 
     def learn(clips: Any, given: Clip, change: Any, **more: Any) -> Clip:
         class Once:
             def save(self, before: Clip, after: Clip) -> Clip:
                 try:
                     return clips.save(before, after)  # type: ignore[no-any-return]
-                except learning.StaleError:
+                except update_clip.StaleError:
                     return after
 
         return original(Once(), given, change, **more)  # type: ignore[arg-type]
 
-    for module in (purchasing, reconciling, submitting):
+    for module in (purchase, reconcile, submit):
         if hasattr(module, "learn"):
             patch.setattr(module, "learn", learn)
-    from rushes.services import webhook as receiving
+    from rushes.services import webhook
 
-    patch.setattr(receiving, "learn", learn)
+    patch.setattr(webhook, "learn", learn)
 
 
 def budget_released_twice(patch: Patch) -> None:
@@ -243,7 +241,7 @@ def budget_released_twice(patch: Patch) -> None:
         settled = original(given, now, times)
         return replace(settled, counted=-settled.estimate) if settled.decisive == Kind.REFUSED else settled
 
-    patch.setattr(learning, "settle", settle)
+    patch.setattr(update_clip, "settle", settle)
 
 
 def budget_not_corrected(patch: Patch) -> None:
@@ -253,7 +251,7 @@ def budget_not_corrected(patch: Patch) -> None:
     def settle(given: Clip, now: int, times: Any) -> Clip:
         return replace(original(given, now, times), counted=given.counted)
 
-    patch.setattr(learning, "settle", settle)
+    patch.setattr(update_clip, "settle", settle)
 
 
 def refusal_outranks_acceptance(patch: Patch) -> None:
@@ -262,12 +260,12 @@ def refusal_outranks_acceptance(patch: Patch) -> None:
     assert meaning.decides
     louder = replace(meaning, decides=replace(meaning.decides, rank=15))
     patch.setattr(clip, "MEANINGS", {**clip.MEANINGS, Kind.REFUSED: louder})
-    patch.setattr(buying, "maybe_sent", lambda given, at, account: given)
+    patch.setattr(facts, "maybe_sent", lambda given, at, account: given)
 
 
 def ambiguity_called_refusal(patch: Patch) -> None:
     """An answer that proves nothing is taken for a no."""
-    original = buying.conclude
+    original = facts.conclude
 
     def conclude(given: Clip, outcome: Outcome, **more: Any) -> Clip:
         if isinstance(outcome, outcomes.Ambiguous):
@@ -275,7 +273,7 @@ def ambiguity_called_refusal(patch: Patch) -> None:
             outcome = Refused(500, outcomes.read(body).problems[0])
         return original(given, outcome, **more)
 
-    patch.setattr(buying, "conclude", conclude)
+    patch.setattr(facts, "conclude", conclude)
 
 
 MUTANTS = [

@@ -12,7 +12,7 @@ import pytest
 
 from rushes.domain.clip import Clip, Kind
 from rushes.errors import BusError
-from rushes.services import publish as announcing
+from rushes.services import publish
 from tests.simulation.enumeration import ADVERSE, ONE_AT_A_TIME, TELLING
 from tests.simulation.history import History, Setting, live
 from tests.simulation.telling import Telling, verdict
@@ -74,14 +74,14 @@ def test_every_stop_of_announce_ends_with_everything_told(capsys: pytest.Capture
 
 def event_before_manifest(patch: Patch) -> None:
     """Whoever listens is told, and then the manifest is written."""
-    original = announcing.Announcing._lay_manifest
+    original = publish.Announcing._lay_manifest
     owed: list[Callable[[], Any]] = []
 
     def promise(self: Any, clip: Clip, request: Any) -> str | None:
         owed.append(lambda: original(self, clip, request))
-        return announcing.manifest_key(clip) if clip.copy else None
+        return publish.manifest_key(clip) if clip.copy else None
 
-    changed = announcing.Announcing.changed
+    changed = publish.Announcing.changed
 
     def tell_first(self: Any, before: Clip | None, after: Clip) -> None:
         owed.clear()
@@ -89,52 +89,52 @@ def event_before_manifest(patch: Patch) -> None:
         for lay in owed:
             lay()
 
-    patch.setattr(announcing.Announcing, "_lay_manifest", promise)
-    patch.setattr(announcing.Announcing, "changed", tell_first)
+    patch.setattr(publish.Announcing, "_lay_manifest", promise)
+    patch.setattr(publish.Announcing, "changed", tell_first)
 
 
 def success_before_the_event(patch: Patch) -> None:
     """What the bus did not take is called done."""
-    original = announcing.Announcing.changed
+    original = publish.Announcing.changed
 
     def changed(self: Any, before: Clip | None, after: Clip) -> None:
         with suppress(BusError):
             original(self, before, after)
 
-    patch.setattr(announcing.Announcing, "changed", changed)
+    patch.setattr(publish.Announcing, "changed", changed)
 
 
 def no_manifest_after_the_first(patch: Patch) -> None:
     """What becomes known of a stored clip is not written any more."""
-    original = announcing.Announcing.changed
+    original = publish.Announcing.changed
 
     def changed(self: Any, before: Clip | None, after: Clip) -> None:
-        if announcing.announced(after) != announcing.announced(before):
+        if publish.announced(after) != publish.announced(before):
             original(self, before, after)
 
-    patch.setattr(announcing.Announcing, "changed", changed)
+    patch.setattr(publish.Announcing, "changed", changed)
 
 
 def manifests_are_turned_back(patch: Patch) -> None:
     """A repeat of something older writes over what is newer."""
-    read = announcing._read
-    patch.setattr(announcing, "_read", lambda content: {**read(content), "revision": 0} if read(content) else {})
+    read = publish._read
+    patch.setattr(publish, "_read", lambda content: {**read(content), "revision": 0} if read(content) else {})
 
 
 def another_id_for_a_repeat(patch: Patch) -> None:
     """Nobody can tell a repeat from something new."""
-    patch.setattr(announcing, "event_id", lambda *_: str(uuid.UUID(int=random.getrandbits(128))))
+    patch.setattr(publish, "event_id", lambda *_: str(uuid.UUID(int=random.getrandbits(128))))
 
 
 def failures_are_told_in_doubt(patch: Patch) -> None:
     """A failure is told before the last look at it, which may find that it was none."""
-    original = announcing.announced
+    original = publish.announced
 
     def announced(clip: Clip | None) -> Any:
         doubted = clip is not None and clip.decisive == Kind.FAILED
-        return announcing.Announcement(announcing.News.FAILED, "failed") if doubted else original(clip)
+        return publish.Announcement(publish.News.FAILED, "failed") if doubted else original(clip)
 
-    patch.setattr(announcing, "announced", announced)
+    patch.setattr(publish, "announced", announced)
 
 
 @pytest.mark.parametrize(

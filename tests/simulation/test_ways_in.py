@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 
+from rushes.domain.caller import Caller
 from rushes.domain.clip import Status
 from rushes.domain.inbox_message import read
 from rushes.errors import PostponedError
 from rushes.runware.wire import WireError
 from rushes.services import inbox as taking
-from rushes.services.authentication import Caller, Callers
+from rushes.services.authentication import Callers
+from rushes.services.circuit_breaker import Gate
 from rushes.services.import_requests import Intake, Origin
-from rushes.services.inbox import Gate, Taking
+from rushes.services.inbox import Taking
 from tests.simulation.history import CALLER, CREDENTIALS, History, Setting, verdict
 from tests.simulation.world import Schedule
 from tests.unit.fakes import PRICE, TIMES, one_after_another, request, uuid4

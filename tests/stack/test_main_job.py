@@ -13,7 +13,9 @@ import av
 import httpx
 import pytest
 
-from rushes.domain.clip import EVERYBODY, Clip, Kind, Status, Task, task_status
+from rushes.domain.budget import EVERYBODY
+from rushes.domain.clip import Clip, Kind, Status
+from rushes.domain.task import Task, task_status
 from rushes_local.runware.app import Charge
 from rushes_local.stack import Stack
 from tests.chaos.run import wait_until

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from rushes.services.authentication import Caller, hash_key
+from rushes.domain.caller import Caller, hash_key
 from rushes_local.stack import EMULATOR_KEY, Stack, StackError
 from tests.stack.conftest import toy_root
 

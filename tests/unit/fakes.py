@@ -1,6 +1,6 @@
 """Small in-memory stand-ins for the table, the bucket, Runware, the clock and telemetry, and clips to test with.
 
-The table keeps the conditions of `rushes.adapters.dynamodb.table`: new items only, one version after another, limits before budgets.
+The table keeps the conditions of `adapters.dynamodb.table`: new items only, one version after another, limits before budgets.
 """
 
 from collections import Counter
@@ -11,30 +11,16 @@ from typing import Any, TypeVar
 
 import httpx
 
-from rushes.adapters.telemetry import Metric
-from rushes.config import Timings
-from rushes.domain.clip import (
-    Clip,
-    Cost,
-    Costs,
-    Existing,
-    Fact,
-    Found,
-    Kind,
-    OverBudget,
-    Page,
-    Recorded,
-    Reservation,
-    Scalar,
-    Task,
-    Witness,
-    merge_all,
-)
+from rushes.domain.budget import Cost, Costs, OverBudget, Reservation
+from rushes.domain.caller import Caller
+from rushes.domain.clip import Clip, Fact, Kind, Scalar, Witness, merge_all
 from rushes.domain.media import Head, Probed, container
+from rushes.domain.task import Existing, Found, Page, Recorded, Task
+from rushes.domain.timings import Timings
 from rushes.errors import BucketError, BusyError, StaleError
 from rushes.runware.outcome import Accepted, Outcome, Refused
 from rushes.runware.response import Problem
-from rushes.services.authentication import Caller
+from rushes.services.ports import Metric
 from rushes.services.purchase import Buyer, Credentials, Purchasing
 from rushes.services.queries import Reading
 from rushes.services.submit import Request, Submitting

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rushes.domain.clip import Clip, Fact, Kind, Status, Task, Witness, settle
+from rushes.domain.clip import Clip, Fact, Kind, Status, Witness, settle
+from rushes.domain.task import Task
 from rushes.errors import BucketError, BusError
 from rushes.services.publish import Announcement, Announcing, News, announced, event_id
 from tests.unit.fakes import MP4, START, TASK_UUID, TIMES, Telemetry, clip, fact, request

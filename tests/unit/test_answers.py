@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rushes.domain.clip import canonical
+from rushes.domain.formats import canonical
 from rushes.errors import ProviderError, UnreadableError
 from rushes.runware.response import Envelope, Problem, Result, read, read_report
 

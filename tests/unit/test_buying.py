@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from rushes.adapters.telemetry import Metric
 from rushes.domain import webhook_token
 from rushes.domain.clip import Clip, Kind, Lease, Status, lease_to, worth
-from rushes.runware.facts import callback_url, conclude, is_account_trouble, on_the_wire, refusals
+from rushes.runware.facts import conclude, is_account_trouble, refusals
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome
+from rushes.services.ports import Metric
+from rushes.services.purchase import callback_url, on_the_wire
 from tests.unit.fakes import CLIP_UUID, PRICE, START, TASK_UUID, TIMES, World, clip, fact, refusal, request
 
 OUTCOMES: dict[str, Outcome] = {

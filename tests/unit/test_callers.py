@@ -2,7 +2,8 @@
 
 import pytest
 
-from rushes.services.authentication import Caller, Callers, hash_key, is_name, new_key
+from rushes.domain.caller import Caller, hash_key, is_name, new_key
+from rushes.services.authentication import Callers
 from tests.unit.fakes import Clock
 
 KEY = "rushes_abc"

@@ -19,7 +19,6 @@ from rushes.domain.clip import (
     Status,
     Witness,
     answers_to_asks,
-    canonical,
     disbelieves,
     is_full,
     lease_to,
@@ -30,9 +29,10 @@ from rushes.domain.clip import (
     release,
     settle,
     taken_over,
-    task_status,
     worth,
 )
+from rushes.domain.formats import canonical
+from rushes.domain.task import task_status
 from rushes.domain.views import timeline
 from tests.unit.fakes import PRICE, START, TIMES, clip, fact
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from rushes.config import IntakeSettings, ReconcileSettings, SubmitSettings, Timings, WebhookSettings, micro_dollars
+from rushes.config import IntakeSettings, ReconcileSettings, SubmitSettings, WebhookSettings, read_timings
 from rushes.domain.clip import Kind, next_check
+from rushes.domain.formats import micro_dollars
 from rushes.errors import SettingsError
 from tests.unit.fakes import CLIP_UUID, START, TIMES, clip, fact
 
@@ -162,7 +163,7 @@ def test_no_clip_is_open_for_longer_than_the_longest(deadline: int, copy_deadlin
 @pytest.mark.parametrize("factor", [1, 0.1, 0.02, 0.001])
 def test_times_scale_down_together(factor: float) -> None:
     """One factor on every time keeps their order, and no time becomes zero."""
-    scaled = Timings.read({name: str(float(value) * factor) for name, value in SECONDS.items()})
+    scaled = read_timings({name: str(float(value) * factor) for name, value in SECONDS.items()})
     assert scaled.lease == round(TIMES.lease * factor)
     assert scaled.check == scaled.http >= 1
 

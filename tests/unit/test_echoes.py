@@ -15,8 +15,8 @@ import pytest
 from rushes.adapters.runware_api import Runware
 from rushes.domain.clip import Clip, Kind, merge_all
 from rushes.domain.views import timeline
+from rushes.runware.facts import poll_facts
 from rushes.services.publish import announced, detail
-from rushes.services.webhook import poll_facts
 from tests.unit.fakes import TASK_UUID, Bucket, World, clip, fact, request, transport
 
 KEY = "Kq7vR2mX9tLw4ZcN8bHs3JdF6gPy1AeU"

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rushes.adapters.aws import header
+from rushes.lambda_events import header
 
 
 @pytest.mark.parametrize("sent", ["authorization", "Authorization", "AUTHORIZATION"])

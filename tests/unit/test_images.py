@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rushes.domain.caller import Caller
 from rushes.errors import BucketError
 from rushes.runware.request import Order, WireError, check
-from rushes.services.authentication import Caller
 from rushes.services.input_images import OnlyLooking, has_to_be_taken_in, images_of, linked, take_in
 from tests.unit.fakes import Bucket, request
 from tests.unit.pictures import base64_of, data_uri, padded, picture

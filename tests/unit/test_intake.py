@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rushes.adapters.telemetry import Metric
+from rushes.domain.caller import Caller
+from rushes.domain.formats import UUID4
 from rushes.domain.jsonl import Limits
-from rushes.runware.wire import UUID4, WireError
-from rushes.services import import_requests as intake
-from rushes.services.authentication import Caller
+from rushes.runware.wire import WireError
+from rushes.services import import_requests
 from rushes.services.import_requests import LIMITS, MOST_ERRORS, MOST_LISTED, Intake, Origin, Place, place_of
+from rushes.services.ports import Metric
 from tests.unit.fakes import START, TASK_UUID, Clock, Telemetry, one_after_another, request, uuid4
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(16)
@@ -318,7 +319,7 @@ def test_an_image_without_a_valid_request_is_reported(
 
 def test_an_image_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """No image beyond Runware's limit is held."""
-    monkeypatch.setattr(intake, "LARGEST_IMAGE", len(PNG) - 1)
+    monkeypatch.setattr(import_requests, "LARGEST_IMAGE", len(PNG) - 1)
     report = Door().drop("a.webp", PNG, metadata={"prompt": "a lighthouse"})
     assert "The image must not be larger" in report["errors"][0]["message"]
 
@@ -336,7 +337,7 @@ def test_images_in_a_file_are_kept_and_addresses_in_the_bucket_left_alone() -> N
 
 def test_a_task_too_large_for_the_inbox_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """A message that SQS would refuse is a fault of its line."""
-    monkeypatch.setattr(intake, "LARGEST_MESSAGE", 1000)
+    monkeypatch.setattr(import_requests, "LARGEST_MESSAGE", 1000)
     report = Door().drop("a.jsonl", lines(request(), request(taskUUID=uuid4(2), positivePrompt="x" * 1000)))
     assert codes(report) == {2: ["valueTooLarge"]}
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from rushes.adapters.telemetry import Metric
 from rushes.domain.clip import Clip, Fact, Kind, Status, maybe_sent, merge
 from rushes.errors import BusyError
+from rushes.services.ports import Metric
 from rushes.services.update_clip import learn
 from tests.unit.fakes import MONTH, PRICE, START, TASK_UUID, TIMES, World, clip, fact
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rushes.domain.failure import Category
 from rushes.runware.catalog import KLING_2_1_MASTER, MODELS
-from rushes.runware.error_codes import Category, categorise
+from rushes.runware.error_codes import categorise
 from rushes.runware.request import Order, WireError, check
 from tests.unit.fakes import PRICE, TASK_UUID, request
 

@@ -6,9 +6,9 @@ from typing import Any, NoReturn
 
 import pytest
 
-from rushes.adapters.telemetry import Metric
 from rushes.domain.clip import Clip, Fact, Kind, merge_all
 from rushes.errors import BusyError, ProviderError
+from rushes.services.ports import Metric
 from rushes.services.reconcile import Reconciling
 from rushes.services.update_clip import learn
 from tests.unit.fakes import MONTH, PRICE, START, TIMES, Table, World, clip, fact, one_after_another, request

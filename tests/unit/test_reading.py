@@ -5,14 +5,17 @@ from typing import Any
 
 import pytest
 
-from rushes.domain.clip import Clip, Kind, Lease, Status, Task, Witness
-from rushes.domain.views import iso, timeline
+from rushes.domain.caller import Caller
+from rushes.domain.clip import Clip, Kind, Lease, Status, Witness
+from rushes.domain.formats import iso
+from rushes.domain.task import Task
+from rushes.domain.views import timeline
 from rushes.errors import BucketError, UnreadableError
+from rushes.runware.facts import webhook_facts
 from rushes.runware.response import read
-from rushes.services.authentication import Caller
 from rushes.services.queries import CostsQuery, Query, cursor, position_of, read_costs_query, read_query
-from rushes.services.submit import Answer, Poll, price, validate
-from rushes.services.webhook import webhook_facts
+from rushes.services.request_validation import Answer, Poll, validate
+from rushes.services.submit import price
 from tests.unit.fakes import CLIP_UUID, START, TASK_UUID, World, clip, fact, request, uuid4
 
 ANN = Caller("ann", 5_000_000)

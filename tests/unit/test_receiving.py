@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from rushes.adapters.telemetry import Metric
 from rushes.domain.clip import Kind, Status, Witness, merge_all, worth
 from rushes.errors import BusyError, UnknownClipError, UnreadableError
+from rushes.runware.facts import details_facts, poll_facts, webhook_facts
 from rushes.runware.response import read
-from rushes.services.webhook import details_facts, poll_facts, webhook_facts
+from rushes.services.ports import Metric
 from tests.unit.fakes import CLIP_UUID, MP4, PRICE, START, TASK_UUID, WEBM, World, clip, fact
 
 DONE = {"taskUUID": CLIP_UUID, "videoUUID": "v", "videoURL": "https://vm.runware.ai/v.mp4", "seed": 7, "cost": 0.924}

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from rushes.adapters.telemetry import Metric
 from rushes.config import WhenAmbiguous
-from rushes.domain.clip import Clip, Fact, Kind, Known, Lease, Status, Task, Witness, merge, merge_all
+from rushes.domain.clip import Clip, Fact, Kind, Known, Lease, Status, Witness, merge, merge_all
 from rushes.domain.media import Probed
+from rushes.domain.task import Task
 from rushes.errors import ProviderError, RescueError, UnreadableClipError
 from rushes.runware.outcome import Ambiguous, NeverArrived
 from rushes.runware.response import Report, read_report
+from rushes.services.ports import Metric
 from rushes.services.reconcile import BATCH, MOST_POLLED, Reconciling
 from tests.unit import fakes
 from tests.unit.fakes import (

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from rushes.adapters.telemetry import Metric
 from rushes.domain.clip import Clip, Fact, Kind, Status, Witness, settle
 from rushes.domain.media import Probed, container
 from rushes.errors import OriginRefusedError, RescueError, UnusableRenderError
 from rushes.runware.response import Report, read_report
+from rushes.services.ports import Metric
 from rushes.services.purchase import Buyer, Credentials
 from rushes.services.reconcile import Reconciling
 from tests.unit.fakes import (

@@ -11,13 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rushes.adapters.telemetry import Metric
-from rushes.domain.clip import Existing, Kind, Lease, OverBudget, Recorded, Reservation, Status, canonical
+from rushes.domain.budget import OverBudget, Reservation
+from rushes.domain.caller import Caller
+from rushes.domain.clip import Kind, Lease, Status
+from rushes.domain.formats import canonical
+from rushes.domain.task import Existing, Recorded
 from rushes.errors import BusyError, UnreadableError
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived
 from rushes.runware.request import Order
-from rushes.services.authentication import Caller
-from rushes.services.submit import LARGEST_BODY, Answer, bearer_in, parse, price, validate, without_authentication
+from rushes.services.ports import Metric
+from rushes.services.request_validation import LARGEST_BODY, Answer, bearer_in, parse, validate, without_authentication
+from rushes.services.submit import price
 from tests.unit.fakes import MONTH, PRICE, START, TASK_UUID, TIMES, Bucket, World, refusal, request, uuid4
 from tests.unit.pictures import data_uri, picture
 

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
-from rushes.adapters.telemetry import Metric
+from rushes.domain.caller import Caller
 from rushes.domain.clip import Status
 from rushes.domain.inbox_message import Message
 from rushes.errors import PostponedError
 from rushes.runware.outcome import NeverArrived
-from rushes.services.authentication import Caller, Callers
-from rushes.services.inbox import Gate, Taking
+from rushes.services.authentication import Callers
+from rushes.services.circuit_breaker import Gate
+from rushes.services.inbox import Taking
+from rushes.services.ports import Metric
 from tests.unit.fakes import PRICE, START, TASK_UUID, TIMES, World, refusal, request, uuid4
 
 REPORT = "reports/ann/a.jsonl.v1"

@@ -4,6 +4,7 @@ Powertools does the same (`utilities.batch`), but loads asyncio and the event cl
 is a sixth of a cold start.
 """
 
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -43,3 +44,16 @@ def work_on(
     if failed and len(failed) == len(event["Records"]) and not all_may_fail:
         raise BatchError(f"all {len(failed)} records failed: {', '.join(sorted(why))}")
     return {"batchItemFailures": [{"itemIdentifier": identify(record)} for record in failed]}
+
+
+def header(event: Mapping[str, Any], name: str) -> str | None:
+    """A header by its name in lower case: so API Gateway writes them; `sam local` keeps them as they were sent."""
+    headers: Mapping[str, str] = event.get("headers") or {}
+    return next((value for sent, value in headers.items() if sent.lower() == name), None)
+
+
+def body_of(event: Mapping[str, Any]) -> bytes:
+    """The bytes that were sent to API Gateway."""
+    body: str = event.get("body") or ""
+    # API Gateway hands over text as it is; a lone surrogate cannot come that way, but must not raise either.
+    return b64decode(body) if event.get("isBase64Encoded") else body.encode(errors="surrogatepass")

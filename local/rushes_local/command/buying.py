@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rushes.config import micro_dollars
+from rushes.domain.formats import micro_dollars
 from rushes.runware.catalog import KLING_2_1_MASTER as KLING
 from rushes_local.command import orders, watching
 from rushes_local.command.journal import Journal

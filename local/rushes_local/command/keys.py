@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rushes.config import MOST_DOLLARS, micro_dollars
-from rushes.services.authentication import ApiKey, Caller, hash_key, is_name, new_key
+from rushes.domain.caller import ApiKey, Caller, hash_key, is_name, new_key
+from rushes.domain.formats import MOST_DOLLARS, micro_dollars
 from rushes_local.command.deployment import Stack, operated
 from rushes_local.command.options import AsJson
 from rushes_local.command.outcomes import CommandError, UsageError

@@ -76,7 +76,7 @@ def dev(
 
     With RUNWARE_API_KEY set, clips are bought from Runware itself.
     """
-    from rushes.services.authentication import Caller
+    from rushes.domain.caller import Caller
     from rushes_local.stack import Provider, Stack
 
     console = Console()

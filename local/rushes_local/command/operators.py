@@ -21,8 +21,8 @@ from rushes_local.command.shown import Screen, age, clock, iso, money
 if TYPE_CHECKING:
     from types_boto3_sqs import SQSClient
 
-    from rushes.adapters.telemetry import Metric
     from rushes.domain.clip import Clip
+    from rushes.services.ports import Metric
 
 Json = dict[str, Any]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from rushes.config import micro_dollars
+from rushes.domain.formats import micro_dollars
 from rushes_local.command import running
 from rushes_local.command.outcomes import NotAllowedError, UsageError
 

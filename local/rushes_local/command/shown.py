@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rushes.domain import views as outside
+from rushes.domain import formats
 
 Json = dict[str, Any]
 
@@ -152,7 +152,7 @@ def moment(text: object) -> datetime | None:
 
 def iso(at: int | None) -> str | None:
     """Milliseconds since the epoch as the service writes times."""
-    return None if at is None else outside.iso(at)
+    return None if at is None else formats.iso(at)
 
 
 def clock(text: object) -> str:

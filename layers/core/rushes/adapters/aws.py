@@ -1,8 +1,6 @@
 """What the functions' entry points share: the clock, the clients of AWS, and what an HTTP event holds."""
 
 import time
-from base64 import b64decode
-from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -34,16 +32,3 @@ def aws_client(service: str, config: Config) -> Any:
 @cache
 def _session() -> Session:
     return Session()
-
-
-def header(event: Mapping[str, Any], name: str) -> str | None:
-    """A header by its name in lower case: so API Gateway writes them; `sam local` keeps them as they were sent."""
-    headers: Mapping[str, str] = event.get("headers") or {}
-    return next((value for sent, value in headers.items() if sent.lower() == name), None)
-
-
-def body_of(event: Mapping[str, Any]) -> bytes:
-    """The bytes that were sent to API Gateway."""
-    body: str = event.get("body") or ""
-    # API Gateway hands over text as it is; a lone surrogate cannot come that way, but must not raise either.
-    return b64decode(body) if event.get("isBase64Encoded") else body.encode(errors="surrogatepass")

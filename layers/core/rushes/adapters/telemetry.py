@@ -5,44 +5,12 @@ Event logging stays off: events carry tokens and keys.
 """
 
 import threading
-from enum import StrEnum
-from typing import Protocol
 
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
 from rushes.domain.redaction import scrub
-
-
-class Metric(StrEnum):
-    """Everything that is counted."""
-
-    TASKS_TAKEN_IN = "TasksTakenIn"
-    TASKS_REFUSED = "TasksRefused"
-    CLIPS_BOUGHT = "ClipsBought"
-    CLIPS_STORED = "ClipsStored"
-    CLIPS_RESCUED = "ClipsRescued"
-    RENDER_ORIGINS_REFUSED = "RenderOriginsRefused"
-    CLIPS_IN_REVIEW = "ClipsInReview"
-    FOUND_BY_POLL = "FoundByPoll"
-    AMBIGUOUS_PURCHASES = "AmbiguousPurchases"
-    SECOND_RENDER_SEEN = "SecondRenderSeen"
-    OVERWRITTEN_CLIPS = "OverwrittenClips"
-    COST_DISBELIEVED = "CostDisbelieved"
-    TOO_MANY_FACTS = "TooManyFacts"
-    BUDGET_REFUSED = "BudgetRefused"
-    BUDGET_EXCEEDED = "BudgetExceeded"
-    PROVIDER_REFUSES_US = "ProviderRefusesUs"
-    WEBHOOKS_REJECTED = "WebhooksRejected"
-    UNREADABLE_CLIPS = "UnreadableClips"
-
-
-class Telemetry(Protocol):
-    """Where use cases say what happened."""
-
-    def count(self, metric: Metric, amount: int = 1) -> None: ...
-
-    def note(self, message: str, *, warn: bool = False, **details: object) -> None: ...
+from rushes.services.ports import Metric
 
 
 class PowertoolsTelemetry:

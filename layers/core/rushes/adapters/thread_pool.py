@@ -2,19 +2,8 @@
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
 
-T = TypeVar("T")
-R = TypeVar("R")
-
-# Runware advises a low, steady concurrency, and every clip's work is mostly waiting for it.
-MOST_AT_ONCE = 8
-
-
-class SideBySide(Protocol):
-    """Like `map`, but complete when it returns; the results are in the items' order."""
-
-    def __call__(self, work: Callable[[T], R], items: Iterable[T], /) -> list[R]: ...
+from rushes.services.ports import MOST_AT_ONCE, R, T
 
 
 def side_by_side(work: Callable[[T], R], items: Iterable[T], /) -> list[R]:

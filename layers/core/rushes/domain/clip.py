@@ -5,18 +5,17 @@ facts in any order, with any repeats, end in the same record. Status, money and 
 Times are integer milliseconds since the epoch, money is integer micro-dollars.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from rushes.config import Timings
+from rushes.domain.budget import EVERYBODY
+from rushes.domain.formats import canonical
+from rushes.domain.timings import Timings
 
 Scalar: TypeAlias = str | int | bool
-EVERYBODY = "all"  # the budget scope that holds every caller's clips
 
 
 class Kind(StrEnum):
@@ -129,7 +128,6 @@ _RESCUE = "rescue"  # the source of copies that the service made itself
 _BELIEVED_OF_WEBHOOKS = 3
 _BELIEVED_WHEN_ASKED = 10
 _ASKED = {Witness.POLL, Witness.OPERATOR}
-_EXACT = 2**53  # up to here every integer is a float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,97 +279,6 @@ class Clip:
     def unread(self) -> bool:
         """Whether there is a fact of a kind that only a later version knows."""
         return any(kind not in MEANINGS for kind, _ in self.facts)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """What a caller asked for: the request as sent, and the fingerprint that tells a repeat from a conflict.
-
-    `expires_at` is when the table may drop the request; what is left then has none and still knows the fingerprint.
-    """
-
-    caller: str
-    task_uuid: str
-    request: Mapping[str, Any]
-    fingerprint: str
-    clips: int
-    created_at: int
-    expires_at: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A recorded task with its clips. `position` is where it stands among its caller's tasks."""
-
-    task: Task
-    clips: tuple[Clip, ...]
-    position: str
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some of a caller's tasks, newest first. The next page begins after the position `end`; None: there is none."""
-
-    found: tuple[Found, ...]
-    end: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What one clip counts against its caller's budget, in micro-dollars, and what it can be summed by.
-
-    Tags go when a task is forgotten. `model` is empty for clips that were ordered before it was kept beside the money.
-    """
-
-    caller: str
-    task_uuid: str
-    index: int
-    created_at: int
-    counted: int
-    model: str
-    tags: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """What some of a caller's clips count, newest first. The next page begins after the position `end`, if any."""
-
-    found: tuple[Cost, ...]
-    end: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """Money to be set aside in one scope's month, only if the sum stays within `limit`.
-
-    On success the month's item records `limit`, for reports; what decides is the limit of each reservation.
-    """
-
-    scope: str
-    month: str
-    amount: int
-    limit: int
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """The task, its clips and their money are in the table."""
-
-
-@dataclass(frozen=True, slots=True)
-class Existing:
-    """The caller has a task under this UUID already; nothing was written."""
-
-    task: Task
-
-
-@dataclass(frozen=True, slots=True)
-class OverBudget:
-    """The scope's month cannot hold the amount; nothing was written."""
-
-    scope: str
-    limit: int
-    counted: int
 
 
 def rank(kind: str) -> int:
@@ -528,42 +435,6 @@ def answers_to_asks(clip: Clip, now: int, why: str) -> list[Fact]:
         Fact(kind=Kind.ANSWERED, key=key, at=now, witness=Witness.CLOCK, fields={"why": why})
         for key in clip.of(Kind.ASKED).keys() - clip.of(Kind.ANSWERED).keys()
     ]
-
-
-def month_of(at: int) -> str:
-    """The month (UTC) whose budgets hold what is ordered at this time."""
-    return datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m")
-
-
-def task_status(clips: Iterable[Clip]) -> Status:
-    """Where a whole task stands."""
-    members = list(clips)
-    states = {clip.status for clip in members}
-    if states & {Status.PENDING, Status.RUNNING, Status.RENDERED}:
-        return Status.RUNNING
-    if Status.REVIEW in states:
-        return Status.REVIEW
-    if states == {Status.STORED}:
-        return Status.SUCCEEDED
-    return Status.FAILED if states == {Status.FAILED} else Status.PARTIAL
-
-
-def canonical(value: object) -> str:
-    """The one JSON text of a value: sorted keys, no spaces, whole floats as integers (5.0 and 5 are one number).
-
-    Floats beyond 2**53 stay floats: there not every integer is a float, and 1e308 would become 309 digits.
-    """
-    return json.dumps(_whole(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def _whole(value: object) -> object:
-    if isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT:
-        return int(value)
-    if isinstance(value, Mapping):
-        return {key: _whole(member) for key, member in value.items()}
-    if isinstance(value, list):
-        return [_whole(member) for member in value]
-    return value
 
 
 def _source(witness: str, fields: Mapping[str, Scalar]) -> str:

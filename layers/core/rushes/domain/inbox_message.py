@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rushes.domain.caller import is_name
+from rushes.domain.formats import UUID4
 from rushes.errors import UnreadableError
-from rushes.runware.wire import UUID4
-from rushes.services.authentication import is_name
 
 LARGEST_MESSAGE = 256 * 1024  # bytes, of one message and of all messages of a batch
 

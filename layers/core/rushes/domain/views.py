@@ -2,24 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from rushes.domain.clip import Clip, Kind, Scalar, rank
-from rushes.domain.redaction import scrub, scrub_all
-from rushes.runware.error_codes import ABOUT_ACCOUNTS, ACCOUNT_TROUBLE
+from rushes.domain.failure import about_our_account, reason
+from rushes.domain.formats import dollars, iso
+from rushes.domain.redaction import scrub_all
 
 Json: TypeAlias = dict[str, Any]
-
-
-def iso(at: int) -> str:
-    """A time in milliseconds since the epoch, as `2026-11-24T13:35:45.123Z`."""
-    return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def dollars(amount: int) -> float:
-    """Micro-dollars in dollars."""
-    return amount / 1_000_000
 
 
 def manifest_key(clip: Clip) -> str:
@@ -54,18 +44,6 @@ def timeline(clip: Clip) -> list[Json]:
                 ((at, rank(kind), kind, key, witness), {name: value for name, value in entry.items() if value})
             )
     return [entry for _, entry in sorted(entries, key=lambda each: each[0])]
-
-
-def about_our_account(fields: Mapping[str, Scalar]) -> bool:
-    """Whether a refusal or failure was about this service's own account at Runware rather than the clip."""
-    return fields.get("httpStatus") in ACCOUNT_TROUBLE or fields.get("category") in ABOUT_ACCOUNTS
-
-
-def reason(fields: Mapping[str, Scalar]) -> str:
-    """Why a clip was refused or failed, as callers may read it. Our account's trouble is none of theirs."""
-    if about_our_account(fields):
-        return "This service's own account at Runware is in trouble. The operator has to act."
-    return scrub(str(fields.get("message", "Runware gave no reason.")))
 
 
 def _fields(fields: Mapping[str, Scalar]) -> Json:

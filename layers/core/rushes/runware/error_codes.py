@@ -6,25 +6,8 @@ which is documented, counts as a timeout, and a conflict has a category of its o
 """
 
 from collections.abc import Callable
-from enum import StrEnum
 
-
-class Category(StrEnum):
-    """What kind of trouble a code names."""
-
-    CONFLICT = "conflict"  # the UUID is known: an earlier submission arrived
-    DELIVERY = "delivery"  # the render went well, handing it over did not
-    QUOTA = "quota"
-    RATE_LIMIT = "rateLimit"
-    SAFETY = "safety"
-    AUTH = "auth"
-    TIMEOUT = "timeout"
-    NOT_FOUND = "notFound"
-    SERVER = "server"
-    PROVIDER = "provider"
-    VALIDATION = "validation"
-    UNKNOWN = "unknown"
-
+from rushes.domain.failure import Category
 
 _DELIVERY = {"uploadFailed", "webhookTimeout", "webhookFailed", "mediaStorageFileCouldNotBeMoved"}
 _SAFETY = {
@@ -78,11 +61,6 @@ _VALIDATION = (
     "value",
 )
 
-ABOUT_ACCOUNTS = (Category.AUTH, Category.QUOTA)
-"""Account trouble in words. Which status they come with is not documented, and an answer in parts is a 200."""
-
-ACCOUNT_TROUBLE = (401, 402, 403)
-"""Statuses of an answer that refuse us, whatever its code says: a wrong key, no money, no permission."""
 
 _RULES: tuple[tuple[Category, Callable[[str], bool]], ...] = (
     (Category.CONFLICT, lambda code: code == "conflictTaskUUID"),

@@ -4,42 +4,14 @@
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
 
-from rushes.domain import webhook_token
-from rushes.domain.clip import Clip, Fact, Kind, Scalar, Witness, canonical, maybe_sent, merge, release
-from rushes.domain.views import about_our_account, reason
-from rushes.runware.error_codes import ABOUT_ACCOUNTS, ACCOUNT_TROUBLE
+from rushes.domain.clip import Clip, Fact, Kind, Scalar, Witness, maybe_sent, merge, release
+from rushes.domain.failure import ABOUT_ACCOUNTS, ACCOUNT_TROUBLE, Category, about_our_account, reason
+from rushes.domain.formats import canonical
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome, Refused
-from rushes.runware.response import Problem
-from rushes.runware.wire import OURS, WireError
-
-
-def callback_url(base: str, clip: Clip, keys: Sequence[str], now: int) -> str:
-    """Where Runware reports this clip, with a token for this clip alone."""
-    subject = webhook_token.subject(clip.caller, clip.task_uuid, clip.index)
-    return f"{base}/webhooks/runware/{subject}?token={webhook_token.sign(subject, keys, now)}"
-
-
-def on_the_wire(
-    request: Mapping[str, Any], clip: Clip, *, callback: str, upload_link: str, least_ttl: int
-) -> dict[str, Any]:
-    """The one task that buys this clip: the caller's request, with what the service itself decides.
-
-    `ttl` shortens how long Runware keeps its copy, and a rescue needs that copy: never below `least_ttl` seconds.
-    """
-    task = {name: value for name, value in request.items() if name not in OURS}
-    if "ttl" in task:
-        task["ttl"] = max(task["ttl"], least_ttl)
-    return task | {
-        "taskUUID": clip.clip_uuid,
-        "deliveryMethod": "async",
-        "numberResults": 1,
-        "includeCost": True,
-        "webhookURL": callback,
-        "uploadEndpoint": upload_link,
-    }
+from rushes.runware.response import Envelope, Problem, Result
+from rushes.runware.wire import WireError
 
 
 def conclude(
@@ -107,3 +79,91 @@ def _shown(code: str, fields: Mapping[str, Scalar]) -> tuple[int, WireError]:
         return 503, {"code": "providerRefusesUs", "message": message}
     error: WireError = json.loads(str(fields["error"]))
     return 400, error
+
+
+_KNOWS_THE_CLIP = {Category.CONFLICT, Category.DELIVERY}
+
+
+_NOT_ABOUT_A_RENDER = {Category.NOT_FOUND, Category.AUTH}
+
+
+def webhook_facts(said: Envelope, now: int) -> Iterator[Fact]:
+    """What a webhook proves. Progress proves nothing that the record lacks; any error proves at least the purchase."""
+    for result in said.results:
+        if result.video_uuid:
+            yield _rendered(result, result.video_uuid, Witness.WEBHOOK, now)
+        elif result.video_url or result.data:
+            yield _nameless(result, Witness.WEBHOOK, now)
+    for problem in said.problems:
+        if problem.category in _KNOWS_THE_CLIP | _NOT_ABOUT_A_RENDER:
+            yield _known(problem, Witness.WEBHOOK, now)
+        else:
+            yield _failed(problem, Witness.WEBHOOK, now)
+
+
+def poll_facts(said: Envelope, now: int) -> Iterator[Fact]:
+    """What a poll's answer proves about the clip. Errors of the poll itself prove nothing.
+
+    Nor does an error that names no task: many clips are asked about at a time, and it would be about each of them.
+    """
+    for result in said.results:
+        if result.video_uuid:
+            yield _rendered(result, result.video_uuid, Witness.POLL, now)
+        elif result.video_url or result.data:
+            yield _nameless(result, Witness.POLL, now)
+        else:
+            yield _accepted("known", Witness.POLL, now)
+    for problem in said.problems:
+        if problem.of_asking:
+            continue
+        if problem.category in _KNOWS_THE_CLIP:
+            yield _known(problem, Witness.POLL, now)
+        elif problem.category not in _NOT_ABOUT_A_RENDER:
+            yield _failed(problem, Witness.POLL, now)
+
+
+def details_facts(said: Envelope, clip_uuid: str, now: int) -> Iterator[Fact]:
+    """What a task's details prove: that the task was executed, and what the results inside its last response do.
+
+    Errors in there prove nothing more: the last response may be the one to a refused duplicate.
+    """
+    for details in said.results:
+        yield _accepted("details", Witness.POLL, now)
+        if details.response:
+            inner = details.response.about(clip_uuid)
+            yield from poll_facts(Envelope(inner.results, ()), now)
+            for problem in inner.problems:
+                if problem.category in _KNOWS_THE_CLIP:
+                    yield _known(problem, Witness.POLL, now)
+
+
+def _rendered(result: Result, video_uuid: str, witness: Witness, now: int) -> Fact:
+    known: dict[str, Scalar | None] = {
+        "videoURL": result.video_url,
+        "seed": result.seed,
+        "NSFWContent": result.nsfw,
+        "cost": result.cost,
+    }
+    fields = {name: value for name, value in known.items() if value is not None}
+    return Fact(kind=Kind.RENDERED, key=video_uuid, at=now, witness=witness, fields=fields)
+
+
+def _nameless(result: Result, witness: Witness, now: int) -> Fact:
+    """A result that cannot be told from another one: no render, but its address is kept for people."""
+    fields = {"videoURL": result.video_url} if result.video_url else {}
+    return Fact(kind=Kind.ACCEPTED, key="result without videoUUID", at=now, witness=witness, fields=fields)
+
+
+def _accepted(how: str, witness: Witness, now: int) -> Fact:
+    return Fact(kind=Kind.ACCEPTED, key=how, at=now, witness=witness)
+
+
+def _known(problem: Problem, witness: Witness, now: int) -> Fact:
+    """Trouble that Runware can only have with a task of its own; with an upload, only if there was a render."""
+    if problem.category == Category.DELIVERY and not problem.code.startswith("webhook"):
+        return Fact(kind=Kind.UNDELIVERED, key=problem.code, at=now, witness=witness)
+    return _accepted(problem.code, witness, now)
+
+
+def _failed(problem: Problem, witness: Witness, now: int) -> Fact:
+    return Fact(kind=Kind.FAILED, key=problem.code, at=now, witness=witness, fields=evidence(problem))

@@ -9,9 +9,9 @@
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from rushes.domain.failure import Category
 from rushes.domain.redaction import BY_SHAPE, Redactor
 from rushes.errors import UnreadableError
-from rushes.runware.error_codes import Category
 from rushes.runware.response import Envelope, Problem, read
 
 

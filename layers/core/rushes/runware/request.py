@@ -27,9 +27,10 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from rushes.domain.formats import UUID4, UUID4_SCHEMA
 from rushes.domain.media import picture
 from rushes.runware.catalog import KLING_2_1_MASTER, MODELS, Span, VideoModel
-from rushes.runware.wire import DATA_URI, OURS, S3_OBJECT, UUID4, UUID4_SCHEMA, WireError, wire_error
+from rushes.runware.wire import DATA_URI, OURS, S3_OBJECT, WireError, wire_error
 
 _ANY_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _WEB = re.compile(r"https?://[^\s/?#\\]+([/?#][^\s\\]*)?", re.IGNORECASE)

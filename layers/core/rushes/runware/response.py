@@ -12,10 +12,11 @@ from decimal import Decimal
 from math import isfinite
 from typing import Any
 
-from rushes.domain.clip import canonical
+from rushes.domain.failure import ACCOUNT_TROUBLE, Category
+from rushes.domain.formats import canonical
 from rushes.domain.redaction import BY_SHAPE, Redactor
 from rushes.errors import ProviderError, UnreadableError
-from rushes.runware.error_codes import ACCOUNT_TROUBLE, Category, categorise
+from rushes.runware.error_codes import categorise
 
 # What is kept must fit into an item of the table, as many facts of it as `clip.MEANINGS` allows: 400 KB in all.
 _LONGEST = 2048  # bytes kept of any text of the provider's

@@ -7,12 +7,6 @@ from typing import Any, TypeAlias
 WireError: TypeAlias = dict[str, Any]
 """One entry of `errors`: code, message, parameter, type, documentation, and min, max or allowedValues."""
 
-UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
-UUID4_SCHEMA: dict[str, Any] = {
-    "format": "uuid",
-    "pattern": "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}$",
-}
-"""The same for a JSON Schema: there the letters may be of either case."""
 
 DATA_URI = re.compile(r"data:image/(png|jpe?g|webp);base64,", re.IGNORECASE)
 # Of a key, S3 takes any text literally; clients that fetch it would resolve parts that are dots alone.

@@ -4,47 +4,19 @@ A caller that comes in by another door than a key (a prefix of the bucket, the e
 reads each key and each name at most once a minute; a refusal by name is final for an order, so that is read afresh.
 """
 
-import hashlib
-import re
-import secrets
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
+from rushes.domain.caller import _PREFIX, Caller, hash_key
 from rushes.runware.wire import wire_error
 
 _KEPT = 60_000  # milliseconds: a revoked key stops working within this time
 _MOST_KEPT = 1000
-_PREFIX = "rushes_"
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 NOT_ALLOWED = wire_error(
     "callerNotAllowed",
     "This caller is disabled, or no operator has made it. Nothing was bought; the operator can change that.",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks. `monthly_limit` is in micro-dollars; `image_sources` are `bucket/prefix` texts of `s3://` images.
-
-    For a `disabled` one every door is closed; its clips under way are seen through.
-    """
-
-    name: str
-    monthly_limit: int
-    image_sources: tuple[str, ...] = ()
-    disabled: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ApiKey:
-    """What is known of a caller's key, for people: its hash, the name it was given, and since when it is no use."""
-
-    key_hash: str
-    name: str
-    made_at: int
-    revoked_at: int | None
 
 
 class Keys(Protocol):
@@ -96,18 +68,3 @@ class Callers:
             if len(self._known) > _MOST_KEPT:
                 self._known.popitem(last=False)
         return found[1]
-
-
-def new_key() -> str:
-    """A fresh API key. It is shown once and never stored."""
-    return _PREFIX + secrets.token_urlsafe(32)
-
-
-def hash_key(key: str) -> str:
-    """What is stored of an API key."""
-    return hashlib.sha256(key.encode()).hexdigest()
-
-
-def is_name(text: str) -> bool:
-    """Whether `text` can name a caller: it becomes part of object keys and callback paths."""
-    return _NAME.fullmatch(text) is not None and text != "all"

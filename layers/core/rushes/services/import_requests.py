@@ -21,17 +21,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from rushes.adapters.telemetry import Metric, Telemetry
-from rushes.adapters.thread_pool import SideBySide
-from rushes.domain.clip import canonical
+from rushes.domain.caller import Caller, is_name
+from rushes.domain.formats import canonical
 from rushes.domain.inbox_message import LARGEST_MESSAGE, Message
 from rushes.domain.jsonl import Limits, Line, refuse_foreign, split, whole
 from rushes.errors import BucketError, UnreadableError
 from rushes.runware.wire import WireError, wire_error
-from rushes.services.authentication import NOT_ALLOWED, Caller, is_name
+from rushes.services.authentication import NOT_ALLOWED
 from rushes.services.image_metadata import AGAIN, task_of
 from rushes.services.input_images import images_of
-from rushes.services.submit import LARGEST_BODY, Answer, Poll, parse, twice, uuid_of, validate
+from rushes.services.ports import Metric, SideBySide, Telemetry
+from rushes.services.request_validation import LARGEST_BODY, Answer, Poll, parse, twice, uuid_of, validate
 
 LIMITS = Limits(size=256 * 1024 * 1024, lines=10_000, line=LARGEST_BODY)
 LARGEST_IMAGE = 20 * 1024 * 1024  # bytes

@@ -5,50 +5,26 @@ what never can is told in a report beside that of its file; everything else is i
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from rushes.adapters.telemetry import Metric, Telemetry
 from rushes.domain.inbox_message import Message
 from rushes.errors import PostponedError
-from rushes.runware.facts import is_account_trouble
-from rushes.runware.outcome import Outcome
 from rushes.runware.wire import WireError
 from rushes.services.authentication import NOT_ALLOWED, Callers
-from rushes.services.purchase import Buyer, Seller
+from rushes.services.circuit_breaker import Gate
+from rushes.services.ports import Metric, Telemetry
+from rushes.services.purchase import Buyer
 from rushes.services.submit import BUSY, OVER_BUDGET, Request, Submitting
 
 _LATER = (BUSY["code"], OVER_BUDGET)
-_PAUSE = 60_000  # milliseconds
 
 
 class Reports(Protocol):
     """Where reports are put."""
 
     def put(self, key: str, content: bytes) -> None: ...
-
-
-class Gate:
-    """Runware, and whether it has just refused our account. `clock` gives milliseconds.
-
-    An order that is recorded then has until its deadline, one that stays in the queue has days: so while Runware
-    refuses us, only one order a minute goes through, to see whether it still does.
-    """
-
-    def __init__(self, seller: Seller, clock: Callable[[], int]) -> None:
-        self._seller, self._clock = seller, clock
-        self._shut_until = 0
-
-    @property
-    def shut(self) -> bool:
-        return self._clock() < self._shut_until
-
-    def submit(self, task: Mapping[str, Any], key: str) -> Outcome:
-        """What the seller says."""
-        outcome = self._seller.submit(task, key)
-        self._shut_until = self._clock() + _PAUSE if is_account_trouble(outcome) else 0
-        return outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

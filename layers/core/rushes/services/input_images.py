@@ -17,10 +17,10 @@ from typing import Any, Protocol
 
 import imagesize
 
+from rushes.domain.caller import Caller
 from rushes.domain.media import Head, picture
 from rushes.runware.catalog import MODELS, VideoModel
 from rushes.runware.wire import DATA_URI, S3_OBJECT, WireError, wire_error
-from rushes.services.authentication import Caller
 
 _PARAMETER = "inputs.frameImages"
 _ADDRESS = "s3://"

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from rushes.adapters.telemetry import Telemetry
-from rushes.domain.clip import Clip, Kind, Known, Status, Task, believed_cost
-from rushes.domain.views import Json, dollars, iso, manifest_key, reason, render, timeline
+from rushes.domain.clip import Clip, Kind, Known, Status, believed_cost
+from rushes.domain.failure import reason
+from rushes.domain.formats import dollars, iso
+from rushes.domain.task import Task
+from rushes.domain.views import Json, manifest_key, render, timeline
+from rushes.services.ports import Telemetry
 
 
 class News(StrEnum):

@@ -9,13 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from rushes.adapters.telemetry import Metric, Telemetry
-from rushes.config import Timings
+from rushes.domain import webhook_token
 from rushes.domain.clip import Clip, release
+from rushes.domain.timings import Timings
 from rushes.errors import BucketError, BusyError
-from rushes.runware import facts as buying
+from rushes.runware import facts
 from rushes.runware.outcome import Outcome, Refused
-from rushes.services import input_images as images
+from rushes.runware.wire import OURS
+from rushes.services import input_images
+from rushes.services.ports import Metric, Telemetry
 from rushes.services.update_clip import Clips, learn
 
 
@@ -83,14 +85,14 @@ class Purchasing:
         if task is None or sent_at + self.times.http > min(lease_ends_at, buyer.ends_at):
             return self.give_back(clip, buyer), None
         outcome = self.seller.submit(task, buyer.credentials.runware_key)
-        if isinstance(outcome, Refused) and buying.is_account_trouble(outcome):
+        if isinstance(outcome, Refused) and facts.is_account_trouble(outcome):
             self.telemetry.count(Metric.PROVIDER_REFUSES_US)
             status, code, said = outcome.status, outcome.problem.code, outcome.problem.message
             self.telemetry.note("Runware refuses our account", warn=True, httpStatus=status, code=code, said=said)
         now = self.clock()
         learned = self._learn(
             clip,
-            lambda current: buying.conclude(
+            lambda current: facts.conclude(
                 current,
                 outcome,
                 holder=buyer.holder,
@@ -111,13 +113,13 @@ class Purchasing:
         seconds = self.times.deadline // 1000
         try:
             link = self.links.upload_link(clip.object_key, seconds)
-            reachable = images.linked(request, lambda bucket, key: self.links.image_link(bucket, key, seconds))
+            reachable = input_images.linked(request, lambda bucket, key: self.links.image_link(bucket, key, seconds))
         except BucketError as error:
             self.telemetry.note("no link could be signed", warn=True, why=str(error), clipUUID=clip.clip_uuid)
             return None
-        callback = buying.callback_url(self.webhook_url, clip, buyer.credentials.webhook_keys, now)
+        callback = callback_url(self.webhook_url, clip, buyer.credentials.webhook_keys, now)
         least_ttl = self.times.copy_deadline // 1000
-        return buying.on_the_wire(reachable, clip, callback=callback, upload_link=link, least_ttl=least_ttl)
+        return on_the_wire(reachable, clip, callback=callback, upload_link=link, least_ttl=least_ttl)
 
     def _learn(self, clip: Clip, change: Callable[[Clip], Clip]) -> Clip:
         try:
@@ -132,3 +134,29 @@ class Purchasing:
                 clip=clip.index,
             )
             return clip
+
+
+def callback_url(base: str, clip: Clip, keys: Sequence[str], now: int) -> str:
+    """Where Runware reports this clip, with a token for this clip alone."""
+    subject = webhook_token.subject(clip.caller, clip.task_uuid, clip.index)
+    return f"{base}/webhooks/runware/{subject}?token={webhook_token.sign(subject, keys, now)}"
+
+
+def on_the_wire(
+    request: Mapping[str, Any], clip: Clip, *, callback: str, upload_link: str, least_ttl: int
+) -> dict[str, Any]:
+    """The one task that buys this clip: the caller's request, with what the service itself decides.
+
+    `ttl` shortens how long Runware keeps its copy, and a rescue needs that copy: never below `least_ttl` seconds.
+    """
+    task = {name: value for name, value in request.items() if name not in OURS}
+    if "ttl" in task:
+        task["ttl"] = max(task["ttl"], least_ttl)
+    return task | {
+        "taskUUID": clip.clip_uuid,
+        "deliveryMethod": "async",
+        "numberResults": 1,
+        "includeCost": True,
+        "webhookURL": callback,
+        "uploadEndpoint": upload_link,
+    }

@@ -14,13 +14,17 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, Protocol
 
-from rushes.config import Timings
-from rushes.domain.clip import Clip, Costs, Found, Kind, Page, Status, Task, month_of, task_status
-from rushes.domain.views import Json, about_our_account, dollars, iso, manifest_key, reason, render, timeline
+from rushes.domain.budget import Costs, month_of
+from rushes.domain.caller import Caller
+from rushes.domain.clip import Clip, Kind, Status
+from rushes.domain.failure import about_our_account, reason
+from rushes.domain.formats import UUID4, dollars, iso
+from rushes.domain.task import Found, Page, Task, task_status
+from rushes.domain.timings import Timings
+from rushes.domain.views import Json, manifest_key, render, timeline
 from rushes.errors import UnreadableError
-from rushes.runware import facts as buying
-from rushes.runware.wire import UUID4, WireError, wire_error
-from rushes.services.authentication import Caller
+from rushes.runware import facts
+from rushes.runware.wire import WireError, wire_error
 
 MOST_TASKS = 100
 USUAL_TASKS = 20
@@ -320,7 +324,7 @@ def _faults(clip: Clip) -> Iterator[WireError]:
     """Why a clip is not stored, or nothing. Texts of the provider's were scrubbed when they were learned."""
     match clip.decisive:
         case Kind.REFUSED:
-            yield from (error for _, error in buying.refusals([clip]))
+            yield from (error for _, error in facts.refusals([clip]))
         case Kind.FAILED | Kind.GIVEN_UP:
             code, known = min(clip.of(Kind.FAILED).items(), key=lambda item: (item[1].at, item[0]))
             error = {} if about_our_account(known.fields) else json.loads(str(known.fields.get("error", "{}")))

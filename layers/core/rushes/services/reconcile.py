@@ -15,15 +15,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol, TypeVar
 
-from rushes.adapters.telemetry import Metric, Telemetry
-from rushes.adapters.thread_pool import SideBySide
-from rushes.config import Timings, WhenAmbiguous
+from rushes.config import WhenAmbiguous
 from rushes.domain.clip import (
     Clip,
     Fact,
     Kind,
     Scalar,
-    Task,
     Witness,
     answers_to_asks,
     lease_to,
@@ -33,6 +30,8 @@ from rushes.domain.clip import (
     taken_over,
 )
 from rushes.domain.media import Probed, stored_fact
+from rushes.domain.task import Task
+from rushes.domain.timings import Timings
 from rushes.errors import (
     BucketError,
     BusyError,
@@ -43,12 +42,12 @@ from rushes.errors import (
     UnreadableClipError,
     UnusableRenderError,
 )
-from rushes.runware.facts import is_account_trouble
+from rushes.runware.facts import details_facts, is_account_trouble, poll_facts
 from rushes.runware.outcome import Ambiguous, NeverArrived
 from rushes.runware.response import Report
+from rushes.services.ports import Metric, SideBySide, Telemetry
 from rushes.services.purchase import Buyer, Purchasing
 from rushes.services.update_clip import Clips, learn, report_overruns, save
-from rushes.services.webhook import details_facts, poll_facts
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -7,10 +7,10 @@ is written. Metrics that mean money are counted here, from what the saved change
 from collections.abc import Callable
 from typing import Protocol
 
-from rushes.adapters.telemetry import Metric, Telemetry
-from rushes.config import Timings
 from rushes.domain.clip import Clip, Kind, Status, disbelieves, is_full, settle, settle_later
+from rushes.domain.timings import Timings
 from rushes.errors import BusyError, StaleError
+from rushes.services.ports import Metric, Telemetry
 
 _TRIES = 20  # every lost race means that somebody else's change was saved, so this many are never lost in earnest
 

@@ -20,26 +20,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError, HTTPClientError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
-from rushes.adapters.dynamodb import attribute_values as attributes
-from rushes.domain.clip import (
-    Claim,
-    Clip,
-    Cost,
-    Costs,
-    Existing,
-    Facts,
-    Found,
-    Known,
-    Lease,
-    OverBudget,
-    Page,
-    Recorded,
-    Reservation,
-    Task,
-)
-from rushes.domain.views import iso
+from rushes.adapters.dynamodb import attribute_values
+from rushes.domain.budget import Cost, Costs, OverBudget, Reservation
+from rushes.domain.caller import ApiKey, Caller
+from rushes.domain.clip import Claim, Clip, Facts, Known, Lease
+from rushes.domain.formats import iso
+from rushes.domain.task import Existing, Found, Page, Recorded, Task
 from rushes.errors import BusyError, StaleError, UnreadableClipError, UnreadableError
-from rushes.services.authentication import ApiKey, Caller
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
@@ -859,8 +846,8 @@ def _known(value: Mapping[str, Any]) -> Known:
 
 
 def _wire(values: Mapping[str, Any]) -> Item:
-    return {name: attributes.wire(value) for name, value in values.items()}
+    return {name: attribute_values.wire(value) for name, value in values.items()}
 
 
 def _plain(item: Mapping[str, Any]) -> Item:
-    return {name: attributes.plain(value) for name, value in item.items()}
+    return {name: attribute_values.plain(value) for name, value in item.items()}

@@ -1,0 +1,44 @@
+"""Why a clip was refused or failed: the few categories of trouble, and the reason that callers may read. Pure."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from rushes.domain.clip import Scalar
+from rushes.domain.redaction import scrub
+
+
+class Category(StrEnum):
+    """What kind of trouble a code names."""
+
+    CONFLICT = "conflict"  # the UUID is known: an earlier submission arrived
+    DELIVERY = "delivery"  # the render went well, handing it over did not
+    QUOTA = "quota"
+    RATE_LIMIT = "rateLimit"
+    SAFETY = "safety"
+    AUTH = "auth"
+    TIMEOUT = "timeout"
+    NOT_FOUND = "notFound"
+    SERVER = "server"
+    PROVIDER = "provider"
+    VALIDATION = "validation"
+    UNKNOWN = "unknown"
+
+
+ABOUT_ACCOUNTS = (Category.AUTH, Category.QUOTA)
+"""Account trouble in words. Which status they come with is not documented, and an answer in parts is a 200."""
+
+
+ACCOUNT_TROUBLE = (401, 402, 403)
+"""Statuses of an answer that refuse us, whatever its code says: a wrong key, no money, no permission."""
+
+
+def about_our_account(fields: Mapping[str, Scalar]) -> bool:
+    """Whether a refusal or failure was about this service's own account at Runware rather than the clip."""
+    return fields.get("httpStatus") in ACCOUNT_TROUBLE or fields.get("category") in ABOUT_ACCOUNTS
+
+
+def reason(fields: Mapping[str, Scalar]) -> str:
+    """Why a clip was refused or failed, as callers may read it. Our account's trouble is none of theirs."""
+    if about_our_account(fields):
+        return "This service's own account at Runware is in trouble. The operator has to act."
+    return scrub(str(fields.get("message", "Runware gave no reason.")))

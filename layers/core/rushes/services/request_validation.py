@@ -1,0 +1,279 @@
+"""A request body into orders and polls, or into what is wrong with it, task by task. Pure."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rushes.domain.formats import UUID4, canonical
+from rushes.domain.jsonl import refuse_foreign
+from rushes.errors import UnreadableError
+from rushes.runware.request import Order, check
+from rushes.runware.wire import WireError, wire_error
+from rushes.services import input_images
+
+MOST_TASKS = 20
+
+
+MOST_CLIPS = 20
+
+
+LARGEST_BODY = 5 * 1024 * 1024  # bytes
+
+
+# Bytes of JSON, images not counted: what is recorded of them is an address. The table's items end at 400 KB.
+_LARGEST_TASK = 350_000
+
+
+_MOST_FAULTS = 50
+
+
+_LARGEST_AUTHENTICATION = 4096  # bytes, white space before it included
+
+
+_DEEPEST = 20  # levels of nesting; a valid request has five
+
+
+_MOST_MEMBERS = 2000  # of a request, numbers in arrays and empty arrays among them; parsing a million takes seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """A valid `getResponse`: what became of the task."""
+
+    task_uuid: str
+
+
+@dataclass(slots=True)
+class Answer:
+    """Runware's envelope in the making: items of `data`, and errors with the HTTP status each calls for."""
+
+    data: list[dict[str, Any]] = field(default_factory=list)
+    errors: list[tuple[int, WireError]] = field(default_factory=list)
+
+    @property
+    def status(self) -> int:
+        """200 as soon as anything was accepted or told; else the errors' common status, or 400."""
+        statuses = {status for status, _ in self.errors}
+        if self.data or not statuses or 200 in statuses:
+            return 200
+        return statuses.pop() if len(statuses) == 1 else 400
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """No `errors` key unless there are errors: the official client reads its mere presence as a failure."""
+        errors = {"errors": [error for _, error in self.errors]} if self.errors else {}
+        return {"data": self.data, **errors}
+
+
+def parse(body: bytes, called: str = "body") -> list[object]:
+    """The tasks of a request body; a bare object counts as an array of one. Raises `UnreadableError`.
+
+    Whoever got the bytes from elsewhere says what they are `called`.
+    """
+    if len(body) > LARGEST_BODY:
+        raise UnreadableError(f"The {called} must not be larger than {LARGEST_BODY} bytes.")
+    if _members_at_most(body) > _MOST_MEMBERS:
+        raise UnreadableError(f"The {called} must not hold more than {_MOST_MEMBERS} values.")
+    tasks = _decoded(body, called)
+    if isinstance(tasks, dict):
+        return [tasks]
+    if not isinstance(tasks, list):
+        raise UnreadableError(f"The {called} must be an array of tasks.")
+    if not tasks or len(tasks) > MOST_TASKS + _is_authentication(tasks[0]):
+        raise UnreadableError(f"The array must hold 1 to {MOST_TASKS} tasks.")
+    return tasks
+
+
+def bearer_in(body: bytes) -> str | None:
+    """The key of an `authentication` task at the beginning of a body, as an `Authorization` header; else None.
+
+    Reads the first task alone and little of the body, because its sender is not known yet.
+    """
+    head = body[:_LARGEST_AUTHENTICATION].decode(errors="replace").lstrip()
+    try:
+        first, _ = json.JSONDecoder().raw_decode(head.removeprefix("[").lstrip())
+    except (ValueError, RecursionError):
+        return None
+    match first:
+        case {"taskType": "authentication", "apiKey": str(key)}:
+            return f"Bearer {key}"
+    return None
+
+
+def without_authentication(tasks: list[object], *, mixed: bool) -> list[object]:
+    """The tasks after an `authentication` task that comes first, if one does.
+
+    Raises `UnreadableError` if it is `mixed` with a key in the header: which of two keys is meant must not be guessed.
+    """
+    if not _is_authentication(tasks[0]):
+        return tasks
+    if mixed:
+        raise UnreadableError("The body must not hold an authentication task beside the Authorization header.")
+    return tasks[1:]
+
+
+def _is_authentication(task: object) -> bool:
+    return isinstance(task, dict) and task.get("taskType") == "authentication"
+
+
+def _decoded(body: bytes, called: str) -> object:
+    """The JSON value of a body; raises `UnreadableError` naming what is wrong, since the sender cannot see it."""
+
+    def refuse_constant(name: str) -> None:
+        raise UnreadableError(f"The {called} must be JSON, without {name}.")
+
+    refuse_foreign(body[:8], called)
+    try:
+        value: object = json.loads(body.decode("utf-8"), parse_constant=refuse_constant)
+        if _depth(value) > _DEEPEST:
+            raise RecursionError
+        canonical(value).encode()  # raises for infinite numbers and lone surrogates
+    except UnicodeError:
+        raise UnreadableError(f"The {called} must be JSON in UTF-8.") from None
+    except json.JSONDecodeError as error:
+        raise UnreadableError(f"The {called} must be JSON; unexpected at character {error.pos + 1}.") from None
+    except RecursionError:
+        raise UnreadableError(f"The {called} must be JSON, not nested more than {_DEEPEST} levels deep.") from None
+    except ValueError:
+        raise UnreadableError(f"The {called} must hold no number beyond 1.8e308, such as 1e400.") from None
+    return value
+
+
+def validate(tasks: Sequence[object], answer: Answer) -> list[Order | Poll]:
+    """The orders and polls among the tasks; the faults of the others go into the answer.
+
+    No UUID may stand twice, not even to be bought and asked for: what is said of it could contradict itself.
+    """
+    valid: list[Order | Poll] = []
+    named = Counter(uuid_of(task) for task in tasks)
+    for task in tasks:
+        checked = _check(task)
+        if isinstance(checked, list):
+            answer.errors += [(400, error) for error in checked]
+        elif named[checked.task_uuid] == 1:
+            valid.append(checked)
+    answer.errors += [(400, twice(uuid)) for uuid, times in named.items() if uuid and times > 1]
+    orders = [each for each in valid if isinstance(each, Order)]
+    if sum(order.clips for order in orders) > MOST_CLIPS:
+        answer.errors += [(400, _of_task(order.task_uuid, _TOO_MANY)) for order in orders]
+        return [each for each in valid if isinstance(each, Poll)]
+    return valid
+
+
+def twice(task_uuid: str) -> WireError:
+    """What is said of each of several tasks under one UUID."""
+    return _of_task(task_uuid, _TWICE)
+
+
+def _check(task: object) -> Order | Poll | list[WireError]:
+    if not isinstance(task, dict):
+        return [wire_error("invalidTask", "Every task must be an object.", "body", type="object")]
+    task_type, task_uuid = task.get("taskType"), uuid_of(task)
+    named = {"taskUUID": task_uuid} if task_uuid else {}
+    if task_type == "getResponse":
+        return _check_poll(task) or Poll(task["taskUUID"].lower())
+    if _is_authentication(task):
+        return [{**_MISPLACED, **named}]
+    if isinstance(task_type, str) and task_type != "videoInference":
+        return [{**_UNSUPPORTED_TYPE, **named}]
+    if len(canonical(task).encode()) - sum(map(len, input_images.images_of(task))) > _LARGEST_TASK:
+        return [{**_TOO_LARGE, **named, "taskType": "videoInference"}]
+    checked = check(task)
+    if isinstance(checked, Order):
+        return checked
+    return [{**fault, **named, "taskType": "videoInference"} for fault in checked]
+
+
+def _check_poll(task: dict[str, Any]) -> list[WireError]:
+    """The faults of a `getResponse`."""
+    task_uuid, about = task.get("taskUUID"), {"taskType": "getResponse"}
+    if isinstance(task_uuid, str) and UUID4.fullmatch(task_uuid.lower()):
+        about["taskUUID"] = task_uuid.lower()
+        faults = []
+    elif task_uuid is None:
+        faults = [wire_error("missingTaskUUID", "taskUUID is required.", "taskUUID", type="string", **about)]
+    else:
+        message = "taskUUID must be a UUID v4 of 36 characters."
+        faults = [wire_error("invalidTaskUUID", message, "taskUUID", type="string", **about)]
+    for name in sorted(task.keys() - {"taskType", "taskUUID"})[:_MOST_FAULTS]:
+        named = name[:100]
+        faults.append(wire_error("unsupportedParameter", f"{named} is not a parameter of getResponse.", named, **about))
+    return faults
+
+
+def uuid_of(task: object) -> str | None:
+    """The UUID under which a task was sent, valid or not, as far as it is short enough to be repeated."""
+    task_uuid = task.get("taskUUID") if isinstance(task, dict) else None
+    return task_uuid.lower() if isinstance(task_uuid, str) and len(task_uuid) <= 36 else None
+
+
+def _of_task(task_uuid: str, error: WireError) -> WireError:
+    return {**error, "taskUUID": task_uuid, "taskType": "videoInference"}
+
+
+def _members_at_most(body: bytes) -> int:
+    """How many values a JSON text can hold, counted in a fraction of the time that parsing them takes."""
+    text = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if text.count(b'"') > 4 * _MOST_MEMBERS:  # each value has at most two texts, its name and itself
+        return text.count(b'"')
+    outside = b"".join(text.split(b'"')[::2])
+    return sum(outside.count(mark) for mark in (b",", b"[", b"{"))
+
+
+def _depth(value: object) -> int:
+    """How many arrays and objects lie inside each other; without recursion, since this is what guards against it."""
+    depth, level = 0, [value]
+    while level := [member for outer in level for member in _members(outer)]:
+        depth += 1
+    return depth
+
+
+def _members(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+_TWICE = wire_error(
+    "duplicateTaskUUID",
+    "Several tasks of this request have the same taskUUID. None of them was bought.",
+    "taskUUID",
+    type="string",
+)
+
+
+_TOO_MANY = wire_error(
+    "valueTooLarge",
+    f"One request may ask for {MOST_CLIPS} clips in all.",
+    "numberResults",
+    type="integer",
+    max=MOST_CLIPS,
+)
+
+
+_TOO_LARGE = wire_error(
+    "valueTooLarge",
+    f"A task must not be larger than {_LARGEST_TASK} bytes, inline images not counted.",
+    "body",
+    max=_LARGEST_TASK,
+)
+
+
+_UNSUPPORTED_TYPE = wire_error(
+    "unsupportedTaskType",
+    "This task type is not served here.",
+    "taskType",
+    type="string",
+    allowedValues=["videoInference", "getResponse"],
+)
+
+
+_MISPLACED = wire_error(
+    "unsupportedTaskType",
+    "An authentication task is taken on POST /v1 alone, once and before all others.",
+    "taskType",
+    type="string",
+    allowedValues=["videoInference", "getResponse"],
+)
