@@ -122,7 +122,7 @@ class Service(RuleBasedStateMachine):
 
     @initialize(switches=st.sampled_from([*ONE_AT_A_TIME, *ADVERSE]), policy=st.sampled_from(POLICIES))
     def begin(self, switches: Any, policy: Any) -> None:
-        self.history = History(Setting(switches=switches, when_ambiguous=policy), limit=6 * 924_000)
+        self.history = History(Setting(switches=switches, when_ambiguous=policy, limit=6 * PRICE))
         self.history.runware.down = lambda: self.down
         self.history.table.busy = self._busy
         self.down = False
@@ -203,7 +203,7 @@ class Service(RuleBasedStateMachine):
             return
         held = {amount for (_, _), (amount, _) in self.history.table.budgets.items()}
         assert held <= {sum(clip.counted for clip in self.history.table.rows.values())}
-        assert max(held, default=0) <= self.history.limit
+        assert max(held, default=0) <= self.history.setting.limit
 
     def teardown(self) -> None:
         """Everything heals, and time goes on until nothing is left to do."""
