@@ -1,27 +1,29 @@
 """Objects under `requests/` and `Video Requested` on the bus, through a queue: into the inbox, with a report.
 
-Both come as EventBridge's events, one a message.
+Both come as EventBridge's events, one a message; that of the bus with the caller that its rule names.
 """
 
 import json
 import os
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from rushes import uploads
 from rushes.batches import Record, message_id, work_on
+from rushes.callers import Callers, is_name
 from rushes.concurrency import side_by_side
 from rushes.config import IntakeSettings
 from rushes.drops import Drops, Reports
-from rushes.entry import aws_client, aws_config
+from rushes.entry import aws_client, aws_config, clock
 from rushes.errors import UnreadableError
 from rushes.images import take_in
 from rushes.inbox import Inbox
 from rushes.intake import Intake
-from rushes.observability import PowertoolsTelemetry
+from rushes.observability import Metric, PowertoolsTelemetry
+from rushes.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,34 +41,49 @@ def wiring() -> Wiring:
     telemetry = PowertoolsTelemetry()
     s3 = aws_client("s3", uploads.CONFIG)
     bucket = uploads.Bucket(s3, settings.bucket)
+    # The limit is submit's to know: here an unknown caller is let in or not.
+    store = Store(aws_client("dynamodb", aws_config(tries=1)), settings.table)
+    callers = Callers(store, clock, 0 if settings.unknown_callers else None)
     intake = Intake(
         bucket=settings.bucket,
         drops=Drops(s3, settings.bucket),
         inbox=Inbox(aws_client("sqs", aws_config()), settings.inbox),
         reports=Reports(s3, settings.bucket),
         take_in=lambda task, caller: take_in(task, caller, bucket),
+        may_order=lambda caller: callers.named(caller) is not None,
         telemetry=telemetry,
-        events_caller=settings.events_caller,
         side_by_side=side_by_side,
+        clock=clock,
     )
     return Wiring(telemetry, intake)
 
 
-def handler(event: dict[str, Any], _: LambdaContext) -> dict[str, Any]:
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """The Lambda entry point."""
     wired = wiring()
+    # A tenth is kept for the block under way and the report.
+    ends_at = clock() + context.get_remaining_time_in_millis() * 9 // 10
     try:
-        return dict(work_on(event, _take, message_id))
+        return dict(work_on(event, partial(_take, ends_at=ends_at), message_id))
     finally:
         wired.telemetry.flush()
 
 
-def _take(record: Record) -> None:
+def _take(record: Record, ends_at: int) -> None:
     """One event. An exception leaves the message in the queue, and after a few times aside."""
-    match json.loads(record["body"]):
+    wired = wiring()
+    try:
+        content = json.loads(record["body"])
+    except (ValueError, RecursionError) as error:  # it is no other the next time
+        wired.telemetry.note(
+            "an event that is no JSON", warn=True, messageId=message_id(record), why=type(error).__name__
+        )
+        wired.telemetry.count(Metric.TASKS_REFUSED)
+        return
+    match content:
         case {"detail-type": "Object Created", "detail": {"object": {"key": str(key), "version-id": str(version)}}}:
-            wiring().intake.dropped(key, version)
-        case {"detail-type": "Video Requested", "id": str(event_id), "detail": detail}:
-            wiring().intake.requested(event_id, detail)
+            wired.intake.dropped(key, version, ends_at)
+        case {"caller": str(caller), "event": {"detail-type": "Video Requested"} as requested} if is_name(caller):
+            wired.intake.requested(caller, requested)
         case _:
             raise UnreadableError("The message is no event that is known here.")

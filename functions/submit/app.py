@@ -57,7 +57,7 @@ def wiring() -> Wiring:
         new_uuid=lambda: str(uuid.uuid4()),
         side_by_side=side_by_side,
     )
-    callers = Callers(parts.store, clock, settings.monthly_limit)
+    callers = Callers(parts.store, clock, settings.monthly_limit if settings.unknown_callers else None)
     taking = Taking(
         submitting=submitting,
         gate=gate,
@@ -88,8 +88,7 @@ def _answered(wired: Wiring, event: dict[str, Any], context: LambdaContext) -> A
 
 
 def _submit(wired: Wiring, event: dict[str, Any], context: LambdaContext) -> Answer:
-    authorization = header(event, "authorization")
-    caller = wired.callers.of(authorization)
+    caller = wired.callers.of(header(event, "authorization"))
     if caller is None:
         return Answer(errors=[(401, _NO_CALLER)])
     tasks = parse(body_of(event))
@@ -101,7 +100,6 @@ def _submit(wired: Wiring, event: dict[str, Any], context: LambdaContext) -> Ans
     request = Request(
         caller=caller,
         buyer=wired.parts.buyer(context.aws_request_id, context.get_remaining_time_in_millis()),
-        renewed=lambda: wired.callers.of(authorization, fresh=True),
     )
     return wired.submitting.submit(tasks, request)
 

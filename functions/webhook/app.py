@@ -45,7 +45,9 @@ def wiring() -> Wiring:
         times=settings.timings,
         clock=clock,
     )
-    secret = Secret(aws_client("secretsmanager", aws_config()), settings.webhook_secret, clock)
+    secret = Secret(
+        aws_client("secretsmanager", aws_config()), settings.webhook_secret, clock, telemetry.secret_unanswered
+    )
     return Wiring(receiving, secret, telemetry)
 
 
@@ -56,8 +58,8 @@ def handler(event: dict[str, Any], _: LambdaContext) -> dict[str, Any]:
     caller, task_uuid, index = path.get("caller", ""), path.get("taskUUID", ""), path.get("clip", "")
     about = {"caller": caller, "taskUUID": task_uuid, "clip": index}
     try:
-        _verify(event, webhook_token.subject(caller, task_uuid, index), wired.secret)
-        clip = wired.receiving.receive(body_of(event), caller, task_uuid, int(index))
+        token = _verified(event, webhook_token.subject(caller, task_uuid, index), wired.secret)
+        clip = wired.receiving.receive(body_of(event), caller, task_uuid, int(index), token)
         return _answer(200, clip.status)
     except BadTokenError:
         # Nothing of the path is logged: none of it is proven to be about anything.
@@ -76,15 +78,19 @@ def handler(event: dict[str, Any], _: LambdaContext) -> dict[str, Any]:
         wired.telemetry.flush()
 
 
-def _verify(event: Mapping[str, Any], subject: str, secret: Secret) -> None:
-    """Raises `BadTokenError`. An unknown signature may be of a key that was rotated in: worth one bounded look."""
-    token = (event.get("queryStringParameters") or {}).get("token", "")
+def _verified(event: Mapping[str, Any], subject: str, secret: Secret) -> str:
+    """The token; raises `BadTokenError`.
+
+    An unknown signature may be of a key that was rotated in: worth one bounded look.
+    """
+    token: str = (event.get("queryStringParameters") or {}).get("token", "")
     try:
         webhook_token.verify(token, subject, webhook_keys(secret), clock())
     except BadTokenError:
         if not secret.renew():
             raise
         webhook_token.verify(token, subject, webhook_keys(secret), clock())
+    return token
 
 
 def _answer(status: int, message: str) -> dict[str, Any]:

@@ -81,7 +81,7 @@ MEANINGS: Mapping[Flaw, str] = {
     Flaw.OVERDUE: "an open clip that no sweep has looked at for an hour",
     Flaw.KEY_DIFFERS: "an API key and its entry in its caller's list are not the same",
     Flaw.KEY_WITHOUT_CALLER: "an API key in use whose caller has no limit, so that it opens nothing",
-    Flaw.STRANGE: "an item of the table that cannot be read",
+    Flaw.STRANGE: "an item that cannot be read, perhaps a later version's: its money and objects show as flaws, too",
 }
 
 
@@ -174,7 +174,7 @@ def _look(store: Store, bucket: Bucket, terms: Terms) -> set[Finding]:
     return {
         *(Finding(Flaw.STRANGE, key, "no task, clip, budget, caller or key") for key in census.strange),
         *_of_tasks(records),
-        *_of_money(census),
+        *_of_money(census, terms),
         *_of_clips(census.clips, terms),
         *_of_keys(census),
         *_of_objects(records, bucket),
@@ -229,12 +229,13 @@ def _of_tasks(records: _Records) -> Iterator[Finding]:
             yield Finding(Flaw.CLIPS_MISSING, f"{caller}/{task_uuid}", f"0 of {task.clips} clips are in the table")
 
 
-def _of_money(census: Census) -> Iterator[Finding]:
+def _of_money(census: Census, terms: Terms) -> Iterator[Finding]:
     sums: dict[tuple[str, str], int] = defaultdict(int)
     for clip in census.clips:
         for scope in clip.scopes:
             sums[scope, clip.month] += clip.counted
-        if clip.counted != worth(clip):
+        due = clip.next_check_at is not None and clip.next_check_at >= terms.now - _LONG_OVERDUE
+        if not clip.settled and not due:  # where one is due, its money is to follow
             yield Finding(
                 Flaw.MISCOUNTED, name(clip), f"counts {_dollars(clip.counted)}, worth {_dollars(worth(clip))}"
             )

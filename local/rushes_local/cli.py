@@ -9,6 +9,7 @@ import typer
 
 from rushes_local.command import (
     buying,
+    callers,
     downloading,
     explaining,
     keys,
@@ -54,6 +55,7 @@ app.add_typer(operators.review, name="review", rich_help_panel=_OPERATORS)
 app.command("check", rich_help_panel=_OPERATORS)(operators.check)
 app.command("forget", rich_help_panel=_OPERATORS)(operators.forget)
 app.add_typer(keys.keys, name="keys", rich_help_panel=_OPERATORS)
+app.add_typer(callers.callers, name="callers", rich_help_panel=_OPERATORS)
 app.command("configure", rich_help_panel=_OPERATORS)(operators.configure)
 app.command("rotate", rich_help_panel=_OPERATORS)(operators.rotate)
 app.command("announce", rich_help_panel=_OPERATORS)(operators.announce)

@@ -8,7 +8,7 @@ there is nothing new to say.
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 from rich.console import Console
 
-from rushes.clip import Clip, Fact, Kind, Status, Task, Witness, task_status
+from rushes.clip import Clip, Kind, Scalar, Status, Task, task_status
 from rushes_local.stack import Stack
 
 CALLER = "demo"
@@ -162,7 +162,7 @@ def _refusal(error: dict[str, Any]) -> str:
 def follow(stack: Stack, accepted: Sequence[str], timeout: float, console: Console) -> list[Followed]:
     """Wait until every clip is decided, telling each fact as it is learned; gives up after `timeout` seconds."""
     deadline = time.monotonic() + timeout
-    told: set[tuple[str, int, Kind, str, Witness]] = set()
+    told: set[tuple[str, int, str, str, str]] = set()
     with console.status("rendering") as status:
         while True:
             stack.check()
@@ -185,7 +185,7 @@ def _look(stack: Stack, task_uuid: str) -> Followed:
     return Followed(task, tuple(stack.store.clips(CALLER, task_uuid)))
 
 
-def _tell(clip: Clip, told: set[tuple[str, int, Kind, str, Witness]], console: Console) -> None:
+def _tell(clip: Clip, told: set[tuple[str, int, str, str, str]], console: Console) -> None:
     for fact in facts(clip):
         name = (clip.task_uuid, clip.index, fact.kind, fact.key, fact.witness)
         if name not in told:
@@ -194,10 +194,21 @@ def _tell(clip: Clip, told: set[tuple[str, int, Kind, str, Witness]], console: C
             say(console, f"{seconds:7.1f} s  {clip.task_uuid}-{clip.index}  {fact.kind}, says the {fact.witness}")
 
 
-def facts(clip: Clip) -> list[Fact]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A fact as one witness saw it. Of a later version's record it may be of a kind that is not in `Kind`."""
+
+    kind: str
+    key: str
+    at: int
+    witness: str
+    fields: Mapping[str, Scalar]
+
+
+def facts(clip: Clip) -> list[Seen]:
     """All that is known of a clip, one entry a witness, in the order in which it was learned."""
     known = [
-        Fact(kind=kind, key=key, at=at, witness=witness, fields=about.fields)
+        Seen(kind=kind, key=key, at=at, witness=witness, fields=about.fields)
         for (kind, key), about in clip.facts.items()
         for witness, at in about.seen.items()
     ]
@@ -274,6 +285,6 @@ def shortcomings(one: Followed) -> Iterator[str]:
             yield f"clip {clip.task_uuid}-{clip.index} is {clip.status}{why}, not stored"
 
 
-def _reason(fact: Fact) -> str:
+def _reason(fact: Seen) -> str:
     said = fact.fields.get("message") or fact.fields.get("code") or fact.key
     return f" ({fact.kind}: {said})" if said else f" ({fact.kind})"

@@ -73,7 +73,10 @@ def _delete(s3: "S3Client", bucket: str, prefix: str) -> int:
 def _without_words(clip: Clip) -> Clip:
     """The clip without the provider's words, which may repeat the prompt, and without the address of its copy."""
     facts = {
-        (kind, key): Known(known.seen, dict(_kept(key, known.fields))) for (kind, key), known in clip.facts.items()
+        (kind, key): Known(
+            {source: replace(claim, fields=dict(_kept(key, claim.fields))) for source, claim in known.claims.items()}
+        )
+        for (kind, key), known in clip.facts.items()
     }
     return replace(clip, facts=facts)
 

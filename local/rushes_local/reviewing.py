@@ -13,6 +13,7 @@ from rushes.config import Timings
 from rushes.learning import learn
 from rushes.media import Probed, container, is_video, stored_fact
 from rushes.observability import Metric, Telemetry
+from rushes.outside import iso
 from rushes.store import Store
 from rushes.uploads import Bucket
 
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 _SECOND = 1000
 _HEAD_BYTES = 64
 
-# A save here ends a clip, or makes it `stored`, whose details are then asked for at the next look: `http` is the pause
-# until then. None of the other times plays a part.
+# A save here ends a clip, or lets it be looked at: `http` is the pause until then. None of the other times plays a
+# part.
 _TIMES = Timings(
     http=10 * _SECOND,
     function=25 * _SECOND,
@@ -65,6 +66,14 @@ def one(store: Store, caller: str, task_uuid: str, index: int) -> Clip:
     if clip.status != Status.REVIEW:
         raise DecisionError(f"The clip is {clip.status}, not in review; nothing was decided.")
     return clip
+
+
+def ask(store: Store, clip: Clip, now: int) -> Clip:
+    """The clip, with the next sweep due to ask bucket and Runware about it alone."""
+    asked = Fact(kind=Kind.ASKED, key=iso(now), at=now, witness=Witness.OPERATOR)
+    return _learned(
+        store, clip, lambda current: merge(current, asked) if current.status == Status.REVIEW else current, now
+    )
 
 
 def give_up(store: Store, clip: Clip, why: str, now: int) -> Clip:

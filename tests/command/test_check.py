@@ -14,7 +14,7 @@ import pytest
 
 from rushes import uploads
 from rushes.callers import hash_key
-from rushes.clip import EVERYBODY, Clip, Fact, Kind, Known, Reservation, Task, Witness, merge_all, settle
+from rushes.clip import EVERYBODY, Clip, Fact, Kind, Known, Reservation, Task, Witness, merge_all, settle, settle_later
 from rushes_local import erasing
 from rushes_local.checking import MEANINGS, Flaw, Terms, check, manifest_key
 from rushes_local.reviewing import clock
@@ -90,7 +90,7 @@ class Case:
             created_at=NOW,
         )
         limit = 1000 * PRICE
-        reservations = [Reservation(scope, MONTH, PRICE, limit, limit) for scope in clip.scopes]
+        reservations = [Reservation(scope, MONTH, PRICE, limit) for scope in clip.scopes]
         self.stack.store.record(task, [settle(clip, NOW, TIMES)], reservations)
 
     def learn(self, *facts: tuple[Kind, str, dict[str, Any]]) -> None:
@@ -156,7 +156,7 @@ class Case:
         clip = self.clip
         ((_, known),) = clip.of(Kind.STORED).items()
         facts = {name: each for name, each in clip.facts.items() if name[0] != Kind.STORED}
-        self.record(facts={**facts, (Kind.STORED, version): Known(known.seen, {**known.fields, "size": size})})
+        self.record(facts={**facts, (Kind.STORED, version): Known.of_all(known.seen, {**known.fields, "size": size})})
 
     def swap(self, body: bytes) -> None:
         """Lets other bytes be the version on record, which S3 itself would never do; size and manifest follow."""
@@ -255,6 +255,12 @@ PLANTED: dict[str, tuple[Callable[[Case], None] | None, Callable[[Case], object]
     "a budget": (Case.store, budget("", 1), Flaw.BUDGET_DIFFERS, lambda c: f"{c.caller} {MONTH}"),
     "all budgets": (Case.store, budget(EVERYBODY, -1), Flaw.BUDGET_DIFFERS, lambda c: f"{EVERYBODY} {MONTH}"),
     "miscounted": (Case.store, lambda c: c.record(counted=1), Flaw.MISCOUNTED, lambda c: c.name),
+    "miscounted for long": (
+        Case.store,
+        lambda c: c.record(counted=1, next_check_at=NOW - 2 * HOUR),
+        Flaw.MISCOUNTED,
+        lambda c: c.name,
+    ),
     "no request": (Case.fail, no_trace, Flaw.REQUEST_MISSING, lambda c: c.task),
     "no clip": (Case.fail, gone, Flaw.CLIPS_MISSING, lambda c: c.task),
     "in no index": (None, lambda c: c.record(next_check_at=None), Flaw.UNWATCHED, lambda c: c.name),
@@ -321,6 +327,14 @@ def test_what_is_in_good_order_is_no_finding(stack: Stack, monkeypatch: pytest.M
     overdue = {(Flaw.OVERDUE, cases["in no index"].name)}
     assert findings(stack, now=NOW + DAY, retention=DAY) == overdue
     case.drop("request")
+    assert findings(stack) == set()
+    failed = cases["of a failure"].clip  # its money is to follow at the next look
+    cases["of a failure"].record(
+        facts={name: known for name, known in failed.facts.items() if name[0] != Kind.LAST_LOOK}, next_check_at=NOW
+    )
+    assert findings(stack) == set()
+    later = settle_later(failed, NOW, TIMES)
+    cases["of a failure"].record(facts=later.facts, next_check_at=later.next_check_at)
     assert findings(stack) == set()
 
     genuine, looks = stack.store.census, []

@@ -1,7 +1,7 @@
 """An operator's verbs, run against the table and the bucket of the local stack."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,24 @@ def test_giving_up_releases_what_was_not_bought(stack: Stack, user: User, run: R
     assert run("review", "give-up", *name(clip)).err.endswith("not in review; nothing was decided.\n")
 
 
+@pytest.mark.parametrize("parked", [unproven, unsaved])
+def test_asking_again(user: User, run: Run, parked: Callable[[User], Clip]) -> None:
+    """A clip in review is due for the next sweep, by an operator's word, and stays in review with its money."""
+    clip = parked(user)
+    ran = run("review", "ask", *name(clip), "--json")
+    assert ran.status == 0, ran.err
+    assert (ran.json["status"], ran.json["open"], ran.json["cost"]) == ("review", True, 0.924)
+    now = user.now(clip)
+    assert [known.seen.keys() for known in now.of(Kind.ASKED).values()] == [{Witness.OPERATOR}]
+    assert [named[1] for named in user.stack.store.due(clock() + 60_000, 10)] == [clip.task_uuid]
+    assert run("review", "--stack", STACK_NAME, "--json").json["parked"] == []
+    told(user, now, fact(Kind.ANSWERED, *now.of(Kind.ASKED), why="nothing new"))
+    out = run("review", "--stack", STACK_NAME).out
+    assert "An operator wants bucket and Runware to be asked once more." in out
+    assert "They were asked once more: nothing new." in out
+    assert run("review", "ask", *name(told(user, user.now(clip), fact(Kind.STORED, "1", size=9)))).status != 0
+
+
 def test_giving_up_a_render_keeps_its_price(stack: Stack, user: User, run: Run) -> None:
     """A rendered clip whose copy is given up has failed and stays paid for; a copy that comes outranks that."""
     clip = unsaved(user)
@@ -184,9 +202,34 @@ def test_keys(stack: Stack, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("keys", "revoke", "ada", "--all").status == 1
 
 
+def test_callers_are_disabled_and_enabled(stack: Stack, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller is made by its limit, listed with its state, and a name that is none is no caller to disable."""
+    monkeypatch.setenv("TABLE_NAME", stack.table_name)
+    assert run("keys", "limit", "events", "20").status == 0
+    assert run("callers", "disable", "evnts").status == 1
+    for verb, disabled in (("disable", True), ("enable", False)):
+        assert run("callers", verb, "events").out == f"events is {verb}d.\n"
+        listed = run("callers", "list", "--json").json["callers"]
+        assert {"caller": "events", "disabled": disabled, "limit": 20.0, "spent": 0.0} in listed
+        assert f"{verb}d" in run("callers", "list").out
+
+
+def test_a_disabled_caller_is_let_in_by_no_key(stack: Stack, user: User) -> None:
+    """Its valid key is answered as one that is none, to order and to read."""
+    assert stack.store.disable_caller(user.name)
+    headers = {"Authorization": f"Bearer {user.key}"}
+    assert http().post(f"{stack.url}/v1", json=[order()], headers=headers).status_code == 401
+    assert http().get(f"{stack.url}/tasks", headers=headers).status_code == 401
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [("create", "Ada!", "--limit-usd", "1"), ("create", "ada", "--limit-usd", "-1"), ("limit", "ada", "much")],
+    [
+        ("create", "Ada!", "--limit-usd", "1"),
+        ("create", "ada", "--limit-usd", "-1"),
+        ("limit", "ada", "much"),
+        ("limit", "ada", "1e39"),
+    ],
 )
 def test_what_cannot_be_a_caller(stack: Stack, run: Run, arguments: tuple[str, ...]) -> None:
     """A name or a limit that cannot be one is refused before anything is written."""

@@ -212,7 +212,7 @@ def test_a_finished_task_is_described(runware: Simulated | Emulated) -> None:
     (fact,) = poll_facts(report.envelope.about(task["taskUUID"]), 0)
     assert (fact.fields["cost"], set(fact.fields) >= {"videoURL", "seed"}) == (924_000, True)
     said = runware.details(task["taskUUID"]).envelope.about(task["taskUUID"])
-    assert [str(each.kind) for each in details_facts(said, task["taskUUID"], 0)] == ["rendered"]
+    assert [str(each.kind) for each in details_facts(said, task["taskUUID"], 0)] == ["accepted", "rendered"]
 
 
 def test_a_failed_task_says_so_and_costs_nothing(runware: Simulated | Emulated) -> None:

@@ -13,29 +13,42 @@ from typing import Any, Protocol
 import boto3
 import pytest
 from botocore.config import Config
+from botocore.exceptions import (
+    ClientError,
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    ReadTimeoutError,
+)
 from botocore.stub import Stubber
 
+from rushes import attributes
 from rushes.callers import Caller
 from rushes.clip import (
     EVERYBODY,
+    Claim,
     Clip,
     Existing,
     Kind,
+    Known,
     Lease,
     OverBudget,
     Recorded,
     Reservation,
+    Status,
     Task,
     Witness,
     merge_all,
     settle,
+    settle_later,
 )
 from rushes.entry import aws_config
-from rushes.errors import BusyError, LimitMovedError, StaleError, UnreadableError
+from rushes.errors import BusyError, StaleError, UnreadableClipError, UnreadableError
 from rushes.learning import learn
-from rushes.receiving import webhook_facts
+from rushes.observability import Metric
+from rushes.receiving import poll_facts, webhook_facts
 from rushes.runware.answers import read
-from rushes.store import Store
+from rushes.store import Store, _facts, _known_value
 from rushes_local.stack import Stack
 from tests.simulation.fakes import FakeTable
 from tests.simulation.world import World
@@ -128,8 +141,8 @@ def task(number: int = 0, **changes: Any) -> Task:
     return Task(**values)
 
 
-def reserve(amount: int = PRICE, limit: int = 10 * PRICE, scope: str = "ann", enforced: int | None = None) -> Any:
-    return Reservation(scope, MONTH, amount, limit, limit if enforced is None else enforced)
+def reserve(amount: int = PRICE, limit: int = 10 * PRICE, scope: str = "ann") -> Reservation:
+    return Reservation(scope, MONTH, amount, limit)
 
 
 def both(amount: int = PRICE, mine: int = 10 * PRICE, all_callers: int = 10 * PRICE) -> list[Reservation]:
@@ -240,20 +253,20 @@ def test_the_first_budget_that_refuses_is_named(table: Table) -> None:
 
 
 @pytest.mark.parametrize("scope", ["ann", EVERYBODY])
-@pytest.mark.parametrize("new", [8 * PRICE, 12 * PRICE], ids=["lowered", "raised"])
-def test_a_moved_limit(table: Table, scope: str, new: int) -> None:
-    """A month that enforces another limit says which; with that known, the new one is put in force."""
+@pytest.mark.parametrize("new", [PRICE, 2 * PRICE, 12 * PRICE], ids=["used up", "lowered", "raised"])
+def test_a_changed_limit(table: Table, scope: str, new: int) -> None:
+    """Each reservation is held against its own limit, and the month records that of the last one that succeeded."""
     put_first = both()
     table.record(task(1), [clip(task_uuid=uuid4(1))], put_first)
-    moved = [replace(each, limit=new, enforced=new) if each.scope == scope else each for each in put_first]
-    with pytest.raises(LimitMovedError) as error:
-        table.record(task(2), [clip(task_uuid=uuid4(2))], moved)
-    assert (error.value.scope, error.value.enforced) == (scope, 10 * PRICE)
-    assert table.task("ann", uuid4(2)) is None
-    assert table.budget(scope, MONTH) == (PRICE, 10 * PRICE)
-    informed = [replace(each, enforced=10 * PRICE) for each in moved]
-    assert table.record(task(2), [clip(task_uuid=uuid4(2))], informed) == Recorded()
-    assert table.budget(scope, MONTH) == (2 * PRICE, new)
+    changed = [replace(each, limit=new) if each.scope == scope else each for each in put_first]
+    outcome = table.record(task(2), [clip(task_uuid=uuid4(2))], changed)
+    if new == PRICE:
+        assert outcome == OverBudget(scope, PRICE, PRICE)
+        assert table.task("ann", uuid4(2)) is None
+        assert table.budget(scope, MONTH) == (PRICE, 10 * PRICE)
+    else:
+        assert outcome == Recorded()
+        assert table.budget(scope, MONTH) == (2 * PRICE, new)
 
 
 def test_a_budget_made_by_a_correction(table: Table) -> None:
@@ -261,7 +274,7 @@ def test_a_budget_made_by_a_correction(table: Table) -> None:
     put(table, clip(month="2026-08"))
     table.save(clip(month="2026-08"), clip(month="2026-08", counted=PRICE + 5))
     assert table.budget("ann", "2026-08") == (5, None)
-    wanted = Reservation("ann", "2026-08", PRICE, 2 * PRICE, 2 * PRICE)
+    wanted = Reservation("ann", "2026-08", PRICE, 2 * PRICE)
     assert table.record(task(1), [clip(task_uuid=uuid4(1))], [wanted]) == Recorded()
     assert table.budget("ann", "2026-08") == (PRICE + 5, 2 * PRICE)
 
@@ -339,7 +352,8 @@ def test_every_field_comes_back(table: Table) -> None:
     full = merge_all(
         clip(
             maybe_sent_at=START + 7,
-            lease=Lease("holder", START + 1, START + 60_001),
+            maybe_sent_to="a1",
+            lease=Lease("holder", START + 1, START + 60_001, "a1"),
             next_check_at=START + 60_001,
             counted=PRICE + 1,
         ),
@@ -352,7 +366,7 @@ def test_every_field_comes_back(table: Table) -> None:
     assert found == saved == replace(full, version=2)
     assert found is not None
     assert types_of(found) == types_of(full)  # since 0 equals False, and 1.0 equals 1
-    bare = replace(saved, maybe_sent_at=None, lease=None, next_check_at=None, facts={})
+    bare = replace(saved, maybe_sent_at=None, maybe_sent_to="", lease=None, next_check_at=None, facts={})
     assert table.clip("ann", TASK_UUID, 0) == saved
     assert table.save(saved, bare) == table.clip("ann", TASK_UUID, 0) == replace(bare, version=3)
 
@@ -425,6 +439,21 @@ def test_only_open_clips_are_due(table: Table, learned: list[Any], open_: bool) 
     assert table.due(START + 10**9, 9) == ([("ann", TASK_UUID, 0)] if open_ else [])
 
 
+@pytest.mark.parametrize("kind", [Kind.REFUSED, Kind.UNSAVED])
+def test_a_clip_whose_money_is_to_follow_is_due(table: Table, kind: Kind) -> None:
+    """Closed or in review: until the budgets hold what it is worth it is looked for as an open clip is."""
+    put(table, clip())
+    renders = [fact(Kind.RENDERED, uuid4(1)), fact(Kind.RENDERED, uuid4(2))] if kind == Kind.UNSAVED else []
+    later = table.save(clip(), settle_later(clip(fact(kind), *renders), START, TIMES))
+    assert not later.settled
+    assert table.budget("ann", MONTH)[0] == PRICE
+    assert table.due(START + TIMES.check - 1, 9) == []
+    assert table.due(START + TIMES.check, 9) == [("ann", TASK_UUID, 0)]
+    settled = table.save(later, settle(later, START, TIMES))
+    assert table.due(START + 10**9, 9) == []
+    assert table.budget("ann", MONTH)[0] == table.budget(EVERYBODY, MONTH)[0] == settled.counted
+
+
 def test_due_again(table: Table) -> None:
     """Late truth about a clip in review brings it back to those that are due."""
     put(table, clip())
@@ -432,6 +461,59 @@ def test_due_again(table: Table) -> None:
     assert table.due(START + 10**9, 9) == []
     table.save(parked, settle(merge_all(parked, [fact(Kind.RENDERED, uuid4(1))]), START, TIMES))
     assert table.due(START + 10**9, 9) == [("ann", TASK_UUID, 0)]
+
+
+def test_due_again_for_a_person(table: Table) -> None:
+    """A clip in review comes back to those that are due when a person asks for it, and leaves them with the answer."""
+    put(table, clip())
+    parked = settle(clip(fact(Kind.UNPROVEN), fact(Kind.ASKED, "a")), START, TIMES)
+    asked = table.save(clip(), parked)
+    assert table.due(START + 10**9, 9) == [("ann", TASK_UUID, 0)]
+    table.save(asked, settle(merge_all(asked, [fact(Kind.ANSWERED, "a")]), START, TIMES))
+    assert table.due(START + 10**9, 9) == []
+
+
+def change_fact(real: Real, name: str, value: Any) -> None:
+    """Writes one fact of the clip as another version of this service would."""
+    real.client.update_item(
+        TableName=real.stack.table_name,
+        Key={"pk": {"S": f"task#ann#{TASK_UUID}"}, "sk": {"S": "clip#0"}},
+        UpdateExpression="SET facts.#name = :value",
+        ExpressionAttributeNames={"#name": name},
+        ExpressionAttributeValues={":value": attributes.wire(value)},
+    )
+
+
+def test_what_a_later_version_knows_is_carried_through_a_save(real: Real) -> None:
+    """Facts of unknown kinds and witnesses come back from a save by this version as they were."""
+    put(real.store, clip())
+    change_fact(real, "cancelled:by:hand", {"seen": {"oracle": START}, "fields": {"cost": 9, "why": "é"}})
+    change_fact(real, "accepted", {"seen": {"oracle": START}})
+    found = real.store.clip("ann", TASK_UUID, 0)
+    assert found
+    assert (found.status, found.unread) == (Status.RUNNING, True)
+    saved = real.store.save(found, settle(merge_all(found, [fact(Kind.ACCEPTED)]), START, TIMES))
+    again = real.store.clip("ann", TASK_UUID, 0)
+    assert again == saved
+    assert again.facts["cancelled", "by:hand"] == Known.of_all({"oracle": START}, {"cost": 9, "why": "é"})
+    assert again.facts[Kind.ACCEPTED, ""].seen == {"oracle": START, Witness.POLL: START}
+
+
+@pytest.mark.parametrize("value", [{"seen": {}}, {"seen": {"poll": 1}, "doubt": 1}, "text", {}])
+def test_a_clip_that_cannot_be_read_is_postponed(real: Real, value: Any) -> None:
+    """What does not have a fact's shape could not be kept: the clip is not read, and moves aside untouched."""
+    put(real.store, clip(next_check_at=START))
+    change_fact(real, "accepted", value)
+    with pytest.raises(UnreadableClipError):
+        real.store.clip("ann", TASK_UUID, 0)
+    name = ("ann", TASK_UUID, 0)
+    real.store.postpone(name, START - 1, START + 9)  # not due: another version has moved it
+    assert real.store.due(START, 9) == [name]
+    real.store.postpone(name, START, START + 9)
+    assert (real.store.due(START + 8, 9), real.store.due(START + 9, 9)) == ([], [name])
+    assert real.store.census().strange == [f"task#ann#{TASK_UUID} clip#0"]
+    real.store.postpone(("ann", uuid4(9), 0), START, START + 9)
+    assert real.store.clip("ann", uuid4(9), 0) is None
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -452,6 +534,21 @@ def test_a_callers_limit_is_one_for_all_its_keys(table: Table) -> None:
     table.add_key("b" * 64, Caller("ann", 1), "server", START)
     table.set_caller(Caller("ann", 2, ("photos/ann/",)))
     assert table.caller("a" * 64) == table.caller("b" * 64) == Caller("ann", 2, ("photos/ann/",))
+
+
+def test_a_disabled_caller(real: Real) -> None:
+    """Disabling shows by every way to a caller, lasts through a new limit and a new key, and can be taken back."""
+    store = real.store
+    assert not store.disable_caller("ann")
+    store.add_key("a" * 64, Caller("ann", 1, ("photos/ann/",)), "laptop", START)
+    store.set_caller(Caller("bob", 2))
+    assert store.disable_caller("ann")
+    store.add_key("b" * 64, Caller("ann", 3, ("photos/ann/",)), "server", START)
+    closed = Caller("ann", 3, ("photos/ann/",), disabled=True)
+    assert store.caller("a" * 64) == store.caller("b" * 64) == store.caller_named("ann") == closed
+    assert store.all_callers() == list(store.census().callers.values()) == [closed, Caller("bob", 2)]
+    assert store.disable_caller("ann", False)
+    assert store.caller_named("ann") == Caller("ann", 3, ("photos/ann/",))
 
 
 def test_a_revoked_key(real: Real) -> None:
@@ -734,6 +831,49 @@ def test_a_conflict_of_transactions(real: Real) -> None:
     assert len(set(real.tokens)) == 1
 
 
+@pytest.mark.parametrize("position", [0, 1, 2])
+@pytest.mark.parametrize("scope", [EVERYBODY, "ann"])
+def test_no_refusal_while_the_task_itself_is_in_another_transaction(real: Real, position: int, scope: str) -> None:
+    """A budget that refuses beside a conflict on the request or a clip may hide that the task exists: try again."""
+    codes = ["None"] * 3 + ["ConditionalCheckFailed" if each == scope else "None" for each in (EVERYBODY, "ann")]
+    codes[position] = "TransactionConflict"
+    put(real.store, clip(), clip(index=1, clip_uuid=uuid4(9)))
+    stub = Stubber(real.client)
+    stub.add_client_error("transact_write_items", **cancelled(*codes))
+    existing = cancelled("ConditionalCheckFailed", *codes[1:])
+    item = real.client.get_item(
+        TableName=real.stack.table_name, Key={"pk": {"S": f"task#ann#{TASK_UUID}"}, "sk": {"S": "request"}}
+    )["Item"]
+    existing["modeled_fields"]["CancellationReasons"][0]["Item"] = item
+    stub.add_client_error("transact_write_items", **existing)
+    with stub:
+        outcome = real.store.record(task(clips=2), [clip(), clip(index=1, clip_uuid=uuid4(9))], both(2 * PRICE))
+        stub.assert_no_pending_responses()
+    assert outcome == Existing(task(clips=2))
+
+
+def test_a_refusal_beside_a_conflict_on_the_other_budget_is_final(real: Real) -> None:
+    """No item of the task conflicted, so nobody else records it, and the budget's word stands."""
+    stub = Stubber(real.client)
+    stub.add_client_error(
+        "transact_write_items", **cancelled("None", "None", "TransactionConflict", "ConditionalCheckFailed")
+    )
+    with stub:
+        assert real.store.record(task(), [clip()], both()) == OverBudget("ann", 10 * PRICE, 0)
+
+
+def test_a_conflict_on_the_task_that_stays_is_busy(real: Real) -> None:
+    """Without an end of the conflict nothing is claimed of the task, neither that it exists nor that it was refused."""
+    stub = Stubber(real.client)
+    for _ in range(7):
+        stub.add_client_error(
+            "transact_write_items", **cancelled("TransactionConflict", "None", "ConditionalCheckFailed", "None")
+        )
+    with stub, pytest.raises(BusyError) as raised:
+        real.store.record(task(), [clip()], both())
+    assert not raised.value.maybe_written
+
+
 def test_a_conflict_beside_a_failed_condition(real: Real) -> None:
     """A condition that failed is final, whatever else the transaction met."""
     stub = Stubber(real.client)
@@ -775,22 +915,125 @@ def test_an_expired_request_leaves_what_keeps_it_from_being_bought_again(real: R
 
 @pytest.mark.parametrize("refused", [False, True], ids=["without money", "with money"])
 def test_saved_though_the_answer_was_lost(real: Real, refused: bool) -> None:
-    """A save that took effect unheard is found by whoever learns: the fact stands once, and so does its money."""
+    """A save that took effect unheard stands once, with its money, and is counted as any other."""
     put(real.store, clip())
     news = fact(Kind.REFUSED, "invalidModel") if refused else fact(Kind.ACCEPTED, "acknowledged")
     real.stack.aws.faults.fail("dynamodb", "InternalServerError", times=1, after=True)
+    telemetry = Telemetry()
     learned = learn(
         real.store,
         clip(),
         lambda current: merge_all(current, [news]),
         now=START,
         times=TIMES,
-        telemetry=Telemetry(),
+        telemetry=telemetry,
     )
+    assert telemetry.counted == ({} if refused else {Metric.CLIPS_BOUGHT: 1})
     assert learned.facts == clip(news).facts
     assert real.store.clip("ann", TASK_UUID, 0) == learned
     assert learned.version == 2
     assert real.store.budget("ann", MONTH)[0] == (0 if refused else PRICE)
+
+
+@pytest.mark.parametrize(("others", "recognised"), [(0, True), (3, True), (4, False)])
+@pytest.mark.parametrize("worth", [PRICE, PRICE + 1], ids=["without money", "with money"])
+def test_ones_own_save_is_recognised_under_those_of_others(
+    real: Real, monkeypatch: pytest.MonkeyPatch, others: int, recognised: bool, worth: int
+) -> None:
+    """A save whose answer was lost is one's own though a few others have been saved over it since."""
+    put(real.store, clip())
+    operation = "update_item" if worth == PRICE else "transact_write_items"
+    genuine = getattr(real.client, operation)
+
+    def unheard(**request: Any) -> Any:
+        monkeypatch.undo()
+        genuine(**request)
+        for _ in range(others):
+            current = real.store.clip("ann", TASK_UUID, 0)
+            assert current
+            real.store.save(current, current)
+        raise ClientError({"Error": {"Code": "InternalServerError"}}, operation)
+
+    monkeypatch.setattr(real.client, operation, unheard)
+    if recognised:
+        assert real.store.save(clip(), clip(counted=worth)) == clip(counted=worth, version=2)
+    else:
+        with pytest.raises(StaleError):
+            real.store.save(clip(), clip(counted=worth))
+    found = real.store.clip("ann", TASK_UUID, 0)
+    assert found is not None
+    assert found.version == 2 + others
+    assert real.store.budget("ann", MONTH)[0] == real.store.budget(EVERYBODY, MONTH)[0] == worth
+
+
+@pytest.mark.parametrize(
+    ("error", "maybe_written"),
+    [
+        (ClientError({"Error": {"Code": "ThrottlingException"}}, "UpdateItem"), False),
+        (ClientError({"Error": {"Code": "AccessDeniedException"}}, "UpdateItem"), False),
+        (ClientError({"Error": {"Code": "Unknown"}, "ResponseMetadata": {"HTTPStatusCode": 500}}, "UpdateItem"), True),
+        (ClientError({"Error": {"Code": "TransactionInProgressException"}}, "UpdateItem"), True),
+        (EndpointConnectionError(endpoint_url="https://dynamodb.example"), False),
+        (ConnectTimeoutError(endpoint_url="https://dynamodb.example"), False),
+        (ReadTimeoutError(endpoint_url="https://dynamodb.example"), True),
+        (ConnectionClosedError(endpoint_url="https://dynamodb.example"), True),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_busy_says_whether_a_write_may_have_taken_effect(
+    real: Real, monkeypatch: pytest.MonkeyPatch, error: Exception, maybe_written: bool
+) -> None:
+    """Where an answer was lost on any try, a write may stand; where each try was turned away, none does."""
+    put(real.store, clip())
+    errors = iter([error])
+
+    def fail(**_: Any) -> Any:
+        raise next(errors, ClientError({"Error": {"Code": "ThrottlingException"}}, "UpdateItem"))
+
+    monkeypatch.setattr(real.client, "update_item", fail)
+    with pytest.raises(BusyError) as raised:
+        real.store.save(clip(), clip())
+    assert raised.value.maybe_written is maybe_written
+
+
+def asked(real: Real, read: Callable[[Store], object]) -> list[dict[str, Any]]:
+    """The parameters of every request that this makes."""
+    requests: list[dict[str, Any]] = []
+    note = lambda params, **_: requests.append(params)  # noqa: E731
+    real.client.meta.events.register("provide-client-params.dynamodb", note)
+    read(real.store)
+    real.client.meta.events.unregister("provide-client-params.dynamodb", note)
+    return requests
+
+
+READS: dict[str, Callable[[Store], object]] = {
+    "clip": lambda store: store.clip("ann", TASK_UUID, 0),
+    "clips": lambda store: store.clips("ann", TASK_UUID),
+    "task": lambda store: store.task("ann", TASK_UUID),
+    "known": lambda store: store.known("ann", TASK_UUID),
+    "whole": lambda store: store.whole("ann", TASK_UUID),
+    "budget": lambda store: store.budget("ann", MONTH),
+    "caller": lambda store: store.caller("a" * 64),
+    "caller_named": lambda store: store.caller_named("ann"),
+    "keys": lambda store: store.keys("ann"),
+}
+
+
+@pytest.mark.parametrize("read", READS)
+def test_what_decides_is_read_as_of_now(real: Real, read: str) -> None:
+    """No decision rests on a replica that lags: moto has none, so the requests themselves are looked at."""
+    real.store.add_key("a" * 64, Caller("ann", PRICE), "laptop", START)
+    requests = asked(real, READS[read])
+    assert requests
+    assert all(request.get("ConsistentRead") is True for request in requests)
+
+
+def test_every_shard_of_open_clips_is_swept(real: Real) -> None:
+    """A clip is found whatever its UUID: none may lie in a part of the index that no sweep looks at."""
+    for number in range(18):
+        one = clip(task_uuid=uuid4(number + 1), clip_uuid=f"{number:08x}-0000-4000-8000-000000000000", next_check_at=1)
+        put(real.store, one)
+    assert len(real.store.due(START, 100)) == 18
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -828,7 +1071,8 @@ def test_whatever_runware_says_fits_into_an_item(real: Real) -> None:
     )
     names = ("message", "type", "documentation", "min", "max", "multiplier", "responseContent")
     errors: list[Any] = [
-        {**shown, **dict.fromkeys(names, words), "code": f"{number}{words}", "status": "error"} for number in range(16)
+        {**shown, **dict.fromkeys(names, words), "code": f"{number}{words}", "status": "error", "taskUUID": CLIP_UUID}
+        for number in range(16)
     ]
     results = [
         {"taskUUID": CLIP_UUID, "videoUUID": f"{number}{words}", "videoURL": words, "seed": 2**63, "cost": 0.924}
@@ -837,9 +1081,29 @@ def test_whatever_runware_says_fits_into_an_item(real: Real) -> None:
     said = read(json.dumps({"data": results, "errors": errors}, ensure_ascii=False)).about(CLIP_UUID)
     before = clip()
     put(real.store, before)
-    saved = real.store.save(before, settle(merge_all(before, webhook_facts(said, START)), START, TIMES))
+    facts = [*webhook_facts(said, START), *poll_facts(said, START)]
+    refusals = [
+        replace(each, kind=Kind.REFUSED, witness=Witness.SUBMISSION) for each in facts if each.kind == Kind.FAILED
+    ]
+    saved = real.store.save(before, settle(merge_all(before, [*facts, *refusals]), START, TIMES))
     assert real.store.clip("ann", TASK_UUID, 0) == saved
-    assert (len(saved.of(Kind.FAILED)), len(saved.of(Kind.RENDERED))) == (8, 16)
+    kinds = (Kind.FAILED, Kind.RENDERED, Kind.REFUSED)
+    assert [len(saved.of(kind)) for kind in kinds] == [4, 4, 4]
+    assert all(len(known.claims) == 2 for known in saved.of(Kind.FAILED).values())
+
+
+def test_facts_of_an_earlier_version_are_read() -> None:
+    """Before, what all witnesses said lay together; a rescue was told by a field of its own."""
+    facts: dict[str, Any] = {
+        "rendered:v": {"seen": {"poll": 5, "webhook": 3}, "fields": {"cost": 7}},
+        "stored:1": {"seen": {"bucket": 9}, "fields": {"rescued": True}},
+        "lastLook": {"seen": {"clock": 9}},
+    }
+    known = _facts(facts)
+    assert known[Kind.RENDERED, "v"].claims == {"poll": Claim(5, {"cost": 7}), "webhook": Claim(3, {"cost": 7})}
+    assert known[Kind.STORED, "1"].claims == {"rescue": Claim(9, {"rescued": True})}
+    assert known[Kind.LAST_LOOK, ""].seen == {Witness.CLOCK: 9}
+    assert _known_value(known[Kind.STORED, "1"]) == facts["stored:1"]
 
 
 def test_costs_follow_the_clips(real: Real) -> None:

@@ -23,7 +23,8 @@ class Doors:
 
     def __init__(self, stack: Stack) -> None:
         self.stack, self.s3, self.sqs = stack, client(stack, "s3"), client(stack, "sqs")
-        stack.store.set_caller(Caller(CALLER, 2 * 924_000))
+        for name in (CALLER, "events"):
+            stack.store.set_caller(Caller(name, 2 * 924_000))
         for name in ("RequestsQueue", "Inbox"):
             while self.take(name):
                 pass
@@ -112,17 +113,17 @@ def test_a_refusal_on_the_way_is_put_beside_the_report(doors: Doors) -> None:
 
 def test_a_request_on_the_bus_is_taken_in(doors: Doors, stack: Stack) -> None:
     """An event of that type on our bus, whoever sent it, is a task of the bus's caller; a bad one has a report."""
-    for detail in (order(taskUUID=...), order(duration=7)):
+    for detail in (order(), order(duration=7)):
         entry = {"Source": "a.pipeline", "DetailType": "Video Requested", "Detail": json.dumps(detail)}
         client(stack, "events").put_events(Entries=[{**entry, "EventBusName": STACK_NAME}])
     good, bad = doors.take("RequestsQueue")
     for message in (good, bad):
         assert doors.invoke("intake", [message]).payload == {"batchItemFailures": []}
     (message,) = doors.take("Inbox")
-    event = json.loads(good["Body"])["id"]
+    event = json.loads(good["Body"])["event"]["id"]
     body = json.loads(message["Body"])
     assert (body["caller"], body["report"]) == ("events", f"reports/events/{event}")
-    report = doors.read(f"reports/events/{json.loads(bad['Body'])['id']}.json")
+    report = doors.read(f"reports/events/{json.loads(bad['Body'])['event']['id']}.json")
     assert [error["code"] for error in report["lines"][0]["errors"]] == ["unsupportedDuration"]
 
 
@@ -173,11 +174,108 @@ def test_a_file_that_is_gone_is_done_with(doors: Doors, stack: Stack, logged: li
     assert any("a request that is gone" in line for line in logged)
 
 
-@pytest.mark.parametrize("body", ["{", "[]", '{"detail-type": "Object Deleted", "detail": {}}'])
-def test_what_is_no_event_goes_aside(body: str, doors: Doors) -> None:
-    """A message that intake does not know fails, so that it ends in the dead-letter queue."""
-    message = {"MessageId": "1", "ReceiptHandle": "h", "Body": body, "MD5OfBody": "", "Attributes": {}}
-    assert doors.invoke("intake", [message]).kind == "error"
+def message_of(body: str) -> Json:
+    return {"MessageId": "1", "ReceiptHandle": "h", "Body": body, "MD5OfBody": "", "Attributes": {}}
+
+
+@pytest.mark.parametrize(
+    "body", ["[]", '{"detail-type": "Object Deleted", "detail": {}}', '{"caller": "A", "event": {}}']
+)
+def test_what_no_rule_sends_goes_aside(body: str, doors: Doors) -> None:
+    """A message of another shape fails, so that it ends in the dead-letter queue: the rules are not as they were."""
+    assert doors.invoke("intake", [message_of(body)]).kind == "error"
+
+
+@pytest.mark.parametrize("body", ["{", "[" * 100_000])
+def test_what_can_never_be_read_is_done_with(body: str, doors: Doors) -> None:
+    """What is no JSON now is none the next time: it is counted, and does not come back."""
+    assert doors.invoke("intake", [message_of(body)]).payload == {"batchItemFailures": []}
+
+
+def test_a_key_that_is_no_text_is_reported(doors: Doors) -> None:
+    """Half of a character in a key, which S3 would never have, has a report under a name of its own."""
+    detail = {"object": {"key": f"requests/{CALLER}/\ud800.json", "version-id": "v"}}
+    body = json.dumps({"detail-type": "Object Created", "detail": detail})
+    assert doors.invoke("intake", [message_of(body)]).payload == {"batchItemFailures": []}
+    name = hashlib.sha256(b"\xed\xa0\x80.json").hexdigest()
+    assert doors.read(f"reports/{CALLER}/{name}.v.json")["errors"]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [{"detail": 5}, {"id": 5, "detail": order()}, {}, {"id": "a\ud800", "detail": {"\ud800": 1}}, {"id": "../x"}],
+    ids=["no object", "no id", "nothing", "surrogates", "dots"],
+)
+def test_an_event_that_is_no_order_is_answered_once(event: Json, doors: Doors, stack: Stack) -> None:
+    """Whatever is wrong with an event, it is taken or reported in its caller's folder, and does not come back."""
+    before = whole_table(stack)
+    body = json.dumps({"caller": "events", "event": {"detail-type": "Video Requested", **event}})
+    assert doors.invoke("intake", [message_of(body)]).payload == {"batchItemFailures": []}
+    assert whole_table(stack) == before
+
+
+def test_a_redelivered_event_keeps_its_caller(doors: Doors, stack: Stack) -> None:
+    """The caller is the one of the rule when the event matched: no setting of a function can give it another."""
+    entry = {"Source": "a", "DetailType": "Video Requested", "Detail": json.dumps(order()), "EventBusName": STACK_NAME}
+    client(stack, "events").put_events(Entries=[entry])
+    (message,) = doors.take("RequestsQueue")
+    assert json.loads(message["Body"])["caller"] == "events"
+    for _ in range(2):
+        assert doors.invoke("intake", [message]).payload == {"batchItemFailures": []}
+    assert [json.loads(sent["Body"])["caller"] for sent in doors.take("Inbox")] == ["events"] * 2
+    assert not [
+        name for each in stack.functions.values() for name in each.function.environment if "EVENTS_CALLER" in name
+    ]
+
+
+def test_a_file_that_is_put_twice_is_bought_once(doors: Doors) -> None:
+    """As when a client gets no answer and puts it again: another version, taken for a repeat in either order."""
+    content = json.dumps(order(taskUUID=...)).encode()
+    first, second = (doors.put("twice.json", content) for _ in range(2))
+    messages = doors.take("RequestsQueue")
+    assert len(messages) == 2
+    for message in reversed(messages):
+        assert doors.invoke("intake", [message]).payload == {"batchItemFailures": []}
+    (sent,) = doors.take("Inbox")
+    (line,) = doors.read(first)["lines"]
+    assert json.loads(sent["Body"])["task"]["taskUUID"] == line["taskUUID"]
+    (error,) = doors.read(second)["errors"]
+    assert (error["code"], error["repeatOf"]) == ("repeatedFile", doors.read(first)["versionId"])
+
+
+def test_a_file_that_is_put_again_on_purpose_is_another_order(doors: Doors, stack: Stack) -> None:
+    """After other content, after a deletion, or with the word for it in the metadata."""
+    content = json.dumps(order(taskUUID=...)).encode()
+    doors.put("again.json", content)
+    doors.put("again.json", content, Metadata={"again": "2"})
+    doors.put("again.json", content + b" ")
+    doors.put("again.json", content)
+    doors.s3.delete_object(Bucket=stack.bucket_name, Key=f"requests/{CALLER}/again.json")
+    doors.put("again.json", content)
+    doors.put("again.jsonl", content)
+    messages = doors.take("RequestsQueue")
+    assert len(messages) == 6
+    for message in messages:
+        assert doors.invoke("intake", [message]).payload == {"batchItemFailures": []}
+    assert len(doors.take("Inbox")) == 6
+
+
+def test_a_caller_that_no_operator_made_may_spend_nothing(doors: Doors, stack: Stack) -> None:
+    """Its file is answered by a report, and so is an order of a caller that was disabled on the way."""
+    put = doors.s3.put_object(
+        Bucket=stack.bucket_name, Key="requests/alice-2/a.jsonl", Body=b"\n".join([json.dumps(order()).encode()] * 3)
+    )
+    assert doors.taken_in() == []
+    report = doors.read(f"reports/alice-2/a.jsonl.{put['VersionId']}.json")
+    assert [error["code"] for error in report["errors"]] == ["callerNotAllowed"]
+
+    task = order()
+    message = {"caller": "alice-2", "task": task, "report": "reports/alice-2/b.json.v"}
+    before = whole_table(stack)
+    assert doors.invoke("submit", [message_of(json.dumps(message))]).payload == {"batchItemFailures": []}
+    refusal = doors.read(f"reports/alice-2/b.json.v.{task['taskUUID']}.json")
+    assert [error["code"] for error in refusal["errors"]] == ["callerNotAllowed"]
+    assert whole_table(stack) == before
 
 
 def test_a_queue_that_refuses_fails_the_file(doors: Doors, stack: Stack) -> None:

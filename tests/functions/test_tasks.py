@@ -326,7 +326,8 @@ def test_failures_wait_until_all_is_decided(user: User) -> None:
     task = order(numberResults=2)
     user.post(task)
     first, second = user.clips(task)
-    user.stack.store.save(first, merge_all(first, [fact(Kind.FAILED, "taskFailed", message="no")]))
+    closed = [fact(Kind.FAILED, "taskFailed", message="no"), fact(Kind.LAST_LOOK)]
+    user.stack.store.save(first, merge_all(first, closed))
     assert fetched(user.poll(task["taskUUID"])).keys() == {"data"}
     user.stack.emulator.finish(second.clip_uuid)
     assert user.stack.emulator.idle(PATIENCE)

@@ -129,8 +129,10 @@ def test_a_message_is_whole(name: str) -> None:
             assert (body["source"], body["detail-type"]) == ("aws.s3", "Object Created")
             assert isinstance(place_of("bucket", body["detail"]["object"]["key"], "v1"), Place)
         case "video-requested":
-            assert body.keys() == json.loads(example["body"]).keys()
-            assert (body["detail-type"], body["detail"]["taskUUID"]) == ("Video Requested", about["taskUUID"])
+            event = body["event"]
+            assert (body.keys(), body["caller"]) == ({"caller", "event"}, about["caller"])
+            assert event.keys() == json.loads(example["body"]).keys()
+            assert (event["detail-type"], event["detail"]["taskUUID"]) == ("Video Requested", about["taskUUID"])
         case "inbox-message":
             message = messages.read(record["body"])
             assert (message.caller, message.task["taskUUID"]) == (about["caller"], about["taskUUID"])

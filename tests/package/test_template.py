@@ -36,8 +36,9 @@ STATEMENTS = {
     },
     "IntakeRole": {
         "WriteLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"IntakeLogs"}),
+        "ReadCallers": ({"dynamodb:GetItem"}, {"Table"}),
         "ReadRequests": ({"s3:GetObject", "s3:GetObjectVersion"}, {"Bucket/requests/*"}),
-        "TellMissingFromForbidden": ({"s3:ListBucket", "s3:ListBucketVersions"}, {"Bucket"}),
+        "TellMissingFromForbiddenAndFindRepeats": ({"s3:ListBucket", "s3:ListBucketVersions"}, {"Bucket"}),
         "KeepInputs": ({"s3:PutObject"}, {"Bucket/inputs/*"}),
         "PutReports": ({"s3:PutObject"}, {"Bucket/reports/*"}),
         "TakeRequests": ({"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}, {"RequestsQueue"}),
@@ -89,7 +90,7 @@ KEY_STATEMENTS = {
         "SealUploadsInputsAndRefusals": ("kms:GenerateDataKey", {"s3"}),
     },
     "IntakeRole": {
-        "OpenRequestsAndMessages": ("kms:Decrypt", {"s3", "sqs"}),
+        "OpenCallersRequestsAndMessages": ("kms:Decrypt", {"dynamodb", "s3", "sqs"}),
         "SealInputsReportsAndMessages": ("kms:GenerateDataKey", {"s3", "sqs"}),
     },
     "WebhookRole": {
@@ -112,10 +113,13 @@ KEY_STATEMENTS = {
 ALARMING = {
     Metric.SECOND_RENDER_SEEN: 1,
     Metric.OVERWRITTEN_CLIPS: 1,
+    Metric.COST_DISBELIEVED: 1,
+    Metric.TOO_MANY_FACTS: 1,
     Metric.BUDGET_EXCEEDED: 1,
     Metric.PROVIDER_REFUSES_US: 1,
     Metric.CLIPS_IN_REVIEW: 1,
     Metric.WEBHOOKS_REJECTED: 20,
+    Metric.UNREADABLE_CLIPS: 1,
 }
 # Set for Powertools and boto3, which read them by themselves.
 READ_BY_LIBRARIES = {
@@ -327,6 +331,7 @@ def test_only_kinds_of_items_a_function_needs_are_within_its_reach(resources: di
     assert reach == {
         ("SubmitRole", "RecordTasksAndReserveBudgets"): {"task#*", "budget#*"},
         ("SubmitRole", "ReadKeysTasksAndBudgets"): {"key#*", "caller#*", "task#*", "budget#*"},
+        ("IntakeRole", "ReadCallers"): {"caller#*"},
         ("WebhookRole", "SaveFactsAndTheirMoney"): {"task#*", "budget#*"},
         ("ReconcileRole", "SaveFactsAndTheirMoney"): {"task#*", "budget#*"},
         ("AnnounceRole", "ReadRequests"): {"task#*"},
@@ -386,21 +391,44 @@ def test_the_deadline_is_in_whole_seconds(template: dict[str, Any]) -> None:
         assert not re.fullmatch(deadline["AllowedPattern"], text)
 
 
-def test_any_intervals_that_the_parameters_allow_are_in_order(template: dict[str, Any]) -> None:
-    """In every corner of the parameters' ranges the settings accept them, and looks come before deadlines."""
+def corners(template: dict[str, Any], when_ambiguous: str) -> Iterator[dict[str, Any]]:
+    """The template with its intervals in every corner of what the parameters allow."""
     intervals = {name: each for name, each in template["Parameters"].items() if name.endswith("Seconds")}
     assert len(intervals) == 6
     for corner in itertools.product(*map(bounds, intervals.values())):
-        turned = dict(zip(intervals, corner, strict=True))
+        turned = dict(zip(intervals, corner, strict=True)) | {"WhenAmbiguous": when_ambiguous}
         parameters = {
             name: {**each, "Default": turned.get(name, each["Default"])}
             for name, each in template["Parameters"].items()
         }
+        yield {**template, "Parameters": parameters}
+
+
+def test_any_intervals_that_the_parameters_allow_are_in_order(template: dict[str, Any]) -> None:
+    """In every corner of the parameters' ranges the settings accept them, while nothing is ever sent again."""
+    for corner in corners(template, "review"):
         for name in TIMED:
-            times = config.Timings.read(environment({**template, "Parameters": parameters}, name))
-            # Or a clip would be given up before anybody had looked.
-            assert max(times.usual_render, times.last_look) < times.deadline
-            assert times.rescue_after < times.copy_deadline
+            getattr(config, f"{name}Settings").read(environment(corner, name))
+
+
+def test_intervals_under_which_a_clip_could_be_bought_twice_are_refused(template: dict[str, Any]) -> None:
+    """Where a repeat could come after a usual render, the only function that sends again does not start."""
+    for corner in corners(template, "resend"):
+        chosen = {name: each["Default"] for name, each in corner["Parameters"].items()}
+        variables = environment(corner, "Reconcile")
+        timeout = corner["Resources"]["ReconcileFunction"]["Properties"]["Timeout"]
+        if chosen["ResendWindowSeconds"] + timeout + 60 < chosen["UsualRenderSeconds"]:
+            config.ReconcileSettings.read(variables)
+        else:
+            with pytest.raises(config.SettingsError, match="RESEND_WINDOW_SECONDS"):
+                config.ReconcileSettings.read(variables)
+
+
+def test_the_resend_window_ends_where_the_usual_render_begins(template: dict[str, Any]) -> None:
+    """Every window that the parameter allows suits the usual render's default, and a second more would not."""
+    window, render = template["Parameters"]["ResendWindowSeconds"], template["Parameters"]["UsualRenderSeconds"]
+    timeout = template["Resources"]["ReconcileFunction"]["Properties"]["Timeout"]
+    assert window["MaxValue"] + timeout + 60 + 1 == render["Default"]
 
 
 def test_an_empty_endpoint_means_aws(template: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -639,7 +667,7 @@ def test_each_rule_passes_on_what_its_queue_is_for(
     [
         ("Reconcile", "UploadsQueue", 10, None),
         ("Intake", "RequestsQueue", 1, {"MaximumConcurrency": 5}),
-        ("Submit", "Inbox", 5, {"MaximumConcurrency": {"Ref": "InboxConcurrency"}}),
+        ("Submit", "Inbox", 1, {"MaximumConcurrency": {"Ref": "InboxConcurrency"}}),
     ],
 )
 def test_no_failure_takes_others_along(
@@ -928,3 +956,13 @@ def test_every_waiver_has_its_reason(root: Path) -> None:
     waived = yaml.safe_load(text)["skip-check"]
     assert re.findall(r"(?m)^  #.*\n  - (\w+)$", text) == waived
     assert "checkov" not in (root / "template.yaml").read_text()
+
+
+def test_an_event_carries_the_caller_of_the_moment_it_came(resources: dict[str, Any]) -> None:
+    """Only the rule knows the caller of events: a message that comes again after a change keeps the one it has."""
+    (target,) = resources["RequestedRule"]["Properties"]["Targets"]
+    (template,) = target["InputTransformer"].values()
+    filled = template["Fn::Sub"].replace("${EventsCaller}", "events").replace("<aws.events.event.json>", '{"id": "1"}')
+    assert json.loads(filled) == {"caller": "events", "event": {"id": "1"}}
+    naming = [name for name, resource in resources.items() if "EventsCaller" in json.dumps(resource)]
+    assert naming == ["RequestedRule"]

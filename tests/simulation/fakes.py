@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-import rushes.errors
 from rushes.callers import Caller
 from rushes.clip import Clip, Existing, Found, OverBudget, Recorded, Reservation, Task
-from rushes.errors import BucketError, BusyError, LimitMovedError, ProviderError, RescueError, StaleError
+from rushes.errors import BucketError, BusyError, ProviderError, RescueError, StaleError, UnreadableClipError
 from rushes.media import Head, Probed, container
 from rushes.observability import Metric
 from rushes.runware.answers import Report, read_report
@@ -21,8 +20,6 @@ from tests.simulation.world import World
 
 T = TypeVar("T")
 
-# By its name, so that these fakes serve a core that has no such error, too.
-UNREADABLE: type[Exception] = getattr(rushes.errors, "UnreadableClipError", KeyError)
 MP4 = b"\x00\x00\x00\x18ftypisom" + b"\x00" * 64
 
 
@@ -76,6 +73,9 @@ class FakeTable:
     def due(self, now: int, most: int) -> list[tuple[str, str, int]]:
         return self._effect("due", lambda: self._due(now, most))
 
+    def postpone(self, name: tuple[str, str, int], now: int, until: int) -> None:
+        self._effect("postpone", lambda: self._postpone(name, now, until))
+
     def budget(self, scope: str, month: str) -> tuple[int, int | None]:
         return self._effect("budget", lambda: self.budgets.get((scope, month), (0, None)))
 
@@ -103,8 +103,9 @@ class FakeTable:
         return [clip for key, clip in sorted(self.rows.items()) if key[:2] == (caller, task_uuid)]
 
     def first_look(self) -> int | None:
-        """When the next open clip is due."""
-        return min((row.next_check_at for row in self.rows.values() if row.open and row.next_check_at), default=None)
+        """When the next clip is due, open or with money that is to follow."""
+        due = (row.next_check_at for row in self.rows.values() if row.open or not row.settled)
+        return min(filter(None, due), default=None)
 
     def _effect(self, name: str, act: Callable[[], T]) -> T:
         """An effect whose answer may be lost: then the store repeats it, and either hears that answer or gives up."""
@@ -112,16 +113,19 @@ class FakeTable:
         def unheard(manner: str) -> T:
             if manner == "again":
                 return act()
-            error = BusyError("the answer was lost")
-            error.maybe_written = name in ("record", "save")  # type: ignore[attr-defined]
-            raise error
+            raise BusyError("the answer was lost", maybe_written=name in ("record", "save"))
 
         return self._world.effect(name, act, unheard)
 
     def _read(self, key: tuple[str, str, int]) -> Clip | None:
         if key in self.unreadable:
-            raise UNREADABLE("KeyError")
+            raise UnreadableClipError("KeyError")
         return self.rows.get(key)
+
+    def _postpone(self, name: tuple[str, str, int], now: int, until: int) -> None:
+        row = self.rows[name]
+        if row.next_check_at is not None and row.next_check_at <= now:
+            self.rows[name] = replace(row, next_check_at=until)
 
     def _fail(self, why: str) -> None:
         self.refused += 1
@@ -135,9 +139,7 @@ class FakeTable:
         if known := self.tasks.get((task.caller, task.task_uuid)):
             return Recorded() if known is task else Existing(known)  # the token of a transaction recognises a repeat
         for reservation in reservations:
-            counted, limit = self.budgets.get((reservation.scope, reservation.month), (0, None))
-            if limit is not None and limit != reservation.enforced:
-                raise LimitMovedError(reservation.scope, limit)
+            counted, _ = self.budgets.get((reservation.scope, reservation.month), (0, None))
             if counted + reservation.amount > reservation.limit:
                 return OverBudget(reservation.scope, reservation.limit, counted)
         for reservation in reservations:
@@ -183,7 +185,7 @@ class FakeTable:
         due = [
             (row.next_check_at, key)
             for key, row in listed
-            if row and row.open and row.next_check_at is not None and row.next_check_at <= now
+            if row and (row.open or not row.settled) and row.next_check_at is not None and row.next_check_at <= now
         ]
         return [key for _, key in sorted(due)[:most]]
 

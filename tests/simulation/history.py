@@ -6,6 +6,7 @@ held against the ledger of the fake Runware, which alone knows what was paid.
 
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count, cycle
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 from rushes.callers import Caller
 from rushes.clip import EVERYBODY, Clip, Kind, Status
 from rushes.config import WhenAmbiguous
-from rushes.errors import RushesError
+from rushes.errors import BusyError, RushesError
 from rushes.purchasing import Buyer, Credentials, Purchasing
 from rushes.reading import Reading
 from rushes.receiving import Receiving
@@ -31,6 +32,7 @@ CREDENTIALS = Credentials("key", ("current", "previous"))
 CALLER = Caller("me", 50_000_000)
 MINUTE = 60_000
 THE_END = 48 * 3_600_000  # milliseconds: whatever is still open then is lost
+FOUND_WITHIN = 1_800_000  # milliseconds after its end, whoever shares the questions about it
 MOST_FAILURES = 6  # of Runware in a row that a sweep may see: some more than it takes to give up
 QUESTIONS = {"submit", "poll", "details"}  # effects that end within the HTTP timeout
 
@@ -154,11 +156,12 @@ class History:
         ends_at = self.world.ends + self.world.offset
         return Buyer(f"run {self.world.effects}", ends_at, CREDENTIALS, patient)
 
-    def submit(self, task: Mapping[str, Any], caller: Caller = CALLER) -> Answer | None:
+    def submit(self, task: Mapping[str, Any]) -> Answer | None:
         """One call of `POST /v1`; None if the function was stopped."""
+        caller = Caller(CALLER.name, self.setting.limit)
 
         def program() -> Answer:
-            return self.submitting.submit([task], Request(caller, self.buyer(patient=False), lambda: caller))
+            return self.submitting.submit([task], Request(caller, self.buyer(patient=False)))
 
         answer = self.process(program)
         if answer and answer.data:
@@ -166,10 +169,11 @@ class History:
         return answer
 
     def sweep(self) -> None:
-        """One run of `reconcile`."""
-        self.process(
-            lambda: self.reconciling.sweep(self.buyer(patient=True)), TIMES.lease - 10_000, questions=MOST_FAILURES
-        )
+        """One run of `reconcile`; should it fail, the next one comes in a minute."""
+        with suppress(BusyError):
+            self.process(
+                lambda: self.reconciling.sweep(self.buyer(patient=True)), TIMES.lease - 10_000, questions=MOST_FAILURES
+            )
 
     def _sweep_later(self) -> None:
         """The program hangs for a while, as long as its function may, and the schedule comes round."""
@@ -177,9 +181,10 @@ class History:
         self.sweep()
 
     def _hang(self) -> None:
-        """The program hangs for as long as it may: a question to Runware ends with its timeout, all else with it."""
-        longest = TIMES.http if self.world.names[-1] in QUESTIONS else THE_END
-        self.world.move_to(min(self.world.now + longest, self.world.ends))
+        """The program hangs: in a question to Runware until that times out, else for as long as it may still ask one."""
+        still = self.world.ends - TIMES.http
+        hangs_until = self.world.now + TIMES.http if self.world.names[-1] in QUESTIONS else still
+        self.world.move_to(min(max(hangs_until, self.world.now), self.world.ends))
 
     def _sweep_last(self) -> None:
         self._hang()
@@ -322,6 +327,8 @@ def _faults(clip: Clip, history: History) -> list[str]:
         faults.append("stored without having been paid for")
     if clip.status == Status.REVIEW and not (clip.has(Kind.UNPROVEN) or clip.has(Kind.UNSAVED)):
         faults.append("in review without evidence")
+    if _found_late(clip, history):
+        faults.append("found long after it was rendered")
     doubtful = history.runware.supervisor.doubtful.get(clip.clip_uuid)
     # A function that was killed, or could not save its outcome, leaves a doubt that only a person can settle.
     blameless = history.world.stops or history.table.refused
@@ -330,6 +337,16 @@ def _faults(clip: Clip, history: History) -> list[str]:
     if doubtful and clip.maybe_sent_at is not None and clip.maybe_sent_at > doubtful[0] + history.skew:
         faults.append("its first doubtful attempt is recorded as later than it was")
     return faults
+
+
+def _found_late(clip: Clip, history: History) -> bool:
+    """Whether a Runware that turns away only what is asked of several clips has hidden one of them."""
+    switches = history.setting.switches
+    if not switches.polls_whole and switches.polls_most >= len(history.table.rows):
+        return False
+    found = min(clip.learned_at(kind) or THE_END + clip.created_at for kind in (Kind.RENDERED, Kind.STORED))
+    done = [task.done_at for task in history.runware.executions[switches.forgets :] if task.uuid == clip.clip_uuid]
+    return bool(done) and found > min(done) + FOUND_WITHIN
 
 
 def _uncounted(clips: list[Clip], history: History) -> list[str]:

@@ -33,7 +33,7 @@ LINES: Sequence[Any] = (
     request(taskUUID=...),
 )
 VALID = (1, 3, 5)
-BATCH = 2  # messages that submit is given at a time
+BATCH = 2  # messages that submit is given at a time, more than the template's one
 SENT = 2  # messages that go into the inbox at a time
 VISIBILITY = 150_000  # milliseconds after which a message comes back
 
@@ -77,9 +77,10 @@ class Flow:
             inbox=self,
             reports=self,
             take_in=self.take_in,
+            may_order=lambda caller: self.callers.named(caller) is not None,
             telemetry=self.history.telemetry,
-            events_caller="events",
             side_by_side=one_after_another,
+            clock=self.world.clock,
         )
         gate = Gate(self.history.runware, self.world.clock)
         purchasing = replace(self.history.submitting.purchasing, seller=gate)
@@ -98,6 +99,12 @@ class Flow:
     def open(self, key: str, version: str) -> Drop:
         assert (key, version) == (KEY, VERSION)
         return self.world.effect("open", Drop)
+
+    def before(self, key: str, version: str) -> str | None:
+        return None
+
+    def head(self, key: str, version: str) -> "Flow":
+        return self  # there is no version before to compare it with
 
     def take_in(self, task: Mapping[str, Any], caller: Caller) -> Mapping[str, Any] | list[WireError]:
         return task
@@ -123,7 +130,8 @@ class Flow:
 
     def _intake(self) -> bool:
         """One run of intake; whether it ended by itself."""
-        return self.world.run(lambda: self.intake.dropped(KEY, VERSION) or True) or False
+        ends_at = self.world.now + 270_000
+        return self.world.run(lambda: self.intake.dropped(KEY, VERSION, ends_at) or True) or False
 
     def _submit(self, texts: Sequence[str]) -> list[str]:
         """One run of submit; the messages that come back."""

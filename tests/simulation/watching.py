@@ -15,12 +15,7 @@ from tests.simulation.world import World
 from tests.unit.fakes import TIMES
 
 # How far apart the clocks of two functions may be, in milliseconds.
-SKEW: int = getattr(TIMES, "skew", 30_000)
-
-
-def hard(limit: int, times: Timings) -> int:
-    """When a clip may be given up although Runware has not answered."""
-    return limit + times.deadline
+SKEW = TIMES.skew
 
 
 class Watched(Protocol):
@@ -59,8 +54,10 @@ class Watching:
     def changed(self, before: Clip | None, after: Clip) -> None:
         """Judges one change of a clip, and what can be seen of it."""
         if before is not None:
-            self._judge_giving_up(before, after)
             self._judge_lease(before, after)
+            if before.facts == after.facts:
+                return  # nothing that is shown goes by anything else
+            self._judge_giving_up(before, after)
         self._judge_events(after)
         self._judge_answers(after)
 
@@ -89,7 +86,7 @@ class Watching:
         answered_at, told = self.watched.runware.answered.get(after.clip_uuid, (-1, False))
         if now + skew < since + limit:
             self.improper.append(f"{kind} before its limit")
-        elif answered_at + skew < since + limit and now + skew < since + hard(limit, self.times):
+        elif answered_at + skew < since + limit and now + skew < since + self.times.hard(limit):
             self.improper.append(f"{kind} without an answer about this clip alone")
         if told and after.decisive == Kind.UNPROVEN:
             self.improper.append(f"{kind} although Runware had told of the render")

@@ -17,7 +17,7 @@ PATIENCE = 150  # seconds
 @pytest.mark.parametrize("setting", ["resend", pytest.param("review", marks=pytest.mark.batch)])
 def test_all_promises_are_kept(setting: str) -> None:
     """Whatever fails for seven seconds, in the end ledger, table and bucket agree, and clips were bought."""
-    command = [sys.executable, "-m", "rushes_local.chaos", "--for", "7", "--deadline", "10", "--pace", "2"]
+    command = [sys.executable, "-m", "rushes_local.chaos", "--for", "7", "--deadline", "16", "--pace", "2"]
     command += ["--seed", str(SETTINGS[setting]), "--when-ambiguous", setting]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
     told = run.stdout

@@ -149,6 +149,7 @@ def test_a_provider_needs_no_way_in(logged: list[str]) -> None:
                 name: seconds / SCALE
                 for name, seconds in {**TIMES, "USUAL_RENDER_SECONDS": 0.3, "RESCUE_AFTER_SECONDS": 0.1}.items()
             },
+            parameters={"WhenAmbiguous": "review"},  # or the first poll has to wait until no repeat can come
             sink=lambda name, line: logged.append(f"{name}\t{line}"),
         )
         with stack:

@@ -61,6 +61,7 @@ class Watched:
             ROOT,
             time_scale=0.02,
             timings=FAST,
+            parameters={"WhenAmbiguous": "review"},  # or the first poll has to wait until no repeat can come
             emulator_options={"small": True},
             sink=self._notify,
             **options,  # type: ignore[arg-type]  # only those that say what is left off

@@ -28,7 +28,7 @@ from rushes.clip import (
     merge_all,
 )
 from rushes.config import Timings
-from rushes.errors import BucketError, BusyError, LimitMovedError, StaleError
+from rushes.errors import BucketError, BusyError, StaleError
 from rushes.media import Head, Probed, container
 from rushes.observability import Metric
 from rushes.purchasing import Buyer, Credentials, Purchasing
@@ -131,7 +131,8 @@ class Telemetry:
 class Table:
     """Tasks, clips and budgets under the conditions of the real table.
 
-    `busy` names the calls that fail as if the table were away; `before_save` runs ahead of every save, to race it.
+    `busy` names the calls that fail as if the table were away, `unheard` those that take effect and then fail. While
+    `contended`, no save moves money. `before_save` runs ahead of every save, to race it.
     """
 
     def __init__(self) -> None:
@@ -139,6 +140,8 @@ class Table:
         self.rows: dict[tuple[str, str, int], Clip] = {}
         self.budgets: dict[tuple[str, str], tuple[int, int]] = {}  # counted, limit
         self.busy: set[str] = set()
+        self.unheard: set[str] = set()
+        self.contended = False
         self.before_save: Callable[[], None] = lambda: None
         self.saves = 0
         self.asked: list[tuple[str, int, str | None, str]] = []  # of `page`
@@ -150,9 +153,7 @@ class Table:
         if (task.caller, task.task_uuid) in self.tasks:
             return Existing(self.tasks[task.caller, task.task_uuid])
         for wanted in reservations:
-            counted, limit = self.budgets.get((wanted.scope, wanted.month), (0, wanted.enforced))
-            if limit != wanted.enforced:
-                raise LimitMovedError(wanted.scope, limit)
+            counted, _ = self.budgets.get((wanted.scope, wanted.month), (0, 0))
             if counted > wanted.limit - wanted.amount:
                 return OverBudget(wanted.scope, wanted.limit, counted)
         for wanted in reservations:
@@ -160,9 +161,12 @@ class Table:
             self.budgets[wanted.scope, wanted.month] = counted + wanted.amount, wanted.limit
         self.tasks[task.caller, task.task_uuid] = task
         self.rows |= {(member.caller, member.task_uuid, member.index): member for member in clips}
+        self._lose("record")
         return Recorded()
 
     def budget(self, scope: str, month: str) -> tuple[int, int | None]:
+        self._answer("budget")
+        self._answer(f"budget of {scope}")
         return self.budgets.get((scope, month), (0, None))
 
     def save(self, before: Clip, after: Clip) -> Clip:
@@ -171,11 +175,14 @@ class Table:
         key = before.caller, before.task_uuid, before.index
         if key not in self.rows or self.rows[key].version != before.version:
             raise StaleError
+        if self.contended and after.counted != before.counted:
+            raise BusyError("the budgets are contended")
         self.saves += 1
         self.rows[key] = replace(after, version=before.version + 1)
         for scope in after.scopes:
             counted, limit = self.budgets.get((scope, after.month), (0, 0))
             self.budgets[scope, after.month] = counted + after.counted - before.counted, limit
+        self._lose("save")
         return self.rows[key]
 
     def clip(self, caller: str, task_uuid: str, index: int) -> Clip | None:
@@ -231,6 +238,10 @@ class Table:
     def _answer(self, call: str) -> None:
         if call in self.busy:
             raise BusyError("made busy")
+
+    def _lose(self, call: str) -> None:
+        if call in self.unheard:
+            raise BusyError("made unheard", maybe_written=True)
 
 
 def _place(cost: Cost) -> str:
@@ -321,7 +332,6 @@ class World:
     seller: Seller = field(default_factory=Seller)
     telemetry: Telemetry = field(default_factory=Telemetry)
     caller: Caller = Caller("ann", 100_000_000)  # noqa: RUF009 (frozen)
-    renewed: Caller | None = None
     monthly_limit: int = 1_000_000_000
     retention: int | None = None
 
@@ -370,7 +380,7 @@ class World:
 
     def call(self, lasts: int = TIMES.function) -> Request:
         """One call of the caller's."""
-        return Request(self.caller, self.buyer(lasts), lambda: self.renewed)
+        return Request(self.caller, self.buyer(lasts))
 
     def row(self, index: int = 0, task_uuid: str = TASK_UUID) -> Clip:
         """A clip as it is in the table."""

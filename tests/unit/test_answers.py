@@ -392,3 +392,20 @@ def test_the_last_response_inside_details_is_read_once() -> None:
     assert result.response is not None
     assert result.response.results[0].response is None
     assert read(dumped({"data": [{**details, "response": 5}]})).results[0].response is None
+
+
+def test_a_byte_order_mark_hides_nothing() -> None:
+    """Some programs begin every text with one."""
+    assert read(b"\xef\xbb\xbf" + dumped({"data": [DONE]})) == read(dumped({"data": [DONE]}))
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "1e99999999999999999999", "1e-99999999999999999999", "9" * 5000])
+@pytest.mark.parametrize("name", ["cost", "seed", "NSFWContent", "videoUUID", "min", "x"])
+def test_a_number_that_no_computer_holds_costs_nothing_else(number: str, name: str) -> None:
+    """What else a body says is learned, whatever one of its numbers is."""
+    done = json.dumps({"taskUUID": UUID, "videoURL": "u", "cost": 0.924})[:-1] + f', "{name}": {number}}}'
+    failed = f'{{"taskUUID": "{UUID}", "code": "inferenceError", "{name}": {number}}}'
+    said = read(f'{{"data": [{done}], "errors": [{failed}]}}').about(UUID)
+    assert said.results[0].video_url == "u"
+    assert said.results[0].cost == (None if name == "cost" else 924_000)
+    assert said.problems[0].code == "inferenceError"

@@ -8,7 +8,7 @@ from rushes import webhook_token
 from rushes.buying import callback_url, conclude, is_account_trouble, on_the_wire, refusals
 from rushes.clip import Clip, Kind, Lease, Status, lease_to, worth
 from rushes.observability import Metric
-from rushes.runware.outcomes import Accepted, Ambiguous, NeverArrived, Outcome, Refused
+from rushes.runware.outcomes import Accepted, Ambiguous, NeverArrived, Outcome
 from tests.unit.fakes import CLIP_UUID, PRICE, START, TASK_UUID, TIMES, World, clip, fact, refusal, request
 
 OUTCOMES: dict[str, Outcome] = {
@@ -24,7 +24,7 @@ SENT_AT, NOW = START + 5, START + 9
 def concluded(outcome: Outcome, *, maybe_sent_at: int | None = None, patient: bool = False) -> Clip:
     """A leased clip after one attempt."""
     leased = clip(lease=Lease("me", START, START + TIMES.lease), maybe_sent_at=maybe_sent_at)
-    return conclude(leased, outcome, holder="me", sent_at=SENT_AT, now=NOW, patient=patient)
+    return conclude(leased, outcome, holder="me", account="a1", sent_at=SENT_AT, now=NOW, patient=patient)
 
 
 def wire(**changes: Any) -> dict[str, Any]:
@@ -84,6 +84,7 @@ def test_each_outcome_of_the_only_attempt(outcome: str, kind: Kind, maybe_sent_a
     after = concluded(OUTCOMES[outcome])
     assert [kind for kind, _ in after.facts] == [kind]
     assert (after.maybe_sent_at, after.status, after.lease) == (maybe_sent_at, status, None)
+    assert after.maybe_sent_to == ("a1" if maybe_sent_at else "")
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
@@ -100,22 +101,21 @@ def test_an_earlier_doubt_is_never_unsaid(outcome: str) -> None:
 
 def test_an_outcome_leaves_somebody_elses_lease() -> None:
     """A late outcome is learned, but the lease of the next buyer stays, and so does the doubt it found."""
-    taken = lease_to(clip(lease=Lease("me", START, START + 1)), "next", START + 1, TIMES)
+    taken = lease_to(clip(lease=Lease("me", START, START + 1)), "next", START + 1, TIMES, "a1")
     assert taken is not None
-    after = conclude(taken, refusal(), holder="me", sent_at=START, now=NOW)
+    after = conclude(taken, refusal(), holder="me", account="a1", sent_at=START, now=NOW)
     assert after.lease == taken.lease
     assert not after.has(Kind.REFUSED)
 
 
-def test_a_refusal_keeps_its_evidence_without_secrets() -> None:
-    """Status, category and error are kept, and what echoes our links is scrubbed."""
-    outcome = refusal()
-    leaky = Refused(400, type(outcome.problem)(None, "invalidValue", "x https://h/p?token=abc", False, {
-        "code": "invalidValue", "message": "x https://h/p?token=abc", "allowedValues": ["https://b/k?X-Amz-Signature=abc"],
-    }))  # fmt: skip
-    known = concluded(leaky).of(Kind.REFUSED)["invalidValue"]
-    assert (known.fields["httpStatus"], known.fields["category"]) == (400, "validation")
-    assert "abc" not in str(known.fields)
+def test_a_refusal_keeps_its_evidence() -> None:
+    """Status, category and error are kept; of our own account's trouble the provider's words are not."""
+    known = concluded(refusal(400, "invalidValue")).of(Kind.REFUSED)["invalidValue"]
+    error = '{"code":"invalidValue","message":"no"}'
+    assert known.fields == {"httpStatus": 400, "category": "validation", "message": "no", "error": error}
+    known = concluded(refusal(400, "invalidApiKey")).of(Kind.REFUSED)["invalidApiKey"]
+    assert known.fields.keys() == {"httpStatus", "category", "message"}
+    assert "operator" in str(known.fields["message"])
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 402, 403, 404])
@@ -164,20 +164,32 @@ def leased(world: World, lasts: int = TIMES.lease) -> Clip:
 @pytest.mark.parametrize(
     ("lease", "function", "sends"),
     [
-        (TIMES.http, TIMES.http, True),
-        (TIMES.http - 1, TIMES.function, False),
+        (TIMES.http + TIMES.skew, TIMES.http, True),
+        (TIMES.http + TIMES.skew - 1, TIMES.function, False),
         (TIMES.lease, TIMES.http - 1, False),
         (TIMES.lease, -1, False),
     ],
 )
 def test_nothing_is_sent_without_time_for_the_answer(world: World, lease: int, function: int, sends: bool) -> None:
-    """With less than the HTTP timeout left of lease or function nothing leaves, and the lease is given back."""
+    """Without the HTTP timeout left of the function, or of the lease by the fastest clock, the lease is given back."""
     after, outcome = world.purchasing.attempt(leased(world, lease), request(), world.buyer(function))
     assert bool(world.seller.sent) is sends
     assert (outcome is not None) is sends
     assert after == world.row()
     assert after.lease is None
     assert after.maybe_sent_at is None
+
+
+@pytest.mark.parametrize("passed", range(0, TIMES.lease + 1, 1_000))
+def test_clocks_apart_let_no_two_buyers_overlap(world: World, passed: int) -> None:
+    """While a request may be on its way, a function whose clock is ahead by the whole margin gets no lease."""
+    before = leased(world)
+    world.clock.now = START + passed
+    world.purchasing.attempt(before, request(), world.buyer())
+    if world.seller.sent:
+        ahead = START + passed + TIMES.http - 1 + TIMES.skew
+        assert lease_to(before, "other", ahead, TIMES, "a1") is None
+    assert bool(world.seller.sent) is (passed <= TIMES.lease - TIMES.skew - TIMES.http)
 
 
 def test_without_a_lease_nothing_is_sent(world: World) -> None:

@@ -8,15 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rushes.clip import (
-    RANKED,
+    MEANINGS,
     Clip,
     Fact,
     Kind,
+    Known,
     Lease,
+    Look,
     Status,
     Witness,
+    answers_to_asks,
     canonical,
-    due_for_parking,
+    disbelieves,
+    is_full,
     lease_to,
     maybe_sent,
     merge,
@@ -28,14 +32,16 @@ from rushes.clip import (
     task_status,
     worth,
 )
+from rushes.outside import timeline
 from tests.unit.fakes import PRICE, START, TIMES, clip, fact
 
-WORDED = (Kind.REFUSED, Kind.ACCEPTED, Kind.FAILED, Kind.ATTEMPTED)
+WORDED = (Kind.REFUSED, Kind.ACCEPTED, Kind.FAILED, Kind.UNDELIVERED, Kind.ATTEMPTED)
 STATUSES = {
     Kind.REFUSED: (5, Status.FAILED),
     Kind.ACCEPTED: (10, Status.RUNNING),
     Kind.UNPROVEN: (20, Status.REVIEW),
     Kind.FAILED: (30, Status.FAILED),
+    Kind.UNDELIVERED: (35, Status.RENDERED),
     Kind.RENDERED: (40, Status.RENDERED),
     Kind.UNSAVED: (45, Status.REVIEW),
     Kind.GIVEN_UP: (47, Status.FAILED),
@@ -45,10 +51,11 @@ STATUSES = {
 fields = st.fixed_dictionaries(
     {},
     optional={
-        "cost": st.integers(0, 3) | st.integers(900_000, 950_000),
+        "cost": st.sampled_from([0, 3, 900_000, 950_000, 3 * PRICE, 3 * PRICE + 1, 10 * PRICE, 10 * PRICE + 1, 10**10]),
         "seed": st.integers(8, 12),
         "videoURL": st.sampled_from(["", "u", "v", "é"]),
         "NSFWContent": st.booleans(),
+        "rescued": st.just(True),
     },
 )
 facts = st.builds(
@@ -61,10 +68,10 @@ facts = st.builds(
 )
 wordy = st.builds(
     Fact,
-    kind=st.sampled_from([Kind.FAILED, Kind.ACCEPTED]),
+    kind=st.sampled_from([Kind.FAILED, Kind.ACCEPTED, Kind.RENDERED, Kind.STORED]),
     key=st.text("abcd", max_size=3),
     at=st.integers(START, START + 5),
-    witness=st.sampled_from(Witness),
+    witness=st.sampled_from([Witness.WEBHOOK, Witness.BUCKET]),
     fields=fields,
 )
 histories = st.lists(facts, max_size=12) | st.lists(wordy, max_size=30)
@@ -72,14 +79,23 @@ histories = st.lists(facts, max_size=12) | st.lists(wordy, max_size=30)
 
 def derived(member: Clip) -> object:
     """Everything that is shown or counted of a clip."""
-    return member.status, worth(member), member.copy, member.open, next_check(member, START + 9, TIMES)
+    return (
+        member.status,
+        worth(member),
+        disbelieves(member),
+        is_full(member),
+        member.copy,
+        member.open,
+        next_check(member, START + 9, TIMES),
+    )
 
 
 def told(member: Clip) -> Iterator[Fact]:
-    """A clip's knowledge as facts again, one for each witness."""
+    """A clip's knowledge as facts again, one for each claim."""
     for (kind, key), known in member.facts.items():
-        for witness, at in known.seen.items():
-            yield Fact(kind=kind, key=key, at=at, witness=witness, fields=known.fields)
+        for source, claim in known.claims.items():
+            witness = Witness.BUCKET if source == "rescue" else Witness(source)
+            yield Fact(kind=kind, key=key, at=claim.at, witness=witness, fields=claim.fields)
 
 
 def joined(one: Clip, other: Clip) -> Clip:
@@ -124,17 +140,84 @@ def test_where_two_values_meet_the_join_is_as_designed() -> None:
     assert known.at == START + 1
 
 
+def test_a_copy_that_was_rescued_stays_so() -> None:
+    """That we fetched a copy ourselves is no less known if its upload was seen first."""
+    known = clip(fact(Kind.STORED, "v"), fact(Kind.STORED, "v", START + 9, Witness.BUCKET, rescued=True, size=5))
+    assert known.of(Kind.STORED)["v"].fields == {"rescued": True, "size": 5}
+    assert known.copy is not None
+    assert known.copy[1].at == START
+
+
 @pytest.mark.parametrize("kind", list(Kind))
-def test_only_worded_kinds_are_bounded(kind: Kind) -> None:
-    """Of the provider's own words the eight smallest are kept; renders and copies are money and are all kept."""
-    keys = [f"{number:02}" for number in range(12)]
-    kept = clip(*(fact(kind, key) for key in reversed(keys))).of(kind)
-    assert sorted(kept) == (keys[:8] if kind in WORDED else keys)
+def test_every_kind_is_bounded(kind: Kind) -> None:
+    """Of each kind a source fills so many keys and no more: the smallest, or of copies those that it saw first."""
+    few, many = (Kind.REFUSED, Kind.FAILED, Kind.RENDERED, Kind.STORED), (Kind.ASKED, Kind.ANSWERED)
+    most = 4 if kind in few else 100 if kind in many else 8
+    keys = [f"{number:03}" for number in range(120)]
+    falling = [fact(kind, key, START - place) for place, key in enumerate(reversed(keys))]
+    assert sorted(clip(*falling).of(kind)) == keys[:most]
+    rising = [fact(kind, key, START + place) for place, key in enumerate(reversed(keys))]
+    assert sorted(clip(*rising).of(kind)) == (keys[:most] if kind != Kind.STORED else keys[-most:])
+
+
+def test_the_pinned_copy_is_never_pushed_out() -> None:
+    """However many versions are put over it, and whatever S3 calls them, the first one stays the clip."""
+    known = clip(fact(Kind.STORED, "z"), *(fact(Kind.STORED, f"{number:02}", START + 1) for number in range(20)))
+    assert known.copy is not None
+    assert known.copy[0] == "z"
+
+
+def test_forged_webhooks_leave_room_for_a_poll() -> None:
+    """Renders that webhooks made up fill their own room alone, so that what a poll knows is always learned."""
+    forged = [fact(Kind.RENDERED, f"0{number}", START, Witness.WEBHOOK, cost=10**10) for number in range(7 * 16)]
+    known = clip(*forged, fact(Kind.RENDERED, "z", START + 9, cost=5))
+    assert sorted(known.of(Kind.RENDERED)) == ["00", "01", "010", "0100", "z"]
+    assert worth(known) == 4 * PRICE + 5
+    assert is_full(known)
+    assert not is_full(clip(fact(Kind.RENDERED, "z")))
+
+
+def test_our_own_evidence_fills_no_room() -> None:
+    """Many ways in which sending failed are nobody's wrongdoing."""
+    assert not is_full(clip(*(fact(Kind.ATTEMPTED, str(number)) for number in range(20))))
+
+
+@pytest.mark.parametrize(
+    ("claims", "money", "doubted"),
+    [
+        ({Witness.WEBHOOK: 3 * PRICE}, 3 * PRICE, False),
+        ({Witness.WEBHOOK: 3 * PRICE + 1}, PRICE, True),
+        ({Witness.POLL: 3 * PRICE + 1}, 3 * PRICE + 1, False),
+        ({Witness.POLL: 10 * PRICE}, 10 * PRICE, False),
+        ({Witness.POLL: 10 * PRICE + 1}, PRICE, True),
+        ({Witness.WEBHOOK: 10**10}, PRICE, True),
+        ({Witness.WEBHOOK: 10**10, Witness.POLL: 5}, 5, True),
+        ({Witness.WEBHOOK: 5 * PRICE, Witness.POLL: 5 * PRICE}, 5 * PRICE, False),
+        ({Witness.WEBHOOK: 2 * PRICE, Witness.POLL: PRICE}, 2 * PRICE, False),
+    ],
+)
+def test_a_cost_is_believed_as_far_as_its_source(claims: dict[Witness, int], money: int, doubted: bool) -> None:
+    """A webhook up to three times the estimate, a poll up to ten times; beyond, the estimate counts and people hear."""
+    known = clip(*(fact(Kind.RENDERED, "v", START, witness, cost=cost) for witness, cost in claims.items()))
+    assert worth(known) == money
+    assert disbelieves(known) is doubted
+    assert known.of(Kind.RENDERED)["v"].fields["cost"] == max(claims.values())
 
 
 def test_the_ranks_are_the_designs() -> None:
     """Ranks and statuses are exactly the table of the design."""
-    assert dict(RANKED) == STATUSES
+    decisions = {kind: meaning.decides for kind, meaning in MEANINGS.items() if meaning.decides}
+    assert {kind: (each.rank, each.status) for kind, each in decisions.items()} == STATUSES
+
+
+def test_every_kind_has_a_meaning() -> None:
+    """No kind is missing from the table, and each that leaves a clip open says when it is looked at."""
+    assert set(MEANINGS) == set(Kind)
+    for kind, meaning in MEANINGS.items():
+        if decision := meaning.decides:
+            assert (decision.look is None) == (kind in decision.closed_by), kind
+            assert decision.look is None or isinstance(decision.look, Look)
+            assert not (decision.parks and decision.look)
 
 
 @pytest.mark.parametrize(("lower", "higher"), list(combinations(STATUSES, 2)))
@@ -166,6 +249,12 @@ def test_unranked_facts_decide_nothing(kind: Kind) -> None:
         ((Kind.FAILED,), True),
         ((Kind.FAILED, Kind.LAST_LOOK), False),
         ((Kind.FAILED, Kind.LAST_LOOK, Kind.RENDERED), True),
+        ((Kind.FAILED, Kind.LAST_LOOK, Kind.UNDELIVERED), True),
+        ((Kind.UNPROVEN, Kind.ASKED), True),
+        ((Kind.UNPROVEN, Kind.ASKED, Kind.ANSWERED), False),
+        ((Kind.UNSAVED, Kind.ASKED), True),
+        ((Kind.FAILED, Kind.LAST_LOOK, Kind.ASKED), False),
+        ((Kind.UNDELIVERED, Kind.UNSAVED), False),
         ((Kind.RENDERED,), True),
         ((Kind.UNSAVED,), False),
         ((Kind.UNSAVED, Kind.RENDERED), False),
@@ -191,6 +280,8 @@ def test_a_clip_is_open_while_looking_can_teach_something(kinds: tuple[Kind, ...
         ([fact(Kind.UNPROVEN)], PRICE),
         ([fact(Kind.FAILED)], PRICE),
         ([fact(Kind.FAILED), fact(Kind.LAST_LOOK)], 0),
+        ([fact(Kind.FAILED), fact(Kind.LAST_LOOK), fact(Kind.UNDELIVERED)], PRICE),
+        ([fact(Kind.UNDELIVERED), fact(Kind.RENDERED, "v", cost=5)], 5),
         ([fact(Kind.LAST_LOOK)], PRICE),
         ([fact(Kind.STORED)], PRICE),
         ([fact(Kind.STORED), fact(Kind.FAILED), fact(Kind.LAST_LOOK)], PRICE),
@@ -227,7 +318,7 @@ def test_open_clips_are_looked_at_later_and_ever_less_often(history: list[Fact],
     """An open clip's next check always lies ahead, moves only forward, and pauses never shrink."""
     known, now = merge_all(clip(), history), START + passed
     due = next_check(known, now, TIMES)
-    if known.status == Status.REVIEW:
+    if known.status == Status.REVIEW and not known.open:
         assert due == known.learned_at(known.decisive or Kind.UNPROVEN)
     elif not known.open:
         assert due is None
@@ -258,6 +349,8 @@ def test_open_clips_are_looked_at_later_and_ever_less_often(history: list[Fact],
         ([fact(Kind.FAILED, "x")], 899_000, 900_000),
         ([fact(Kind.UNPROVEN)], 9_000_000, 0),
         ([fact(Kind.RENDERED, "v"), fact(Kind.UNSAVED, at=START + 3)], 9_000_000, 3),
+        ([fact(Kind.UNPROVEN), fact(Kind.ASKED, "a", START + 9_000_000)], 9_000_000, 9_010_000),
+        ([fact(Kind.UNDELIVERED, "uploadFailed")], 0, 10_000),
         ([fact(Kind.REFUSED)], 0, None),
     ],
 )
@@ -286,17 +379,30 @@ def test_a_pending_clip_waits_for_its_lease_and_crowds_are_spread() -> None:
 
 def test_a_lease_is_exclusive_until_it_is_over() -> None:
     """While a lease runs nobody gets another; a second later anybody does, and the first attempt stays in doubt."""
-    first = lease_to(clip(), "a", START, TIMES)
+    first = lease_to(clip(), "a", START, TIMES, "a1")
     assert first is not None
-    assert first.lease == Lease("a", START, START + TIMES.lease)
+    assert first.lease == Lease("a", START, START + TIMES.lease, "a1")
     assert first.maybe_sent_at is None
-    assert lease_to(first, "b", START + TIMES.lease - 1, TIMES) is None
-    assert lease_to(first, "a", START + TIMES.lease - 1, TIMES) is None
-    second = lease_to(first, "b", START + TIMES.lease, TIMES)
+    assert lease_to(first, "b", START + TIMES.lease - 1, TIMES, "a1") is None
+    assert lease_to(first, "a", START + TIMES.lease - 1, TIMES, "a1") is None
+    second = lease_to(first, "b", START + TIMES.lease, TIMES, "a1")
     assert second is not None
-    assert second.lease == Lease("b", START + TIMES.lease, START + 2 * TIMES.lease)
+    assert second.lease == Lease("b", START + TIMES.lease, START + 2 * TIMES.lease, "a1")
     assert second.maybe_sent_at == START
     assert second.has(Kind.ATTEMPTED)
+
+
+def test_what_may_be_bought_in_one_account_is_not_sent_into_another() -> None:
+    """No account refuses a UUID that another one works on, so a doubtful clip is sent again into its own alone."""
+    left = clip(lease=Lease("a", START, START + 1, "a1"))
+    doubtful = maybe_sent(clip(), START, "a1")
+    for known in (left, doubtful):
+        assert lease_to(known, "b", START + 1, TIMES, "a2") is None
+        assert lease_to(known, "b", START + 1, TIMES, "a1") is not None
+    assert maybe_sent(doubtful, START - 1, "a2").maybe_sent_to == "a1"
+    assert lease_to(clip(), "b", START + 1, TIMES, "a2") is not None
+    earlier_version = maybe_sent(clip(), START)
+    assert lease_to(earlier_version, "b", START + 1, TIMES, "a2") is not None
 
 
 def test_a_lease_that_ran_out_means_may_have_been_sent() -> None:
@@ -323,11 +429,34 @@ def test_the_earliest_doubtful_attempt_stands() -> None:
     assert merge_all(maybe_sent(clip(), START), [fact(kind) for kind in Kind]).maybe_sent_at == START
 
 
-def test_a_running_clip_is_parked_only_after_its_deadline() -> None:
-    """A clip that was certainly bought is waited for until the deadline, counted from its acceptance."""
-    running = clip(fact(Kind.ACCEPTED, at=START + 5))
-    assert not due_for_parking(running, START + 4 + TIMES.deadline, TIMES)
-    assert due_for_parking(running, START + 5 + TIMES.deadline, TIMES)
+def test_every_ask_is_answered_once() -> None:
+    """The next look answers whatever a person has asked until then; later ones ask anew."""
+    parked = clip(fact(Kind.UNPROVEN), fact(Kind.ASKED, "a", START + 5), fact(Kind.ASKED, "b", START + 7))
+    assert parked.asked_at == START + 5
+    answered = merge_all(parked, answers_to_asks(parked, START + 9, "nothing new"))
+    assert answered.asked_at is None
+    assert not answered.open
+    assert answers_to_asks(answered, START + 10, "") == []
+    assert merge(answered, fact(Kind.ASKED, "c", START + 11)).asked_at == START + 11
+
+
+def test_facts_of_a_later_version_decide_nothing_and_stay() -> None:
+    """A kind that this version does not know has no rank, closes nothing, costs nothing, and is kept by a merge."""
+    later = {("cancelled", "x"): Known.of_all({"oracle": START}, {"cost": 9})}
+    plain, known = clip(fact(Kind.ACCEPTED)), clip(facts=later)
+    assert (known.status, known.open, worth(known), known.unread) == (Status.PENDING, True, PRICE, True)
+    both = merge(known, fact(Kind.ACCEPTED))
+    assert both.facts == {**later, **plain.facts}
+    assert (derived(both), plain.unread) == (derived(plain), False)
+    assert [entry["fact"] for entry in timeline(both)] == ["cancelled", "accepted"]
+
+
+def test_a_witness_of_a_later_version_counts() -> None:
+    """A fact counts whoever saw it, and keeps a witness that this version does not know."""
+    known = clip(facts={(Kind.ACCEPTED, ""): Known.of_all({"oracle": START}, {})})
+    assert known.status == Status.RUNNING
+    seen = merge(known, fact(Kind.ACCEPTED, "", START + 1)).of(Kind.ACCEPTED)[""].seen
+    assert seen == {"oracle": START, Witness.POLL: START + 1}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rushes.config import ReconcileSettings, SubmitSettings, Timings, WebhookSettings, micro_dollars
+from rushes.config import IntakeSettings, ReconcileSettings, SubmitSettings, Timings, WebhookSettings, micro_dollars
 from rushes.errors import SettingsError
 from tests.unit.fakes import TIMES
 
@@ -31,13 +31,16 @@ EVERYTHING = {
     "WEBHOOK_BASE_URL": "https://hooks.example/",
     "MONTHLY_LIMIT_USD": "50",
     "RETENTION_DAYS": "30",
+    "ALLOW_UNKNOWN_CALLERS": "false",
+    "INBOX_URL": "https://queue.example",
     "WHEN_AMBIGUOUS": "resend",
     "RESCUE_ORIGINS": "https://VM.example,http://127.0.0.1:1",
 }
 NEEDED = {
-    SubmitSettings: set(EVERYTHING) - {"WHEN_AMBIGUOUS", "RESCUE_ORIGINS"},
+    SubmitSettings: set(EVERYTHING) - {"WHEN_AMBIGUOUS", "RESCUE_ORIGINS", "INBOX_URL"},
+    IntakeSettings: {"TABLE_NAME", "BUCKET_NAME", "INBOX_URL", "ALLOW_UNKNOWN_CALLERS"},
     WebhookSettings: {*SECONDS, "TABLE_NAME", "BUCKET_NAME", "WEBHOOK_SECRET"},
-    ReconcileSettings: set(EVERYTHING) - {"MONTHLY_LIMIT_USD", "RETENTION_DAYS"},
+    ReconcileSettings: set(EVERYTHING) - {"MONTHLY_LIMIT_USD", "RETENTION_DAYS", "ALLOW_UNKNOWN_CALLERS", "INBOX_URL"},
 }
 
 
@@ -49,6 +52,8 @@ def test_settings_are_read_as_given() -> None:
     assert (settings.table, settings.bucket, settings.runware_secret) == ("table", "bucket", "arn:runware")
     assert settings.retention == 30 * 86_400_000
     assert SubmitSettings.read({**EVERYTHING, "RETENTION_DAYS": "0"}).retention is None
+    assert not settings.unknown_callers
+    assert SubmitSettings.read({**EVERYTHING, "ALLOW_UNKNOWN_CALLERS": "true"}).unknown_callers
     reconcile = ReconcileSettings.read(EVERYTHING)
     assert reconcile.rescue_origins == {"https://vm.example", "http://127.0.0.1:1"}
     assert reconcile.when_ambiguous == "resend"
@@ -82,10 +87,12 @@ def test_a_function_needs_nothing_else(settings: Any) -> None:
         ("MONTHLY_LIMIT_USD", "unlimited"),
         ("MONTHLY_LIMIT_USD", "-1"),
         ("MONTHLY_LIMIT_USD", "Infinity"),
+        ("MONTHLY_LIMIT_USD", "1e39"),
         ("RETENTION_DAYS", "-1"),
         ("RETENTION_DAYS", "1.5"),
         ("RETENTION_DAYS", "\u0663"),
         ("WHEN_AMBIGUOUS", "Resend"),
+        ("ALLOW_UNKNOWN_CALLERS", "True"),
     ],
 )
 def test_a_senseless_setting_is_named(name: str, value: str) -> None:
@@ -98,13 +105,38 @@ def test_a_senseless_setting_is_named(name: str, value: str) -> None:
 
 @pytest.mark.parametrize(
     ("shorter", "longer"),
-    [("http", "function"), ("function", "lease"), ("lease", "resend_window"), ("resend_window", "deadline")],
+    [
+        ("http", "function"),
+        ("function", "lease"),
+        ("lease", "resend_window"),
+        ("resend_window", "deadline"),
+        ("usual_render", "deadline"),
+        ("last_look", "deadline"),
+        ("rescue_after", "copy_deadline"),
+    ],
 )
 def test_the_order_of_the_times_is_kept(shorter: str, longer: str) -> None:
-    """Times in an order that could let two buyers overlap are refused, equal ones too."""
+    """Times in an order that could let two buyers overlap, or give up before a look, are refused, equal ones too."""
     for value in (getattr(TIMES, longer), getattr(TIMES, longer) + 1):
         with pytest.raises(SettingsError, match="must be less than"):
             replace(TIMES, **{shorter: value})
+
+
+def test_the_lease_has_a_margin_for_clocks_that_differ() -> None:
+    """A lease that the clocks' difference would use up before anything can be sent is refused."""
+    assert TIMES.skew == 30_000
+    with pytest.raises(SettingsError, match="half of LEASE_SECONDS"):
+        replace(TIMES, http=TIMES.lease - TIMES.skew, function=TIMES.lease - 1)
+
+
+@pytest.mark.parametrize("window", ["150", "300", "600"])
+def test_a_repeat_that_could_follow_a_render_is_refused(window: str) -> None:
+    """Under `resend` window, function and lease end before the usual render; under `review` nothing is sent again."""
+    late = {**EVERYTHING, "RESEND_WINDOW_SECONDS": window}
+    with pytest.raises(SettingsError, match="USUAL_RENDER_SECONDS"):
+        ReconcileSettings.read(late)
+    assert ReconcileSettings.read({**late, "WHEN_AMBIGUOUS": "review"})
+    assert ReconcileSettings.read({**late, "RESEND_WINDOW_SECONDS": "149"})
 
 
 @pytest.mark.parametrize("factor", [1, 0.1, 0.02, 0.001])
@@ -116,16 +148,19 @@ def test_times_scale_down_together(factor: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "amount"), [("50", 50_000_000), ("0", 0), ("0.924", 924_000), ("0.0000004", 0), (" 1.5 ", 1_500_000)]
+    ("text", "amount"),
+    [("50", 50_000_000), ("0", 0), ("0.924", 924_000), ("0.0000004", 0), (" 1.5 ", 1_500_000), ("1e9", 10**15)],
 )
 def test_dollars_become_micro_dollars(text: str, amount: int) -> None:
     """Money is exact to the micro-dollar."""
     assert micro_dollars(text) == amount
 
 
-@pytest.mark.parametrize("text", ["", "x", "-1", "-0.01", "NaN", "sNaN", "Infinity", "1,5", "$5"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "-1", "-0.01", "NaN", "sNaN", "Infinity", "1,5", "$5", "1000000000.01", "1e39"]
+)
 def test_what_is_not_an_amount_is_a_value_error(text: str) -> None:
-    """Anything but a finite amount of at least zero is refused."""
+    """Anything but an amount from zero to the bound is refused, so that no sum outgrows the table's numbers."""
     with pytest.raises(ValueError, match=r".*"):
         micro_dollars(text)
 

@@ -4,9 +4,10 @@ from contextlib import suppress
 from typing import Any, cast
 
 import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
 
 from rushes.credentials import Secret, runware_key, webhook_keys
-from rushes.errors import MissingSecretError
+from rushes.errors import MissingSecretError, SecretsError
 from tests.unit.fakes import Clock
 
 
@@ -21,18 +22,21 @@ class Client:
         self.answer: dict[str, str] = {} if text is None else {"SecretString": text}
         self.fetches = 0
         self.gone = False
+        self.down: Exception | None = None
 
     def get_secret_value(self, SecretId: str) -> dict[str, str]:
         assert SecretId == "arn"
         self.fetches += 1
         if self.gone:
             raise self.exceptions.ResourceNotFoundException
+        if self.down:
+            raise self.down
         return self.answer
 
 
-def secret(text: str | None) -> tuple[Secret, Client, Clock]:
+def secret(text: str | None, noted: list[str] | None = None) -> tuple[Secret, Client, Clock]:
     client, clock = Client(text), Clock()
-    return Secret(cast(Any, client), "arn", clock), client, clock
+    return Secret(cast(Any, client), "arn", clock, (noted if noted is not None else []).append), client, clock
 
 
 def test_a_secret_is_fetched_when_first_needed_and_kept() -> None:
@@ -123,9 +127,63 @@ def test_renewing_is_bounded_even_while_it_fails() -> None:
     clock.now += 60_001
     client.gone = True
     for _ in range(5):
-        with suppress(MissingSecretError):
-            kept.renew()
+        assert kept.renew() is False
     assert client.fetches == 2
+
+
+DOWN = [
+    ClientError({"Error": {"Code": "ServiceUnavailable"}}, "GetSecretValue"),
+    EndpointConnectionError(endpoint_url=""),
+]
+
+
+@pytest.mark.parametrize("down", DOWN, ids=lambda down: type(down).__name__)
+def test_the_last_value_is_used_for_an_hour(down: Exception) -> None:
+    """While Secrets Manager is down buying goes on, each try is noted, and an hour later it ends."""
+    noted: list[str] = []
+    kept, client, clock = secret("one", noted)
+    assert kept.value() == "one"
+    began, client.down = clock.now, down
+    while clock.now - began < 3_600_000:
+        assert kept.value() == "one"
+        clock.now += 1_000
+    assert kept.value() == "one"
+    assert 50 < len(noted) == client.fetches - 1 < 60
+    assert set(noted) <= {"ServiceUnavailable", "EndpointConnectionError"}
+    clock.now += 1
+    with pytest.raises(SecretsError):
+        kept.value()
+    client.down, client.answer["SecretString"] = None, "two"
+    clock.now += 60_000
+    assert kept.value() == "two"
+
+
+@pytest.mark.parametrize("text", ["one", None])
+@pytest.mark.parametrize("age", [0, 300_001, 3_600_001])
+def test_forged_calls_fetch_no_more_while_it_is_down(text: str | None, age: int) -> None:
+    """Six thousand calls in a minute, each with a look at the value and one for a new key, are a few fetches."""
+    kept, client, clock = secret(text)
+    with suppress(MissingSecretError):
+        kept.value()
+    clock.now += age
+    client.down = DOWN[0]
+    before = client.fetches
+    for _ in range(6_000):
+        clock.now += 10
+        with suppress(MissingSecretError, SecretsError):
+            kept.value()
+        kept.renew()
+    assert client.fetches - before <= 12
+
+
+def test_a_value_that_was_taken_away_is_not_used_on() -> None:
+    """A secret that answers that it is empty is not down."""
+    kept, client, clock = secret("one")
+    kept.value()
+    clock.now += 300_001
+    client.answer["SecretString"] = ""
+    with pytest.raises(MissingSecretError):
+        kept.value()
 
 
 def test_a_corrected_key_is_seen_within_a_minute() -> None:

@@ -131,3 +131,15 @@ def test_a_budget_that_facts_overran_is_reported(world: World) -> None:
     world.table.budgets = {("all", MONTH): (PRICE, PRICE), ("ann", MONTH): (PRICE, 2 * PRICE)}
     learned(world, before, fact(Kind.RENDERED, "v", cost=PRICE + 1))
     assert world.telemetry.counted[Metric.BUDGET_EXCEEDED] == 1
+
+
+@pytest.mark.parametrize("unreadable", ["all", "ann"])
+def test_one_budget_that_cannot_be_read_hides_no_other(world: World, unreadable: str) -> None:
+    """Where both are overrun and one is away, the other is reported, and what was learned is saved."""
+    before = world.table.put(clip(counted=PRICE))
+    world.table.budgets = {("all", MONTH): (PRICE, PRICE), ("ann", MONTH): (PRICE, PRICE)}
+    world.table.busy = {f"budget of {unreadable}"}
+    assert learned(world, before, fact(Kind.RENDERED, "v", cost=PRICE + 1)) == world.row()
+    assert world.telemetry.counted[Metric.BUDGET_EXCEEDED] == 1
+    (note,) = [details for message, _, details in world.telemetry.notes if message == "a budget is exceeded"]
+    assert note["scope"] == ({"all", "ann"} - {unreadable}).pop()

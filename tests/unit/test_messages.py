@@ -46,6 +46,7 @@ def test_a_refusal_lies_beside_its_report() -> None:
         {"task": {"taskUUID": 5}},
         {"task": {"taskUUID": "../../etc"}},
         {"report": "reports/bob/a.jsonl.v1"},
+        {"report": "reports/ann/../bob/x"},
         {"report": "videos/ann/x"},
         {"report": 5},
         {"report": ...},

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rushes.callers import Caller
-from rushes.clip import Clip, Kind, Status, Task, Witness
+from rushes.clip import Clip, Kind, Lease, Status, Task, Witness
 from rushes.errors import BucketError, UnreadableError
 from rushes.outside import iso, timeline
 from rushes.reading import CostsQuery, Query, cursor, position_of, read_costs_query, read_query
@@ -80,9 +80,9 @@ def test_a_stored_clip_waits_for_its_details() -> None:
     assert "seed" not in item
 
 
-@pytest.mark.parametrize("kind", [None, Kind.ACCEPTED, Kind.RENDERED])
+@pytest.mark.parametrize("kind", [None, Kind.ACCEPTED, Kind.RENDERED, Kind.FAILED])
 def test_what_is_undecided_is_processing(kind: Kind | None) -> None:
-    """Pending, running and rendered clips are one and the same to who polls."""
+    """Pending, running and rendered clips are the same to a poll, and so are failures until the last look at them."""
     facts = [fact(kind, "video" if kind == Kind.RENDERED else "")] if kind else []
     data, errors = polled(clip(*facts), clip(*facts, index=1))
     assert ([item["status"] for item in data], errors) == (["processing"], [])
@@ -99,7 +99,7 @@ def test_what_is_undecided_is_processing(kind: Kind | None) -> None:
 )  # fmt: skip
 def test_what_ended_otherwise_is_an_error(known: Any, code: str) -> None:
     """Failed, refused and parked clips are errors of an accepted task, answered with 200."""
-    data, ((status, error),) = polled(clip(known))
+    data, ((status, error),) = polled(clip(known, fact(Kind.LAST_LOOK)))
     assert (data, status, error["code"], error["status"]) == ([], 200, code, "error")
     assert (error["taskUUID"], error["taskType"]) == (TASK_UUID, "videoInference")
     assert error["message"]
@@ -113,7 +113,7 @@ def test_a_clip_whose_bytes_were_lost_is_not_called_unproven() -> None:
 
 def test_errors_wait_for_the_last_clip() -> None:
     """The official client takes the first error for the end, so none is told while results may still come."""
-    failed = clip(fact(Kind.FAILED, "taskFailed", message="no"))
+    failed = clip(fact(Kind.FAILED, "taskFailed", message="no"), fact(Kind.LAST_LOOK))
     data, errors = polled(failed, clip(fact(Kind.ACCEPTED), index=1))
     assert ([item["status"] for item in data], errors) == (["processing"], [])
     data, errors = polled(failed, clip(RENDERED, STORED, index=1))
@@ -420,3 +420,11 @@ def test_every_fault_of_a_question_about_costs_is_told() -> None:
     faults = read_costs_query({"until": "2026-08-31"}, "ann", "2026-09-21")
     assert isinstance(faults, list)
     assert [(fault["code"], "2026-09-01" in str(fault["message"])) for fault in faults] == [("invalidUntil", True)]
+
+
+def test_nobody_is_shown_into_which_account_a_clip_was_sent() -> None:
+    """Lease and account are the service's own affair."""
+    made = world(clip(lease=Lease("me", START, START + 1, "4cc0un7"), maybe_sent_at=START, maybe_sent_to="4cc0un7"))
+    task = made.reading.task(ANN, TASK_UUID)
+    assert task is not None
+    assert "4cc0un7" not in str(task)

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from rushes.clip import Kind, Status, Witness
+from rushes.clip import Kind, Status, Witness, merge_all, worth
 from rushes.errors import BusyError, UnknownClipError, UnreadableError
+from rushes.observability import Metric
 from rushes.receiving import details_facts, poll_facts, webhook_facts
 from rushes.runware.answers import read
-from tests.unit.fakes import CLIP_UUID, MP4, START, TASK_UUID, World, clip, fact
+from tests.unit.fakes import CLIP_UUID, MP4, PRICE, START, TASK_UUID, World, clip, fact
 
 DONE = {"taskUUID": CLIP_UUID, "videoUUID": "v", "videoURL": "https://vm.runware.ai/v.mp4", "seed": 7, "cost": 0.924}
 RUNNING = {"taskUUID": CLIP_UUID, "status": "processing"}
@@ -145,6 +146,27 @@ def test_two_results_are_two_renders(running: World) -> None:
     assert after.counted == 2 * 924_000
 
 
+def test_seven_webhooks_of_made_up_renders_keep_nobody_out(running: World) -> None:
+    """However much is forged, little of it is kept or counted, people hear of it, and the genuine result is learned."""
+    for call in range(7):
+        made_up = [{**DONE, "videoUUID": f"0{call}{number:02}", "cost": 10_000} for number in range(16)]
+        after = receive(running, {"data": made_up})
+        assert after.counted <= 4 * PRICE
+    running.bucket.objects[clip().object_key] = MP4
+    after = receive(running, DONE)
+    assert after.status == Status.STORED
+    known = merge_all(after, poll_facts(read(dumped(DONE)), START + 9))
+    assert "v" in known.of(Kind.RENDERED)
+    assert running.telemetry.counted[Metric.COST_DISBELIEVED] == running.telemetry.counted[Metric.TOO_MANY_FACTS] == 1
+
+
+def test_a_large_cost_counts_only_if_runware_says_so_when_asked(running: World) -> None:
+    """A webhook's claim of many times the price stays a claim, until a poll says the same."""
+    after = receive(running, {**DONE, "cost": 4.62})
+    assert (after.counted, after.of(Kind.RENDERED)["v"].fields["cost"]) == (PRICE, 5 * PRICE)
+    assert worth(merge_all(after, poll_facts(read(dumped({**DONE, "cost": 4.62})), START))) == 5 * PRICE
+
+
 def test_a_late_result_beats_a_failure(running: World) -> None:
     """A render that comes after a failure is a render."""
     assert receive(running, problem("timeoutProvider")).status == Status.FAILED
@@ -201,7 +223,8 @@ WEBHOOK, POLL = "webhook", "poll"
         ("inferenceError", True, Kind.FAILED, Kind.FAILED),
         ("invalidProviderContent", True, Kind.FAILED, Kind.FAILED),
         ("somethingNew", False, Kind.FAILED, Kind.FAILED),
-        ("uploadFailed", True, Kind.ACCEPTED, Kind.ACCEPTED),
+        ("uploadFailed", True, Kind.UNDELIVERED, Kind.UNDELIVERED),
+        ("mediaStorageFileCouldNotBeMoved", False, Kind.UNDELIVERED, Kind.UNDELIVERED),
         ("webhookTimeout", False, Kind.ACCEPTED, Kind.ACCEPTED),
         ("conflictTaskUUID", False, Kind.ACCEPTED, Kind.ACCEPTED),
         ("taskNotFound", False, Kind.ACCEPTED, None),
@@ -220,6 +243,14 @@ def test_what_an_error_proves(code: str, final: bool, by_webhook: Kind, by_poll:
     said = read(dumped(problem(code, **({"status": "error"} if final else {}))))
     assert [fact.kind for fact in webhook_facts(said, START)] == [by_webhook]
     assert [fact.kind for fact in poll_facts(said, START)] == ([by_poll] if by_poll else [])
+
+
+@pytest.mark.parametrize("number", ["1e400", "1e99999999999999999999", "9" * 5000])
+def test_a_webhook_is_read_for_all_its_oddities(running: World, number: str) -> None:
+    """A byte order mark or an absurd number in the body of a paid render leave it a render."""
+    body = b"\xef\xbb\xbf" + dumped(DONE)[:-1] + f', "NSFWContent": {number}, "progress": {number}}}'.encode()
+    after = receive(running, body)
+    assert (after.status, after.counted) == (Status.RENDERED, 924_000)
 
 
 @pytest.mark.parametrize("status", [None, "error"])
@@ -271,12 +302,15 @@ def test_inline_data_never_becomes_a_field() -> None:
     [
         ({"data": [DONE]}, [Kind.RENDERED]),
         ({"errors": [{"taskUUID": CLIP_UUID, "code": "conflictTaskUUID"}]}, [Kind.ACCEPTED]),
+        ({"errors": [{"taskUUID": CLIP_UUID, "code": "uploadFailed"}]}, [Kind.UNDELIVERED]),
         ({"errors": [{"taskUUID": CLIP_UUID, "code": "invalidModel"}]}, []),
         ({"data": [{**DONE, "taskUUID": "other"}]}, []),
         (5, []),
     ],
 )
 def test_what_a_tasks_details_prove(response: object, kinds: list[Kind]) -> None:
-    """The last response inside the details proves results and conflicts, and never a failure."""
+    """A task that has details was executed; the last response proves results and conflicts, and never a failure."""
     said = read(dumped({"data": [{"taskUUID": CLIP_UUID, "response": response}]}))
-    assert [fact.kind for fact in details_facts(said, CLIP_UUID, START)] == kinds
+    first, *others = details_facts(said, CLIP_UUID, START)
+    assert (first.kind, first.key) == (Kind.ACCEPTED, "details")
+    assert [fact.kind for fact in others] == kinds

@@ -239,7 +239,9 @@ def test_the_intent_is_recorded_before_anything_is_sent(world: World) -> None:
         rows = [world.row(index) for index in range(3)]
         assert ("ann", TASK_UUID) in world.table.tasks
         assert task["taskUUID"] in {row.clip_uuid for row in rows}
-        assert rows[len(seen) - 1].lease == Lease("holder", START, START + TIMES.lease)
+        assert rows[len(seen) - 1].lease == Lease(
+            "holder", START, START + TIMES.lease, world.buyer().credentials.account
+        )
         assert world.table.budgets["all", MONTH][0] == world.table.budgets["ann", MONTH][0] == 3 * PRICE
 
     world.seller.on_send = look
@@ -354,31 +356,15 @@ def test_the_callers_own_limit_is_told_and_the_services_is_not(world: World) -> 
     assert shared["code"] == "budgetExceeded"
 
 
-@pytest.mark.parametrize(("renewed", "bought"), [(2 * PRICE, True), (PRICE, False), (None, False)])
-def test_a_limit_that_moved_is_read_again(world: World, renewed: int | None, bought: bool) -> None:
-    """A month that enforces another limit sends us to the caller's current one; a revoked caller has none."""
+@pytest.mark.parametrize(("limit", "bought"), [(2 * PRICE, True), (PRICE, False), (0, False)])
+def test_a_changed_limit_decides_whatever_the_month_was_recorded_with(world: World, limit: int, bought: bool) -> None:
+    """The caller's current limit decides; the one that the month's item holds is only a record of the last order."""
     world.table.budgets["ann", MONTH] = PRICE, 50 * PRICE
-    world.renewed = None if renewed is None else Caller("ann", renewed)
+    world.caller = Caller("ann", limit)
     answer = submit(world)
     assert bool(answer.data) is bought is bool(world.seller.sent)
     assert codes(answer) == ([] if bought else [(402, "budgetExceeded")])
     assert world.table.budgets["ann", MONTH] == ((2 * PRICE, 2 * PRICE) if bought else (PRICE, 50 * PRICE))
-
-
-def test_limits_that_keep_moving_are_busy(world: World) -> None:
-    """A limit that changes under every attempt ends in a bounded 503, with nothing recorded or sent."""
-    asked: list[int] = []
-
-    def renewed() -> Caller:
-        asked.append(1)
-        world.table.budgets["ann", MONTH] = 0, 1000 * PRICE + len(asked)
-        return world.caller
-
-    world.table.budgets["ann", MONTH] = 0, 1000 * PRICE
-    answer = world.submitting.submit([request()], replace(world.call(), renewed=renewed))
-    assert codes(answer) == [(503, "serviceUnavailable")]
-    assert (world.seller.sent, world.table.tasks) == ([], {})
-    assert len(asked) < 20
 
 
 def test_a_table_that_is_busy_before_the_record_sends_nothing(world: World) -> None:
@@ -387,6 +373,7 @@ def test_a_table_that_is_busy_before_the_record_sends_nothing(world: World) -> N
     answer = submit(world)
     assert (codes(answer), answer.status) == ([(503, "serviceUnavailable")], 503)
     assert world.seller.sent == []
+    assert world.telemetry.notes == []  # nothing was written, so there is no lease to give back
     world.table.busy = set()
     assert submit(world).body == {"data": [ACK]}
 
@@ -395,7 +382,7 @@ def test_a_table_that_is_busy_after_the_send_changes_nothing_for_the_caller(worl
     """A recorded task is acknowledged though its outcome could not be saved; the lease stays as evidence."""
     world.table.busy = {"save"}
     assert submit(world).body == {"data": [ACK]}
-    assert world.row().lease == Lease("holder", START, START + TIMES.lease)
+    assert world.row().lease == Lease("holder", START, START + TIMES.lease, world.buyer().credentials.account)
     world.table.busy = set()
     assert submit(world).body == {"data": [ACK]}
     assert len(world.seller.sent) == 1
@@ -424,11 +411,90 @@ def test_a_recorded_task_is_acknowledged_whatever_came_of_it(world: World, outco
 
 
 @pytest.mark.parametrize("lasts", [TIMES.http - 1, 0])
-def test_without_time_to_send_the_task_is_accepted_and_left_to_others(world: World, lasts: int) -> None:
-    """A function about to end sends nothing, gives the lease back, and still acknowledges what it recorded."""
-    assert submit(world, lasts=lasts).body == {"data": [ACK]}
+def test_without_time_to_send_nothing_is_recorded(world: World, lasts: int) -> None:
+    """A function about to end neither records nor sends, and the caller sends the same again."""
+    answer = submit(world, lasts=lasts)
+    assert (codes(answer), answer.status) == ([(503, "serviceUnavailable")], 503)
+    assert (world.seller.sent, world.table.tasks) == ([], {})
+    assert submit(world).body == {"data": [ACK]}
+
+
+def test_a_repeat_is_acknowledged_whatever_time_is_left(world: World) -> None:
+    """Time to send is asked for only where something would be recorded."""
+    world.bucket.others["photos", "cat.png"] = picture()
+    world.caller = Caller("ann", 100 * PRICE, ("photos/",))
+    with_image = request(inputs={"frameImages": ["s3://photos/cat.png"]})
+    assert submit(world, with_image).data
+    assert submit(world, with_image, lasts=0).data
+
+
+@pytest.mark.parametrize(("clips", "lasts", "recorded"), [(8, 0, True), (9, 0, False), (9, 1, True), (17, 1, False)])
+def test_time_is_left_for_every_round_of_clips(world: World, clips: int, lasts: int, recorded: bool) -> None:
+    """Sent side by side, so many clips take several rounds: the first may last, the others have to be given back."""
+    names = [uuid4(number) for number in range(clips)]
+    time = TIMES.http + lasts * TIMES.to_finish
+    answer = world.submitting.submit([request(taskUUID=name) for name in names], world.call(time))
+    assert ("ann", names[-1]) in world.table.tasks if recorded else codes(answer) == [(503, "serviceUnavailable")]
+    assert len(world.table.tasks) == clips - (not recorded)
+
+
+@pytest.mark.parametrize("slowness", [500, 2_000, 4_000, 6_000, 12_000])
+def test_a_slow_table_leaves_no_lease_of_what_was_not_sent(world: World, slowness: int) -> None:
+    """Recording ends while there is time to send: what is not recorded is 503, what is has been sent or given back."""
+    genuine = world.table.record
+
+    def slow(*given: Any) -> Any:
+        world.clock.now += slowness
+        return genuine(*given)
+
+    world.table.record = slow  # type: ignore[method-assign]
+    names = [uuid4(number) for number in range(20)]
+    call = world.call(TIMES.function - TIMES.to_finish)
+    answer = world.submitting.submit([request(taskUUID=name) for name in names], call)
+    assert world.clock.now <= call.buyer.ends_at
+    assert len(world.table.tasks) + len(codes(answer)) == 20
+    assert set(codes(answer)) <= {(503, "serviceUnavailable")}
+    assert [item["taskUUID"] for item in answer.data] == [uuid for _, uuid in world.table.tasks]
+    sent = {task["taskUUID"] for task in world.seller.sent}
+    assert sent
+    for row in world.table.rows.values():
+        assert row.clip_uuid in sent or row.lease is None
+        assert row.maybe_sent_at is None
+
+
+def test_a_record_that_may_have_taken_effect_leaves_no_lease(world: World) -> None:
+    """Nothing is sent for a record whose answer was lost, so its clips must not look as if they had been."""
+    world.table.unheard = {"record"}
+    assert codes(submit(world, request(numberResults=2))) == [(503, "serviceUnavailable")]
     assert world.seller.sent == []
-    row = world.row()
+    for index in range(2):
+        row = world.row(index)
+        assert (row.lease, row.maybe_sent_at, row.status) == (None, None, Status.PENDING)
+        assert row.next_check_at is not None
+
+
+@pytest.mark.parametrize("patient", [False, True])
+def test_a_hundred_refused_at_once_leave_no_doubt(world: World, patient: bool) -> None:
+    """Contended budgets hold up the money, not the refusal: each caller hears no, and the money follows."""
+    world.table.contended = True
+    for number in range(100):
+        world.seller.script = [refusal()]
+        call = replace(world.call(), buyer=world.buyer(patient=patient))
+        answer = world.submitting.submit([request(taskUUID=uuid4(number))], call)
+        assert codes(answer) == [(400, "invalidModel")]
+    for row in world.table.rows.values():
+        assert (row.status, row.lease, row.maybe_sent_at, row.counted) == (Status.FAILED, None, None, PRICE)
+        assert (row.settled, row.open) == (False, False)
+        assert row.next_check_at == START + TIMES.check
+    assert world.table.budgets["all", MONTH][0] == 100 * PRICE
+
+
+def test_a_clip_given_back_is_left_to_others(world: World) -> None:
+    """Where no time is left for a clip's turn its lease ends, the task is acknowledged, and a sweep sends it."""
+    world.seller.on_send = lambda _: setattr(world.clock, "now", world.clock.now + 2 * TIMES.http)
+    assert submit(world, request(numberResults=2)).body == {"data": [ACK]}
+    assert len(world.seller.sent) == 1
+    row = world.row(1)
     assert (row.lease, row.maybe_sent_at, row.status) == (None, None, Status.PENDING)
     assert row.next_check_at is not None
 
@@ -477,7 +543,7 @@ def test_the_fake_table_keeps_the_stores_answers(world: World) -> None:
     task, row = world.table.tasks["ann", TASK_UUID], world.row()
     assert isinstance(world.table.record(task, [row], []), Existing)
     other = replace(task, task_uuid=uuid4(1))
-    wanted = Reservation("ann", MONTH, PRICE, PRICE, world.caller.monthly_limit)
+    wanted = Reservation("ann", MONTH, PRICE, PRICE)
     assert world.table.record(other, [], [wanted]) == OverBudget("ann", PRICE, PRICE)
     assert isinstance(world.table.record(other, [], []), Recorded)
     world.table.busy = {"record"}

@@ -23,12 +23,13 @@ class Names:
 
     def __init__(self, **limits: int) -> None:
         self.limits = limits
+        self.disabled: set[str] = set()
 
     def caller(self, key_hash: str) -> Caller | None:
         raise AssertionError("nobody comes with a key")
 
     def caller_named(self, name: str) -> Caller | None:
-        return Caller(name, self.limits[name]) if name in self.limits else None
+        return Caller(name, self.limits[name], disabled=name in self.disabled) if name in self.limits else None
 
 
 class Shelf:
@@ -42,15 +43,15 @@ class Shelf:
 
 
 class Desk:
-    """The use case on the fakes; everybody has a limit of ten clips unless another is named."""
+    """The use case on the fakes; a caller has a limit of ten clips unless another is named, or `unknown` is None."""
 
-    def __init__(self, **limits: int) -> None:
+    def __init__(self, unknown: int | None = 10 * PRICE, **limits: int) -> None:
         self.world, self.names, self.shelf = World(), Names(**limits), Shelf()
         gate = Gate(self.world.seller, self.world.clock)
         self.taking = Taking(
             submitting=replace(self.world.submitting, purchasing=replace(self.world.purchasing, seller=gate)),
             gate=gate,
-            callers=Callers(self.names, self.world.clock, 10 * PRICE),
+            callers=Callers(self.names, self.world.clock, unknown),
             reports=self.shelf,
             telemetry=self.world.telemetry,
             clock=self.world.clock,
@@ -173,3 +174,40 @@ def test_with_too_little_time_left_nothing_is_recorded() -> None:
     desk.take(lasts=needed)
     assert len(desk.world.seller.sent) == 1
     assert desk.world.row().created_at == START
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_caller_that_may_not_order_is_told_in_a_report(known: bool) -> None:
+    """Disabled, or made by no operator: nothing is recorded or sent, also of what was in the inbox before."""
+    desk = Desk(unknown=None, **({"ann": 10 * PRICE} if known else {}))
+    desk.names.disabled = {"ann"}
+    desk.take()
+    assert [error["code"] for error in desk.shelf.reports[f"{REPORT}.{TASK_UUID}.json"]["errors"]] == [
+        "callerNotAllowed"
+    ]
+    assert (desk.world.table.tasks, desk.world.seller.sent) == ({}, [])
+    assert desk.world.telemetry.counted == {Metric.TASKS_REFUSED: 1}
+    desk.names.limits["ann"], desk.names.disabled = PRICE, set()
+    desk.take()
+    assert len(desk.world.seller.sent) == 1
+
+
+def postponed(orders: int, batch: int) -> int:
+    """How many messages come back at first of orders that take six seconds each, in batches of so many."""
+    desk, back = Desk(), 0
+    for start in range(0, orders, batch):
+        buyer = desk.world.buyer(TIMES.function - TIMES.to_finish, patient=True)
+        for number in range(start, start + batch):
+            before = len(desk.world.seller.sent)
+            try:
+                desk.taking.take(Message("ann", request(taskUUID=uuid4(number)), REPORT), buyer)
+            except PostponedError:
+                back += 1
+            desk.world.clock.now += 6_000 * (len(desk.world.seller.sent) - before)
+    return back
+
+
+def test_slow_orders_do_not_come_back_when_each_has_the_functions_time() -> None:
+    """One after another in one run most of five find no time left, and lose one of their ten tries each time."""
+    assert postponed(5, batch=5) == 3
+    assert postponed(5, batch=1) == 0

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from rushes.clip import Clip, Kind, Known, Status, Task
+from rushes.clip import Clip, Kind, Known, Status, Task, believed_cost
 from rushes.observability import Telemetry
-from rushes.outside import Json, dollars, iso, manifest_key, render, timeline
-from rushes.redaction import scrub
+from rushes.outside import Json, dollars, iso, manifest_key, reason, render, timeline
 
 
 class News(StrEnum):
@@ -165,7 +164,8 @@ def detail(
 
 def manifest(clip: Clip, version: str, copy: Known, sha256: str, request: Mapping[str, Any], bucket: str) -> bytes:
     """All that is known of a stored clip, as a JSON document. `version` is that of its `copy`."""
-    costs = [known.fields["cost"] for known in clip.of(Kind.RENDERED).values() if "cost" in known.fields]
+    believed = [believed_cost(known, clip.estimate) for known in clip.of(Kind.RENDERED).values()]
+    costs = [cost for cost in believed if cost is not None]
     content: Json = {
         "taskUUID": clip.task_uuid,
         "clip": clip.index,
@@ -175,7 +175,7 @@ def manifest(clip: Clip, version: str, copy: Known, sha256: str, request: Mappin
         "revision": clip.version,
         "request": request,
         **render(clip),
-        **({"cost": dollars(sum(map(int, costs)))} if costs else {}),
+        **({"cost": dollars(sum(costs))} if costs else {}),
         "bucket": bucket,
         "objectKey": clip.object_key,
         "versionId": version,
@@ -205,5 +205,5 @@ def _error(clip: Clip, kind: Kind) -> Json:
     return {
         "code": code,
         "category": str(known.fields.get("category", "unknown")),
-        "message": scrub(str(known.fields.get("message", ""))),
+        "message": reason(known.fields),
     }

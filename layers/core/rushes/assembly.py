@@ -67,6 +67,6 @@ def assemble(settings: BuyingSettings) -> Parts:
         http=http,
         runware=runware,
         purchasing=purchasing,
-        runware_secret=Secret(secrets, settings.runware_secret, clock),
-        webhook_secret=Secret(secrets, settings.webhook_secret, clock),
+        runware_secret=Secret(secrets, settings.runware_secret, clock, telemetry.secret_unanswered),
+        webhook_secret=Secret(secrets, settings.webhook_secret, clock, telemetry.secret_unanswered),
     )

@@ -8,14 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rushes import webhook_token
-from rushes.clip import Clip, Fact, Kind, Witness, canonical, maybe_sent, merge, release
-from rushes.redaction import scrub, scrub_all
-from rushes.runware.errors import ACCOUNT_TROUBLE, Category
+from rushes.clip import Clip, Fact, Kind, Scalar, Witness, canonical, maybe_sent, merge, release
+from rushes.outside import about_our_account, reason
+from rushes.runware.answers import Problem
+from rushes.runware.errors import ABOUT_ACCOUNTS, ACCOUNT_TROUBLE
 from rushes.runware.outcomes import Accepted, Ambiguous, NeverArrived, Outcome, Refused
 from rushes.runware.wire import OURS, WireError
-
-# Account trouble in words. Which status they come with is not documented, and an answer in parts is a 200.
-_ABOUT_ACCOUNTS = (Category.AUTH, Category.QUOTA)
 
 
 def callback_url(base: str, clip: Clip, keys: Sequence[str], now: int) -> str:
@@ -44,8 +42,10 @@ def on_the_wire(
     }
 
 
-def conclude(clip: Clip, outcome: Outcome, *, holder: str, sent_at: int, now: int, patient: bool = False) -> Clip:
-    """The clip after `holder`'s attempt, sent at `sent_at`, ended with `outcome`.
+def conclude(
+    clip: Clip, outcome: Outcome, *, holder: str, account: str, sent_at: int, now: int, patient: bool = False
+) -> Clip:
+    """The clip after `holder`'s attempt, sent at `sent_at` into `account`, ended with `outcome`.
 
     A "no" closes the clip only if it answers the only attempt there was. After an ambiguous one it proves nothing
     about that earlier attempt, and is kept as evidence; so is, for a `patient` buyer, trouble with our own account.
@@ -61,13 +61,13 @@ def conclude(clip: Clip, outcome: Outcome, *, holder: str, sent_at: int, now: in
         case NeverArrived(why):
             return _evidence(clip, f"never arrived: {why}", now)
         case Ambiguous(why):
-            return _evidence(maybe_sent(clip, sent_at), f"ambiguous: {why}", now)
+            return _evidence(maybe_sent(clip, sent_at, account), f"ambiguous: {why}", now)
 
 
 def is_account_trouble(outcome: Outcome) -> bool:
     """Whether Runware refused us rather than the clip: a wrong key, no money, no permission."""
     return isinstance(outcome, Refused) and (
-        outcome.status in ACCOUNT_TROUBLE or outcome.problem.category in _ABOUT_ACCOUNTS
+        outcome.status in ACCOUNT_TROUBLE or outcome.problem.category in ABOUT_ACCOUNTS
     )
 
 
@@ -84,24 +84,26 @@ def refusals(clips: Iterable[Clip]) -> list[tuple[int, WireError]]:
     return [_shown(code, known.fields) for code, known in sorted(facts.items())]
 
 
+def evidence(problem: Problem, **more: Scalar) -> dict[str, Scalar]:
+    """The fields of a refusal or failure. Of our account's trouble the provider's words are left to the log."""
+    fields = {**more, "category": str(problem.category)}
+    if about_our_account(fields):
+        return {**fields, "message": reason(fields)}
+    return {**fields, "message": problem.message, "error": canonical(dict(problem.wire))}
+
+
 def _refusal(outcome: Refused, now: int) -> Fact:
-    problem = outcome.problem
-    fields: dict[str, str | int | bool] = {
-        "httpStatus": outcome.status,
-        "category": str(problem.category),
-        "message": scrub(problem.message),
-        "error": canonical(scrub_all(dict(problem.wire))),
-    }
-    return Fact(kind=Kind.REFUSED, key=problem.code, at=now, witness=Witness.SUBMISSION, fields=fields)
+    fields = evidence(outcome.problem, httpStatus=outcome.status)
+    return Fact(kind=Kind.REFUSED, key=outcome.problem.code, at=now, witness=Witness.SUBMISSION, fields=fields)
 
 
 def _evidence(clip: Clip, text: str, now: int) -> Clip:
     return merge(clip, Fact(kind=Kind.ATTEMPTED, key=text, at=now, witness=Witness.SUBMISSION))
 
 
-def _shown(code: str, fields: Mapping[str, Any]) -> tuple[int, WireError]:
-    if fields["httpStatus"] in ACCOUNT_TROUBLE or fields.get("category") in _ABOUT_ACCOUNTS:
+def _shown(code: str, fields: Mapping[str, Scalar]) -> tuple[int, WireError]:
+    if about_our_account(fields):
         message = f"Runware refused this service's own account ({code}). Nothing was bought; the operator has to act."
         return 503, {"code": "providerRefusesUs", "message": message}
-    error: WireError = json.loads(fields["error"])
+    error: WireError = json.loads(str(fields["error"]))
     return 400, error

@@ -14,6 +14,7 @@ from typing import Any
 from rushes.runware.kling import KLING_2_1_MASTER
 from rushes.runware.wire import WireError, wire_error
 
+AGAIN = "again"  # asks for another clip where the same file was put before, and is no part of the task
 _TAG = "tag-"
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 _FRACTION = re.compile(r"-?[0-9]{1,18}\.[0-9]{1,18}")
@@ -27,6 +28,8 @@ def task_of(metadata: Mapping[str, str], image: bytes) -> dict[str, Any] | list[
     named: set[str] = set()
     for given, encoded in sorted(metadata.items()):
         name = given.lower()  # S3 lowers them, not everything that stands in for it does
+        if name == AGAIN:
+            continue
         parameter, read = _PARAMETERS.get(name.replace("-", ""), ("", _text))
         value = _decoded(encoded)
         if value is None:

@@ -6,6 +6,7 @@ Times are integer milliseconds since the epoch, money is integer micro-dollars.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ EVERYBODY = "all"  # the budget scope that holds every caller's clips
 
 
 class Kind(StrEnum):
-    """What a fact says. The last three prove nothing about the clip's fate and have no rank."""
+    """What a fact says; MEANINGS has what follows from it. A record may hold kinds of a later version besides."""
 
     REFUSED = "refused"
     ACCEPTED = "accepted"
@@ -27,11 +28,14 @@ class Kind(StrEnum):
     FAILED = "failed"
     RENDERED = "rendered"
     UNSAVED = "unsaved"
+    UNDELIVERED = "undelivered"  # Runware could not upload the render, which so exists
     GIVEN_UP = "givenUp"  # a person has decided that nobody waits for a rendered clip's copy any longer
     STORED = "stored"
     ATTEMPTED = "attempted"  # evidence: how an attempt to buy ended that proved nothing
     LAST_LOOK = "lastLook"  # bucket and provider were asked once more after a failure
     DETAILS_UNKNOWN = "detailsUnknown"  # stored, and nobody can tell the render's details any more
+    ASKED = "asked"  # a person wants a clip in review to be looked at once more; the key is when
+    ANSWERED = "answered"  # that look has taken place; the key is the one of `asked`
 
 
 class Status(StrEnum):
@@ -58,21 +62,73 @@ class Witness(StrEnum):
     OPERATOR = "operator"
 
 
-RANKED: Mapping[Kind, tuple[int, Status]] = {
-    Kind.REFUSED: (5, Status.FAILED),
-    Kind.ACCEPTED: (10, Status.RUNNING),
-    Kind.UNPROVEN: (20, Status.REVIEW),
-    Kind.FAILED: (30, Status.FAILED),
-    Kind.RENDERED: (40, Status.RENDERED),
-    Kind.UNSAVED: (45, Status.REVIEW),
-    Kind.GIVEN_UP: (47, Status.FAILED),
-    Kind.STORED: (50, Status.STORED),
-}
+class Look(StrEnum):
+    """When an open clip is looked at first, counted from its decisive fact."""
 
-# Kinds whose keys are the provider's own words. Only the smallest few are kept, or a provider gone wild could grow an
-# item past what the table can hold. "The k smallest of a union" is itself associative, commutative and idempotent.
-_WORDED = {Kind.REFUSED, Kind.ACCEPTED, Kind.FAILED, Kind.ATTEMPTED}
-_MOST_WORDED = 8
+    SOON = "soon"
+    AFTER_RENDER = "afterRender"  # after the usual render time
+    LAST = "last"  # after a pause for the truth to come out
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the decisive kind, the one of the highest rank, means for its clip.
+
+    `closed_by` are the kinds of which each leaves nothing more to be learned by looking; none is needed where `look` is
+    None. `free` means that nothing was bought once the clip is closed, unless a render is known.
+    """
+
+    rank: int
+    status: Status
+    closed_by: frozenset[Kind]
+    look: Look | None
+    free: bool
+
+    @property
+    def parks(self) -> bool:
+        """Whether the clip waits for a person."""
+        return self.status == Status.REVIEW
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a kind of fact means: what it decides, None for evidence, and how many keys of it each source may fill."""
+
+    decides: Decision | None
+    most: int
+
+
+# Everything that depends on a fact's kind: no rule about kinds stands anywhere else, and none has a default.
+#                            rank status           closed_by            look               free    most
+MEANINGS: Mapping[str, Meaning] = {
+    Kind.REFUSED: Meaning(Decision(5, Status.FAILED, frozenset({Kind.REFUSED}), None, free=True), most=4),
+    Kind.ACCEPTED: Meaning(Decision(10, Status.RUNNING, frozenset(), Look.AFTER_RENDER, free=False), most=8),
+    Kind.UNPROVEN: Meaning(Decision(20, Status.REVIEW, frozenset({Kind.UNPROVEN}), None, free=False), most=8),
+    Kind.FAILED: Meaning(Decision(30, Status.FAILED, frozenset({Kind.LAST_LOOK}), Look.LAST, free=True), most=4),
+    Kind.UNDELIVERED: Meaning(Decision(35, Status.RENDERED, frozenset(), Look.SOON, free=False), most=8),
+    Kind.RENDERED: Meaning(Decision(40, Status.RENDERED, frozenset(), Look.SOON, free=False), most=4),
+    Kind.UNSAVED: Meaning(Decision(45, Status.REVIEW, frozenset({Kind.UNSAVED}), None, free=False), most=8),
+    Kind.GIVEN_UP: Meaning(Decision(47, Status.FAILED, frozenset({Kind.GIVEN_UP}), None, free=False), most=8),
+    Kind.STORED: Meaning(
+        Decision(50, Status.STORED, frozenset({Kind.RENDERED, Kind.DETAILS_UNKNOWN}), Look.SOON, free=False),
+        most=4,
+    ),
+    Kind.ATTEMPTED: Meaning(None, most=8),
+    Kind.LAST_LOOK: Meaning(None, most=8),
+    Kind.DETAILS_UNKNOWN: Meaning(None, most=8),
+    Kind.ASKED: Meaning(None, most=100),
+    Kind.ANSWERED: Meaning(None, most=100),
+}
+_UNREAD = Meaning(None, most=1000)  # of a kind that only a later version knows: kept as it is, and decides nothing
+
+# Kinds whose facts are about something that never changes: the earliest claim stands whole, and the earliest are kept.
+_UNCHANGING = {Kind.STORED}
+_RESCUE = "rescue"  # the source of copies that the service made itself
+
+# How many times the estimate a reported cost may be to count. A webhook is believed by whoever has its address.
+_BELIEVED_OF_WEBHOOKS = 3
+_BELIEVED_WHEN_ASKED = 10
+_ASKED = {Witness.POLL, Witness.OPERATOR}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,28 +143,58 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """All that is known under one kind and key: who saw it and when first, and its fields."""
+class Claim:
+    """What one source said of a fact, and when first."""
 
-    seen: Mapping[Witness, int]
+    at: int
     fields: Mapping[str, Scalar]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """All that is known under one kind and key: the claim of each source, which is a witness or our own rescue."""
+
+    claims: Mapping[str, Claim]
+
+    @classmethod
+    def of_all(cls, seen: Mapping[str, int], fields: Mapping[str, Scalar]) -> "Known":
+        """What several witnesses say alike."""
+        return cls({_source(witness, fields): Claim(at, fields) for witness, at in seen.items()})
+
+    @property
+    def seen(self) -> Mapping[str, int]:
+        """Which witness saw it and when first; a later version may know more of them than `Witness`."""
+        seen: dict[str, int] = {}
+        for source, claim in self.claims.items():
+            witness = Witness.BUCKET if source == _RESCUE else source
+            seen[witness] = min(claim.at, seen.get(witness, claim.at))
+        return seen
+
+    @property
+    def fields(self) -> Mapping[str, Scalar]:
+        """What all claims say together."""
+        return _join_fields(*(claim.fields for claim in self.claims.values()))
 
     @property
     def at(self) -> int:
         """When it was first learned."""
-        return min(self.seen.values())
+        return min(claim.at for claim in self.claims.values())
 
 
-Facts: TypeAlias = Mapping[tuple[Kind, str], Known]
+Facts: TypeAlias = Mapping[tuple[str, str], Known]
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to send this clip's order, exclusive until `until`. Left behind, it means: may have been sent."""
+    """The right to send this clip's order, exclusive until `until`. Left behind, it means: may have been sent.
+
+    `account` is a digest of the Runware account that it would be sent into; empty if an earlier version gave the lease.
+    """
 
     holder: str
     since: int
     until: int
+    account: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +212,7 @@ class Clip:
 
     facts: Facts = field(default_factory=dict)
     maybe_sent_at: int | None = None
+    maybe_sent_to: str = ""  # the account of that attempt, see `Lease`
     lease: Lease | None = None
     next_check_at: int | None = None
     counted: int = 0
@@ -139,13 +226,24 @@ class Clip:
     @property
     def decisive(self) -> Kind | None:
         """The kind of the highest rank among the facts, or None while nothing is known."""
-        ranked = [kind for kind, _ in self.facts if kind in RANKED]
-        return max(ranked, key=lambda kind: RANKED[kind][0], default=None)
+        found = max((kind for kind, _ in self.facts), key=rank, default="")
+        return Kind(found) if rank(found) else None
+
+    @property
+    def decision(self) -> Decision | None:
+        """What the decisive kind means, or None while nothing is known."""
+        kind = self.decisive
+        return MEANINGS[kind].decides if kind else None
 
     @property
     def status(self) -> Status:
-        kind = self.decisive
-        return RANKED[kind][1] if kind else Status.PENDING
+        decision = self.decision
+        return decision.status if decision else Status.PENDING
+
+    @property
+    def settled(self) -> bool:
+        """Whether the budgets hold what the facts say; if not, the next look moves the difference."""
+        return self.counted == worth(self)
 
     def of(self, kind: Kind) -> dict[str, Known]:
         """Everything known of one kind, by key."""
@@ -167,14 +265,21 @@ class Clip:
     @property
     def open(self) -> bool:
         """Whether anything more can be learned about this clip by looking."""
-        match self.decisive:
-            case Kind.UNPROVEN | Kind.UNSAVED | Kind.REFUSED | Kind.GIVEN_UP:
-                return False
-            case Kind.FAILED:
-                return not self.has(Kind.LAST_LOOK)
-            case Kind.STORED:
-                return not (self.has(Kind.RENDERED) or self.has(Kind.DETAILS_UNKNOWN))
-        return True
+        decision = self.decision
+        if decision is None or (decision.parks and self.asked_at is not None):
+            return True
+        return not any(self.has(kind) for kind in decision.closed_by)
+
+    @property
+    def asked_at(self) -> int | None:
+        """Since when a person waits for one more look at this clip."""
+        answered = self.of(Kind.ANSWERED)
+        return min((known.at for key, known in self.of(Kind.ASKED).items() if key not in answered), default=None)
+
+    @property
+    def unread(self) -> bool:
+        """Whether there is a fact of a kind that only a later version knows."""
+        return any(kind not in MEANINGS for kind, _ in self.facts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,15 +343,13 @@ class Costs:
 class Reservation:
     """Money to be set aside in one scope's month, only if the sum stays within `limit`.
 
-    `enforced` is the limit that the month's item is believed to hold; the reservation fails if it holds another, so
-    that nobody buys on a limit that has been changed. On success the item holds `limit`.
+    On success the month's item records `limit`, for reports; what decides is the limit of each reservation.
     """
 
     scope: str
     month: str
     amount: int
     limit: int
-    enforced: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,16 +373,27 @@ class OverBudget:
     counted: int
 
 
+def rank(kind: str) -> int:
+    """How much a kind of fact decides, 0 for evidence."""
+    decides = MEANINGS.get(kind, _UNREAD).decides
+    return decides.rank if decides else 0
+
+
 def merge(clip: Clip, fact: Fact) -> Clip:
-    """The clip, knowing one thing more; the clip itself when it knew already."""
-    name = (fact.kind, fact.key)
-    news = Known({fact.witness: fact.at}, dict(fact.fields))
+    """The clip, knowing one thing more; the clip itself when it knew already.
+
+    What each source claims is kept apart, as far as the bounds go: so no number of forged webhooks keeps a poll out.
+    """
+    name, source = (fact.kind, fact.key), _source(fact.witness, fact.fields)
+    news = Claim(fact.at, dict(fact.fields))
     old = clip.facts.get(name)
-    joined = _join(old, news) if old else news
-    if joined == old:
+    claim = old.claims.get(source) if old else None
+    joined = _join(fact.kind, claim, news) if claim else news
+    if joined == claim:
         return clip
-    facts = _bounded({**clip.facts, name: joined}, fact.kind)
-    return clip if facts == clip.facts else replace(clip, facts=facts)
+    facts = {**clip.facts, name: Known({**(old.claims if old else {}), source: joined})}
+    bounded = _bounded(facts, fact.kind, source)
+    return clip if bounded == clip.facts else replace(clip, facts=bounded)
 
 
 def merge_all(clip: Clip, facts: Iterable[Fact]) -> Clip:
@@ -292,15 +406,46 @@ def merge_all(clip: Clip, facts: Iterable[Fact]) -> Clip:
 def worth(clip: Clip) -> int:
     """What this clip costs, as far as the facts tell, in micro-dollars: the sum that the budgets should hold for it.
 
-    Every distinct render counts, at its reported cost or else the estimate. Without one, the estimate counts unless
-    it is known that nothing was bought: refused, or failed and nothing came to light at the last look.
+    Every distinct render counts, at its reported cost as far as that is believed, or else the estimate. Without one,
+    the estimate counts unless it is known that nothing was bought: refused, or failed and nothing came to light at the
+    last look.
     """
     renders = clip.of(Kind.RENDERED)
     if renders:
-        return sum(_cost(known, clip.estimate) for known in renders.values())
-    if clip.decisive == Kind.REFUSED or (clip.decisive == Kind.FAILED and clip.has(Kind.LAST_LOOK)):
-        return 0
-    return clip.estimate
+        costs = [believed_cost(known, clip.estimate) for known in renders.values()]
+        return sum(clip.estimate if cost is None else cost for cost in costs)
+    decision = clip.decision
+    return 0 if decision and decision.free and not clip.open else clip.estimate
+
+
+def believed_cost(render: Known, estimate: int) -> int | None:
+    """The largest reported cost of a render that is no multiple too many of the estimate; None if there is none.
+
+    A larger one is believed of a poll, since we asked, than of a webhook; beyond that it is kept as a claim.
+    """
+    costs = []
+    for source, claim in render.claims.items():
+        cost = claim.fields.get("cost")
+        most = _BELIEVED_WHEN_ASKED if source in _ASKED else _BELIEVED_OF_WEBHOOKS
+        if isinstance(cost, int) and cost <= estimate * most:
+            costs.append(cost)
+    return max(costs, default=None)
+
+
+def disbelieves(clip: Clip) -> bool:
+    """Whether a render of this clip is said to have cost more than is counted for it."""
+    renders = clip.of(Kind.RENDERED).values()
+    return any(
+        "cost" in known.fields and known.fields["cost"] != believed_cost(known, clip.estimate) for known in renders
+    )
+
+
+def is_full(clip: Clip) -> bool:
+    """Whether one source has filled the room for a kind of fact, our own evidence aside: what else it says is cut."""
+    counts = Counter((kind, source) for (kind, _), known in clip.facts.items() for source in known.claims)
+    return any(
+        count >= MEANINGS.get(kind, _UNREAD).most for (kind, _), count in counts.items() if kind != Kind.ATTEMPTED
+    )
 
 
 def next_check(clip: Clip, now: int, times: Timings) -> int | None:
@@ -308,27 +453,24 @@ def next_check(clip: Clip, now: int, times: Timings) -> int | None:
 
     Soon while the purchase is unconfirmed, after the usual render time while it renders, then at growing intervals:
     each pause is a quarter of what has passed, so that a lost webhook costs a few polls and a stuck clip not many more.
-    A clip in review is listed at the time it was parked, for people.
+    A clip in review is listed at the time it was parked, for people, unless one of them wants it to be looked at.
     """
-    match clip.decisive:
-        case Kind.UNPROVEN | Kind.UNSAVED as kind:
-            return clip.learned_at(kind)
-        case _ if not clip.open:
-            return None
-        case None if clip.lease and clip.lease.until > now:
-            return clip.lease.until
-        case None:
-            # Spread by the clip's own UUID, so that a crowd which failed together does not come back together.
-            pause = _pause(clip.created_at, now, times)
-            return pause + (pause - now) * int(clip.clip_uuid[:2], 16) // 1024
-        case Kind.ACCEPTED as kind:
-            since = _first(clip, kind)
+    kind, decision = clip.decisive, clip.decision
+    if kind is None or decision is None:
+        return _next_try(clip, now, times)
+    since = _first(clip, kind)
+    if decision.parks:
+        return since if clip.asked_at is None else _pause(clip.asked_at, now, times)
+    if not clip.open or decision.look is None:
+        return None
+    match decision.look:
+        case Look.SOON:
+            return _pause(since, now, times)
+        case Look.AFTER_RENDER:
             return max(since + times.usual_render, _pause(since, now, times))
-        case Kind.FAILED as kind:
-            last_look = _first(clip, kind) + times.last_look
+        case Look.LAST:
+            last_look = since + times.last_look
             return last_look if last_look > now else _pause(last_look, now, times)
-        case kind:
-            return _pause(_first(clip, kind), now, times)
 
 
 def settle(clip: Clip, now: int, times: Timings) -> Clip:
@@ -336,14 +478,27 @@ def settle(clip: Clip, now: int, times: Timings) -> Clip:
     return replace(clip, counted=worth(clip), next_check_at=next_check(clip, now, times))
 
 
-def lease_to(clip: Clip, holder: str, now: int, times: Timings) -> Clip | None:
-    """The clip with the right to send it given to `holder`, or None while somebody else has it.
+def settle_later(clip: Clip, now: int, times: Timings) -> Clip:
+    """`settle` without the money: that stays, and a look comes soon to move it, also if the clip is closed."""
+    return replace(clip, next_check_at=now + times.check)
+
+
+def lease_to(clip: Clip, holder: str, now: int, times: Timings, account: str) -> Clip | None:
+    """The clip with the right to send it given to `holder`, or None if nobody may send it into this account now.
 
     A lease left behind belongs to a buyer whose answer was never recorded: that attempt is ambiguous for ever.
     """
     if clip.lease and clip.lease.until > now:
         return None
-    return replace(taken_over(clip, now), lease=Lease(holder, now, now + times.lease))
+    left = taken_over(clip, now)
+    return (
+        None if sent_elsewhere(left, account) else replace(left, lease=Lease(holder, now, now + times.lease, account))
+    )
+
+
+def sent_elsewhere(clip: Clip, account: str) -> bool:
+    """Whether an attempt may have bought the clip in another account, which knows nothing of what this one is asked."""
+    return clip.maybe_sent_to not in ("", account)
 
 
 def taken_over(clip: Clip, now: int) -> Clip:
@@ -351,7 +506,7 @@ def taken_over(clip: Clip, now: int) -> Clip:
     if clip.lease is None or clip.lease.until > now:
         return clip
     evidence = Fact(kind=Kind.ATTEMPTED, key="ambiguous: no outcome recorded", at=now, witness=Witness.CLOCK)
-    return merge(replace(maybe_sent(clip, clip.lease.since), lease=None), evidence)
+    return merge(replace(maybe_sent(clip, clip.lease.since, clip.lease.account), lease=None), evidence)
 
 
 def release(clip: Clip, holder: str) -> Clip:
@@ -359,14 +514,19 @@ def release(clip: Clip, holder: str) -> Clip:
     return replace(clip, lease=None) if clip.lease and clip.lease.holder == holder else clip
 
 
-def maybe_sent(clip: Clip, at: int) -> Clip:
+def maybe_sent(clip: Clip, at: int, account: str = "") -> Clip:
     """The clip, with an attempt at `at` that may have bought it. The earliest one stands, and nothing unsays it."""
-    return replace(clip, maybe_sent_at=at if clip.maybe_sent_at is None else min(at, clip.maybe_sent_at))
+    if clip.maybe_sent_at is None:
+        return replace(clip, maybe_sent_at=at, maybe_sent_to=account)
+    return replace(clip, maybe_sent_at=min(at, clip.maybe_sent_at))
 
 
-def due_for_parking(clip: Clip, now: int, times: Timings) -> bool:
-    """Whether a clip that was certainly bought has been waited for long enough."""
-    return now >= _first(clip, Kind.ACCEPTED) + times.deadline
+def answers_to_asks(clip: Clip, now: int, why: str) -> list[Fact]:
+    """That a look for which a person had asked has taken place, and what it came to."""
+    return [
+        Fact(kind=Kind.ANSWERED, key=key, at=now, witness=Witness.CLOCK, fields={"why": why})
+        for key in clip.of(Kind.ASKED).keys() - clip.of(Kind.ANSWERED).keys()
+    ]
 
 
 def month_of(at: int) -> str:
@@ -402,34 +562,57 @@ def _whole(value: object) -> object:
     return value
 
 
-def _join(one: Known, other: Known) -> Known:
-    seen = {
-        witness: min(known.seen[witness] for known in (one, other) if witness in known.seen)
-        for witness in {*one.seen, *other.seen}
-    }
-    return Known(seen, {name: _join_field(name, one, other) for name in {*one.fields, *other.fields}})
+def _source(witness: str, fields: Mapping[str, Scalar]) -> str:
+    return _RESCUE if fields.get("rescued") else str(witness)
 
 
-def _join_field(name: str, one: Known, other: Known) -> Scalar:
-    values = [known.fields[name] for known in (one, other) if name in known.fields]
-    return max(values) if name == "cost" else min(values, key=canonical)
+def _join(kind: Kind, one: Claim, other: Claim) -> Claim:
+    if kind in _UNCHANGING:
+        return min(one, other, key=lambda claim: (claim.at, canonical(claim.fields)))
+    return Claim(min(one.at, other.at), _join_fields(one.fields, other.fields))
 
 
-def _bounded(facts: Facts, kind: Kind) -> Facts:
-    keys = sorted(key for other, key in facts if other == kind)
-    if kind not in _WORDED or len(keys) <= _MOST_WORDED:
+def _join_fields(*several: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Where two values meet the smallest canonical one stands, but the larger cost."""
+    joined: dict[str, Scalar] = {}
+    for fields in several:
+        for name, value in fields.items():
+            known = joined.get(name, value)
+            joined[name] = max(known, value) if name == "cost" else min(known, value, key=canonical)
+    return joined
+
+
+def _bounded(facts: Facts, kind: Kind, source: str) -> Facts:
+    """The facts without what one source says beyond its bound.
+
+    Of a union it keeps the smallest keys, or of what does not change the earliest claims. Both are themselves
+    associative, commutative and idempotent. An earliest claim whose fields were joined would not be: see `_join`.
+    """
+    claims = [
+        (known.claims[source].at, key)
+        for (other, key), known in facts.items()
+        if other == kind and source in known.claims
+    ]
+    if len(claims) <= MEANINGS[kind].most:
         return facts
-    return {name: known for name, known in facts.items() if name != (kind, keys[-1])}
-
-
-def _cost(render: Known, estimate: int) -> int:
-    cost = render.fields.get("cost")
-    return cost if isinstance(cost, int) else estimate
+    _, key = max(claims, key=lambda claim: claim if kind in _UNCHANGING else claim[1:])
+    left = {other: claim for other, claim in facts[kind, key].claims.items() if other != source}
+    rest = {name: known for name, known in facts.items() if name != (kind, key)}
+    return {**rest, (kind, key): Known(left)} if left else rest
 
 
 def _first(clip: Clip, kind: Kind) -> int:
     at = clip.learned_at(kind)
     return clip.created_at if at is None else at
+
+
+def _next_try(clip: Clip, now: int, times: Timings) -> int:
+    """When an unconfirmed purchase is looked at again: after the lease of its buyer, if there is one."""
+    if clip.lease and clip.lease.until > now:
+        return clip.lease.until
+    # Spread by the clip's own UUID, so that a crowd which failed together does not come back together.
+    pause = _pause(clip.created_at, now, times)
+    return pause + (pause - now) * int(clip.clip_uuid[:2], 16) // 1024
 
 
 def _pause(since: int, now: int, times: Timings) -> int:

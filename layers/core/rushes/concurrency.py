@@ -8,7 +8,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 # Runware advises a low, steady concurrency, and every clip's work is mostly waiting for it.
-_MOST_AT_ONCE = 8
+MOST_AT_ONCE = 8
 
 
 class SideBySide(Protocol):
@@ -22,5 +22,5 @@ def side_by_side(work: Callable[[T], R], items: Iterable[T], /) -> list[R]:
     items = list(items)
     if len(items) == 1:
         return [work(items[0])]
-    with ThreadPoolExecutor(_MOST_AT_ONCE) as threads:
+    with ThreadPoolExecutor(MOST_AT_ONCE) as threads:
         return list(threads.map(work, items))

@@ -11,9 +11,9 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Any, Literal
 
-from rushes.callers import is_name
 from rushes.errors import SettingsError
 
+MOST_DOLLARS = 10**9  # of any amount that a person sets: its micro-dollars are exact in JSON and in the table
 Environment = Mapping[str, str]
 WhenAmbiguous = Literal["resend", "review"]
 
@@ -27,13 +27,15 @@ class Timings:
 
         http < function < lease
 
-    and nobody sends under a lease of which less than `http` is left. Hence no two buyers of one clip overlap.
+    and nothing is sent under a lease of which less than `http` and `skew` together is left. Hence no two buyers of one
+    clip overlap, although each goes by its own clock: `skew` is how far the clocks of two functions may be apart.
 
     An ambiguous attempt may be repeated while it is younger than `resend_window`, once its lease is over: `lease <
-    resend_window`. The window stays below any render's known time, so that the provider still refuses the repeated
-    UUID as one in flight. Whatever is undecided at `deadline` is parked for people: `resend_window < deadline`.
-    A paid clip whose bytes cannot be had is looked for until `copy_deadline` after its render became known; a rescue
-    begins `rescue_after` that moment, to leave the upload time to arrive by itself.
+    resend_window`. A repeat has to take effect before the render ends, so that the provider still refuses its UUID as
+    one in flight; see `check_repeats`. Whatever is undecided at `deadline` is parked for people, after the looks that
+    decide: `resend_window`, `usual_render` and `last_look` are below it. A paid clip whose bytes cannot be had is
+    looked for until `copy_deadline` after its render became known; a rescue begins `rescue_after` that moment, to leave
+    the upload time to arrive by itself.
     """
 
     http: int
@@ -47,16 +49,40 @@ class Timings:
     rescue_after: int
 
     def __post_init__(self) -> None:
-        ordered = (
-            ("HTTP_TIMEOUT", self.http),
-            ("FUNCTION_TIMEOUT", self.function),
-            ("LEASE", self.lease),
-            ("RESEND_WINDOW", self.resend_window),
-            ("DEADLINE", self.deadline),
-        )
-        for (shorter, low), (longer, high) in pairwise(ordered):
-            if low >= high:
-                raise SettingsError(f"{shorter}_SECONDS must be less than {longer}_SECONDS")
+        http, function = ("HTTP_TIMEOUT", self.http), ("FUNCTION_TIMEOUT", self.function)
+        lease, window = ("LEASE", self.lease), ("RESEND_WINDOW", self.resend_window)
+        deadline = ("DEADLINE", self.deadline)
+        for shorter, longer in (
+            *pairwise((http, function, lease, window, deadline)),
+            (("USUAL_RENDER", self.usual_render), deadline),
+            (("LAST_LOOK", self.last_look), deadline),
+            (("RESCUE_AFTER", self.rescue_after), ("COPY_DEADLINE", self.copy_deadline)),
+        ):
+            if shorter[1] >= longer[1]:
+                raise SettingsError(f"{shorter[0]}_SECONDS must be less than {longer[0]}_SECONDS")
+        if self.http + self.skew >= self.lease:
+            raise SettingsError("HTTP_TIMEOUT_SECONDS must be less than half of LEASE_SECONDS")
+
+    def check_repeats(self) -> None:
+        """Raises `SettingsError` if a repeated attempt could take effect after the first one's render has ended.
+
+        It is decided within the window, sent before its function ends, and takes effect before its lease is over. The
+        decision is as old as the lease, so that of the function's time only the clocks' difference is ever needed.
+        """
+        if self.resend_window + max(self.function, self.skew) + self.lease >= self.usual_render:
+            raise SettingsError(
+                "RESEND_WINDOW_SECONDS, FUNCTION_TIMEOUT_SECONDS and LEASE_SECONDS together must be less than "
+                "USUAL_RENDER_SECONDS while WHEN_AMBIGUOUS is resend"
+            )
+
+    @property
+    def skew(self) -> int:
+        """How far the clocks of two functions may be apart: so much of a lease is left unused."""
+        return self.lease // 2
+
+    def hard(self, limit: int) -> int:
+        """How far a limit for giving up may move while some witness does not answer: by one more deadline."""
+        return limit + self.deadline
 
     @property
     def to_finish(self) -> int:
@@ -101,17 +127,20 @@ class SubmitSettings(BuyingSettings):
     """What `submit` needs to know.
 
     `monthly_limit` is for all callers together, in micro-dollars. `retention` is how long the table keeps requests
-    after their deadline, in milliseconds; None means for ever.
+    after their deadline, in milliseconds; None means for ever. `unknown_callers`: whether a caller that no operator has
+    made may order by file and event.
     """
 
     monthly_limit: int
     retention: int | None
+    unknown_callers: bool
 
     @classmethod
     def read(cls, environment: Environment) -> "SubmitSettings":
         return cls(
             monthly_limit=_micro_dollars(environment, "MONTHLY_LIMIT_USD"),
             retention=_days(environment, "RETENTION_DAYS"),
+            unknown_callers=_truth(environment, "ALLOW_UNKNOWN_CALLERS"),
             **_buying(environment),
         )
 
@@ -125,11 +154,14 @@ class ReconcileSettings(BuyingSettings):
 
     @classmethod
     def read(cls, environment: Environment) -> "ReconcileSettings":
-        return cls(
+        settings = cls(
             rescue_origins=frozenset(_text(environment, "RESCUE_ORIGINS").lower().split(",")),
             when_ambiguous=_when_ambiguous(environment),
             **_buying(environment),
         )
+        if settings.when_ambiguous == "resend":
+            settings.timings.check_repeats()
+        return settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,26 +221,28 @@ class TasksSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntakeSettings:
-    """What `intake` needs to know. `inbox` is the queue's URL, `events_caller` who pays for what comes by the bus."""
+    """What `intake` needs to know. `inbox` is the queue's URL, `unknown_callers` as for `submit`."""
 
+    table: str
     bucket: str
     inbox: str
-    events_caller: str
+    unknown_callers: bool
 
     @classmethod
     def read(cls, environment: Environment) -> "IntakeSettings":
         return cls(
+            table=_text(environment, "TABLE_NAME"),
             bucket=_text(environment, "BUCKET_NAME"),
             inbox=_text(environment, "INBOX_URL"),
-            events_caller=_caller(environment, "EVENTS_CALLER"),
+            unknown_callers=_truth(environment, "ALLOW_UNKNOWN_CALLERS"),
         )
 
 
 def micro_dollars(text: str) -> int:
-    """Dollars as written by a person, as micro-dollars; raises `ValueError` below zero or if it is not a number."""
+    """Dollars as written by a person, as micro-dollars; raises `ValueError` unless it is from 0 to `MOST_DOLLARS`."""
     try:
         amount = Decimal(text)
-        if not amount.is_finite() or amount < 0:
+        if not amount.is_finite() or not 0 <= amount <= MOST_DOLLARS:
             raise ValueError(text)
         return int((amount * 1_000_000).to_integral_value())
     except ArithmeticError:
@@ -235,11 +269,11 @@ def _text(environment: Environment, name: str) -> str:
     return value
 
 
-def _caller(environment: Environment, name: str) -> str:
+def _truth(environment: Environment, name: str) -> bool:
     text = _text(environment, name)
-    if not is_name(text):
-        raise SettingsError(f"{name} is not a caller's name")
-    return text
+    if text not in ("true", "false"):
+        raise SettingsError(f"{name} must be true or false")
+    return text == "true"
 
 
 def _milliseconds(environment: Environment, name: str) -> int:
@@ -264,7 +298,7 @@ def _micro_dollars(environment: Environment, name: str) -> int:
     try:
         return micro_dollars(_text(environment, name))
     except ValueError:
-        raise SettingsError(f"{name} is not an amount in dollars") from None
+        raise SettingsError(f"{name} is not an amount from 0 to {MOST_DOLLARS} dollars") from None
 
 
 def _when_ambiguous(environment: Environment) -> WhenAmbiguous:

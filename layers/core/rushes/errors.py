@@ -3,6 +3,7 @@
 RushesError
 ├── SettingsError            a setting is missing or makes no sense; the function cannot work
 ├── MissingSecretError       a secret exists but holds no value yet
+├── SecretsError             Secrets Manager did not answer, and no value is recent enough to do without
 ├── BadTokenError            a callback's token is not ours, not for this clip, or too old
 ├── UnreadableError          bytes from outside that are not what they should be
 ├── UnknownClipError         a callback names a clip that is not in the table, though its token is ours
@@ -13,10 +14,11 @@ RushesError
 ├── BusError                 the event bus did not take an event; nobody was told
 ├── InboxError               the inbox did not take a message; whether it did is unknown
 ├── PostponedError           a message of the inbox cannot be served now; it has to come back
-├── StoreError
-│   ├── StaleError           the clip moved on since it was read; read again
-│   └── BusyError            the table stayed contended or away through every bounded retry; nothing was written
-└── LimitMovedError          a budget enforces another limit than the one the caller saw; read the limit again
+└── StoreError
+    ├── StaleError           the clip moved on since it was read; read again
+    ├── UnreadableClipError  a clip of the table that this version cannot read
+    └── BusyError            the table stayed contended or away through every bounded retry; a write may have
+                             taken effect only where the error says so
 """
 
 
@@ -30,6 +32,10 @@ class SettingsError(RushesError):
 
 class MissingSecretError(RushesError):
     """The secret has no usable value: the service is deployed but not configured."""
+
+
+class SecretsError(RushesError):
+    """Secrets Manager could not say. The message is its own error code."""
 
 
 class BadTokenError(RushesError):
@@ -80,14 +86,16 @@ class StaleError(StoreError):
     """A version condition failed: somebody else saved this clip first."""
 
 
+class UnreadableClipError(StoreError):
+    """The table holds this clip in a form that this version cannot read: a later version's, or a person's work."""
+
+
 class BusyError(StoreError):
-    """The table could not be used: contention, throttling or an outage outlasted the retries, or access is denied."""
+    """The table could not be used: contention, throttling or an outage outlasted the retries, or access is denied.
 
+    `maybe_written`: the answer to a write was lost, which may have taken effect. Otherwise nothing was written.
+    """
 
-class LimitMovedError(RushesError):
-    """A budget item enforces `enforced` micro-dollars for `scope`, not the limit that was brought along."""
-
-    def __init__(self, scope: str, enforced: int) -> None:
-        super().__init__(scope, enforced)
-        self.scope = scope
-        self.enforced = enforced
+    def __init__(self, why: str = "", *, maybe_written: bool = False) -> None:
+        super().__init__(why)
+        self.maybe_written = maybe_written

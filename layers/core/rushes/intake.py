@@ -1,8 +1,11 @@
-"""The use case of the ways in by event: what is dropped under `requests/` or told on the bus becomes inbox messages.
+"""The use case of the ways in by event: files under `requests/` and events on the bus become messages of the inbox.
 
 Events come more than once, and the function may stop anywhere. So nothing here is remembered: a drop is one version of
-an object, which never changes; a task that came without a UUID gets one that follows from where it stands; and messages
-and reports are the same each time. Whoever reads the messages recognises a task by its UUID, so repeats buy nothing.
+an object, which never changes; a file's task without a UUID gets one that follows from its place; and messages and
+reports are the same each time. `submit` recognises a task by its UUID, so repeats buy nothing.
+
+A client may repeat a `PUT` or `PutEvents` whose answer was lost, and each repeat is another version or event. So an
+event has to name its task's UUID, and a version that repeats the one before it is reported and not taken in.
 
 A drop is read twice. The first reading finds what is wrong with it as a whole, and UUIDs that stand in it more than
 once; only then does the second send anything. The report comes last: what it calls accepted is in the inbox.
@@ -18,11 +21,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from rushes.callers import Caller, is_name
-from rushes.captions import task_of
+from rushes.callers import NOT_ALLOWED, Caller, is_name
+from rushes.captions import AGAIN, task_of
 from rushes.clip import canonical
 from rushes.concurrency import SideBySide
-from rushes.errors import UnreadableError
+from rushes.errors import BucketError, UnreadableError
 from rushes.images import images_of
 from rushes.lines import Limits, Line, refuse_foreign, split, whole
 from rushes.messages import LARGEST_MESSAGE, Message
@@ -35,10 +38,13 @@ LARGEST_IMAGE = 20 * 1024 * 1024  # bytes
 MOST_LISTED = 1000  # refused lines whose reasons stand in a report
 MOST_ERRORS = 10  # of a line
 _BLOCK_LINES, _BLOCK_BYTES = 50, 4 * 1024 * 1024  # what is in memory at a time
+_REPEAT = 3_600_000  # milliseconds within which the same file again is a client's repeat
 _PREFIX = "requests/"
-_KINDS = ("json", "jsonl", "png", "jpg", "jpeg", "webp")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_KINDS = {"json": "json", "jsonl": "jsonl", "ndjson": "jsonl"} | dict.fromkeys(("png", "jpg", "jpeg", "webp"), "image")
+_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _LONGEST_KEY = 1024  # bytes
+_LONGEST_EVENT_ID = 64
 _ENDING = len(f".{uuid.UUID(int=0)}.json")  # the longest that is put behind a report's stem
 
 TakeIn = Callable[[Mapping[str, Any], Caller], Mapping[str, Any] | list[WireError]]
@@ -60,10 +66,34 @@ class Drop(Protocol):
     def chunks(self) -> Iterator[bytes]: ...
 
 
+class Put(Protocol):
+    """One version of an object without its bytes. `put_at` is in milliseconds."""
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def etag(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def put_at(self) -> int: ...
+
+    @property
+    def metadata(self) -> Mapping[str, str]: ...
+
+
 class Drops(Protocol):
     """Where drops are read."""
 
     def open(self, key: str, version: str) -> Drop | None: ...
+
+    def head(self, key: str, version: str) -> Put | None: ...
+
+    def before(self, key: str, version: str) -> str | None:
+        """The version that this one replaced; None if there was none, or the object had been deleted."""
 
 
 class Reports(Protocol):
@@ -80,7 +110,10 @@ class Inbox(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where tasks come from: who pays for them, what their UUIDs follow from, and the stem of their reports' keys."""
+    """Where tasks come from: who pays for them, what their UUIDs follow from, and the stem of their reports' keys.
+
+    Without `names` a task has to bring its own UUID.
+    """
 
     caller: str
     names: tuple[str, ...]
@@ -94,12 +127,13 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A drop by its key and version."""
+    """A drop by its key and version. `fault`: the reason why it can only be reported."""
 
     key: str
     version: str
     kind: str
     origin: Origin
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,55 +194,113 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intake:
-    """The use case with its adapters. `events_caller` is who pays for what is asked for on the bus."""
+    """The use case with its adapters. `may_order` is false for a caller that may spend nothing. `clock` gives
+    milliseconds.
+    """
 
     bucket: str
     drops: Drops
     inbox: Inbox
     reports: Reports
     take_in: TakeIn
+    may_order: Callable[[str], bool]
     telemetry: Telemetry
-    events_caller: str
     side_by_side: SideBySide
+    clock: Callable[[], int]
     limits: Limits = LIMITS
 
-    def dropped(self, key: str, version: str) -> None:
-        """Takes one version of an object under `requests/`: what is valid goes to the inbox, and a report is put."""
+    def dropped(self, key: str, version: str, ends_at: int) -> None:
+        """Takes one version of an object under `requests/`: valid tasks go to the inbox, and a report is put.
+
+        What is not read at `ends_at`, in milliseconds, is reported as not taken in.
+        """
         place = place_of(self.bucket, key, version)
         if isinstance(place, str):
             self.telemetry.note("an object that is no request", warn=True, key=key, why=place)
+            self.telemetry.count(Metric.TASKS_REFUSED)
             return
         report = Report({"object": f"s3://{self.bucket}/{key}", "versionId": version})
         try:
-            self._take(place, report)
+            self._take(place, report, ends_at)
         except _GoneError:
             self.telemetry.note("a request that is gone", warn=True, key=key)
             return
         except UnreadableError as error:
-            report.errors.append(wire_error("invalidFile", str(error)))
-            self.telemetry.count(Metric.TASKS_REFUSED)
+            self._refuse(report, wire_error("invalidFile", str(error)))
+        except _RefusedError as refused:
+            self._refuse(report, refused.error)
         self.reports.put(f"{place.origin.report}.json", report.content)
         self.telemetry.note("taken in", key=key, accepted=report.accepted, refused=report.refused)
 
-    def requested(self, event_id: str, detail: object) -> None:
-        """Takes the task of an event; a report is put only if it is refused."""
-        origin = origin_of_event(self.events_caller, event_id)
-        report = Report({"event": event_id})
-        self._send([_entry(1, json.dumps(detail).encode(), "detail", origin)], origin, Counter(), report)
-        if report.refused:
+    def requested(self, caller: str, event: Mapping[str, Any]) -> None:
+        """Takes the task of an event for this caller; a report is put only if it is refused."""
+        origin, event_id = origin_of_event(caller, event), event.get("id")
+        report = Report({"event": event_id} if isinstance(event_id, str) else {})
+        if self.may_order(caller):
+            entry = _entry(1, json.dumps(event.get("detail")).encode(), "detail", origin)
+            if isinstance(entry.task, dict) and "taskUUID" not in entry.task:
+                entry = Entry(1, errors=[_NO_UUID])
+            self._send([entry], origin, Counter(), report)
+        else:
+            self._refuse(report, NOT_ALLOWED)
+        if report.refused or report.errors:
             self.reports.put(f"{origin.report}.json", report.content)
-        self.telemetry.note("taken in", event=event_id, accepted=report.accepted, refused=report.refused)
+        self.telemetry.note("taken in", event=origin.report, accepted=report.accepted, refused=report.refused)
 
-    def _take(self, place: Place, report: Report) -> None:
+    def _refuse(self, report: Report, error: WireError) -> None:
+        report.errors.append(error)
+        self.telemetry.count(Metric.TASKS_REFUSED)
+
+    def _take(self, place: Place, report: Report, ends_at: int) -> None:
+        if place.fault:
+            raise UnreadableError(place.fault)
+        if not self.may_order(place.origin.caller):
+            raise _RefusedError(NOT_ALLOWED)
+        if before := self._repeated(place):
+            raise _RefusedError({**_REPEATED, "repeatOf": before})
         named: Counter[str] = Counter()
         if place.kind == "jsonl":
-            named.update(task_uuid for entry in self._entries(place) if (task_uuid := uuid_of(entry.task)))
+            entries = self._in_time(self._entries(place), ends_at, report)
+            named.update(task_uuid for entry in entries if (task_uuid := uuid_of(entry.task)))
         taken = 0
-        for block in _blocks(self._entries(place)):
+        for block in _blocks(self._in_time(self._entries(place), ends_at, report)):
             self._send(block, place.origin, named, report)
             taken += len(block)
         if not taken:
             raise UnreadableError("The file holds no task.")
+
+    def _repeated(self, place: Place) -> str | None:
+        """The version before this one, if it is the same order: a client that got no answer has put it again."""
+        if (this := self.drops.head(place.key, place.version)) is None:
+            raise _GoneError
+        if (found := self.drops.before(place.key, place.version)) is None:
+            return None
+        if (before := self.drops.head(place.key, found)) is None:
+            raise BucketError("the version before is going")
+        if abs(this.put_at - before.put_at) > _REPEAT or _asked(this, place.kind) != _asked(before, place.kind):
+            return None
+        # Under a KMS key each version has an ETag of its own, whatever its bytes are.
+        if this.size != before.size or (
+            this.etag != before.etag and self._digest(place, this) != self._digest(place, before)
+        ):
+            return None
+        return before.version
+
+    def _digest(self, place: Place, put: Put) -> bytes:
+        drop = self.drops.open(place.key, put.version)
+        if drop is None:
+            raise BucketError("a version is going")
+        digest = hashlib.sha256()
+        for chunk in drop.chunks():
+            digest.update(chunk)
+        return digest.digest()
+
+    def _in_time(self, entries: Iterable[Entry], ends_at: int, report: Report) -> Iterator[Entry]:
+        """The entries, as long as there is time to take them in."""
+        for entry in entries:
+            if self.clock() > ends_at:
+                raise _RefusedError(_too_late(report.accepted + report.refused))
+            yield entry
 
     def _entries(self, place: Place) -> Iterator[Entry]:
         """The tasks of a drop, one after another; raises `UnreadableError` if it cannot be taken as a whole."""
@@ -272,31 +364,66 @@ class _GoneError(Exception):
     """The drop was deleted before it was read."""
 
 
+class _RefusedError(Exception):
+    """Nothing more of the drop is taken in, for this reason."""
+
+    def __init__(self, error: WireError) -> None:
+        super().__init__(error["code"])
+        self.error = error
+
+
 def place_of(bucket: str, key: str, version: str) -> Place | str:
-    """What an object's key says of it, or why it is no request."""
-    caller, _, rest = key.removeprefix(_PREFIX).partition("/")
-    _, dot, ending = rest.rpartition(".")
-    kind = dot and ending.lower()
-    if not key.startswith(_PREFIX) or not is_name(caller):
-        return "its folder is not a caller's name"
+    """A drop by its key, with a fault if it cannot be taken; or the reason why there is no caller to report to."""
+    folder, slash, rest = key.removeprefix(_PREFIX).partition("/")
+    if not (key.startswith(_PREFIX) and slash and _FOLDER.fullmatch(folder)):
+        return "it lies in no caller's folder"
     if not rest or rest.endswith("/"):
         return "it is a folder"
-    # Clients disagree on what such a key means, so the object that is read might be another one.
-    if {"", ".", ".."} & set(rest.split("/")):
-        return "a part of its name is empty or made of dots"
-    if _CONTROL.search(rest):
-        return "its name holds a control character"
-    if kind not in _KINDS:
-        return "its name ends with nothing that is known here"
-    report = f"reports/{caller}/{rest}.{version}"
+    kind = _KINDS.get(rest.rpartition(".")[2].lower() if "." in rest else "", "")
+    report = f"reports/{folder}/{_safe(rest)}.{_safe(version)}"
     if len(report.encode()) + _ENDING > _LONGEST_KEY:
-        report = f"reports/{caller}/{hashlib.sha256(rest.encode()).hexdigest()}.{version}"
-    return Place(key, version, kind, Origin(caller, (bucket, key, version), report))
+        report = f"reports/{folder}/{_hashed(rest)}.{_safe(version)}"
+    origin = Origin(folder, (bucket, key, version), report)
+    return Place(key, version, kind, origin, _fault(folder, rest, kind))
 
 
-def origin_of_event(caller: str, event_id: str) -> Origin:
-    """Where the task of an event on the bus comes from."""
-    return Origin(caller, ("event", event_id), f"reports/{caller}/{event_id}")
+def origin_of_event(caller: str, event: Mapping[str, Any]) -> Origin:
+    """Where the task of an event on the bus comes from. Its id only names the report."""
+    event_id = event.get("id")
+    name = event_id if isinstance(event_id, str) and event_id else json.dumps(event, sort_keys=True)
+    named = _hashed(name) if "/" in name or len(name) > _LONGEST_EVENT_ID else _safe(name)
+    return Origin(caller, (), f"reports/{caller}/{named}")
+
+
+def _fault(folder: str, rest: str, kind: str) -> str:
+    """The reason why a file cannot be taken, by its key alone."""
+    if not is_name(folder):
+        return "The folder is no caller's: it must be named by lower-case letters, digits and hyphens, and not all."
+    if not _is_safe(rest):
+        # Clients disagree on the meaning of such a key, so the object that is read might be another one.
+        return "A part of the file's name is empty or made of dots, or it holds a control character."
+    if not kind:
+        return f"The file's name must end with one of .{', .'.join(_KINDS)}."
+    return ""
+
+
+def _safe(name: str) -> str:
+    """The name itself where it stays in its folder for every client, else its hash."""
+    return name if _is_safe(name) else _hashed(name)
+
+
+def _is_safe(name: str) -> bool:
+    return not ({"", ".", ".."} & set(name.split("/")) or _UNSAFE.search(name))
+
+
+def _hashed(name: str) -> str:
+    return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
+
+
+def _asked(put: Put, kind: str) -> Mapping[str, str]:
+    """The part of the metadata that makes it another order: of an image all, else the word that asks for one."""
+    metadata = {name.lower(): value for name, value in put.metadata.items()}
+    return metadata if kind == "image" else {AGAIN: metadata[AGAIN]} if AGAIN in metadata else {}
 
 
 def _entry_of_line(line: Line, origin: Origin, limits: Limits) -> Entry:
@@ -326,16 +453,17 @@ def _entry_of_image(drop: Drop, place: Place) -> Entry:
 
 
 def _completed(task: object, number: int, origin: Origin) -> object:
-    """There is only one type of task for files and events, and a UUID that follows from the place."""
+    """There is only one type of task for files and events, and for files a UUID that follows from the place."""
     if not isinstance(task, dict):
         return task
-    return {"taskType": "videoInference", "taskUUID": origin.uuid_at(number), **task}
+    derived = {"taskUUID": origin.uuid_at(number)} if origin.names else {}
+    return {"taskType": "videoInference", **derived, **task}
 
 
 def _holds_image(task: Mapping[str, Any]) -> bool:
     """Whether an image may stand in the task itself. One that is named by an address is for `submit` to judge.
 
-    Which buckets a caller may name is written in the table, which `intake` cannot read.
+    `intake` may read none of the other buckets that a caller may name.
     """
     return any(not image.startswith("s3://") for image in images_of(task))
 
@@ -354,6 +482,24 @@ def _blocks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
         yield block
 
 
+def _too_late(lines: int) -> WireError:
+    message = (
+        f"The file takes too long: nothing after its first {lines} tasks was taken in. Drop the rest as a new file."
+    )
+    return wire_error("fileTooSlow", message)
+
+
+_REPEATED = wire_error(
+    "repeatedFile",
+    "The version before has the same content and is less than an hour older, as when a client sends a file twice. "
+    f"Nothing was taken in of this one. To order the same once more, give it the metadata {AGAIN} with another value.",
+)
+_NO_UUID = wire_error(
+    "missingTaskUUID",
+    "An event must bring a taskUUID: clients repeat events, and each repeat has another id.",
+    "taskUUID",
+    type="string",
+)
 _NO_ORDER = wire_error(
     "unsupportedTaskType",
     "Files and events order clips; what became of them is told by POST /v1.",

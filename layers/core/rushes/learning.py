@@ -7,7 +7,7 @@ is written. Metrics that mean money are counted here, from what the saved change
 from collections.abc import Callable
 from typing import Protocol
 
-from rushes.clip import Clip, Kind, Status, settle
+from rushes.clip import Clip, Kind, Status, disbelieves, is_full, settle, settle_later
 from rushes.config import Timings
 from rushes.errors import BusyError, StaleError
 from rushes.observability import Metric, Telemetry
@@ -36,14 +36,14 @@ def learn(
 ) -> Clip:
     """The clip with `change` applied and saved. `change` must be pure: it runs again on whatever was saved meanwhile.
 
-    Raises `BusyError` when it could not be saved; then nothing was.
+    Raises `BusyError` when it could not be saved, as far as is known.
     """
     for _ in range(_TRIES):
         changed = change(clip)
         if changed == clip:
             return clip
         try:
-            saved = clips.save(clip, settle(changed, now, times))
+            saved = save(clips, clip, changed, now=now, times=times)
         except StaleError:
             current = clips.clip(clip.caller, clip.task_uuid, clip.index)
             if current is None:
@@ -51,10 +51,24 @@ def learn(
             clip = current
             continue
         _report(clip, saved, telemetry)
-        if saved.counted > clip.counted:
-            _report_overruns(clips, saved, telemetry)
+        report_overruns(clips, clip, saved, telemetry)
         return saved
     raise BusyError("the clip was changed by others again and again")
+
+
+def save(clips: Clips, before: Clip, after: Clip, *, now: int, times: Timings) -> Clip:
+    """The changed clip as saved, with its money; while the budgets stay contended, without.
+
+    A month's budget is one item for all clips, a clip's own is contended by its sources alone. So what is known for
+    certain is saved whatever becomes of the budgets, and the next look at the clip moves the difference.
+    """
+    settled = settle(after, now, times)
+    try:
+        return clips.save(before, settled)
+    except BusyError:
+        if settled.counted == before.counted:
+            raise
+    return clips.save(before, settle_later(after, now, times))
 
 
 def _report(before: Clip, after: Clip, telemetry: Telemetry) -> None:
@@ -71,11 +85,13 @@ def _report(before: Clip, after: Clip, telemetry: Telemetry) -> None:
         )
 
 
-def _report_overruns(clips: Clips, clip: Clip, telemetry: Telemetry) -> None:
-    """Facts may cost more than was set aside: then somebody has to know, even though nothing more is bought."""
-    for scope in clip.scopes:
+def report_overruns(clips: Clips, before: Clip, after: Clip, telemetry: Telemetry) -> None:
+    """Facts may cost more than was set aside: then an operator has to know, even though nothing more is bought."""
+    if after.counted <= before.counted:
+        return
+    for scope in after.scopes:
         try:
-            counted, limit = clips.budget(scope, clip.month)
+            counted, limit = clips.budget(scope, after.month)
         except BusyError:
             continue  # what was learned is saved, and that is what matters
         if limit is not None and counted > limit:
@@ -90,4 +106,6 @@ _MILESTONES: dict[Metric, Callable[[Clip], bool]] = {
     Metric.AMBIGUOUS_PURCHASES: lambda clip: clip.maybe_sent_at is not None,
     Metric.SECOND_RENDER_SEEN: lambda clip: len(clip.of(Kind.RENDERED)) > 1,
     Metric.OVERWRITTEN_CLIPS: lambda clip: len(clip.of(Kind.STORED)) > 1,
+    Metric.COST_DISBELIEVED: disbelieves,
+    Metric.TOO_MANY_FACTS: is_full,
 }

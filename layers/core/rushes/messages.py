@@ -42,7 +42,10 @@ def read(text: str) -> Message:
         raise UnreadableError("The message must be JSON.") from None
     match content:
         case {"caller": str(caller), "task": {"taskUUID": str(task_uuid)} as task, "report": str(report)} if (
-            is_name(caller) and UUID4.fullmatch(task_uuid.lower()) and report.startswith(f"reports/{caller}/")
+            is_name(caller)
+            and UUID4.fullmatch(task_uuid.lower())
+            and report.startswith(f"reports/{caller}/")
+            and not {"", ".", ".."} & set(report.split("/"))
         ):
             return Message(caller, task, report)
     raise UnreadableError("The message must name a caller, a task with its UUID, and a report of that caller.")

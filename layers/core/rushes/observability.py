@@ -27,10 +27,13 @@ class Metric(StrEnum):
     AMBIGUOUS_PURCHASES = "AmbiguousPurchases"
     SECOND_RENDER_SEEN = "SecondRenderSeen"
     OVERWRITTEN_CLIPS = "OverwrittenClips"
+    COST_DISBELIEVED = "CostDisbelieved"
+    TOO_MANY_FACTS = "TooManyFacts"
     BUDGET_REFUSED = "BudgetRefused"
     BUDGET_EXCEEDED = "BudgetExceeded"
     PROVIDER_REFUSES_US = "ProviderRefusesUs"
     WEBHOOKS_REJECTED = "WebhooksRejected"
+    UNREADABLE_CLIPS = "UnreadableClips"
 
 
 class Telemetry(Protocol):
@@ -62,3 +65,7 @@ class PowertoolsTelemetry:
     def note(self, message: str, *, warn: bool = False, **details: object) -> None:
         shown = {name: scrub(value) if isinstance(value, str) else value for name, value in details.items()}
         (self.logger.warning if warn else self.logger.info)(message, extra=shown)
+
+    def secret_unanswered(self, why: str) -> None:
+        """Says that Secrets Manager did not answer, for operators who look for the reason of an old value."""
+        self.note("a secret could not be fetched", warn=True, why=why)

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from rushes.clip import RANKED, Clip, Kind, Scalar
-from rushes.redaction import scrub_all
+from rushes.clip import Clip, Kind, Scalar, rank
+from rushes.redaction import scrub, scrub_all
+from rushes.runware.errors import ABOUT_ACCOUNTS, ACCOUNT_TROUBLE
 
 Json: TypeAlias = dict[str, Any]
 
@@ -49,12 +50,28 @@ def timeline(clip: Clip) -> list[Json]:
         for witness, at in known.seen.items():
             fields = _fields(known.fields) if witness == first else {}
             entry = {"at": iso(at), "fact": str(kind), "key": key, "witness": str(witness), "fields": fields}
-            rank = RANKED[kind][0] if kind in RANKED else 0
-            entries.append(((at, rank, kind, key, witness), {name: value for name, value in entry.items() if value}))
+            entries.append(
+                ((at, rank(kind), kind, key, witness), {name: value for name, value in entry.items() if value})
+            )
     return [entry for _, entry in sorted(entries, key=lambda each: each[0])]
 
 
+def about_our_account(fields: Mapping[str, Scalar]) -> bool:
+    """Whether a refusal or failure was about this service's own account at Runware rather than the clip."""
+    return fields.get("httpStatus") in ACCOUNT_TROUBLE or fields.get("category") in ABOUT_ACCOUNTS
+
+
+def reason(fields: Mapping[str, Scalar]) -> str:
+    """Why a clip was refused or failed, as callers may read it. Our account's trouble is none of theirs."""
+    if about_our_account(fields):
+        return "This service's own account at Runware is in trouble. The operator has to act."
+    return scrub(str(fields.get("message", "Runware gave no reason.")))
+
+
 def _fields(fields: Mapping[str, Scalar]) -> Json:
+    if about_our_account(fields):
+        rest = {name: value for name, value in fields.items() if name not in ("message", "error")}
+        return dict(sorted({**rest, "message": reason(fields)}.items()))
     told: Json = dict(sorted(fields.items()))
     if isinstance(told.get("cost"), int):
         told["cost"] = dollars(told["cost"])

@@ -4,6 +4,7 @@ The caller of `attempt` has put a lease for its holder into the table. What come
 if that cannot be saved, the lease stays behind and says so to whoever finds it.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ from rushes.config import Timings
 from rushes.errors import BucketError, BusyError
 from rushes.learning import Clips, learn
 from rushes.observability import Metric, Telemetry
-from rushes.runware.outcomes import Outcome
+from rushes.runware.outcomes import Outcome, Refused
 
 
 class Links(Protocol):
@@ -37,6 +38,11 @@ class Credentials:
 
     runware_key: str
     webhook_keys: Sequence[str]
+
+    @property
+    def account(self) -> str:
+        """By what two Runware accounts are told apart. A new key of the same account counts as another one."""
+        return hashlib.sha256(f"account {self.runware_key}".encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +76,34 @@ class Purchasing:
         Never raises for trouble with the table after the request is out: the record knows enough to go on.
         """
         sent_at = self.clock()
-        lease_ends_at = clip.lease.until if clip.lease else sent_at
+        # By another function's clock the lease may be over sooner.
+        lease_ends_at = clip.lease.until - self.times.skew if clip.lease else sent_at
         task = self._order(clip, request, buyer, sent_at)
         if task is None or sent_at + self.times.http > min(lease_ends_at, buyer.ends_at):
-            return self._learn(clip, lambda current: release(current, buyer.holder)), None
+            return self.give_back(clip, buyer), None
         outcome = self.seller.submit(task, buyer.credentials.runware_key)
-        if buying.is_account_trouble(outcome):
+        if isinstance(outcome, Refused) and buying.is_account_trouble(outcome):
             self.telemetry.count(Metric.PROVIDER_REFUSES_US)
+            status, code, said = outcome.status, outcome.problem.code, outcome.problem.message
+            self.telemetry.note("Runware refuses our account", warn=True, httpStatus=status, code=code, said=said)
         now = self.clock()
         learned = self._learn(
             clip,
             lambda current: buying.conclude(
-                current, outcome, holder=buyer.holder, sent_at=sent_at, now=now, patient=buyer.patient
+                current,
+                outcome,
+                holder=buyer.holder,
+                account=buyer.credentials.account,
+                sent_at=sent_at,
+                now=now,
+                patient=buyer.patient,
             ),
         )
         return learned, outcome
+
+    def give_back(self, clip: Clip, buyer: Buyer) -> Clip:
+        """Ends a lease under which nothing was sent, so that it does not count as an attempt."""
+        return self._learn(clip, lambda current: release(current, buyer.holder))
 
     def _order(self, clip: Clip, request: Mapping[str, Any], buyer: Buyer, now: int) -> dict[str, Any] | None:
         """What is sent for the clip; None if no link can be signed just now for its upload or its image."""
@@ -103,7 +122,7 @@ class Purchasing:
         try:
             return learn(self.clips, clip, change, now=self.clock(), times=self.times, telemetry=self.telemetry)
         except BusyError as error:
-            # The lease stays behind, and whoever finds it takes the attempt for ambiguous. That is the truth.
+            # The lease may stay behind; then the attempt counts as ambiguous.
             self.telemetry.note(
                 "an attempt's outcome could not be saved",
                 warn=True,

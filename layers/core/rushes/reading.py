@@ -19,7 +19,7 @@ from rushes.callers import Caller
 from rushes.clip import Clip, Costs, Found, Kind, Page, Status, Task, month_of, task_status
 from rushes.config import Timings
 from rushes.errors import UnreadableError
-from rushes.outside import Json, dollars, iso, manifest_key, render, timeline
+from rushes.outside import Json, about_our_account, dollars, iso, manifest_key, reason, render, timeline
 from rushes.runware.wire import UUID4, WireError, wire_error
 
 MOST_TASKS = 100
@@ -28,7 +28,6 @@ MOST_COSTS = 1000
 TASK_STATUSES = (Status.RUNNING, Status.REVIEW, Status.SUCCEEDED, Status.FAILED, Status.PARTIAL)
 _LINK = 3_600_000  # milliseconds; the bucket's policy refuses links that are older than the deadline, whatever they say
 _LARGEST_PAGE = 4 * 1024 * 1024  # bytes of JSON; Lambda's answers end at 6 MB
-_UNDECIDED = {Status.PENDING, Status.RUNNING, Status.RENDERED}
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _MARK_BYTES = 6
 _ONE_DAY = 86_400_000  # milliseconds
@@ -169,8 +168,8 @@ class Reading:
         """What `getResponse` says of a task: items of `data`, and errors with the HTTP status each calls for.
 
         Cumulative: every stored clip is told again each time, always under the same `videoUUID`, since that is how
-        the official client tells them apart. While anything is undecided there are no errors, because that client
-        takes the first one for the end of the whole task.
+        the official client tells them apart. While any clip is open there are no errors, because that client
+        takes the first one for the end of the whole task; and a failure is open until the last look at it.
         """
         found = self._found(caller, task_uuid)
         if found is None:
@@ -179,7 +178,7 @@ class Reading:
         if not task.request:
             return [], [(404, {**_GONE, **about})]
         data = [{**about, "status": "success", **self._result(task, clip)} for clip in found.clips if is_told(clip)]
-        if any(_is_awaited(clip) for clip in found.clips):
+        if any(clip.open for clip in found.clips):
             return [*data, {**about, "status": "processing"}], []
         errors = [{**fault, "status": "error", **about} for clip in found.clips for fault in _faults(clip)]
         return data, [(200, error) for error in errors]
@@ -316,10 +315,6 @@ def is_told(clip: Clip) -> bool:
     return clip.status == Status.STORED and not clip.open
 
 
-def _is_awaited(clip: Clip) -> bool:
-    return clip.status in _UNDECIDED or (clip.status == Status.STORED and clip.open)
-
-
 def _faults(clip: Clip) -> Iterator[WireError]:
     """Why a clip is not stored, or nothing. Texts of the provider's were scrubbed when they were learned."""
     match clip.decisive:
@@ -327,10 +322,8 @@ def _faults(clip: Clip) -> Iterator[WireError]:
             yield from (error for _, error in buying.refusals([clip]))
         case Kind.FAILED | Kind.GIVEN_UP:
             code, known = min(clip.of(Kind.FAILED).items(), key=lambda item: (item[1].at, item[0]))
-            yield json.loads(str(known.fields.get("error", "{}"))) | {
-                "code": code,
-                "message": known.fields.get("message", "Runware gave no reason."),
-            }
+            error = {} if about_our_account(known.fields) else json.loads(str(known.fields.get("error", "{}")))
+            yield error | {"code": code, "message": reason(known.fields)}
         case Kind.UNPROVEN:
             yield dict(_UNPROVEN)
         case Kind.UNSAVED:

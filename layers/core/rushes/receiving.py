@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from rushes.clip import Clip, Fact, Kind, Scalar, Witness, canonical, merge_all
+from rushes.buying import evidence
+from rushes.clip import Clip, Fact, Kind, Scalar, Witness, merge_all
 from rushes.config import Timings
 from rushes.errors import BucketError, UnknownClipError, UnreadableError
 from rushes.learning import Clips, learn
 from rushes.media import Probed, stored_fact
 from rushes.observability import Telemetry
-from rushes.redaction import scrub, scrub_all
+from rushes.redaction import Redactor
 from rushes.runware.answers import Envelope, Problem, Result, read
 from rushes.runware.errors import Category
 
@@ -38,13 +39,15 @@ class Receiving:
     times: Timings
     clock: Callable[[], int]
 
-    def receive(self, body: bytes, caller: str, task_uuid: str, index: int) -> Clip:
+    def receive(self, body: bytes, caller: str, task_uuid: str, index: int, token: str = "") -> Clip:
         """Learns what a webhook body says about this clip, and returns the clip as it is now.
+
+        `token` is the one that it came with, which nobody else may read.
 
         Raises `UnreadableError` for a body that says nothing about it, `UnknownClipError` if there is no such clip,
         and `BusyError` if what was learned could not be saved.
         """
-        envelope = read(body)
+        envelope = read(body, Redactor([token]))
         clip = self.clips.clip(caller, task_uuid, index)
         if clip is None:
             raise UnknownClipError
@@ -83,7 +86,7 @@ def webhook_facts(said: Envelope, now: int) -> Iterator[Fact]:
             yield _nameless(result, Witness.WEBHOOK, now)
     for problem in said.problems:
         if problem.category in _KNOWS_THE_CLIP | _NOT_ABOUT_A_RENDER:
-            yield _accepted(problem.code, Witness.WEBHOOK, now)
+            yield _known(problem, Witness.WEBHOOK, now)
         else:
             yield _failed(problem, Witness.WEBHOOK, now)
 
@@ -104,20 +107,24 @@ def poll_facts(said: Envelope, now: int) -> Iterator[Fact]:
         if problem.of_asking:
             continue
         if problem.category in _KNOWS_THE_CLIP:
-            yield _accepted(problem.code, Witness.POLL, now)
+            yield _known(problem, Witness.POLL, now)
         elif problem.category not in _NOT_ABOUT_A_RENDER:
             yield _failed(problem, Witness.POLL, now)
 
 
 def details_facts(said: Envelope, clip_uuid: str, now: int) -> Iterator[Fact]:
-    """What a task's details prove: results inside its last response do, and a refused duplicate proves the original."""
+    """What a task's details prove: that the task was executed, and what the results inside its last response do.
+
+    Errors in there prove nothing more: the last response may be the one to a refused duplicate.
+    """
     for details in said.results:
+        yield _accepted("details", Witness.POLL, now)
         if details.response:
             inner = details.response.about(clip_uuid)
             yield from poll_facts(Envelope(inner.results, ()), now)
             for problem in inner.problems:
                 if problem.category in _KNOWS_THE_CLIP:
-                    yield _accepted(problem.code, Witness.POLL, now)
+                    yield _known(problem, Witness.POLL, now)
 
 
 def _rendered(result: Result, video_uuid: str, witness: Witness, now: int) -> Fact:
@@ -141,10 +148,12 @@ def _accepted(how: str, witness: Witness, now: int) -> Fact:
     return Fact(kind=Kind.ACCEPTED, key=how, at=now, witness=witness)
 
 
+def _known(problem: Problem, witness: Witness, now: int) -> Fact:
+    """Trouble that Runware can only have with a task of its own; with an upload, only if there was a render."""
+    if problem.category == Category.DELIVERY and not problem.code.startswith("webhook"):
+        return Fact(kind=Kind.UNDELIVERED, key=problem.code, at=now, witness=witness)
+    return _accepted(problem.code, witness, now)
+
+
 def _failed(problem: Problem, witness: Witness, now: int) -> Fact:
-    fields: dict[str, Scalar] = {
-        "category": str(problem.category),
-        "message": scrub(problem.message),
-        "error": canonical(scrub_all(dict(problem.wire))),
-    }
-    return Fact(kind=Kind.FAILED, key=problem.code, at=now, witness=witness, fields=fields)
+    return Fact(kind=Kind.FAILED, key=problem.code, at=now, witness=witness, fields=evidence(problem))

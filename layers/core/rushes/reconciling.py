@@ -4,7 +4,8 @@ Nothing depends on a webhook. Every open clip lies in the index under the time o
 oldest, moves each forward before it works on it, asks the witnesses, and learns what they say. It may run twice at
 once and die anywhere: what is moved forward comes back, and what is learned is merged under a version condition.
 
-The rules of sending again are design decisions about money; they stand in `_settle`, and nowhere else.
+The rules of sending again are design decisions about money; they stand in `_settle`, and nowhere else. When a clip is
+given up is one rule, too: `_is_over`.
 """
 
 import re
@@ -21,16 +22,17 @@ from rushes.clip import (
     Scalar,
     Task,
     Witness,
-    due_for_parking,
+    answers_to_asks,
     lease_to,
     merge_all,
+    sent_elsewhere,
     settle,
     taken_over,
 )
 from rushes.concurrency import SideBySide
 from rushes.config import Timings, WhenAmbiguous
-from rushes.errors import BucketError, ProviderError, RescueError, StaleError
-from rushes.learning import Clips, learn
+from rushes.errors import BucketError, BusyError, ProviderError, RescueError, StaleError, UnreadableClipError
+from rushes.learning import Clips, learn, report_overruns, save
 from rushes.media import Probed, stored_fact
 from rushes.observability import Metric, Telemetry
 from rushes.purchasing import Buyer, Purchasing
@@ -44,6 +46,7 @@ R = TypeVar("R")
 BATCH = 100  # clips taken from the index at a time
 MOST_POLLED = 50  # clips asked about in one request
 _ENOUGH = 3  # failures of Runware in a row after which a sweep leaves it alone
+_MOST_REFUSED = 16  # shared questions that a sweep asks again in parts, after Runware has turned them away as a whole
 _KEY = re.compile(r"videos/(?P<caller>[^/]+)/.+/(?P<task>[0-9a-f-]{36})-(?P<clip>[0-3])\.[a-z0-9]+")
 
 
@@ -53,6 +56,8 @@ class Table(Clips, Protocol):
     def due(self, now: int, most: int) -> Sequence[tuple[str, str, int]]: ...
 
     def task(self, caller: str, task_uuid: str) -> Task | None: ...
+
+    def postpone(self, name: tuple[str, str, int], now: int, until: int) -> None: ...
 
 
 class Bucket(Protocol):
@@ -79,10 +84,12 @@ class Rescuer(Protocol):
 
 @dataclass(slots=True)
 class Run:
-    """One sweep: who buys in it, and how often in a row Runware has failed it."""
+    """One sweep: who buys in it, how often in a row Runware has failed it, and how much it may be asked at once."""
 
     buyer: Buyer
     failures: int = 0
+    most_polled: int = MOST_POLLED
+    refused: int = 0  # shared questions that were turned away as a whole
 
     @property
     def gave_up(self) -> bool:
@@ -95,11 +102,33 @@ class Run:
 
 @dataclass(slots=True)
 class Testimony:
-    """What the witnesses said: facts, whether all of them answered, and whether all answered that they know nothing."""
+    """What the witnesses said of one clip.
+
+    `asked`: there was time to ask them. `unanswered` names those that gave no answer. `silent`: all of them answered
+    that they know nothing. `at_work`: `getResponse` knows the clip and names neither render nor failure.
+    """
 
     facts: list[Fact] = field(default_factory=list)
-    answered: bool = True
+    asked: bool = True
+    unanswered: list[str] = field(default_factory=list)
     silent: bool = True
+    at_work: bool = False
+
+    @property
+    def answered(self) -> bool:
+        return not self.unanswered
+
+    def has(self, kind: Kind) -> bool:
+        return any(fact.kind == kind for fact in self.facts)
+
+    @property
+    def summary(self) -> str:
+        """For people, why this decided nothing more."""
+        if self.unanswered:
+            return f"no answer from {' and '.join(self.unanswered)}"
+        if self.at_work:
+            return "Runware has it and names no end"
+        return "every witness denies it" if self.silent else "no witness knows its end"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,10 +149,15 @@ class Reconciling:
     def sweep(self, buyer: Buyer) -> int:
         """Works on due clips, oldest first, until none is left or the time is up. Returns how many it took."""
         run, taken = Run(buyer), 0
+        passed: set[tuple[str, str, int]] = set()  # named by the index, which may lag behind, and not to be had
         while self._has_time(run):
-            due = self.table.due(self.clock(), BATCH)
-            claimed = [clip for clip in self.side_by_side(self._isolated(self._claim), due) if clip]
-            if not claimed:
+            most = BATCH + len(passed)
+            named = self.table.due(self.clock(), most)
+            due = list(dict.fromkeys(name for name in named if name not in passed))
+            claims = self.side_by_side(self._isolated(self._claim), due)
+            passed |= {name for name, clip in zip(due, claims, strict=True) if clip is None}
+            claimed = [clip for clip in claims if clip]
+            if not due or (not claimed and len(named) < most):
                 break
             taken += len(claimed)
             self._work(claimed, run)
@@ -143,15 +177,32 @@ class Reconciling:
             if copy:
                 self._learn(clip, [copy])
 
+    def _may_ask(self, run: Run) -> bool:
+        """Whether a question to Runware, or an order, can still be answered in time."""
+        return self.clock() + self.times.http <= run.buyer.ends_at
+
     def _has_time(self, run: Run) -> bool:
         return self.clock() + 2 * self.times.http <= run.buyer.ends_at
 
     def _claim(self, key: tuple[str, str, int]) -> Clip | None:
         """Takes a clip if it is due in truth, moving it forward first, so that one poison clip blocks no other."""
-        clip, now = self.table.clip(*key), self.clock()
-        if clip is None or clip.next_check_at is None or clip.next_check_at > now or not clip.open:
+        try:
+            clip, now = self.table.clip(*key), self.clock()
+        except UnreadableClipError:
+            self._set_aside(key)
             return None
-        return self.table.save(clip, settle(taken_over(clip, now), now, self.times))
+        if clip is None or clip.next_check_at is None or clip.next_check_at > now or (clip.settled and not clip.open):
+            return None
+        saved = save(self.table, clip, taken_over(clip, now), now=now, times=self.times)
+        report_overruns(self.table, clip, saved, self.telemetry)
+        return saved
+
+    def _set_aside(self, key: tuple[str, str, int]) -> None:
+        """Moves a clip that this version cannot read out of the others' way; later it is tried again."""
+        now = self.clock()
+        self.table.postpone(key, now, now + self.times.last_look)
+        self.telemetry.count(Metric.UNREADABLE_CLIPS)
+        self.telemetry.note("a clip that this version cannot read", warn=True, which=str(key))
 
     def _isolated(self, work: Callable[[T], R]) -> Callable[[T], R | None]:
         """The same work, but what goes wrong with one clip is noted and stays with that clip."""
@@ -171,15 +222,38 @@ class Reconciling:
     def _work(self, clips: Sequence[Clip], run: Run) -> None:
         running = [clip for clip in clips if clip.decisive == Kind.ACCEPTED]
         others = [clip for clip in clips if clip.decisive != Kind.ACCEPTED]
-        reported: dict[str, Report | None] = {}
-        for start in range(0, len(running), MOST_POLLED):
-            together = [clip.clip_uuid for clip in running[start : start + MOST_POLLED]]
-            reported |= dict.fromkeys(together, self._polled(together, run))
+        reported = self._poll_together([clip.clip_uuid for clip in running], run)
 
         def look(clip: Clip) -> None:
             self._look(clip, run, reported.get(clip.clip_uuid))
 
         self.side_by_side(self._isolated(look), [*running, *others])
+
+    def _poll_together(self, uuids: Sequence[str], run: Run) -> dict[str, Report | None]:
+        """The poll's answer for each of these clips, asked for in as few questions as Runware takes.
+
+        One clip can spoil a question for the others, and so can their number. A question that was turned away as a
+        whole is asked again without those that the answer names, or else in halves; when both halves are answered
+        their size is the most for the rest of the sweep.
+        """
+        if len(uuids) > run.most_polled:
+            parts = [uuids[start : start + run.most_polled] for start in range(0, len(uuids), run.most_polled)]
+            return {uuid: report for part in parts for uuid, report in self._poll_together(part, run).items()}
+        if not uuids:
+            return {}
+        report = self._polled(uuids, run)
+        found: dict[str, Report | None] = dict.fromkeys(uuids, report)
+        left = [uuid for uuid in uuids if report and report.turned_away and not report.answers(uuid)]
+        if not left or len(uuids) == 1 or run.refused >= _MOST_REFUSED:
+            return found
+        run.refused += 1
+        if len(left) < len(uuids):
+            return found | self._poll_together(left, run)
+        half = (len(uuids) + 1) // 2
+        halves = self._poll_together(uuids[:half], run), self._poll_together(uuids[half:], run)
+        if all(answer and not answer.turned_away for part in halves for answer in part.values()):
+            run.most_polled = min(run.most_polled, half)
+        return halves[0] | halves[1]
 
     def _look(self, clip: Clip, run: Run, report: Report | None) -> None:
         """What one clip needs. Out of time, it is left for the next sweep: it has been moved forward."""
@@ -190,12 +264,22 @@ class Reconciling:
                 self._settle(clip, run)
             case Kind.ACCEPTED:
                 self._follow(clip, report, run)
-            case Kind.RENDERED:
+            case Kind.RENDERED | Kind.UNDELIVERED:
                 self._save_copy(clip, run)
             case Kind.FAILED:
                 self._look_last(clip, run)
             case Kind.STORED:
                 self._complete(clip, run)
+            case Kind.UNPROVEN | Kind.UNSAVED:
+                self._look_again(clip, run)
+
+    def _is_over(self, since: int, limit: int, testimony: Testimony) -> bool:
+        """The one rule for giving up: past the limit once every witness has answered, or else past the hard limit.
+
+        Never without having had the time to ask about this clip alone.
+        """
+        patience = limit if testimony.answered else self.times.hard(limit)
+        return testimony.asked and self.clock() >= since + patience
 
     def _settle(self, clip: Clip, run: Run) -> None:
         """A clip of which nobody knows whether it was bought. The one place where a clip may be sent again.
@@ -204,34 +288,44 @@ class Reconciling:
         With one, every witness must deny the clip before it is sent again, and only while that attempt is younger than
         the resend window. The lease is taken under the version that was read before the witnesses were asked: if any
         of them, or anybody else, reports meanwhile, the version has moved and nothing is sent.
+
+        A fact of a kind that only a later version knows may mean anything: such a clip is in doubt and never sent.
         """
         now = self.clock()
-        overdue = now >= clip.created_at + self.times.deadline
-        if clip.maybe_sent_at is None:
-            if overdue:
+        if clip.maybe_sent_at is None and not clip.unread:
+            if now >= clip.created_at + self.times.deadline:
                 self._learn(clip, [_given_up(now)])
             else:
                 self._buy(clip, run)
             return
         testimony = self._ask(clip, run)
-        young = self.clock() < clip.maybe_sent_at + self.times.resend_window
         if testimony.facts:
             self._learn(clip, testimony.facts)
-        elif overdue:
-            silent = "every witness denies it" if testimony.silent else "not every witness could be asked"
-            why = f"an attempt may have arrived, and {silent}"
-            self._learn(clip, [_parked(Kind.UNPROVEN, why, now)])
-        elif testimony.silent and young and self.when_ambiguous == "resend":
+        elif self._is_over(clip.created_at, self.times.deadline, testimony):
+            where = " in another Runware account" if sent_elsewhere(clip, run.buyer.credentials.account) else ""
+            doubt = "a later version knows more of it" if clip.unread else f"an attempt may have arrived{where}"
+            why = f"{doubt}: {testimony.summary}"
+            self._learn(clip, [_parked(Kind.UNPROVEN, why, self.clock())])
+        elif testimony.silent and not clip.unread and self.when_ambiguous == "resend":
             self._buy(clip, run)
 
     def _buy(self, clip: Clip, run: Run) -> None:
-        """Sends a clip under a lease, taken over exactly the version in hand."""
-        now = self.clock()
+        """Sends a clip under a lease, taken over exactly the version in hand.
+
+        The lease begins when the resend window is judged, so that a repeat takes effect within the two together.
+        """
         task = self.table.task(clip.caller, clip.task_uuid)
-        leased = lease_to(clip, run.buyer.holder, now, self.times)
-        if task is None or leased is None or run.gave_up or now + self.times.http > run.buyer.ends_at:
+        now = self.clock()
+        late = clip.maybe_sent_at is not None and now >= clip.maybe_sent_at + self.times.resend_window
+        leased = lease_to(clip, run.buyer.holder, now, self.times, run.buyer.credentials.account)
+        if task is None or late or leased is None or run.gave_up or not self._may_ask(run):
             return
-        saved = self.table.save(clip, settle(leased, now, self.times))
+        try:
+            saved = self.table.save(clip, settle(leased, now, self.times))
+        except BusyError as error:
+            if error.maybe_written:  # a lease left behind would count as an attempt
+                self.purchasing.give_back(leased, run.buyer)
+            raise
         _, outcome = self.purchasing.attempt(saved, task.request, run.buyer)
         if outcome:
             run.saw(failed=isinstance(outcome, Ambiguous | NeverArrived) or is_account_trouble(outcome))
@@ -243,40 +337,46 @@ class Reconciling:
         """
         now = self.clock()
         facts = self._facts_of(report, clip, now) + self._copy_of(clip, now)
-        if self._is_to_be_parked(clip, facts, now) and not (report and report.envelope.about(clip.clip_uuid).results):
-            facts += self._facts_of(self._polled([clip.clip_uuid], run), clip, now)
-        if self._is_to_be_parked(clip, facts, now):
-            facts.append(_parked(Kind.UNPROVEN, "bought, but no result by the deadline", now))
+        since = clip.learned_at(Kind.ACCEPTED) or clip.created_at
+        if now >= since + self.times.deadline and merge_all(clip, facts).decisive == Kind.ACCEPTED:
+            testimony = self._ask(clip, run)
+            facts += testimony.facts
+            is_running = merge_all(clip, facts).decisive == Kind.ACCEPTED
+            if is_running and self._is_over(since, self.times.deadline, testimony):
+                facts.append(_parked(Kind.UNPROVEN, f"bought, and no result: {testimony.summary}", self.clock()))
         self._learn(clip, facts)
-
-    def _is_to_be_parked(self, clip: Clip, facts: Sequence[Fact], now: int) -> bool:
-        """Whether a running clip was waited for long enough, and these facts bring no end of it."""
-        return merge_all(clip, facts).decisive == Kind.ACCEPTED and due_for_parking(clip, now, self.times)
 
     def _save_copy(self, clip: Clip, run: Run) -> None:
         """A render without a copy: the upload may be under way; later it is rescued; at last people decide."""
-        now = self.clock()
-        facts = self._copy_of(clip, now)
-        rendered_at = clip.learned_at(Kind.RENDERED) or clip.created_at
-        if not facts and now >= rendered_at + self.times.rescue_after:
-            facts = self._rescue(clip, run)
-        if not any(fact.kind == Kind.STORED for fact in facts) and now >= rendered_at + self.times.copy_deadline:
-            facts.append(_parked(Kind.UNSAVED, "rendered, but no copy could be had by the deadline", now))
-        self._learn(clip, facts)
+        testimony = Testimony()
+        since = clip.learned_at(clip.decisive or Kind.RENDERED) or clip.created_at
+        self._look_for_copy(clip, run, testimony, rescue=self.clock() >= since + self.times.rescue_after)
+        if not testimony.has(Kind.STORED) and self._is_over(since, self.times.copy_deadline, testimony):
+            why = "rendered, but no copy could be had by the deadline"
+            if testimony.unanswered:
+                why += f": {testimony.summary}"
+            testimony.facts.append(_parked(Kind.UNSAVED, why, self.clock()))
+        self._learn(clip, testimony.facts)
 
-    def _rescue(self, clip: Clip, run: Run) -> list[Fact]:
+    def _look_for_copy(self, clip: Clip, run: Run, testimony: Testimony, *, rescue: bool) -> None:
+        """Into the bucket, and else, if it is time for that, at Runware's own copy."""
+        self._ask_bucket(clip, testimony)
+        if rescue and not testimony.has(Kind.STORED):
+            testimony.facts += self._rescue(clip, run, testimony)
+
+    def _rescue(self, clip: Clip, run: Run, testimony: Testimony) -> list[Fact]:
         """Tries the addresses on record, then what a poll says now, and keeps the reasons of what failed."""
         renders = clip.of(Kind.RENDERED).values()
         urls = {str(known.fields["videoURL"]) for known in renders if "videoURL" in known.fields}
         facts = self._fetched(clip, sorted(urls), run)
         if any(fact.kind == Kind.STORED for fact in facts):
             return facts
-        report = self._polled([clip.clip_uuid], run)
+        report = self._ask_poll(clip, run, testimony)
         if report is None:
             return facts
         said = report.envelope.about(clip.clip_uuid)
         fresh = {result.video_url for result in said.results if result.video_url} - urls
-        facts += self._facts_of(report, clip, self.clock()) + self._fetched(clip, sorted(fresh), run)
+        facts += self._fetched(clip, sorted(fresh), run)
         for data in [result.data for result in said.results if result.data]:
             facts += self._saved(clip, partial(self.rescuer.keep, data, clip.object_key))
         return facts
@@ -301,51 +401,73 @@ class Reconciling:
         return [replace(copy, fields={**copy.fields, "rescued": True})]
 
     def _look_last(self, clip: Clip, run: Run) -> None:
-        """A failure is believed for good after one more look, which every witness has to answer."""
-        now = self.clock()
-        failed_at = clip.learned_at(Kind.FAILED) or clip.created_at
+        """A failure is believed for good after one more look, which every witness has to answer.
+
+        A poll that still knows the clip, and no failure of it, is not yet the last word.
+        """
         testimony = self._ask(clip, run)
-        at_work = any(fact.kind == Kind.ACCEPTED and fact.witness == Witness.POLL for fact in testimony.facts)
-        settled = testimony.answered and not at_work
-        if now >= failed_at + (self.times.last_look if settled else self.times.deadline):
-            testimony.facts.append(Fact(kind=Kind.LAST_LOOK, at=now, witness=Witness.CLOCK))
+        limit = self.times.hard(self.times.last_look) if testimony.at_work else self.times.last_look
+        if self._is_over(clip.learned_at(Kind.FAILED) or clip.created_at, limit, testimony):
+            testimony.facts.append(Fact(kind=Kind.LAST_LOOK, at=self.clock(), witness=Witness.CLOCK))
         self._learn(clip, testimony.facts)
 
     def _complete(self, clip: Clip, run: Run) -> None:
         """A stored clip whose render nobody has described yet: its seed, its cost."""
-        now = self.clock()
-        stored_at = clip.learned_at(Kind.STORED) or clip.created_at
-        report = self._polled([clip.clip_uuid], run)
-        facts = self._facts_of(report, clip, now)
-        known = merge_all(clip, facts)
-        answered = report is not None and report.answers(clip.clip_uuid)
-        patience = self.times.last_look if answered else self.times.deadline
-        if not known.has(Kind.RENDERED) and now >= stored_at + patience:
-            facts.append(Fact(kind=Kind.DETAILS_UNKNOWN, at=now, witness=Witness.CLOCK))
+        testimony = Testimony()
+        self._ask_poll(clip, run, testimony)
+        facts, since = testimony.facts, clip.learned_at(Kind.STORED) or clip.created_at
+        is_described = merge_all(clip, facts).has(Kind.RENDERED)
+        if not is_described and self._is_over(since, self.times.last_look, testimony):
+            facts.append(Fact(kind=Kind.DETAILS_UNKNOWN, at=self.clock(), witness=Witness.CLOCK))
         self._learn(clip, facts)
+
+    def _look_again(self, clip: Clip, run: Run) -> None:
+        """A clip in review that an operator wants to have looked at once more; what is learned may end the review."""
+        testimony, since = Testimony(), clip.asked_at
+        if since is None:
+            return
+        if clip.decisive == Kind.UNSAVED:
+            self._look_for_copy(clip, run, testimony, rescue=True)
+        else:
+            testimony = self._ask(clip, run)
+        if self._is_over(since, 0, testimony):
+            testimony.facts += answers_to_asks(clip, self.clock(), testimony.summary)
+        self._learn(clip, testimony.facts)
 
     def _ask(self, clip: Clip, run: Run) -> Testimony:
         """Every witness about this clip alone: the bucket, `getResponse`, and `getTaskDetails`."""
         testimony = Testimony()
         self._ask_bucket(clip, testimony)
-        report = self._polled([clip.clip_uuid], run)
-        self._hear(report, clip, testimony)
-        # The details may not exist as a question, so only this one has to be answered and not turned away.
-        testimony.answered &= report is not None and report.answers(clip.clip_uuid)
-        testimony.facts += self._facts_of(report, clip, self.clock())
+        self._ask_poll(clip, run, testimony)
+        # Whether this question exists for certain nobody knows: it has to be answered, be it by turning it away.
         details = self._asked(lambda key: self.provider.details(clip.clip_uuid, key), run)
         self._hear(details, clip, testimony)
-        if details:
+        if details is None:
+            testimony.unanswered.append("getTaskDetails")
+        else:
             said = details.envelope.about(clip.clip_uuid)
             testimony.facts += details_facts(said, clip.clip_uuid, self.clock())
         return testimony
+
+    def _ask_poll(self, clip: Clip, run: Run, testimony: Testimony) -> Report | None:
+        """`getResponse` about this clip alone; to be turned away is no answer."""
+        testimony.asked = self._may_ask(run)
+        report = self._polled([clip.clip_uuid], run)
+        self._hear(report, clip, testimony)
+        if report is None or not report.answers(clip.clip_uuid):
+            testimony.unanswered.append("getResponse")
+        facts = self._facts_of(report, clip, self.clock())
+        testimony.at_work = any(fact.kind == Kind.ACCEPTED for fact in facts)
+        testimony.facts += facts
+        return report
 
     def _ask_bucket(self, clip: Clip, testimony: Testimony) -> None:
         now = self.clock()
         try:
             probed = self.bucket.probe(clip.object_key)
         except BucketError:
-            testimony.answered = testimony.silent = False
+            testimony.unanswered.append("the bucket")
+            testimony.silent = False
             return
         if probed is None:
             return
@@ -357,7 +479,6 @@ class Reconciling:
         )
 
     def _hear(self, report: Report | None, clip: Clip, testimony: Testimony) -> None:
-        testimony.answered &= report is not None
         testimony.silent &= report is not None and report.denies(clip.clip_uuid)
 
     def _facts_of(self, report: Report | None, clip: Clip, now: int) -> list[Fact]:
@@ -380,7 +501,7 @@ class Reconciling:
 
     def _asked(self, ask: Callable[[str], Report], run: Run) -> Report | None:
         """Runware's answer, or None when it has none or there is no time or patience left to ask for one."""
-        if run.gave_up or self.clock() + self.times.http > run.buyer.ends_at:
+        if run.gave_up or not self._may_ask(run):
             return None
         try:
             report = ask(run.buyer.credentials.runware_key)

@@ -2,7 +2,8 @@
 
 What it promises: `record` writes a task, its clips and their money together or not at all; `save` writes a clip only
 over the version it was read at, and moves the budgets by exactly what the clip's worth changed, in the same
-transaction. Contention is retried here, within bounds; what remains is `StaleError` or `BusyError`.
+transaction. Contention is retried here, within bounds; what remains is `StaleError` or `BusyError`. A save whose answer
+was lost is recognised when it is repeated, by a token in the item.
 """
 
 import json
@@ -11,35 +12,33 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError, HTTPClientError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from rushes import attributes
 from rushes.callers import ApiKey, Caller
 from rushes.clip import (
+    Claim,
     Clip,
     Cost,
     Costs,
     Existing,
     Facts,
     Found,
-    Kind,
     Known,
     Lease,
     OverBudget,
     Page,
     Recorded,
     Reservation,
-    Status,
     Task,
-    Witness,
 )
-from rushes.errors import BusyError, LimitMovedError, StaleError, UnreadableError
+from rushes.errors import BusyError, StaleError, UnreadableClipError, UnreadableError
 from rushes.outside import iso
 
 if TYPE_CHECKING:
@@ -54,6 +53,10 @@ _MOST_KEYS = 100  # of one BatchGetItem
 _POSITION = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z#[0-9a-f-]{36}")
 _COST_POSITION = re.compile(r"(\d{13})#([0-9a-f-]{36})#(\d{1,2})")
 _ATTEMPTS = 7
+# Reading an item as a clip fails in these ways when it is none, whatever else the table may hold one day.
+_NO_CLIP = (AttributeError, KeyError, TypeError, ValueError, ArithmeticError)
+_TOKENS = 4  # kept of a clip's last saves: by so many others a save may be followed and is still recognised
+_FAILED = "ConditionalCheckFailed"
 _FIRST_PAUSE = 0.02  # seconds; doubles, with full jitter, so that all attempts together stay near one second
 _BUSY = {
     "TransactionConflict",
@@ -96,19 +99,19 @@ class Store:
     def record(
         self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation]
     ) -> Recorded | Existing | OverBudget:
-        """Writes the intent to buy and sets its money aside; an existing task wins over a budget that is too small.
-
-        Raises `LimitMovedError` when a month enforces another limit than the reservation expects.
-        """
+        """Writes the intent to buy and sets its money aside; an existing task wins over a budget that is too small."""
         writes: list[Any] = [self._put_new(_task_item(task))]
         writes += [self._put_new({**_clip_item(clip), **_beside_the_money(task, clip)}) for clip in clips]
         writes += [self._reserve(reservation) for reservation in reservations]
         token = str(uuid.uuid4())  # one for all attempts: a repeat of one that did succeed succeeds again
         try:
-            self._retried(lambda: self._client.transact_write_items(TransactItems=writes, ClientRequestToken=token))
+            self._retried(
+                lambda: self._client.transact_write_items(TransactItems=writes, ClientRequestToken=token),
+                partial(_is_final, own=1 + len(clips)),
+            )
         except ClientError as error:
             reasons = _reasons(error)
-            failed = [reason.get("Code") == "ConditionalCheckFailed" for reason in reasons]
+            failed = [reason.get("Code") == _FAILED for reason in reasons]
             if failed and failed[0]:
                 return Existing(_task(_plain(reasons[0]["Item"])))
             if failed and failed[1]:  # the request has expired; its clips have not
@@ -117,14 +120,18 @@ class Store:
                 reservations, reasons[-len(reservations) :], failed[-len(reservations) :], strict=True
             ):
                 if refused:
-                    return _over_budget(reservation, _plain(reason.get("Item", {})))
+                    counted = _plain(reason.get("Item", {})).get("counted", 0)
+                    return OverBudget(reservation.scope, reservation.limit, counted)
             raise
         return Recorded()
 
     def save(self, before: Clip, after: Clip) -> Clip:
-        """Writes `after` over `before` and returns it as saved; raises `StaleError` if the table has moved on."""
-        saved = replace(after, version=before.version + 1)
-        update = self._update(before, saved)
+        """Writes `after` over `before` and returns it as saved; raises `StaleError` if the table has moved on.
+
+        A condition also fails on a repeat of one's own write whose answer was lost: then the item holds its token.
+        """
+        saved, token = replace(after, version=before.version + 1), uuid.uuid4().hex
+        update = self._update(before, saved, token)
         difference = after.counted - before.counted
         try:
             if not difference:
@@ -134,8 +141,9 @@ class Store:
                 moves = [self._add(scope, after.month, difference) for scope in after.scopes]
                 writes: list[Any] = [{"Update": update}, *moves]
                 self._retried(lambda: self._client.transact_write_items(TransactItems=writes))
-        except ClientError:  # what the retries let through is a condition that failed
-            raise StaleError from None
+        except ClientError as error:  # what the retries let through is a condition that failed
+            if _found_instead(error).get(_token_name(saved)) != token:
+                raise StaleError from None
         return saved
 
     def clip(self, caller: str, task_uuid: str, index: int) -> Clip | None:
@@ -231,7 +239,10 @@ class Store:
         return (_cost(_plain(item)) for page in pages for item in page["Items"])
 
     def due(self, now: int, most: int) -> list[tuple[str, str, int]]:
-        """The open clips whose next look is due, oldest first: caller, task and clip. The index may lag behind."""
+        """The clips whose next look is due, oldest first: caller, task and clip. The index may lag behind.
+
+        These are the open ones, and those whose money is to follow.
+        """
         found: list[Item] = []
         for shard in range(_SHARDS):
             answer = self._retried(partial(self._due_in, str(shard), now, most))
@@ -239,8 +250,21 @@ class Store:
         found.sort(key=lambda item: int(item["nextCheckAt"]))
         return [_named(item) for item in found[:most]]
 
+    def postpone(self, name: tuple[str, str, int], now: int, until: int) -> None:
+        """Moves a clip in the index that is due at `now`, without reading it or touching anything else of it."""
+        with suppress(ClientError):  # what the retries let through is that another version has moved it
+            self._retried(
+                lambda: self._client.update_item(
+                    TableName=self._table,
+                    Key=_clip_key(*name),
+                    UpdateExpression="SET nextCheckAt = :until",
+                    ConditionExpression="nextCheckAt <= :now",
+                    ExpressionAttributeValues=_wire({":now": now, ":until": until}),
+                )
+            )
+
     def budget(self, scope: str, month: str) -> tuple[int, int | None]:
-        """What a scope's month holds and enforces, in micro-dollars; nothing and None before its first clip."""
+        """A scope's month: its sum and the limit of its last reservation, in micro-dollars; 0 and None before any."""
         key = _budget_key(scope, month)
         answer = self._retried(lambda: self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True))
         item = _plain(answer.get("Item", {}))
@@ -248,20 +272,59 @@ class Store:
 
     def caller(self, key_hash: str) -> Caller | None:
         """The caller of an API key, None if it is unknown or revoked."""
-        answer = self._retried(lambda: self._client.get_item(TableName=self._table, Key=_api_key(key_hash)))
+        answer = self._retried(
+            lambda: self._client.get_item(TableName=self._table, Key=_api_key(key_hash), ConsistentRead=True)
+        )
         item = _plain(answer.get("Item", {}))
         return self.caller_named(item["keyCaller"]) if item and "revokedAt" not in item else None
 
     def caller_named(self, name: str) -> Caller | None:
-        """A caller for whom somebody has set a limit, None for any other."""
-        answer = self._retried(lambda: self._client.get_item(TableName=self._table, Key=_caller_key(name)))
+        """A caller that an operator has made, None for any other."""
+        answer = self._retried(
+            lambda: self._client.get_item(TableName=self._table, Key=_caller_key(name), ConsistentRead=True)
+        )
         item = _plain(answer.get("Item", {}))
-        return Caller(name, item["monthlyLimit"], tuple(item["imageSources"])) if item else None
+        return _caller(name, item) if item else None
 
     def set_caller(self, caller: Caller) -> None:
-        """Sets what a caller may spend in a month, whichever door it comes in by, and where its images may lie."""
-        item = {"monthlyLimit": caller.monthly_limit, "imageSources": list(caller.image_sources)}
-        self._client.put_item(TableName=self._table, Item={**_caller_key(caller.name), **_wire(item)})
+        """Sets what a caller may spend in a month, whichever door it comes in by, and where its images may lie.
+
+        Makes the caller if need be. One that is disabled stays so.
+        """
+        self._client.update_item(
+            TableName=self._table,
+            Key=_caller_key(caller.name),
+            UpdateExpression="SET monthlyLimit = :limit, imageSources = :sources",
+            ExpressionAttributeValues=_wire({":limit": caller.monthly_limit, ":sources": list(caller.image_sources)}),
+        )
+
+    def disable_caller(self, name: str, disabled: bool = True) -> bool:
+        """Closes every door of a caller, or opens them again; False if no operator has made it."""
+        change: dict[str, Any] = {"UpdateExpression": "REMOVE disabled"}
+        if disabled:
+            change = {"UpdateExpression": "SET disabled = :yes", "ExpressionAttributeValues": _wire({":yes": True})}
+        try:
+            self._retried(
+                lambda: self._client.update_item(
+                    TableName=self._table,
+                    Key=_caller_key(name),
+                    ConditionExpression="attribute_exists(pk)",
+                    **change,
+                )
+            )
+        except ClientError as error:
+            if _is_condition(error):
+                return False
+            raise
+        return True
+
+    def all_callers(self) -> list[Caller]:
+        """Every caller that an operator has made, by name. Reads the whole table."""
+        pages = self._pages(
+            "scan", FilterExpression="sk = :caller", ExpressionAttributeValues=_wire({":caller": "caller"})
+        )
+        items = [_plain(item) for page in pages for item in page["Items"]]
+        return sorted((_caller(item["pk"].removeprefix("caller#"), item) for item in items), key=lambda each: each.name)
 
     def add_key(self, key_hash: str, caller: Caller, name: str, now: int) -> None:
         """Makes an API key of a caller known, after `set_caller`. `name` is by what people tell keys apart."""
@@ -422,19 +485,17 @@ class Store:
 
     def _reserve(self, reservation: Reservation) -> Item:
         room = reservation.limit - reservation.amount
-        same_limit = "(attribute_not_exists(#limit) OR #limit = :enforced)"
-        has_room = "(attribute_not_exists(#counted) OR #counted <= :room)" if room >= 0 else "#counted < :zero"
+        has_room = "attribute_not_exists(#counted) OR #counted <= :room" if room >= 0 else "#counted < :zero"
         return {
             "Update": {
                 "TableName": self._table,
                 "Key": _budget_key(reservation.scope, reservation.month),
                 "UpdateExpression": "SET #limit = :limit, #counted = if_not_exists(#counted, :zero) + :amount",
-                "ConditionExpression": f"{same_limit} AND {has_room}",
+                "ConditionExpression": has_room,
                 "ExpressionAttributeNames": {"#limit": "limit", "#counted": "counted"},
                 "ExpressionAttributeValues": _wire(
                     {
                         ":limit": reservation.limit,
-                        ":enforced": reservation.enforced,
                         ":amount": reservation.amount,
                         ":zero": 0,
                         **({":room": room} if room >= 0 else {}),
@@ -456,8 +517,8 @@ class Store:
             }
         }
 
-    def _update(self, before: Clip, after: Clip) -> Item:
-        values = _changing(after)
+    def _update(self, before: Clip, after: Clip, token: str) -> Item:
+        values = {**_changing(after), _token_name(after): token}
         present = {name: value for name, value in values.items() if value is not None}
         absent = [name for name, value in values.items() if value is None]
         names = {f"#{name}": name for name in values} | {"#version": "version"}
@@ -468,28 +529,32 @@ class Store:
             "Key": _clip_key(before.caller, before.task_uuid, before.index),
             "UpdateExpression": f"SET {sets}{removes}",
             "ConditionExpression": "#version = :before",
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
             "ExpressionAttributeNames": names,
             "ExpressionAttributeValues": _wire(
                 {":before": before.version, **{f":{name}": value for name, value in present.items()}}
             ),
         }
 
-    def _retried(self, call: Callable[[], T]) -> T:
+    def _retried(self, call: Callable[[], T], is_final: Callable[[ClientError], bool] | None = None) -> T:
         """Repeats what contention or throttling turned away. Conditions that failed are the caller's to judge."""
+        lost = False
         for attempt in range(_ATTEMPTS):
             try:
                 return call()
             except ClientError as error:
-                if _is_condition(error):
+                if (is_final or _is_condition)(error):
                     raise
+                lost |= _may_have_taken_effect(error)
                 if not _is_busy(error):
-                    raise BusyError(error.response["Error"]["Code"]) from None
+                    raise BusyError(error.response["Error"]["Code"], maybe_written=lost) from None
             except (BotoConnectionError, HTTPClientError) as error:
+                lost |= not isinstance(error, EndpointConnectionError | ConnectTimeoutError)
                 if attempt:  # each of these may have taken seconds already
-                    raise BusyError(type(error).__name__) from None
+                    raise BusyError(type(error).__name__, maybe_written=lost) from None
             if attempt + 1 < _ATTEMPTS:
                 self._pause(attempt)
-        raise BusyError("the table stayed contended")
+        raise BusyError("the table stayed contended", maybe_written=lost)
 
     def _pause(self, attempt: int) -> None:
         # The system's: processes restored from one snapshot share the state of Python's own generator, and would wait
@@ -500,31 +565,50 @@ class Store:
 def clip_of_image(image: Mapping[str, Any]) -> Clip:
     """A clip from an image of its item in the table's stream; raises `UnreadableError` if that is no clip."""
     try:
-        return _clip(_plain(image))
-    # Whatever else the table may hold one day: its stream must not fail in as many ways.
-    except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError):
+        return _read_clip(_plain(image))
+    except _NO_CLIP:
         raise UnreadableError("the image is not a clip's") from None
 
 
 def _is_condition(error: ClientError) -> bool:
     codes = {reason.get("Code") for reason in _reasons(error)}
-    return "ConditionalCheckFailed" in codes or error.response["Error"]["Code"] == "ConditionalCheckFailedException"
+    return _FAILED in codes or error.response["Error"]["Code"] == "ConditionalCheckFailedException"
+
+
+def _is_final(error: ClientError, own: int) -> bool:
+    """Whether a condition of `record` has decided; the first `own` writes are of the task itself, the others of money.
+
+    A budget's refusal decides nothing while an item of the task is in another transaction: that may be recording the
+    same task, and then the answer is that it exists.
+    """
+    codes = [reason.get("Code", "None") for reason in _reasons(error)]
+    return _FAILED in codes[:own] or (_FAILED in codes[own:] and set(codes[:own]) == {"None"})
 
 
 def _is_busy(error: ClientError) -> bool:
-    codes = {reason.get("Code", "None") for reason in _reasons(error)} - {"None"}
+    codes = {reason.get("Code", "None") for reason in _reasons(error)} - {"None", _FAILED}
     return codes <= _BUSY if codes else error.response["Error"]["Code"] in _BUSY
+
+
+def _may_have_taken_effect(error: ClientError) -> bool:
+    status: int = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return status >= 500 or error.response["Error"]["Code"] == "TransactionInProgressException"
+
+
+def _found_instead(error: ClientError) -> Item:
+    """The clip's item that made the condition of a save fail."""
+    response: Mapping[str, Any] = error.response
+    (first, *_) = [*_reasons(error), response]
+    return _plain(first.get("Item", {}))
+
+
+def _token_name(saved: Clip) -> str:
+    """The attribute that holds the token of the save that wrote this version."""
+    return f"save{saved.version % _TOKENS}"
 
 
 def _reasons(error: ClientError) -> Sequence[Mapping[str, Any]]:
     return error.response.get("CancellationReasons", [])
-
-
-def _over_budget(reservation: Reservation, item: Item) -> OverBudget:
-    enforced = item.get("limit")
-    if enforced is not None and enforced != reservation.enforced:
-        raise LimitMovedError(reservation.scope, enforced)
-    return OverBudget(reservation.scope, reservation.limit, item.get("counted", 0))
 
 
 def _task_pk(caller: str, task_uuid: str) -> str:
@@ -552,13 +636,13 @@ def _enter(census: Census, item: Item) -> None:
             case "budget", month:
                 census.budgets[name, month] = item.get("counted", 0)
             case "caller", "caller":
-                census.callers[name] = Caller(name, item["monthlyLimit"], tuple(item["imageSources"]))
+                census.callers[name] = _caller(name, item)
             case "caller" | "key", _:
                 key = _key(item)
                 (census.keys if kind == "key" else census.listed)[key.key_hash] = (item["keyCaller"], key)
             case _:
                 raise ValueError(kind)
-    except (KeyError, ValueError, TypeError, AttributeError):
+    except (KeyError, ValueError, TypeError, AttributeError, UnreadableClipError):
         census.strange.append(f"{item['pk']} {item['sk']}")
 
 
@@ -578,6 +662,10 @@ def _budget_key(scope: str, month: str) -> Item:
 
 def _caller_key(name: str) -> Item:
     return {"pk": {"S": f"caller#{name}"}, "sk": {"S": "caller"}}
+
+
+def _caller(name: str, item: Item) -> Caller:
+    return Caller(name, item["monthlyLimit"], tuple(item["imageSources"]), item.get("disabled", False))
 
 
 def _api_key(key_hash: str) -> Item:
@@ -699,7 +787,8 @@ def _changing(clip: Clip) -> dict[str, Any]:
     return {
         "facts": {_fact_name(*name): _known_value(known) for name, known in clip.facts.items()},
         "maybeSentAt": clip.maybe_sent_at,
-        "lease": {"holder": lease.holder, "since": lease.since, "until": lease.until} if lease else None,
+        "maybeSentTo": clip.maybe_sent_to or None,
+        "lease": asdict(lease) if lease else None,
         "dueShard": _shard(clip) if clip.next_check_at is not None else None,
         "nextCheckAt": clip.next_check_at,
         "counted": clip.counted,
@@ -708,10 +797,20 @@ def _changing(clip: Clip) -> dict[str, Any]:
 
 
 def _shard(clip: Clip) -> str:
-    return _REVIEW_SHARD if clip.status == Status.REVIEW else str(int(clip.clip_uuid[:8], 16) % _SHARDS)
+    # While its money is to follow, a clip in review is looked at as others are.
+    is_parked = clip.decision is not None and clip.decision.parks and not clip.open and clip.settled
+    return _REVIEW_SHARD if is_parked else str(int(clip.clip_uuid[:8], 16) % _SHARDS)
 
 
 def _clip(item: Item) -> Clip:
+    """A clip from its item; raises `UnreadableClipError` for what another version, or a person, has made of it."""
+    try:
+        return _read_clip(item)
+    except _NO_CLIP as error:
+        raise UnreadableClipError(type(error).__name__) from None
+
+
+def _read_clip(item: Item) -> Clip:
     lease = item.get("lease")
     return Clip(
         caller=item["clipCaller"],
@@ -724,29 +823,44 @@ def _clip(item: Item) -> Clip:
         created_at=item["createdAtMs"],
         facts=_facts(item["facts"]),
         maybe_sent_at=item.get("maybeSentAt"),
-        lease=Lease(lease["holder"], lease["since"], lease["until"]) if lease else None,
+        maybe_sent_to=item.get("maybeSentTo", ""),
+        lease=Lease(lease["holder"], lease["since"], lease["until"], lease.get("account", "")) if lease else None,
         next_check_at=item.get("nextCheckAt"),
         counted=item["counted"],
         version=item["version"],
     )
 
 
-def _fact_name(kind: Kind, key: str) -> str:
+def _fact_name(kind: str, key: str) -> str:
     return f"{kind}:{key}" if key else str(kind)
 
 
 def _known_value(known: Known) -> dict[str, Any]:
+    """What an earlier version can read as well, and beside it who said what, if that is more than one."""
     seen = {str(witness): at for witness, at in known.seen.items()}
-    return {"seen": seen, **({"fields": dict(known.fields)} if known.fields else {})}
+    fields = dict(known.fields)
+    claims = {source: {"at": claim.at, "fields": dict(claim.fields)} for source, claim in known.claims.items()}
+    return {"seen": seen, **({"fields": fields} if fields else {}), **({"claims": claims} if len(claims) > 1 else {})}
 
 
 def _facts(values: Mapping[str, Any]) -> Facts:
+    """Facts as they are stored, also those of kinds and witnesses that only a later version knows.
+
+    What does not have a fact's shape cannot be kept by a save, so it is not read.
+    """
     facts = {}
     for name, value in values.items():
         kind, _, key = name.partition(":")
-        seen = {Witness(witness): at for witness, at in value["seen"].items()}
-        facts[Kind(kind), key] = Known(seen, value.get("fields", {}))
+        if not value["seen"] or value.keys() - {"seen", "fields", "claims"}:
+            raise ValueError(name)
+        facts[kind, key] = _known(value)
     return facts
+
+
+def _known(value: Mapping[str, Any]) -> Known:
+    if "claims" in value:
+        return Known({source: Claim(claim["at"], claim["fields"]) for source, claim in value["claims"].items()})
+    return Known.of_all(value["seen"], value.get("fields", {}))
 
 
 def _wire(values: Mapping[str, Any]) -> Item:

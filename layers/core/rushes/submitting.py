@@ -29,9 +29,9 @@ from rushes.clip import (
     month_of,
     next_check,
 )
-from rushes.concurrency import SideBySide
+from rushes.concurrency import MOST_AT_ONCE, SideBySide
 from rushes.config import Timings
-from rushes.errors import BucketError, BusyError, LimitMovedError, UnreadableError
+from rushes.errors import BucketError, BusyError, UnreadableError
 from rushes.images import Inputs, OnlyLooking
 from rushes.learning import Clips
 from rushes.observability import Metric, Telemetry
@@ -47,9 +47,9 @@ OVER_BUDGET = "budgetExceeded"
 LARGEST_BODY = 5 * 1024 * 1024  # bytes
 # Bytes of JSON, images not counted: what is recorded of them is an address. The table's items end at 400 KB.
 _LARGEST_TASK = 350_000
-_LIMIT_MOVES = 5
 _MOST_FAULTS = 50
 _DEEPEST = 20  # levels of nesting; a valid request has five
+_MOST_MEMBERS = 2000  # of a request, numbers in arrays and empty arrays among them; parsing a million takes seconds
 
 
 class Table(Clips, Protocol):
@@ -66,14 +66,10 @@ class Table(Clips, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One call: who makes it, and who buys for it.
-
-    `renewed` reads the caller again, past every cache: asked for when a budget turns out to enforce another limit.
-    """
+    """One call: its caller, and the buyer that acts for it."""
 
     caller: Caller
     buyer: Buyer
-    renewed: Callable[[], Caller | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +129,23 @@ class Submitting:
         valid = validate(tasks, answer)
         orders = [each for each in valid if isinstance(each, Order)]
         taken = self.side_by_side(lambda order: self._take_in(order, request), orders)
-        bought = [
-            (order, self._record(order, found, request, answer)) for order, found in zip(orders, taken, strict=True)
-        ]
-        sends = [send for _, mine in bought for send in mine]
+        sends: list[_Send] = []
+        unsent: list[Clip] = []
+        bought: list[tuple[Order, list[_Send]]] = []
+        slowest = 0
+        # One after another: all of them write to the same two budgets, and would only contend with each other.
+        for order, found in zip(orders, taken, strict=True):
+            began = self.clock()
+            in_time = self._has_time(len(sends) + order.clips, request.buyer, slowest)
+            if in_time or isinstance(found, Existing | list):
+                mine = self._record(order, found, request, answer, unsent)
+                sends += mine
+                bought.append((order, mine))
+                slowest = max(slowest, self.clock() - began)
+            else:
+                answer.errors.append((503, _of_task(order.task_uuid, BUSY)))
         sent = self.side_by_side(lambda send: self.purchasing.attempt(*send, request.buyer)[0], sends)
+        self.side_by_side(lambda clip: self.purchasing.give_back(clip, request.buyer), unsent)
         for order, mine in bought:
             if mine:
                 clips = [clip for clip in sent if clip.task_uuid == order.task_uuid]
@@ -146,6 +154,15 @@ class Submitting:
             if isinstance(each, Poll):
                 self._tell(each.task_uuid, request.caller, answer)
         return answer
+
+    def _has_time(self, clips: int, buyer: Buyer, to_record: int = 0) -> bool:
+        """Whether the first clips can be sent in time, and all other leases given back, however slow Runware is.
+
+        What is recorded when the function is ended, with its lease, counts as maybe sent.
+        """
+        rounds = -(-clips // MOST_AT_ONCE)
+        needed = to_record + self.times.http + (rounds - 1) * self.times.to_finish
+        return self.clock() + needed <= buyer.ends_at
 
     def _take_in(self, order: Order, request: Request) -> _Taken:
         """What is recorded and sent of an order; or its task, if that is known; or why neither, with HTTP statuses.
@@ -157,7 +174,7 @@ class Submitting:
         try:
             if known := self.table.known(request.caller.name, order.task_uuid):
                 return Existing(known)
-            if self.clock() + self.times.http > request.buyer.ends_at:
+            if not self._has_time(order.clips, request.buyer):
                 raise BusyError("no time is left to send what would be recorded")
             taken = images.take_in(order.request, request.caller, self.inputs)
         except (BucketError, BusyError) as error:
@@ -173,15 +190,18 @@ class Submitting:
         answer.data += data
         answer.errors += errors
 
-    def _record(self, order: Order, taken: _Taken, request: Request, answer: Answer) -> list[_Send]:
-        """The clips that are now this call's to send; otherwise the answer already says why there are none."""
+    def _record(self, order: Order, taken: _Taken, request: Request, answer: Answer, unsent: list[Clip]) -> list[_Send]:
+        """The clips that are now this call's to send; otherwise the answer already says why there are none.
+
+        Clips that may be recorded, and are not to be sent since it is unknown, are added to the `unsent`.
+        """
         if isinstance(taken, list):
             answer.errors += [(status, _of_task(order.task_uuid, error)) for status, error in taken]
             return []
         now = self.clock()
         content = order.request if isinstance(taken, Existing) else taken
         task = _task(order, content, request.caller.name, now, self._expiry(now))
-        clips = [self._clip(order, task, index, request.buyer.holder) for index in range(order.clips)]
+        clips = [self._clip(order, task, index, request.buyer) for index in range(order.clips)]
         try:
             repeat = taken if isinstance(taken, Existing) else None
             outcome = repeat or self._reserve_and_record(task, clips, order.price * order.clips, request)
@@ -195,32 +215,27 @@ class Submitting:
                 case OverBudget():
                     self.telemetry.count(Metric.BUDGET_REFUSED)
                     answer.errors.append((402, _of_task(order.task_uuid, _over_budget(outcome, order))))
-        except BusyError:
+        except BusyError as error:
+            if error.maybe_written:  # their leases, left behind, would count as attempts
+                unsent += clips
             answer.errors.append((503, _of_task(order.task_uuid, BUSY)))
         return []
 
     def _reserve_and_record(
         self, task: Task, clips: Sequence[Clip], amount: int, request: Request
     ) -> Recorded | Existing | OverBudget:
-        """Reserves under the limits that hold now; a month that enforces another one is a hint to read them again."""
+        """Reserves within everybody's limit and the caller's own, as this process knows them."""
         limits = {EVERYBODY: self.monthly_limit, request.caller.name: request.caller.monthly_limit}
-        enforced = dict(limits)
         month = clips[0].month
-        for _ in range(_LIMIT_MOVES):
-            wanted = [Reservation(scope, month, amount, limits[scope], enforced[scope]) for scope in limits]
-            try:
-                return self.table.record(task, clips, wanted)
-            except LimitMovedError as moved:
-                enforced[moved.scope] = moved.enforced
-                caller = request.renewed()
-                limits[request.caller.name] = caller.monthly_limit if caller else 0
-        raise BusyError("the limits keep moving")
+        return self.table.record(
+            task, clips, [Reservation(scope, month, amount, limit) for scope, limit in limits.items()]
+        )
 
     def _expiry(self, now: int) -> int | None:
         """Until its deadline a clip may have to be sent, and for that its request is needed."""
         return None if self.retention is None else now + self.times.deadline + self.retention
 
-    def _clip(self, order: Order, task: Task, index: int, holder: str) -> Clip:
+    def _clip(self, order: Order, task: Task, index: int, buyer: Buyer) -> Clip:
         now = task.created_at
         clip = Clip(
             caller=task.caller,
@@ -231,7 +246,7 @@ class Submitting:
             estimate=order.price,
             month=month_of(now),
             created_at=now,
-            lease=Lease(holder, now, now + self.times.lease),
+            lease=Lease(buyer.holder, now, now + self.times.lease, buyer.credentials.account),
             counted=order.price,
         )
         return replace(clip, next_check_at=next_check(clip, now, self.times))
@@ -244,6 +259,8 @@ def parse(body: bytes, called: str = "body") -> list[object]:
     """
     if len(body) > LARGEST_BODY:
         raise UnreadableError(f"The {called} must not be larger than {LARGEST_BODY} bytes.")
+    if _members_at_most(body) > _MOST_MEMBERS:
+        raise UnreadableError(f"The {called} must not hold more than {_MOST_MEMBERS} values.")
     try:
         tasks = json.loads(body.decode("utf-8"))
         if _depth(tasks) > _DEEPEST:
@@ -391,6 +408,15 @@ def _over_budget(refusal: OverBudget, order: Order) -> WireError:
         limit = dollars(refusal.limit)
         message = f"Your limit of ${limit:.2f} for this month has ${left:.3f} left, {needed}. Nothing was bought."
     return wire_error(OVER_BUDGET, message, "numberResults")
+
+
+def _members_at_most(body: bytes) -> int:
+    """How many values a JSON text can hold, counted in a fraction of the time that parsing them takes."""
+    text = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if text.count(b'"') > 4 * _MOST_MEMBERS:  # each value has at most two texts, its name and itself
+        return text.count(b'"')
+    outside = b"".join(text.split(b'"')[::2])
+    return sum(outside.count(mark) for mark in (b",", b"[", b"{"))
 
 
 def _depth(value: object) -> int:

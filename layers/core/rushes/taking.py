@@ -5,17 +5,18 @@ what never can is told in a report beside that of its file; everything else is i
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rushes.buying import is_account_trouble
-from rushes.callers import Callers
+from rushes.callers import NOT_ALLOWED, Callers
 from rushes.errors import PostponedError
 from rushes.messages import Message
 from rushes.observability import Metric, Telemetry
 from rushes.purchasing import Buyer, Seller
 from rushes.runware.outcomes import Outcome
+from rushes.runware.wire import WireError
 from rushes.submitting import BUSY, OVER_BUDGET, Request, Submitting
 
 _LATER = (BUSY["code"], OVER_BUDGET)
@@ -72,17 +73,20 @@ class Taking:
             raise PostponedError("no time is left")
         if self.gate.shut:
             raise PostponedError("Runware refuses us")
-        request = Request(
-            caller=self.callers.named(message.caller),
-            buyer=buyer,
-            renewed=lambda: self.callers.named(message.caller, fresh=True),
-        )
+        caller = self.callers.named(message.caller)
+        if caller is None:
+            self._refuse(message, [NOT_ALLOWED])
+            return
+        request = Request(caller=caller, buyer=buyer)
         answer = self.submitting.submit([message.task], request)
         errors = [error for _, error in answer.errors]
         later = [error["code"] for error in errors if error["code"] in _LATER]
         if later:
             raise PostponedError(later[0])
         if errors:
-            self.telemetry.count(Metric.TASKS_REFUSED)
-            content = {"taskUUID": message.task["taskUUID"].lower(), "errors": errors}
-            self.reports.put(message.refusal, json.dumps(content, indent=1).encode())
+            self._refuse(message, errors)
+
+    def _refuse(self, message: Message, errors: Sequence[WireError]) -> None:
+        self.telemetry.count(Metric.TASKS_REFUSED)
+        content = {"taskUUID": message.task["taskUUID"].lower(), "errors": errors}
+        self.reports.put(message.refusal, json.dumps(content, indent=1).encode())

@@ -80,6 +80,9 @@ class _Table:
     def task(self, caller: str, task_uuid: str) -> Task | None:
         return None
 
+    def postpone(self, name: tuple[str, str, int], now: int, until: int) -> None:
+        raise AssertionError("every clip can be read")
+
 
 class _Bucket:
     """Nothing has been uploaded."""

@@ -19,7 +19,9 @@ def main() -> None:
     parser.add_argument("--for", dest="seconds", type=float, default=60.0, help="seconds of bad weather")
     parser.add_argument("--seed", type=int, help="what the dice start from; random if none is given")
     parser.add_argument("--when-ambiguous", choices=("resend", "review"), help="the setting; by the seed if not given")
-    parser.add_argument("--deadline", type=float, default=20.0, help="seconds until what is unproven is parked")
+    parser.add_argument(
+        "--deadline", type=float, default=20.0, help="seconds until what is unproven is parked, over 14"
+    )
     parser.add_argument("--pace", type=float, default=2.0, help="orders a second")
     given = parser.parse_args()
     seed = random.SystemRandom().randrange(1_000_000) if given.seed is None else given.seed

@@ -40,6 +40,9 @@ TIMES: Mapping[str, float] = {
 LATEST: Mapping[WhenAmbiguous, float] = {"resend": 1.2, "review": 4.0}
 RENDERS: Mapping[WhenAmbiguous, tuple[float, float]] = {"resend": (8.5, 10.0), "review": (0.3, 3.0)}
 
+# Seconds after which no repeat can take effect any more, by the functions' own reckoning, which knows no quick renders.
+_AFTER_REPEATS = sum(TIMES[f"{name}_SECONDS"] for name in ("RESEND_WINDOW", "FUNCTION_TIMEOUT", "LEASE")) + 0.1
+
 CALLERS = (("ada", 10_000.0), ("grace", 10_000.0), ("thrifty", 12.0))
 _RUNWARE_WAITS = (0.05, 0.1, 0.2, 0.4)  # seconds between its calls of a webhook that fails
 _LOOK_EVERY = 0.3  # seconds
@@ -125,7 +128,7 @@ def start(root: Path, plan: Plan, log: Log) -> Stack:
     shortest, longest = RENDERS[plan.when_ambiguous]
     times = {
         **TIMES,
-        "USUAL_RENDER_SECONDS": shortest + 0.5,
+        "USUAL_RENDER_SECONDS": shortest + 0.5 if plan.when_ambiguous == "review" else _AFTER_REPEATS,
         "DEADLINE_SECONDS": plan.deadline,
         "COPY_DEADLINE_SECONDS": plan.deadline + 1,
     }

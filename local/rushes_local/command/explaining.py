@@ -26,6 +26,9 @@ _WORDS = {
     "failed": "Failed, as was learned {through}: {said}.",
     "unproven": "Parked for a person: {said}. Whether it was bought cannot be proven.",
     "unsaved": "Parked for a person: {said}.",
+    "undelivered": "Rendered, but Runware could not upload it, as was learned {through}: {said}.",
+    "asked": "An operator wants bucket and Runware to be asked once more.",
+    "answered": "They were asked once more: {said}.",
     "givenUp": "Given up by an operator: {said}.",
     "lastLook": "Bucket and Runware were asked a last time; what is known now stands.",
     "detailsUnknown": "Nobody can tell the render's seed and cost any more; the estimate counts.",
@@ -117,9 +120,10 @@ def outlook(clip: Mapping[str, Any]) -> str:
             return f"bucket and Runware are asked once more at {at}; until then its money stays set aside."
         case "failed", False:
             return "nothing. `rushes retry` orders it again."
-        case "review", _:
+        case "review", is_asked_about:
+            first = f"bucket and Runware are asked at {at}, for an operator; then " if is_asked_about else ""
             return (
-                "a person decides; nobody buys it again by itself. An operator sees it with `rushes review`, its "
-                "caller can order it again with `rushes retry --accept-second-charge`."
+                f"{first}a person decides; nobody buys it again by itself. An operator sees it with `rushes review`, "
+                "its caller can order it again with `rushes retry --accept-second-charge`."
             )
     return f"it is looked at again at {at}." if clip.get("open") else "nothing."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rushes.callers import ApiKey, Caller, hash_key, is_name, new_key
-from rushes.config import micro_dollars
+from rushes.config import MOST_DOLLARS, micro_dollars
 from rushes_local.command.deployment import Stack, operated
 from rushes_local.command.options import AsJson
 from rushes_local.command.outcomes import CommandError, UsageError
@@ -108,6 +108,7 @@ def limit(
 ) -> None:
     """Set what a caller may spend in a month, by whichever door it comes in. Functions see it within a minute.
 
+    A caller that orders by file or event alone is made so: it needs no key.
     Without --images the places of its images stay as they are.
     """
     wanted = _caller(caller, limit_usd, images)
@@ -125,7 +126,10 @@ def revoke(
     every: Annotated[bool, typer.Option("--all", help="All of the caller's keys.")] = False,
     stack: Stack = None,
 ) -> None:
-    """Make a caller's key worthless, within a minute. What was ordered with it is seen through."""
+    """Make a caller's key worthless, within a minute. What was ordered with it is seen through.
+
+    Its files and events are still taken: `rushes callers disable` closes those doors as well.
+    """
     with operated(stack) as deployment:
         store = deployment.store
         mine = [each for each in store.keys(caller) if each.revoked_at is None]
@@ -148,7 +152,7 @@ def _caller(name: str, limit_usd: str, images: Sequence[str] | None) -> Caller:
     try:
         monthly_limit = micro_dollars(limit_usd)
     except ValueError:
-        raise UsageError(f"{limit_usd!r} is not an amount in dollars") from None
+        raise UsageError(f"{limit_usd!r} is not an amount from 0 to {MOST_DOLLARS} dollars") from None
     return Caller(name, monthly_limit, tuple(map(_image_source, images or ())))
 
 

@@ -76,6 +76,7 @@ def dev(
 
     With RUNWARE_API_KEY set, clips are bought from Runware itself.
     """
+    from rushes.callers import Caller
     from rushes_local.stack import Provider, Stack
 
     console = Console()
@@ -87,6 +88,7 @@ def dev(
         )
         with _started(stack, console):
             api_key = stack.create_key("dev")
+            stack.store.set_caller(Caller("events", 50_000_000))  # that of the event bus, which needs no key
             with running.announced(_whereabouts(stack, api_key), os.environ):
                 _describe(stack, api_key, bought=provider is not None)
                 while True:

@@ -56,8 +56,9 @@ def parked(context: typer.Context, stack: Stack = None, as_json: AsJson = False)
         _tell(screen, _record(clip))
     if clips:
         screen.note(
-            "`rushes review give-up` ends one as failed, `rushes review stored` one whose video is in the bucket, or "
-            "in a file. Their callers can order them again with `rushes retry --accept-second-charge`."
+            "`rushes review ask` has Runware asked about one again. `rushes review give-up` ends one as failed, "
+            "`rushes review stored` one whose video is in the bucket, or in a file. Their callers can order them again "
+            "with `rushes retry --accept-second-charge`."
         )
 
 
@@ -83,6 +84,22 @@ def give_up(
     with operated(stack) as deployment:
         found = _in_review(deployment.store, caller, task, clip)
         _finish(Screen(as_json), reviewing.give_up(deployment.store, found, why[:500], reviewing.clock()))
+
+
+@review.command("ask")
+def ask(caller: Caller, task: Task, clip: Number, stack: Stack = None, as_json: AsJson = False) -> None:
+    """Have bucket and Runware asked once more about a clip in review, by the next sweep, and about it alone.
+
+    A clip without a copy is fetched again as well. Until there is an answer the clip is not listed; then it is, with
+    what came of it, unless that has ended the review.
+
+    --json prints the same as `review give-up --json`.
+    """
+    from rushes_local import reviewing
+
+    with operated(stack) as deployment:
+        found = _in_review(deployment.store, caller, task, clip)
+        _finish(Screen(as_json), reviewing.ask(deployment.store, found, reviewing.clock()))
 
 
 @review.command("stored")

@@ -14,12 +14,16 @@ from typing import Any
 
 from rushes.clip import canonical
 from rushes.errors import ProviderError, UnreadableError
+from rushes.redaction import BY_SHAPE, Redactor
 from rushes.runware.errors import ACCOUNT_TROUBLE, Category, categorise
 
-# What is kept must fit into an item of the table, eight failures and sixteen renders of it: 400 KB in all.
+# What is kept must fit into an item of the table, as many facts of it as `clip.MEANINGS` allows: 400 KB in all.
 _LONGEST = 2048  # bytes kept of any text of the provider's
 _LONGEST_NAME = 100  # bytes of a code, and of what a video is called
+_MOST_READ = 16_384  # characters of a text that are looked through for secrets; what is beyond them is cut
+_LONGEST_SECRET = 4_096  # characters, encoded
 _MOST_SHOWN = 8192  # bytes of JSON, of what an error says besides its message
+_LONGEST_INTEGER = 100  # digits; what is longer is a number all the same, but no count or seed of anything
 _MOST_ITEMS = 1000
 _MOST_OF_ONE = 16  # items about one task, which has one result
 _HIGHEST_COST = Decimal(10_000)  # dollars for one clip: above it a cost is noise, not a price
@@ -100,13 +104,18 @@ class Report:
         """
         return self.proper and all(result.task_uuid not in (task_uuid, None) for result in self.envelope.results)
 
+    @property
+    def turned_away(self) -> bool:
+        """Whether the question as a whole met with an error, so that what it does not name was not answered at all."""
+        return not self.proper and not self.envelope.results
+
     def answers(self, task_uuid: str) -> bool:
         """Whether this says what Runware knows of the task, be it nothing; otherwise the question was turned away."""
         said = self.envelope.about(task_uuid)
         return self.proper or bool(said.results) or not all(problem.of_asking for problem in said.problems)
 
 
-def read_report(status: int, body: bytes) -> Report:
+def read_report(status: int, body: bytes, redactor: Redactor = BY_SHAPE) -> Report:
     """The answer to `getResponse` or `getTaskDetails`; raises `ProviderError` unless it is Runware's own.
 
     A 4xx is read, since a task that failed for good has been seen answered with 400; a 5xx is the poll's own trouble.
@@ -115,7 +124,7 @@ def read_report(status: int, body: bytes) -> Report:
     if status >= 500 or status in (408, 429):
         raise ProviderError(f"HTTP {status}")
     try:
-        envelope = read(body)
+        envelope = read(body, redactor)
     except UnreadableError:
         raise ProviderError(f"HTTP {status} without Runware's envelope") from None
     if status in ACCOUNT_TROUBLE and not any(problem.final for problem in envelope.problems):
@@ -123,21 +132,34 @@ def read_report(status: int, body: bytes) -> Report:
     return Report(envelope, proper=status == 200 and not envelope.problems)
 
 
-def read(body: bytes | str) -> Envelope:
-    """An answer or webhook body; raises `UnreadableError` for anything that is not Runware's envelope."""
+def read(body: bytes | str, redactor: Redactor = BY_SHAPE) -> Envelope:
+    """An answer or webhook body; raises `UnreadableError` for anything that is not Runware's envelope.
+
+    Its texts may echo what we sent, so `redactor` goes over each, before it is cut: half a secret would not be found.
+    """
     try:
-        text = body.decode() if isinstance(body, bytes) else body
-        value = json.loads(text, parse_float=Decimal, parse_constant=_refuse)
+        text = body.decode("utf-8-sig") if isinstance(body, bytes) else body
+        value = json.loads(text, parse_float=_number, parse_int=_number, parse_constant=_refuse)
     except (ValueError, ArithmeticError, RecursionError):
         raise UnreadableError("the body is not JSON") from None
-    return _envelope(value)
+    return _envelope(value, redactor)
+
+
+def _number(text: str) -> int | Decimal | None:
+    """A number, None for one that no computer holds: what else the body says is worth too much to refuse it."""
+    if len(text) <= _LONGEST_INTEGER and text.lstrip("-").isdigit():
+        return int(text)
+    try:
+        return Decimal(text)
+    except ArithmeticError:
+        return None
 
 
 def _refuse(_: str) -> None:
     raise ValueError("not JSON")
 
 
-def _envelope(value: object, inner: bool = False) -> Envelope:
+def _envelope(value: object, redactor: Redactor, inner: bool = False) -> Envelope:
     if isinstance(value, list):
         items, errors = value, []
     elif isinstance(value, dict) and {"data", "errors", "error"} & value.keys() and "taskType" not in value:
@@ -153,8 +175,8 @@ def _envelope(value: object, inner: bool = False) -> Envelope:
         raise UnreadableError("the body's items are not objects")
     failed = [item for item in items if _is_error(item)]
     return Envelope(
-        tuple(_result(item, inner) for item in items if not _is_error(item)),
-        tuple(_problem(item) for item in (*errors, *failed)),
+        tuple(_result(item, redactor, inner) for item in items if not _is_error(item)),
+        tuple(_problem(item, redactor) for item in (*errors, *failed)),
     )
 
 
@@ -170,46 +192,46 @@ def _is_error(item: Mapping[str, Any]) -> bool:
     return item.get("status") == "error" or item.get("error") is not None or item.get("code") is not None
 
 
-def _result(item: Mapping[str, Any], inner: bool) -> Result:
+def _result(item: Mapping[str, Any], redactor: Redactor, inner: bool) -> Result:
     seed, nsfw = item.get("seed"), item.get("NSFWContent")
     data = next((item[name] for name in _DATA_FIELDS if isinstance(item.get(name), str) and item[name]), None)
     return Result(
         task_uuid=_uuid(item),
-        video_uuid=_text(item, "videoUUID", _LONGEST_NAME),
-        video_url=_text(item, "videoURL"),
+        video_uuid=_address(item, "videoUUID", redactor, _LONGEST_NAME),
+        video_url=_address(item, "videoURL", redactor),
         seed=seed if isinstance(seed, int) and not isinstance(seed, bool) and abs(seed) < 2**64 else None,
         nsfw=nsfw if isinstance(nsfw, bool) else None,
         cost=_micro_dollars(item.get("cost")),
         data=data,
-        response=None if inner else _response(item),
+        response=None if inner else _response(item, redactor),
     )
 
 
-def _response(item: Mapping[str, Any]) -> Envelope | None:
+def _response(item: Mapping[str, Any], redactor: Redactor) -> Envelope | None:
     """The last response inside an item of `getTaskDetails`, if it can be read."""
     try:
-        return _envelope(item["response"], inner=True) if "response" in item else None
+        return _envelope(item["response"], redactor, inner=True) if "response" in item else None
     except UnreadableError:
         return None
 
 
-def _problem(item: Mapping[str, Any]) -> Problem:
+def _problem(item: Mapping[str, Any], redactor: Redactor) -> Problem:
     nested = item.get("error")
     error = {**item, **nested} if isinstance(nested, dict) else item
-    code = _text(error, "code", _LONGEST_NAME) or "unknownError"
-    message = _text(error, "message") or _text(item, "error") or "Runware gave no reason."
+    code = _code(error, redactor) or "unknownError"
+    message = _text(error, "message", redactor) or _text(item, "error", redactor) or "Runware gave no reason."
     final = error.get("status") == "error"
-    return Problem(_uuid(error), code, message, final, {"code": code, "message": message, **_details(error)})
+    return Problem(_uuid(error), code, message, final, {"code": code, "message": message, **_details(error, redactor)})
 
 
-def _details(error: Mapping[str, Any]) -> dict[str, Any]:
+def _details(error: Mapping[str, Any], redactor: Redactor) -> dict[str, Any]:
     """What may be shown of an error besides its message, as far as there is room for it."""
     details: dict[str, Any] = {}
     room = _MOST_SHOWN
     for name in _SHOWN:
         if error.get(name) is None:
             continue
-        value = _shown(error[name])
+        value = _shown(error[name], redactor)
         size = len(canonical(value).encode())
         if size <= room:
             details[name] = value
@@ -218,13 +240,37 @@ def _details(error: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _uuid(item: Mapping[str, Any]) -> str | None:
-    text = _text(item, "taskUUID")
-    return text.lower() if text else None
+    value = item.get("taskUUID")
+    return _cut(value).lower() if isinstance(value, str) and value else None
 
 
-def _text(item: Mapping[str, Any], name: str, longest: int = _LONGEST) -> str | None:
+def _code(error: Mapping[str, Any], redactor: Redactor) -> str | None:
+    """A code is a word, on which money may depend: no caller's link may make it into something else."""
+    value = error.get("code")
+    if isinstance(value, str) and value.isalpha() and value.isascii():
+        return _cut(value, _LONGEST_NAME)
+    return _text(error, "code", redactor, _LONGEST_NAME)
+
+
+def _address(item: Mapping[str, Any], name: str, redactor: Redactor, longest: int = _LONGEST) -> str | None:
+    """A text that is only good whole: as it is, or not at all if it holds what we sent."""
     value = item.get(name)
-    return _cut(value, longest) if isinstance(value, str) and value else None
+    if not isinstance(value, str) or not value or redactor.holds(value[:_MOST_READ]):
+        return None
+    return _cut(value, longest)
+
+
+def _text(item: Mapping[str, Any], name: str, redactor: Redactor, longest: int = _LONGEST) -> str | None:
+    value = item.get(name)
+    return _told(value, redactor, longest) if isinstance(value, str) and value else None
+
+
+def _told(text: str, redactor: Redactor, longest: int = _LONGEST) -> str:
+    """The beginning of a text, without secrets."""
+    if len(text) > _MOST_READ:
+        # The cut may go through a secret, which holds no blank; half of one could not be recognised.
+        text = text[: max(text.rfind(" ", 0, _MOST_READ), _MOST_READ - _LONGEST_SECRET)]
+    return _cut(redactor.text(text), longest)
 
 
 def _cut(text: str, longest: int = _LONGEST) -> str:
@@ -233,20 +279,19 @@ def _cut(text: str, longest: int = _LONGEST) -> str:
     return text[:longest].encode(errors="replace")[:longest].decode(errors="ignore")
 
 
-def _shown(value: object) -> object:
+def _shown(value: object, redactor: Redactor) -> object:
     """A wire value of unknown shape, made small and plain: a scalar, or a list of texts and numbers."""
     if isinstance(value, list):
-        return [_scalar(member) for member in value[:50]]
-    return _scalar(value)
+        return [_scalar(member, redactor) for member in value[:50]]
+    return _scalar(value, redactor)
 
 
-def _scalar(value: object) -> object:
+def _scalar(value: object, redactor: Redactor) -> object:
     if isinstance(value, bool | int):
         return value
-    if isinstance(value, Decimal) and isfinite(float(value)):
-        return float(value)
-    text = value if isinstance(value, str | Decimal) else "…"
-    return _cut(str(text))
+    if isinstance(value, Decimal):
+        return float(value) if isfinite(float(value)) else _cut(str(value))
+    return _told(value, redactor) if isinstance(value, str) else "…"
 
 
 def _micro_dollars(value: object) -> int | None:

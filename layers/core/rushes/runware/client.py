@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from rushes.errors import ProviderError
+from rushes.redaction import Redactor, secrets_in
 from rushes.runware.answers import Report, read_report
 from rushes.runware.outcomes import Ambiguous, NeverArrived, Outcome, read_answer
 
@@ -47,7 +48,7 @@ class Runware:
             return NeverArrived(type(error).__name__)
         except httpx.HTTPError as error:
             return Ambiguous(type(error).__name__)
-        return read_answer(status, body, task["taskUUID"])
+        return read_answer(status, body, task["taskUUID"], Redactor([key, *secrets_in(dict(task))]))
 
     def poll(self, task_uuids: Sequence[str], key: str) -> Report:
         """What Runware knows of these tasks (`getResponse`), in one request; raises `ProviderError`."""
@@ -62,7 +63,7 @@ class Runware:
             status, body = self._post([{"taskType": task_type, "taskUUID": uuid} for uuid in task_uuids], key)
         except httpx.HTTPError as error:
             raise ProviderError(type(error).__name__) from None
-        return read_report(status, body)
+        return read_report(status, body, Redactor([key]))
 
     def _post(self, tasks: Sequence[Mapping[str, Any]], key: str) -> tuple[int, bytes]:
         headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}

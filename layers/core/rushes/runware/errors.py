@@ -78,6 +78,9 @@ _VALIDATION = (
     "value",
 )
 
+ABOUT_ACCOUNTS = (Category.AUTH, Category.QUOTA)
+"""Account trouble in words. Which status they come with is not documented, and an answer in parts is a 200."""
+
 ACCOUNT_TROUBLE = (401, 402, 403)
 """Statuses of an answer that refuse us, whatever its code says: a wrong key, no money, no permission."""
 

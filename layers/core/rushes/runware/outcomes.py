@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from rushes.errors import UnreadableError
+from rushes.redaction import BY_SHAPE, Redactor
 from rushes.runware.answers import Envelope, Problem, read
 from rushes.runware.errors import Category
 
@@ -41,10 +42,10 @@ Outcome: TypeAlias = Accepted | Refused | NeverArrived | Ambiguous
 _TURNED_DOWN = {Category.VALIDATION, Category.SAFETY, Category.QUOTA, Category.AUTH}
 
 
-def read_answer(status: int, body: bytes, clip_uuid: str) -> Outcome:
-    """What an HTTP answer to the submission of one clip proves."""
+def read_answer(status: int, body: bytes, clip_uuid: str, redactor: Redactor = BY_SHAPE) -> Outcome:
+    """What an HTTP answer to the submission of one clip proves. `redactor` knows what was secret about the order."""
     try:
-        everything = read(body)
+        everything = read(body, redactor)
     except UnreadableError:
         return Ambiguous(f"HTTP {status} without Runware's envelope")
     said = everything.about(clip_uuid)
