@@ -118,7 +118,7 @@ CROWDS = (
 )
 
 
-SAMPLED = 6_000  # of the settings, for `make test`: enough for each planted fault to show
+SAMPLED = 4_000  # of the settings, for `make test`: enough for each planted fault to show
 # Of the orders tried, the one in which the planted faults show soonest.
 _ORDER = 2
 
