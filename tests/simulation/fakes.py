@@ -278,7 +278,7 @@ class Switches:
     failures_call: bool = True
     webhook_tries: int = 4
     webhook_twice: bool = False
-    upload: str = "before"  # before, after, late, never, garbage, empty, spoiled (whole, and empty right after)
+    upload: str = "before"  # before, after, late, never, garbage, empty, spoiled (then empty), twice
     conflict_status: int = 400
     render_fails: str = ""  # an error code
     fails_then_succeeds: bool = False
@@ -516,7 +516,7 @@ class FakeRunware:
     def _succeed(self, task: Execution) -> None:
         task.failed = False
         now, upload = self.world.now, self.switches.upload
-        if upload in ("before", "garbage", "empty", "spoiled"):
+        if upload in ("before", "garbage", "empty", "spoiled", "twice"):
             self._upload(task)
         self.world.at(now + 500, lambda: self._call(task, {"data": [self._item(task)]}))
         if self.switches.second_render:
@@ -536,6 +536,8 @@ class FakeRunware:
         self.uploaded(key, self.bucket.put(key, content))
         if self.switches.upload == "spoiled":
             self.uploaded(key, self.bucket.put(key, b""))
+        if self.switches.upload == "twice":
+            self.uploaded(key, self.bucket.put(key, MP4 + b"again"))
 
     def _call(self, task: Execution, body: Mapping[str, Any], attempt: int = 1) -> None:
         """One webhook; again later unless it was answered with 2xx, a bounded number of times."""
@@ -565,6 +567,13 @@ class FakeRunware:
             found["NSFWContent"] = True
         return found
 
+    def _items(self, task: Execution) -> list[dict[str, Any]]:
+        """What a poll tells of a task that has not failed."""
+        if not task.finished:
+            return [{"taskType": "videoInference", "taskUUID": task.uuid, "status": "processing"}]
+        second = [self._item(task) | {"videoUUID": task.second}] if task.second else []
+        return [self._item(task), *second]
+
     def _error(self, task: Execution) -> dict[str, Any]:
         code = self.switches.render_fails
         return {"errors": [{"code": code, "message": "failed", "status": "error", "taskUUID": task.uuid}]}
@@ -592,15 +601,10 @@ class FakeRunware:
         data: list[dict[str, Any]] = []
         errors: list[dict[str, Any]] = []
         for task in self._remembered():
-            if task.uuid in task_uuids:
-                if not task.finished:
-                    data.append({"taskType": "videoInference", "taskUUID": task.uuid, "status": "processing"})
-                elif task.failed:
-                    errors += self._error(task)["errors"]
-                else:
-                    data.append(self._item(task))
-                    if task.second:
-                        data.append(self._item(task) | {"videoUUID": task.second})
+            if task.uuid in task_uuids and task.finished and task.failed:
+                errors += self._error(task)["errors"]
+            elif task.uuid in task_uuids:
+                data += self._items(task)
         if not errors:
             known = {item["taskUUID"] for item in data}
             for uuid in set(task_uuids) - known:

@@ -15,12 +15,12 @@ from rushes.callers import Caller
 from rushes.clip import EVERYBODY, Clip, Kind, Status
 from rushes.config import WhenAmbiguous
 from rushes.errors import BusyError, RushesError
+from rushes.observability import Metric
 from rushes.purchasing import Buyer, Credentials, Purchasing
 from rushes.reading import Reading
 from rushes.receiving import Receiving
 from rushes.reconciling import Reconciling
 from rushes.submitting import Answer, Request, Submitting
-from rushes.observability import Metric
 from tests.simulation.fakes import Execution, FakeBucket, FakeRunware, FakeTable, FakeTelemetry, Supervisor, Switches
 from tests.simulation.watching import Watching
 from tests.simulation.world import Schedule, World
@@ -181,7 +181,7 @@ class History:
         self.sweep()
 
     def _hang(self) -> None:
-        """The program hangs: in a question to Runware until that times out, else for as long as it may still ask one."""
+        """The program hangs: in a question to Runware until its timeout, else for as long as it may still ask one."""
         still = self.world.ends - TIMES.http
         hangs_until = self.world.now + TIMES.http if self.world.names[-1] in QUESTIONS else still
         self.world.move_to(min(max(hangs_until, self.world.now), self.world.ends))

@@ -177,7 +177,9 @@ def test_clocks_further_apart_than_promised_break_a_promise() -> None:
 
     def broken(apart: int) -> set[str]:
         settings = (
-            Setting(fates=("refused connection", "lost"), skews=skews, schedule=Schedule(guests_inside={n: "last sweep"}))
+            Setting(
+                fates=("refused connection", "lost"), skews=skews, schedule=Schedule(guests_inside={n: "last sweep"})
+            )
             for n, skews in product(range(1, 30), ((apart, 0), (0, apart)))
         )
         return {fault for setting in settings for fault in verdict(live(setting))}
@@ -232,7 +234,9 @@ class Service(RuleBasedStateMachine):
         """The table will do something a few effects from now, and nothing comes back."""
         self.history.world.schedule = Schedule(lost={self.history.world.effects + ahead: manner})
 
-    @rule(ahead=st.integers(1, 8), guest=st.sampled_from(["sweep", "hang", "last sweep", "webhook"]), inside=st.booleans())
+    @rule(
+        ahead=st.integers(1, 8), guest=st.sampled_from(["sweep", "hang", "last sweep", "webhook"]), inside=st.booleans()
+    )
     def race_soon(self, ahead: int, guest: str, inside: bool) -> None:
         """Another process will be faster, a few effects from now."""
         guests = {self.history.world.effects + ahead: guest}

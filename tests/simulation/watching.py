@@ -64,10 +64,10 @@ class Watching:
     def fetching(self, object_key: str) -> None:
         """Judges that a render is fetched: not before the upload had its time to arrive."""
         for clip in self.watched.table.rows.values():
-            rendered_at = clip.learned_at(Kind.RENDERED)
-            if clip.object_key == object_key and rendered_at is not None:
-                if self.watched.world.now + self.watched.skew < rendered_at + self.times.rescue_after:
-                    self.improper.append("fetched before the upload had its time to arrive")
+            is_its_render = clip.object_key == object_key and clip.has(Kind.RENDERED)
+            begins = (clip.learned_at(Kind.RENDERED) or 0) + self.times.rescue_after
+            if is_its_render and self.watched.world.now + self.watched.skew < begins:
+                self.improper.append("fetched before the upload had its time to arrive")
 
     def _judge_giving_up(self, before: Clip, after: Clip) -> None:
         """Only an answer about this clip alone, given after its limit, may end the looking; or the hard limit."""

@@ -30,7 +30,7 @@ class Schedule:
     """What is done to the program, by the number of the effect.
 
     It is stopped before or after one; a guest, another process, is let in before one, or while one is under way: the
-    effect has taken place, and the program has not heard of it yet. `lost` are the effects whose answer is lost, and how:
+    effect has taken place, and the program has not heard of it yet. The answers to the `lost` effects do not arrive:
     "again" if the repeat is answered, "busy" if no repeat is.
     """
 
