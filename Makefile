@@ -24,7 +24,8 @@ sam := .venv-sam/stamp
 checkov := .venv-checkov/stamp
 
 .PHONY: help demo dev test test-batch test-page simulate openapi bench chaos check fmt lint types validate drift build \
-  sam-local test-sam environments reference compile costs configure deploy key rotate forget announce redrive clean
+  sam-local test-sam environments reference compile costs configure deploy stack-name key rotate forget announce \
+  redrive clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -93,11 +94,9 @@ drift: $(dev)
 # SAM
 # ----------------------------------------------------------------------------------------------------------------------
 
-build: $(sam) ## what would be deployed, into .aws-sam/build (SNAPSTART=on: docs/deploying.md)
-	$(if $(filter-out on off,$(SNAPSTART)),$(error SNAPSTART is on or off))
+build: $(sam) ## what would be deployed, into .aws-sam/build
 	@$(SAM) build
 	@.venv-sam/bin/python scripts/pack.py .aws-sam/build
-	@$(if $(filter on,$(SNAPSTART)),.venv-sam/bin/python scripts/snapstart.py .aws-sam/build)
 
 sam-local: $(local) $(sam) ## the demo through Lambda containers, as built (needs a container engine)
 	@PATH="$(CURDIR)/.venv-sam/bin:$$PATH" .venv/bin/rushes demo --sam $(if $(REQUEST),"$(REQUEST)")
@@ -109,8 +108,13 @@ test-sam: $(dev) $(sam) ## the built functions in Lambda containers (needs a con
 # In an AWS account (ENV=dev or prod; credentials and region as the AWS tools find them)
 # ----------------------------------------------------------------------------------------------------------------------
 
-deploy: build ## build and deploy (ENV=dev or prod, SNAPSTART=on)
+deploy: stack-name build ## build and deploy (ENV=dev or prod)
 	@$(SAM) deploy --config-env "$(ENV)" --stack-name "$(STACK)"
+
+# Rules are named after the stack, in at most 64 characters: refused here, and not when half of the stack is made.
+stack-name:
+	@name="$(STACK)"; [ $${#name} -le 54 ] || \
+	  { echo "A stack's name has at most 54 characters: $$name has $${#name}." >&2; exit 1; }
 
 configure: $(local) ## put the Runware API key into the deployed stack's secret; asks for it
 	@.venv/bin/rushes configure --stack "$(STACK)"

@@ -85,5 +85,8 @@ def _take(record: Record, ends_at: int) -> None:
             wired.intake.dropped(key, version, ends_at)
         case {"caller": str(caller), "event": {"detail-type": "Video Requested"} as requested} if is_name(caller):
             wired.intake.requested(caller, requested)
+        case {"source": "rushes", "detail-type": str(kind)}:
+            # The bus's dead letters hold our own events, too: sent back, they come here and order nothing.
+            wired.telemetry.note("an event that orders nothing", detailType=kind)
         case _:
             raise UnreadableError("The message is no event that is known here.")

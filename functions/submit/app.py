@@ -24,7 +24,16 @@ from rushes.errors import MissingSecretError, RushesError, UnreadableError
 from rushes.purchasing import Buyer
 from rushes.reading import Reading
 from rushes.runware.wire import wire_error
-from rushes.submitting import BUSY, Answer, Request, Submitting, parse, price
+from rushes.submitting import (
+    BUSY,
+    Answer,
+    Request,
+    Submitting,
+    bearer_in,
+    parse,
+    price,
+    without_authentication,
+)
 from rushes.taking import Gate, Taking
 
 
@@ -88,10 +97,11 @@ def _answered(wired: Wiring, event: dict[str, Any], context: LambdaContext) -> A
 
 
 def _submit(wired: Wiring, event: dict[str, Any], context: LambdaContext) -> Answer:
-    caller = wired.callers.of(header(event, "authorization"))
+    body, in_header = body_of(event), header(event, "authorization")
+    caller = wired.callers.of(in_header or bearer_in(body))
     if caller is None:
         return Answer(errors=[(401, _NO_CALLER)])
-    tasks = parse(body_of(event))
+    tasks = without_authentication(parse(body), mixed=bool(in_header))
     match header(event, "x-runware-dry-run"):
         case "1":
             return price(tasks, caller, wired.parts.bucket)
@@ -139,7 +149,11 @@ def _response(answer: Answer) -> dict[str, Any]:
 
 
 _NO_CALLER = wire_error(
-    "invalidApiKey", "Send your API key as Authorization: Bearer.", "apiKey", type="string", taskType="authentication"
+    "invalidApiKey",
+    "Send your API key as Authorization: Bearer, or in an authentication task before all others.",
+    "apiKey",
+    type="string",
+    taskType="authentication",
 )
 _NO_SUCH_DRY_RUN = wire_error(
     "invalidDryRun", "X-Runware-Dry-Run can only be 1. Nothing was bought; leave it out to buy.", "X-Runware-Dry-Run"

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from rushes.clip import Clip, Status, Task, worth
-from rushes.media import Probed, container, is_video
+from rushes.clip import Clip, Kind, Status, Task, worth
+from rushes.media import HEAD_BYTES, container, same_kind
 from rushes.store import Census, Store
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 PREFIX = "videos/"
 _TOGETHER = 8  # questions to S3 at once
-_HEAD_BYTES = 64
 _LARGEST_MANIFEST = 5_000_000
 _LONG_OVERDUE = 3_600_000  # milliseconds; a sweep runs every minute
 _CHUNK = 1024 * 1024
@@ -64,7 +63,7 @@ MEANINGS: Mapping[Flaw, str] = {
     Flaw.HIDDEN: "a stored clip's version is there, behind a delete marker",
     Flaw.EMPTY: "a stored clip's object has no bytes",
     Flaw.WRONG_SIZE: "a stored clip's object has another size than on record",
-    Flaw.WRONG_CONTAINER: "a stored clip's object is no video of the kind ordered",
+    Flaw.WRONG_CONTAINER: "a stored clip's object is no video, or of another kind than on record",
     Flaw.OVERWRITTEN: "a later version lies over the one on record",
     Flaw.ORPHANED: "an object belongs to no clip",
     Flaw.UNRECORDED: "a video lies where a clip's should, and the clip is not recorded as stored",
@@ -280,8 +279,7 @@ def _of_objects(records: _Records, bucket: Bucket) -> Iterator[Finding]:
             yield Finding(Flaw.NOT_ERASED, key, f"{name(owner)} was forgotten")
         elif clip is not None and clip.copy is None and not clip.open:
             # What is no video was uploaded and found wanting; it is evidence, and harms nobody.
-            found = Probed("", versions[0].size or 0, "", container(bucket.read(key, None, _HEAD_BYTES)))
-            if is_video(found, key):
+            if container(bucket.read(key, None, HEAD_BYTES), versions[0].size):
                 yield Finding(Flaw.UNRECORDED, key, f"{name(clip)} is {clip.status}")
         elif described is not None and described.copy is None and not described.open:
             yield Finding(Flaw.ORPHANED, key, f"a manifest of {name(described)}, which is {described.status}")
@@ -314,7 +312,7 @@ def _of_copy(clip: Clip, bucket: Bucket, terms: Terms, *, gone: bool) -> Iterato
         return
     if isinstance(size, int) and pinned.size != size:
         yield Finding(Flaw.WRONG_SIZE, name(clip), f"{pinned.size} bytes, on record {size}")
-    yield from _of_content(clip, bucket, version)
+    yield from _of_content(clip, bucket, pinned)
     yield from _of_manifest(clip, bucket, terms, version, pinned, gone=gone)
 
 
@@ -328,10 +326,12 @@ def _of_versions(clip: Clip, versions: Sequence[Version], pinned: str) -> Iterat
         yield Finding(Flaw.OVERWRITTEN, name(clip), f"{clip.object_key} is now version {newest.version}")
 
 
-def _of_content(clip: Clip, bucket: Bucket, version: str) -> Iterator[Finding]:
-    found = Probed(version, 1, "", container(bucket.read(clip.object_key, version, _HEAD_BYTES)))
-    if not is_video(found, clip.object_key):
-        yield Finding(Flaw.WRONG_CONTAINER, name(clip), f"{clip.object_key} is {found.container or 'no video'}")
+def _of_content(clip: Clip, bucket: Bucket, pinned: Version) -> Iterator[Finding]:
+    """A copy may be of another kind than its key promises, but not of another than its record has."""
+    found = container(bucket.read(clip.object_key, pinned.version, HEAD_BYTES), pinned.size)
+    recorded = str(clip.of(Kind.STORED)[pinned.version].fields.get("container", ""))
+    if found is None or not same_kind(found, recorded or clip.object_key.rpartition(".")[2]):
+        yield Finding(Flaw.WRONG_CONTAINER, name(clip), f"{clip.object_key} is {found or 'no video'}")
 
 
 def _of_manifest(

@@ -51,7 +51,15 @@ class GetResponse(TypedDict):
     taskUUID: Uuid
 
 
-Sent: Any = Annotated[VideoInference | GetResponse, Field(discriminator="taskType")]
+@_closed
+class Authentication(TypedDict):
+    """The API key, where no header carries it: the first task of an array, and not counted among the others."""
+
+    taskType: Literal["authentication"]
+    apiKey: Annotated[str, Field(json_schema_extra={"writeOnly": True})]
+
+
+Sent: Any = Annotated[VideoInference | GetResponse | Authentication, Field(discriminator="taskType")]
 
 # ----------------------------------------------------------------------------------------------------------------------
 # What is answered
@@ -150,6 +158,9 @@ class Clip(TypedDict):
     seed: NotRequired[int]
     NSFWContent: NotRequired[bool]
     size: NotRequired[Annotated[int, Field(description="bytes")]]
+    container: NotRequired[
+        Annotated[str, Field(description="mp4, mov or webm: what the copy is, which may not be what was ordered")]
+    ]
     versionId: NotRequired[str]
     videoURL: NotRequired[Link]
     manifestURL: NotRequired[Link]
@@ -244,7 +255,8 @@ twins = APIGatewayHttpResolver(enable_validation=False)
         f"Up to {MOST_IN_ONE} tasks and {MOST_CLIPS} clips. Each task is judged by itself: a bad one is answered in "
         "`errors` and leaves the others bought. `taskUUID` is the idempotency key. `width` and `height` go together, "
         "as 1920x1080, 1080x1080 or 1080x1920. With `X-Runware-Dry-Run: 1` tasks are validated and priced, and nothing "
-        "is recorded or bought."
+        "is recorded or bought. The key may come as a first task `authentication` in place of the header, not beside "
+        "it."
     ),
     security=_KEY,
     responses=_answers(
@@ -261,7 +273,7 @@ twins = APIGatewayHttpResolver(enable_validation=False)
 )
 def submit(
     tasks: Annotated[
-        Annotated[list[Sent], Field(min_length=1, max_length=MOST_IN_ONE)] | Sent,
+        Annotated[list[Sent], Field(min_length=1, max_length=MOST_IN_ONE + 1)] | Sent,
         params.Body(description="An array of tasks. A bare task counts as an array of one."),
     ],
     dry_run: Annotated[

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rushes.clip import Clip, Fact, Kind, Scalar, Status, Witness, canonical, merge, merge_all
 from rushes.config import Timings
 from rushes.learning import learn
-from rushes.media import Probed, container, is_video, stored_fact
+from rushes.media import HEAD_BYTES, container, stored_fact
 from rushes.observability import Metric, Telemetry
 from rushes.outside import iso
 from rushes.store import Store
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 _SECOND = 1000
-_HEAD_BYTES = 64
 
 # A save here ends a clip, or lets it be looked at: `http` is the pause until then. None of the other times plays a
 # part.
@@ -99,13 +98,13 @@ def give_up(store: Store, clip: Clip, why: str, now: int) -> Clip:
 def keep(store: Store, s3: "S3Client", bucket: str, clip: Clip, file: Path | None, now: int) -> Clip:
     """The clip as stored, if its object is in the bucket; `file` is put there first.
 
-    Raises `DecisionError` if the object, or the file, is not what was ordered, and `BucketError` if S3 cannot say.
+    Raises `DecisionError` if the object, or the file, is no video, and `BucketError` if S3 cannot say.
     """
     if file is not None:
         _put(s3, bucket, clip, file)
     copy = stored_fact(Bucket(s3, bucket).probe(clip.object_key), clip.object_key, now)
     if copy is None:
-        raise DecisionError(f"{clip.object_key} in the bucket is no video of the kind ordered; nothing was decided.")
+        raise DecisionError(f"{clip.object_key} in the bucket is no video; nothing was decided.")
     by_hand = Fact(kind=copy.kind, key=copy.key, at=now, witness=Witness.OPERATOR)
     return _learned(store, clip, lambda current: merge_all(current, [copy, by_hand]), now)
 
@@ -117,10 +116,8 @@ def clock() -> int:
 
 def _put(s3: "S3Client", bucket: str, clip: Clip, file: Path) -> None:
     with file.open("rb") as content:
-        head = content.read(_HEAD_BYTES)
-        found = Probed(version="", size=file.stat().st_size, etag="", container=container(head))
-        if not is_video(found, clip.object_key):
-            raise DecisionError(f"{file} is no video of the kind ordered; nothing was put into the bucket.")
+        if container(content.read(HEAD_BYTES), file.stat().st_size) is None:
+            raise DecisionError(f"{file} is no MP4, MOV or WEBM; nothing was put into the bucket.")
         content.seek(0)
         s3.upload_fileobj(content, bucket, clip.object_key)
 

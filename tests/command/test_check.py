@@ -21,7 +21,7 @@ from rushes_local.reviewing import clock
 from rushes_local.stack import Stack
 from tests.command.conftest import Run
 from tests.conftest import client, http
-from tests.unit.fakes import MP4, PRICE, TIMES, uuid4
+from tests.unit.fakes import MP4, PRICE, TIMES, WEBM, uuid4
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
@@ -202,6 +202,11 @@ def swapped_for_text(case: Case) -> None:
     case.describe()
 
 
+def swapped_for_another_kind(case: Case) -> None:
+    case.swap(WEBM)
+    case.describe()
+
+
 def strange(case: Case) -> None:
     table = client(case.stack, "dynamodb")
     table.put_item(TableName=case.stack.table_name, Item=case.item(f"odd#{case.caller}", "x")["Key"])
@@ -242,6 +247,7 @@ PLANTED: dict[str, tuple[Callable[[Case], None] | None, Callable[[Case], object]
     "overwritten": (Case.store, lambda c: c.put(c.key, MP4 + b"?"), Flaw.OVERWRITTEN, lambda c: c.name),
     "another size": (Case.store, lambda c: c.pin(c.version, 3), Flaw.WRONG_SIZE, lambda c: c.name),
     "empty": (Case.store, lambda c: c.swap(b""), Flaw.EMPTY, lambda c: c.name),
+    "another kind": (Case.store, swapped_for_another_kind, Flaw.WRONG_CONTAINER, lambda c: c.name),
     "no video": (Case.store, swapped_for_text, Flaw.WRONG_CONTAINER, lambda c: c.name),
     "other bytes": (Case.store, lambda c: c.swap(MP4[:-1] + b"?"), Flaw.HASH_DIFFERS, lambda c: c.name),
     "another hash": (Case.store, lambda c: c.describe(sha256="0" * 64), Flaw.HASH_DIFFERS, lambda c: c.name),

@@ -143,6 +143,25 @@ def test_a_manifest_of_another_version_says_nothing(fake: FakeService, run: Run,
     assert [(each["outcome"], each["verified"]) for each in ran.json["files"]] == [("downloaded", False)]
 
 
+@pytest.mark.parametrize(
+    ("ordered", "container", "suffix"), [("webm", "mp4", "mp4"), ("mp4", "webm", "webm"), ("mp4", "mov", "mp4")]
+)
+def test_a_file_is_named_by_what_it_is(
+    fake: FakeService, run: Run, tmp_path: Path, ordered: str, container: str, suffix: str
+) -> None:
+    """A clip of another kind than was ordered gets the suffix of its own; MP4 and MOV are as good as one."""
+    task = fake.add(content=CONTENT, clip={"objectKey": f"videos/a/x-0.{ordered}", "container": container})
+    assert run("download", task["taskUUID"], "-o", str(tmp_path / "out")).status == 0
+    assert clips(tmp_path / "out") == {f"{task['taskUUID']}-0.{suffix}": CONTENT}
+
+
+def test_the_service_names_no_container(fake: FakeService, run: Run, tmp_path: Path) -> None:
+    """Only a known container becomes a suffix."""
+    task = fake.add(content=CONTENT, clip={"objectKey": "videos/a/x-0.webm", "container": "../../x"})
+    assert run("download", task["taskUUID"], "-o", str(tmp_path / "out")).status == 2
+    assert clips(tmp_path / "out") == {}
+
+
 @pytest.mark.parametrize("key", ["videos/a/x.sh", "videos/a/..", "x.mp4/../../etc/passwd", ""])
 def test_the_service_names_no_file(fake: FakeService, run: Run, tmp_path: Path, key: str) -> None:
     """Only a known suffix is taken from the object's key; the rest of the name is ours."""

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 import rushes_local.emulator
+from rushes.media import HEAD_BYTES, container
 from rushes_local.emulator.app import OneShot
 from rushes_local.emulator.faults import Switches, UnknownSwitchError
 from rushes_local.emulator.workers import Workers
@@ -311,6 +312,18 @@ def test_other_bytes_are_uploaded(service: "Service", content: Any, size: int) -
     (put,) = service.receiver.puts
     assert (len(put.body), put.content_type) == (size, "video/mp4")
     assert b"ftyp" in service.client.get(service.poll(task).json()["data"][0]["videoURL"]).content
+
+
+@pytest.mark.parametrize("made", ["MP4", "WEBM"])
+def test_another_format_is_rendered(service: "Service", made: str) -> None:
+    """result_format makes the upload, the address and what lies there of another kind than was ordered."""
+    service.emulator.faults.result_format = made
+    url = service.poll(service.run(outputFormat="MOV")).json()["data"][0]["videoURL"]
+    (put,) = service.receiver.puts
+    content = service.client.get(url).content
+    assert url.endswith(f".{made.lower()}")
+    assert put.body == content
+    assert container(content[:HEAD_BYTES], len(content)) == made.lower()
 
 
 @pytest.mark.parametrize("switched", [True, False], ids=["by switch", "by a 403"])

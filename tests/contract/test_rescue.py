@@ -1,11 +1,15 @@
 """Rescuing a render: from a small server into a bucket of moto's, or not at all and without a trace."""
 
 import base64
+import gzip
 import json
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +17,7 @@ import httpx
 import pytest
 
 from rushes import rescue, uploads
-from rushes.errors import RescueError
+from rushes.errors import OriginRefusedError, RescueError, UnusableRenderError
 from rushes.media import Probed
 from rushes.receiving import poll_facts
 from rushes.rescue import Rescue
@@ -21,12 +25,13 @@ from rushes.runware.answers import read
 from rushes.runware.client import http_client
 from rushes_local.servers import Server
 from rushes_local.stack import Stack
+from tests.unit.test_client import DRIPS, LONG, dripping, serving
 
 KEY = "videos/ann/2026/09/21/e613fb01-17f4-4dbf-85bd-05ea4a15aa2c-0.mp4"
-HEAD = b"\x00\x00\x00\x18ftypisom"
+HEAD = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isommp41\x00\x00\x00\x00mdat"
 MP4 = HEAD + bytes(range(256)) * 40
-MOV = b"\x00\x00\x00\x14ftypqt  " + bytes(100)
-WEBM = b"\x1aE\xdf\xa3" + bytes(100)
+MOV = b"\x00\x00\x00\x14ftypqt  \x00\x00\x02\x00qt  \x00\x00\x00\x6cmdat" + bytes(100)
+WEBM = b"\x1aE\xdf\xa3\x87\x42\x82\x84webm\x18\x53\x80\x67" + bytes(100)
 PART = 8 * 1024 * 1024
 LATER = 60_000  # milliseconds from the clock's zero
 
@@ -124,6 +129,19 @@ def test_rescued(place: Place, site: Site, body: bytes, container: str, content_
     assert site.asked == ["/video/1.mp4"]
 
 
+def test_rescued_as_what_it_is(place: Place, site: Site) -> None:
+    """A video of another kind than its key promises is a copy, with its own container and type."""
+    site.body = WEBM
+    found = place.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, LATER)
+    assert found.container == "webm"
+    assert place.s3.head_object(Bucket=place.name, Key=KEY)["ContentType"] == "video/webm"
+    link = place.bucket.download_link(KEY, 60, found.version, "webm")
+    answer = httpx.get(link, trust_env=False)
+    assert (answer.content, answer.headers["content-type"]) == (WEBM, "video/webm")
+    name = KEY.rpartition("/")[2].replace(".mp4", ".webm")
+    assert answer.headers["content-disposition"] == f'inline; filename="{name}"'
+
+
 def test_rescued_over_garbage(place: Place, site: Site) -> None:
     """A rescue adds a version to what an upload left behind, and tells its own."""
     garbage = place.s3.put_object(Bucket=place.name, Key=KEY, Body=b"<html>")["VersionId"]
@@ -133,11 +151,41 @@ def test_rescued_over_garbage(place: Place, site: Site) -> None:
     assert place.content(garbage) == b"<html>"
 
 
-@pytest.mark.parametrize("body", [b"<html>try again</html>" * 9, b"\x00" * 500, b"{}"])
+@pytest.mark.parametrize(
+    "body", [b"<html>try again</html>" * 9, b"\x00" * 500, b"{}", b"<!--ftypmp42--><script>", b"\x00\x00\x00\x08wide"]
+)
 def test_not_a_video(place: Place, site: Site, body: bytes) -> None:
     """What does not begin like a video is not stored."""
     site.body = body
-    with pytest.raises(RescueError, match="no video"):
+    with pytest.raises(UnusableRenderError, match="no video"):
+        place.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, LATER)
+    place.assert_empty()
+
+
+def test_what_is_no_video_is_not_fetched_further(place: Place) -> None:
+    """The first bytes decide, before anything is uploaded and before all of it has come."""
+    pulled: list[int] = []
+    pieces = (pulled.append(1024) or b"<html>  " * 128 for _ in range(1000))  # type: ignore[func-returns-value]
+    http = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, content=pieces)))
+    with pytest.raises(UnusableRenderError):
+        place.rescue("http://8.8.8.8", http=http).fetch("http://8.8.8.8/1.mp4", KEY, LATER)
+    assert sum(pulled) == 1024
+    place.assert_empty()
+
+
+def test_what_is_announced_as_too_large_is_not_fetched(place: Place) -> None:
+    """A length beyond the cap is believed."""
+    lines = b"HTTP/1.1 200 OK\r\nContent-Length: 600000000\r\n\r\n"
+    with RawServer(lines + HEAD + bytes(1000)) as server, pytest.raises(UnusableRenderError, match="too large"):
+        place.rescue(server.url).fetch(f"{server.url}/1.mp4", KEY, LATER)
+    place.assert_empty()
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "gzip, gzip"])
+def test_a_compressed_answer(place: Place, site: Site, coding: str) -> None:
+    """Nothing is unpacked, and nothing packed is stored."""
+    site.body, site.headers = gzip.compress(MP4), [("Content-Encoding", coding)]
+    with pytest.raises(RescueError, match="compressed"):
         place.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, LATER)
     place.assert_empty()
 
@@ -190,10 +238,29 @@ def test_another_origin(place: Place, site: Site, url: str) -> None:
     """Scheme, host and port have to be exactly those that are allowed; nothing else is even asked."""
     scheme, _, rest = site.url.partition("://")
     host, _, port = rest.partition(":")
-    with pytest.raises(RescueError, match="origin"):
+    with pytest.raises(OriginRefusedError, match="origin"):
         place.rescue(site.url).fetch(url.format(scheme=scheme, host=host, port=port), KEY, LATER)
     assert site.asked == []
     place.assert_empty()
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://im.runware.ai/video/1.mp4?token=secret", "https://im.runware.ai"),
+        ("https://IM.runware.ai:8443/1.mp4#secret", "https://IM.runware.ai:8443"),
+        ("https://user:secret@im.runware.ai/1.mp4", "https://im.runware.ai"),
+        ("https://im.runware.ai:none/1.mp4", "https://im.runware.ai:none"),
+        ("https://im.\u00fc\u2028<b>/1.mp4", "https://im.___b_"),
+        ("https://" + "x" * 500, "https://" + "x" * 92),
+    ],
+)
+def test_a_refused_origin_is_named(place: Place, url: str, origin: str) -> None:
+    """The operator learns scheme and host, and nothing of the path, the query or a password."""
+    with pytest.raises(OriginRefusedError) as caught:
+        place.rescue("https://vm.runware.ai").fetch(url, KEY, LATER)
+    assert caught.value.origin == origin
+    assert str(caught.value) == f"{origin} is not an allowed origin"
 
 
 @pytest.mark.parametrize(
@@ -322,6 +389,60 @@ class RawServer:
             connection.sendall(self._content)
 
 
+def real_clock() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+@pytest.mark.parametrize("drip", [*DRIPS, "video"])
+def test_a_host_that_drips(place: Place, drip: str) -> None:
+    """However the bytes are kept coming, the rescue ends when its time does, though the HTTP timeout is far longer."""
+    video = dripping(b"HTTP/1.1 200 OK\r\n\r\n" + HEAD + bytes(PART), b"\x00")
+    with serving(DRIPS.get(drip, video)) as server:
+        origin, started = f"http://127.0.0.1:{server.port}", real_clock()
+        rescue = Rescue(place.s3, place.name, place.bucket.probe, http_client(30), frozenset([origin]), real_clock)
+        with pytest.raises(RescueError, match=r"ReadTimeout|out of time"):
+            rescue.fetch(f"{origin}/1.mp4", KEY, started + 300)
+        assert real_clock() - started < LONG * 1000
+    place.assert_empty()
+
+
+def test_eight_hosts_that_drip(place: Place) -> None:
+    """Eight at once end when one does."""
+    with ExitStack() as stack, ThreadPoolExecutor(8) as threads:
+        servers = [stack.enter_context(serving(DRIPS["1xx"])) for _ in range(8)]
+        origins = [f"http://127.0.0.1:{server.port}" for server in servers]
+        rescue = Rescue(place.s3, place.name, place.bucket.probe, http_client(30), frozenset(origins), real_clock)
+        started = real_clock()
+
+        def failure(origin: str) -> str:
+            with pytest.raises(RescueError) as caught:
+                rescue.fetch(f"{origin}/1.mp4", KEY, started + 300)
+            return str(caught.value)
+
+        assert set(threads.map(failure, origins)) <= {"ReadTimeout", "out of time"}
+        assert real_clock() - started < LONG * 1000
+
+
+def test_no_time_is_left(place: Place, site: Site) -> None:
+    """What cannot end in time is not begun."""
+    place.clock.now = LATER
+    with pytest.raises(RescueError, match="out of time"):
+        place.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, LATER)
+    assert site.asked == []
+
+
+@pytest.mark.parametrize("error", [MemoryError, RuntimeError, OSError])
+def test_whatever_goes_wrong_is_a_reason(place: Place, error: type[Exception]) -> None:
+    """No error of a library is uncaught."""
+
+    def fail(_: httpx.Request) -> httpx.Response:
+        raise error("with a secret")
+
+    http = httpx.Client(transport=httpx.MockTransport(fail))
+    with pytest.raises(RescueError, match=f"^{error.__name__}$"):
+        place.rescue("http://8.8.8.8", http=http).fetch("http://8.8.8.8/1.mp4", KEY, LATER)
+
+
 def test_nobody_there(place: Place) -> None:
     """An address where nobody listens is a reason."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -376,7 +497,7 @@ def test_many_parts(place: Place) -> None:
 def test_out_of_time(place: Place, size: int) -> None:
     """When the time is over the rescue stops in the middle, and nothing of it stays."""
     pulled: list[int] = []
-    place.clock.step = LATER // (size // 65536 // 2)  # so that half of the pieces come in time
+    place.clock.step = LATER // (size // 65536)  # so that the last of the pieces do not come in time
     with pytest.raises(RescueError, match="out of time"):
         place.rescue("http://8.8.8.8", http=streamed(size, pulled)).fetch("http://8.8.8.8/1.mp4", KEY, LATER)
     assert 0 < sum(pulled) < size

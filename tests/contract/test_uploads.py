@@ -23,9 +23,9 @@ from tests.simulation.fakes import FakeBucket
 from tests.simulation.world import World
 
 KEY = "videos/ann/2026/09/21/e613fb01-17f4-4dbf-85bd-05ea4a15aa2c-0.mp4"
-MP4 = b"\x00\x00\x00\x18ftypisom" + bytes(100)
-MOV = b"\x00\x00\x00\x14ftypqt  " + bytes(100)
-WEBM = b"\x1aE\xdf\xa3" + bytes(100)
+MP4 = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isommp41\x00\x00\x00\x6cmdat" + bytes(100)
+MOV = b"\x00\x00\x00\x14ftypqt  \x00\x00\x02\x00qt  \x00\x00\x00\x6cmdat" + bytes(100)
+WEBM = b"\x1aE\xdf\xa3\x87\x42\x82\x84webm\x18\x53\x80\x67" + bytes(100)
 WEEK = 7 * 24 * 3600
 
 
@@ -172,6 +172,25 @@ def test_a_link_says_of_what_type_it_is(bucket: Bucket, ending: str, kind: str) 
     assert (asked["response-content-type"], asked["versionId"], asked["X-Amz-Expires"]) == (kind, "v1", "60")
 
 
+@pytest.mark.parametrize(
+    ("ordered", "container", "ending", "kind"),
+    [
+        ("webm", "mp4", "mp4", "video/mp4"),
+        ("mov", "webm", "webm", "video/webm"),
+        ("mp4", "mov", None, "video/mp4"),
+        ("mp4", "", None, "video/mp4"),
+    ],
+)
+def test_a_link_to_another_kind_says_so(
+    bucket: Bucket, ordered: str, container: str, ending: str | None, kind: str
+) -> None:
+    """A video of another kind than was ordered has its own type and a file name of its kind; MP4 and MOV are one."""
+    asked = query(bucket.download_link(f"videos/ann/a/x-0.{ordered}", 60, "v1", container))
+    assert asked["response-content-type"] == kind
+    named = f'inline; filename="x-0.{ending}"' if ending else None
+    assert asked.get("response-content-disposition") == named
+
+
 @pytest.mark.parametrize("change", ["versionId=other", "response-content-type=text%2Fhtml"])
 def test_a_link_cannot_be_bent(bucket: Bucket, s3: Any, name: str, change: str) -> None:
     """Neither another version nor another type can be had with it."""
@@ -224,12 +243,12 @@ def test_nothing_is_there(probed: Both) -> None:
         (MP4, "mp4"),
         (MOV, "mov"),
         (WEBM, "webm"),
-        (MP4[:12], "mp4"),
+        (MP4[:12], None),
         (MP4 + bytes(100_000), "mp4"),
         (b"<html>not a video</html>" * 50, None),
         (b"x", None),
     ],
-    ids=["mp4", "mov", "webm", "a short one", "a long one", "garbage", "one byte"],
+    ids=["mp4", "mov", "webm", "its beginning alone", "a long one", "garbage", "one byte"],
 )
 def test_something_is_there(probed: Both, content: bytes, container: str | None) -> None:
     """An object is told by its whole size, its version and the container that its first bytes announce."""
@@ -370,11 +389,12 @@ def test_a_head_of_an_empty_object(bucket: Bucket, name: str) -> None:
 
 def test_an_image_of_another_bucket(bucket: Bucket, s3: Any) -> None:
     """Any bucket that we may read can be looked into and linked to, under any key."""
-    other, key = f"photos-{uuid.uuid4()}", "ann//a b+\u00e4?&#%2F.png"
+    other, key = f"photos-{uuid.uuid4()}", "ann//%2e%2e/bob/a b+\u00e4?&#%2F.png"
     s3.create_bucket(Bucket=other)
     s3.put_object(Bucket=other, Key=key, Body=b"image")
     assert bucket.head(other, key, 3) == Head(5, b"ima")
     link = bucket.image_link(other, key, 60)
+    assert "/ann//%252e%252e/bob/" in link  # as a name: decoded once it is the key, and leads nowhere else
     assert http().get(link).content == b"image"
     assert query(link)["X-Amz-Expires"] == "60"
     assert put(link).status_code == 403

@@ -19,7 +19,7 @@ from rushes_local.emulator.app import OneShot
 from rushes_local.runtime import Outcome
 from rushes_local.stack import EMULATOR_KEY, Stack
 from rushes_local.triggers import done, queue_event
-from tests.conftest import PATIENCE, Json, User, client, is_about, order, submissions, whole_table
+from tests.conftest import PATIENCE, Json, User, client, http, is_about, order, submissions, whole_table
 from tests.functions.conftest import InProcess
 
 PRICE = 924_000
@@ -93,6 +93,52 @@ def test_a_key_in_any_case_of_its_scheme(user: User) -> None:
     assert user.post(order(), Authorization=f"bearer {user.key}").status_code == 200
 
 
+def signed(user: User, *tasks: Any, key: str | None = None, **headers: str) -> httpx.Response:
+    """`POST /v1` with the key in the body, and no header for it."""
+    login = {"taskType": "authentication", "apiKey": key or user.key}
+    return http().post(f"{user.stack.url}/v1", content=json.dumps([login, *tasks]).encode(), headers=headers)
+
+
+def test_the_key_in_the_body(user: User) -> None:
+    """A key in an authentication task buys as one in the header does, and is neither answered nor kept."""
+    task = order()
+    answers = [signed(user, task, **{"X-Runware-Dry-Run": "1"}), signed(user, task), user.post(task), signed(user)]
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert answers[0].json()["data"][0]["dryRun"] is True
+    assert answers[1].json() == answers[2].json()
+    assert answers[1].json() == {"data": [{"taskType": "videoInference", "taskUUID": task["taskUUID"]}]}
+    assert answers[3].json() == {"data": []}
+    assert len(submissions(user.stack)) == 1
+    kept = json.dumps([whole_table(user.stack), [each.task for each in user.stack.emulator.requests()]], default=str)
+    assert user.key not in kept + "".join(answer.text for answer in answers)
+
+
+@pytest.mark.parametrize("key", ["rushes_" + "A" * 43, "emulator-key", "Bearer", " "])
+def test_a_wrong_key_in_the_body(user: User, key: str) -> None:
+    """A key that is not known is answered as in the header, and is not repeated."""
+    with nothing_happens(user.stack):
+        answer = signed(user, order(), key=key)
+    assert answer.status_code == 401
+    assert [error["code"] for error in errors(answer)] == ["invalidApiKey"]
+    assert "AAAA" not in answer.text
+
+
+def test_a_key_in_header_and_body(user: User) -> None:
+    """Two keys in one request are refused, though both are good: which of them pays must not be guessed."""
+    with nothing_happens(user.stack):
+        answer = signed(user, order(), Authorization=f"Bearer {user.key}")
+    assert answer.status_code == 400
+    (error,) = errors(answer)
+    assert (error["code"], error["parameter"]) == ("invalidRequest", "body")
+    assert user.key not in answer.text
+
+
+@pytest.mark.parametrize("body", [b"", b"[", b"[" * 100_000, b"\xef\xbb\xbf[]", json.dumps([order()]).encode()])
+def test_a_body_without_a_key(user: User, body: bytes) -> None:
+    """Without any key no body is read further than to look for one, whatever is wrong with it."""
+    assert http().post(f"{user.stack.url}/v1", content=body).status_code == 401
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # What bad input gets
 # ----------------------------------------------------------------------------------------------------------------------
@@ -114,6 +160,8 @@ BODIES: dict[str, bytes] = {
     "null": b"null",
     "bad UTF-8": b'[{"taskType": "\xff\xfe"}]',
     "UTF-16": json.dumps([order()]).encode("utf-16"),
+    "a byte order mark": b"\xef\xbb\xbf" + json.dumps([order()]).encode(),
+    "1e400": text(order()).replace(b'"klingai:5@3"', b'"klingai:5@3", "CFGScale": 1e400'),
     "a lone surrogate": rb'[{"taskType": "videoInference", "positivePrompt": "\ud800 film"}]',
     "NaN": text(order()).replace(b'"klingai:5@3"', b'"klingai:5@3", "CFGScale": NaN'),
     "Infinity": text(order()).replace(b'"klingai:5@3"', b'"klingai:5@3", "duration": -Infinity'),
@@ -179,6 +227,12 @@ TASKS: dict[str, tuple[Any, str]] = {
     "a prompt of 1 character": (order(positivePrompt="x"), "positivePrompt"),
     "a prompt of 2501 characters": (order(positivePrompt="x" * 2501), "positivePrompt"),
     "a negative prompt of 2501 characters": (order(negativePrompt="x" * 2501), "negativePrompt"),
+    "a prompt of blanks": (order(positivePrompt="  \u200b"), "positivePrompt"),
+    "a prompt with a NUL": (order(positivePrompt="a\0b"), "positivePrompt"),
+    "a ttl of a lifetime": (order(ttl=10**31), "ttl"),
+    "a format in small letters": (order(outputFormat="mp4"), "outputFormat"),
+    "an image in the older form": (order(frameImages=[{"inputImage": "x", "frame": "first"}]), "frameImages"),
+    "a tag that no filter can name": (order(tags={"a:b": "c"}), "tags"),
     "a prompt that is null": (order(positivePrompt=None), "positivePrompt"),
     "width without height": (order(width=1920), "height"),
     "another size": (order(width=1280, height=720), "width"),

@@ -16,7 +16,7 @@ from rushes_local.stack import Stack
 from tests.conftest import Json, User, client, http, whole_bucket, whole_table
 from tests.functions.conftest import InProcess
 
-MP4 = b"\x00\x00\x00\x18ftypisom" + bytes(500)
+MP4 = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isommp41\x00\x00\x01\xfcmdat" + bytes(500)
 WEEK = 7 * 24 * 3600
 MINUTE = 60_000  # milliseconds
 

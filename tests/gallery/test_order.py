@@ -150,6 +150,7 @@ def test_defaults_are_left_to_the_provider(api: FakeApi, form: Visit) -> None:
         ("Destination (optional)", "a//b", "single slashes"),
         ("Destination (optional)", "../b", "single slashes"),
         ("Tags (optional)", "nothing", "name:value"),
+        ("Tags (optional)", "a=b:c", "without ="),
         ("Tags (optional)", "\n".join(f"n{n}:v" for n in range(21)), "At most 20 tags"),
         ("Tags (optional)", "a:1\na:2", "twice"),
     ],

@@ -65,7 +65,7 @@ STATEMENTS = {
     "AnnounceRole": {
         "WriteLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"AnnounceLogs"}),
         "FollowChanges": (
-            {"dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator", "dynamodb:ListStreams"},
+            {"dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator"},
             {"Table/stream/*"},
         ),
         "ReadRequests": ({"dynamodb:GetItem"}, {"Table"}),
@@ -101,8 +101,8 @@ KEY_STATEMENTS = {
         "SealUploads": ("kms:GenerateDataKey", {"s3"}),
     },
     "AnnounceRole": {
-        "OpenTableCopiesAndDeadLetters": ("kms:Decrypt", {"dynamodb", "s3", "sqs"}),
-        "SealManifestsAndDeadLetters": ("kms:GenerateDataKey", {"s3", "sqs"}),
+        "OpenTableAndCopies": ("kms:Decrypt", {"dynamodb", "s3"}),
+        "SealManifests": ("kms:GenerateDataKey", {"s3"}),
     },
     "TasksRole": {
         "OpenTableAndVideos": ("kms:Decrypt", {"dynamodb", "s3"}),
@@ -117,10 +117,13 @@ ALARMING = {
     Metric.TOO_MANY_FACTS: 1,
     Metric.BUDGET_EXCEEDED: 1,
     Metric.PROVIDER_REFUSES_US: 1,
+    Metric.RENDER_ORIGINS_REFUSED: 1,
     Metric.CLIPS_IN_REVIEW: 1,
     Metric.WEBHOOKS_REJECTED: 20,
     Metric.UNREADABLE_CLIPS: 1,
 }
+# Parameters that decide about money and whose value in samconfig.toml is not the template's default.
+OWN_VALUES = {"MonthlyLimitUsd"}
 # Set for Powertools and boto3, which read them by themselves.
 READ_BY_LIBRARIES = {
     "AWS_ENDPOINT_URL",
@@ -221,10 +224,24 @@ def test_roles_may_do_what_the_table_says(resources: dict[str, Any]) -> None:
     } == STATEMENTS
 
 
-def test_roles_may_use_a_given_key_for_their_data_only(resources: dict[str, Any]) -> None:
-    """With a key, and only then, each role may use that key, as listed here and through the services that hold data."""
+GIVEN_KEY, OTHER_KEYS = {"Ref": "KmsKeyArn"}, {"Ref": "AlsoKmsKeyArns"}
+JOINED_KEYS = {"Fn::Split": [",", {"Fn::Join": [",", [GIVEN_KEY, {"Fn::Join": [",", OTHER_KEYS]}]]}]}
+
+
+@pytest.mark.parametrize(
+    ("given", "keys"),
+    [
+        ({"HasKmsKey"}, GIVEN_KEY),
+        ({"HasOtherKmsKeys"}, OTHER_KEYS),  # before a key is given, or after it was taken back
+        ({"HasKmsKey", "HasOtherKmsKeys"}, JOINED_KEYS),
+    ],
+    ids=["one", "others", "both"],
+)
+def test_roles_may_use_given_keys_for_their_data_only(given: set[str], keys: Any, resources: dict[str, Any]) -> None:
+    """With a key, and only then, each role may use it, as listed here and through the services that hold data. With
+    others as well, it may use those alike."""
     for name, expected in KEY_STATEMENTS.items():
-        before, after = (list(statements(under(resources[name], *met))) for met in ((), ("HasKmsKey",)))
+        before, after = (list(statements(under(resources[name], *met))) for met in ((), (*given, "HasAnyKmsKey")))
         added = [each for each in after if each not in before]
         assert len(after) == len(before) + len(added)
         assert {
@@ -237,7 +254,18 @@ def test_roles_may_use_a_given_key_for_their_data_only(resources: dict[str, Any]
             sid: (action, {f"{service}.${{AWS::Region}}.${{AWS::URLSuffix}}" for service in services})
             for sid, (action, services) in expected.items()
         }
-        assert all(each["Resource"] == {"Ref": "KmsKeyArn"} for each in added)
+        assert all(each["Resource"] == keys for each in added)
+
+
+def test_a_key_is_any_of_those_given(template: dict[str, Any]) -> None:
+    """Either parameter makes the roles' statements, so that they can come before the key and stay after it."""
+    conditions = template["Conditions"]
+    assert conditions["HasAnyKmsKey"] == {"Fn::Or": [{"Condition": "HasKmsKey"}, {"Condition": "HasOtherKmsKeys"}]}
+    assert conditions["HasKmsKey"] == {"Fn::Not": [{"Fn::Equals": [GIVEN_KEY, ""]}]}
+    assert conditions["HasOtherKmsKeys"] == {"Fn::Not": [{"Fn::Equals": [{"Fn::Join": ["", OTHER_KEYS]}, ""]}]}
+    one, others = (template["Parameters"][name] for name in ("KmsKeyArn", "AlsoKmsKeyArns"))
+    assert (others["Type"], others["Default"]) == ("CommaDelimitedList", "")
+    assert others["AllowedPattern"] == one["AllowedPattern"]
 
 
 def test_other_buckets_can_be_read_only_where_a_parameter_names_them(template: dict[str, Any]) -> None:
@@ -277,7 +305,8 @@ def test_an_image_source_names_its_bucket(template: dict[str, Any], arn: str, al
 
 
 def test_a_given_key_seals_everything_that_is_kept(resources: dict[str, Any]) -> None:
-    """Logs, secrets, queues, table and bucket are under the key if there is one, else under what AWS manages."""
+    """Logs, secrets, queues, table and bucket are under the key if there is one, else under what AWS manages; but the
+    queues that take what the key keeps from its way."""
     key = {"Ref": "KmsKeyArn"}
 
     def keys(kind: str, name: str, *met: str) -> list[Any]:
@@ -286,13 +315,18 @@ def test_a_given_key_seals_everything_that_is_kept(resources: dict[str, Any]) ->
     for kind, name, count in (
         ("AWS::Logs::LogGroup", "KmsKeyId", 8),
         ("AWS::SecretsManager::Secret", "KmsKeyId", 2),
-        ("AWS::SQS::Queue", "KmsMasterKeyId", 7),
     ):
         assert keys(kind, name, "HasKmsKey") == [key] * count
         assert keys(kind, name) == [None] * count
+
+    # What comes here may have found no way because of the key.
+    never = {"RequestsDeadLetters", "AnnounceDeadLetters"}
+    for name, queue in properties_of(resources, "AWS::SQS::Queue", "HasKmsKey").items():
+        # One or the other: SQS refuses both.
+        sealed = (queue.get("KmsMasterKeyId"), queue.get("SqsManagedSseEnabled"))
+        assert sealed == ((None, True) if name in never else (key, None)), name
     assert keys("AWS::SQS::Queue", "SqsManagedSseEnabled") == [True] * 7
-    # One or the other: SQS refuses both.
-    assert keys("AWS::SQS::Queue", "SqsManagedSseEnabled", "HasKmsKey") == [None] * 7
+    assert keys("AWS::SQS::Queue", "KmsMasterKeyId") == [None] * 7
 
     table = {"SSEEnabled": True, "SSEType": "KMS"}
     assert under(resources["Table"]["Properties"]["SSESpecification"]) == table
@@ -311,7 +345,7 @@ def test_no_statement_is_wider_than_it_looks(resources: dict[str, Any]) -> None:
     """No action or resource is a wildcard, nothing is granted by exclusion, and no managed policy widens a role."""
     for name in STATEMENTS:
         assert "ManagedPolicyArns" not in resources[name]["Properties"]
-        for each in statements(under(resources[name], "HasKmsKey")):
+        for each in statements(under(resources[name], "HasAnyKmsKey")):
             assert each["Effect"] == "Allow"
             assert not {"NotAction", "NotResource", "NotPrincipal"} & each.keys()
             assert not any("*" in action for action in listed(each["Action"]))
@@ -478,9 +512,18 @@ def test_the_table_has_the_keys_that_the_code_uses(resources: dict[str, Any]) ->
 
 
 def test_what_was_paid_for_outlives_the_stack(resources: dict[str, Any]) -> None:
-    """Table, bucket and the bucket's policy stay when the stack goes."""
+    """Table, bucket and the bucket's policy stay when the stack goes, unless it was never made: then they are empty."""
     for name in ("Table", "Bucket", "BucketPolicy"):
-        assert resources[name]["DeletionPolicy"] == resources[name]["UpdateReplacePolicy"] == "Retain"
+        assert resources[name]["DeletionPolicy"] == "RetainExceptOnCreate"
+        assert resources[name]["UpdateReplacePolicy"] == "Retain"
+
+
+def test_the_table_can_be_protected(template: dict[str, Any]) -> None:
+    """DynamoDB refuses to delete it where the parameter says so; not by default, or a failed creation would stay."""
+    protected = {"Fn::If": ["HasDeletionProtection", True, False]}
+    assert template["Resources"]["Table"]["Properties"]["DeletionProtectionEnabled"] == protected
+    assert template["Conditions"]["HasDeletionProtection"] == {"Fn::Equals": [{"Ref": "DeletionProtection"}, "on"]}
+    assert template["Parameters"]["DeletionProtection"]["Default"] == "off"
 
 
 def test_the_bucket_is_private_and_forgets_nothing(resources: dict[str, Any]) -> None:
@@ -665,7 +708,7 @@ def test_each_rule_passes_on_what_its_queue_is_for(
 @pytest.mark.parametrize(
     ("function", "queue", "batch", "scaling"),
     [
-        ("Reconcile", "UploadsQueue", 10, None),
+        ("Reconcile", "UploadsQueue", 10, {"MaximumConcurrency": 2}),
         ("Intake", "RequestsQueue", 1, {"MaximumConcurrency": 5}),
         ("Submit", "Inbox", 1, {"MaximumConcurrency": {"Ref": "InboxConcurrency"}}),
     ],
@@ -673,9 +716,10 @@ def test_each_rule_passes_on_what_its_queue_is_for(
 def test_no_failure_takes_others_along(
     function: str, queue: str, batch: int, scaling: Any, resources: dict[str, Any]
 ) -> None:
-    """Each function takes from its own queue, reports the messages that failed, and is bounded where it buys."""
+    """Each function takes from its own queue, reports the messages that failed, and is bounded, so that no queue takes
+    all of a small account's functions."""
     taken = source(resources, function)
-    assert (short(taken["Queue"]), taken["BatchSize"], taken.get("ScalingConfig")) == (queue, batch, scaling)
+    assert (short(taken["Queue"]), taken["BatchSize"], taken["ScalingConfig"]) == (queue, batch, scaling)
     assert taken["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
 
 
@@ -707,7 +751,10 @@ def test_a_message_waits_for_its_function_and_is_never_lost(
     [
         ("UploadsQueue", {"Fn::GetAtt": ["UploadsRule", "Arn"]}),
         ("RequestsQueue", [{"Fn::GetAtt": ["DropsRule", "Arn"]}, {"Fn::GetAtt": ["RequestedRule", "Arn"]}]),
-        ("RequestsDeadLetters", [{"Fn::GetAtt": ["DropsRule", "Arn"]}, {"Fn::GetAtt": ["RequestedRule", "Arn"]}]),
+        (
+            "RequestsDeadLetters",
+            [{"Fn::GetAtt": [sender, "Arn"]} for sender in ("EventBus", "DropsRule", "RequestedRule")],
+        ),
     ],
 )
 def test_nobody_but_the_rules_sends_to_the_queue(queue: str, rules: Any, resources: dict[str, Any]) -> None:
@@ -718,6 +765,13 @@ def test_nobody_but_the_rules_sends_to_the_queue(queue: str, rules: Any, resourc
     assert (allow["Effect"], allow["Action"], short(allow["Resource"])) == ("Allow", "sqs:SendMessage", queue)
     assert allow["Principal"] == {"Service": "events.amazonaws.com"}
     assert allow["Condition"] == {"ArnEquals": {"aws:SourceArn": rules}}
+
+
+def test_the_bus_keeps_what_it_cannot_seal(resources: dict[str, Any]) -> None:
+    """Under a key that EventBridge may not use, an event reaches no rule: the bus has dead letters of its own."""
+    assert resources["EventBus"]["Properties"]["DeadLetterConfig"] == {
+        "Arn": {"Fn::GetAtt": ["RequestsDeadLetters", "Arn"]}
+    }
 
 
 def test_the_buses_caller_is_a_callers_name(template: dict[str, Any]) -> None:
@@ -769,13 +823,19 @@ def test_alarms_listen_where_the_metrics_are_written(
 
 
 def test_failures_and_silence_ring(resources: dict[str, Any]) -> None:
-    """Errors of each function, dead letters, and ten minutes without a sweep are told to people."""
+    """Errors of each function, throttled calls from outside, dead letters, and ten minutes without a sweep are told to
+    people."""
     functions = alarms(resources, "AWS/Lambda")
     errors = [alarm for alarm in functions if alarm["MetricName"] == "Errors"]
     assert [dimension(alarm) for alarm in errors] == [
         ("FunctionName", {"Ref": f"{name}Function"}) for name in FUNCTIONS
     ]
-    assert all(alarm["Threshold"] == 1 and alarm["TreatMissingData"] == "notBreaching" for alarm in errors)
+    throttled = [alarm for alarm in functions if alarm["MetricName"] == "Throttles"]
+    assert [dimension(alarm) for alarm in throttled] == [
+        ("FunctionName", {"Ref": f"{name}Function"}) for name in ("Submit", "Webhook")
+    ]
+    for alarm in errors + throttled:
+        assert (alarm["Statistic"], alarm["Threshold"], alarm["TreatMissingData"]) == ("Sum", 1, "notBreaching")
 
     letters = alarms(resources, "AWS/SQS")
     assert {alarm["MetricName"] for alarm in letters} == {"ApproximateNumberOfMessagesVisible"}
@@ -788,13 +848,37 @@ def test_failures_and_silence_ring(resources: dict[str, Any]) -> None:
     assert (dimension(behind), behind["Statistic"]) == (("FunctionName", {"Ref": "AnnounceFunction"}), "Maximum")
     assert behind["Threshold"] < 24 * 3_600_000, "the stream has forgotten by then"
 
-    beats = [alarm for alarm in functions if alarm["MetricName"] == "Invocations"] + alarms(resources, "AWS/Events")
+    every = functions + alarms(resources, "AWS/Events")
+    beats = [alarm for alarm in every if alarm["MetricName"] == "Invocations"]
     rule = resources["ReconcileFunction"]["Properties"]["Events"]["EveryMinute"]["Properties"]["Name"]
     assert [dimension(alarm) for alarm in beats] == [("FunctionName", {"Ref": "ReconcileFunction"}), ("RuleName", rule)]
     for beat in beats:
         assert (beat["MetricName"], beat["Statistic"], beat["Period"]) == ("Invocations", "Sum", 600)
         assert (beat["ComparisonOperator"], beat["Threshold"]) == ("LessThanThreshold", 1)
         assert beat["TreatMissingData"] == "breaching"
+
+
+def test_what_reaches_no_queue_rings(resources: dict[str, Any]) -> None:
+    """Each rule's failures are told to people, and so is what its dead-letter queue did not take, where it has one.
+
+    Metrics of a rule of a bus have the bus as well.
+    """
+    bus_name = {"Ref": "EventBus"}
+    rules = {name: each["Properties"] for name, each in resources.items() if each["Type"] == "AWS::Events::Rule"}
+    expected = []
+    for name, rule in rules.items():
+        dimensions: list[tuple[str, Any]] = [("RuleName", rule.get("Name", {"Ref": name}))]
+        if "EventBusName" in rule:
+            assert rule["EventBusName"] == {"Fn::GetAtt": ["EventBus", "Name"]}
+            assert "Name" in rule, "a Ref to it is not its name alone"
+            dimensions = [("EventBusName", bus_name), *dimensions]
+        expected.append(("FailedInvocations", dimensions))
+        if any("DeadLetterConfig" in target for target in rule["Targets"]):
+            expected.append(("InvocationsFailedToBeSentToDlq", dimensions))
+    rings = [each for each in alarms(resources, "AWS/Events") if each["MetricName"] != "Invocations"]
+    found = [(each["MetricName"], [(one["Name"], one["Value"]) for one in each["Dimensions"]]) for each in rings]
+    assert sorted(map(str, found)) == sorted(map(str, expected))
+    assert all((each["Statistic"], each["Threshold"]) == ("Sum", 1) for each in rings)
 
 
 def test_alarms_are_heard(template: dict[str, Any]) -> None:
@@ -879,6 +963,27 @@ def test_deployments_fit_the_template(template: dict[str, Any], root: Path) -> N
             assert allowed is None or value in map(str, allowed), override
         assert deploy["capabilities"] == "CAPABILITY_IAM"
     assert settings["prod"]["deploy"]["parameters"]["confirm_changeset"] is True
+
+
+def overrides(root: Path, name: str) -> dict[str, str]:
+    """The parameters that a deployment of an environment sets."""
+    deploy = tomllib.loads((root / "samconfig.toml").read_text())[name]["deploy"]["parameters"]
+    return dict(override.split("=", 1) for override in deploy["parameter_overrides"])
+
+
+@pytest.mark.parametrize("name", ["dev", "prod"])
+def test_deployments_set_what_decides_about_money(name: str, template: dict[str, Any], root: Path) -> None:
+    """An update keeps the former value of a parameter that is not overridden, so a changed default of these would never
+    reach a stack that exists."""
+    groups = template["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+    grouped = {group["Label"]["default"].split(" (")[0]: group["Parameters"] for group in groups}
+    money = {*grouped["Money"], *grouped["Intervals"], "RescueOrigins"}
+    given = overrides(root, name)
+    assert given.keys() >= money
+    compared = money - OWN_VALUES
+    assert {each: given[each] for each in compared} == {
+        each: str(template["Parameters"][each]["Default"]) for each in compared
+    }
 
 
 def widgets(resources: dict[str, Any]) -> list[dict[str, Any]]:

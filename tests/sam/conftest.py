@@ -22,9 +22,9 @@ ROOT = Path(__file__).resolve().parents[2]
 LONGEST_INVOCATION = 120
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def engine() -> None:
-    """Without a container engine there is nothing to test here, and one sentence is enough to say it."""
+    """Without a container engine nothing runs in containers, and one sentence is enough to say it."""
     try:
         sam.require_engine()
     except StackError as error:
@@ -47,7 +47,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def containers(build: Callable[[str], Path]) -> sam.Containers:
+def containers(engine: None, build: Callable[[str], Path]) -> sam.Containers:
     """Where the functions of the stack run."""
     return sam.Containers(build(sam.MACHINE))
 

@@ -141,7 +141,7 @@ def test_the_schedule_finds_what_no_webhook_told(bought: Clip, invoke_anew: Invo
 
 def test_an_upload_is_looked_at(bought: Clip, invoke: Invoke, stack: Stack) -> None:
     """S3's word on an object makes a container look, and the clip is stored, though nobody has described it yet."""
-    video = b"\x00\x00\x00\x18ftypisom" + bytes(64)
+    video = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isommp41\x00\x00\x00\x48mdat" + bytes(64)
     put = stack.client("s3").put_object(Bucket=stack.bucket_name, Key=bought.object_key, Body=video)
     event = load("object-created")
     message = json.loads(event["Records"][0]["body"])

@@ -1,8 +1,10 @@
-"""What SAM's own transform makes of SnapStart: versions that are replaced whenever what they keep has changed."""
+"""What SAM's own transform makes of the functions: versions that are replaced whenever what they keep has changed, and
+an alias that everything goes through."""
 
 import json
+import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from rushes_local import template as templates
 pytestmark = pytest.mark.sam
 
 ROOT = Path(__file__).resolve().parents[2]
-BEHIND_HTTP = ("SubmitFunction", "TasksFunction", "WebhookFunction")
+FUNCTIONS = {f"{name}Function" for name in ("Submit", "Intake", "Webhook", "Reconcile", "Announce", "Tasks")}
 
 Template = dict[str, Any]
 Transform = Callable[[Callable[[Template], None]], Template]
@@ -23,7 +25,7 @@ Transform = Callable[[Callable[[Template], None]], Template]
 
 @pytest.fixture(scope="module")
 def transform(tmp_path_factory: pytest.TempPathFactory) -> Transform:
-    """The template with SnapStart, changed and transformed as CloudFormation would have it done."""
+    """The template, changed and transformed as CloudFormation would have it done."""
     tmp_path = tmp_path_factory.mktemp("template")
 
     @cache
@@ -34,7 +36,6 @@ def transform(tmp_path_factory: pytest.TempPathFactory) -> Transform:
                 resource["Properties"][location] = f"s3://deployments/{name}-1"
         change(template)
         (tmp_path / "template.yaml").write_text(json.dumps(template))
-        subprocess.run(["python3.13", ROOT / "scripts" / "snapstart.py", tmp_path], check=True, timeout=60)
         command = ["python3.13", ROOT / "scripts" / "transform.py", tmp_path / "template.yaml"]
         result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
         content: Template = yaml.safe_load(result.stdout)
@@ -50,7 +51,7 @@ def once_more(template: Template) -> None: ...
 
 
 def code(template: Template) -> None:
-    for name in BEHIND_HTTP:
+    for name in FUNCTIONS:
         template["Resources"][name]["Properties"]["CodeUri"] = f"s3://deployments/{name}-2"
 
 
@@ -67,7 +68,7 @@ def variable(template: Template) -> None:
 
 
 def timeout(template: Template) -> None:
-    for name in BEHIND_HTTP:
+    for name in FUNCTIONS:
         template["Resources"][name]["Properties"]["Timeout"] = 9
 
 
@@ -84,8 +85,8 @@ def versions(transformed: Template) -> dict[str, str]:
 def test_a_change_publishes_a_version(change: Callable[[Template], None], transform: Transform) -> None:
     """Another logical id is another resource: CloudFormation publishes it and deletes the one before."""
     before, after = versions(transform(unchanged)), versions(transform(change))
-    assert before.keys() == after.keys() == set(BEHIND_HTTP)
-    assert all(before[name] != after[name] for name in BEHIND_HTTP)
+    assert before.keys() == after.keys() == FUNCTIONS
+    assert all(before[name] != after[name] for name in FUNCTIONS)
 
 
 def test_the_same_is_the_same_version(transform: Transform) -> None:
@@ -94,23 +95,42 @@ def test_the_same_is_the_same_version(transform: Transform) -> None:
 
 
 def test_events_go_to_the_newest_version(transform: Transform) -> None:
-    """Each function's alias names its version, and whoever invokes it from outside names the alias."""
+    """Each function's alias names its version, and the version stays when another takes its place."""
     content = transform(unchanged)
     resources = content["Resources"]
     for function, version in versions(content).items():
         alias = resources[f"{function}Aliaslive"]["Properties"]
         assert alias["FunctionVersion"] == {"Fn::GetAtt": [version, "Version"]}
-        assert resources[version]["DeletionPolicy"] == "Delete"
-        assert resources[function]["Properties"]["SnapStart"] == {"ApplyOn": "PublishedVersions"}
-    integrations = json.dumps([resources[api]["Properties"]["Body"] for api in ("Api", "WebhookApi")])
-    mapped = resources["SubmitFunctionInbox"]["Properties"]["FunctionName"]
-    permissions = [
-        each["Properties"]["FunctionName"]["Ref"]
-        for each in resources.values()
-        if each["Type"] == "AWS::Lambda::Permission" and each["Properties"]["Principal"] == "apigateway.amazonaws.com"
+        assert resources[version]["DeletionPolicy"] == "Retain"
+
+
+def invocations(content: Template) -> Iterator[Any]:
+    """Everything in a transformed template that names a function in order to have it invoked, or to allow that."""
+    for each in content["Resources"].values():
+        properties = each["Properties"]
+        match each["Type"]:
+            case "AWS::Lambda::EventSourceMapping" | "AWS::Lambda::Permission":
+                yield properties["FunctionName"]
+            case "AWS::Events::Rule":
+                yield from (target["Arn"] for target in properties["Targets"] if "Function" in str(target["Arn"]))
+            case "AWS::ApiGatewayV2::Api":
+                for text in re.findall(r"functions/\$\{([\w.]+)\}/invocations", json.dumps(properties["Body"])):
+                    yield {"Ref": text}
+
+
+def test_nothing_goes_past_the_alias(transform: Transform) -> None:
+    """APIs, queues, the stream and the schedule invoke each function through its alias, and may do only that."""
+    named = list(invocations(transform(unchanged)))
+    assert {each["Ref"] for each in named} == {f"{function}Aliaslive" for function in FUNCTIONS}
+    # Seven routes with a permission each, three queues, one stream, one schedule with its permission.
+    assert len(named) == 2 * 7 + 3 + 1 + 2
+
+
+def test_failed_sweeps_are_not_repeated_through_the_alias(transform: Transform) -> None:
+    """The settings for asynchronous calls are those of the alias that the schedule invokes."""
+    (config,) = [
+        each["Properties"]
+        for each in transform(unchanged)["Resources"].values()
+        if each["Type"] == "AWS::Lambda::EventInvokeConfig"
     ]
-    for function in BEHIND_HTTP:
-        assert f"${{{function}Aliaslive}}/invocations" in integrations
-        assert f"${{{function}.Arn}}" not in integrations
-    assert mapped == {"Ref": "SubmitFunctionAliaslive"}
-    assert set(permissions) == {f"{function}Aliaslive" for function in BEHIND_HTTP}
+    assert (config["FunctionName"], config["Qualifier"]) == ({"Ref": "ReconcileFunction"}, "live")

@@ -20,7 +20,9 @@ from tests.simulation.world import World
 
 T = TypeVar("T")
 
-MP4 = b"\x00\x00\x00\x18ftypisom" + b"\x00" * 64
+MP4 = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isommp41\x00\x00\x00\x48mdat" + bytes(64)
+RESCUED = MP4 + b"\x00\x00\x00\x0ffreerescued"
+AGAIN = MP4 + b"\x00\x00\x00\x0dfreeagain"
 
 
 class FakeTable:
@@ -257,7 +259,7 @@ class FakeBucket:
         if number > len(versions):
             return None
         content = versions[number - 1]
-        return Probed(str(number), len(content), f"etag-{number}", container(content))
+        return Probed(str(number), len(content), f"etag-{number}", container(content, len(content)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -537,7 +539,7 @@ class FakeRunware:
         if self.switches.upload == "spoiled":
             self.uploaded(key, self.bucket.put(key, b""))
         if self.switches.upload == "twice":
-            self.uploaded(key, self.bucket.put(key, MP4 + b"again"))
+            self.uploaded(key, self.bucket.put(key, AGAIN))
 
     def _call(self, task: Execution, body: Mapping[str, Any], attempt: int = 1) -> None:
         """One webhook; again later unless it was answered with 2xx, a bounded number of times."""
@@ -644,7 +646,7 @@ class FakeRunware:
         return self._stored(key)
 
     def _stored(self, key: str) -> Probed:
-        content = MP4 + b"rescued"  # what was uploaded need not be the same, byte by byte
+        content = RESCUED  # what was uploaded need not be the same, byte by byte
         version = self.bucket.put(key, content)
         self.uploaded(key, version)
         return Probed(version, len(content), f"etag-{version}", "mp4")

@@ -129,13 +129,15 @@ LOSSES: dict[str, dict[str, Any]] = {
     "webhook": {"webhook_copies": 0},
     "upload": {"upload": "never"},
     "both": {"webhook_copies": 0, "upload": "never"},
+    "kind": {"result_format": "WEBM"},
+    "kind and upload": {"result_format": "WEBM", "upload": "never"},
 }
 
 
 @pytest.mark.parametrize("watched", [SCHEDULE_ONLY], indirect=True, ids=["schedule"])
 @pytest.mark.parametrize("lost", LOSSES)
 def test_the_schedule_finds_what_was_lost(watched: Watched, lost: str) -> None:
-    """Whether the webhook, the upload or both never come, the sweeps end the clip stored, bought once."""
+    """Whether webhook or upload never come, or the render is of another kind: the clip ends stored, bought once."""
     stack, switches = watched.stack, LOSSES[lost]
     stack.emulator.faults.next_submissions.append(OneShot(lost, **switches))
     clip = watched.wait(watched.order(f"without the {lost}"), complete)
@@ -145,6 +147,7 @@ def test_the_schedule_finds_what_was_lost(watched: Watched, lost: str) -> None:
     assert clip.copy is not None
     version, copy = clip.copy
     assert copy.fields.get("rescued", False) == ("upload" in switches)
+    assert copy.fields["container"] == ("webm" if "result_format" in switches else "mp4")
     assert stack.client("s3").head_object(Bucket=stack.bucket_name, Key=clip.object_key)["VersionId"] == version
     assert [charge.task_uuid for charge in stack.emulator.ledger()].count(clip.clip_uuid) == 1
     stack.check()

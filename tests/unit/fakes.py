@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, TypeVar
 
+import httpx
+
 from rushes.callers import Caller
 from rushes.clip import (
     Clip,
@@ -46,7 +48,8 @@ MONTH = "2026-09"
 PRICE = 924_000  # of five seconds, in micro-dollars
 TASK_UUID = "e613fb01-17f4-4dbf-85bd-05ea4a15aa2c"
 CLIP_UUID = "00000000-0000-4000-8000-000000000001"
-MP4 = b"\x00\x00\x00\x18ftypisom" + bytes(64)
+MP4 = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isommp41\x00\x00\x00\x48mdat" + bytes(64)
+WEBM = b"\x1aE\xdf\xa3\x87\x42\x82\x84webm\x18\x53\x80\x67" + bytes(64)
 TIMES = Timings(
     http=10_000,
     function=25_000,
@@ -288,7 +291,7 @@ class Bucket:
         content = self.objects.get(key) if bucket == self.name else self.others.get((bucket, key))
         return None if content is None else Head(len(content), content[:length])
 
-    def download_link(self, key: str, seconds: int, version: str | None = None) -> str:
+    def download_link(self, key: str, seconds: int, version: str | None = None, container: str = "") -> str:
         if self.no_links:
             raise BucketError("NoCredentials")
         return f"https://bucket.example/{key}?versionId={version}&X-Amz-Expires={seconds}"
@@ -298,7 +301,7 @@ class Bucket:
         if self.down:
             raise BucketError("SlowDown")
         content = self.objects.get(key)
-        return None if content is None else Probed("v1", len(content), "etag", container(content))
+        return None if content is None else Probed("v1", len(content), "etag", container(content, len(content)))
 
 
 class Seller:
@@ -315,6 +318,16 @@ class Seller:
         self.keys.add(key)
         self.on_send(task)
         return self.script.pop(0) if self.script else Accepted("acknowledged")
+
+
+def transport(handler: Callable[[httpx.Request], httpx.Response]) -> httpx.MockTransport:
+    """Answers as the handler says, in bytes that are still to be read, as they come over a wire."""
+
+    def answer(sent: httpx.Request) -> httpx.Response:
+        response = handler(sent)
+        return httpx.Response(response.status_code, stream=httpx.ByteStream(response.read()))
+
+    return httpx.MockTransport(answer)
 
 
 def one_after_another(work: Callable[[T], R], items: Iterable[T], /) -> list[R]:

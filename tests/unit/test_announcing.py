@@ -147,6 +147,7 @@ def test_a_clip_that_is_stored_is_told_with_its_manifest(told: World) -> None:
         "bucket": "clips",
         "objectKey": after.object_key,
         "versionId": "v1",
+        "container": "mp4",
         "manifestKey": after.object_key.removesuffix(".mp4") + ".json",
         "videoUUID": "video-1",
         "seed": 7,

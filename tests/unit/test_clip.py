@@ -1,5 +1,6 @@
 """Facts, merge, status, money, the next check and leases."""
 
+import tracemalloc
 from collections.abc import Iterator
 from itertools import combinations
 
@@ -482,6 +483,9 @@ def test_a_task_stands_where_its_clips_stand(kinds: list[Kind | None], status: S
         ({"a": 5.0, "b": [1, 2.0]}, {"b": [1.0, 2], "a": 5}, True),
         ({"a": {"b": 1e3}}, {"a": {"b": 1000}}, True),
         ({"a": 0.5}, {"a": 0.50}, True),
+        ({"a": 2.0**53}, {"a": 2**53}, True),
+        ({"a": -(2.0**53)}, {"a": -(2**53)}, True),
+        ({"a": 2.0**54}, {"a": 2**54}, False),
         ({"a": 1}, {"a": True}, False),
         ({"a": 1}, {"a": "1"}, False),
         ([1, 2], [2, 1], False),
@@ -490,6 +494,25 @@ def test_a_task_stands_where_its_clips_stand(kinds: list[Kind | None], status: S
 def test_canonical_text_tells_values_apart_and_nothing_else(one: object, other: object, same: bool) -> None:
     """Two JSON values have one canonical text exactly if they mean the same."""
     assert (canonical(one) == canonical(other)) is same
+
+
+@pytest.mark.parametrize("value", [1e308, -1e308, 2.0**53, 2.0**54])
+def test_canonical_text_of_a_number_is_short(value: float) -> None:
+    """A float of a few characters does not become hundreds of digits."""
+    assert len(canonical(value)) <= 24
+
+
+def test_canonical_text_of_large_numbers_is_made_in_little_memory() -> None:
+    """A body of large numbers takes no more memory than one of others; as digits they took twenty times as much."""
+
+    def peak(number: float) -> int:
+        tracemalloc.start()
+        canonical([number] * 20_000)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    assert peak(1e308) < 2 * peak(1.5e-300)
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from rushes.clip import Kind, next_check
 from rushes.config import IntakeSettings, ReconcileSettings, SubmitSettings, Timings, WebhookSettings, micro_dollars
 from rushes.errors import SettingsError
-from tests.unit.fakes import TIMES
+from tests.unit.fakes import CLIP_UUID, START, TIMES, clip, fact
 
 SECONDS = {
     "HTTP_TIMEOUT_SECONDS": "10",
@@ -137,6 +138,25 @@ def test_a_repeat_that_could_follow_a_render_is_refused(window: str) -> None:
         ReconcileSettings.read(late)
     assert ReconcileSettings.read({**late, "WHEN_AMBIGUOUS": "review"})
     assert ReconcileSettings.read({**late, "RESEND_WINDOW_SECONDS": "149"})
+
+
+@pytest.mark.parametrize(("deadline", "copy_deadline"), [(7_200_000, 21_600_000), (3_600_000, 604_800_000)])
+def test_no_clip_is_open_for_longer_than_the_longest(deadline: int, copy_deadline: int) -> None:
+    """Each stage begins at the end of the one before and ends at its last look, which the clip's own rule puts off."""
+    times = replace(TIMES, deadline=deadline, copy_deadline=copy_deadline)
+    stages = (
+        (None, times.hard(deadline)),
+        (Kind.ACCEPTED, times.hard(deadline)),
+        (Kind.FAILED, times.hard(times.hard(times.last_look))),
+        (Kind.RENDERED, times.hard(copy_deadline)),
+    )
+    at = START
+    for kind, length in stages:
+        waiting = clip(fact(kind, at=at), created_at=at) if kind else clip(clip_uuid="ff" + CLIP_UUID[2:])
+        last_in_vain = at + length - 1
+        at = next_check(waiting, last_in_vain, times) or pytest.fail("not open")
+        assert at > last_in_vain
+    assert at - START <= times.longest_open < 2 * (at - START)
 
 
 @pytest.mark.parametrize("factor", [1, 0.1, 0.02, 0.001])

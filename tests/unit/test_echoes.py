@@ -17,7 +17,7 @@ from rushes.clip import Clip, Kind, merge_all
 from rushes.outside import timeline
 from rushes.receiving import poll_facts
 from rushes.runware.client import Runware
-from tests.unit.fakes import TASK_UUID, Bucket, World, clip, fact, request
+from tests.unit.fakes import TASK_UUID, Bucket, World, clip, fact, request, transport
 
 KEY = "Kq7vR2mX9tLw4ZcN8bHs3JdF6gPy1AeU"
 SIGNATURE = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -120,7 +120,7 @@ class Echoing:
         return httpx.Response(self.status, json={"data": [], "errors": [error]})
 
     def seller(self) -> Any:
-        http = httpx.Client(transport=httpx.MockTransport(self.answer))
+        http = httpx.Client(transport=transport(self.answer))
         return Runware(http, "https://api.runware.example/v1")
 
 
@@ -192,7 +192,7 @@ def test_nor_do_webhooks_and_polls_tell_them(encoding: str, wrapping: str, link:
     token = dict(parse_qsl(urlsplit(runware.sent["webhookURL"]).query))["token"]
     closed = [fact(Kind.LAST_LOOK)]
     by_webhook = merge_all(world.receiving.receive(body, "ann", TASK_UUID, 0, token), closed)
-    answering = httpx.MockTransport(lambda _: httpx.Response(200, content=body))
+    answering = transport(lambda _: httpx.Response(200, content=body))
     report = Runware(httpx.Client(transport=answering), "https://api.runware.example/v1").poll([clip_uuid], KEY)
     by_poll = merge_all(clip(), [*poll_facts(report.envelope.about(clip_uuid), 0), *closed])
     for known in (by_webhook, by_poll):

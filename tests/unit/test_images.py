@@ -348,6 +348,18 @@ def test_other_places_are_refused_without_a_look(bucket: Bucket, address: str) -
     assert bucket.calls == {}
 
 
+def test_a_key_is_taken_literally(bucket: Bucket) -> None:
+    """S3 decodes nothing in a key, so neither do the rules: `%2e%2e` is a name and leads out of no folder."""
+    key = "inputs/ann/%2e%2e/bob/a.png"
+    bucket.objects["inputs/bob/a.png"] = PNG
+    assert codes(f"s3://clips/{key}", bucket) == ["Source"]
+    assert codes("s3://clips/inputs/%61nn/a.png", bucket) == ["Source"]
+    bucket.objects[key] = PNG
+    address = f"s3://clips/{key}"
+    assert taken(address, bucket) == framed(address)
+    linked(framed(address), lambda *found: str(found == ("clips", key) or pytest.fail(f"changed to {found}")))
+
+
 def test_our_bucket_is_no_source_like_others(bucket: Bucket) -> None:
     """Whatever an operator allows, in our own bucket a caller reads its own folder only."""
     bucket.objects["inputs/bob/a.png"] = bucket.objects["videos/ann/a"] = PNG

@@ -300,6 +300,8 @@ def test_an_image_becomes_the_first_frame() -> None:
         ({}, {}, {1: ["missingPositivePrompt"]}),
         ({"prompt": "a lighthouse", "duration": "soon"}, {}, {1: ["invalidDuration"]}),
         ({"prompt": "a lighthouse", "mood": "dark"}, {}, {1: ["unsupportedParameter"]}),
+        ({"prompt": "a lighthouse", "tag-a=b": "c"}, {}, {1: ["invalidTags"]}),
+        ({"prompt": "=?utf-8?q?=00=00?="}, {}, {1: ["invalidPositivePrompt"]}),
         ({"prompt": "a lighthouse"}, {"hidden_metadata": 1}, {}),
     ],
 )

@@ -63,6 +63,11 @@ def test_all_documented_examples_are_there() -> None:
         {"positivePrompt": "ab"},
         {"positivePrompt": "a" * 2500},
         {"positivePrompt": "\U0001f3ac" * 2500},
+        {"positivePrompt": "a lighthouse\r\n\tat dusk\n"},
+        {"positivePrompt": " ?"},
+        {"positivePrompt": "\u706f\u53f0"},
+        {"positivePrompt": "\U0001f3ac\ufe0f"},
+        {"positivePrompt": "\u2014\u200b"},
         {"negativePrompt": "ab"},
         {"negativePrompt": "a" * 2500},
         {"width": 1920, "height": 1080},
@@ -91,7 +96,7 @@ def test_all_documented_examples_are_there() -> None:
         {"safety": {"checkContent": True, "mode": "none"}},
         {"safety": {"mode": "fast"}},
         {"ttl": 60},
-        {"ttl": 10**9},
+        {"ttl": 365 * 86_400},
         {"includeCost": True},
         {"includeCost": False},
         {"inputs": {}},
@@ -129,6 +134,7 @@ def test_all_documented_examples_are_there() -> None:
         {"tags": {}},
         {"tags": {"project": "x", "k" * 64: "v" * 256}},
         {"tags": {str(number): "" for number in range(20)}},
+        {"tags": {"a b-c/d": "x:y=z, \u00e4"}},
     ],
     ids=lambda changes: json.dumps(changes)[:60],
 )
@@ -151,7 +157,7 @@ PROMPT = {"type": "string", "min": 2, "max": 2500}
 CFG = {"type": "float", "min": 0, "max": 1}
 QUALITY = {"type": "integer", "min": 20, "max": 99}
 RESULTS = {"type": "integer", "min": 1, "max": 4}
-TTL = {"type": "integer", "min": 60}
+TTL = {"type": "integer", "min": 60, "max": 31_536_000}
 IMAGES = {"type": "array", "max": 1}
 FORMATS = {"type": "string", "allowedValues": ["MP4", "WEBM", "MOV"]}
 MODES = {"type": "string", "allowedValues": ["none", "fast", "full"]}
@@ -185,6 +191,25 @@ FRAMES, PLACED = "inputs.frameImages", "inputs.frameImages.image"
         ({"positivePrompt": "a"}, "invalidPositivePromptLength", "positivePrompt", PROMPT),
         ({"positivePrompt": "a" * 2501}, "invalidPositivePromptLength", "positivePrompt", PROMPT),
         ({"positivePrompt": "\ud800 a"}, "invalidPositivePrompt", "positivePrompt", PROMPT),
+        *(
+            ({name: blank}, f"invalid{name[0].upper()}{name[1:]}", name, PROMPT)
+            for name in ("positivePrompt", "negativePrompt")
+            for blank in (
+                "  ",
+                "\n\n",
+                "\u00a0\u3000",
+                "\u200b\u200b",
+                "\ufeff \u2060",
+                "\u3164\u2800",
+                "\u0301\u0301",
+                "\ue000\ue000",
+                "\x00\x00",
+                "a\x00b",
+                "a\x1b[31m",
+                "ab\x7f",
+                "ab\x85",
+            )
+        ),
         ({"negativePrompt": "a"}, "invalidNegativePromptLength", "negativePrompt", PROMPT),
         ({"negativePrompt": "a" * 2501}, "invalidNegativePromptLength", "negativePrompt", PROMPT),
         ({"negativePrompt": None}, "invalidNegativePrompt", "negativePrompt", PROMPT),
@@ -225,6 +250,8 @@ FRAMES, PLACED = "inputs.frameImages", "inputs.frameImages.image"
         ({"safety": {"mode": "slow"}}, "unsupportedMode", "safety.mode", MODES),
         ({"safety": {"mode": None}}, "unsupportedMode", "safety.mode", MODES),
         ({"ttl": 59}, "invalidTtl", "ttl", TTL),
+        ({"ttl": 365 * 86_400 + 1}, "invalidTtl", "ttl", TTL),
+        ({"ttl": 10**31}, "invalidTtl", "ttl", TTL),
         ({"ttl": "60"}, "invalidTtl", "ttl", TTL),
         ({"ttl": True}, "invalidTtl", "ttl", TTL),
         ({"includeCost": 1}, "invalidIncludeCost", "includeCost", {"type": "boolean"}),
@@ -289,6 +316,21 @@ FRAMES, PLACED = "inputs.frameImages", "inputs.frameImages.image"
         ({"tags": {"k" * 65: "a"}}, "invalidTags", "tags", {"type": "object"}),
         ({"tags": {"a": "v" * 257}}, "invalidTags", "tags", {"type": "object"}),
         ({"tags": {str(number): "" for number in range(21)}}, "invalidTags", "tags", {"type": "object"}),
+        *(
+            ({"tags": tags}, "invalidTags", "tags", {"type": "object"})
+            for tags in (
+                {"a:b": "c"},
+                {"a=b": "c"},
+                {":": ""},
+                {"a\nb": "c"},
+                {" a": "b"},
+                {"a ": "b"},
+                {"a": "b\nc:d"},
+                {"a": " b"},
+                {"a": "b\u00a0"},
+                {"a": "\x7f"},
+            )
+        ),
         ({"tags": []}, "invalidTags", "tags", {"type": "object"}),
         ({"seed": 1}, UNKNOWN, "seed", {}),
         ({"fps": 24}, UNKNOWN, "fps", {}),
@@ -327,6 +369,38 @@ def test_what_the_service_sets_is_refused_with_a_reason(parameter: str, instead:
     assert (fault["code"], fault["parameter"]) == (UNKNOWN, parameter)
     assert "set by the service" in fault["message"]
     assert instead in fault["message"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "parameter", "words"),
+    [
+        ({"outputFormat": "mp4"}, "outputFormat", "must be MP4, WEBM or MOV"),
+        ({"outputType": "dataURI"}, "outputType", "must be URL"),
+        ({"duration": 8}, "duration", "must be 5 or 10"),
+        (
+            {"frameImages": [{"inputImage": IMAGE_UUID, "frame": "first"}]},
+            "frameImages",
+            'use inputs: {"frameImages": [{"image": …, "frame": "first"}]} instead',
+        ),
+        ({"seed": 42}, "seed", "takes none"),
+        ({"positivePrompt": "a\x00b"}, "positivePrompt", "character 2 is U+0000"),
+        ({"positivePrompt": "\U0001f3ac\x9f"}, "positivePrompt", "character 2 is U+009F"),
+        ({"positivePrompt": "\u200b\u200b"}, "positivePrompt", "something visible"),
+        ({"tags": {"a:b": "c"}}, "tags", "names without : and ="),
+    ],
+)
+def test_a_fault_names_the_form_to_use(changes: dict[str, Any], parameter: str, words: str) -> None:
+    """Forms of the provider's older pages, and what no editor shows, are answered with what to write instead."""
+    (fault,) = faults(**changes)
+    assert fault["parameter"] == parameter
+    assert words in fault["message"]
+
+
+def test_an_older_image_inside_the_new_form_is_named() -> None:
+    """The image inside an entry has another name as well, and its error says which."""
+    found = {fault["parameter"]: fault["message"] for fault in faults(**framed({"inputImage": IMAGE_UUID}))}
+    assert found.keys() == {"inputs.frameImages.image", "inputs.frameImages.inputImage"}
+    assert "use image instead" in found["inputs.frameImages.inputImage"]
 
 
 def test_all_faults_are_reported_at_once() -> None:

@@ -10,7 +10,7 @@ from rushes.errors import BusyError, UnknownClipError, UnreadableError
 from rushes.observability import Metric
 from rushes.receiving import details_facts, poll_facts, webhook_facts
 from rushes.runware.answers import read
-from tests.unit.fakes import CLIP_UUID, MP4, PRICE, START, TASK_UUID, World, clip, fact
+from tests.unit.fakes import CLIP_UUID, MP4, PRICE, START, TASK_UUID, WEBM, World, clip, fact
 
 DONE = {"taskUUID": CLIP_UUID, "videoUUID": "v", "videoURL": "https://vm.runware.ai/v.mp4", "seed": 7, "cost": 0.924}
 RUNNING = {"taskUUID": CLIP_UUID, "status": "processing"}
@@ -57,9 +57,17 @@ def test_a_result_with_its_copy_in_the_bucket_is_stored(running: World) -> None:
     assert after.next_check_at is None
 
 
-@pytest.mark.parametrize("content", [b"", b"<Error>", b"\x1aE\xdf\xa3webm"])
-def test_what_is_no_such_video_is_no_copy(running: World, content: bytes) -> None:
-    """An empty, foreign or wrongly typed object does not store a clip."""
+def test_a_video_of_another_kind_is_a_copy(running: World) -> None:
+    """Runware put something else than was ordered: it was paid for, and the record has what it is."""
+    running.bucket.objects[clip().object_key] = WEBM
+    after = receive(running, DONE)
+    assert after.status == Status.STORED
+    assert {"container": "webm", "ordered": "mp4"}.items() <= after.of(Kind.STORED)["v1"].fields.items()
+
+
+@pytest.mark.parametrize("content", [b"", b"<Error>", b"\x1aE\xdf\xa3webm", b"<!--ftypmp42--><script>"])
+def test_what_is_no_video_is_no_copy(running: World, content: bytes) -> None:
+    """An empty or foreign object does not store a clip."""
     running.bucket.objects[clip().object_key] = content
     assert receive(running, DONE).status == Status.RENDERED
 

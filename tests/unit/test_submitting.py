@@ -1,6 +1,7 @@
 """Bodies into orders, orders into purchases, and what the caller hears, on fakes."""
 
 import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -16,7 +17,7 @@ from rushes.errors import BusyError, UnreadableError
 from rushes.observability import Metric
 from rushes.runware.models import Order
 from rushes.runware.outcomes import Accepted, Ambiguous, NeverArrived
-from rushes.submitting import LARGEST_BODY, Answer, parse, price, validate
+from rushes.submitting import LARGEST_BODY, Answer, bearer_in, parse, price, validate, without_authentication
 from tests.unit.fakes import MONTH, PRICE, START, TASK_UUID, TIMES, Bucket, World, refusal, request, uuid4
 from tests.unit.pictures import data_uri, picture
 
@@ -64,8 +65,33 @@ def codes(answer: Answer) -> list[tuple[int, str]]:
 )
 def test_a_body_that_is_no_array_of_tasks_is_unreadable(body: bytes) -> None:
     """What cannot be read as tasks is one error, whose message never repeats the input."""
-    with pytest.raises(UnreadableError, match=r"^The (body|array) must "):
+    with pytest.raises(UnreadableError, match=r"^The (body must |array must |body is UTF-16)"):
         parse(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"\xef\xbb\xbf[{}]", "begins with a byte order mark"),
+        (b"\xff\xfe[\x00]\x00", "is UTF-16"),
+        (b"\x1f\x8b\x08\x00", "is compressed (gzip)"),
+        (b'[{"CFGScale": 1e400}]', "no number beyond 1.8e308, such as 1e400"),
+        (b'[{"CFGScale": -1e400}]', "no number beyond 1.8e308, such as 1e400"),
+        (b'[{"ttl": 1' + b"0" * 5000 + b"}]", "no number beyond 1.8e308"),
+        (b'[{"CFGScale": NaN}]', "without NaN"),
+        (b'[{"CFGScale": -Infinity}]', "without -Infinity"),
+        (b'[{"positivePrompt": "\\ud800"}]', "in UTF-8"),
+        (b'[{"positivePrompt": }]', "must be JSON; unexpected at character 21"),
+        (b'[{"positivePrompt": "a\x00b"}]', "must be JSON; unexpected at character 23"),
+        (b'[{"x": ' + b"[" * 30 + b"]" * 30 + b"}]", "more than 20 levels deep"),
+    ],
+    ids=lambda value: str(value[:24]),
+)
+def test_each_kind_of_unreadable_body_has_its_own_message(body: bytes, words: str) -> None:
+    """A fault that no editor shows is named, for a body and for a line alike."""
+    for called in ("body", "line"):
+        with pytest.raises(UnreadableError, match=rf"^The {called} .*{re.escape(words)}"):
+            parse(body, called)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +127,65 @@ def test_nesting_is_unreadable_or_a_fault_at_any_depth() -> None:
 
     for depth in range(300, 1000):
         judge(dumped(request())[:-1] + b', "x": ' + b"[" * depth + b"]" * depth + b"}")
+
+
+LOGIN = {"taskType": "authentication", "apiKey": "rushes_key"}
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (dumped([LOGIN, request()]), True),
+        (dumped([{"apiKey": "rushes_key", "taskType": "authentication", "more": [1]}]), True),
+        (dumped(LOGIN), True),
+        (b" \n [ \t " + dumped(LOGIN) + b", {" + b"\xff" * 10_000, True),
+        (dumped([request(), LOGIN]), False),
+        (dumped([{**LOGIN, "apiKey": 5}]), False),
+        (dumped([{"taskType": "authentication"}]), False),
+        (dumped([{**LOGIN, "taskType": "Authentication"}]), False),
+        (dumped([[LOGIN]]), False),
+        (b" " * 4096 + dumped([LOGIN]), False),
+        (dumped([{"more": "x" * 4096, **LOGIN}]), False),
+        (b"[" * 4096, False),
+        (b'{"a":' * 1000, False),
+        (b"[1" + b"0" * 4400, False),
+        (b"[", False),
+        (b"\xff\xfe", False),
+        (b"", False),
+    ],
+    ids=lambda value: str(value[:40]) if isinstance(value, bytes) else "",
+)
+def test_a_key_is_read_from_the_first_task_alone(body: bytes, found: bool) -> None:
+    """An `authentication` task at the beginning is a credential; nothing behind it is read to find it."""
+    assert bearer_in(body) == ("Bearer rushes_key" if found else None)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_hold_a_key_or_none(body: bytes) -> None:
+    """Bytes of a sender who is not known raise nothing."""
+    assert bearer_in(body) is None
+
+
+def test_an_authentication_task_is_no_order() -> None:
+    """It is taken off the tasks, does not count among the twenty, and is refused beside a key in the header."""
+    tasks = [request(taskUUID=uuid4(number)) for number in range(20)]
+    assert without_authentication(parse(dumped([LOGIN, *tasks])), mixed=False) == tasks
+    assert without_authentication(tasks, mixed=True) == tasks
+    assert without_authentication([LOGIN], mixed=False) == []
+    with pytest.raises(UnreadableError, match="beside the Authorization header"):
+        without_authentication([LOGIN, *tasks], mixed=True)
+    with pytest.raises(UnreadableError, match="1 to 20 tasks"):
+        parse(dumped([LOGIN, *tasks, request()]))
+
+
+def test_an_authentication_task_elsewhere_is_refused_without_its_key() -> None:
+    """A second one, or one of a file, is a fault of its own, and its key is not repeated."""
+    answer = Answer()
+    assert len(validate([request(), LOGIN], answer)) == 1
+    ((status, error),) = answer.errors
+    assert (status, error["code"]) == (400, "unsupportedTaskType")
+    assert "before all others" in error["message"]
+    assert "rushes_key" not in json.dumps(answer.body)
 
 
 @pytest.mark.parametrize("task", [None, 5, "text", [], [[]], True])
@@ -560,10 +645,12 @@ def test_orders_keep_the_order_of_the_request() -> None:
 
 
 @pytest.mark.parametrize(
-    ("retention", "expires"), [(None, None), (86_400_000, START + TIMES.deadline + 86_400_000)], ids=["kept", "dropped"]
+    ("retention", "expires"),
+    [(None, None), (86_400_000, START + TIMES.longest_open + 86_400_000)],
+    ids=["kept", "dropped"],
 )
 def test_a_request_may_be_dropped_once_nobody_can_need_it(retention: int | None, expires: int | None) -> None:
-    """Never before the deadline, until when a clip may have to be sent; never at all unless asked for."""
+    """Never while a clip can be open; never at all unless asked for."""
     world = World(retention=retention)
     submit(world)
     assert world.table.tasks["ann", TASK_UUID].expires_at == expires

@@ -154,6 +154,9 @@ def detail(
     match news.news:
         case News.STORED:
             told["versionId"] = news.about
+            known = clip.of(Kind.STORED)[news.about].fields
+            if "container" in known:
+                told["container"] = known["container"]
             if laid:
                 told["manifestKey"] = laid
         case News.FAILED:

@@ -129,6 +129,7 @@ _RESCUE = "rescue"  # the source of copies that the service made itself
 _BELIEVED_OF_WEBHOOKS = 3
 _BELIEVED_WHEN_ASKED = 10
 _ASKED = {Witness.POLL, Witness.OPERATOR}
+_EXACT = 2**53  # up to here every integer is a float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -548,12 +549,15 @@ def task_status(clips: Iterable[Clip]) -> Status:
 
 
 def canonical(value: object) -> str:
-    """The one JSON text of a value: sorted keys, no spaces, whole floats as integers (5.0 and 5 are one number)."""
+    """The one JSON text of a value: sorted keys, no spaces, whole floats as integers (5.0 and 5 are one number).
+
+    Floats beyond 2**53 stay floats: there not every integer is a float, and 1e308 would become 309 digits.
+    """
     return json.dumps(_whole(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def _whole(value: object) -> object:
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT:
         return int(value)
     if isinstance(value, Mapping):
         return {key: _whole(member) for key, member in value.items()}

@@ -90,6 +90,17 @@ class Timings:
         return self.function // 12
 
     @property
+    def longest_open(self) -> int:
+        """How long after its order a clip can still be open; only late facts about a closed one come after that.
+
+        It is bought, its result becomes known, a failure is final, and a render that shows up then is copied, each by
+        its hard limit at the latest. The look that ends a stage may be late by a third of it at most
+        (`clip.next_check`).
+        """
+        failure = self.hard(self.hard(self.last_look))  # it waits twice while Runware is still at work
+        return (2 * self.hard(self.deadline) + failure + self.hard(self.copy_deadline)) * 4 // 3
+
+    @property
     def check(self) -> int:
         """The shortest pause between two looks at one clip: the HTTP timeout, scaled with everything else."""
         return self.http
@@ -127,8 +138,8 @@ class SubmitSettings(BuyingSettings):
     """What `submit` needs to know.
 
     `monthly_limit` is for all callers together, in micro-dollars. `retention` is how long the table keeps requests
-    after their deadline, in milliseconds; None means for ever. `unknown_callers`: whether a caller that no operator has
-    made may order by file and event.
+    after the last of their clips can be open, in milliseconds; None means for ever. `unknown_callers`: whether a caller
+    that no operator has made may order by file and event.
     """
 
     monthly_limit: int

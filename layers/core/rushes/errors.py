@@ -10,6 +10,8 @@ RushesError
 ├── ProviderError            Runware did not answer a question properly; what it knows is unknown
 ├── BatchError               not one record of a batch could be worked on
 ├── RescueError              a render's bytes could not be brought into the bucket
+│   ├── OriginRefusedError   the render lies at an origin that is not allowed
+│   └── UnusableRenderError  what lies at the address is no copy and never will be
 ├── BucketError              S3 did not answer; whether the object is there is unknown
 ├── BusError                 the event bus did not take an event; nobody was told
 ├── InboxError               the inbox did not take a message; whether it did is unknown
@@ -60,6 +62,18 @@ class BatchError(RushesError):
 
 class RescueError(RushesError):
     """Why a render's bytes could not be had. The message holds no URL."""
+
+
+class OriginRefusedError(RescueError):
+    """The address is of another origin than those allowed. `origin` is its scheme, host and port alone."""
+
+    def __init__(self, origin: str) -> None:
+        super().__init__(f"{origin} is not an allowed origin")
+        self.origin = origin
+
+
+class UnusableRenderError(RescueError):
+    """The address answered properly, with something that is no video or too large: it will answer so again."""
 
 
 class BucketError(RushesError):

@@ -7,9 +7,9 @@ from rushes.errors import UnreadableError
 
 _BLANK = b" \t\r"
 _FOREIGN = (
-    (b"\xef\xbb\xbf", "begins with a byte order mark; save it as UTF-8 without one"),
-    (b"\xff\xfe", "is UTF-16; save it as UTF-8"),
-    (b"\xfe\xff", "is UTF-16; save it as UTF-8"),
+    (b"\xef\xbb\xbf", "begins with a byte order mark; write it as UTF-8 without one"),
+    (b"\xff\xfe", "is UTF-16; write it as UTF-8"),
+    (b"\xfe\xff", "is UTF-16; write it as UTF-8"),
     (b"\x1f\x8b", "is compressed (gzip); send it as it is"),
     (b"PK\x03\x04", "is compressed (zip); send it as it is"),
     (b"BZh", "is compressed (bzip2); send it as it is"),
@@ -66,11 +66,11 @@ def whole(chunks: Iterable[bytes], most: int, called: str) -> bytes:
     return bytes(content)
 
 
-def refuse_foreign(head: bytes) -> None:
-    """Raises `UnreadableError` if a file begins like one that is no plain UTF-8 text."""
+def refuse_foreign(head: bytes, called: str = "file") -> None:
+    """Raises `UnreadableError` if something begins like what is no plain UTF-8 text."""
     for mark, what in _FOREIGN:
         if head.startswith(mark):
-            raise UnreadableError(f"The file {what}.")
+            raise UnreadableError(f"The {called} {what}.")
 
 
 def _extend(head: bytearray, piece: bytes, limits: Limits) -> None:

@@ -22,6 +22,7 @@ class Metric(StrEnum):
     CLIPS_BOUGHT = "ClipsBought"
     CLIPS_STORED = "ClipsStored"
     CLIPS_RESCUED = "ClipsRescued"
+    RENDER_ORIGINS_REFUSED = "RenderOriginsRefused"
     CLIPS_IN_REVIEW = "ClipsInReview"
     FOUND_BY_POLL = "FoundByPoll"
     AMBIGUOUS_PURCHASES = "AmbiguousPurchases"

@@ -48,7 +48,7 @@ class Table(Protocol):
 class Links(Protocol):
     """What reading needs of the bucket."""
 
-    def download_link(self, key: str, seconds: int, version: str | None = None) -> str: ...
+    def download_link(self, key: str, seconds: int, version: str | None = None, container: str = "") -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,12 +226,13 @@ class Reading:
         if clip.copy is None:
             return {}
         version, known = clip.copy
-        pinned = {"size": known.fields.get("size"), "versionId": version}
+        container = known.fields.get("container")
+        pinned = {"size": known.fields.get("size"), "container": container, "versionId": version}
         if not task.request:
             return pinned
         seconds = self._lifetime(task)
         return pinned | {
-            "videoURL": self.links.download_link(clip.object_key, seconds, version),
+            "videoURL": self.links.download_link(clip.object_key, seconds, version, str(container or "")),
             "manifestURL": self.links.download_link(manifest_key(clip), seconds),
         }
 

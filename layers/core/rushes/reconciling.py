@@ -8,6 +8,7 @@ The rules of sending again are design decisions about money; they stand in `_set
 given up is one rule, too: `_is_over`.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,7 +32,16 @@ from rushes.clip import (
 )
 from rushes.concurrency import SideBySide
 from rushes.config import Timings, WhenAmbiguous
-from rushes.errors import BucketError, BusyError, ProviderError, RescueError, StaleError, UnreadableClipError
+from rushes.errors import (
+    BucketError,
+    BusyError,
+    OriginRefusedError,
+    ProviderError,
+    RescueError,
+    StaleError,
+    UnreadableClipError,
+    UnusableRenderError,
+)
 from rushes.learning import Clips, learn, report_overruns, save
 from rushes.media import Probed, stored_fact
 from rushes.observability import Metric, Telemetry
@@ -378,25 +388,45 @@ class Reconciling:
         fresh = {result.video_url for result in said.results if result.video_url} - urls
         facts += self._fetched(clip, sorted(fresh), run)
         for data in [result.data for result in said.results if result.data]:
-            facts += self._saved(clip, partial(self.rescuer.keep, data, clip.object_key))
+            facts += self._saved(clip, partial(self.rescuer.keep, data, clip.object_key), data)
         return facts
 
     def _fetched(self, clip: Clip, urls: Iterable[str], run: Run) -> list[Fact]:
-        """The first address that holds a video is enough."""
+        """The first address that holds a video is enough.
+
+        One that gave something else is asked again only when the clip's time is over, once more before people are.
+        """
         facts: list[Fact] = []
+        since = clip.learned_at(Kind.RENDERED) or clip.created_at
+        overdue = self.clock() >= since + self.times.copy_deadline
+        ends_at = run.buyer.ends_at - self.times.http // 2  # the bucket has to take the last part after that
         for url in urls:
-            facts += self._saved(clip, partial(self.rescuer.fetch, url, clip.object_key, run.buyer.ends_at))
+            if not overdue and any(key.endswith(_mark(url)) for key in clip.of(Kind.ATTEMPTED)):
+                continue
+            if not self._may_ask(run):
+                break
+            facts += self._saved(clip, partial(self.rescuer.fetch, url, clip.object_key, ends_at), url)
             if facts[-1].kind == Kind.STORED:
                 break
         return facts
 
-    def _saved(self, clip: Clip, save: Callable[[], Probed]) -> list[Fact]:
+    def _saved(self, clip: Clip, save: Callable[[], Probed], source: str) -> list[Fact]:
         try:
             copy = stored_fact(save(), clip.object_key, self.clock())
+        except UnusableRenderError as error:
+            return [_failed_rescue(f"{error} {_mark(source)}", self.clock())]
         except RescueError as error:
+            if isinstance(error, OriginRefusedError):
+                self.telemetry.count(Metric.RENDER_ORIGINS_REFUSED)
+                self.telemetry.note(
+                    "RescueOrigins lacks the origin of a render",
+                    warn=True,
+                    origin=error.origin,
+                    clipUUID=clip.clip_uuid,
+                )
             return [_failed_rescue(str(error), self.clock())]
         if copy is None:
-            return [_failed_rescue("the video is of another kind than ordered", self.clock())]
+            return [_failed_rescue("the copy in the bucket is no video", self.clock())]
         self.telemetry.count(Metric.CLIPS_RESCUED)
         return [replace(copy, fields={**copy.fields, "rescued": True})]
 
@@ -533,6 +563,11 @@ def _given_up(now: int) -> Fact:
 
 def _failed_rescue(why: str, now: int) -> Fact:
     return Fact(kind=Kind.ATTEMPTED, key=f"rescue failed: {why}"[:200], at=now, witness=Witness.BUCKET)
+
+
+def _mark(source: str) -> str:
+    """Stands for an address in the reason of a final failure: short, and without the address's secrets."""
+    return f"({hashlib.sha256(source.encode(errors='replace')).hexdigest()[:12]})"
 
 
 def _parked(kind: Kind, why: str, now: int) -> Fact:

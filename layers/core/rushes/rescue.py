@@ -1,29 +1,30 @@
 """Bringing a render's bytes into the bucket when the upload never came: from Runware's address, or from inline data.
 
 The address comes from outside, so it is trusted with little: only listed origins, no redirects, no name that resolves
-to a private address, a size cap, bounded memory, and nothing that does not begin like a video.
+to a private address, one deadline for everything, a size cap, bounded memory, and nothing that does not begin like a
+video, of whatever kind. Nothing is decompressed.
 """
 
 import base64
 import binascii
 import ipaddress
-import socket
+import re
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import httpx
 from botocore.exceptions import BotoCoreError, ClientError
 
-from rushes.errors import BucketError, RescueError
-from rushes.media import Probed, container
+from rushes.bounded_http import resolve
+from rushes.errors import BucketError, OriginRefusedError, RescueError, UnusableRenderError
+from rushes.media import HEAD_BYTES, Probed, container
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 _PART = 8 * 1024 * 1024  # bytes held in memory; S3 wants parts of at least 5 MiB
-_HEAD = 64  # bytes
 _LARGEST = 512 * 1024 * 1024  # bytes; a 10-second clip at the highest quality has some tens of megabytes
 _TYPES = {"mp4": "video/mp4", "mov": "video/quicktime", "webm": "video/webm"}
 
@@ -45,16 +46,15 @@ class Rescue:
 
     def fetch(self, url: str, key: str, ends_at: int) -> Probed:
         """Streams a video into the bucket; raises `RescueError` with the reason, and leaves nothing half-written."""
-        try:
-            response = self._http.send(self._request(url), stream=True)
+        with _rescue_errors():
+            response = self._http.send(self._request(url, ends_at), stream=True)
             with closing(response):
                 if response.status_code != 200:
                     raise RescueError(f"HTTP {response.status_code}")
-                return self._store(_Pieces(response.iter_raw(), lambda: self._clock() > ends_at), key)
-        except httpx.HTTPError as error:
-            raise RescueError(type(error).__name__) from None
-        except (ValueError, httpx.InvalidURL):
-            raise RescueError("the address cannot be read") from None
+                if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+                    raise RescueError("the answer is compressed")
+                pieces = _Pieces(response.iter_raw(), lambda: self._clock() > ends_at)
+                return self._store(pieces, key, _announced(response))
 
     def keep(self, data: str, key: str) -> Probed:
         """Stores a video that came inline, as base64 or data URI; raises `RescueError`."""
@@ -63,24 +63,40 @@ class Rescue:
             content = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):
             raise RescueError("the inline video is not base64") from None
-        return self._store(_Pieces(iter([content]), lambda: False), key)
+        with _rescue_errors():
+            return self._store(_Pieces(iter([content]), lambda: False), key, len(content))
 
-    def _request(self, url: str) -> httpx.Request:
+    def _request(self, url: str, ends_at: int) -> httpx.Request:
         """The request, bound to an address that was checked, so that the name cannot resolve to another one later."""
         parts = urlsplit(url)
         if f"{parts.scheme}://{parts.netloc}".lower() not in self._origins or not parts.hostname:
-            raise RescueError("the address is not of an allowed origin")
+            raise OriginRefusedError(_origin(parts))
+        address = _address(parts.hostname, self._left(ends_at))
         return self._http.build_request(
             "GET",
-            httpx.URL(url).copy_with(host=_address(parts.hostname)),
+            httpx.URL(url).copy_with(host=address),
             headers={"Host": parts.netloc, "Accept-Encoding": "identity"},
+            timeout=self._left(ends_at),
             extensions={"sni_hostname": parts.hostname},
         )
 
-    def _store(self, body: "_Pieces", key: str) -> Probed:
-        found = container(body.peek())
+    def _left(self, ends_at: int) -> float:
+        """The seconds that are left; raises `RescueError` if none are."""
+        left = (ends_at - self._clock()) / 1000
+        if left <= 0:
+            raise RescueError("out of time")
+        return left
+
+    def _store(self, body: "_Pieces", key: str, size: int | None) -> Probed:
+        """Judges what comes before anything of it is uploaded. `size` is what was announced."""
+        head = body.peek()
+        if not head:
+            raise RescueError("nothing at the address yet")
+        found = container(head, len(head) if len(head) < HEAD_BYTES else size)
         if not found:
-            raise RescueError("no video at the address" if body.peek() else "nothing at the address yet")
+            raise UnusableRenderError("no video at the address")
+        if size is not None and size > _LARGEST:
+            raise UnusableRenderError("the video is too large")
         try:
             self._upload(body, key, _TYPES[found])
             stored = self._probe(key)
@@ -111,8 +127,8 @@ class _Pieces:
 
     def peek(self) -> bytes:
         """The first bytes, enough to tell a container; nothing is consumed."""
-        self._fill(_HEAD)
-        return bytes(self._buffer[:_HEAD])
+        self._fill(HEAD_BYTES)
+        return bytes(self._buffer[:HEAD_BYTES])
 
     def read(self, size: int = -1) -> bytes:
         """Up to `size` bytes, all there are if negative; empty at the end."""
@@ -129,23 +145,48 @@ class _Pieces:
                 return
             self._total += len(piece)
             if self._total > _LARGEST:
-                raise RescueError("the video is too large")
+                raise UnusableRenderError("the video is too large")
             if self._late():
                 raise RescueError("out of time")
             self._buffer += piece
 
 
-def _address(host: str) -> str:
+@contextmanager
+def _rescue_errors() -> Iterator[None]:
+    """Inside, whatever goes wrong is a `RescueError`: there is no copy, and another address may have one."""
+    try:
+        yield
+    except RescueError:
+        raise
+    except (ValueError, httpx.InvalidURL):
+        raise RescueError("the address cannot be read") from None
+    except Exception as error:
+        raise RescueError(type(error).__name__) from None
+
+
+def _announced(response: httpx.Response) -> int | None:
+    """The body's length, if it was sent along."""
+    length = response.headers.get("Content-Length", "")
+    return int(length) if re.fullmatch("[0-9]{1,15}", length) else None
+
+
+def _origin(parts: SplitResult) -> str:
+    """Scheme, host and port of an address, without whatever else it has; harmless, and not long."""
+    host = parts.netloc.rpartition("@")[2]
+    return re.sub(r"[^A-Za-z0-9.:/\[\]-]", "_", f"{parts.scheme}://{host}")[:100]
+
+
+def _address(host: str, seconds: float) -> str:
     """An address of the host. A name must not lead inside; an address was listed by the operator in so many words."""
     try:
         return str(ipaddress.ip_address(host))
     except ValueError:
         pass
     try:
-        found = {info[4][0] for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+        found = resolve(host, seconds)
     except OSError:
         raise RescueError("the host's name is not resolved") from None
-    addresses = [ipaddress.ip_address(str(address).partition("%")[0]) for address in found]
+    addresses = [ipaddress.ip_address(address.partition("%")[0]) for address in found]
     if not addresses or not all(address.is_global for address in addresses):
         raise RescueError("the host's name leads to an address that is not public")
     return str(sorted(addresses, key=lambda address: address.version)[0])

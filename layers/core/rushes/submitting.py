@@ -34,6 +34,7 @@ from rushes.config import Timings
 from rushes.errors import BucketError, BusyError, UnreadableError
 from rushes.images import Inputs, OnlyLooking
 from rushes.learning import Clips
+from rushes.lines import refuse_foreign
 from rushes.observability import Metric, Telemetry
 from rushes.outside import dollars
 from rushes.purchasing import Buyer, Purchasing
@@ -48,6 +49,7 @@ LARGEST_BODY = 5 * 1024 * 1024  # bytes
 # Bytes of JSON, images not counted: what is recorded of them is an address. The table's items end at 400 KB.
 _LARGEST_TASK = 350_000
 _MOST_FAULTS = 50
+_LARGEST_AUTHENTICATION = 4096  # bytes, white space before it included
 _DEEPEST = 20  # levels of nesting; a valid request has five
 _MOST_MEMBERS = 2000  # of a request, numbers in arrays and empty arrays among them; parsing a million takes seconds
 
@@ -232,8 +234,9 @@ class Submitting:
         )
 
     def _expiry(self, now: int) -> int | None:
-        """Until its deadline a clip may have to be sent, and for that its request is needed."""
-        return None if self.retention is None else now + self.times.deadline + self.retention
+        """Retention begins when no clip can be open any more: sending and copying a clip need its request, and so does
+        the link to it."""
+        return None if self.retention is None else now + self.times.longest_open + self.retention
 
     def _clip(self, order: Order, task: Task, index: int, buyer: Buyer) -> Clip:
         now = task.created_at
@@ -261,24 +264,69 @@ def parse(body: bytes, called: str = "body") -> list[object]:
         raise UnreadableError(f"The {called} must not be larger than {LARGEST_BODY} bytes.")
     if _members_at_most(body) > _MOST_MEMBERS:
         raise UnreadableError(f"The {called} must not hold more than {_MOST_MEMBERS} values.")
-    try:
-        tasks = json.loads(body.decode("utf-8"))
-        if _depth(tasks) > _DEEPEST:
-            raise ValueError
-        canonical(tasks).encode()
-    except UnicodeError:
-        raise UnreadableError(f"The {called} must be JSON in UTF-8.") from None
-    except (ValueError, RecursionError):
-        raise UnreadableError(
-            f"The {called} must be JSON, without NaN or Infinity and not nested too deeply."
-        ) from None
+    tasks = _decoded(body, called)
     if isinstance(tasks, dict):
         return [tasks]
     if not isinstance(tasks, list):
         raise UnreadableError(f"The {called} must be an array of tasks.")
-    if not 1 <= len(tasks) <= MOST_TASKS:
+    if not tasks or len(tasks) > MOST_TASKS + _is_authentication(tasks[0]):
         raise UnreadableError(f"The array must hold 1 to {MOST_TASKS} tasks.")
     return tasks
+
+
+def bearer_in(body: bytes) -> str | None:
+    """The key of an `authentication` task at the beginning of a body, as an `Authorization` header; else None.
+
+    Reads the first task alone and little of the body, because its sender is not known yet.
+    """
+    head = body[:_LARGEST_AUTHENTICATION].decode(errors="replace").lstrip()
+    try:
+        first, _ = json.JSONDecoder().raw_decode(head.removeprefix("[").lstrip())
+    except (ValueError, RecursionError):
+        return None
+    match first:
+        case {"taskType": "authentication", "apiKey": str(key)}:
+            return f"Bearer {key}"
+    return None
+
+
+def without_authentication(tasks: list[object], *, mixed: bool) -> list[object]:
+    """The tasks after an `authentication` task that comes first, if one does.
+
+    Raises `UnreadableError` if it is `mixed` with a key in the header: which of two keys is meant must not be guessed.
+    """
+    if not _is_authentication(tasks[0]):
+        return tasks
+    if mixed:
+        raise UnreadableError("The body must not hold an authentication task beside the Authorization header.")
+    return tasks[1:]
+
+
+def _is_authentication(task: object) -> bool:
+    return isinstance(task, dict) and task.get("taskType") == "authentication"
+
+
+def _decoded(body: bytes, called: str) -> object:
+    """The JSON value of a body; raises `UnreadableError` naming what is wrong, since the sender cannot see it."""
+
+    def refuse_constant(name: str) -> None:
+        raise UnreadableError(f"The {called} must be JSON, without {name}.")
+
+    refuse_foreign(body[:8], called)
+    try:
+        value: object = json.loads(body.decode("utf-8"), parse_constant=refuse_constant)
+        if _depth(value) > _DEEPEST:
+            raise RecursionError
+        canonical(value).encode()  # raises for infinite numbers and lone surrogates
+    except UnicodeError:
+        raise UnreadableError(f"The {called} must be JSON in UTF-8.") from None
+    except json.JSONDecodeError as error:
+        raise UnreadableError(f"The {called} must be JSON; unexpected at character {error.pos + 1}.") from None
+    except RecursionError:
+        raise UnreadableError(f"The {called} must be JSON, not nested more than {_DEEPEST} levels deep.") from None
+    except ValueError:
+        raise UnreadableError(f"The {called} must hold no number beyond 1.8e308, such as 1e400.") from None
+    return value
 
 
 def validate(tasks: Sequence[object], answer: Answer) -> list[Order | Poll]:
@@ -334,6 +382,8 @@ def _check(task: object) -> Order | Poll | list[WireError]:
     named = {"taskUUID": task_uuid} if task_uuid else {}
     if task_type == "getResponse":
         return _check_poll(task) or Poll(task["taskUUID"].lower())
+    if _is_authentication(task):
+        return [{**_MISPLACED, **named}]
     if isinstance(task_type, str) and task_type != "videoInference":
         return [{**_UNSUPPORTED_TYPE, **named}]
     if len(canonical(task).encode()) - sum(map(len, images.images_of(task))) > _LARGEST_TASK:
@@ -461,6 +511,13 @@ _TOO_LARGE = wire_error(
 _UNSUPPORTED_TYPE = wire_error(
     "unsupportedTaskType",
     "This task type is not served here.",
+    "taskType",
+    type="string",
+    allowedValues=["videoInference", "getResponse"],
+)
+_MISPLACED = wire_error(
+    "unsupportedTaskType",
+    "An authentication task is taken on POST /v1 alone, once and before all others.",
     "taskType",
     type="string",
     allowedValues=["videoInference", "getResponse"],

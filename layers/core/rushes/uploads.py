@@ -18,7 +18,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from rushes.errors import BucketError
-from rushes.media import Head, Probed, container
+from rushes.media import HEAD_BYTES, Head, Probed, container, extension
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -33,7 +33,6 @@ CONFIG = Config(
     read_timeout=4,
     retries={"mode": "standard", "total_max_attempts": 2},
 )
-_HEAD_BYTES = 64
 # Whoever uploads may say nothing of the type, and a browser will not play what it is told to save.
 _TYPES = {"mp4": "video/mp4", "mov": "video/quicktime", "webm": "video/webm", "json": "application/json"}
 _LONGEST_LINK = 7 * 24 * 3600  # seconds: what SigV4 allows
@@ -108,13 +107,19 @@ class Bucket:
                     return Head(0, b"")
                 raise
 
-    def download_link(self, key: str, seconds: int, version: str | None = None) -> str:
+    def download_link(self, key: str, seconds: int, version: str | None = None, container: str = "") -> str:
         """A URL that gives an object of `videos/`: the version named, else the newest. Dies as an upload link does.
 
+        A video of another `container` than its key promises is served as what it is, under a file name of that kind.
         Raises `BucketError` if it cannot be signed.
         """
-        kind = _TYPES.get(key.rpartition(".")[2])
-        more = {"VersionId": version, "ResponseContentType": kind}
+        ending = extension(key, container)
+        named_after = None if key.endswith(f".{ending}") else f"{key.rpartition('/')[2].rpartition('.')[0]}.{ending}"
+        more = {
+            "VersionId": version,
+            "ResponseContentType": _TYPES.get(ending),
+            "ResponseContentDisposition": f'inline; filename="{named_after}"' if named_after else None,
+        }
         named = {name: value for name, value in more.items() if value}
         return self._link("get_object", self._name, key, seconds, named)
 
@@ -132,9 +137,7 @@ class Bucket:
         named: Any = {"VersionId": version} if version else {}
         with _bucket_errors():
             try:
-                answer = self._client.get_object(
-                    Bucket=self._name, Key=key, Range=f"bytes=0-{_HEAD_BYTES - 1}", **named
-                )
+                answer = self._client.get_object(Bucket=self._name, Key=key, Range=f"bytes=0-{HEAD_BYTES - 1}", **named)
             except ClientError as error:
                 match _code(error):
                     case "NoSuchKey" | "NoSuchVersion" | "404":
@@ -142,12 +145,12 @@ class Bucket:
                     case code if code in _EMPTY:
                         return Probed(version="", size=0, etag="", container=None)
                 raise
-            head = answer["Body"].read(_HEAD_BYTES)
+            head = answer["Body"].read(HEAD_BYTES)
         return Probed(
             version=answer.get("VersionId", "null"),
             size=_size(answer),
             etag=answer["ETag"].strip('"'),
-            container=container(head),
+            container=container(head, _size(answer)),
         )
 
     def _link(

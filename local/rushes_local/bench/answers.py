@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from botocore import httpsession
 from botocore.awsrequest import AWSResponse
 
-_VIDEO = b"\x00\x00\x00\x18ftypisom".ljust(64, b"\x00")
+_VIDEO = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isommp41\x00\x00\x00\x28mdat" + bytes(32)
 
 
 class _Raw(io.BytesIO):

@@ -32,7 +32,7 @@ _SENDER_WAITS = 5.0  # seconds: after that Runware has hung up
 _PATIENCE = 120.0  # seconds
 _MOST_TIMES_SLOWER = 10  # a machine that cannot keep the pace answers in the end, and the table shows how late
 _OBJECT = "videos/bench/2026/11/24/shared.mp4"
-_MP4 = b"\x00\x00\x00\x18ftypisom" + bytes(500)
+_MP4 = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isommp41\x00\x00\x01\xfcmdat" + bytes(500)
 _REFERENCES = Path(__file__).parent / "references"
 
 

@@ -205,8 +205,13 @@ class _Problem(Exception):
 
 
 def file_name(task_uuid: str, clip: Json) -> str:
-    """What a clip's file is called. Only the suffix is taken from the service, and only if it is one."""
+    """What a clip's file is called. Only the suffix is taken from the service, and only if it is one.
+
+    It is the content's where that is of another kind than was ordered; MP4 and MOV are as good as one.
+    """
     suffix = str(clip.get("objectKey", "")).rpartition(".")[2]
+    content = str(clip.get("container") or suffix)
+    suffix = content if "webm" in (suffix, content) else suffix
     if suffix not in ("mp4", "webm", "mov") or not _NAME.fullmatch(task_uuid):
         raise UsageError("the service names a file that cannot be one")
     return f"{task_uuid}-{int(clip['clip'])}.{suffix}"

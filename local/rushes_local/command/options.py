@@ -55,4 +55,6 @@ def filters(status: str | None = None, day: str | None = None, tag: str | None =
     name, separator, value = (tag or "").partition("=")
     if tag is not None and not (name and separator):
         raise UsageError("--tag is written as name=value")
+    if ":" in name:  # the service would read another tag: it splits at the first colon
+        raise UsageError("no tag's name holds a colon; --tag is written as name=value")
     return {"status": status, "day": day, "tag": f"{name}:{value}" if tag else None}

@@ -89,11 +89,11 @@ class Delivery:
 
     def _succeed(self, run: Run) -> None:
         for _ in range(run.wanted):
-            content = self._render(_shape(run, self._small))
+            content = self._render(_shape(run, self._book.format(run), self._small))
             result, video = self._book.rendered(run, content, self._base_url())
             field = self._book.switches(run).result_base64
             if field != "no":
-                prefix = f"data:{run.container.content_type};base64," if field == "videoDataURI" else ""
+                prefix = f"data:{video.container.content_type};base64," if field == "videoDataURI" else ""
                 result[field] = prefix + base64.b64encode(content).decode()
             self._deliver(run, result, video)
 
@@ -194,7 +194,7 @@ class Delivery:
         return {key: [item]}
 
 
-def _shape(run: Run, small: bool) -> Shape:
+def _shape(run: Run, container: str, small: bool) -> Shape:
     task = run.task
     prompt = task["positivePrompt"]
     excerpt = prompt if len(prompt) <= EXCERPT else prompt[:EXCERPT] + "…"
@@ -202,7 +202,7 @@ def _shape(run: Run, small: bool) -> Shape:
     # JSON may hold lone surrogates, which no font can draw.
     caption = (source + excerpt).encode(errors="replace").decode()
     size = task.get("width", 1920), task.get("height", 1080)
-    return Shape(*size, run.seconds, task.get("outputFormat", "MP4"), caption, small)
+    return Shape(*size, run.seconds, container, caption, small)
 
 
 def _failure(run: Run, code: str) -> Json:

@@ -75,6 +75,9 @@ class Switches(BaseModel):
     recovers_seconds: float | None = Field(
         None, ge=0, description="a failed task succeeds after all, this long after it failed; null: never"
     )
+    result_format: Literal["", "MP4", "MOV", "WEBM"] = Field(
+        "", description="renders are of this format, whatever was ordered; empty: as ordered"
+    )
     result_url: bool = Field(True, description="results carry videoURL")
     result_base64: Literal["no", "videoBase64Data", "videoDataURI"] = Field(
         "no", description="results carry the bytes themselves, in this field"

@@ -70,10 +70,6 @@ class Run:
         return int(self.task.get("duration", 5))
 
     @property
-    def container(self) -> Container:
-        return CONTAINERS[self.task.get("outputFormat", "MP4")]
-
-    @property
     def status(self) -> str:
         if len(self.results) == self.wanted:
             return "success"
@@ -129,6 +125,10 @@ class Book:
                 run.released = True
             return fresh
 
+    def format(self, run: Run) -> str:
+        """The outputFormat that this task's renders have."""
+        return self.switches(run).result_format or str(run.task.get("outputFormat", "MP4"))
+
     def rendered(self, run: Run, content: bytes, base_url: str) -> tuple[Json, Video]:
         """Charge for a render and make its result item; polls do not see it before `publish`."""
         switches = self.switches(run)
@@ -136,13 +136,14 @@ class Book:
         now = self._clock()
         price = MICRO_DOLLARS_PER_SECOND * run.seconds * switches.price_percent // 100
         ttl = run.task.get("ttl")
-        video = Video(content, run.container, None if ttl is None else now + ttl)
+        container = CONTAINERS[self.format(run)]
+        video = Video(content, container, None if ttl is None else now + ttl)
         with self._lock:
             self._charges.append(Charge(run.uuid, video_uuid, price, now))
             self._videos[video_uuid] = video
         result = run.item(videoUUID=video_uuid)
         if switches.result_url:
-            result["videoURL"] = f"{base_url}/video/os/a02d21/ws/5/vi/{video_uuid}{run.container.suffix}"
+            result["videoURL"] = f"{base_url}/video/os/a02d21/ws/5/vi/{video_uuid}{container.suffix}"
         result["seed"] = random.Random(video_uuid).randrange(1, 2**31)
         if _checks_safety(run.task) or switches.result_nsfw:
             result["NSFWContent"] = switches.result_nsfw

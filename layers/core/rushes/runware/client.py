@@ -6,39 +6,32 @@ handshake a clip is a small price for that.
 """
 
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
 
+from rushes.bounded_http import bounded_transport
 from rushes.errors import ProviderError
 from rushes.redaction import Redactor, secrets_in
 from rushes.runware.answers import Report, read_report
 from rushes.runware.outcomes import Ambiguous, NeverArrived, Outcome, read_answer
 
-_LARGEST_ANSWER = 4 * 1024 * 1024  # bytes
+_LARGEST_ANSWER = 4 * 1024 * 1024  # bytes, as sent and as decompressed
+_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
 
 def http_client(timeout: float) -> httpx.Client:
-    """A client for `Runware`; `timeout` in seconds bounds the whole exchange's every single step."""
-    return httpx.Client(
-        timeout=timeout,
-        limits=httpx.Limits(max_keepalive_connections=0),
-        follow_redirects=False,
-        trust_env=False,
-    )
+    """A client for `Runware` and for rescues; `timeout` in seconds bounds the whole exchange, however it drips."""
+    return httpx.Client(timeout=timeout, transport=bounded_transport(), follow_redirects=False, trust_env=False)
 
 
 class Runware:
-    """Runware's API. The key comes with every call, since it may be changed while this runs.
+    """Runware's API. The key comes with every call, since it may be changed while this runs."""
 
-    `elapsed` gives seconds from any fixed point. An answer that drips in is given up when the client's timeout is over,
-    though each single read was in time.
-    """
-
-    def __init__(self, http: httpx.Client, url: str, elapsed: Callable[[], float] = time.monotonic) -> None:
-        self._http, self._url, self._elapsed = http, url, elapsed
+    def __init__(self, http: httpx.Client, url: str) -> None:
+        self._http, self._url = http, url
 
     def submit(self, task: Mapping[str, Any], key: str) -> Outcome:
         """Sends one clip's order, once, and says what the answer proves. Never raises for anything Runware does."""
@@ -46,7 +39,7 @@ class Runware:
             status, body = self._post([task], key)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
             return NeverArrived(type(error).__name__)
-        except httpx.HTTPError as error:
+        except Exception as error:  # whatever it is, bytes may have gone out
             return Ambiguous(type(error).__name__)
         return read_answer(status, body, task["taskUUID"], Redactor([key, *secrets_in(dict(task))]))
 
@@ -61,20 +54,37 @@ class Runware:
     def _ask(self, task_type: str, task_uuids: Sequence[str], key: str) -> Report:
         try:
             status, body = self._post([{"taskType": task_type, "taskUUID": uuid} for uuid in task_uuids], key)
-        except httpx.HTTPError as error:
+        except Exception as error:  # whatever it is, there is no answer
             raise ProviderError(type(error).__name__) from None
         return read_report(status, body, Redactor([key]))
 
     def _post(self, tasks: Sequence[Mapping[str, Any]], key: str) -> tuple[int, bytes]:
-        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        headers = {
+            "Authorization": f"Bearer {key}",
+            "Content-Type": "application/json",
+            "Accept-Encoding": "identity",
+        }
         content = json.dumps(tasks, ensure_ascii=False).encode()
-        ends_at = self._elapsed() + (self._http.timeout.read or 0)
         with self._http.stream("POST", self._url, content=content, headers=headers) as response:
             body = bytearray()
-            for chunk in response.iter_bytes():
+            for chunk in response.iter_raw():
                 body += chunk
                 if len(body) > _LARGEST_ANSWER:
                     raise httpx.DecodingError("the answer is too large")
-                if self._elapsed() > ends_at:
-                    raise httpx.ReadTimeout("the answer takes too long")
-            return response.status_code, bytes(body)
+            return response.status_code, _decoded(bytes(body), response.headers.get("Content-Encoding", ""))
+
+
+def _decoded(body: bytes, coding: str) -> bytes:
+    """The answer in clear. Compression was not asked for; what comes compressed once, all the same, is read."""
+    match coding.strip().lower():
+        case "" | "identity":
+            return body
+        case "gzip" | "deflate":
+            try:
+                reader = zlib.decompressobj(_GZIP_OR_ZLIB)
+                clear = reader.decompress(body, _LARGEST_ANSWER)
+            except zlib.error:
+                raise httpx.DecodingError("the answer is not compressed as it says") from None
+            if reader.eof:
+                return clear
+    raise httpx.DecodingError("the answer is too large, cut off, or compressed in another way")

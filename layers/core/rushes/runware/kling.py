@@ -34,7 +34,7 @@ class VideoModel:
     default_format: str
     quality: Span
     results: Span
-    least_ttl: int  # seconds
+    ttl: Span  # seconds
     most_frame_images: int
     image_sides: Span  # pixels
     most_image_bytes: int
@@ -58,7 +58,7 @@ KLING_2_1_MASTER = VideoModel(
     default_format="MP4",
     quality=Span(20, 99),
     results=Span(1, 4),
-    least_ttl=60,
+    ttl=Span(60, 365 * 24 * 3600),  # the page has no upper bound; beyond a year nothing can be meant
     most_frame_images=1,
     image_sides=Span(300, 2048),
     most_image_bytes=20 * 1024 * 1024,

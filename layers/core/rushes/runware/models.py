@@ -6,6 +6,7 @@
 import base64
 import binascii
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -36,9 +37,17 @@ _DESTINATION = re.compile(r"(?!\.{1,2}(/|$))[A-Za-z0-9_.-]+(/(?!\.{1,2}(/|$))[A-
 _LONGEST_URL = 4096
 _LONGEST_KEY = 1024  # bytes
 _MOST_FAULTS = 50
-_SET_BY_SERVICE = {
+_SEPARATOR = re.compile(r"[:=]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL_IN_PROMPT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_BLANK_SYMBOLS = "\u115f\u1160\u2800\u3164\uffa0"  # fillers and an empty Braille cell: letters that show nothing
+# Parameters that Runware's other pages have, and the form of this model's.
+_INSTEAD = {
     "webhookURL": "is set by the service, which receives Runware's webhook itself; poll with getResponse instead",
     "uploadEndpoint": "is set by the service, which has every clip uploaded to its bucket; use destination instead",
+    "frameImages": 'is an older form; use inputs: {"frameImages": [{"image": …, "frame": "first"}]} instead',
+    "inputs.frameImages.inputImage": "is an older form; use image instead",
+    "seed": "is not a parameter of this model, which takes none; the result holds the seed that was used",
 }
 
 
@@ -83,7 +92,11 @@ def check(task: Mapping[str, Any]) -> Order | list[WireError]:
 @cache
 def request_type(model: VideoModel) -> type[BaseModel]:
     """The request type of one model, its limits taken from the model's data."""
-    prompt = Annotated[str, StringConstraints(strict=True, min_length=model.prompt.least, max_length=model.prompt.most)]
+    prompt = Annotated[
+        str,
+        StringConstraints(strict=True, min_length=model.prompt.least, max_length=model.prompt.most),
+        AfterValidator(_prompt),
+    ]
     size = Annotated[int, Field(strict=True, json_schema_extra={"enum": sorted({n for s in model.sizes for n in s})})]
     cfg_scale = Annotated[
         float,
@@ -117,7 +130,7 @@ def request_type(model: VideoModel) -> type[BaseModel]:
         "numberResults": (_integer(model.results), 1),
         "deliveryMethod": (Literal["async"], "async"),
         "safety": (_Safety, None),
-        "ttl": (Annotated[int, Field(strict=True, ge=model.least_ttl)], None),
+        "ttl": (_integer(model.ttl), None),
         "includeCost": (Annotated[bool, Field(strict=True)], False),
         "destination": (Annotated[str, Field(strict=True, max_length=200), AfterValidator(_destination)], None),
         "tags": (_Tags, None),
@@ -175,9 +188,47 @@ _FrameImage = Annotated[
     Discriminator(lambda value: "placed" if isinstance(value, Mapping) else "image"),
 ]
 
-_TagName = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=64)]
-_TagValue = Annotated[str, StringConstraints(strict=True, max_length=256)]
-_Tags = Annotated[dict[_TagName, _TagValue], Field(max_length=20)]
+
+def _tag_text(value: str) -> str:
+    if _CONTROL.search(value) or value != value.strip():
+        raise PydanticCustomError("tag", "must have names and values without control characters and outer white space")
+    return value
+
+
+def _tag_name(value: str) -> str:
+    """One separator is enough for every place that writes a tag as one text: all of them split at the first."""
+    if _SEPARATOR.search(value):
+        raise PydanticCustomError(
+            "tag", "must have names without : and =, since a filter reads name:value or name=value"
+        )
+    return _tag_text(value)
+
+
+_TagName = Annotated[
+    str,
+    StringConstraints(strict=True, min_length=1, max_length=64),
+    AfterValidator(_tag_name),
+    Field(json_schema_extra={"pattern": r"^[^:=\u0000-\u001f]{1,64}$"}),
+]
+_TagValue = Annotated[str, StringConstraints(strict=True, max_length=256), AfterValidator(_tag_text)]
+_Tags = Annotated[
+    dict[_TagName, _TagValue], Field(max_length=20, json_schema_extra={"additionalProperties": False})
+]  # in the schema the name's pattern becomes one of properties, which leaves others open
+
+
+def _prompt(value: str) -> str:
+    """Two blanks are no order, and a control character is a fault of whatever wrote the text: both cost a clip."""
+    if found := _CONTROL_IN_PROMPT.search(value):
+        where = {"position": found.start() + 1, "code": f"U+{ord(found[0]):04X}"}
+        raise PydanticCustomError("control", "must hold no control characters; character {position} is {code}", where)
+    if not any(_is_visible(character) for character in value):
+        raise PydanticCustomError("blank", "must hold something visible")
+    return value
+
+
+def _is_visible(character: str) -> bool:
+    """Letters, numbers, punctuation and symbols; not separators, formats, and marks that belong to a letter."""
+    return unicodedata.category(character)[0] in "LNPS" and character not in _BLANK_SYMBOLS
 
 
 def _uuid4(value: str) -> str:
@@ -266,7 +317,8 @@ def _wire_error(detail: ErrorDetails, model: VideoModel) -> WireError:
     """One pydantic error in Runware's shape, with Runware's code where one is known."""
     path = _path(detail["loc"])
     parameter = ".".join(path)[:100]
-    code, message = _code_and_message(detail, path[-1], parameter)
+    allowed = _allowed(parameter, model) if detail["type"] in ("literal", "literal_error") else None
+    code, message = _code_and_message(detail, path[-1], parameter, allowed or ())
     known = code != "unsupportedParameter"
     limits = _limits(parameter, model)
     return wire_error(
@@ -279,7 +331,7 @@ def _wire_error(detail: ErrorDetails, model: VideoModel) -> WireError:
         else None,
         min=limits.least if limits else None,
         max=limits.most if limits else None,
-        allowedValues=_allowed(parameter, model) if detail["type"] in ("literal", "literal_error") else None,
+        allowedValues=allowed,
     )
 
 
@@ -295,24 +347,30 @@ def _path(location: tuple[int | str, ...]) -> list[str]:
     ]
 
 
-def _code_and_message(detail: ErrorDetails, last: str, parameter: str) -> tuple[str, str]:
+def _code_and_message(detail: ErrorDetails, last: str, parameter: str, allowed: Sequence[object]) -> tuple[str, str]:
     name, kind = _capital(last), detail["type"]
     match kind:
         case "missing":
             return f"missing{name}", "is required"
-        case "extra_forbidden" if parameter in _SET_BY_SERVICE:
-            return "unsupportedParameter", _SET_BY_SERVICE[parameter]
+        case "extra_forbidden" if parameter in _INSTEAD:
+            return "unsupportedParameter", _INSTEAD[parameter]
         case "extra_forbidden":
             return "unsupportedParameter", "is not a parameter of this model"
         case "literal_error" if parameter == "model":
             return "invalidModel", "is not a model that can be bought here"
         case "literal_error" | "literal":
-            return f"unsupported{name}", "is not one of the allowed values"
+            return f"unsupported{name}", f"must be {_either(allowed)}"
         case "string_unicode":
             return f"invalid{name}", "holds a character that is not Unicode text"
         case "string_too_short" | "string_too_long" if parameter.endswith("Prompt"):
             return f"invalid{name}Length", _phrase(detail)
     return f"invalid{name}", _phrase(detail)
+
+
+def _either(allowed: Sequence[object]) -> str:
+    """`A, B or C`."""
+    *others, last = map(str, allowed)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _phrase(detail: ErrorDetails) -> str:
@@ -327,7 +385,7 @@ def _limits(parameter: str, model: VideoModel) -> Span | None:
         "CFGScale": model.cfg_scale,
         "outputQuality": model.quality,
         "numberResults": model.results,
-        "ttl": Span(model.least_ttl, None),
+        "ttl": model.ttl,
         "inputs.frameImages": Span(None, model.most_frame_images),
     }.get(parameter)
 
