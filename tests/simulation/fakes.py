@@ -216,8 +216,8 @@ class FakeBucket:
     def image_link(self, bucket: str, key: str, seconds: int) -> str:
         return f"https://{bucket}.example/{key}?X-Amz-Expires={seconds}"
 
-    def download_link(self, key: str, seconds: int, version: str | None = None) -> str:
-        del seconds
+    def download_link(self, key: str, seconds: int, version: str | None = None, container: str = "") -> str:
+        del seconds, container
         return f"https://bucket.example/{key}?versionId={version}"
 
     def keep(self, key: str, content: bytes, content_type: str) -> None:
