@@ -1,6 +1,7 @@
 """The official client, unchanged but for its base URL, against the whole stack: it gets its video from our bucket."""
 
 import asyncio
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -9,20 +10,23 @@ import pytest
 from runware import Runware
 from runware.errors import RunwareError
 
-from rushes.domain.clip import Clip, Kind
+from rushes.domain.clip import Clip, Fact, Kind, Witness, merge, settle
 from rushes_local.runware.app import OneShot
 from tests.conftest import User, client, http, submissions
+from tests.unit.fakes import TIMES
 
 PRICE = 924_000
 
 
 @pytest.fixture
 def run(user: User, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]]]:
-    """The client's `run`. Whenever it pauses, Runware finishes what it has, and the pause is a twentieth as long."""
+    """The client's `run`. Whenever it pauses, Runware finishes what it has, failures have their last look, and the
+    pause is a twentieth as long."""
     genuine = asyncio.sleep
 
     async def sleep(seconds: float) -> None:
         user.stack.emulator.finish_all()
+        close_failures(user)
         await genuine(seconds / 20)
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
@@ -46,6 +50,16 @@ def run(user: User, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[
         return asyncio.run(session())
 
     return call
+
+
+def close_failures(user: User) -> None:
+    """What a sweep learns a quarter of an hour later: until then a failure is not final, and the client waits."""
+    now = int(time.time() * 1000)
+    last_look = Fact(kind=Kind.LAST_LOOK, at=now, witness=Witness.CLOCK)
+    for found in user.stack.store.page(user.name, 10).found:
+        for clip in found.clips:
+            if clip.open and clip.decisive == Kind.FAILED:
+                user.stack.store.save(clip, settle(merge(clip, last_look), now, TIMES))
 
 
 def stored(user: User, clip: Clip) -> bytes:

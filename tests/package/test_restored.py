@@ -26,7 +26,7 @@ sys.path.insert(0, sys.argv[1])
 import app
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
-from rushes import entry
+from rushes.adapters import aws
 from rushes.errors import BusyError
 from rushes.adapters.dynamodb.table import Store
 
@@ -49,7 +49,7 @@ def restored():
     return {
         "pauses": pauses,
         "token": str(uuid.uuid4()),
-        "credentials": entry.aws_client("s3", entry.aws_config())._request_signer._credentials.access_key,
+        "credentials": aws.aws_client("s3", aws.aws_config())._request_signer._credentials.access_key,
     }
 
 said = []

@@ -12,7 +12,9 @@ from typing import Literal
 
 from tests.simulation.fakes import Switches
 from tests.simulation.history import Setting, live, verdict
-from tests.simulation.world import Schedule
+from tests.simulation.watching import SKEW
+from tests.simulation.world import EndlessError, Schedule
+from tests.unit.fakes import PRICE
 
 FATES = (
     "well",
@@ -34,6 +36,7 @@ FATES = (
 TELLING = ("refused connection", "well", "lost", "late", "cut after", "no")
 POLICIES: tuple[Literal["resend", "review"], ...] = ("resend", "review")
 GUESTS = ("sweep", "later sweep", "submit", "webhook")
+MANNERS = ("again", "busy")
 WITNESSES = ("webhook", "poll", "bucket", "uploaded")
 
 PLAIN = Switches()
@@ -100,7 +103,22 @@ RACED = (
     Switches(poll_knows_running=False, webhook="lost"),
 )
 
+# What two functions whose clocks differ may do to each other: the first is behind, ahead, or only every third one is.
+SKEWS = ((0, SKEW), (SKEW, 0), (0, 0, SKEW))
+COSTLY = Switches(second_render=True)  # more than was set aside, so that the budgets of one clip are exceeded
+CROWDS = (
+    Switches(webhook="lost", polls_most=10),
+    Switches(webhook="lost", polls_most=3, upload="never"),
+    Switches(webhook="lost", polls_whole=True, forgets=1, upload="never"),
+    Switches(webhook="lost", polls_whole=True, forgets=2),
+    Switches(webhook="lost", polls_whole=True, forgets=1, poll_knows_finished_for=3_600_000, upload="never"),
+    Switches(webhook="lost", polls_whole=True, polls_most=10, forgets=1, upload="never"),
+    Switches(polls_err=True, webhook="lost"),
+    Switches(questions="no key", webhook="lost", upload="never"),
+)
 
+
+SAMPLED = 4_000  # of the settings, for `make test`: enough for each planted fault to show
 # Of the orders tried, the one in which the planted faults show soonest.
 _ORDER = 2
 
@@ -121,7 +139,10 @@ class Findings:
         return not (self.double_purchases or self.lost_clips or self.overruns or self.others)
 
     def judge(self, setting: Setting) -> None:
-        faults = verdict(live(setting))
+        try:
+            faults = verdict(live(setting))
+        except EndlessError:
+            faults = ["lost: a sweep does not come to an end"]
         self.explored += 1
         doubles = any("bought" in fault for fault in faults)
         lost = any(fault.partition(": ")[2].startswith("lost") or fault.startswith("lost") for fault in faults)
@@ -167,7 +188,7 @@ def everything() -> Iterator[Setting]:
     So the small parts come early, and whatever is wrong shows soon. No setting comes twice.
     """
     shuffled = random.Random(_ORDER)
-    parts = [list(part()) for part in (undisturbed, races, lost_witnesses, single_stops, pairs_of_stops)]
+    parts = [list(part()) for part in PARTS]
     for part in parts:
         shuffled.shuffle(part)
     seen: set[str] = set()
@@ -227,6 +248,66 @@ def pairs_of_stops() -> Iterator[Setting]:
                 yield replace(setting, schedule=Schedule(before, frozenset({first, second}) - before))
 
 
+def lost_answers() -> Iterator[Setting]:
+    """Every write that takes effect, and every read, with its answer lost; for writes, also while another is faster."""
+    manners = (PLAIN, COSTLY, Switches(webhook="lost", upload="never"), Switches(render_fails="timeoutProvider"))
+    for switches, policy, fate in product(manners, POLICIES, TELLING):
+        limit = PRICE if switches is COSTLY else 50 * PRICE
+        setting = Setting(switches=switches, when_ambiguous=policy, fates=(fate,), limit=limit)
+        for number, manner in product(range(1, effects(setting) + 1), MANNERS):
+            yield replace(setting, schedule=Schedule(lost={number: manner}))
+            if policy == "resend":
+                yield replace(setting, schedule=Schedule(lost={number: manner}, guests_inside={number: "sweep"}))
+                yield replace(setting, schedule=Schedule(lost={number: manner}, guests_inside={number: "webhook"}))
+                yield replace(setting, schedule=Schedule(lost={number: manner}, after=frozenset({number + 2})))
+
+
+def slow_functions() -> Iterator[Setting]:
+    """A function that hangs for as long as it may, at each of its effects, before or while Runware is in doubt."""
+    for switches, fates in product((PLAIN, ADVERSE[7]), (("lost", "lost", "lost"), ("cut after",), ("late", "lost"))):
+        setting = Setting(switches=switches, fates=fates)
+        for number in range(1, effects(setting) + 1):
+            yield replace(setting, schedule=Schedule(guests_inside={number: "hang"}))
+
+
+def differing_clocks() -> Iterator[Setting]:
+    """Functions whose clocks differ, one of them as slow as it may be, and then another one at work."""
+    second = (("refused connection", "lost"), ("refused connection", "late"), ("lost", "lost"), ("cut after", "no"))
+    for skews, switches, fates in product(SKEWS, (PLAIN, ADVERSE[7]), second):
+        setting = Setting(switches=switches, fates=fates, skews=skews)
+        for number in range(1, effects(setting) + 1):
+            yield replace(setting, schedule=Schedule(guests={number: "last sweep"}))
+            yield replace(setting, schedule=Schedule(guests_inside={number: "last sweep"}))
+
+
+def two_at_once() -> Iterator[Setting]:
+    """The same, where one of them hangs both before it sends and while it does."""
+    for skews, fate in product(SKEWS, ("lost", "late", "cut after")):
+        setting = Setting(fates=("refused connection", fate), skews=skews)
+        for number in range(1, effects(setting) + 1):
+            yield replace(setting, schedule=Schedule(guests_inside={number: "hang", number + 1: "last sweep"}))
+
+
+def crowds() -> Iterator[Setting]:
+    """Many clips at once, with a Runware that turns away what is asked of several, or of all."""
+    for switches, fate in product(CROWDS, ("well", "cut after", "refused connection")):
+        yield Setting(switches=switches, fates=(fate,), tasks=3, clips=4)
+    for switches in CROWDS:
+        yield Setting(switches=switches, when_ambiguous="review", tasks=3, clips=4, lag=1)
+        yield Setting(switches=switches, fates=("lost", "lost"), tasks=3, clips=4, lag=20_000)
+
+
+def contended_budgets() -> Iterator[Setting]:
+    """Budgets with which no transaction succeeds for a while, and each single stop meanwhile."""
+    manners = (PLAIN, COSTLY, Switches(render_fails="timeoutProvider"), Switches(cost=False, webhook="lost"))
+    for switches, policy, fate in product(manners, POLICIES, (*TELLING, "no account")):
+        for contended in (30_000, 300_000, 3_600_000):
+            setting = Setting(switches=switches, when_ambiguous=policy, fates=(fate,), contended=contended)
+            yield setting
+            if contended == 300_000:
+                yield from _stopped(setting)
+
+
 def _stopped(setting: Setting) -> Iterator[Setting]:
     for number in range(1, effects(setting) + 4):
         yield replace(setting, schedule=Schedule(before=frozenset({number})))
@@ -237,6 +318,20 @@ def _stopped(setting: Setting) -> Iterator[Setting]:
 def _effects(name: str) -> int:
     return live(_named[name]).world.effects
 
+
+PARTS = (
+    undisturbed,
+    races,
+    lost_witnesses,
+    single_stops,
+    pairs_of_stops,
+    lost_answers,
+    slow_functions,
+    differing_clocks,
+    two_at_once,
+    crowds,
+    contended_budgets,
+)
 
 _named: dict[str, Setting] = {}
 _MOST_EFFECTS = 40  # sweeps repeat themselves after that

@@ -5,16 +5,18 @@ held against the ledger of the fake Runware, which alone knows what was paid.
 """
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import count
-from typing import Any
+from itertools import count, cycle
+from typing import Any, TypeVar
 
 from rushes.config import WhenAmbiguous
 from rushes.domain.budget import EVERYBODY
 from rushes.domain.caller import Caller
 from rushes.domain.clip import Clip, Kind, Status
-from rushes.errors import RushesError
+from rushes.errors import BusyError, RushesError
+from rushes.services.ports import Metric
 from rushes.services.purchase import Buyer, Credentials, Purchasing
 from rushes.services.queries import Reading
 from rushes.services.reconcile import Reconciling
@@ -22,23 +24,38 @@ from rushes.services.request_validation import Answer
 from rushes.services.submit import Request, Submitting
 from rushes.services.webhook import Receiving
 from tests.simulation.fakes import Execution, FakeBucket, FakeRunware, FakeTable, FakeTelemetry, Supervisor, Switches
+from tests.simulation.watching import Watching
 from tests.simulation.world import Schedule, World
 from tests.unit.fakes import TIMES, one_after_another
+
+T = TypeVar("T")
 
 CREDENTIALS = Credentials("key", ("current", "previous"))
 CALLER = Caller("me", 50_000_000)
 MINUTE = 60_000
 THE_END = 48 * 3_600_000  # milliseconds: whatever is still open then is lost
+FOUND_WITHIN = 1_800_000  # milliseconds after its end, whoever shares the questions about it
+MOST_FAILURES = 6  # of Runware in a row that a sweep may see: some more than it takes to give up
+QUESTIONS = {"submit", "poll", "details"}  # effects that end within the HTTP timeout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What a history is about: Runware's manners, the fates of the first submissions, which witnesses are lost."""
+    """What a history is about: Runware's manners, the fates of the first submissions, which witnesses are lost.
+
+    `skews` are by how much the clocks of the processes are ahead, in turn, and `lag` is how far the index is behind, in
+    milliseconds. For `contended` milliseconds after a task is recorded no transaction with the budgets succeeds.
+    """
 
     switches: Switches = field(default_factory=Switches)
     when_ambiguous: WhenAmbiguous = "resend"
     fates: tuple[str, ...] = ()
     clips: int = 1
+    tasks: int = 1
+    limit: int = CALLER.monthly_limit
+    skews: tuple[int, ...] = ()
+    lag: int = 0
+    contended: int = 0
     lost: frozenset[str] = frozenset()  # of: webhook, poll, bucket, uploaded
     schedule: Schedule = field(default_factory=Schedule)
     repeats: bool = True  # the caller sends its request again when it gets no answer, and once more later
@@ -61,17 +78,28 @@ class History:
     unsaved: list[str] = field(default_factory=list)
     minted: "count[int]" = field(default_factory=lambda: count(1 << 64))
     next_sweep: int = 0
-    limit: int = 50_000_000
+    skews: Iterator[int] = field(init=False)
+    skew: int = 0  # how far apart two clocks are at most
+    watching: Watching = field(init=False)
 
     def __post_init__(self) -> None:
         setting = self.setting
+        self.skews = cycle(setting.skews or (0,))
+        self.skew = max(setting.skews, default=0) - min(setting.skews, default=0)
         self.world = World(setting.schedule)
         self.table = FakeTable(self.world)
+        self.table.lag = setting.lag
+        began = self.world.now
+        self.table.contended = lambda: self.world.now < began + setting.contended
         self.bucket = FakeBucket(self.world)
         self.bucket.lost = lambda: "bucket" in setting.lost
         switches = setting.switches
         self.runware = FakeRunware(self.world, self.bucket, switches, list(setting.fates))
-        self.runware.supervisor = Supervisor(TIMES.lease, TIMES.resend_window, setting.when_ambiguous == "resend")
+        self.runware.supervisor = Supervisor(
+            TIMES.lease, TIMES.resend_window, setting.when_ambiguous == "resend", self.skew
+        )
+        self.watching = Watching(self, TIMES)
+        self.table.watch, self.runware.fetching = self.watching.changed, self.watching.fetching
         self.bucket.found_nothing = self._nothing_in_bucket
         self.runware.deliver = self.deliver
         self.runware.uploaded = self.uploaded
@@ -84,7 +112,7 @@ class History:
             inputs=self.bucket,
             reading=Reading(table=self.table, links=self.bucket, times=TIMES, clock=self.world.clock),
             purchasing=purchasing,
-            monthly_limit=self.limit,
+            monthly_limit=setting.limit,
             retention=None,
             new_uuid=lambda: str(uuid.UUID(int=next(self.minted), version=4)),
             side_by_side=one_after_another,
@@ -107,27 +135,61 @@ class History:
             "submit": self._submit_again,
             "webhook": self._call_now,
             "later sweep": self._sweep_later,
+            "hang": self._hang,
+            "last sweep": self._sweep_last,
         }
 
-    def buyer(self, patient: bool) -> Buyer:
-        function = TIMES.function if not patient else TIMES.lease - 10_000
-        return Buyer(f"run {self.world.effects}", self.world.now + function - 2_000, CREDENTIALS, patient)
+    def process(self, program: Callable[[], T], lasts: int = TIMES.function, questions: int | None = None) -> T | None:
+        """One run of a function with a clock of its own; None if it was stopped.
 
-    def submit(self, task: Mapping[str, Any], caller: Caller = CALLER) -> Answer | None:
+        It may last so long, and may see so many `questions` in a row fail.
+        """
+        world, runware = self.world, self.runware
+        outer = world.offset, world.ends, runware.in_a_row, runware.most_in_a_row
+        world.offset, world.ends = next(self.skews), world.now + lasts - 2_000
+        runware.in_a_row, runware.most_in_a_row = 0, questions
+        try:
+            return world.run(program)
+        finally:
+            world.offset, world.ends, runware.in_a_row, runware.most_in_a_row = outer
+
+    def buyer(self, patient: bool) -> Buyer:
+        """Whoever buys in the process at work."""
+        ends_at = self.world.ends + self.world.offset
+        return Buyer(f"run {self.world.effects}", ends_at, CREDENTIALS, patient)
+
+    def submit(self, task: Mapping[str, Any]) -> Answer | None:
         """One call of `POST /v1`; None if the function was stopped."""
-        request = Request(caller, self.buyer(patient=False))
-        answer = self.world.run(lambda: self.submitting.submit([task], request))
+        caller = Caller(CALLER.name, self.setting.limit)
+
+        def program() -> Answer:
+            return self.submitting.submit([task], Request(caller, self.buyer(patient=False)))
+
+        answer = self.process(program)
         if answer and answer.data:
             self.accepted[task["taskUUID"]] = answer
         return answer
 
     def sweep(self) -> None:
-        """One run of `reconcile`."""
-        self.world.run(lambda: self.reconciling.sweep(self.buyer(patient=True)))
+        """One run of `reconcile`; should it fail, the next one comes in a minute."""
+        with suppress(BusyError):
+            self.process(
+                lambda: self.reconciling.sweep(self.buyer(patient=True)), TIMES.lease - 10_000, questions=MOST_FAILURES
+            )
 
     def _sweep_later(self) -> None:
         """The program hangs for a while, as long as its function may, and the schedule comes round."""
         self.world.move_to(self.world.now + 20_000)
+        self.sweep()
+
+    def _hang(self) -> None:
+        """The program hangs: in a question to Runware until its timeout, else for as long as it may still ask one."""
+        still = self.world.ends - TIMES.http
+        hangs_until = self.world.now + TIMES.http if self.world.names[-1] in QUESTIONS else still
+        self.world.move_to(min(max(hangs_until, self.world.now), self.world.ends))
+
+    def _sweep_last(self) -> None:
+        self._hang()
         self.sweep()
 
     def _nothing_in_bucket(self, key: str) -> None:
@@ -161,7 +223,7 @@ class History:
         path = str(request["webhookURL"]).removeprefix("https://hooks.example/webhooks/runware/").partition("?")[0]
         caller, task_uuid, index = path.split("/")
         try:
-            clip = self.world.run(lambda: self.receiving.receive(body, caller, task_uuid, int(index)))
+            clip = self.process(lambda: self.receiving.receive(body, caller, task_uuid, int(index)))
         except RushesError:
             return False
         if clip is not None and b"videoUUID" in body:
@@ -177,7 +239,7 @@ class History:
 
     def _uploaded(self, key: str, version: str, tries: int) -> None:
         try:
-            done = self.world.run(lambda: self.reconciling.uploaded(key, version) or True)
+            done = self.process(lambda: self.reconciling.uploaded(key, version) or True)
         except RushesError:
             done = False  # the message stays in the queue
         if not done and tries:
@@ -217,17 +279,17 @@ def request(number: int = 1, clips: int = 1) -> dict[str, Any]:
 
 
 def live(setting: Setting) -> History:
-    """One task from its first call to the end."""
+    """The tasks from their first calls to the end."""
     history = History(setting)
-    task = request(clips=setting.clips)
-    answer = history.submit(task)
+    tasks = [request(number, setting.clips) for number in range(1, setting.tasks + 1)]
+    answers = [history.submit(task) for task in tasks]
     if setting.repeats:
         # The caller heard nothing and tries again; or it is a second click. Twice, since a repeat may be stopped, too.
         for pause in (5_000, 400_000):
-            if answer is None:
+            if None in answers:
                 history.go_on(history.world.now + pause)
                 history.world.move_to(history.world.now + pause)
-            answer = history.submit(task) or answer
+            answers = [history.submit(task) or answer for task, answer in zip(tasks, answers, strict=True)]
     history.go_on()
     return history
 
@@ -244,7 +306,8 @@ def verdict(history: History) -> list[str]:
     strangers = {task.uuid for task in history.runware.executions} - {clip.clip_uuid for clip in clips}
     if strangers:
         broken.append("bought without a record")
-    broken += sorted(set(history.runware.supervisor.improper)) + history.unsaved
+    improper = {*history.runware.supervisor.improper, *history.watching.improper}
+    broken += sorted(improper) + history.unsaved + _uncounted(clips, history)
     surprises = {
         note for note in history.telemetry.notes if "could not be looked at" in note and "BusyError" not in note
     }
@@ -266,6 +329,38 @@ def _faults(clip: Clip, history: History) -> list[str]:
         faults.append("stored without having been paid for")
     if clip.status == Status.REVIEW and not (clip.has(Kind.UNPROVEN) or clip.has(Kind.UNSAVED)):
         faults.append("in review without evidence")
+    if _found_late(clip, history):
+        faults.append("found long after it was rendered")
+    doubtful = history.runware.supervisor.doubtful.get(clip.clip_uuid)
+    # A function that was killed, or could not save its outcome, leaves a doubt that only a person can settle.
+    blameless = history.world.stops or history.table.refused
+    if clip.status == Status.REVIEW and not doubtful and not blameless:
+        faults.append("in review although nothing was sent that may have been taken")
+    if doubtful and clip.maybe_sent_at is not None and clip.maybe_sent_at > doubtful[0] + history.skew:
+        faults.append("its first doubtful attempt is recorded as later than it was")
+    return faults
+
+
+def _found_late(clip: Clip, history: History) -> bool:
+    """Whether a Runware that turns away only what is asked of several clips has hidden one of them."""
+    switches = history.setting.switches
+    if not switches.polls_whole and switches.polls_most >= len(history.table.rows):
+        return False
+    found = min(clip.learned_at(kind) or THE_END + clip.created_at for kind in (Kind.RENDERED, Kind.STORED))
+    done = [task.done_at for task in history.runware.executions[switches.forgets :] if task.uuid == clip.clip_uuid]
+    return bool(done) and found > min(done) + FOUND_WITHIN
+
+
+def _uncounted(clips: list[Clip], history: History) -> list[str]:
+    """What an operator has to know of and is not counted, unless a function was killed or heard no answer at all."""
+    if history.world.stops or history.table.refused or "busy" in history.world.losses[:-1]:
+        return []
+    counts, faults = history.telemetry.counts, []
+    if any(len(clip.of(Kind.RENDERED)) > 1 for clip in clips) and not counts.get(Metric.SECOND_RENDER_SEEN):
+        faults.append("a second render was not counted")
+    exceeded = any(limit is not None and amount > limit for amount, limit in history.table.budgets.values())
+    if exceeded and not counts.get(Metric.BUDGET_EXCEEDED):
+        faults.append("an overrun was not counted")
     return faults
 
 
@@ -276,7 +371,9 @@ def _money(clips: list[Clip], history: History) -> list[str]:
         counted = sum(amount for (name, _), (amount, _) in history.table.budgets.items() if name == scope)
         if counted != sum(clip.counted for clip in clips):
             faults.append(f"the budget of {scope} holds {counted}, its clips {sum(clip.counted for clip in clips)}")
-        if counted > history.limit:
+        # More renders than were bought are the provider's fault, and an alarm; the orders themselves have to fit.
+        ordered = sum(clip.estimate for clip in clips) if history.setting.switches.second_render else counted
+        if ordered > history.setting.limit:
             faults.append(f"over budget: {counted}")
     sure = all(clip.status != Status.REVIEW for clip in clips)
     total, paid = sum(clip.counted for clip in clips), history.runware.ledger()

@@ -120,7 +120,8 @@ class Telling:
     def _hear(self, detail_type: str, detail: dict[str, Any]) -> None:
         if detail["status"] == "stored":
             laid = json.loads(self.manifests.get(detail.get("manifestKey", ""), b"{}"))
-            if laid.get("versionId") != detail["versionId"]:
+            is_newer = laid.get("revision", 0) > detail["revision"]
+            if laid.get("versionId") != detail["versionId"] and not is_newer:
                 self.improper.append("told before its manifest was there")
         self.told.append((detail_type, detail))
 
@@ -142,7 +143,7 @@ def _faults(clip: Clip, telling: Telling) -> Iterator[str]:
     about = [(name, detail) for name, detail in telling.told if detail["clipUUID"] == clip.clip_uuid]
     states = [_ended(new) for _, new in telling.lived.table.changes if new.clip_uuid == clip.clip_uuid]
     expected = {state for state in states if state}
-    ids = {detail["id"]: (name, detail.get("why")) for name, detail in about}
+    ids = {detail["id"]: (name, detail.get("why") or detail.get("versionId")) for name, detail in about}
     if Counter(ids.values()) != Counter(expected):
         yield f"told {sorted(map(str, ids.values()))}, and the record went through {sorted(map(str, expected))}"
     if about and max(about, key=lambda event: event[1]["revision"])[0] != (_ended(clip) or ("nothing",))[0]:
@@ -152,10 +153,10 @@ def _faults(clip: Clip, telling: Telling) -> Iterator[str]:
 
 
 def _ended(clip: Clip) -> tuple[str, str | None] | None:
-    """What somebody who listens should know of a clip, in the judge's own words; None while it is under way."""
+    """What a listener should know of a clip, and of which copy or why; None while it is under way."""
     match clip.status:
         case Status.STORED:
-            return "Clip Stored", None
+            return "Clip Stored", clip.copy[0] if clip.copy else None
         case Status.FAILED if not clip.open:
             return "Clip Failed", None
         case Status.REVIEW:

@@ -38,7 +38,7 @@ def test_facts_of_december_correct_november(switches: Switches, fates: tuple[str
 
 def test_december_starts_with_a_budget_of_its_own() -> None:
     """A month that is full does not keep anybody from the next one."""
-    history = History(Setting(), limit=PRICE)
+    history = History(Setting(limit=PRICE))
     history.world.now = BEFORE_MIDNIGHT
     assert history.submit(request(1)).status == 200  # type: ignore[union-attr]
     assert history.submit(request(2)).status == 402  # type: ignore[union-attr]

@@ -1,20 +1,23 @@
 """The simulation guarded: each deliberate fault in the rules must be noticed by it, or its silence proves nothing."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import pytest
 
-from rushes.domain import clip
+from rushes.domain import clip, timings
 from rushes.domain.clip import Clip, Fact, Kind, Witness
 from rushes.runware import facts
 from rushes.runware import outcome as outcomes
 from rushes.runware.outcome import NeverArrived, Outcome, Refused
 from rushes.services import purchase, reconcile, submit, update_clip
+from rushes.services import queries as reading
 from rushes.services.purchase import callback_url, on_the_wire
 from tests.simulation import fakes
-from tests.simulation.enumeration import everything, explore
+from tests.simulation.enumeration import SAMPLED, everything, explore
 from tests.simulation.history import Setting
 
 Patch = pytest.MonkeyPatch
@@ -81,7 +84,7 @@ def doubt_cleared_by_a_no(patch: Patch) -> None:
 
 def doubt_not_kept(patch: Patch) -> None:
     """An ambiguous answer leaves no trace, so that the clip is simply sent again."""
-    patch.setattr(facts, "maybe_sent", lambda given, at, account: given)
+    patch.setattr(facts, "maybe_sent", lambda given, *_: given)
 
 
 def expired_lease_means_nothing(patch: Patch) -> None:
@@ -137,7 +140,7 @@ def conflict_read_as_failure(patch: Patch) -> None:
         return outcome
 
     patch.setattr(fakes, "read_answer", read_answer)
-    patch.setattr(facts, "maybe_sent", lambda given, at, account: given)
+    patch.setattr(facts, "maybe_sent", lambda given, *_: given)
 
 
 def window_without_end(patch: Patch) -> None:
@@ -260,7 +263,7 @@ def refusal_outranks_acceptance(patch: Patch) -> None:
     assert meaning.decides
     louder = replace(meaning, decides=replace(meaning.decides, rank=15))
     patch.setattr(clip, "MEANINGS", {**clip.MEANINGS, Kind.REFUSED: louder})
-    patch.setattr(facts, "maybe_sent", lambda given, at, account: given)
+    patch.setattr(facts, "maybe_sent", lambda given, *_: given)
 
 
 def ambiguity_called_refusal(patch: Patch) -> None:
@@ -274,6 +277,152 @@ def ambiguity_called_refusal(patch: Patch) -> None:
         return original(given, outcome, **more)
 
     patch.setattr(facts, "conclude", conclude)
+
+
+def own_writes_are_not_recognised(patch: Patch) -> None:
+    """A write whose answer was lost is taken for another process's when it is repeated."""
+    patch.setattr(fakes.FakeTable, "remembers", 0)
+
+
+def lost_answers_are_not_counted(patch: Patch) -> None:
+    """What may have been saved is not counted, and is no news the next time."""
+    patch.setattr(update_clip, "_alarm", lambda *_: None)
+
+
+def leases_are_left_behind(patch: Patch) -> None:
+    """A lease that may have been written, and under which nothing was sent, is not given back."""
+    patch.setattr(purchase.Purchasing, "give_back", lambda self, given, buyer: given)
+
+
+def an_unread_budget_ends_the_search(patch: Patch) -> None:
+    """A budget that cannot be read hides the overrun of another one."""
+
+    def report_overruns(clips: Any, before: Clip, after: Clip, telemetry: Any) -> None:
+        with suppress(update_clip.BusyError):
+            for scope in after.scopes if after.counted > before.counted else ():
+                counted, limit = clips.budget(scope, after.month)
+                if limit is not None and counted > limit:
+                    telemetry.count(update_clip.Metric.BUDGET_EXCEEDED)
+
+    patch.setattr(update_clip, "report_overruns", report_overruns)
+    patch.setattr(reconcile, "report_overruns", report_overruns)
+
+
+def money_is_waited_for(patch: Patch) -> None:
+    """What is known is not saved while the budgets are contended."""
+
+    def save(clips: Any, before: Clip, after: Clip, *, now: int, times: Any) -> Any:
+        return clips.save(before, clip.settle(after, now, times))
+
+    patch.setattr(update_clip, "save", save)
+    patch.setattr(reconcile, "save", save)
+
+
+def money_never_follows(patch: Patch) -> None:
+    """What is saved without its money is not looked at again."""
+    original = clip.settle_later
+
+    def settle_later(given: Clip, now: int, times: Any) -> Clip:
+        return replace(original(given, now, times), next_check_at=clip.next_check(given, now, times))
+
+    patch.setattr(update_clip, "settle_later", settle_later)
+
+
+def clocks_are_believed(patch: Patch) -> None:
+    """Nothing of a lease is left for clocks that differ."""
+    patch.setattr(timings.Timings, "skew", 0)
+
+
+def parked_at_the_window(patch: Patch) -> None:
+    """A clip that may have been bought is given up when it is not sent again any more."""
+    original = reconcile.Reconciling._is_over
+
+    def is_over(self: reconcile.Reconciling, since: int, limit: int, testimony: Any) -> bool:
+        return original(self, since, self.times.resend_window if limit == self.times.deadline else limit, testimony)
+
+    patch.setattr(reconcile.Reconciling, "_is_over", is_over)
+
+
+def parked_unasked(patch: Patch) -> None:
+    """A clip is given up at its limit although Runware gave no answer."""
+    patch.setattr(reconcile.Testimony, "answered", True)
+
+
+def young_before_it_is_asked(patch: Patch) -> None:
+    """Whether the window has passed is judged before the witnesses are asked."""
+    settle, buy = reconcile.Reconciling._settle, reconcile.Reconciling._buy
+    judged: dict[str, int] = {}
+
+    def settle_now(self: reconcile.Reconciling, given: Clip, run: Any) -> None:
+        judged[given.clip_uuid] = self.clock()
+        settle(self, given, run)
+
+    def buy_then(self: reconcile.Reconciling, given: Clip, run: Any) -> None:
+        since, now = given.maybe_sent_at, judged[given.clip_uuid]
+        if since is not None and now < since + self.times.resend_window:
+            later = self.clock() - now
+            self = replace(self, times=replace(self.times, resend_window=self.times.resend_window + later))
+        buy(self, given, run)
+
+    patch.setattr(reconcile.Reconciling, "_settle", settle_now)
+    patch.setattr(reconcile.Reconciling, "_buy", buy_then)
+
+
+def sent_when_answered(patch: Patch) -> None:
+    """An attempt is remembered as of when its answer came."""
+    original = facts.conclude
+
+    def conclude(given: Clip, outcome: Outcome, *, now: int, sent_at: int, **more: Any) -> Clip:
+        del sent_at
+        return original(given, outcome, now=now, sent_at=now, **more)
+
+    patch.setattr(facts, "conclude", conclude)
+
+
+def never_gives_up_on_runware(patch: Patch) -> None:
+    """A sweep goes on asking a Runware that does not answer."""
+    patch.setattr(reconcile.Run, "gave_up", False)
+
+
+def rescued_at_once(patch: Patch) -> None:
+    """A render is fetched before its upload had the time to arrive."""
+    original = reconcile.Reconciling._save_copy
+
+    def save_copy(self: reconcile.Reconciling, given: Clip, run: Any) -> None:
+        original(replace(self, times=replace(self.times, rescue_after=0)), given, run)
+
+    patch.setattr(reconcile.Reconciling, "_save_copy", save_copy)
+
+
+def claimed_before_its_time(patch: Patch) -> None:
+    """A clip is taken because the index names it, though it has been looked at since."""
+    original = reconcile.Reconciling._claim
+
+    def claim(self: reconcile.Reconciling, key: Any) -> Any:
+        given = self.table.clip(*key)
+        if given is None or not given.open or given.next_check_at is None or given.next_check_at <= self.clock():
+            return original(self, key)
+        return self.table.save(given, clip.settle(clip.taken_over(given, self.clock()), self.clock(), self.times))
+
+    patch.setattr(reconcile.Reconciling, "_claim", claim)
+
+
+def shared_polls_are_not_split(patch: Patch) -> None:
+    """A poll that is turned away as a whole is left at that."""
+    patch.setattr(reconcile, "_MOST_REFUSED", 0)
+
+
+def open_failures_are_told(patch: Patch) -> None:
+    """A failure is told as final before the last look at it."""
+    original = reading.Reading.poll
+
+    def poll(self: reading.Reading, caller: str, task_uuid: str) -> Any:
+        found = self._found(caller, task_uuid)
+        if found and all(member.status == clip.Status.FAILED for member in found.clips):
+            return [], [(200, {"code": "failed"}) for _ in found.clips]
+        return original(self, caller, task_uuid)
+
+    patch.setattr(reading.Reading, "poll", poll)
 
 
 MUTANTS = [
@@ -300,13 +449,29 @@ MUTANTS = [
     budget_not_corrected,
     refusal_outranks_acceptance,
     ambiguity_called_refusal,
+    own_writes_are_not_recognised,
+    lost_answers_are_not_counted,
+    leases_are_left_behind,
+    an_unread_budget_ends_the_search,
+    money_is_waited_for,
+    money_never_follows,
+    clocks_are_believed,
+    parked_at_the_window,
+    parked_unasked,
+    young_before_it_is_asked,
+    sent_when_answered,
+    never_gives_up_on_runware,
+    rescued_at_once,
+    claimed_before_its_time,
+    shared_polls_are_not_split,
+    open_failures_are_told,
 ]
 
 
 @pytest.fixture(scope="module")
 def schedules() -> list[Setting]:
-    """The whole enumeration, made while nothing is wrong: how many effects there are to stop at is found by living."""
-    return list(everything())
+    """The sample of `make test`, made while nothing is wrong: how many effects there are is found by living."""
+    return list(islice(everything(), SAMPLED))
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)

@@ -15,7 +15,7 @@ import pytest
 from rushes.domain.caller import Caller
 from rushes.domain.clip import Status
 from rushes.domain.inbox_message import read
-from rushes.errors import PostponedError
+from rushes.lambda_events import message_id, work_on
 from rushes.runware.wire import WireError
 from rushes.services import inbox as taking
 from rushes.services.authentication import Callers
@@ -142,13 +142,11 @@ class Flow:
 
     def _batch(self, texts: Sequence[str]) -> list[str]:
         buyer = taking.Buyer(f"run {next(self.numbers)}", self.world.now + TIMES.function - 2_000, CREDENTIALS, True)
-        failed = []
-        for text in texts:
-            try:
-                self.taking.take(read(text), buyer)
-            except PostponedError:
-                failed.append(text)
-        return failed
+        event = {"Records": [{"messageId": str(number), "body": text} for number, text in enumerate(texts)]}
+        answer = work_on(
+            event, lambda record: self.taking.take(read(record["body"]), buyer), message_id, all_may_fail=True
+        )
+        return [texts[int(failure["itemIdentifier"])] for failure in answer["batchItemFailures"]]
 
     def _second_delivery(self) -> None:
         """SQS gives out messages that another run has in hand, or that lie in the queue."""

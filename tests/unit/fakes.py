@@ -1,6 +1,6 @@
 """Small in-memory stand-ins for the table, the bucket, Runware, the clock and telemetry, and clips to test with.
 
-The table keeps the conditions of `adapters.dynamodb.table`: new items only, one version after another, limits before budgets.
+The table keeps the conditions of the adapter: new items only, one version after another, limits before budgets.
 """
 
 from collections import Counter

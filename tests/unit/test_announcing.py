@@ -294,6 +294,17 @@ def test_an_older_change_does_not_turn_the_manifest_back(told: World) -> None:
     assert told.manifest(newer)["revision"] == 4
 
 
+def test_an_older_change_brings_no_older_copy_back(told: World) -> None:
+    """Nor does a change at which another copy was the clip's: a later revision has pinned the one learned of first."""
+    second = fact(Kind.STORED, "v2", START + 3000, Witness.BUCKET, size=len(MP4), etag="e", container="mp4")
+    older, newer = saved(ACCEPTED, second, version=3), saved(ACCEPTED, second, STORED, version=4)
+    told.shelf.copies |= {(older.object_key, version): MP4 for version in ("v1", "v2")}
+    told.changed(saved(ACCEPTED), older)
+    told.changed(older, newer)
+    told.changed(saved(ACCEPTED), older)
+    assert (told.manifest(newer)["revision"], told.manifest(newer)["versionId"]) == (4, "v1")
+
+
 @pytest.mark.parametrize("written_before", [False, True])
 def test_no_manifest_comes_back_without_its_copy(written_before: bool, told: World) -> None:
     """Where the copy was erased or has expired none is written, and the event names none."""

@@ -143,3 +143,17 @@ def test_one_budget_that_cannot_be_read_hides_no_other(world: World, unreadable:
     assert world.telemetry.counted[Metric.BUDGET_EXCEEDED] == 1
     (note,) = [details for message, _, details in world.telemetry.notes if message == "a budget is exceeded"]
     assert note["scope"] == ({"all", "ann"} - {unreadable}).pop()
+
+
+def test_an_alarm_is_counted_though_the_saves_answer_is_lost(world: World) -> None:
+    """What may have been saved is no news the next time: so it is counted now, rather twice than never."""
+    world.table.budgets = {("all", MONTH): (PRICE, PRICE), ("ann", MONTH): (PRICE, PRICE)}
+    before = world.table.put(clip(fact(Kind.RENDERED, "v")))
+    world.table.unheard = {"save"}
+    with pytest.raises(BusyError):
+        learned(world, before, fact(Kind.RENDERED, "w"))
+    world.table.unheard = set()
+    learned(world, world.row(), fact(Kind.RENDERED, "w"))
+    assert world.table.saves == 1
+    assert world.telemetry.counted[Metric.SECOND_RENDER_SEEN] == 1
+    assert world.telemetry.counted[Metric.BUDGET_EXCEEDED] == 2

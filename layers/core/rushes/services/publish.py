@@ -101,9 +101,10 @@ class Announcing:
             return None
         key, (version, copy) = manifest_key(clip), clip.copy
         known = _read(self.shelf.manifest(key))
-        same_copy = (known.get("clipUUID"), known.get("versionId")) == (clip.clip_uuid, version)
-        if same_copy and known["revision"] >= clip.version:
+        same_clip = known.get("clipUUID") == clip.clip_uuid
+        if same_clip and known["revision"] >= clip.version:
             return key
+        same_copy = same_clip and known.get("versionId") == version
         if same_copy:
             # Nobody reads megabytes for what is known. But where the copy was erased, its manifest must not come back.
             sha256 = known["sha256"] if self.shelf.has(clip.object_key, version) else None

@@ -50,6 +50,11 @@ def learn(
                 raise BusyError("the clip is gone") from None
             clip = current
             continue
+        except BusyError as error:
+            if error.maybe_written:  # then nothing is left to save the next time, and it would never be counted
+                _alarm(clip, settle(changed, now, times), telemetry)
+                report_overruns(clips, clip, settle(changed, now, times), telemetry)
+            raise
         _report(clip, saved, telemetry)
         report_overruns(clips, clip, saved, telemetry)
         return saved
@@ -65,9 +70,9 @@ def save(clips: Clips, before: Clip, after: Clip, *, now: int, times: Timings) -
     settled = settle(after, now, times)
     try:
         return clips.save(before, settled)
-    except BusyError:
-        if settled.counted == before.counted:
-            raise
+    except BusyError as error:
+        if error.maybe_written or settled.counted == before.counted:
+            raise  # a second write would meet the first one, and take it for another process's
     return clips.save(before, settle_later(after, now, times))
 
 
@@ -75,6 +80,7 @@ def _report(before: Clip, after: Clip, telemetry: Telemetry) -> None:
     for metric, true_of in _MILESTONES.items():
         if true_of(after) and not true_of(before):
             telemetry.count(metric)
+    _alarm(before, after, telemetry)
     if before.status != after.status:
         telemetry.note(
             "clip is " + after.status,
@@ -83,6 +89,13 @@ def _report(before: Clip, after: Clip, telemetry: Telemetry) -> None:
             clip=after.index,
             clipUUID=after.clip_uuid,
         )
+
+
+def _alarm(before: Clip, after: Clip, telemetry: Telemetry) -> None:
+    """Counts what an operator has to know of: rather twice than never."""
+    for metric, true_of in _ALARMS.items():
+        if true_of(after) and not true_of(before):
+            telemetry.count(metric)
 
 
 def report_overruns(clips: Clips, before: Clip, after: Clip, telemetry: Telemetry) -> None:
@@ -104,6 +117,8 @@ _MILESTONES: dict[Metric, Callable[[Clip], bool]] = {
     Metric.CLIPS_STORED: lambda clip: clip.status == Status.STORED,
     Metric.CLIPS_IN_REVIEW: lambda clip: clip.status == Status.REVIEW,
     Metric.AMBIGUOUS_PURCHASES: lambda clip: clip.maybe_sent_at is not None,
+}
+_ALARMS: dict[Metric, Callable[[Clip], bool]] = {
     Metric.SECOND_RENDER_SEEN: lambda clip: len(clip.of(Kind.RENDERED)) > 1,
     Metric.OVERWRITTEN_CLIPS: lambda clip: len(clip.of(Kind.STORED)) > 1,
     Metric.COST_DISBELIEVED: disbelieves,
