@@ -13,9 +13,9 @@ from typing import Any
 
 import typer
 
-from rushes_local.checking import MEANINGS as FLAWS
-from rushes_local.cli import app
-from rushes_local.command.outcomes import MEANINGS, Exit
+from rushes_cli.exits import MEANINGS, Exit
+from rushes_cli.main import app
+from rushes_cli.operator.consistency import MEANINGS as FLAWS
 
 PATH = Path(__file__).parents[1] / "docs" / "cli.md"
 
