@@ -1,4 +1,4 @@
-"""What the service takes, for help and for amounts that are typed. The service itself decides; tests compare the two."""
+"""What the service takes, for help and for typed amounts. The service itself decides; a test compares the two."""
 
 from decimal import Decimal
 

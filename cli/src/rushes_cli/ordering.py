@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rushes_cli import task_files, watching
+from rushes_cli import limits, task_files, watching
 from rushes_cli.api_client import ApiClient, OrderResponse, refusal
 from rushes_cli.exits import CommandError, Exit, UnavailableError, UsageError
 from rushes_cli.journal import Journal
