@@ -27,11 +27,11 @@ def test_callers_verbs_need_three_packages(path: Path) -> None:
 
 def test_the_commands_constants_are_the_services() -> None:
     """What help says of the model, and what amounts may be, is what the core goes by."""
-    assert limits.MODEL == KLING_2_1_MASTER.air
-    assert limits.SIZES == tuple(f"{width}x{height}" for width, height in KLING_2_1_MASTER.sizes)
-    assert limits.DURATIONS == KLING_2_1_MASTER.durations
-    assert limits.CLIPS == (KLING_2_1_MASTER.results.least, KLING_2_1_MASTER.results.most)
-    assert limits.FORMATS == tuple(KLING_2_1_MASTER.formats.values())
+    assert KLING_2_1_MASTER.air == limits.MODEL
+    assert tuple(f"{width}x{height}" for width, height in KLING_2_1_MASTER.sizes) == limits.SIZES
+    assert KLING_2_1_MASTER.durations == limits.DURATIONS
+    assert (KLING_2_1_MASTER.results.least, KLING_2_1_MASTER.results.most) == limits.CLIPS
+    assert tuple(KLING_2_1_MASTER.formats.values()) == limits.FORMATS
     assert limits.MOST_DOLLARS == formats.MOST_DOLLARS
 
 

@@ -16,7 +16,7 @@ from rushes_cli.exits import CommandError, Exit, UsageError
 from rushes_cli.explaining import outlook, sentence
 from rushes_cli.operator.deployment import new_webhook_keys, operated
 from rushes_cli.options import AsJson, Stack, task_uuid
-from rushes_cli.output import Screen, age, clock, iso, money
+from rushes_cli.output import Screen, age, clock, money
 
 if TYPE_CHECKING:
     from types_boto3_sqs import SQSClient
@@ -49,11 +49,11 @@ def parked(context: typer.Context, stack: Stack = None, as_json: AsJson = False)
     screen = Screen(as_json)
     with operated(stack) as deployment:
         clips = review_clips.parked(deployment.store)
-    screen.give({"parked": [_record(clip) for clip in clips]})
+    screen.give({"parked": [review_clips.clip_record(clip) for clip in clips]})
     if not clips:
         screen.note("Nothing is in review.")
     for clip in clips:
-        _tell(screen, _record(clip))
+        _tell(screen, review_clips.clip_record(clip))
     if clips:
         screen.note(
             "`rushes review ask` has Runware asked about one again. `rushes review give-up` ends one as failed, "
@@ -309,7 +309,9 @@ def _in_review(store: Any, caller: str, task: str, clip: int) -> "Clip":
 
 
 def _finish(screen: Screen, clip: "Clip") -> None:
-    record = _record(clip)
+    from rushes_cli.operator import review as review_clips
+
+    record = review_clips.clip_record(clip)
     screen.give(record)
     screen.say(f"{record['taskUUID']}-{record['clip']} is {record['status']}, and counts {money(clip.counted)}.")
     screen.say(f"Next: {outlook(record)}")
@@ -325,35 +327,3 @@ def _tell(screen: Screen, record: Json) -> None:
     for fact in record["timeline"]:
         screen.say(f"  {clock(fact['at'])}  {sentence(fact)}")
     screen.say()
-
-
-def _record(clip: "Clip") -> Json:
-    """A clip as the service tells it, read from the table: an operator has no caller's key."""
-    from rushes_cli.operator.review import seen_facts
-
-    return {
-        "caller": clip.caller,
-        "taskUUID": clip.task_uuid,
-        "clip": clip.index,
-        "status": str(clip.status),
-        "open": clip.open,
-        "cost": clip.counted / 1_000_000,
-        "objectKey": clip.object_key,
-        "clipUUID": clip.clip_uuid,
-        "maybeSentAt": iso(clip.maybe_sent_at),
-        "nextCheckAt": iso(clip.next_check_at),
-        "timeline": [
-            {
-                "at": iso(fact.at),
-                "fact": str(fact.kind),
-                "key": fact.key,
-                "witness": str(fact.witness),
-                "fields": {
-                    name: value / 1_000_000 if name == "cost" and isinstance(value, int) else value
-                    for name, value in fact.fields.items()
-                    if name not in ("videoURL", "error")
-                },
-            }
-            for fact in seen_facts(clip)
-        ],
-    }

@@ -7,16 +7,18 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rushes.adapters.dynamodb.table import Store
 from rushes.adapters.s3 import Bucket
+from rushes.domain import formats
 from rushes.domain.clip import Clip, Fact, Kind, Scalar, Status, Witness, merge, merge_all
-from rushes.domain.formats import canonical, iso
+from rushes.domain.formats import canonical
 from rushes.domain.media import HEAD_BYTES, container, stored_fact
 from rushes.domain.timings import Timings
 from rushes.services.ports import Metric, Telemetry
 from rushes.services.update_clip import learn
+from rushes_cli.output import iso
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -70,7 +72,7 @@ def one(store: Store, caller: str, task_uuid: str, index: int) -> Clip:
 
 def ask(store: Store, clip: Clip, now: int) -> Clip:
     """The clip, with the next sweep due to ask bucket and Runware about it alone."""
-    asked = Fact(kind=Kind.ASKED, key=iso(now), at=now, witness=Witness.OPERATOR)
+    asked = Fact(kind=Kind.ASKED, key=formats.iso(now), at=now, witness=Witness.OPERATOR)
     return _learned(
         store, clip, lambda current: merge(current, asked) if current.status == Status.REVIEW else current, now
     )
@@ -129,6 +131,36 @@ def seen_facts(clip: Clip) -> list[SeenFact]:
         for witness, at in about.seen.items()
     ]
     return sorted(known, key=lambda fact: (fact.at, fact.kind, fact.key, fact.witness))
+
+
+def clip_record(clip: Clip) -> dict[str, Any]:
+    """A clip as the service tells it, read from the table: an operator has no caller's key."""
+    return {
+        "caller": clip.caller,
+        "taskUUID": clip.task_uuid,
+        "clip": clip.index,
+        "status": str(clip.status),
+        "open": clip.open,
+        "cost": clip.counted / 1_000_000,
+        "objectKey": clip.object_key,
+        "clipUUID": clip.clip_uuid,
+        "maybeSentAt": iso(clip.maybe_sent_at),
+        "nextCheckAt": iso(clip.next_check_at),
+        "timeline": [
+            {
+                "at": iso(fact.at),
+                "fact": str(fact.kind),
+                "key": fact.key,
+                "witness": str(fact.witness),
+                "fields": {
+                    name: value / 1_000_000 if name == "cost" and isinstance(value, int) else value
+                    for name, value in fact.fields.items()
+                    if name not in ("videoURL", "error")
+                },
+            }
+            for fact in seen_facts(clip)
+        ],
+    }
 
 
 def clock() -> int:
