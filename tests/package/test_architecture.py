@@ -113,6 +113,19 @@ def test_every_folder_has_a_line() -> None:
     assert missing == set()
 
 
+def test_the_names_of_the_glossary_are_in_use() -> None:
+    """Every word of the column for code and JSON stands somewhere in the code, the template or the emulator."""
+    folders = ("functions", "layers", "local", "cli")
+    sources = [path for folder in folders for path in (ROOT / folder).rglob("*.py")] + [ROOT / "template.yaml"]
+    used = {word for path in sources for word in re.findall(r"\w+", path.read_text())}
+    column = [
+        line.split(" | ")[1] for line in (ROOT / "docs" / "glossary.md").read_text().splitlines() if " | " in line
+    ]
+    words = {word for names in column for code in re.findall("`([^`]+)`", names) for word in re.findall(r"\w+", code)}
+    assert len(words) > 50
+    assert words - used == set()
+
+
 @pytest.mark.parametrize(
     "text",
     [
