@@ -1,9 +1,10 @@
-"""Every link between the pages leads somewhere: the file exists, and so does the heading."""
+"""The pages against the repository: links, headings, paths in the text, the index, and the stack's parameters."""
 
 import re
 from collections import Counter
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,3 +75,9 @@ def test_every_page_is_in_the_index() -> None:
 def test_a_link_to_nowhere_is_found(link: str) -> None:
     """A missing file, a missing heading, and a path that leads out of the repository."""
     assert fault(ROOT / "README.md", link)
+
+
+def test_every_parameter_has_a_row(template: dict[str, Any]) -> None:
+    """docs/parameters.md has the stack's parameters and their defaults as the template has them."""
+    rows = re.findall(r"(?m)^\| `(\w+)` \| (?:`([^`]+)`)? ?\|", (ROOT / "docs" / "parameters.md").read_text())
+    assert dict(rows) == {name: str(each.get("Default", "")) for name, each in template["Parameters"].items()}
