@@ -3,6 +3,8 @@
 import ast
 import importlib.util
 import sys
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,17 +14,53 @@ from rushes.runware.catalog import KLING_2_1_MASTER
 from rushes_cli import extras, limits, output
 from tests.cli.conftest import Run
 
-SOURCE = Path(__file__).resolve().parents[2] / "cli" / "src" / "rushes_cli"
-PACKAGES = {"httpx", "rich", "rushes_cli", "typer"}
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "cli" / "src" / "rushes_cli"
+CALLERS = {"httpx", "rich", "rushes_cli", "typer"}
+
+
+ROOTS = {"rushes": ROOT / "layers" / "core", "rushes_cli": SOURCE.parent}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The modules that a file imports, wherever in it, but for those that only types need."""
+    nodes: list[ast.AST] = [ast.parse(path.read_text())]
+    for node in nodes:
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        nodes += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield str(node.module)
+            yield from (f"{node.module}.{each.name}" for each in node.names)
+
+
+def file_of(name: str) -> Path | None:
+    """Where a module of ours lies."""
+    path = ROOTS[name.partition(".")[0]] / name.replace(".", "/")
+    return next((each for each in (path.with_suffix(".py"), path / "__init__.py") if each.exists()), None)
 
 
 @pytest.mark.parametrize("path", sorted(SOURCE.glob("*.py")), ids=lambda path: path.stem)
 def test_callers_verbs_need_three_packages(path: Path) -> None:
     """What callers use imports the standard library, httpx, rich and typer, and nothing of the core."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        assert {name.partition(".")[0] for name in names} <= PACKAGES | sys.stdlib_module_names
+    assert {name.partition(".")[0] for name in imported(path)} <= CALLERS | sys.stdlib_module_names
+
+
+def test_operators_verbs_need_their_extra() -> None:
+    """All that operators' verbs import, in the core as well, is in the extra, and the extra holds nothing else."""
+    paths, packages = list((SOURCE / "operator").glob("*.py")), set()
+    for path in paths:
+        for name in imported(path):
+            top = name.partition(".")[0]
+            found = file_of(name) if top in ROOTS else None
+            paths += [found] if found and found not in paths else []
+            packages |= {top} - ROOTS.keys()
+    extra = tomllib.loads((ROOT / "cli/pyproject.toml").read_text())["project"]["optional-dependencies"]["operator"]
+    declared = {each.partition(">")[0] for each in extra}
+    assert packages - sys.stdlib_module_names - CALLERS == declared | {"botocore"}
+    assert declared | {"rushes"} == set(extras.OPERATOR_PACKAGES)
 
 
 def test_the_commands_constants_are_the_services() -> None:

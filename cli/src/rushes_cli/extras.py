@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from rushes_cli.exits import UsageError
 
 # What the extra `operator` brings; `rushes` lies in this package's own wheel.
-OPERATOR_PACKAGES = ("aws_lambda_powertools", "boto3", "imagesize", "itsdangerous", "pydantic", "rushes")
+OPERATOR_PACKAGES = ("boto3", "imagesize", "rushes")
 
 
 def require_operator(verb: str) -> None:
