@@ -12,7 +12,8 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from rushes.adapters import s3
 from rushes.adapters.aws import aws_client, aws_config
-from rushes.adapters.dynamodb.table import Store, clip_of_image
+from rushes.adapters.dynamodb.items import clip_of_image
+from rushes.adapters.dynamodb.table import DynamoDbTable
 from rushes.adapters.eventbridge import EventBus
 from rushes.adapters.manifests import Manifests
 from rushes.adapters.telemetry import PowertoolsTelemetry
@@ -37,7 +38,7 @@ def wiring() -> Wiring:
     settings = AnnounceSettings.read(os.environ)
     telemetry = PowertoolsTelemetry()
     announcing = Announcing(
-        tasks=Store(aws_client("dynamodb", aws_config(tries=1)), settings.table),
+        tasks=DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table),
         shelf=Manifests(aws_client("s3", s3.CONFIG), settings.bucket),
         bus=EventBus(aws_client("events", aws_config()), settings.bus),
         telemetry=telemetry,

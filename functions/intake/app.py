@@ -13,7 +13,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from rushes.adapters import s3 as uploads
 from rushes.adapters.aws import aws_client, aws_config, clock
-from rushes.adapters.dynamodb.table import Store
+from rushes.adapters.dynamodb.table import DynamoDbTable
 from rushes.adapters.request_files import Drops, Reports
 from rushes.adapters.sqs import Inbox
 from rushes.adapters.telemetry import PowertoolsTelemetry
@@ -44,7 +44,7 @@ def wiring() -> Wiring:
     s3 = aws_client("s3", uploads.CONFIG)
     bucket = uploads.Bucket(s3, settings.bucket)
     # The limit is submit's to know: here an unknown caller is let in or not.
-    store = Store(aws_client("dynamodb", aws_config(tries=1)), settings.table)
+    store = DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table)
     callers = Callers(store, clock, 0 if settings.unknown_callers else None)
     intake = Intake(
         bucket=settings.bucket,

@@ -16,7 +16,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from rushes import gallery as page
 from rushes.adapters import s3
 from rushes.adapters.aws import aws_client, aws_config, clock
-from rushes.adapters.dynamodb.table import Store
+from rushes.adapters.dynamodb.table import DynamoDbTable
 from rushes.adapters.telemetry import PowertoolsTelemetry
 from rushes.config import TasksSettings
 from rushes.domain.caller import Caller
@@ -45,7 +45,7 @@ class Wiring:
 def wiring() -> Wiring:
     """Built once a process, at the first call."""
     settings = TasksSettings.read(os.environ)
-    store = Store(aws_client("dynamodb", aws_config(tries=1)), settings.table)
+    store = DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table)
     bucket = s3.Bucket(aws_client("s3", s3.CONFIG), settings.bucket)
     reading = Reading(table=store, links=bucket, times=settings.timings, clock=clock)
     return Wiring(Callers(store, clock), reading, bucket, PowertoolsTelemetry())

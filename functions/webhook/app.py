@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from rushes.adapters import s3
 from rushes.adapters.aws import aws_client, aws_config, clock
-from rushes.adapters.dynamodb.table import Store
+from rushes.adapters.dynamodb.table import DynamoDbTable
 from rushes.adapters.secrets import Secret, webhook_keys
 from rushes.adapters.telemetry import PowertoolsTelemetry
 from rushes.config import WebhookSettings
@@ -42,7 +42,7 @@ def wiring() -> Wiring:
     settings = WebhookSettings.read(os.environ)
     telemetry = PowertoolsTelemetry()
     receiving = Receiving(
-        clips=Store(aws_client("dynamodb", aws_config(tries=1)), settings.table),
+        clips=DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table),
         copies=s3.Bucket(aws_client("s3", s3.CONFIG), settings.bucket),
         telemetry=telemetry,
         times=settings.timings,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rushes.adapters.dynamodb.table import Store
+from rushes.adapters.dynamodb.admin import AdminTable
 from rushes.adapters.s3 import Bucket
 from rushes.domain.clip import Clip, Fact, Kind, Scalar, Status, Witness, merge, merge_all
 from rushes.domain.formats import canonical, iso
@@ -51,13 +51,13 @@ class Silent:
         """Notes nothing."""
 
 
-def parked(store: Store) -> list[Clip]:
+def parked(store: AdminTable) -> list[Clip]:
     """The clips that wait for a person, the longest waiting first."""
     found = [store.clip(*name) for name in store.parked()]
     return [clip for clip in found if clip is not None and clip.status == Status.REVIEW]
 
 
-def one(store: Store, caller: str, task_uuid: str, index: int) -> Clip:
+def one(store: AdminTable, caller: str, task_uuid: str, index: int) -> Clip:
     """One clip in review. Raises `DecisionError` if it is not there, or not in review."""
     clip = store.clip(caller, task_uuid, index)
     if clip is None:
@@ -67,7 +67,7 @@ def one(store: Store, caller: str, task_uuid: str, index: int) -> Clip:
     return clip
 
 
-def ask(store: Store, clip: Clip, now: int) -> Clip:
+def ask(store: AdminTable, clip: Clip, now: int) -> Clip:
     """The clip, with the next sweep due to ask bucket and Runware about it alone."""
     asked = Fact(kind=Kind.ASKED, key=iso(now), at=now, witness=Witness.OPERATOR)
     return _learned(
@@ -75,7 +75,7 @@ def ask(store: Store, clip: Clip, now: int) -> Clip:
     )
 
 
-def give_up(store: Store, clip: Clip, why: str, now: int) -> Clip:
+def give_up(store: AdminTable, clip: Clip, why: str, now: int) -> Clip:
     """The clip as failed, for the reason given. What was paid for a render stays counted, anything else is released."""
     error = canonical({"code": "givenUp", "message": why})
     fields: dict[str, Scalar] = {"category": "operator", "message": why, "error": error}
@@ -95,7 +95,7 @@ def give_up(store: Store, clip: Clip, why: str, now: int) -> Clip:
     return _learned(store, clip, decide, now)
 
 
-def keep(store: Store, s3: "S3Client", bucket: str, clip: Clip, file: Path | None, now: int) -> Clip:
+def keep(store: AdminTable, s3: "S3Client", bucket: str, clip: Clip, file: Path | None, now: int) -> Clip:
     """The clip as stored, if its object is in the bucket; `file` is put there first.
 
     Raises `DecisionError` if the object, or the file, is no video, and `BucketError` if S3 cannot say.
@@ -122,6 +122,6 @@ def _put(s3: "S3Client", bucket: str, clip: Clip, file: Path) -> None:
         s3.upload_fileobj(content, bucket, clip.object_key)
 
 
-def _learned(store: Store, clip: Clip, change: Callable[[Clip], Clip], now: int) -> Clip:
+def _learned(store: AdminTable, clip: Clip, change: Callable[[Clip], Clip], now: int) -> Clip:
     telemetry: Telemetry = Silent()
     return learn(store, clip, change, now=now, times=_TIMES, telemetry=telemetry)

@@ -30,7 +30,7 @@ import boto3
 import botocore.session
 from botocore.config import Config
 
-from rushes.adapters.dynamodb.table import Store
+from rushes.adapters.dynamodb.admin import AdminTable
 from rushes.domain.caller import Caller, hash_key, new_key
 from rushes_local.api_gateway import Gateway, Invokes, Route
 from rushes_local.aws.application import CREDENTIALS, Aws
@@ -195,9 +195,9 @@ class Stack:
         return key
 
     @cached_property
-    def store(self) -> Store:
+    def store(self) -> AdminTable:
         """The table, as the functions see it."""
-        return Store(self.client("dynamodb"), self.table_name)
+        return AdminTable(self.client("dynamodb"), self.table_name)
 
     def _start(self) -> None:
         began = time.perf_counter()

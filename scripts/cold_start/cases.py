@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rushes.adapters.dynamodb.table import Store
+from rushes.adapters.dynamodb.admin import AdminTable
 from rushes.config import read_timings
 from rushes.domain import webhook_token
 from rushes.domain.caller import Caller, hash_key
@@ -106,7 +106,7 @@ def environment(function: DeclaredFunction, runware_url: str) -> dict[str, str]:
 def items() -> list[dict[str, Any]]:
     """The table: alice, her key, and a task of hers with one clip that is being rendered."""
     written = _Written()
-    store = Store(written, "table")  # type: ignore[arg-type]
+    store = AdminTable(written, "table")  # type: ignore[arg-type]
     store.add_key(hash_key(KEY), Caller(CALLER, 50_000_000), "bench", 0)
     now = int(time.time() * 1000) - 240_000
     (request,) = json.loads(_file("submit-valid")["body"])

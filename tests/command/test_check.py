@@ -222,7 +222,7 @@ def no_limit(case: Case) -> None:
 def key_of(case: Case) -> str:
     """A caller's only key, as findings name it."""
     return next(
-        key_hash[:12] for key_hash, (caller, _) in case.stack.store.census().listed.items() if caller == case.caller
+        key_hash[:12] for key_hash, (caller, _) in case.stack.store.snapshot().listed.items() if caller == case.caller
     )
 
 
@@ -345,15 +345,15 @@ def test_what_is_in_good_order_is_no_finding(stack: Stack, monkeypatch: pytest.M
     cases["of a failure"].record(facts=later.facts, next_check_at=later.next_check_at)
     assert findings(stack) == set()
 
-    genuine, looks = stack.store.census, []
+    genuine, looks = stack.store.snapshot, []
 
-    def census() -> Any:
+    def snapshot() -> Any:
         looks.append(1)
         found = genuine()
         if len(looks) == 1:
             found.budgets[EVERYBODY, MONTH] += 1
         return found
 
-    monkeypatch.setattr(stack.store, "census", census)
+    monkeypatch.setattr(stack.store, "snapshot", snapshot)
     assert findings(stack) == set()
     assert len(looks) == 2

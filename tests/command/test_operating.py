@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from functions.webhook import app as webhook
-from rushes.adapters.dynamodb.table import Store
+from rushes.adapters.dynamodb.admin import AdminTable
 from rushes.adapters.secrets import Secret, webhook_keys
 from rushes.domain.clip import Clip, Status
 from rushes.errors import BusyError
@@ -278,7 +278,7 @@ def test_an_interrupted_erasure_is_completed(
         raise BusyError
 
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "forget", fail)
+        patch.setattr(AdminTable, "forget", fail)
         assert forget(task, user).status == Exit.UNAVAILABLE
     assert is_told(stack, PROMPT)
     forget(task, user)

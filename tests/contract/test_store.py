@@ -24,7 +24,8 @@ from botocore.stub import Stubber
 
 from rushes.adapters.aws import aws_config
 from rushes.adapters.dynamodb import attribute_values
-from rushes.adapters.dynamodb.table import Store, _facts, _known_value
+from rushes.adapters.dynamodb.admin import AdminTable
+from rushes.adapters.dynamodb.items import known_value, read_facts
 from rushes.domain.budget import EVERYBODY, OverBudget, Reservation
 from rushes.domain.caller import Caller
 from rushes.domain.clip import Claim, Clip, Kind, Known, Lease, Status, Witness, merge_all, settle, settle_later
@@ -80,8 +81,8 @@ class Real:
     tokens: list[str] = field(default_factory=list)
 
     @property
-    def store(self) -> Store:
-        return Store(self.client, self.stack.table_name, self.pauses.append)
+    def store(self) -> AdminTable:
+        return AdminTable(self.client, self.stack.table_name, self.pauses.append)
 
     def note_token(self, params: dict[str, Any], **_: Any) -> None:
         self.tokens.append(params.get("ClientRequestToken", ""))
@@ -108,7 +109,7 @@ def table(request: pytest.FixtureRequest) -> Table:
     """Each of the two tables, empty."""
     if request.param == "fake":
         return FakeTable(World())
-    store: Store = request.getfixturevalue("real").store
+    store: AdminTable = request.getfixturevalue("real").store
     return store
 
 
@@ -496,7 +497,7 @@ def test_a_clip_that_cannot_be_read_is_postponed(real: Real, value: Any) -> None
     assert real.store.due(START, 9) == [name]
     real.store.postpone(name, START, START + 9)
     assert (real.store.due(START + 8, 9), real.store.due(START + 9, 9)) == ([], [name])
-    assert real.store.census().strange == [f"task#ann#{TASK_UUID} clip#0"]
+    assert real.store.snapshot().unrecognized_keys == [f"task#ann#{TASK_UUID} clip#0"]
     real.store.postpone(("ann", uuid4(9), 0), START, START + 9)
     assert real.store.clip("ann", uuid4(9), 0) is None
 
@@ -531,7 +532,7 @@ def test_a_disabled_caller(real: Real) -> None:
     store.add_key("b" * 64, Caller("ann", 3, ("photos/ann/",)), "server", START)
     closed = Caller("ann", 3, ("photos/ann/",), disabled=True)
     assert store.caller("a" * 64) == store.caller("b" * 64) == store.caller_named("ann") == closed
-    assert store.all_callers() == list(store.census().callers.values()) == [closed, Caller("bob", 2)]
+    assert store.all_callers() == list(store.snapshot().callers.values()) == [closed, Caller("bob", 2)]
     assert store.disable_caller("ann", False)
     assert store.caller_named("ann") == Caller("ann", 3, ("photos/ann/",))
 
@@ -557,7 +558,7 @@ def test_a_revoked_key(real: Real) -> None:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def listed(store: Store, number: int, clips: int = 1, caller: str = "ann") -> list[str]:
+def listed(store: AdminTable, number: int, clips: int = 1, caller: str = "ann") -> list[str]:
     """Records that many tasks, each a second after the one before; their UUIDs, newest first."""
     for index in range(1, number + 1):
         name, at = uuid4(index), START + 1000 * index
@@ -714,7 +715,7 @@ def test_saving_at_once(real: Real) -> None:
     assert real.store.budget("ann", MONTH)[0] == 0
 
 
-CALLS: dict[str, Callable[[Store], object]] = {
+CALLS: dict[str, Callable[[AdminTable], object]] = {
     "record": lambda store: store.record(task(2), [clip(task_uuid=uuid4(2))], both(PRICE, 100 * PRICE, 100 * PRICE)),
     "save": lambda store: store.save(clip(), clip(fact(Kind.ACCEPTED, "acknowledged"))),
     "save with money": lambda store: store.save(clip(), clip(counted=0)),
@@ -759,7 +760,7 @@ def test_trouble_that_stays(real: Real, call: str) -> None:
 def test_patience_does_not_multiply(real: Real, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the client that the functions have a call is tried seven times in all: a webhook has only five seconds."""
     pauses: list[float] = []
-    store = Store(real.stack.client("dynamodb", config=aws_config(tries=1)), real.stack.table_name, pauses.append)
+    store = AdminTable(real.stack.client("dynamodb", config=aws_config(tries=1)), real.stack.table_name, pauses.append)
     monkeypatch.setattr("botocore.endpoint.time.sleep", pauses.append)
     real.stack.aws.faults.fail("dynamodb", "ThrottlingException")
     with pytest.raises(BusyError):
@@ -779,7 +780,7 @@ def test_a_table_that_is_away() -> None:
     )
     pauses: list[float] = []
     with pytest.raises(BusyError):
-        Store(client, "table", pauses.append).clip("ann", TASK_UUID, 0)
+        AdminTable(client, "table", pauses.append).clip("ann", TASK_UUID, 0)
     assert len(pauses) == 1
 
 
@@ -966,7 +967,7 @@ def test_busy_says_whether_a_write_may_have_taken_effect(
     assert raised.value.maybe_written is maybe_written
 
 
-def asked(real: Real, read: Callable[[Store], object]) -> list[dict[str, Any]]:
+def asked(real: Real, read: Callable[[AdminTable], object]) -> list[dict[str, Any]]:
     """The parameters of every request that this makes."""
     requests: list[dict[str, Any]] = []
     note = lambda params, **_: requests.append(params)  # noqa: E731
@@ -976,7 +977,7 @@ def asked(real: Real, read: Callable[[Store], object]) -> list[dict[str, Any]]:
     return requests
 
 
-READS: dict[str, Callable[[Store], object]] = {
+READS: dict[str, Callable[[AdminTable], object]] = {
     "clip": lambda store: store.clip("ann", TASK_UUID, 0),
     "clips": lambda store: store.clips("ann", TASK_UUID),
     "task": lambda store: store.task("ann", TASK_UUID),
@@ -1069,11 +1070,11 @@ def test_facts_of_an_earlier_version_are_read() -> None:
         "stored:1": {"seen": {"bucket": 9}, "fields": {"rescued": True}},
         "lastLook": {"seen": {"clock": 9}},
     }
-    known = _facts(facts)
+    known = read_facts(facts)
     assert known[Kind.RENDERED, "v"].claims == {"poll": Claim(5, {"cost": 7}), "webhook": Claim(3, {"cost": 7})}
     assert known[Kind.STORED, "1"].claims == {"rescue": Claim(9, {"rescued": True})}
     assert known[Kind.LAST_LOOK, ""].seen == {Witness.CLOCK: 9}
-    assert _known_value(known[Kind.STORED, "1"]) == facts["stored:1"]
+    assert known_value(known[Kind.STORED, "1"]) == facts["stored:1"]
 
 
 def test_costs_follow_the_clips(real: Real) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from rushes.adapters.dynamodb.table import clip_of_image
+from rushes.adapters.dynamodb.items import clip_of_image
 from rushes.domain.clip import Clip, Kind, Lease, Status, merge_all, settle
 from rushes.errors import UnreadableError
 from rushes_local import erasing

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from botocore.exceptions import ClientError
 
-from rushes.adapters.dynamodb.table import clip_of_image
+from rushes.adapters.dynamodb.items import clip_of_image
 from rushes.domain.clip import Clip, Fact, Kind, Status, Witness, merge
 from rushes_local.event_sources import (
     Source,

@@ -7,7 +7,7 @@ import httpx
 
 from rushes.adapters import s3 as uploads
 from rushes.adapters.aws import aws_client, aws_config, clock
-from rushes.adapters.dynamodb.table import Store
+from rushes.adapters.dynamodb.table import DynamoDbTable
 from rushes.adapters.runware_api import Runware, http_client
 from rushes.adapters.secrets import Secret, runware_key, webhook_keys
 from rushes.adapters.telemetry import PowertoolsTelemetry
@@ -23,7 +23,7 @@ class Parts:
     """Clients and adapters of one process."""
 
     telemetry: PowertoolsTelemetry
-    store: Store
+    store: DynamoDbTable
     s3: "S3Client"
     bucket: uploads.Bucket
     http: httpx.Client
@@ -44,7 +44,7 @@ class Parts:
 def assemble(settings: BuyingSettings) -> Parts:
     """Makes the clients; calls nobody."""
     telemetry = PowertoolsTelemetry()
-    store = Store(aws_client("dynamodb", aws_config(tries=1)), settings.table)
+    store = DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table)
     s3 = aws_client("s3", uploads.CONFIG)
     bucket = uploads.Bucket(s3, settings.bucket)
     http = http_client(settings.timings.http / 1000)

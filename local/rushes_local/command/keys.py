@@ -16,7 +16,7 @@ from rushes_local.command.outcomes import CommandError, UsageError
 from rushes_local.command.shown import Screen, iso, micros, money
 
 if TYPE_CHECKING:
-    from rushes.adapters.dynamodb.table import Store
+    from rushes.adapters.dynamodb.admin import AdminTable
 
 Json = dict[str, Any]
 
@@ -156,7 +156,7 @@ def _caller(name: str, limit_usd: str, images: Sequence[str] | None) -> Caller:
     return Caller(name, monthly_limit, tuple(map(_image_source, images or ())))
 
 
-def _completed(store: "Store", wanted: Caller, images: Sequence[str] | None) -> Caller:
+def _completed(store: "AdminTable", wanted: Caller, images: Sequence[str] | None) -> Caller:
     before = None if images else store.caller_named(wanted.name)
     return replace(wanted, image_sources=before.image_sources) if before else wanted
 

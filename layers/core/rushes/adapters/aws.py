@@ -16,7 +16,7 @@ def clock() -> int:
 def aws_config(tries: int = 2) -> Config:
     """Short timeouts and few tries: a webhook has about five seconds in all, and a caller waits as well.
 
-    The table's client tries once: `Store` has its own patience, and the two would multiply.
+    The table's client tries once: `DynamoDbTable` has its own retries, and the two would multiply.
     """
     return Config(connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": tries})
 
