@@ -10,12 +10,11 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from rushes.adapters import s3
 from rushes.adapters.aws import aws_client, aws_config
 from rushes.adapters.dynamodb.items import clip_of_image
 from rushes.adapters.dynamodb.table import DynamoDbTable
-from rushes.adapters.eventbridge import EventBus
-from rushes.adapters.manifests import Manifests
+from rushes.adapters.eventbridge import EventBridgeBus
+from rushes.adapters.s3 import S3_CONFIG, S3Manifests
 from rushes.adapters.telemetry import PowertoolsTelemetry
 from rushes.config import AnnounceSettings
 from rushes.errors import BusyError, RushesError
@@ -39,8 +38,8 @@ def wiring() -> Wiring:
     telemetry = PowertoolsTelemetry()
     announcing = Announcing(
         tasks=DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table),
-        shelf=Manifests(aws_client("s3", s3.CONFIG), settings.bucket),
-        bus=EventBus(aws_client("events", aws_config()), settings.bus),
+        shelf=S3Manifests(aws_client("s3", S3_CONFIG), settings.bucket),
+        bus=EventBridgeBus(aws_client("events", aws_config()), settings.bus),
         telemetry=telemetry,
         bucket=settings.bucket,
     )

@@ -11,11 +11,10 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from rushes.adapters import s3 as uploads
 from rushes.adapters.aws import aws_client, aws_config, clock
 from rushes.adapters.dynamodb.table import DynamoDbTable
-from rushes.adapters.request_files import Drops, Reports
-from rushes.adapters.sqs import Inbox
+from rushes.adapters.s3 import S3_CONFIG, S3Bucket, S3Reports, S3RequestFiles
+from rushes.adapters.sqs import SqsQueue
 from rushes.adapters.telemetry import PowertoolsTelemetry
 from rushes.adapters.thread_pool import side_by_side
 from rushes.config import IntakeSettings
@@ -41,16 +40,16 @@ def wiring() -> Wiring:
     """Built once a process, at the first call."""
     settings = IntakeSettings.read(os.environ)
     telemetry = PowertoolsTelemetry()
-    s3 = aws_client("s3", uploads.CONFIG)
-    bucket = uploads.Bucket(s3, settings.bucket)
+    s3 = aws_client("s3", S3_CONFIG)
+    bucket = S3Bucket(s3, settings.bucket)
     # The limit is submit's to know: here an unknown caller is let in or not.
     store = DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table)
     callers = Callers(store, clock, 0 if settings.unknown_callers else None)
     intake = Intake(
         bucket=settings.bucket,
-        drops=Drops(s3, settings.bucket),
-        inbox=Inbox(aws_client("sqs", aws_config()), settings.inbox),
-        reports=Reports(s3, settings.bucket),
+        drops=S3RequestFiles(s3, settings.bucket),
+        inbox=SqsQueue(aws_client("sqs", aws_config()), settings.inbox),
+        reports=S3Reports(s3, settings.bucket),
         take_in=lambda task, caller: take_in(task, caller, bucket),
         may_order=lambda caller: callers.named(caller) is not None,
         telemetry=telemetry,

@@ -13,7 +13,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from rushes.adapters.aws import clock
 from rushes.adapters.thread_pool import side_by_side
-from rushes.adapters.video_download import Rescue
+from rushes.adapters.video_download import VideoDownloader
 from rushes.bootstrap import Parts, assemble
 from rushes.config import ReconcileSettings
 from rushes.errors import RushesError
@@ -34,7 +34,7 @@ def wiring() -> Wiring:
     """Built once a process, at the first call."""
     settings = ReconcileSettings.read(os.environ)
     parts = assemble(settings)
-    rescue = Rescue(parts.s3, settings.bucket, parts.bucket.probe, parts.http, settings.rescue_origins, clock)
+    rescue = VideoDownloader(parts.s3, settings.bucket, parts.bucket.probe, parts.http, settings.rescue_origins, clock)
     reconciling = Reconciling(
         table=parts.store,
         bucket=parts.bucket,

@@ -13,7 +13,7 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from rushes.adapters.aws import clock
-from rushes.adapters.request_files import Reports
+from rushes.adapters.s3 import S3Reports
 from rushes.adapters.thread_pool import side_by_side
 from rushes.bootstrap import Parts, assemble
 from rushes.config import SubmitSettings
@@ -64,7 +64,7 @@ def wiring() -> Wiring:
         submitting=submitting,
         gate=gate,
         callers=callers,
-        reports=Reports(parts.s3, settings.bucket),
+        reports=S3Reports(parts.s3, settings.bucket),
         telemetry=parts.telemetry,
         clock=clock,
     )

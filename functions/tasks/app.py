@@ -14,9 +14,9 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from rushes import gallery as page
-from rushes.adapters import s3
 from rushes.adapters.aws import aws_client, aws_config, clock
 from rushes.adapters.dynamodb.table import DynamoDbTable
+from rushes.adapters.s3 import S3_CONFIG, S3Bucket
 from rushes.adapters.telemetry import PowertoolsTelemetry
 from rushes.config import TasksSettings
 from rushes.domain.caller import Caller
@@ -37,7 +37,7 @@ class Wiring:
 
     callers: Callers
     reading: Reading
-    bucket: s3.Bucket
+    bucket: S3Bucket
     telemetry: PowertoolsTelemetry
 
 
@@ -46,7 +46,7 @@ def wiring() -> Wiring:
     """Built once a process, at the first call."""
     settings = TasksSettings.read(os.environ)
     store = DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table)
-    bucket = s3.Bucket(aws_client("s3", s3.CONFIG), settings.bucket)
+    bucket = S3Bucket(aws_client("s3", S3_CONFIG), settings.bucket)
     reading = Reading(table=store, links=bucket, times=settings.timings, clock=clock)
     return Wiring(Callers(store, clock), reading, bucket, PowertoolsTelemetry())
 

@@ -14,10 +14,10 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.exceptions import BotoCoreError, ClientError
 
-from rushes.adapters import s3
 from rushes.adapters.aws import aws_client, aws_config, clock
 from rushes.adapters.dynamodb.table import DynamoDbTable
-from rushes.adapters.secrets import Secret, webhook_keys
+from rushes.adapters.s3 import S3_CONFIG, S3Bucket
+from rushes.adapters.secrets import SecretsManagerSecret, webhook_keys
 from rushes.adapters.telemetry import PowertoolsTelemetry
 from rushes.config import WebhookSettings
 from rushes.domain import webhook_token
@@ -32,7 +32,7 @@ class Wiring:
     """Everything this function is made of."""
 
     receiving: Receiving
-    secret: Secret
+    secret: SecretsManagerSecret
     telemetry: PowertoolsTelemetry
 
 
@@ -43,12 +43,12 @@ def wiring() -> Wiring:
     telemetry = PowertoolsTelemetry()
     receiving = Receiving(
         clips=DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table),
-        copies=s3.Bucket(aws_client("s3", s3.CONFIG), settings.bucket),
+        copies=S3Bucket(aws_client("s3", S3_CONFIG), settings.bucket),
         telemetry=telemetry,
         times=settings.timings,
         clock=clock,
     )
-    secret = Secret(
+    secret = SecretsManagerSecret(
         aws_client("secretsmanager", aws_config()), settings.webhook_secret, clock, telemetry.secret_unanswered
     )
     return Wiring(receiving, secret, telemetry)
@@ -81,7 +81,7 @@ def handler(event: dict[str, Any], _: LambdaContext) -> dict[str, Any]:
         wired.telemetry.flush()
 
 
-def _verified(event: Mapping[str, Any], subject: str, secret: Secret) -> str:
+def _verified(event: Mapping[str, Any], subject: str, secret: SecretsManagerSecret) -> str:
     """The token; raises `BadTokenError`.
 
     An unknown signature may be of a key that was rotated in: worth one bounded look.

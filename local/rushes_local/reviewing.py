@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rushes.adapters.dynamodb.admin import AdminTable
-from rushes.adapters.s3 import Bucket
+from rushes.adapters.s3 import S3Bucket
 from rushes.domain.clip import Clip, Fact, Kind, Scalar, Status, Witness, merge, merge_all
 from rushes.domain.formats import canonical, iso
 from rushes.domain.media import HEAD_BYTES, container, stored_fact
@@ -102,7 +102,7 @@ def keep(store: AdminTable, s3: "S3Client", bucket: str, clip: Clip, file: Path 
     """
     if file is not None:
         _put(s3, bucket, clip, file)
-    copy = stored_fact(Bucket(s3, bucket).probe(clip.object_key), clip.object_key, now)
+    copy = stored_fact(S3Bucket(s3, bucket).probe(clip.object_key), clip.object_key, now)
     if copy is None:
         raise DecisionError(f"{clip.object_key} in the bucket is no video; nothing was decided.")
     by_hand = Fact(kind=copy.kind, key=copy.key, at=now, witness=Witness.OPERATOR)

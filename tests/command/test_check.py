@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rushes.adapters import s3 as uploads
+from rushes.adapters.s3 import S3_CONFIG, S3Bucket
 from rushes.domain.budget import EVERYBODY, Reservation
 from rushes.domain.caller import hash_key
 from rushes.domain.clip import Clip, Fact, Kind, Known, Witness, merge_all, settle, settle_later
@@ -182,9 +182,9 @@ class Case:
 
 
 @cache
-def signer(stack: Stack) -> uploads.Bucket:
+def signer(stack: Stack) -> S3Bucket:
     """What signs upload links, made once."""
-    return uploads.Bucket(stack.client("s3", config=uploads.CONFIG), stack.bucket_name)
+    return S3Bucket(stack.client("s3", config=S3_CONFIG), stack.bucket_name)
 
 
 def gone(case: Case) -> None:

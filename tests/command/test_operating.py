@@ -12,7 +12,7 @@ import pytest
 
 from functions.webhook import app as webhook
 from rushes.adapters.dynamodb.admin import AdminTable
-from rushes.adapters.secrets import Secret, webhook_keys
+from rushes.adapters.secrets import SecretsManagerSecret, webhook_keys
 from rushes.domain.clip import Clip, Status
 from rushes.errors import BusyError
 from rushes.services.purchase import callback_url
@@ -93,7 +93,7 @@ def secret_arn(stack: Stack) -> str:
 
 def keys(stack: Stack) -> list[str]:
     """The webhook keys as they are now, newest first."""
-    return webhook_keys(Secret(stack.client("secretsmanager"), secret_arn(stack), lambda: 0))
+    return webhook_keys(SecretsManagerSecret(stack.client("secretsmanager"), secret_arn(stack), lambda: 0))
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from typing import Any
 import httpx
 import pytest
 
-from rushes.adapters import s3 as uploads
 from rushes.adapters import video_download
 from rushes.adapters.runware_api import http_client
-from rushes.adapters.video_download import Rescue
+from rushes.adapters.s3 import S3_CONFIG, S3Bucket
+from rushes.adapters.video_download import VideoDownloader
 from rushes.domain.media import Probed
 from rushes.errors import OriginRefusedError, RescueError, UnusableRenderError
 from rushes.runware.facts import poll_facts
@@ -83,12 +83,12 @@ class Place:
     clock: Clock = field(default_factory=Clock)
 
     @property
-    def bucket(self) -> uploads.Bucket:
-        return uploads.Bucket(self.s3, self.name)
+    def bucket(self) -> S3Bucket:
+        return S3Bucket(self.s3, self.name)
 
-    def rescue(self, *origins: str, http: httpx.Client | None = None) -> Rescue:
+    def rescue(self, *origins: str, http: httpx.Client | None = None) -> VideoDownloader:
         http = http or http_client(5)
-        return Rescue(self.s3, self.name, self.bucket.probe, http, frozenset(origins), self.clock)
+        return VideoDownloader(self.s3, self.name, self.bucket.probe, http, frozenset(origins), self.clock)
 
     def content(self, version: str) -> bytes:
         content: bytes = self.s3.get_object(Bucket=self.name, Key=KEY, VersionId=version)["Body"].read()
@@ -103,7 +103,7 @@ class Place:
 @pytest.fixture
 def place(stack: Stack) -> Place:
     """An empty bucket that keeps versions."""
-    s3, name = stack.client("s3", config=uploads.CONFIG), f"clips-{uuid.uuid4()}"
+    s3, name = stack.client("s3", config=S3_CONFIG), f"clips-{uuid.uuid4()}"
     s3.create_bucket(Bucket=name)
     s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
     return Place(s3, name)
@@ -400,7 +400,9 @@ def test_a_host_that_drips(place: Place, drip: str) -> None:
     video = dripping(b"HTTP/1.1 200 OK\r\n\r\n" + HEAD + bytes(PART), b"\x00")
     with serving(DRIPS.get(drip, video)) as server:
         origin, started = f"http://127.0.0.1:{server.port}", real_clock()
-        rescue = Rescue(place.s3, place.name, place.bucket.probe, http_client(30), frozenset([origin]), real_clock)
+        rescue = VideoDownloader(
+            place.s3, place.name, place.bucket.probe, http_client(30), frozenset([origin]), real_clock
+        )
         with pytest.raises(RescueError, match=r"ReadTimeout|out of time"):
             rescue.fetch(f"{origin}/1.mp4", KEY, started + 300)
         assert real_clock() - started < LONG * 1000
@@ -412,7 +414,9 @@ def test_eight_hosts_that_drip(place: Place) -> None:
     with ExitStack() as stack, ThreadPoolExecutor(8) as threads:
         servers = [stack.enter_context(serving(DRIPS["1xx"])) for _ in range(8)]
         origins = [f"http://127.0.0.1:{server.port}" for server in servers]
-        rescue = Rescue(place.s3, place.name, place.bucket.probe, http_client(30), frozenset(origins), real_clock)
+        rescue = VideoDownloader(
+            place.s3, place.name, place.bucket.probe, http_client(30), frozenset(origins), real_clock
+        )
         started = real_clock()
 
         def failure(origin: str) -> str:

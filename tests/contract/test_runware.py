@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from rushes.adapters.runware_api import Runware
+from rushes.adapters.runware_api import RunwareClient
 from rushes.runware.facts import details_facts, poll_facts
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome, Refused
 from rushes.runware.response import Report
@@ -33,7 +33,7 @@ def order() -> dict[str, Any]:
 class Asked:
     """How both are asked: by the same three calls, with the same key."""
 
-    api: FakeRunware | Runware
+    api: FakeRunware | RunwareClient
 
     def submit(self, task: Mapping[str, Any]) -> Outcome:
         return self.api.submit(task, "emulator-key")
@@ -94,7 +94,7 @@ class Emulated(Asked):
         self.emulator.faults.webhook_copies = 0
         self.emulator.faults.upload = "never"
         http = httpx.Client(transport=httpx.WSGITransport(self.emulator.wsgi))
-        self.api = Runware(http, "http://runware.test/v1")
+        self.api = RunwareClient(http, "http://runware.test/v1")
 
     def fate(self, fate: str) -> None:
         self.emulator.faults.next_submissions.append(FATES[fate])

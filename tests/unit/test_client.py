@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from rushes.adapters import bounded_http
-from rushes.adapters.runware_api import Runware, http_client
+from rushes.adapters.runware_api import RunwareClient, http_client
 from rushes.errors import ProviderError
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome, Refused
 from tests.unit.fakes import CLIP_UUID, request, transport
@@ -78,11 +78,11 @@ def serving(behaviour: Behaviour) -> Iterator[Server]:
 
 def submitted(url: str) -> Outcome:
     with http_client(PATIENCE) as http:
-        return Runware(http, url).submit(TASK, "key")
+        return RunwareClient(http, url).submit(TASK, "key")
 
 
-def mocked(handler: Callable[[httpx.Request], httpx.Response]) -> Runware:
-    return Runware(httpx.Client(transport=transport(handler)), "https://api.example/v1")
+def mocked(handler: Callable[[httpx.Request], httpx.Response]) -> RunwareClient:
+    return RunwareClient(httpx.Client(transport=transport(handler)), "https://api.example/v1")
 
 
 def read_request(connection: socket.socket) -> bytes:
@@ -217,7 +217,7 @@ def test_a_dripping_answer_ends_with_the_timeout(drip: str) -> None:
         assert submitted(f"http://127.0.0.1:{server.port}/v1") == Ambiguous("ReadTimeout")
         assert time.monotonic() - started < LONG
         with http_client(PATIENCE) as http, pytest.raises(ProviderError, match="ReadTimeout"):
-            Runware(http, f"http://127.0.0.1:{server.port}/v1").poll([CLIP_UUID], "key")
+            RunwareClient(http, f"http://127.0.0.1:{server.port}/v1").poll([CLIP_UUID], "key")
 
 
 def test_a_request_that_is_taken_slowly_ends_with_the_timeout() -> None:
@@ -225,7 +225,9 @@ def test_a_request_that_is_taken_slowly_ends_with_the_timeout() -> None:
     large = {**TASK, "positivePrompt": "x" * 20_000_000}
     with serving(sip) as server, http_client(PATIENCE) as http:
         started = time.monotonic()
-        assert Runware(http, f"http://127.0.0.1:{server.port}/v1").submit(large, "key") == Ambiguous("WriteTimeout")
+        assert RunwareClient(http, f"http://127.0.0.1:{server.port}/v1").submit(large, "key") == Ambiguous(
+            "WriteTimeout"
+        )
         assert time.monotonic() - started < LONG
 
 
@@ -243,7 +245,7 @@ def test_eight_at_once_take_no_longer_than_one() -> None:
     """Each has its own time, and none waits for another's."""
     with ExitStack() as stack, ThreadPoolExecutor(8) as threads, http_client(PATIENCE) as http:
         servers = [stack.enter_context(serving(DRIPS["headers"])) for _ in range(8)]
-        sellers = [Runware(http, f"http://127.0.0.1:{server.port}/v1") for server in servers]
+        sellers = [RunwareClient(http, f"http://127.0.0.1:{server.port}/v1") for server in servers]
         started = time.monotonic()
         said = list(threads.map(lambda seller: seller.submit(TASK, "key"), sellers))
         assert said == [Ambiguous("ReadTimeout")] * 8
@@ -263,7 +265,7 @@ def test_a_name_that_takes_too_long_never_arrived(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     before = threading.active_count()
     with http_client(0.05) as http:
-        seller = Runware(http, "https://api.example/v1")
+        seller = RunwareClient(http, "https://api.example/v1")
         assert [seller.submit(TASK, "key") for _ in range(5)] == [NeverArrived("ConnectTimeout")] * 5
     assert threading.active_count() <= before + 2
     answer.set()
@@ -346,7 +348,7 @@ def test_an_order_goes_over_tls(trusted: Callable[[Behaviour], Behaviour]) -> No
 
     large = {**TASK, "positivePrompt": "x" * 1_000_000}
     with serving(trusted(behave)) as server, http_client(LONG) as http:
-        said = Runware(http, f"https://127.0.0.1:{server.port}/v1").submit(large, "key")
+        said = RunwareClient(http, f"https://127.0.0.1:{server.port}/v1").submit(large, "key")
     assert said == Accepted("acknowledged")
     assert json.loads(seen[0].partition(b"\r\n\r\n")[2]) == [large]
 
@@ -356,7 +358,7 @@ def test_a_dripping_answer_over_tls_ends_with_the_timeout(trusted: Callable[[Beh
     """The deadline is that of the connection below as well."""
     with serving(trusted(DRIPS[drip])) as server, http_client(4 * PATIENCE) as http:
         started = time.monotonic()
-        outcome = Runware(http, f"https://127.0.0.1:{server.port}/v1").submit(TASK, "key")
+        outcome = RunwareClient(http, f"https://127.0.0.1:{server.port}/v1").submit(TASK, "key")
         assert outcome == Ambiguous("ReadTimeout")
         assert time.monotonic() - started < LONG
 
@@ -449,7 +451,7 @@ def test_every_request_has_a_connection_of_its_own(monkeypatch: pytest.MonkeyPat
         assert connection.recv(1) == b"", "a second request came on the same connection"
 
     with serving(keep_alive) as server, http_client(PATIENCE) as http:
-        runware = Runware(http, f"http://127.0.0.1:{server.port}/v1")
+        runware = RunwareClient(http, f"http://127.0.0.1:{server.port}/v1")
         assert [runware.submit(TASK, "key") for _ in range(2)] == [Accepted("acknowledged")] * 2
         assert server.connections == 2
 
@@ -477,7 +479,7 @@ def test_an_endless_answer_is_ambiguous() -> None:
 def test_a_compressed_answer_is_bounded(body: bytes, coding: str) -> None:
     """Compression is not asked for; what is compressed all the same is read within the bound, or not at all."""
     with serving(answering(answer("200 OK", body, f"Content-Encoding: {coding}"))) as server, http_client(5) as http:
-        runware = Runware(http, f"http://127.0.0.1:{server.port}/v1")
+        runware = RunwareClient(http, f"http://127.0.0.1:{server.port}/v1")
         assert runware.submit(TASK, "key") == Ambiguous("DecodingError")
         with pytest.raises(ProviderError, match="DecodingError"):
             runware.poll([CLIP_UUID], "key")

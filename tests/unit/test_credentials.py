@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from rushes.adapters.secrets import Secret, runware_key, webhook_keys
+from rushes.adapters.secrets import SecretsManagerSecret, runware_key, webhook_keys
 from rushes.errors import MissingSecretError, SecretsError
 from tests.unit.fakes import Clock
 
@@ -34,9 +34,13 @@ class Client:
         return self.answer
 
 
-def secret(text: str | None, noted: list[str] | None = None) -> tuple[Secret, Client, Clock]:
+def secret(text: str | None, noted: list[str] | None = None) -> tuple[SecretsManagerSecret, Client, Clock]:
     client, clock = Client(text), Clock()
-    return Secret(cast(Any, client), "arn", clock, (noted if noted is not None else []).append), client, clock
+    return (
+        SecretsManagerSecret(cast(Any, client), "arn", clock, (noted if noted is not None else []).append),
+        client,
+        clock,
+    )
 
 
 def test_a_secret_is_fetched_when_first_needed_and_kept() -> None:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 import httpx
 import pytest
 
-from rushes.adapters.runware_api import Runware
+from rushes.adapters.runware_api import RunwareClient
 from rushes.domain.clip import Clip, Kind, merge_all
 from rushes.domain.views import timeline
 from rushes.runware.facts import poll_facts
@@ -121,7 +121,7 @@ class Echoing:
 
     def seller(self) -> Any:
         http = httpx.Client(transport=transport(self.answer))
-        return Runware(http, "https://api.runware.example/v1")
+        return RunwareClient(http, "https://api.runware.example/v1")
 
 
 def bought(runware: Echoing) -> tuple[World, list[str]]:
@@ -193,7 +193,7 @@ def test_nor_do_webhooks_and_polls_tell_them(encoding: str, wrapping: str, link:
     closed = [fact(Kind.LAST_LOOK)]
     by_webhook = merge_all(world.receiving.receive(body, "ann", TASK_UUID, 0, token), closed)
     answering = transport(lambda _: httpx.Response(200, content=body))
-    report = Runware(httpx.Client(transport=answering), "https://api.runware.example/v1").poll([clip_uuid], KEY)
+    report = RunwareClient(httpx.Client(transport=answering), "https://api.runware.example/v1").poll([clip_uuid], KEY)
     by_poll = merge_all(clip(), [*poll_facts(report.envelope.about(clip_uuid), 0), *closed])
     for known in (by_webhook, by_poll):
         assert known.decisive == Kind.FAILED

@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rushes.adapters.sqs import MOST_MESSAGES, Inbox, batches
+from rushes.adapters.sqs import MOST_MESSAGES, SqsQueue, batches
 from rushes.domain.inbox_message import LARGEST_MESSAGE
 from rushes.errors import InboxError
 
@@ -37,8 +37,8 @@ class Queue:
         return {"Successful": [], **({"Failed": failed} if failed else {})}
 
     @property
-    def inbox(self) -> Inbox:
-        return Inbox(self, "url", self.pauses.append)  # type: ignore[arg-type]
+    def inbox(self) -> SqsQueue:
+        return SqsQueue(self, "url", self.pauses.append)  # type: ignore[arg-type]
 
 
 def test_messages_go_in_batches_of_ten() -> None:

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from rushes.adapters import s3 as uploads
 from rushes.adapters.aws import aws_client, aws_config, clock
 from rushes.adapters.dynamodb.table import DynamoDbTable
-from rushes.adapters.runware_api import Runware, http_client
-from rushes.adapters.secrets import Secret, runware_key, webhook_keys
+from rushes.adapters.runware_api import RunwareClient, http_client
+from rushes.adapters.s3 import S3_CONFIG, S3Bucket
+from rushes.adapters.secrets import SecretsManagerSecret, runware_key, webhook_keys
 from rushes.adapters.telemetry import PowertoolsTelemetry
 from rushes.config import BuyingSettings
 from rushes.services.purchase import Buyer, Credentials, Purchasing
@@ -25,12 +25,12 @@ class Parts:
     telemetry: PowertoolsTelemetry
     store: DynamoDbTable
     s3: "S3Client"
-    bucket: uploads.Bucket
+    bucket: S3Bucket
     http: httpx.Client
-    runware: Runware
+    runware: RunwareClient
     purchasing: Purchasing
-    runware_secret: Secret
-    webhook_secret: Secret
+    runware_secret: SecretsManagerSecret
+    webhook_secret: SecretsManagerSecret
 
     def buyer(self, holder: str, remaining: int, *, patient: bool = False) -> Buyer:
         """Who buys in this invocation, with `remaining` milliseconds to live.
@@ -45,10 +45,10 @@ def assemble(settings: BuyingSettings) -> Parts:
     """Makes the clients; calls nobody."""
     telemetry = PowertoolsTelemetry()
     store = DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table)
-    s3 = aws_client("s3", uploads.CONFIG)
-    bucket = uploads.Bucket(s3, settings.bucket)
+    s3 = aws_client("s3", S3_CONFIG)
+    bucket = S3Bucket(s3, settings.bucket)
     http = http_client(settings.timings.http / 1000)
-    runware = Runware(http, settings.runware_url)
+    runware = RunwareClient(http, settings.runware_url)
     secrets = aws_client("secretsmanager", aws_config())
     purchasing = Purchasing(
         clips=store,
@@ -67,6 +67,6 @@ def assemble(settings: BuyingSettings) -> Parts:
         http=http,
         runware=runware,
         purchasing=purchasing,
-        runware_secret=Secret(secrets, settings.runware_secret, clock, telemetry.secret_unanswered),
-        webhook_secret=Secret(secrets, settings.webhook_secret, clock, telemetry.secret_unanswered),
+        runware_secret=SecretsManagerSecret(secrets, settings.runware_secret, clock, telemetry.secret_unanswered),
+        webhook_secret=SecretsManagerSecret(secrets, settings.webhook_secret, clock, telemetry.secret_unanswered),
     )

@@ -183,8 +183,8 @@ def announce(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = 
 
     --json prints {"caller", "taskUUID", "clips": [{"clip", "status", "told": detail type or null}]}.
     """
-    from rushes.adapters.eventbridge import EventBus
-    from rushes.adapters.manifests import Manifests
+    from rushes.adapters.eventbridge import EventBridgeBus
+    from rushes.adapters.s3 import S3Manifests
     from rushes.services.publish import Announcing, announced
 
     screen, uuid = Screen(as_json), task_uuid(task)
@@ -194,8 +194,8 @@ def announce(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = 
             raise CommandError(f"{caller} has no task {uuid}; nothing was told.")
         announcing = Announcing(
             tasks=deployment.store,
-            shelf=Manifests(deployment.s3, deployment.bucket),
-            bus=EventBus(deployment.client("events"), deployment.output("EventBusName")),
+            shelf=S3Manifests(deployment.s3, deployment.bucket),
+            bus=EventBridgeBus(deployment.client("events"), deployment.output("EventBusName")),
             telemetry=_Shown(screen),
             bucket=deployment.bucket,
         )
@@ -249,11 +249,11 @@ def configure(stack: Stack = None) -> None:
 def rotate(stack: Stack = None) -> None:
     """Give the webhook tokens a new key. Links signed with the one before stay valid until the next time."""
     from rushes.adapters.aws import clock as now
-    from rushes.adapters.secrets import Secret, webhook_keys
+    from rushes.adapters.secrets import SecretsManagerSecret, webhook_keys
 
     with operated(stack) as deployment:
         secret, client = deployment.output("WebhookSecretArn"), deployment.client("secretsmanager")
-        current = webhook_keys(Secret(client, secret, now))[0]
+        current = webhook_keys(SecretsManagerSecret(client, secret, now))[0]
         client.put_secret_value(SecretId=secret, SecretString=new_webhook_keys(current))
         print(
             f"The webhook tokens of {deployment.name} have a new key. Links that were signed with the one before stay "

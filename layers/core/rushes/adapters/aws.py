@@ -1,10 +1,13 @@
-"""What the functions' entry points share: the clock, the clients of AWS, and what an HTTP event holds."""
+"""The clock, the clients of AWS, and the way from their errors to ours."""
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.session import Session
 
 
@@ -32,3 +35,20 @@ def aws_client(service: str, config: Config) -> Any:
 @cache
 def _session() -> Session:
     return Session()
+
+
+@contextmanager
+def aws_errors(translated: Callable[[str], Exception]) -> Iterator[None]:
+    """Inside, an error of AWS or of the way there is raised as `translated`, made of its code.
+
+    The code alone: AWS's messages repeat names, keys and links.
+    """
+    try:
+        yield
+    except (ClientError, BotoCoreError) as error:
+        raise translated(error_code(error)) from None
+
+
+def error_code(error: ClientError | BotoCoreError) -> str:
+    """AWS's own code; the type's name where no answer came."""
+    return error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
