@@ -4,66 +4,23 @@ Both come as EventBridge's events, one a message; that of the bus with the calle
 """
 
 import json
-import os
-from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from rushes.adapters.aws import aws_client, aws_config, clock
-from rushes.adapters.dynamodb.table import DynamoDbTable
-from rushes.adapters.s3 import S3_CONFIG, S3Bucket, S3Reports, S3RequestFiles
-from rushes.adapters.sqs import SqsQueue
-from rushes.adapters.telemetry import PowertoolsTelemetry
-from rushes.adapters.thread_pool import side_by_side
-from rushes.config import IntakeSettings
+from rushes.bootstrap.intake_function import wiring
 from rushes.domain.caller import is_name
 from rushes.errors import UnreadableError
 from rushes.lambda_events import Record, message_id, work_on
-from rushes.services.authentication import Callers
-from rushes.services.import_requests import Intake
-from rushes.services.input_images import take_in
 from rushes.services.ports import Metric
-
-
-@dataclass(frozen=True, slots=True)
-class Wiring:
-    """Everything this function is made of."""
-
-    telemetry: PowertoolsTelemetry
-    intake: Intake
-
-
-@cache
-def wiring() -> Wiring:
-    """Built once a process, at the first call."""
-    settings = IntakeSettings.read(os.environ)
-    telemetry = PowertoolsTelemetry()
-    s3 = aws_client("s3", S3_CONFIG)
-    bucket = S3Bucket(s3, settings.bucket)
-    # The limit is submit's to know: here an unknown caller is let in or not.
-    store = DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table)
-    callers = Callers(store, clock, 0 if settings.unknown_callers else None)
-    intake = Intake(
-        bucket=settings.bucket,
-        drops=S3RequestFiles(s3, settings.bucket),
-        inbox=SqsQueue(aws_client("sqs", aws_config()), settings.inbox),
-        reports=S3Reports(s3, settings.bucket),
-        take_in=lambda task, caller: take_in(task, caller, bucket),
-        may_order=lambda caller: callers.named(caller) is not None,
-        telemetry=telemetry,
-        side_by_side=side_by_side,
-        clock=clock,
-    )
-    return Wiring(telemetry, intake)
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """The Lambda entry point."""
     wired = wiring()
     # A tenth is kept for the block under way and the report.
-    ends_at = clock() + context.get_remaining_time_in_millis() * 9 // 10
+    ends_at = wired.clock() + context.get_remaining_time_in_millis() * 9 // 10
     try:
         return dict(work_on(event, partial(_take, ends_at=ends_at), message_id))
     finally:

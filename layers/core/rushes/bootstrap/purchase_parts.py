@@ -1,4 +1,4 @@
-"""What a function that buys is made of, put together once: `submit` and `reconcile` differ only in what they add."""
+"""What both functions that buy are made of: `submit_function` and `reconcile_function` add their own."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class PurchaseParts:
     """Clients and adapters of one process."""
 
     telemetry: PowertoolsTelemetry
@@ -33,7 +33,7 @@ class Parts:
     webhook_secret: SecretsManagerSecret
 
     def buyer(self, holder: str, remaining: int, *, patient: bool = False) -> Buyer:
-        """Who buys in this invocation, with `remaining` milliseconds to live.
+        """The buyer of this invocation, with `remaining` milliseconds to live.
 
         Raises `MissingSecretError` before anything is recorded or sent.
         """
@@ -41,8 +41,8 @@ class Parts:
         return Buyer(holder, clock() + remaining - self.purchasing.times.to_finish, credentials, patient)
 
 
-def assemble(settings: BuyingSettings) -> Parts:
-    """Makes the clients; calls nobody."""
+def assemble(settings: BuyingSettings) -> PurchaseParts:
+    """Makes the clients, without a call to any service."""
     telemetry = PowertoolsTelemetry()
     store = DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table)
     s3 = aws_client("s3", S3_CONFIG)
@@ -59,7 +59,7 @@ def assemble(settings: BuyingSettings) -> Parts:
         webhook_url=settings.webhook_url,
         clock=clock,
     )
-    return Parts(
+    return PurchaseParts(
         telemetry=telemetry,
         store=store,
         s3=s3,
