@@ -5,7 +5,7 @@ from typing import Any
 
 from rushes.runware.facts import is_account_trouble
 from rushes.runware.outcome import Outcome
-from rushes.services.purchase import Seller
+from rushes.services.ports import RunwareOrders
 
 _PAUSE = 60_000  # milliseconds
 
@@ -17,7 +17,7 @@ class Gate:
     refuses us, only one order a minute goes through, to see whether it still does.
     """
 
-    def __init__(self, seller: Seller, clock: Callable[[], int]) -> None:
+    def __init__(self, seller: RunwareOrders, clock: Callable[[], int]) -> None:
         self._seller, self._clock = seller, clock
         self._shut_until = 0
 

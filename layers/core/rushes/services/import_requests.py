@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from rushes.domain.caller import Caller, is_name
 from rushes.domain.formats import canonical
@@ -30,7 +30,16 @@ from rushes.runware.wire import WireError, wire_error
 from rushes.services.authentication import NOT_ALLOWED
 from rushes.services.image_metadata import AGAIN, task_of
 from rushes.services.input_images import images_of
-from rushes.services.ports import Metric, SideBySide, Telemetry
+from rushes.services.ports import (
+    InboxQueue,
+    Metric,
+    ReportStore,
+    RequestFile,
+    RequestFileStore,
+    RequestFileVersion,
+    SideBySide,
+    Telemetry,
+)
 from rushes.services.request_validation import LARGEST_BODY, Answer, Poll, parse, twice, uuid_of, validate
 
 LIMITS = Limits(size=256 * 1024 * 1024, lines=10_000, line=LARGEST_BODY)
@@ -49,63 +58,6 @@ _ENDING = len(f".{uuid.UUID(int=0)}.json")  # the longest that is put behind a r
 
 TakeIn = Callable[[Mapping[str, Any], Caller], Mapping[str, Any] | list[WireError]]
 """Keeps the inline images of a valid task in the bucket: the task with their addresses, or what is wrong with them."""
-
-
-class Drop(Protocol):
-    """One version of an object, read once."""
-
-    @property
-    def encoding(self) -> str: ...
-
-    @property
-    def metadata(self) -> Mapping[str, str]: ...
-
-    @property
-    def hidden_metadata(self) -> int: ...
-
-    def chunks(self) -> Iterator[bytes]: ...
-
-
-class Put(Protocol):
-    """One version of an object without its bytes. `put_at` is in milliseconds."""
-
-    @property
-    def version(self) -> str: ...
-
-    @property
-    def etag(self) -> str: ...
-
-    @property
-    def size(self) -> int: ...
-
-    @property
-    def put_at(self) -> int: ...
-
-    @property
-    def metadata(self) -> Mapping[str, str]: ...
-
-
-class Drops(Protocol):
-    """Where drops are read."""
-
-    def open(self, key: str, version: str) -> Drop | None: ...
-
-    def head(self, key: str, version: str) -> Put | None: ...
-
-    def before(self, key: str, version: str) -> str | None:
-        """The version that this one replaced; None if there was none, or the object had been deleted."""
-
-
-class Reports(Protocol):
-    """Where reports are put."""
-
-    def put(self, key: str, content: bytes) -> None: ...
-
-
-class Inbox(Protocol):
-    """Where messages are sent; returns when all of them are there."""
-
-    def send(self, texts: Iterable[str]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,9 +151,9 @@ class Intake:
     """
 
     bucket: str
-    drops: Drops
-    inbox: Inbox
-    reports: Reports
+    drops: RequestFileStore
+    inbox: InboxQueue
+    reports: ReportStore
     take_in: TakeIn
     may_order: Callable[[str], bool]
     telemetry: Telemetry
@@ -286,7 +238,7 @@ class Intake:
             return None
         return before.version
 
-    def _digest(self, place: Place, put: Put) -> bytes:
+    def _digest(self, place: Place, put: RequestFileVersion) -> bytes:
         drop = self.drops.open(place.key, put.version)
         if drop is None:
             raise BucketError("a version is going")
@@ -420,7 +372,7 @@ def _hashed(name: str) -> str:
     return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
 
 
-def _asked(put: Put, kind: str) -> Mapping[str, str]:
+def _asked(put: RequestFileVersion, kind: str) -> Mapping[str, str]:
     """The part of the metadata that makes it another order: of an image all, else the word that asks for one."""
     metadata = {name.lower(): value for name, value in put.metadata.items()}
     return metadata if kind == "image" else {AGAIN: metadata[AGAIN]} if AGAIN in metadata else {}
@@ -444,7 +396,7 @@ def _entry(number: int, content: bytes, called: str, origin: Origin) -> Entry:
     return Entry(number, _completed(tasks[0], number, origin), size=len(content))
 
 
-def _entry_of_image(drop: Drop, place: Place) -> Entry:
+def _entry_of_image(drop: RequestFile, place: Place) -> Entry:
     image = whole(drop.chunks(), LARGEST_IMAGE, "image")
     task = task_of(drop.metadata, image)
     if isinstance(task, list):

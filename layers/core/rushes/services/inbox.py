@@ -7,24 +7,17 @@ what never can is told in a report beside that of its file; everything else is i
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from rushes.domain.inbox_message import Message
 from rushes.errors import PostponedError
 from rushes.runware.wire import WireError
 from rushes.services.authentication import NOT_ALLOWED, Callers
 from rushes.services.circuit_breaker import Gate
-from rushes.services.ports import Metric, Telemetry
+from rushes.services.ports import Metric, ReportStore, Telemetry
 from rushes.services.purchase import Buyer
 from rushes.services.submit import BUSY, OVER_BUDGET, Request, Submitting
 
 _LATER = (BUSY["code"], OVER_BUDGET)
-
-
-class Reports(Protocol):
-    """Where reports are put."""
-
-    def put(self, key: str, content: bytes) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +27,7 @@ class Taking:
     submitting: Submitting
     gate: Gate
     callers: Callers
-    reports: Reports
+    reports: ReportStore
     telemetry: Telemetry
     clock: Callable[[], int]
 

@@ -11,14 +11,13 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
 from rushes.domain.clip import Clip, Kind, Known, Status, believed_cost
 from rushes.domain.failure import reason
 from rushes.domain.formats import dollars, iso
-from rushes.domain.task import Task
 from rushes.domain.views import Json, manifest_key, render, timeline
-from rushes.services.ports import Telemetry
+from rushes.services.ports import EventPublisher, ManifestStore, TaskQueries, Telemetry
 
 
 class News(StrEnum):
@@ -37,37 +36,13 @@ class Announcement:
     about: str
 
 
-class Tasks(Protocol):
-    """Where requests are kept, as long as they are."""
-
-    def task(self, caller: str, task_uuid: str) -> Task | None: ...
-
-
-class Shelf(Protocol):
-    """Where clips' copies are, and their manifests."""
-
-    def manifest(self, key: str) -> bytes | None: ...
-
-    def keep_manifest(self, key: str, content: bytes) -> None: ...
-
-    def has(self, object_key: str, version: str) -> bool: ...
-
-    def digest(self, object_key: str, version: str) -> str | None: ...
-
-
-class Bus(Protocol):
-    """Where events go."""
-
-    def tell(self, detail_type: str, detail: Mapping[str, Any]) -> None: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Announcing:
     """The use case with its adapters. `bucket` is the name of the shelf, for those who are told."""
 
-    tasks: Tasks
-    shelf: Shelf
-    bus: Bus
+    tasks: TaskQueries
+    shelf: ManifestStore
+    bus: EventPublisher
     telemetry: Telemetry
     bucket: str
 

@@ -7,7 +7,7 @@ if that cannot be saved, the lease stays behind and says so to whoever finds it.
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from rushes.domain import webhook_token
 from rushes.domain.clip import Clip, release
@@ -17,22 +17,8 @@ from rushes.runware import facts
 from rushes.runware.outcome import Outcome, Refused
 from rushes.runware.wire import OURS
 from rushes.services import input_images
-from rushes.services.ports import Metric, Telemetry
-from rushes.services.update_clip import Clips, learn
-
-
-class Links(Protocol):
-    """What buying needs of the bucket."""
-
-    def upload_link(self, key: str, seconds: int) -> str: ...
-
-    def image_link(self, bucket: str, key: str, seconds: int) -> str: ...
-
-
-class Seller(Protocol):
-    """What buying needs of Runware."""
-
-    def submit(self, task: Mapping[str, Any], key: str) -> Outcome: ...
+from rushes.services.ports import ClipObjects, ClipTable, Metric, RunwareOrders, Telemetry
+from rushes.services.update_clip import learn
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +51,9 @@ class Buyer:
 class Purchasing:
     """What every attempt needs. `clock` gives milliseconds."""
 
-    clips: Clips
-    links: Links
-    seller: Seller
+    clips: ClipTable
+    links: ClipObjects
+    seller: RunwareOrders
     telemetry: Telemetry
     times: Timings
     webhook_url: str

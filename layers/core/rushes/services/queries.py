@@ -12,19 +12,20 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any, Protocol
+from typing import Any
 
-from rushes.domain.budget import Costs, month_of
+from rushes.domain.budget import month_of
 from rushes.domain.caller import Caller
 from rushes.domain.clip import Clip, Kind, Status
 from rushes.domain.failure import about_our_account, reason
 from rushes.domain.formats import UUID4, dollars, iso
-from rushes.domain.task import Found, Page, Task, task_status
+from rushes.domain.task import Found, Task, task_status
 from rushes.domain.timings import Timings
 from rushes.domain.views import Json, manifest_key, render, timeline
 from rushes.errors import UnreadableError
 from rushes.runware import facts
 from rushes.runware.wire import WireError, wire_error
+from rushes.services.ports import ClipObjects, TaskQueries
 
 MOST_TASKS = 100
 USUAL_TASKS = 20
@@ -35,24 +36,6 @@ _LARGEST_PAGE = 4 * 1024 * 1024  # bytes of JSON; Lambda's answers end at 6 MB
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _MARK_BYTES = 6
 _ONE_DAY = 86_400_000  # milliseconds
-
-
-class Table(Protocol):
-    """What reading needs of the table."""
-
-    def whole(self, caller: str, task_uuid: str) -> Found | None: ...
-
-    def page(self, caller: str, most: int, *, after: str | None = None, day: str = "") -> Page: ...
-
-    def costs(self, caller: str, since: int, until: int, most: int, after: str | None = None) -> Costs: ...
-
-    def budget(self, scope: str, month: str) -> tuple[int, int | None]: ...
-
-
-class Links(Protocol):
-    """What reading needs of the bucket."""
-
-    def download_link(self, key: str, seconds: int, version: str | None = None, container: str = "") -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +75,8 @@ class CostsQuery:
 class Reading:
     """The use cases with their adapters. `clock` gives milliseconds."""
 
-    table: Table
-    links: Links
+    table: TaskQueries
+    links: ClipObjects
     times: Timings
     clock: Callable[[], int]
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from rushes.config import WhenAmbiguous
 from rushes.domain.clip import (
@@ -30,7 +30,6 @@ from rushes.domain.clip import (
     taken_over,
 )
 from rushes.domain.media import Probed, stored_fact
-from rushes.domain.task import Task
 from rushes.domain.timings import Timings
 from rushes.errors import (
     BucketError,
@@ -45,9 +44,17 @@ from rushes.errors import (
 from rushes.runware.facts import details_facts, is_account_trouble, poll_facts
 from rushes.runware.outcome import Ambiguous, NeverArrived
 from rushes.runware.response import Report
-from rushes.services.ports import Metric, SideBySide, Telemetry
+from rushes.services.ports import (
+    ClipObjects,
+    Metric,
+    RunwareLookups,
+    SideBySide,
+    TaskTable,
+    Telemetry,
+    VideoTransfer,
+)
 from rushes.services.purchase import Buyer, Purchasing
-from rushes.services.update_clip import Clips, learn, report_overruns, save
+from rushes.services.update_clip import learn, report_overruns, save
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -57,38 +64,6 @@ MOST_POLLED = 50  # clips asked about in one request
 _ENOUGH = 3  # failures of Runware in a row after which a sweep leaves it alone
 _MOST_REFUSED = 16  # shared questions that a sweep asks again in parts, after Runware has turned them away as a whole
 _KEY = re.compile(r"videos/(?P<caller>[^/]+)/.+/(?P<task>[0-9a-f-]{36})-(?P<clip>[0-3])\.[a-z0-9]+")
-
-
-class Table(Clips, Protocol):
-    """What reconciling needs of the table."""
-
-    def due(self, now: int, most: int) -> Sequence[tuple[str, str, int]]: ...
-
-    def task(self, caller: str, task_uuid: str) -> Task | None: ...
-
-    def postpone(self, name: tuple[str, str, int], now: int, until: int) -> None: ...
-
-
-class Bucket(Protocol):
-    """What reconciling needs of the bucket."""
-
-    def probe(self, key: str, version: str | None = None) -> Probed | None: ...
-
-
-class Provider(Protocol):
-    """What reconciling asks Runware."""
-
-    def poll(self, task_uuids: Sequence[str], key: str) -> Report: ...
-
-    def details(self, task_uuid: str, key: str) -> Report: ...
-
-
-class Rescuer(Protocol):
-    """Brings a render's bytes into the bucket; both raise `RescueError` with the reason."""
-
-    def fetch(self, url: str, key: str, ends_at: int) -> Probed: ...
-
-    def keep(self, data: str, key: str) -> Probed: ...
 
 
 @dataclass(slots=True)
@@ -144,10 +119,10 @@ class Testimony:
 class Reconciling:
     """The use case with its adapters. `clock` gives milliseconds."""
 
-    table: Table
-    bucket: Bucket
-    provider: Provider
-    rescuer: Rescuer
+    table: TaskTable
+    bucket: ClipObjects
+    provider: RunwareLookups
+    rescuer: VideoTransfer
     purchasing: Purchasing
     telemetry: Telemetry
     times: Timings

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from rushes.domain.budget import EVERYBODY, OverBudget, Reservation, month_of
 from rushes.domain.caller import Caller
@@ -23,26 +23,13 @@ from rushes.runware import facts
 from rushes.runware.request import Order
 from rushes.runware.wire import WireError, wire_error
 from rushes.services import input_images
-from rushes.services.input_images import Inputs, OnlyLooking
-from rushes.services.ports import MOST_AT_ONCE, Metric, SideBySide, Telemetry
+from rushes.services.input_images import OnlyLooking
+from rushes.services.ports import MOST_AT_ONCE, ImageStore, Metric, SideBySide, TaskTable, Telemetry
 from rushes.services.purchase import Buyer, Purchasing
 from rushes.services.queries import Reading
 from rushes.services.request_validation import Answer, Poll, _of_task, validate
-from rushes.services.update_clip import Clips
 
 OVER_BUDGET = "budgetExceeded"
-
-
-class Table(Clips, Protocol):
-    """What submitting needs of the table."""
-
-    def record(
-        self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation]
-    ) -> Recorded | Existing | OverBudget: ...
-
-    def known(self, caller: str, task_uuid: str) -> Task | None: ...
-
-    def clips(self, caller: str, task_uuid: str) -> list[Clip]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +50,8 @@ _Send: TypeAlias = tuple[Clip, Mapping[str, Any]]
 class Submitting:
     """The use case with its adapters. `clock` gives milliseconds."""
 
-    table: Table
-    inputs: Inputs
+    table: TaskTable
+    inputs: ImageStore
     reading: Reading
     purchasing: Purchasing
     telemetry: Telemetry
@@ -205,7 +192,7 @@ class Submitting:
         return replace(clip, next_check_at=next_check(clip, now, self.times))
 
 
-def price(tasks: Sequence[object], caller: Caller, inputs: Inputs) -> Answer:
+def price(tasks: Sequence[object], caller: Caller, inputs: ImageStore) -> Answer:
     """A dry run: what the tasks would cost, in dollars, with nothing recorded, nothing kept and nothing bought."""
     answer = Answer()
     for each in validate(tasks, answer):

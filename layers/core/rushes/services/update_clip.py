@@ -5,28 +5,17 @@ is written. Metrics that mean money are counted here, from what the saved change
 """
 
 from collections.abc import Callable
-from typing import Protocol
 
 from rushes.domain.clip import Clip, Kind, Status, disbelieves, is_full, settle, settle_later
 from rushes.domain.timings import Timings
 from rushes.errors import BusyError, StaleError
-from rushes.services.ports import Metric, Telemetry
+from rushes.services.ports import ClipTable, Metric, Telemetry
 
 _TRIES = 20  # every lost race means that somebody else's change was saved, so this many are never lost in earnest
 
 
-class Clips(Protocol):
-    """Where clips are kept."""
-
-    def save(self, before: Clip, after: Clip) -> Clip: ...
-
-    def clip(self, caller: str, task_uuid: str, index: int) -> Clip | None: ...
-
-    def budget(self, scope: str, month: str) -> tuple[int, int | None]: ...
-
-
 def learn(
-    clips: Clips,
+    clips: ClipTable,
     clip: Clip,
     change: Callable[[Clip], Clip],
     *,
@@ -61,7 +50,7 @@ def learn(
     raise BusyError("the clip was changed by others again and again")
 
 
-def save(clips: Clips, before: Clip, after: Clip, *, now: int, times: Timings) -> Clip:
+def save(clips: ClipTable, before: Clip, after: Clip, *, now: int, times: Timings) -> Clip:
     """The changed clip as saved, with its money; while the budgets stay contended, without.
 
     A month's budget is one item for all clips, a clip's own is contended by its sources alone. So what is known for
@@ -98,7 +87,7 @@ def _alarm(before: Clip, after: Clip, telemetry: Telemetry) -> None:
             telemetry.count(metric)
 
 
-def report_overruns(clips: Clips, before: Clip, after: Clip, telemetry: Telemetry) -> None:
+def report_overruns(clips: ClipTable, before: Clip, after: Clip, telemetry: Telemetry) -> None:
     """Facts may cost more than was set aside: then an operator has to know, even though nothing more is bought."""
     if after.counted <= before.counted:
         return
