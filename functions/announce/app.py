@@ -19,14 +19,14 @@ from rushes.adapters.telemetry import PowertoolsTelemetry
 from rushes.config import AnnounceSettings
 from rushes.errors import BusyError, RushesError
 from rushes.lambda_events import Record, sequence_number, work_on
-from rushes.services.publish import Announcing
+from rushes.services.publish import PublishService
 
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
     """Everything this function is made of. `to_finish` is in milliseconds."""
 
-    announcing: Announcing
+    announcing: PublishService
     telemetry: PowertoolsTelemetry
     to_finish: int
 
@@ -36,9 +36,9 @@ def wiring() -> Wiring:
     """Built once a process, at the first call."""
     settings = AnnounceSettings.read(os.environ)
     telemetry = PowertoolsTelemetry()
-    announcing = Announcing(
+    announcing = PublishService(
         tasks=Store(aws_client("dynamodb", aws_config(tries=1)), settings.table),
-        shelf=Manifests(aws_client("s3", s3.CONFIG), settings.bucket),
+        manifests=Manifests(aws_client("s3", s3.CONFIG), settings.bucket),
         bus=EventBus(aws_client("events", aws_config()), settings.bus),
         telemetry=telemetry,
         bucket=settings.bucket,
@@ -58,10 +58,12 @@ def _changed(record: Record, context: LambdaContext) -> None:
         if context.get_remaining_time_in_millis() < wired.to_finish:
             raise BusyError("no time is left for this change")
         before = images.get("OldImage")
-        wired.announcing.changed(clip_of_image(before) if before else None, clip_of_image(images.get("NewImage", {})))
+        wired.announcing.publish_change(
+            clip_of_image(before) if before else None, clip_of_image(images.get("NewImage", {}))
+        )
     except Exception as error:
         # The batch's answer names it by its place in the stream only. What is not ours may say anything: left out.
         why = f"{type(error).__name__}: {error}" if isinstance(error, RushesError) else type(error).__name__
         keys = {name: value.get("S") for name, value in images.get("Keys", {}).items()}
-        wired.telemetry.note("a change could not be told", warn=True, why=why, **keys)
+        wired.telemetry.log("a change could not be told", warn=True, why=why, **keys)
         raise

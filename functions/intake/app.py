@@ -23,7 +23,7 @@ from rushes.domain.caller import is_name
 from rushes.errors import UnreadableError
 from rushes.lambda_events import Record, message_id, work_on
 from rushes.services.authentication import Callers
-from rushes.services.import_requests import Intake
+from rushes.services.import_requests import ImportService
 from rushes.services.input_images import take_in
 from rushes.services.ports import Metric
 
@@ -33,7 +33,7 @@ class Wiring:
     """Everything this function is made of."""
 
     telemetry: PowertoolsTelemetry
-    intake: Intake
+    intake: ImportService
 
 
 @cache
@@ -46,7 +46,7 @@ def wiring() -> Wiring:
     # The limit is submit's to know: here an unknown caller is let in or not.
     store = Store(aws_client("dynamodb", aws_config(tries=1)), settings.table)
     callers = Callers(store, clock, 0 if settings.unknown_callers else None)
-    intake = Intake(
+    intake = ImportService(
         bucket=settings.bucket,
         drops=Drops(s3, settings.bucket),
         inbox=Inbox(aws_client("sqs", aws_config()), settings.inbox),
@@ -77,7 +77,7 @@ def _take(record: Record, ends_at: int) -> None:
     try:
         content = json.loads(record["body"])
     except (ValueError, RecursionError) as error:  # it is no other the next time
-        wired.telemetry.note(
+        wired.telemetry.log(
             "an event that is no JSON", warn=True, messageId=message_id(record), why=type(error).__name__
         )
         wired.telemetry.count(Metric.TASKS_REFUSED)
@@ -89,6 +89,6 @@ def _take(record: Record, ends_at: int) -> None:
             wired.intake.requested(caller, requested)
         case {"source": "rushes", "detail-type": str(kind)}:
             # The bus's dead letters hold our own events, too: sent back, they come here and order nothing.
-            wired.telemetry.note("an event that orders nothing", detailType=kind)
+            wired.telemetry.log("an event that orders nothing", detailType=kind)
         case _:
             raise UnreadableError("The message is no event that is known here.")

@@ -18,7 +18,7 @@ from rushes.bootstrap import Parts, assemble
 from rushes.config import ReconcileSettings
 from rushes.errors import RushesError
 from rushes.lambda_events import Record, message_id, work_on
-from rushes.services.reconcile import Reconciling
+from rushes.services.reconcile import ReconcileService
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Wiring:
     """Everything this function is made of."""
 
     parts: Parts
-    reconciling: Reconciling
+    reconciling: ReconcileService
 
 
 @cache
@@ -35,7 +35,7 @@ def wiring() -> Wiring:
     settings = ReconcileSettings.read(os.environ)
     parts = assemble(settings)
     rescue = Rescue(parts.s3, settings.bucket, parts.bucket.probe, parts.http, settings.rescue_origins, clock)
-    reconciling = Reconciling(
+    reconciling = ReconcileService(
         table=parts.store,
         bucket=parts.bucket,
         provider=parts.runware,
@@ -71,5 +71,5 @@ def _uploaded(record: Record) -> None:
     except Exception as error:
         # What is not ours may say anything: left out.
         why = f"{type(error).__name__}: {error}" if isinstance(error, RushesError) else type(error).__name__
-        wired.parts.telemetry.note("an upload could not be looked at", warn=True, why=why)
+        wired.parts.telemetry.log("an upload could not be looked at", warn=True, why=why)
         raise

@@ -22,12 +22,12 @@ from rushes.errors import MissingSecretError, RushesError, UnreadableError
 from rushes.lambda_events import Record, body_of, header, message_id, work_on
 from rushes.runware.wire import wire_error
 from rushes.services.authentication import Callers
-from rushes.services.circuit_breaker import Gate
-from rushes.services.inbox import Taking
+from rushes.services.circuit_breaker import CircuitBreaker
+from rushes.services.inbox import InboxService
 from rushes.services.purchase import Buyer
-from rushes.services.queries import Reading
-from rushes.services.request_validation import Answer, bearer_in, parse, without_authentication
-from rushes.services.submit import BUSY, Request, Submitting, price
+from rushes.services.queries import QueryService
+from rushes.services.request_validation import WireResponse, bearer_in, parse, without_authentication
+from rushes.services.submit import BUSY, Request, SubmitService, price
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ class Wiring:
 
     parts: Parts
     callers: Callers
-    submitting: Submitting
-    taking: Taking
+    submitting: SubmitService
+    taking: InboxService
 
 
 @cache
@@ -45,11 +45,11 @@ def wiring() -> Wiring:
     """Built once a process, at the first call."""
     settings = SubmitSettings.read(os.environ)
     parts = assemble(settings)
-    gate = Gate(parts.runware, clock)
-    submitting = Submitting(
+    gate = CircuitBreaker(parts.runware, clock)
+    submitting = SubmitService(
         table=parts.store,
         inputs=parts.bucket,
-        reading=Reading(table=parts.store, links=parts.bucket, times=settings.timings, clock=clock),
+        reading=QueryService(table=parts.store, links=parts.bucket, times=settings.timings, clock=clock),
         purchasing=replace(parts.purchasing, seller=gate),
         telemetry=parts.telemetry,
         times=settings.timings,
@@ -60,7 +60,7 @@ def wiring() -> Wiring:
         side_by_side=side_by_side,
     )
     callers = Callers(parts.store, clock, settings.monthly_limit if settings.unknown_callers else None)
-    taking = Taking(
+    taking = InboxService(
         submitting=submitting,
         gate=gate,
         callers=callers,
@@ -80,26 +80,26 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         wired.parts.telemetry.flush()
 
 
-def _answered(wired: Wiring, event: dict[str, Any], context: LambdaContext) -> Answer:
+def _answered(wired: Wiring, event: dict[str, Any], context: LambdaContext) -> WireResponse:
     """The one place where trouble becomes an answer. Not a batch's: there an answer says that its messages are done."""
     try:
         return _submit(wired, event, context)
     except RushesError as error:
-        wired.parts.telemetry.note("not served", warn=True, why=f"{type(error).__name__}: {error}")
+        wired.parts.telemetry.log("not served", warn=True, why=f"{type(error).__name__}: {error}")
         return _trouble(error)
 
 
-def _submit(wired: Wiring, event: dict[str, Any], context: LambdaContext) -> Answer:
+def _submit(wired: Wiring, event: dict[str, Any], context: LambdaContext) -> WireResponse:
     body, in_header = body_of(event), header(event, "authorization")
     caller = wired.callers.of(in_header or bearer_in(body))
     if caller is None:
-        return Answer(errors=[(401, _NO_CALLER)])
+        return WireResponse(errors=[(401, _NO_CALLER)])
     tasks = without_authentication(parse(body), mixed=bool(in_header))
     match header(event, "x-runware-dry-run"):
         case "1":
             return price(tasks, caller, wired.parts.bucket)
         case str():  # whoever writes "true" means not to buy, and would
-            return Answer(errors=[(400, _NO_SUCH_DRY_RUN)])
+            return WireResponse(errors=[(400, _NO_SUCH_DRY_RUN)])
     request = Request(
         caller=caller,
         buyer=wired.parts.buyer(context.aws_request_id, context.get_remaining_time_in_millis()),
@@ -107,13 +107,13 @@ def _submit(wired: Wiring, event: dict[str, Any], context: LambdaContext) -> Ans
     return wired.submitting.submit(tasks, request)
 
 
-def _trouble(error: RushesError) -> Answer:
+def _trouble(error: RushesError) -> WireResponse:
     match error:
         case UnreadableError():
-            return Answer(errors=[(400, wire_error("invalidRequest", str(error), "body", type="array"))])
+            return WireResponse(errors=[(400, wire_error("invalidRequest", str(error), "body", type="array"))])
         case MissingSecretError():
-            return Answer(errors=[(503, _NOT_CONFIGURED)])
-    return Answer(errors=[(503, BUSY)])
+            return WireResponse(errors=[(503, _NOT_CONFIGURED)])
+    return WireResponse(errors=[(503, BUSY)])
 
 
 def _batch(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
@@ -132,11 +132,11 @@ def _take(record: Record, buyer: Buyer) -> None:
         wired.taking.take(inbox_message.read(record["body"]), buyer)
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
-        wired.parts.telemetry.note("a message comes back", warn=True, messageId=message_id(record), why=why)
+        wired.parts.telemetry.log("a message comes back", warn=True, messageId=message_id(record), why=why)
         raise
 
 
-def _response(answer: Answer) -> dict[str, Any]:
+def _response(answer: WireResponse) -> dict[str, Any]:
     headers = {"Content-Type": "application/json"}
     return {"statusCode": answer.status, "headers": headers, "body": json.dumps(answer.body)}
 

@@ -24,14 +24,14 @@ from rushes.domain import webhook_token
 from rushes.errors import BadTokenError, RushesError, UnknownClipError, UnreadableError
 from rushes.lambda_events import body_of
 from rushes.services.ports import Metric
-from rushes.services.webhook import Receiving
+from rushes.services.webhook import WebhookService
 
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
     """Everything this function is made of."""
 
-    receiving: Receiving
+    receiving: WebhookService
     secret: Secret
     telemetry: PowertoolsTelemetry
 
@@ -41,7 +41,7 @@ def wiring() -> Wiring:
     """Built once a process, at the first call."""
     settings = WebhookSettings.read(os.environ)
     telemetry = PowertoolsTelemetry()
-    receiving = Receiving(
+    receiving = WebhookService(
         clips=Store(aws_client("dynamodb", aws_config(tries=1)), settings.table),
         copies=s3.Bucket(aws_client("s3", s3.CONFIG), settings.bucket),
         telemetry=telemetry,
@@ -69,13 +69,13 @@ def handler(event: dict[str, Any], _: LambdaContext) -> dict[str, Any]:
         wired.telemetry.count(Metric.WEBHOOKS_REJECTED)
         return _answer(401, "invalid token")
     except UnreadableError as error:
-        wired.telemetry.note("webhook says nothing", warn=True, why=str(error), **about)
+        wired.telemetry.log("webhook says nothing", warn=True, why=str(error), **about)
         return _answer(400, str(error))
     except UnknownClipError:
-        wired.telemetry.note("webhook for a clip that is not recorded", warn=True, **about)
+        wired.telemetry.log("webhook for a clip that is not recorded", warn=True, **about)
         return _answer(404, "no such clip")
     except (RushesError, ClientError, BotoCoreError) as error:
-        wired.telemetry.note("webhook not saved", warn=True, why=f"{type(error).__name__}: {error}", **about)
+        wired.telemetry.log("webhook not saved", warn=True, why=f"{type(error).__name__}: {error}", **about)
         return _answer(503, "not saved; send it again")
     finally:
         wired.telemetry.flush()

@@ -525,7 +525,7 @@ def test_a_bucket_that_refuses(place: Place, stack: Stack, after: str, size: int
 @pytest.mark.parametrize("prefix", ["", "data:video/mp4;base64,"], ids=["base64", "data URI"])
 def test_kept(place: Place, prefix: str) -> None:
     """A video that came inline is in the bucket, byte by byte."""
-    found = place.rescue().keep(prefix + base64.b64encode(MP4).decode(), KEY)
+    found = place.rescue().save_inline(prefix + base64.b64encode(MP4).decode(), KEY)
     assert isinstance(found, Probed)
     assert place.content(found.version) == MP4
     assert place.s3.head_object(Bucket=place.name, Key=KEY)["ContentType"] == "video/mp4"
@@ -545,7 +545,7 @@ def test_kept(place: Place, prefix: str) -> None:
 def test_inline_data_that_is_no_video(place: Place, data: str, why: str) -> None:
     """Inline data that is not base64, or not a video's, leaves nothing."""
     with pytest.raises(RescueError, match=why):
-        place.rescue().keep(data, KEY)
+        place.rescue().save_inline(data, KEY)
     place.assert_empty()
 
 
@@ -553,5 +553,5 @@ def test_inline_data_that_is_too_large(place: Place, monkeypatch: pytest.MonkeyP
     """The cap holds for inline data as well."""
     monkeypatch.setattr(video_download, "_LARGEST", len(MP4) - 1)
     with pytest.raises(RescueError, match="too large"):
-        place.rescue().keep(base64.b64encode(MP4).decode(), KEY)
+        place.rescue().save_inline(base64.b64encode(MP4).decode(), KEY)
     place.assert_empty()

@@ -189,8 +189,8 @@ def test_what_becomes_of_a_submission(
 def test_unknown_tasks_are_denied(runware: Simulated | Emulated) -> None:
     """Both questions are answered properly with nothing."""
     stranger = str(uuid.uuid4())
-    assert runware.poll(stranger).denies(stranger)
-    assert runware.details(stranger).denies(stranger)
+    assert runware.poll(stranger).confirms_absent(stranger)
+    assert runware.details(stranger).confirms_absent(stranger)
 
 
 def test_a_running_task_is_known(runware: Simulated | Emulated) -> None:
@@ -198,7 +198,7 @@ def test_a_running_task_is_known(runware: Simulated | Emulated) -> None:
     task = order()
     runware.submit(task)
     assert kinds(runware.poll(task["taskUUID"]), task["taskUUID"]) == ["accepted"]
-    assert not runware.details(task["taskUUID"]).denies(task["taskUUID"])
+    assert not runware.details(task["taskUUID"]).confirms_absent(task["taskUUID"])
 
 
 def test_a_finished_task_is_described(runware: Simulated | Emulated) -> None:
@@ -223,5 +223,5 @@ def test_a_failed_task_says_so_and_costs_nothing(runware: Simulated | Emulated) 
     runware.finish()
     report = runware.poll(task["taskUUID"])
     assert kinds(report, task["taskUUID"]) == ["failed"]
-    assert not report.denies(task["taskUUID"])
+    assert not report.confirms_absent(task["taskUUID"])
     assert runware.charges(task["taskUUID"]) == 0

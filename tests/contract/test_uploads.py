@@ -350,20 +350,20 @@ def inputs(request: pytest.FixtureRequest) -> Bucket | FakeBucket:
 
 def test_an_image_is_kept_once(inputs: Bucket | FakeBucket) -> None:
     """What is under a key already stays, whatever comes after it."""
-    inputs.keep(IMAGE, b"first", "image/png")
-    inputs.keep(IMAGE, b"second", "image/png")
+    inputs.put_if_absent(IMAGE, b"first", "image/png")
+    inputs.put_if_absent(IMAGE, b"second", "image/png")
     assert inputs.head(inputs.name, IMAGE, 100) == Head(5, b"first")
 
 
 def test_keeping_again_adds_no_version(bucket: Bucket, s3: Any, name: str) -> None:
     """The object has its type and one version, until it is deleted: then it is put again."""
     for _ in range(3):
-        bucket.keep(IMAGE, b"image", "image/png")
+        bucket.put_if_absent(IMAGE, b"image", "image/png")
     (version,) = s3.list_object_versions(Bucket=name, Prefix=IMAGE)["Versions"]
     assert s3.head_object(Bucket=name, Key=IMAGE)["ContentType"] == "image/png"
     s3.delete_object(Bucket=name, Key=IMAGE)
     assert bucket.head(name, IMAGE, 1) is None
-    bucket.keep(IMAGE, b"image", "image/png")
+    bucket.put_if_absent(IMAGE, b"image", "image/png")
     assert bucket.head(name, IMAGE, 1) == Head(5, b"i")
     assert s3.head_object(Bucket=name, Key=IMAGE)["VersionId"] != version["VersionId"]
 
@@ -371,7 +371,7 @@ def test_keeping_again_adds_no_version(bucket: Bucket, s3: Any, name: str) -> No
 @pytest.mark.parametrize(("length", "content"), [(1, b"i"), (4, b"imag"), (5, b"image"), (6, b"image")])
 def test_a_head_has_its_length_and_the_whole_size(inputs: Bucket | FakeBucket, length: int, content: bytes) -> None:
     """No more is read than was asked for, and the size is the object's."""
-    inputs.keep(IMAGE, b"image", "image/png")
+    inputs.put_if_absent(IMAGE, b"image", "image/png")
     assert inputs.head(inputs.name, IMAGE, length) == Head(5, content)
 
 
@@ -452,10 +452,10 @@ def test_keeping_at_once(first: str, second: str | None, trouble: str | None) ->
         elif second is not None:
             stubber.add_response("put_object", {}, sent)
         if trouble is None:
-            Bucket(client, "ours").keep(IMAGE, b"image", "image/png")
+            Bucket(client, "ours").put_if_absent(IMAGE, b"image", "image/png")
         else:
             with pytest.raises(BucketError, match=trouble):
-                Bucket(client, "ours").keep(IMAGE, b"image", "image/png")
+                Bucket(client, "ours").put_if_absent(IMAGE, b"image", "image/png")
         stubber.assert_no_pending_responses()
 
 
@@ -465,6 +465,6 @@ def test_a_bucket_that_takes_no_image(inputs: Bucket | FakeBucket, stack: Stack)
     if isinstance(inputs, FakeBucket):
         inputs.lost = lambda: True
     with pytest.raises(BucketError):
-        inputs.keep(IMAGE, b"image", "image/png")
+        inputs.put_if_absent(IMAGE, b"image", "image/png")
     with pytest.raises(BucketError):
         inputs.head(inputs.name, IMAGE, 10)

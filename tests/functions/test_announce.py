@@ -12,7 +12,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from rushes.adapters.dynamodb.table import clip_of_image
-from rushes.domain.clip import Clip, Kind, Lease, Status, merge_all, settle
+from rushes.domain.clip import Clip, Kind, Lease, Status, merge_all, refresh_derived
 from rushes.errors import UnreadableError
 from rushes_local import erasing
 from rushes_local.event_sources import stream_event
@@ -87,7 +87,7 @@ def ended(user: User, **switches: Any) -> Clip:
 
 def known(user: User, clip: Clip, *facts: Any) -> Clip:
     """The clip, saved with facts that somebody else has learned."""
-    return user.stack.store.save(clip, settle(merge_all(clip, facts), clip.created_at + MOVED, TIMES))
+    return user.stack.store.save(clip, refresh_derived(merge_all(clip, facts), clip.created_at + MOVED, TIMES))
 
 
 def manifest(stack: Stack, clip: Clip) -> tuple[str, bytes]:

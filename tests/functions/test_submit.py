@@ -345,7 +345,7 @@ def test_accepted(user: User) -> None:
     assert clip.status == Status.RUNNING
     assert clip.lease is None
     assert clip.object_key == f"videos/{user.name}/film/one/{task['taskUUID']}-0.mp4"
-    assert user.counted(clip) == clip.counted == clip.estimate == 2 * PRICE
+    assert user.counted(clip) == clip.budgeted == clip.estimate == 2 * PRICE
     (sent,) = user.sent(clip)
     ours = {"taskUUID", "tags", "destination"}
     added = {"deliveryMethod": "async", "numberResults": 1, "includeCost": True, "taskUUID": clip.clip_uuid}

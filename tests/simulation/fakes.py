@@ -68,7 +68,7 @@ class FakeTable:
     def clips(self, caller: str, task_uuid: str) -> list[Clip]:
         return self._effect("clips", lambda: self.clips_of(caller, task_uuid))
 
-    def known(self, caller: str, task_uuid: str) -> Task | None:
+    def get_tombstone(self, caller: str, task_uuid: str) -> Task | None:
         return self._effect("known", lambda: self.tasks.get((caller, task_uuid)))
 
     def task(self, caller: str, task_uuid: str) -> Task | None:
@@ -83,7 +83,7 @@ class FakeTable:
     def budget(self, scope: str, month: str) -> tuple[int, int | None]:
         return self._effect("budget", lambda: self.budgets.get((scope, month), (0, None)))
 
-    def whole(self, caller: str, task_uuid: str) -> Found | None:
+    def get_task_with_clips(self, caller: str, task_uuid: str) -> Found | None:
         """A task with its clips, without it being an effect: for those who look from outside."""
         task = self.tasks.get((caller, task_uuid))
         return Found(task, tuple(self.clips_of(caller, task_uuid)), "") if task else None
@@ -169,7 +169,7 @@ class FakeTable:
                 if given is after:
                     return own
             raise StaleError
-        if after.counted != before.counted and self.contended():
+        if after.budgeted != before.budgeted and self.contended():
             self._world.move_to(self._world.now + 1_000)  # which the store's patience takes
             raise BusyError("the budgets are contended")
         saved = replace(after, version=before.version + 1)
@@ -180,7 +180,7 @@ class FakeTable:
         self.rows[key] = saved
         for scope in after.scopes:
             counted, limit = self.budgets.get((scope, after.month), (0, None))
-            self.budgets[scope, after.month] = counted + after.counted - before.counted, limit
+            self.budgets[scope, after.month] = counted + after.budgeted - before.budgeted, limit
         self.watch(before, saved)
         return saved
 
@@ -222,7 +222,7 @@ class FakeBucket:
         del seconds, container
         return f"https://bucket.example/{key}?versionId={version}"
 
-    def keep(self, key: str, content: bytes, content_type: str) -> None:
+    def put_if_absent(self, key: str, content: bytes, content_type: str) -> None:
         del content_type
         self._world.effect("keep image", lambda: self._keep(key, content))
 
@@ -459,7 +459,7 @@ class FakeRunware:
         self.fetching(key)
         return self.world.effect("fetch", lambda: self._fetch(url, key))
 
-    def keep(self, data: str, key: str) -> Probed:
+    def save_inline(self, data: str, key: str) -> Probed:
         del data
         return self.world.effect("keep", lambda: self._stored(key))
 
@@ -668,6 +668,6 @@ class FakeTelemetry:
     def count(self, metric: Metric, amount: int = 1) -> None:
         self.counts[metric] = self.counts.get(metric, 0) + amount
 
-    def note(self, message: str, *, warn: bool = False, **details: object) -> None:
+    def log(self, message: str, *, warn: bool = False, **details: object) -> None:
         del warn
         self.notes.append(f"{message} {details}")

@@ -292,7 +292,7 @@ class Service(RuleBasedStateMachine):
         if not hasattr(self, "history"):
             return
         held = {amount for (_, _), (amount, _) in self.history.table.budgets.items()}
-        assert held <= {sum(clip.counted for clip in self.history.table.rows.values())}
+        assert held <= {sum(clip.budgeted for clip in self.history.table.rows.values())}
         assert max(held, default=0) <= self.history.setting.limit
 
     def teardown(self) -> None:

@@ -21,10 +21,10 @@ from rushes.errors import BucketError, BusyError, StaleError
 from rushes.runware.outcome import Accepted, Outcome, Refused
 from rushes.runware.response import Problem
 from rushes.services.ports import Metric
-from rushes.services.purchase import Buyer, Credentials, Purchasing
-from rushes.services.queries import Reading
-from rushes.services.submit import Request, Submitting
-from rushes.services.webhook import Receiving
+from rushes.services.purchase import Buyer, Credentials, PurchaseService
+from rushes.services.queries import QueryService
+from rushes.services.submit import Request, SubmitService
+from rushes.services.webhook import WebhookService
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -77,7 +77,7 @@ def clip(*facts: Fact, **changes: Any) -> Clip:
         "estimate": PRICE,
         "month": MONTH,
         "created_at": START,
-        "counted": PRICE,
+        "budgeted": PRICE,
         **changes,
     }
     return merge_all(Clip(**values), facts)
@@ -113,7 +113,7 @@ class Telemetry:
     def count(self, metric: Metric, amount: int = 1) -> None:
         self.counted[metric] += amount
 
-    def note(self, message: str, *, warn: bool = False, **details: object) -> None:
+    def log(self, message: str, *, warn: bool = False, **details: object) -> None:
         self.notes.append((message, warn, details))
 
 
@@ -164,13 +164,13 @@ class Table:
         key = before.caller, before.task_uuid, before.index
         if key not in self.rows or self.rows[key].version != before.version:
             raise StaleError
-        if self.contended and after.counted != before.counted:
+        if self.contended and after.budgeted != before.budgeted:
             raise BusyError("the budgets are contended")
         self.saves += 1
         self.rows[key] = replace(after, version=before.version + 1)
         for scope in after.scopes:
             counted, limit = self.budgets.get((scope, after.month), (0, 0))
-            self.budgets[scope, after.month] = counted + after.counted - before.counted, limit
+            self.budgets[scope, after.month] = counted + after.budgeted - before.budgeted, limit
         self._lose("save")
         return self.rows[key]
 
@@ -178,7 +178,7 @@ class Table:
         self._answer("clip")
         return self.rows.get((caller, task_uuid, index))
 
-    def known(self, caller: str, task_uuid: str) -> Task | None:
+    def get_tombstone(self, caller: str, task_uuid: str) -> Task | None:
         self._answer("known")
         return self.tasks.get((caller, task_uuid))
 
@@ -186,7 +186,7 @@ class Table:
         self._answer("clips")
         return [row for key, row in sorted(self.rows.items()) if key[:2] == (caller, task_uuid)]
 
-    def whole(self, caller: str, task_uuid: str) -> Found | None:
+    def get_task_with_clips(self, caller: str, task_uuid: str) -> Found | None:
         clips = self.clips(caller, task_uuid)
         if not clips:
             return None
@@ -197,7 +197,7 @@ class Table:
 
     def page(self, caller: str, most: int, *, after: str | None = None, day: str = "") -> Page:
         self.asked.append((caller, most, after, day))
-        found = [self.whole(*key) for key in self.tasks if key[0] == caller]
+        found = [self.get_task_with_clips(*key) for key in self.tasks if key[0] == caller]
         listed = sorted((each for each in found if each), key=lambda each: each.position, reverse=True)
         rest = [each for each in listed if after is None or each.position < after]
         return Page(tuple(rest[:most]), rest[most - 1].position if len(rest) > most else None)
@@ -213,7 +213,7 @@ class Table:
         task = self.tasks.get((row.caller, row.task_uuid))
         sent = task.request if task else {}
         model, tags = sent.get("model", ""), sent.get("tags") or {}
-        return Cost(row.caller, row.task_uuid, row.index, row.created_at, row.counted, model, tags)
+        return Cost(row.caller, row.task_uuid, row.index, row.created_at, row.budgeted, model, tags)
 
     def put(self, row: Clip) -> Clip:
         """Puts a clip there, no questions asked."""
@@ -263,7 +263,7 @@ class Bucket:
             raise BucketError("NoCredentials")
         return f"https://{bucket}.example/{key}?X-Amz-Expires={seconds}"
 
-    def keep(self, key: str, content: bytes, content_type: str) -> None:
+    def put_if_absent(self, key: str, content: bytes, content_type: str) -> None:
         self.calls["keep"] += 1
         if self.down:
             raise BucketError("SlowDown")
@@ -338,8 +338,8 @@ class World:
         self.numbers = count(1)
 
     @property
-    def purchasing(self) -> Purchasing:
-        return Purchasing(
+    def purchasing(self) -> PurchaseService:
+        return PurchaseService(
             clips=self.table,
             links=self.bucket,
             seller=self.seller,
@@ -350,8 +350,8 @@ class World:
         )
 
     @property
-    def submitting(self) -> Submitting:
-        return Submitting(
+    def submitting(self) -> SubmitService:
+        return SubmitService(
             table=self.table,
             inputs=self.bucket,
             reading=self.reading,
@@ -366,12 +366,14 @@ class World:
         )
 
     @property
-    def reading(self) -> Reading:
-        return Reading(table=self.table, links=self.bucket, times=TIMES, clock=self.clock)
+    def reading(self) -> QueryService:
+        return QueryService(table=self.table, links=self.bucket, times=TIMES, clock=self.clock)
 
     @property
-    def receiving(self) -> Receiving:
-        return Receiving(clips=self.table, copies=self.bucket, telemetry=self.telemetry, times=TIMES, clock=self.clock)
+    def receiving(self) -> WebhookService:
+        return WebhookService(
+            clips=self.table, copies=self.bucket, telemetry=self.telemetry, times=TIMES, clock=self.clock
+        )
 
     def buyer(self, lasts: int = TIMES.function, *, patient: bool = False) -> Buyer:
         """Somebody who may buy for `lasts` milliseconds from now."""

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rushes.domain import webhook_token
-from rushes.domain.clip import Clip, Kind, Lease, Status, lease_to, worth
+from rushes.domain.clip import Clip, Kind, Lease, Status, billable_amount, lease_to
 from rushes.runware.facts import conclude, is_account_trouble, refusals
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome
 from rushes.services.ports import Metric
@@ -96,7 +96,7 @@ def test_an_earlier_doubt_is_never_unsaid(outcome: str) -> None:
     assert not after.has(Kind.REFUSED)
     assert after.status == (Status.RUNNING if outcome in ("accepted", "conflict") else Status.PENDING)
     assert after.open
-    assert worth(after) == PRICE
+    assert billable_amount(after) == PRICE
     assert len(after.facts) == 1
 
 

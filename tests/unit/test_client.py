@@ -516,7 +516,7 @@ def test_questions_name_their_tasks(name: str, task_type: str) -> None:
     report = runware.poll([CLIP_UUID, "other"], "key") if name == "poll" else runware.details(CLIP_UUID, "key")
     uuids = [CLIP_UUID, "other"] if name == "poll" else [CLIP_UUID]
     assert seen == [[{"taskType": task_type, "taskUUID": uuid} for uuid in uuids]]
-    assert report.denies(CLIP_UUID)
+    assert report.confirms_absent(CLIP_UUID)
 
 
 @pytest.mark.parametrize("error", [httpx.ConnectError, httpx.ReadTimeout, httpx.RemoteProtocolError])

@@ -16,7 +16,7 @@ from rushes.adapters.runware_api import Runware
 from rushes.domain.clip import Clip, Kind, merge_all
 from rushes.domain.views import timeline
 from rushes.runware.facts import poll_facts
-from rushes.services.publish import announced, detail
+from rushes.services.publish import detail, event_of
 from tests.unit.fakes import TASK_UUID, Bucket, World, clip, fact, request, transport
 
 KEY = "Kq7vR2mX9tLw4ZcN8bHs3JdF6gPy1AeU"
@@ -140,7 +140,7 @@ def readable(world: World, known: Clip) -> Iterator[str]:
     """What is told of a clip outside, and logged."""
     yield str(world.reading.task(world.caller, TASK_UUID))
     yield str(timeline(known))
-    news = announced(known)
+    news = event_of(known)
     if news:
         yield str(detail(known, news, {}, "bucket", None))
     yield str(world.telemetry.notes)

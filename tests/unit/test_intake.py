@@ -18,7 +18,7 @@ from rushes.domain.formats import UUID4
 from rushes.domain.jsonl import Limits
 from rushes.runware.wire import WireError
 from rushes.services import import_requests
-from rushes.services.import_requests import LIMITS, MOST_ERRORS, MOST_LISTED, Intake, Origin, Place, place_of
+from rushes.services.import_requests import LIMITS, MOST_ERRORS, MOST_LISTED, ImportService, Origin, Place, place_of
 from rushes.services.ports import Metric
 from tests.unit.fakes import START, TASK_UUID, Clock, Telemetry, one_after_another, request, uuid4
 
@@ -100,8 +100,8 @@ class Door:
         return {**task, "inputs": {"frameImages": [KEPT]}}
 
     @property
-    def intake(self) -> Intake:
-        return Intake(
+    def intake(self) -> ImportService:
+        return ImportService(
             bucket="bucket",
             drops=self,
             inbox=self,

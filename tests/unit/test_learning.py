@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from rushes.domain.clip import Clip, Fact, Kind, Status, maybe_sent, merge
+from rushes.domain.clip import Clip, Fact, Kind, Status, mark_possibly_sent, merge
 from rushes.errors import BusyError
 from rushes.services.ports import Metric
-from rushes.services.update_clip import learn
+from rushes.services.update_clip import update_clip
 from tests.unit.fakes import MONTH, PRICE, START, TASK_UUID, TIMES, World, clip, fact
 
 
@@ -19,7 +19,7 @@ def learned(world: World, before: Clip, *facts: Fact) -> Clip:
             current = merge(current, news)
         return current
 
-    return learn(world.table, before, change, now=world.clock(), times=TIMES, telemetry=world.telemetry)
+    return update_clip(world.table, before, change, now=world.clock(), times=TIMES, telemetry=world.telemetry)
 
 
 def test_what_is_learned_is_saved_with_all_that_follows(world: World) -> None:
@@ -27,7 +27,7 @@ def test_what_is_learned_is_saved_with_all_that_follows(world: World) -> None:
     world.table.budgets = {("all", "2026-09"): (PRICE, PRICE), ("ann", "2026-09"): (PRICE, PRICE)}
     after = learned(world, world.table.put(clip(next_check_at=5)), fact(Kind.REFUSED))
     assert after == world.row()
-    assert (after.counted, after.next_check_at, after.version) == (0, None, 2)
+    assert (after.budgeted, after.next_check_at, after.version) == (0, None, 2)
     assert [counted for counted, _ in world.table.budgets.values()] == [0, 0]
 
 
@@ -110,9 +110,9 @@ def test_what_was_not_bought_is_not_counted_as_bought(world: World, kind: Kind) 
 
 def test_a_doubtful_purchase_is_counted(world: World) -> None:
     """An ambiguous attempt is counted when it is first recorded."""
-    change: Callable[[Clip], Clip] = lambda current: maybe_sent(current, START)  # noqa: E731
+    change: Callable[[Clip], Clip] = lambda current: mark_possibly_sent(current, START)  # noqa: E731
     before = world.table.put(clip())
-    learn(world.table, before, change, now=START, times=TIMES, telemetry=world.telemetry)
+    update_clip(world.table, before, change, now=START, times=TIMES, telemetry=world.telemetry)
     assert world.telemetry.counted == {Metric.AMBIGUOUS_PURCHASES: 1}
 
 
@@ -127,7 +127,7 @@ def test_a_new_status_is_noted_with_the_clips_names(world: World) -> None:
 
 def test_a_budget_that_facts_overran_is_reported(world: World) -> None:
     """Runware may charge more than was set aside; the sum then passes the limit, and somebody hears of it."""
-    before = world.table.put(clip(counted=PRICE))
+    before = world.table.put(clip(budgeted=PRICE))
     world.table.budgets = {("all", MONTH): (PRICE, PRICE), ("ann", MONTH): (PRICE, 2 * PRICE)}
     learned(world, before, fact(Kind.RENDERED, "v", cost=PRICE + 1))
     assert world.telemetry.counted[Metric.BUDGET_EXCEEDED] == 1
@@ -136,7 +136,7 @@ def test_a_budget_that_facts_overran_is_reported(world: World) -> None:
 @pytest.mark.parametrize("unreadable", ["all", "ann"])
 def test_one_budget_that_cannot_be_read_hides_no_other(world: World, unreadable: str) -> None:
     """Where both are overrun and one is away, the other is reported, and what was learned is saved."""
-    before = world.table.put(clip(counted=PRICE))
+    before = world.table.put(clip(budgeted=PRICE))
     world.table.budgets = {("all", MONTH): (PRICE, PRICE), ("ann", MONTH): (PRICE, PRICE)}
     world.table.busy = {f"budget of {unreadable}"}
     assert learned(world, before, fact(Kind.RENDERED, "v", cost=PRICE + 1)) == world.row()

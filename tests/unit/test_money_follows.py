@@ -9,8 +9,8 @@ import pytest
 from rushes.domain.clip import Clip, Fact, Kind, merge_all
 from rushes.errors import BusyError, ProviderError
 from rushes.services.ports import Metric
-from rushes.services.reconcile import Reconciling
-from rushes.services.update_clip import learn
+from rushes.services.reconcile import ReconcileService
+from rushes.services.update_clip import update_clip
 from tests.unit.fakes import MONTH, PRICE, START, TIMES, Table, World, clip, fact, one_after_another, request
 
 
@@ -43,7 +43,7 @@ def world() -> World:
 
 def sweep(world: World) -> int:
     """One sweep, from now on."""
-    reconciling = Reconciling(
+    reconciling = ReconcileService(
         table=world.table,  # type: ignore[arg-type]
         bucket=world.bucket,  # type: ignore[arg-type]
         provider=Deaf(),
@@ -61,7 +61,7 @@ def sweep(world: World) -> int:
 def learned(world: World, before: Clip, *facts: Fact) -> Clip:
     """What comes of learning these facts about a clip."""
     change = lambda current: merge_all(current, facts)  # noqa: E731
-    return learn(world.table, before, change, now=world.clock(), times=TIMES, telemetry=world.telemetry)
+    return update_clip(world.table, before, change, now=world.clock(), times=TIMES, telemetry=world.telemetry)
 
 
 def counted(world: World) -> set[int]:
@@ -95,7 +95,7 @@ def test_the_money_follows(world: World, known: list[Fact], news: list[Fact], wo
     world.table.contended = True
     after = learned(world, before, *news)
     assert after == world.row()
-    assert (after.facts, after.counted, after.settled) == (clip(*known, *news).facts, PRICE, False)
+    assert (after.facts, after.budgeted, after.settled) == (clip(*known, *news).facts, PRICE, False)
     assert after.next_check_at == START + TIMES.check
     assert counted(world) == {PRICE}
     for _ in range(3):  # for as long as it lasts, the clip stays due and its budgets as they are
@@ -106,7 +106,7 @@ def test_the_money_follows(world: World, known: list[Fact], news: list[Fact], wo
     world.table.contended = False
     world.clock.now += TIMES.check
     sweep(world)
-    assert (world.row().counted, world.row().settled) == (worth, True)
+    assert (world.row().budgeted, world.row().settled) == (worth, True)
     assert counted(world) == {worth}
     sweep(world)
     assert counted(world) == {worth}
@@ -145,7 +145,7 @@ def test_more_facts_take_the_money_along(world: World) -> None:
     after = learned(world, world.table.put(clip()), fact(Kind.RENDERED, "v", cost=1))
     world.table.contended = False
     learned(world, after, fact(Kind.RENDERED, "w", cost=2))
-    assert (world.row().counted, counted(world)) == (3, {3})
+    assert (world.row().budgeted, counted(world)) == (3, {3})
 
 
 def test_what_moves_no_money_is_busy(world: World) -> None:

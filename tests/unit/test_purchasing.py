@@ -91,7 +91,7 @@ def test_a_refusal_is_saved_while_the_budgets_are_contended(world: World) -> Non
     world.seller.script = [refusal()]
     after, _ = world.purchasing.attempt(before, request(), world.buyer())
     assert after == world.row()
-    assert (after.status, after.lease, after.maybe_sent_at, after.counted) == (Status.FAILED, None, None, PRICE)
+    assert (after.status, after.lease, after.maybe_sent_at, after.budgeted) == (Status.FAILED, None, None, PRICE)
 
 
 @pytest.mark.parametrize("written", [True, False])

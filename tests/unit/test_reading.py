@@ -14,7 +14,7 @@ from rushes.errors import BucketError, UnreadableError
 from rushes.runware.facts import webhook_facts
 from rushes.runware.response import read
 from rushes.services.queries import CostsQuery, Query, cursor, position_of, read_costs_query, read_query
-from rushes.services.request_validation import Answer, Poll, validate
+from rushes.services.request_validation import Poll, WireResponse, validate
 from rushes.services.submit import price
 from tests.unit.fakes import CLIP_UUID, START, TASK_UUID, World, clip, fact, request, uuid4
 
@@ -59,7 +59,7 @@ def polled(*clips: Clip, **changes: Any) -> tuple[list[Any], list[Any]]:
 
 def test_a_stored_clip_with_its_details_is_a_success() -> None:
     """All that Runware would tell is told, with a link to our own pinned copy."""
-    (item,), errors = polled(clip(RENDERED, STORED, counted=900_000), includeCost=True)
+    (item,), errors = polled(clip(RENDERED, STORED, budgeted=900_000), includeCost=True)
     assert errors == []
     link = item.pop("videoURL")
     assert link.startswith(f"https://bucket.example/videos/ann/2026/09/21/{TASK_UUID}-0.mp4?versionId=v7&")
@@ -148,7 +148,7 @@ def test_polls_cost_nothing() -> None:
     """A dry run validates polls, too; of the clips that a request may ask for they are none."""
     polls = [{"taskType": "getResponse", "taskUUID": uuid4(number)} for number in range(1, 15)]
     orders = [request(numberResults=4, taskUUID=uuid4(100 + number)) for number in range(5)]
-    assert len(validate([*polls, *orders], Answer())) == 19
+    assert len(validate([*polls, *orders], WireResponse())) == 19
     made = World()
     assert [item["cost"] for item in price([polls[0], orders[0]], made.caller, made.bucket).data] == [0.0, 3.696]
 
@@ -156,7 +156,7 @@ def test_polls_cost_nothing() -> None:
 def test_too_many_clips_leave_the_polls() -> None:
     """Where the orders are refused together, what became of others is told all the same."""
     orders = [request(numberResults=4, taskUUID=uuid4(100 + number)) for number in range(6)]
-    answer = Answer()
+    answer = WireResponse()
     assert validate([*orders, {"taskType": "getResponse", "taskUUID": TASK_UUID}], answer) == [Poll(TASK_UUID)]
     assert len(answer.errors) == 6
 
@@ -380,7 +380,7 @@ def costs(made: World, **parameters: str) -> dict[str, Any]:
 
 def test_costs_are_told_a_line_a_clip() -> None:
     """What each clip counts, and what it can be summed by; nothing of what was learned about it."""
-    made = world(clip(counted=900_000), clip(index=1), tags={"project": "fox"})
+    made = world(clip(budgeted=900_000), clip(index=1), tags={"project": "fox"})
     about = {"taskUUID": TASK_UUID, "createdAt": iso(START), "model": "klingai:5@3", "tags": {"project": "fox"}}
     assert costs(made) == {"costs": [{**about, "clip": 1, "cost": 0.924}, {**about, "clip": 0, "cost": 0.9}]}
     made.table.put(clip(caller="bob", index=2))

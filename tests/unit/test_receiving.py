@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rushes.domain.clip import Kind, Status, Witness, merge_all, worth
+from rushes.domain.clip import Kind, Status, Witness, billable_amount, merge_all
 from rushes.errors import BusyError, UnknownClipError, UnreadableError
 from rushes.runware.facts import details_facts, poll_facts, webhook_facts
 from rushes.runware.response import read
@@ -45,7 +45,7 @@ def test_a_result_is_learned_in_every_shape(running: World, body: object) -> Non
     assert after.status == Status.RENDERED
     assert known.seen == {Witness.WEBHOOK: START}
     assert known.fields == {"videoURL": "https://vm.runware.ai/v.mp4", "seed": 7, "cost": 924_000}
-    assert after.counted == 924_000
+    assert after.budgeted == 924_000
 
 
 def test_a_result_with_its_copy_in_the_bucket_is_stored(running: World) -> None:
@@ -151,7 +151,7 @@ def test_what_could_not_be_saved_is_raised(running: World, call: str) -> None:
 def test_two_results_are_two_renders(running: World) -> None:
     """Two videos for one clip are both kept and both counted: that was paid twice."""
     after = receive(running, {"data": [DONE, {**DONE, "videoUUID": "w"}]})
-    assert after.counted == 2 * 924_000
+    assert after.budgeted == 2 * 924_000
 
 
 def test_seven_webhooks_of_made_up_renders_keep_nobody_out(running: World) -> None:
@@ -159,7 +159,7 @@ def test_seven_webhooks_of_made_up_renders_keep_nobody_out(running: World) -> No
     for call in range(7):
         made_up = [{**DONE, "videoUUID": f"0{call}{number:02}", "cost": 10_000} for number in range(16)]
         after = receive(running, {"data": made_up})
-        assert after.counted <= 4 * PRICE
+        assert after.budgeted <= 4 * PRICE
     running.bucket.objects[clip().object_key] = MP4
     after = receive(running, DONE)
     assert after.status == Status.STORED
@@ -171,8 +171,8 @@ def test_seven_webhooks_of_made_up_renders_keep_nobody_out(running: World) -> No
 def test_a_large_cost_counts_only_if_runware_says_so_when_asked(running: World) -> None:
     """A webhook's claim of many times the price stays a claim, until a poll says the same."""
     after = receive(running, {**DONE, "cost": 4.62})
-    assert (after.counted, after.of(Kind.RENDERED)["v"].fields["cost"]) == (PRICE, 5 * PRICE)
-    assert worth(merge_all(after, poll_facts(read(dumped({**DONE, "cost": 4.62})), START))) == 5 * PRICE
+    assert (after.budgeted, after.of(Kind.RENDERED)["v"].fields["cost"]) == (PRICE, 5 * PRICE)
+    assert billable_amount(merge_all(after, poll_facts(read(dumped({**DONE, "cost": 4.62})), START))) == 5 * PRICE
 
 
 def test_a_late_result_beats_a_failure(running: World) -> None:
@@ -207,7 +207,7 @@ HOSTILE = [
 def test_hostile_values_leave_a_record_that_can_be_stored(running: World, body: object) -> None:
     """Absurd values are left out or cut: the money stays sane, the texts encodable, the record small."""
     after = receive(running, body)
-    assert after.counted == clip().estimate
+    assert after.budgeted == clip().estimate
     for (_, key), known in after.facts.items():
         texts = [key, *(value for value in known.fields.values() if isinstance(value, str))]
         assert sum(len(text.encode()) for text in texts) < 200_000
@@ -258,7 +258,7 @@ def test_a_webhook_is_read_for_all_its_oddities(running: World, number: str) -> 
     """A byte order mark or an absurd number in the body of a paid render leave it a render."""
     body = b"\xef\xbb\xbf" + dumped(DONE)[:-1] + f', "NSFWContent": {number}, "progress": {number}}}'.encode()
     after = receive(running, body)
-    assert (after.status, after.counted) == (Status.RENDERED, 924_000)
+    assert (after.status, after.budgeted) == (Status.RENDERED, 924_000)
 
 
 @pytest.mark.parametrize("status", [None, "error"])

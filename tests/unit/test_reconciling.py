@@ -15,7 +15,7 @@ from rushes.errors import ProviderError, RescueError, UnreadableClipError
 from rushes.runware.outcome import Ambiguous, NeverArrived
 from rushes.runware.response import Report, read_report
 from rushes.services.ports import Metric
-from rushes.services.reconcile import BATCH, MOST_POLLED, Reconciling
+from rushes.services.reconcile import BATCH, MOST_POLLED, ReconcileService
 from tests.unit import fakes
 from tests.unit.fakes import (
     CLIP_UUID,
@@ -132,7 +132,7 @@ class Rescuer:
             raise RescueError("HTTP 404")
         return Probed("rescued", len(MP4), "etag", "mp4")
 
-    def keep(self, data: str, key: str) -> Probed:
+    def save_inline(self, data: str, key: str) -> Probed:
         raise AssertionError("nothing came inline")
 
 
@@ -159,7 +159,7 @@ class Service:
         """One sweep, so many milliseconds after START."""
         if at is not None:
             self.clock.now = START + at
-        reconciling = Reconciling(
+        reconciling = ReconcileService(
             table=self.table,
             bucket=Versions(self.world.bucket),
             provider=self.runware,
@@ -224,7 +224,7 @@ def test_what_was_never_sent_is_given_up_at_the_deadline(service: Service) -> No
     """At the deadline it is certain that nothing was bought, and the money is released."""
     service.put()
     service.sweep(TIMES.deadline)
-    assert (service.sent, service.row().decisive, service.row().counted) == (0, Kind.REFUSED, 0)
+    assert (service.sent, service.row().decisive, service.row().budgeted) == (0, Kind.REFUSED, 0)
 
 
 @pytest.mark.parametrize(("passed", "is_sent"), [(TIMES.resend_window - 1, True), (TIMES.resend_window, False)])
@@ -508,13 +508,13 @@ def test_an_upload_is_waited_for_before_a_rescue(service: Service) -> None:
 
 def test_an_upload_that_failed_proves_a_render(service: Service) -> None:
     """Even after a failure was closed and its money released: the clip is open and paid for, and its copy fetched."""
-    ended = merge_all(clip(next_check_at=START, counted=0), [FAILED, fact(Kind.LAST_LOOK)])
+    ended = merge_all(clip(next_check_at=START, budgeted=0), [FAILED, fact(Kind.LAST_LOOK)])
     assert not ended.open
     service.table.put(merge(ended, fact(Kind.UNDELIVERED, "uploadFailed")))
     service.runware.rendered = {CLIP_UUID}
     service.sweep(TIMES.rescue_after)
     assert service.row().status == Status.STORED
-    assert service.row().counted == clip().estimate
+    assert service.row().budgeted == clip().estimate
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from rushes.domain.clip import Clip, Fact, Kind, Status, Witness, settle
+from rushes.domain.clip import Clip, Fact, Kind, Status, Witness, refresh_derived
 from rushes.domain.media import Probed, container
 from rushes.errors import OriginRefusedError, RescueError, UnusableRenderError
 from rushes.runware.response import Report, read_report
 from rushes.services.ports import Metric
 from rushes.services.purchase import Buyer, Credentials
-from rushes.services.reconcile import Reconciling
+from rushes.services.reconcile import ReconcileService
 from tests.unit.fakes import (
     CLIP_UUID,
     MP4,
@@ -59,7 +59,7 @@ class Internet:
         self.bucket.objects[key] = page
         return Probed("v1", len(page), "etag", container(page, len(page)))
 
-    def keep(self, data: str, key: str) -> Probed:
+    def save_inline(self, data: str, key: str) -> Probed:
         raise UnusableRenderError("no video at the address")
 
 
@@ -84,8 +84,8 @@ class World:
         self.internet, self.polls = Internet(self.bucket), Polls([URL])
         fields = {"videoURL": URL}
         rendered = Fact(kind=Kind.RENDERED, key="v", at=START, witness=Witness.WEBHOOK, fields=fields)
-        self.table.put(settle(clip(rendered, **order), START, TIMES))
-        self.reconciling = Reconciling(
+        self.table.put(refresh_derived(clip(rendered, **order), START, TIMES))
+        self.reconciling = ReconcileService(
             table=self.table,
             bucket=self.bucket,  # type: ignore[arg-type]  # it has one version of each object
             provider=self.polls,

@@ -20,7 +20,14 @@ from rushes.errors import BusyError, UnreadableError
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived
 from rushes.runware.request import Order
 from rushes.services.ports import Metric
-from rushes.services.request_validation import LARGEST_BODY, Answer, bearer_in, parse, validate, without_authentication
+from rushes.services.request_validation import (
+    LARGEST_BODY,
+    WireResponse,
+    bearer_in,
+    parse,
+    validate,
+    without_authentication,
+)
 from rushes.services.submit import price
 from tests.unit.fakes import MONTH, PRICE, START, TASK_UUID, TIMES, Bucket, World, refusal, request, uuid4
 from tests.unit.pictures import data_uri, picture
@@ -32,12 +39,12 @@ def dumped(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
-def submit(world: World, *tasks: object, lasts: int = TIMES.function) -> Answer:
+def submit(world: World, *tasks: object, lasts: int = TIMES.function) -> WireResponse:
     """The answer to these tasks, or to one valid task."""
     return world.submitting.submit(tasks or [request()], world.call(lasts))
 
 
-def codes(answer: Answer) -> list[tuple[int, str]]:
+def codes(answer: WireResponse) -> list[tuple[int, str]]:
     return [(status, error["code"]) for status, error in answer.errors]
 
 
@@ -127,7 +134,7 @@ def test_nesting_is_unreadable_or_a_fault_at_any_depth() -> None:
             tasks = parse(body)
         except UnreadableError:
             return
-        (lambda: (lambda: validate(tasks, Answer()))())()
+        (lambda: (lambda: validate(tasks, WireResponse()))())()
 
     for depth in range(300, 1000):
         judge(dumped(request())[:-1] + b', "x": ' + b"[" * depth + b"]" * depth + b"}")
@@ -184,7 +191,7 @@ def test_an_authentication_task_is_no_order() -> None:
 
 def test_an_authentication_task_elsewhere_is_refused_without_its_key() -> None:
     """A second one, or one of a file, is a fault of its own, and its key is not repeated."""
-    answer = Answer()
+    answer = WireResponse()
     assert len(validate([request(), LOGIN], answer)) == 1
     ((status, error),) = answer.errors
     assert (status, error["code"]) == (400, "unsupportedTaskType")
@@ -195,7 +202,7 @@ def test_an_authentication_task_elsewhere_is_refused_without_its_key() -> None:
 @pytest.mark.parametrize("task", [None, 5, "text", [], [[]], True])
 def test_a_task_that_is_no_object_is_a_fault(task: object) -> None:
     """Anything but an object in the array is refused by itself."""
-    answer = Answer()
+    answer = WireResponse()
     assert validate([task], answer) == []
     assert codes(answer) == [(400, "invalidTask")]
 
@@ -203,7 +210,7 @@ def test_a_task_that_is_no_object_is_a_fault(task: object) -> None:
 @pytest.mark.parametrize(("named", "code"), [("imageInference", "unsupportedTaskType"), ("", "unsupportedTaskType")])
 def test_other_task_types_are_refused_as_one_fault(named: str, code: str) -> None:
     """A task of another type is not also judged as a video."""
-    answer = Answer()
+    answer = WireResponse()
     validate([{"taskType": named, "taskUUID": TASK_UUID.upper()}], answer)
     ((_, error),) = answer.errors
     assert (error["code"], error["taskUUID"]) == (code, TASK_UUID)
@@ -213,7 +220,7 @@ def test_a_task_that_the_table_could_not_hold_is_refused() -> None:
     """A task is refused when it is too large without its inline image, however large that is."""
     image = "data:image/png;base64," + "iVBORw0KGgoAAAAN" + "A" * 1_000_000
     framed = request(inputs={"frameImages": [image]})
-    answer = Answer()
+    answer = WireResponse()
     assert len(validate([framed], answer)) == 1
     validate([framed | {"tags": {"a": "x" * 350_000}}], answer)
     ((_, error),) = answer.errors
@@ -222,7 +229,7 @@ def test_a_task_that_the_table_could_not_hold_is_refused() -> None:
 
 def test_every_fault_names_its_task() -> None:
     """All faults of a task carry its UUID and type, so that the caller can tell tasks apart."""
-    answer = Answer()
+    answer = WireResponse()
     validate([request(duration=7, seed=1)], answer)
     assert [(error["taskUUID"], error["taskType"]) for _, error in answer.errors] == [(TASK_UUID, "videoInference")] * 2
 
@@ -250,7 +257,7 @@ def test_twenty_clips_are_the_most(world: World, clips: tuple[int, ...], bought:
     assert bool(answer.errors) is not bool(bought)
 
 
-def priced(*tasks: object) -> Answer:
+def priced(*tasks: object) -> WireResponse:
     return price(tasks, World().caller, Bucket())
 
 
@@ -276,7 +283,7 @@ def test_the_answers_status_follows_what_it_holds(
     data: list[dict[str, Any]], statuses: list[int], status: int, keys: set[str]
 ) -> None:
     """200 as soon as anything was accepted, else the common status; no `errors` key without errors."""
-    answer = Answer(data, [(number, {"code": "x"}) for number in statuses])
+    answer = WireResponse(data, [(number, {"code": "x"}) for number in statuses])
     assert answer.status == status
     assert set(answer.body) == keys
 
@@ -304,7 +311,7 @@ def test_any_json_is_judged_and_what_is_valid_has_a_price(body: object) -> None:
         tasks = parse(dumped(body))
     except UnreadableError:
         return
-    answer = Answer()
+    answer = WireResponse()
     orders = validate(tasks, answer)
     assert len(orders) + len(answer.errors) >= 1
     assert all(order.price in (PRICE, 2 * PRICE) for order in orders)
@@ -351,7 +358,7 @@ def test_a_bought_clip_is_recorded_as_such(world: World) -> None:
     """After an acknowledgement the clip runs, without a lease, under the day's key, for its estimate."""
     submit(world)
     row = world.row()
-    assert (row.status, row.lease, row.counted, row.month) == (Status.RUNNING, None, PRICE, MONTH)
+    assert (row.status, row.lease, row.budgeted, row.month) == (Status.RUNNING, None, PRICE, MONTH)
     assert row.object_key == f"videos/ann/2026/09/21/{TASK_UUID}-0.mp4"
     assert row.next_check_at == START + TIMES.usual_render
     assert world.telemetry.counted == {Metric.CLIPS_BOUGHT: 1}
@@ -572,7 +579,7 @@ def test_a_hundred_refused_at_once_leave_no_doubt(world: World, patient: bool) -
         answer = world.submitting.submit([request(taskUUID=uuid4(number))], call)
         assert codes(answer) == [(400, "invalidModel")]
     for row in world.table.rows.values():
-        assert (row.status, row.lease, row.maybe_sent_at, row.counted) == (Status.FAILED, None, None, PRICE)
+        assert (row.status, row.lease, row.maybe_sent_at, row.budgeted) == (Status.FAILED, None, None, PRICE)
         assert (row.settled, row.open) == (False, False)
         assert row.next_check_at == START + TIMES.check
     assert world.table.budgets["all", MONTH][0] == 100 * PRICE
@@ -643,7 +650,7 @@ def test_the_fake_table_keeps_the_stores_answers(world: World) -> None:
 def test_orders_keep_the_order_of_the_request() -> None:
     """Tasks are bought in the order in which they were sent."""
     uuids = [uuid4(number) for number in (9, 3, 7)]
-    orders = validate([request(taskUUID=name) for name in uuids], Answer())
+    orders = validate([request(taskUUID=name) for name in uuids], WireResponse())
     assert all(isinstance(order, Order) for order in orders)
     assert [order.task_uuid for order in orders] == uuids
 

@@ -12,8 +12,8 @@ from rushes.domain.inbox_message import Message
 from rushes.errors import PostponedError
 from rushes.runware.outcome import NeverArrived
 from rushes.services.authentication import Callers
-from rushes.services.circuit_breaker import Gate
-from rushes.services.inbox import Taking
+from rushes.services.circuit_breaker import CircuitBreaker
+from rushes.services.inbox import InboxService
 from rushes.services.ports import Metric
 from tests.unit.fakes import PRICE, START, TASK_UUID, TIMES, World, refusal, request, uuid4
 
@@ -49,8 +49,8 @@ class Desk:
 
     def __init__(self, unknown: int | None = 10 * PRICE, **limits: int) -> None:
         self.world, self.names, self.shelf = World(), Names(**limits), Shelf()
-        gate = Gate(self.world.seller, self.world.clock)
-        self.taking = Taking(
+        gate = CircuitBreaker(self.world.seller, self.world.clock)
+        self.taking = InboxService(
             submitting=replace(self.world.submitting, purchasing=replace(self.world.purchasing, seller=gate)),
             gate=gate,
             callers=Callers(self.names, self.world.clock, unknown),

@@ -31,7 +31,7 @@ class Manifests:
             _unless_gone(error)
             return None
 
-    def keep_manifest(self, key: str, content: bytes) -> None:
+    def put_manifest(self, key: str, content: bytes) -> None:
         """Writes a manifest over the one that is there."""
         kept: Any = {"Bucket": self._bucket, "Key": key, "Body": content, "ContentType": "application/json"}
         try:

@@ -76,7 +76,7 @@ class Bucket:
         """
         return self._link("get_object", bucket, key, seconds)
 
-    def keep(self, key: str, content: bytes, content_type: str) -> None:
+    def put_if_absent(self, key: str, content: bytes, content_type: str) -> None:
         """Puts an object, unless there is one under its key. Raises `BucketError` if S3 does not take it."""
         put = partial(self._client.put_object, Bucket=self._name, Key=key, Body=content, ContentType=content_type)
         with _bucket_errors():

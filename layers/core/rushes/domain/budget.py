@@ -18,7 +18,7 @@ class Cost:
     task_uuid: str
     index: int
     created_at: int
-    counted: int
+    budgeted: int
     model: str
     tags: Mapping[str, str]
 
@@ -50,7 +50,7 @@ class OverBudget:
 
     scope: str
     limit: int
-    counted: int
+    budgeted: int
 
 
 def month_of(at: int) -> str:

@@ -6,7 +6,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 
-from rushes.domain.clip import Clip, Fact, Kind, Scalar, Witness, maybe_sent, merge, release
+from rushes.domain.clip import Clip, Fact, Kind, Scalar, Witness, mark_possibly_sent, merge, release
 from rushes.domain.failure import ABOUT_ACCOUNTS, ACCOUNT_TROUBLE, Category, about_our_account, reason
 from rushes.domain.formats import canonical
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome, Refused
@@ -33,7 +33,7 @@ def conclude(
         case NeverArrived(why):
             return _evidence(clip, f"never arrived: {why}", now)
         case Ambiguous(why):
-            return _evidence(maybe_sent(clip, sent_at, account), f"ambiguous: {why}", now)
+            return _evidence(mark_possibly_sent(clip, sent_at, account), f"ambiguous: {why}", now)
 
 
 def is_account_trouble(outcome: Outcome) -> bool:

@@ -10,7 +10,7 @@ from rushes.services.ports import RunwareOrders
 _PAUSE = 60_000  # milliseconds
 
 
-class Gate:
+class CircuitBreaker:
     """Runware, and whether it has just refused our account. `clock` gives milliseconds.
 
     An order that is recorded then has until its deadline, one that stays in the queue has days: so while Runware
@@ -22,7 +22,7 @@ class Gate:
         self._shut_until = 0
 
     @property
-    def shut(self) -> bool:
+    def is_open(self) -> bool:
         return self._clock() < self._shut_until
 
     def submit(self, task: Mapping[str, Any], key: str) -> Outcome:

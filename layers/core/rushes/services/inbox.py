@@ -12,20 +12,20 @@ from rushes.domain.inbox_message import Message
 from rushes.errors import PostponedError
 from rushes.runware.wire import WireError
 from rushes.services.authentication import NOT_ALLOWED, Callers
-from rushes.services.circuit_breaker import Gate
+from rushes.services.circuit_breaker import CircuitBreaker
 from rushes.services.ports import Metric, ReportStore, Telemetry
 from rushes.services.purchase import Buyer
-from rushes.services.submit import BUSY, OVER_BUDGET, Request, Submitting
+from rushes.services.submit import BUSY, OVER_BUDGET, Request, SubmitService
 
 _LATER = (BUSY["code"], OVER_BUDGET)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Taking:
+class InboxService:
     """The use case with its adapters. `gate` is what `submitting` buys through. `clock` gives milliseconds."""
 
-    submitting: Submitting
-    gate: Gate
+    submitting: SubmitService
+    gate: CircuitBreaker
     callers: Callers
     reports: ReportStore
     telemetry: Telemetry
@@ -40,7 +40,7 @@ class Taking:
         times = self.submitting.times
         if self.clock() + times.http + times.to_finish > buyer.ends_at:
             raise PostponedError("no time is left")
-        if self.gate.shut:
+        if self.gate.is_open:
             raise PostponedError("Runware refuses us")
         caller = self.callers.named(message.caller)
         if caller is None:

@@ -41,7 +41,7 @@ class OnlyLooking:
     def name(self) -> str:
         return self.inputs.name
 
-    def keep(self, key: str, content: bytes, content_type: str) -> None:
+    def put_if_absent(self, key: str, content: bytes, content_type: str) -> None:
         """Keeps nothing."""
 
     def head(self, bucket: str, key: str, length: int) -> Head | None:
@@ -119,7 +119,7 @@ def _kept(image: str, caller: Caller, inputs: ImageStore, model: VideoModel) -> 
     if declared != judged:
         return [_fault("Format", f"says {_MIME_TYPES[declared]} and is {_MIME_TYPES[judged]}", model)]
     key = f"{folder(caller.name)}{hashlib.sha256(content).hexdigest()}.{judged}"
-    inputs.keep(key, content, _MIME_TYPES[judged])
+    inputs.put_if_absent(key, content, _MIME_TYPES[judged])
     return f"{_ADDRESS}{inputs.name}/{key}"
 
 

@@ -43,7 +43,7 @@ class TaskTable(ClipTable, Protocol):
     ) -> Recorded | Existing | OverBudget:
         """Writes a task, its clips and their money, all or nothing."""
 
-    def known(self, caller: str, task_uuid: str) -> Task | None:
+    def get_tombstone(self, caller: str, task_uuid: str) -> Task | None:
         """A task as far as it tells a repeat from a conflict, also once its request has expired."""
 
     def task(self, caller: str, task_uuid: str) -> Task | None: ...
@@ -62,7 +62,7 @@ class TaskQueries(Protocol):
 
     def task(self, caller: str, task_uuid: str) -> Task | None: ...
 
-    def whole(self, caller: str, task_uuid: str) -> Found | None: ...
+    def get_task_with_clips(self, caller: str, task_uuid: str) -> Found | None: ...
 
     def page(self, caller: str, most: int, *, after: str | None = None, day: str = "") -> Page: ...
 
@@ -98,7 +98,7 @@ class ImageStore(Protocol):
     def name(self) -> str:
         """Our bucket."""
 
-    def keep(self, key: str, content: bytes, content_type: str) -> None:
+    def put_if_absent(self, key: str, content: bytes, content_type: str) -> None:
         """Puts an object into our bucket, unless it is there already."""
 
     def head(self, bucket: str, key: str, length: int) -> Head | None:
@@ -110,7 +110,7 @@ class ManifestStore(Protocol):
 
     def manifest(self, key: str) -> bytes | None: ...
 
-    def keep_manifest(self, key: str, content: bytes) -> None: ...
+    def put_manifest(self, key: str, content: bytes) -> None: ...
 
     def has(self, object_key: str, version: str) -> bool: ...
 
@@ -136,7 +136,7 @@ class VideoTransfer(Protocol):
 
     def fetch(self, url: str, key: str, ends_at: int) -> Probed: ...
 
-    def keep(self, data: str, key: str) -> Probed: ...
+    def save_inline(self, data: str, key: str) -> Probed: ...
 
 
 class RequestFile(Protocol):
@@ -200,7 +200,7 @@ class InboxQueue(Protocol):
 class EventPublisher(Protocol):
     """The event bus. Raises `BusError`."""
 
-    def tell(self, detail_type: str, detail: Mapping[str, Any]) -> None: ...
+    def publish(self, detail_type: str, detail: Mapping[str, Any]) -> None: ...
 
 
 class Telemetry(Protocol):
@@ -208,7 +208,7 @@ class Telemetry(Protocol):
 
     def count(self, metric: "Metric", amount: int = 1) -> None: ...
 
-    def note(self, message: str, *, warn: bool = False, **details: object) -> None: ...
+    def log(self, message: str, *, warn: bool = False, **details: object) -> None: ...
 
 
 class SideBySide(Protocol):

@@ -72,7 +72,7 @@ class CostsQuery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class QueryService:
     """The use cases with their adapters. `clock` gives milliseconds."""
 
     table: TaskQueries
@@ -129,7 +129,7 @@ class Reading:
                 "taskUUID": cost.task_uuid,
                 "clip": cost.index,
                 "createdAt": iso(cost.created_at),
-                "cost": dollars(cost.counted),
+                "cost": dollars(cost.budgeted),
                 **({"model": cost.model} if cost.model else {}),
                 **({"tags": dict(cost.tags)} if cost.tags else {}),
             }
@@ -173,7 +173,7 @@ class Reading:
     def _found(self, caller: str, task_uuid: str) -> Found | None:
         """Nothing but a UUID becomes part of a key."""
         name = task_uuid.lower()
-        return self.table.whole(caller, name) if UUID4.fullmatch(name) else None
+        return self.table.get_task_with_clips(caller, name) if UUID4.fullmatch(name) else None
 
     def _told(self, found: Found, *, whole: bool = False) -> Json:
         task, clips = found.task, found.clips
@@ -182,7 +182,7 @@ class Reading:
             "status": task_status(clips),
             "createdAt": iso(task.created_at),
             "request": dict(task.request),
-            "cost": dollars(sum(clip.counted for clip in clips)),
+            "cost": dollars(sum(clip.budgeted for clip in clips)),
             "clips": [self._clip(task, clip, whole) for clip in clips],
         }
 
@@ -202,7 +202,7 @@ class Reading:
             "clip": clip.index,
             "status": clip.status,
             "open": clip.open,
-            "cost": dollars(clip.counted),
+            "cost": dollars(clip.budgeted),
             "objectKey": clip.object_key,
             "clipUUID": clip.clip_uuid,
             **{name: value for name, value in optional.items() if value is not None},
@@ -226,7 +226,7 @@ class Reading:
     def _result(self, task: Task, clip: Clip) -> Json:
         """A stored clip as Runware tells it. Without a render's details our own UUID stands for the video's."""
         known = {"videoUUID": clip.clip_uuid, **render(clip)}
-        cost = {"cost": dollars(clip.counted)} if task.request.get("includeCost") is True else {}
+        cost = {"cost": dollars(clip.budgeted)} if task.request.get("includeCost") is True else {}
         return {**known, "videoURL": self._copy(task, clip)["videoURL"], **cost}
 
     def _lifetime(self, task: Task) -> int:

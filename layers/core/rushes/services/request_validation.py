@@ -46,7 +46,7 @@ class Poll:
 
 
 @dataclass(slots=True)
-class Answer:
+class WireResponse:
     """Runware's envelope in the making: items of `data`, and errors with the HTTP status each calls for."""
 
     data: list[dict[str, Any]] = field(default_factory=list)
@@ -141,7 +141,7 @@ def _decoded(body: bytes, called: str) -> object:
     return value
 
 
-def validate(tasks: Sequence[object], answer: Answer) -> list[Order | Poll]:
+def validate(tasks: Sequence[object], answer: WireResponse) -> list[Order | Poll]:
     """The orders and polls among the tasks; the faults of the others go into the answer.
 
     No UUID may stand twice, not even to be bought and asked for: what is said of it could contradict itself.

@@ -15,11 +15,11 @@ from rushes.errors import BucketError, UnknownClipError, UnreadableError
 from rushes.runware.facts import webhook_facts
 from rushes.runware.response import read
 from rushes.services.ports import ClipObjects, ClipTable, Telemetry
-from rushes.services.update_clip import learn
+from rushes.services.update_clip import update_clip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Receiving:
+class WebhookService:
     """The use case with its adapters. `clock` gives milliseconds."""
 
     clips: ClipTable
@@ -47,7 +47,7 @@ class Receiving:
         facts = list(webhook_facts(said, now))
         if any(fact.kind == Kind.RENDERED for fact in facts) and not clip.has(Kind.STORED):
             facts += self._copy(clip, now)
-        return learn(
+        return update_clip(
             self.clips,
             clip,
             lambda current: merge_all(current, facts),
@@ -61,6 +61,6 @@ class Receiving:
         try:
             copy = stored_fact(self.copies.probe(clip.object_key), clip.object_key, now)
         except BucketError as error:
-            self.telemetry.note("the bucket could not be asked", warn=True, why=str(error), clipUUID=clip.clip_uuid)
+            self.telemetry.log("the bucket could not be asked", warn=True, why=str(error), clipUUID=clip.clip_uuid)
             return []
         return [copy] if copy else []

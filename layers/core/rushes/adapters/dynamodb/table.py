@@ -119,7 +119,7 @@ class Store:
         """
         saved, token = replace(after, version=before.version + 1), uuid.uuid4().hex
         update = self._update(before, saved, token)
-        difference = after.counted - before.counted
+        difference = after.budgeted - before.budgeted
         try:
             if not difference:
                 self._retried(lambda: self._client.update_item(**update))
@@ -158,13 +158,13 @@ class Store:
         answer = self._retried(lambda: self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True))
         return _task(_plain(answer["Item"])) if "Item" in answer else None
 
-    def known(self, caller: str, task_uuid: str) -> Task | None:
+    def get_tombstone(self, caller: str, task_uuid: str) -> Task | None:
         """A caller's task as far as it tells a repeat from a conflict: also once its request has expired."""
         key = _clip_key(caller, task_uuid, 0)
         answer = self._retried(lambda: self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True))
         return _task(_plain(answer["Item"])) if "Item" in answer else None
 
-    def whole(self, caller: str, task_uuid: str) -> Found | None:
+    def get_task_with_clips(self, caller: str, task_uuid: str) -> Found | None:
         """A caller's task with its clips, as of now; also one whose request has expired."""
         pages = self._pages(
             "query",
@@ -349,7 +349,7 @@ class Store:
         self._retried(lambda: self._client.transact_write_items(TransactItems=writes))
         return True
 
-    def parked(self) -> list[tuple[str, str, int]]:
+    def in_review(self) -> list[tuple[str, str, int]]:
         """The clips that wait for a person, the longest waiting first: caller, task and clip. The index may lag."""
         pages = self._pages("query", IndexName="due", **_of_shard(_REVIEW_SHARD))
         return [_named(_plain(item)) for page in pages for item in page["Items"]]
@@ -773,15 +773,15 @@ def _changing(clip: Clip) -> dict[str, Any]:
         "lease": asdict(lease) if lease else None,
         "dueShard": _shard(clip) if clip.next_check_at is not None else None,
         "nextCheckAt": clip.next_check_at,
-        "counted": clip.counted,
+        "counted": clip.budgeted,
         "version": clip.version,
     }
 
 
 def _shard(clip: Clip) -> str:
     # While its money is to follow, a clip in review is looked at as others are.
-    is_parked = clip.decision is not None and clip.decision.parks and not clip.open and clip.settled
-    return _REVIEW_SHARD if is_parked else str(int(clip.clip_uuid[:8], 16) % _SHARDS)
+    is_in_review = clip.decision is not None and clip.decision.needs_review and not clip.open and clip.settled
+    return _REVIEW_SHARD if is_in_review else str(int(clip.clip_uuid[:8], 16) % _SHARDS)
 
 
 def _clip(item: Item) -> Clip:
@@ -808,7 +808,7 @@ def _read_clip(item: Item) -> Clip:
         maybe_sent_to=item.get("maybeSentTo", ""),
         lease=Lease(lease["holder"], lease["since"], lease["until"], lease.get("account", "")) if lease else None,
         next_check_at=item.get("nextCheckAt"),
-        counted=item["counted"],
+        budgeted=item["counted"],
         version=item["version"],
     )
 
