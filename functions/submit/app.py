@@ -45,12 +45,11 @@ def wiring() -> Wiring:
     """Built once a process, at the first call."""
     settings = SubmitSettings.read(os.environ)
     parts = assemble(settings)
-    gate = CircuitBreaker(parts.runware, clock)
     submitting = SubmitService(
         table=parts.store,
         inputs=parts.bucket,
         reading=QueryService(table=parts.store, links=parts.bucket, times=settings.timings, clock=clock),
-        purchasing=replace(parts.purchasing, seller=gate),
+        purchasing=parts.purchasing,
         telemetry=parts.telemetry,
         times=settings.timings,
         monthly_limit=settings.monthly_limit,
@@ -60,9 +59,10 @@ def wiring() -> Wiring:
         side_by_side=side_by_side,
     )
     callers = Callers(parts.store, clock, settings.monthly_limit if settings.unknown_callers else None)
+    breaker = CircuitBreaker(parts.runware, clock)
     taking = InboxService(
-        submitting=submitting,
-        gate=gate,
+        submitting=replace(submitting, purchasing=replace(parts.purchasing, seller=breaker)),
+        breaker=breaker,
         callers=callers,
         reports=Reports(parts.s3, settings.bucket),
         telemetry=parts.telemetry,

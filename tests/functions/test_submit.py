@@ -494,6 +494,14 @@ def test_runware_refuses_us(user: User, status: int) -> None:
     assert len(submissions(user.stack)) == 1
 
 
+def test_the_circuit_breaker_is_only_in_the_way_of_the_inbox(in_process: InProcess) -> None:
+    """An order over HTTP goes straight to Runware; one of the inbox through the breaker."""
+    in_process("submit")
+    wired = app.wiring()
+    assert wired.submitting.purchasing.seller is wired.parts.runware
+    assert wired.taking.submitting.purchasing.seller is wired.taking.breaker
+
+
 def test_runware_refuses_the_request(user: User) -> None:
     """A refusal of Runware's own reaches the caller as it is, under the caller's UUID, on repeats too."""
     task = order()

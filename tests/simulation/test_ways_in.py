@@ -84,11 +84,11 @@ class Flow:
             side_by_side=one_after_another,
             clock=self.world.clock,
         )
-        gate = CircuitBreaker(self.history.runware, self.world.clock)
-        purchasing = replace(self.history.submitting.purchasing, seller=gate)
+        breaker = CircuitBreaker(self.history.runware, self.world.clock)
+        purchasing = replace(self.history.submitting.purchasing, seller=breaker)
         self.taking = InboxService(
             submitting=replace(self.history.submitting, purchasing=purchasing),
-            gate=gate,
+            breaker=breaker,
             callers=self.callers,
             reports=self,
             telemetry=self.history.telemetry,

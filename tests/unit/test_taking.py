@@ -49,10 +49,10 @@ class Desk:
 
     def __init__(self, unknown: int | None = 10 * PRICE, **limits: int) -> None:
         self.world, self.names, self.shelf = World(), Names(**limits), Shelf()
-        gate = CircuitBreaker(self.world.seller, self.world.clock)
+        breaker = CircuitBreaker(self.world.seller, self.world.clock)
         self.taking = InboxService(
-            submitting=replace(self.world.submitting, purchasing=replace(self.world.purchasing, seller=gate)),
-            gate=gate,
+            submitting=replace(self.world.submitting, purchasing=replace(self.world.purchasing, seller=breaker)),
+            breaker=breaker,
             callers=Callers(self.names, self.world.clock, unknown),
             reports=self.shelf,
             telemetry=self.world.telemetry,

@@ -1,7 +1,7 @@
 """The use case behind the inbox: one message, one task, bought as `POST /v1` buys it.
 
-Nobody waits for an answer. What can be served later raises, and the message comes back until its queue sets it aside;
-what never can is told in a report beside that of its file; everything else is in the record.
+No caller waits for an answer. A task that can be served later raises, and its message comes back until the queue sets
+it aside; a task that never can gets a report beside that of its file; everything else is in the record.
 """
 
 import json
@@ -22,10 +22,10 @@ _LATER = (BUSY["code"], OVER_BUDGET)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboxService:
-    """The use case with its adapters. `gate` is what `submitting` buys through. `clock` gives milliseconds."""
+    """The use case with its adapters. `submitting` buys through the `breaker`. `clock` gives milliseconds."""
 
     submitting: SubmitService
-    gate: CircuitBreaker
+    breaker: CircuitBreaker
     callers: Callers
     reports: ReportStore
     telemetry: Telemetry
@@ -40,7 +40,7 @@ class InboxService:
         times = self.submitting.times
         if self.clock() + times.http + times.to_finish > buyer.ends_at:
             raise PostponedError("no time is left")
-        if self.gate.is_open:
+        if self.breaker.is_open:
             raise PostponedError("Runware refuses us")
         caller = self.callers.named(message.caller)
         if caller is None:
