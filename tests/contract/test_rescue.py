@@ -26,7 +26,7 @@ from rushes.runware.facts import poll_facts
 from rushes.runware.response import read
 from rushes_local.servers import Server
 from rushes_local.stack import Stack
-from tests.unit.test_client import DRIPS, LONG, dripping, serving
+from tests.unit.test_runware_api import DRIPS, LONG, dripping, serving
 
 KEY = "videos/ann/2026/09/21/e613fb01-17f4-4dbf-85bd-05ea4a15aa2c-0.mp4"
 HEAD = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isommp41\x00\x00\x00\x00mdat"
