@@ -23,7 +23,7 @@ from rushes_local.reviewing import clock
 from rushes_local.stack import Stack
 from tests.command.conftest import Run
 from tests.conftest import client, http
-from tests.unit.fakes import MP4, PRICE, TIMES, WEBM, uuid4
+from tests.fakes.builders import MP4, PRICE, TIMES, WEBM, uuid4
 
 HOUR = 3_600_000
 DAY = 24 * HOUR

@@ -16,7 +16,7 @@ from rushes_local.reviewing import Silent, clock
 from rushes_local.stack import STACK_NAME, Stack
 from tests.command.conftest import Run
 from tests.conftest import PATIENCE, User, http, order, whole_table
-from tests.unit.fakes import TIMES
+from tests.fakes.builders import TIMES
 
 Json = dict[str, Any]
 

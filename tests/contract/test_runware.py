@@ -13,7 +13,7 @@ from rushes.runware.facts import details_facts, poll_facts
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome, Refused
 from rushes.runware.response import Report
 from rushes_local.runware.app import Emulator, OneShot
-from tests.simulation.fakes import FakeBucket, FakeRunware, Switches
+from tests.fakes.simulated import SimulatedBucket, SimulatedRunware, Switches
 from tests.simulation.world import World
 
 
@@ -33,7 +33,7 @@ def order() -> dict[str, Any]:
 class Asked:
     """How both are asked: by the same three calls, with the same key."""
 
-    api: FakeRunware | Runware
+    api: SimulatedRunware | Runware
 
     def submit(self, task: Mapping[str, Any]) -> Outcome:
         return self.api.submit(task, "emulator-key")
@@ -52,7 +52,7 @@ class Simulated(Asked):
     world: World = field(default_factory=World)
 
     def __post_init__(self) -> None:
-        self.api = FakeRunware(self.world, FakeBucket(self.world))
+        self.api = SimulatedRunware(self.world, SimulatedBucket(self.world))
 
     def fate(self, fate: str) -> None:
         self.api.fates.append(fate)

@@ -46,9 +46,10 @@ from rushes.runware.response import read
 from rushes.services.ports import Metric
 from rushes.services.update_clip import update_clip
 from rushes_local.stack import Stack
-from tests.simulation.fakes import FakeTable
+from tests.fakes.builders import CLIP_UUID, MONTH, PRICE, START, TASK_UUID, TIMES, clip, fact, uuid4
+from tests.fakes.simulated import SimulatedTable
+from tests.fakes.telemetry import FakeTelemetry
 from tests.simulation.world import World
-from tests.unit.fakes import CLIP_UUID, MONTH, PRICE, START, TASK_UUID, TIMES, Telemetry, clip, fact, uuid4
 
 
 class Table(Protocol):
@@ -118,7 +119,7 @@ def real(stack: Stack) -> Iterator[Real]:
 def table(request: pytest.FixtureRequest) -> Table:
     """Each of the two tables, empty."""
     if request.param == "fake":
-        return FakeTable(World())
+        return SimulatedTable(World())
     store: Store = request.getfixturevalue("real").store
     return store
 
@@ -900,7 +901,7 @@ def test_saved_though_the_answer_was_lost(real: Real, refused: bool) -> None:
     put(real.store, clip())
     news = fact(Kind.REFUSED, "invalidModel") if refused else fact(Kind.ACCEPTED, "acknowledged")
     real.stack.aws.faults.fail("dynamodb", "InternalServerError", times=1, after=True)
-    telemetry = Telemetry()
+    telemetry = FakeTelemetry()
     learned = update_clip(
         real.store,
         clip(),

@@ -19,7 +19,7 @@ from rushes.domain.media import Head, Probed
 from rushes.errors import BucketError
 from rushes_local.stack import Stack
 from tests.conftest import http
-from tests.simulation.fakes import FakeBucket
+from tests.fakes.simulated import SimulatedBucket
 from tests.simulation.world import World
 
 KEY = "videos/ann/2026/09/21/e613fb01-17f4-4dbf-85bd-05ea4a15aa2c-0.mp4"
@@ -220,7 +220,7 @@ Put = Callable[[str, bytes], str]
 def probed(request: pytest.FixtureRequest) -> "Iterator[Both]":
     """How to probe and how to put, in a real bucket and in the fake one."""
     if request.param == "fake":
-        fake = FakeBucket(World())
+        fake = SimulatedBucket(World())
         yield fake.probe, fake.put
         return
     bucket: Bucket = request.getfixturevalue("bucket")
@@ -319,7 +319,7 @@ def test_a_bucket_that_cannot_say(bucket: Bucket, s3: Any, name: str, stack: Sta
 
 def test_the_fake_cannot_say_either() -> None:
     """The fake bucket raises the same error when it is made to lose its voice."""
-    fake = FakeBucket(World())
+    fake = SimulatedBucket(World())
     fake.put(KEY, MP4)
     fake.lost = lambda: True
     with pytest.raises(BucketError):
@@ -340,15 +340,15 @@ IMAGE = "inputs/ann/abc.png"
 
 
 @pytest.fixture(params=["real", "fake"])
-def inputs(request: pytest.FixtureRequest) -> Bucket | FakeBucket:
+def inputs(request: pytest.FixtureRequest) -> Bucket | SimulatedBucket:
     """What images are kept in and read from: a real bucket, and the fake one."""
     if request.param == "fake":
-        return FakeBucket(World())
+        return SimulatedBucket(World())
     bucket: Bucket = request.getfixturevalue("bucket")
     return bucket
 
 
-def test_an_image_is_kept_once(inputs: Bucket | FakeBucket) -> None:
+def test_an_image_is_kept_once(inputs: Bucket | SimulatedBucket) -> None:
     """What is under a key already stays, whatever comes after it."""
     inputs.put_if_absent(IMAGE, b"first", "image/png")
     inputs.put_if_absent(IMAGE, b"second", "image/png")
@@ -369,13 +369,15 @@ def test_keeping_again_adds_no_version(bucket: Bucket, s3: Any, name: str) -> No
 
 
 @pytest.mark.parametrize(("length", "content"), [(1, b"i"), (4, b"imag"), (5, b"image"), (6, b"image")])
-def test_a_head_has_its_length_and_the_whole_size(inputs: Bucket | FakeBucket, length: int, content: bytes) -> None:
+def test_a_head_has_its_length_and_the_whole_size(
+    inputs: Bucket | SimulatedBucket, length: int, content: bytes
+) -> None:
     """No more is read than was asked for, and the size is the object's."""
     inputs.put_if_absent(IMAGE, b"image", "image/png")
     assert inputs.head(inputs.name, IMAGE, length) == Head(5, content)
 
 
-def test_a_head_of_nothing(inputs: Bucket | FakeBucket) -> None:
+def test_a_head_of_nothing(inputs: Bucket | SimulatedBucket) -> None:
     """A missing object has no head, nor has one in a missing bucket."""
     assert inputs.head(inputs.name, IMAGE, 10) is None
     assert inputs.head("no-such-bucket", IMAGE, 10) is None
@@ -459,10 +461,10 @@ def test_keeping_at_once(first: str, second: str | None, trouble: str | None) ->
         stubber.assert_no_pending_responses()
 
 
-def test_a_bucket_that_takes_no_image(inputs: Bucket | FakeBucket, stack: Stack) -> None:
+def test_a_bucket_that_takes_no_image(inputs: Bucket | SimulatedBucket, stack: Stack) -> None:
     """Trouble is raised from both calls, by the fake one as well."""
     stack.aws.faults.fail("s3", "SlowDown")
-    if isinstance(inputs, FakeBucket):
+    if isinstance(inputs, SimulatedBucket):
         inputs.lost = lambda: True
     with pytest.raises(BucketError):
         inputs.put_if_absent(IMAGE, b"image", "image/png")

@@ -21,8 +21,8 @@ from rushes_local.runware.app import OneShot
 from rushes_local.stack import Stack
 from tests.conftest import ROOT, Json, User, client, order
 from tests.event_listener import Listener
+from tests.fakes.builders import TIMES, fact
 from tests.functions.conftest import InProcess
-from tests.unit.fakes import TIMES, fact
 
 SCHEMAS = ROOT / "docs" / "events"
 MOVED = 100 * 24 * 3_600_000  # milliseconds: longer ago than any deadline

@@ -13,7 +13,7 @@ from runware.errors import RunwareError
 from rushes.domain.clip import Clip, Fact, Kind, Witness, merge, refresh_derived
 from rushes_local.runware.app import OneShot
 from tests.conftest import User, client, http, submissions
-from tests.unit.fakes import TIMES
+from tests.fakes.builders import TIMES
 
 PRICE = 924_000
 

@@ -23,10 +23,12 @@ from rushes.services.reconcile import ReconcileService
 from rushes.services.request_validation import WireResponse
 from rushes.services.submit import Request, SubmitService
 from rushes.services.webhook import WebhookService
-from tests.simulation.fakes import Execution, FakeBucket, FakeRunware, FakeTable, FakeTelemetry, Supervisor, Switches
+from tests.fakes.builders import TIMES
+from tests.fakes.simulated import Execution, SimulatedBucket, SimulatedRunware, SimulatedTable, Supervisor, Switches
+from tests.fakes.telemetry import FakeTelemetry
+from tests.fakes.use_cases import one_after_another
 from tests.simulation.watching import Watching
 from tests.simulation.world import Schedule, World
-from tests.unit.fakes import TIMES, one_after_another
 
 T = TypeVar("T")
 
@@ -67,9 +69,9 @@ class History:
 
     setting: Setting
     world: World = field(init=False)
-    table: FakeTable = field(init=False)
-    bucket: FakeBucket = field(init=False)
-    runware: FakeRunware = field(init=False)
+    table: SimulatedTable = field(init=False)
+    bucket: SimulatedBucket = field(init=False)
+    runware: SimulatedRunware = field(init=False)
     telemetry: FakeTelemetry = field(default_factory=FakeTelemetry)
     submitting: SubmitService = field(init=False)
     reconciling: ReconcileService = field(init=False)
@@ -87,14 +89,14 @@ class History:
         self.skews = cycle(setting.skews or (0,))
         self.skew = max(setting.skews, default=0) - min(setting.skews, default=0)
         self.world = World(setting.schedule)
-        self.table = FakeTable(self.world)
+        self.table = SimulatedTable(self.world)
         self.table.lag = setting.lag
         began = self.world.now
-        self.table.contended = lambda: self.world.now < began + setting.contended
-        self.bucket = FakeBucket(self.world)
+        self.table.contended_now = lambda: self.world.now < began + setting.contended
+        self.bucket = SimulatedBucket(self.world)
         self.bucket.lost = lambda: "bucket" in setting.lost
         switches = setting.switches
-        self.runware = FakeRunware(self.world, self.bucket, switches, list(setting.fates))
+        self.runware = SimulatedRunware(self.world, self.bucket, switches, list(setting.fates))
         self.runware.supervisor = Supervisor(
             TIMES.lease, TIMES.resend_window, setting.when_ambiguous == "resend", self.skew
         )
@@ -309,7 +311,9 @@ def verdict(history: History) -> list[str]:
     improper = {*history.runware.supervisor.improper, *history.watching.improper}
     broken += sorted(improper) + history.unsaved + _uncounted(clips, history)
     surprises = {
-        note for note in history.telemetry.notes if "could not be looked at" in note and "BusyError" not in note
+        note
+        for note in map(str, history.telemetry.notes)
+        if "could not be looked at" in note and "BusyError" not in note
     }
     return broken + sorted(surprises) + _money(clips, history)
 
@@ -355,7 +359,7 @@ def _uncounted(clips: list[Clip], history: History) -> list[str]:
     """What an operator has to know of and is not counted, unless a function was killed or heard no answer at all."""
     if history.world.stops or history.table.refused or "busy" in history.world.losses[:-1]:
         return []
-    counts, faults = history.telemetry.counts, []
+    counts, faults = history.telemetry.counted, []
     if any(len(clip.of(Kind.RENDERED)) > 1 for clip in clips) and not counts.get(Metric.SECOND_RENDER_SEEN):
         faults.append("a second render was not counted")
     exceeded = any(limit is not None and amount > limit for amount, limit in history.table.budgets.values())

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 from rushes.domain.clip import Clip, Kind, Status
 from rushes.errors import BucketError, BusError, RushesError
 from rushes.services.publish import PublishService
-from tests.simulation.fakes import FakeTelemetry
+from tests.fakes.telemetry import FakeTelemetry
 from tests.simulation.history import History
 from tests.simulation.world import Schedule, Stopped, World
 

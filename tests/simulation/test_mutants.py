@@ -16,7 +16,7 @@ from rushes.runware.outcome import NeverArrived, Outcome, Refused
 from rushes.services import purchase, reconcile, submit, update_clip
 from rushes.services import queries as reading
 from rushes.services.purchase import callback_url, on_the_wire
-from tests.simulation import fakes
+from tests.fakes import simulated as fakes
 from tests.simulation.enumeration import SAMPLED, everything, explore
 from tests.simulation.history import Setting
 
@@ -109,7 +109,7 @@ def poll_error_read_as_no_sign(patch: Patch) -> None:
 
 def details_not_asked(patch: Patch) -> None:
     """Only the bucket and the poll are asked before a clip is sent again."""
-    patch.setattr(fakes.FakeRunware, "details", lambda self, uuid, key: outcomes_report())
+    patch.setattr(fakes.SimulatedRunware, "details", lambda self, uuid, key: outcomes_report())
 
 
 def outcomes_report() -> Any:
@@ -283,7 +283,7 @@ def ambiguity_called_refusal(patch: Patch) -> None:
 
 def own_writes_are_not_recognised(patch: Patch) -> None:
     """A write whose answer was lost is taken for another process's when it is repeated."""
-    patch.setattr(fakes.FakeTable, "remembers", 0)
+    patch.setattr(fakes.SimulatedTable, "remembers", 0)
 
 
 def lost_answers_are_not_counted(patch: Patch) -> None:

@@ -13,8 +13,8 @@ import pytest
 from rushes.domain.clip import Clip, Kind
 from rushes.errors import BusError
 from rushes.services import publish
+from tests.fakes.simulated import Switches
 from tests.simulation.enumeration import ADVERSE, ONE_AT_A_TIME, SKEWS, TELLING
-from tests.simulation.fakes import Switches
 from tests.simulation.history import History, Setting, live
 from tests.simulation.telling import Telling, verdict
 from tests.simulation.world import Schedule
@@ -138,7 +138,7 @@ def failures_are_told_in_doubt(patch: Patch) -> None:
 
     def event_of(clip: Clip | None) -> Any:
         doubted = clip is not None and clip.decisive == Kind.FAILED
-        return publish.ClipEvent(publish.News.FAILED, "failed") if doubted else original(clip)
+        return publish.ClipEvent(publish.EventType.FAILED, "failed") if doubted else original(clip)
 
     patch.setattr(publish, "event_of", event_of)
 

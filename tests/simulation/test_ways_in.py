@@ -22,9 +22,10 @@ from rushes.services.authentication import Callers
 from rushes.services.circuit_breaker import CircuitBreaker
 from rushes.services.import_requests import ImportService, Origin
 from rushes.services.inbox import InboxService
+from tests.fakes.builders import PRICE, TIMES, request, uuid4
+from tests.fakes.use_cases import one_after_another
 from tests.simulation.history import CALLER, CREDENTIALS, History, Setting, verdict
 from tests.simulation.world import Schedule
-from tests.unit.fakes import PRICE, TIMES, one_after_another, request, uuid4
 
 KEY, VERSION = f"requests/{CALLER.name}/a.jsonl", "v1"
 LINES: Sequence[Any] = (

@@ -10,9 +10,9 @@ from rushes.domain.clip import Clip, Kind, Status, Witness
 from rushes.domain.timings import Timings
 from rushes.services.publish import EventType, event_of
 from rushes.services.queries import QueryService
-from tests.simulation.fakes import FakeBucket, FakeRunware, FakeTable
+from tests.fakes.builders import TIMES
+from tests.fakes.simulated import SimulatedBucket, SimulatedRunware, SimulatedTable
 from tests.simulation.world import World
-from tests.unit.fakes import TIMES
 
 # How far apart the clocks of two functions may be, in milliseconds.
 SKEW = TIMES.skew
@@ -22,9 +22,9 @@ class Watched(Protocol):
     """What of a history is watched."""
 
     world: World
-    table: FakeTable
-    bucket: FakeBucket
-    runware: FakeRunware
+    table: SimulatedTable
+    bucket: SimulatedBucket
+    runware: SimulatedRunware
     skew: int
 
 

@@ -34,7 +34,7 @@ from rushes.domain.clip import (
 from rushes.domain.formats import canonical
 from rushes.domain.task import task_status
 from rushes.domain.views import timeline
-from tests.unit.fakes import PRICE, START, TIMES, clip, fact
+from tests.fakes.builders import PRICE, START, TIMES, clip, fact
 
 WORDED = (Kind.REFUSED, Kind.ACCEPTED, Kind.FAILED, Kind.UNDELIVERED, Kind.ATTEMPTED)
 STATUSES = {

@@ -15,7 +15,8 @@ from rushes.services.authentication import Callers
 from rushes.services.circuit_breaker import CircuitBreaker
 from rushes.services.inbox import InboxService
 from rushes.services.ports import Metric
-from tests.unit.fakes import PRICE, START, TASK_UUID, TIMES, World, refusal, request, uuid4
+from tests.fakes.builders import PRICE, START, TASK_UUID, TIMES, refusal, request, uuid4
+from tests.fakes.use_cases import UseCases
 
 REPORT = "reports/ann/a.jsonl.v1"
 
@@ -48,7 +49,7 @@ class Desk:
     """The use case on the fakes; a caller has a limit of ten clips unless another is named, or `unknown` is None."""
 
     def __init__(self, unknown: int | None = 10 * PRICE, **limits: int) -> None:
-        self.world, self.names, self.shelf = World(), Names(**limits), Shelf()
+        self.world, self.names, self.shelf = UseCases(), Names(**limits), Shelf()
         breaker = CircuitBreaker(self.world.seller, self.world.clock)
         self.taking = InboxService(
             submitting=replace(self.world.submitting, purchasing=replace(self.world.purchasing, seller=breaker)),

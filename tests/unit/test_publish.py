@@ -14,7 +14,8 @@ from rushes.domain.clip import Clip, Fact, Kind, Status, Witness, refresh_derive
 from rushes.domain.task import Task
 from rushes.errors import BucketError, BusError
 from rushes.services.publish import ClipEvent, EventType, PublishService, event_id, event_of
-from tests.unit.fakes import MP4, START, TASK_UUID, TIMES, Telemetry, clip, fact, request
+from tests.fakes.builders import MP4, START, TASK_UUID, TIMES, clip, fact, request
+from tests.fakes.telemetry import FakeTelemetry
 
 Json = dict[str, Any]
 
@@ -64,7 +65,7 @@ class World:
     task_request: Json | None = field(default_factory=lambda: request(tags={"project": "lighthouse"}))
     shelf: Shelf = field(default_factory=Shelf)
     told: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
-    telemetry: Telemetry = field(default_factory=Telemetry)
+    telemetry: FakeTelemetry = field(default_factory=FakeTelemetry)
     deaf: bool = False
 
     def publish(self, detail_type: str, detail: Mapping[str, Any]) -> None:

@@ -16,20 +16,10 @@ from rushes.runware.outcome import Ambiguous, NeverArrived
 from rushes.runware.response import Report, read_report
 from rushes.services.ports import Metric
 from rushes.services.reconcile import BATCH, MOST_POLLED, ReconcileService
-from tests.unit import fakes
-from tests.unit.fakes import (
-    CLIP_UUID,
-    MP4,
-    START,
-    TASK_UUID,
-    TIMES,
-    World,
-    clip,
-    fact,
-    one_after_another,
-    request,
-    uuid4,
-)
+from tests.fakes.builders import CLIP_UUID, MP4, START, TASK_UUID, TIMES, clip, fact, request, uuid4
+from tests.fakes.table import FakeTable
+from tests.fakes.telemetry import FakeClock
+from tests.fakes.use_cases import FakeBucket, UseCases, one_after_another
 
 Name = tuple[str, str, int]
 SWEEP = 48_000  # milliseconds that a sweep has
@@ -39,7 +29,7 @@ STORED = fact(Kind.STORED, "v1", witness=Witness.BUCKET)
 FAILED = fact(Kind.FAILED, "timeoutProvider")
 
 
-class Table(fakes.Table):
+class SweptTable(FakeTable):
     """With an index of due clips. `lagging` are names that it still has; `unreadable` those that cannot be read."""
 
     def __init__(self) -> None:
@@ -73,7 +63,7 @@ class Runware:
     that asks about one of `spoilers`, which it names in its error or not.
     """
 
-    clock: fakes.Clock
+    clock: FakeClock
     rendering: set[str] = field(default_factory=set)
     rendered: set[str] = field(default_factory=set)
     spoilers: set[str] = field(default_factory=set)
@@ -140,15 +130,15 @@ class Service:
     """A sweep and everything around it."""
 
     def __init__(self) -> None:
-        self.world = World(table=Table())
+        self.world = UseCases(table=SweptTable())
         self.clock = self.world.clock
         self.runware = Runware(self.clock)
         self.rescuer = Rescuer()
         self.when_ambiguous: WhenAmbiguous = "resend"
 
     @property
-    def table(self) -> Table:
-        assert isinstance(self.world.table, Table)
+    def table(self) -> SweptTable:
+        assert isinstance(self.world.table, SweptTable)
         return self.world.table
 
     @property
@@ -192,7 +182,7 @@ class Service:
 class Versions:
     """The bucket, with the one version that each object has."""
 
-    bucket: fakes.Bucket
+    bucket: FakeBucket
 
     def probe(self, key: str, version: str | None = None) -> Probed | None:
         return self.bucket.probe(key)

@@ -14,28 +14,19 @@ from rushes.runware.response import Report, read_report
 from rushes.services.ports import Metric
 from rushes.services.purchase import Buyer, Credentials
 from rushes.services.reconcile import ReconcileService
-from tests.unit.fakes import (
-    CLIP_UUID,
-    MP4,
-    START,
-    TIMES,
-    WEBM,
-    Bucket,
-    Clock,
-    Table,
-    Telemetry,
-    clip,
-    one_after_another,
-)
+from tests.fakes.builders import CLIP_UUID, MP4, START, TIMES, WEBM, clip
+from tests.fakes.table import FakeTable
+from tests.fakes.telemetry import FakeClock, FakeTelemetry
+from tests.fakes.use_cases import FakeBucket, one_after_another
 
 URL = "https://vm.runware.ai/1.mp4?sig=secret"
 MINUTE = 60_000
 
 
-class Due(Table):
+class Due(FakeTable):
     """A table that lists what is due."""
 
-    clock: Clock
+    clock: FakeClock
 
     def due(self, now: int, most: int) -> Sequence[tuple[str, str, int]]:
         return [key for key, row in self.rows.items() if row.next_check_at is not None and row.next_check_at <= now]
@@ -45,7 +36,7 @@ class Due(Table):
 class Internet:
     """Addresses and what they give: bytes for the bucket, or an error."""
 
-    bucket: Bucket
+    bucket: FakeBucket
     pages: dict[str, bytes | RescueError] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
@@ -80,7 +71,7 @@ class World:
     """A rendered clip, known since START, and sweeps."""
 
     def __init__(self, **order: Any) -> None:
-        self.clock, self.table, self.bucket, self.telemetry = Clock(), Due(), Bucket(), Telemetry()
+        self.clock, self.table, self.bucket, self.telemetry = FakeClock(), Due(), FakeBucket(), FakeTelemetry()
         self.internet, self.polls = Internet(self.bucket), Polls([URL])
         fields = {"videoURL": URL}
         rendered = Fact(kind=Kind.RENDERED, key="v", at=START, witness=Witness.WEBHOOK, fields=fields)

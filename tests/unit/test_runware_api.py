@@ -26,7 +26,8 @@ from rushes.adapters import bounded_http
 from rushes.adapters.runware_api import Runware, http_client
 from rushes.errors import ProviderError
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome, Refused
-from tests.unit.fakes import CLIP_UUID, request, transport
+from tests.fakes.builders import CLIP_UUID, request
+from tests.fakes.use_cases import transport
 
 TASK = request(taskUUID=CLIP_UUID)
 ACK = json.dumps({"data": [{"taskUUID": CLIP_UUID}]}).encode()

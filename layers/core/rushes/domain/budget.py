@@ -1,4 +1,8 @@
-"""Money set aside, counted and summed up: integer micro-dollars, by scope and month (UTC)."""
+"""The types of the budgets: reservations before a purchase, their refusal, and the costs of clips afterwards.
+
+A budget is a sum for one scope (a caller, or all callers together) and one month in UTC. Amounts are integer
+micro-dollars. A clip's own share of it is `clip.billable_amount`. Pure.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -7,7 +7,7 @@ reads each key and each name at most once a minute; a refusal by name is final f
 from collections import OrderedDict
 from collections.abc import Callable
 
-from rushes.domain.caller import _PREFIX, Caller, hash_key
+from rushes.domain.caller import KEY_PREFIX, Caller, hash_key
 from rushes.runware.wire import wire_error
 from rushes.services.ports import CallerTable
 
@@ -32,7 +32,7 @@ class Callers:
     def of(self, authorization: str | None) -> Caller | None:
         """The caller behind an `Authorization` header; None if there is none, or it is disabled."""
         scheme, _, key = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not key.startswith(_PREFIX) or len(key) > 100 or not key.isascii():
+        if scheme.lower() != "bearer" or not key.startswith(KEY_PREFIX) or len(key) > 100 or not key.isascii():
             return None
         key_hash = hash_key(key)
         found = self._remembered(("key", key_hash), lambda: self._keys.caller(key_hash))
