@@ -1,4 +1,4 @@
-"""The use cases on in-memory stand-ins for the bucket and Runware, each with one simple behaviour that a test can steer."""
+"""The use cases on in-memory stand-ins for the bucket and Runware, with behaviour that a test can steer."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
