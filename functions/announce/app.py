@@ -25,9 +25,11 @@ def _changed(record: Record, context: LambdaContext) -> None:
         if context.get_remaining_time_in_millis() < wired.to_finish:
             raise BusyError("no time is left for this change")
         before = images.get("OldImage")
-        wired.announcing.changed(clip_of_image(before) if before else None, clip_of_image(images.get("NewImage", {})))
+        wired.announcing.publish_change(
+            clip_of_image(before) if before else None, clip_of_image(images.get("NewImage", {}))
+        )
     except Exception as error:
         # The batch's answer names it by its place in the stream only.
         keys = {name: value.get("S") for name, value in images.get("Keys", {}).items()}
-        wired.telemetry.note("a change could not be told", warn=True, why=reason(error), **keys)
+        wired.telemetry.log("a change could not be told", warn=True, why=reason(error), **keys)
         raise

@@ -33,7 +33,7 @@ def _take(record: Record, ends_at: int) -> None:
     try:
         content = json.loads(record["body"])
     except (ValueError, RecursionError) as error:  # it is no other the next time
-        wired.telemetry.note(
+        wired.telemetry.log(
             "an event that is no JSON", warn=True, messageId=message_id(record), why=type(error).__name__
         )
         wired.telemetry.count(Metric.TASKS_REFUSED)
@@ -45,6 +45,6 @@ def _take(record: Record, ends_at: int) -> None:
             wired.intake.requested(caller, requested)
         case {"source": "rushes", "detail-type": str(kind)}:
             # The bus's dead letters hold our own events, too: sent back, they come here and order nothing.
-            wired.telemetry.note("an event that orders nothing", detailType=kind)
+            wired.telemetry.log("an event that orders nothing", detailType=kind)
         case _:
             raise UnreadableError("The message is no event that is known here.")

@@ -31,5 +31,5 @@ def _uploaded(record: Record) -> None:
         created = json.loads(record["body"])["detail"]["object"]
         wired.reconciling.uploaded(created["key"], created.get("version-id", "null"))
     except Exception as error:
-        wired.parts.telemetry.note("an upload could not be looked at", warn=True, why=reason(error))
+        wired.parts.telemetry.log("an upload could not be looked at", warn=True, why=reason(error))
         raise

@@ -14,7 +14,7 @@ from rushes.errors import MissingSecretError, RushesError, UnreadableError
 from rushes.lambda_events import Record, body_of, header, json_response, message_id, reason, work_on
 from rushes.runware.wire import wire_error
 from rushes.services.purchase import Buyer
-from rushes.services.request_validation import Answer, bearer_in, parse, without_authentication
+from rushes.services.request_validation import WireResponse, bearer_in, parse, without_authentication
 from rushes.services.submit import BUSY, Request, price
 
 
@@ -30,31 +30,31 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         wired.parts.telemetry.flush()
 
 
-def _answered(wired: SubmitWiring, event: dict[str, Any], context: LambdaContext) -> Answer:
+def _answered(wired: SubmitWiring, event: dict[str, Any], context: LambdaContext) -> WireResponse:
     """The one place where trouble becomes an answer. Not a batch's: there an answer says that its messages are done."""
     try:
         return _submit(wired, event, context)
     except RushesError as error:
-        wired.parts.telemetry.note("not served", warn=True, why=reason(error))
+        wired.parts.telemetry.log("not served", warn=True, why=reason(error))
         match error:
             case UnreadableError():
-                return Answer(errors=[(400, wire_error("invalidRequest", str(error), "body", type="array"))])
+                return WireResponse(errors=[(400, wire_error("invalidRequest", str(error), "body", type="array"))])
             case MissingSecretError():
-                return Answer(errors=[(503, _NOT_CONFIGURED)])
-        return Answer(errors=[(503, BUSY)])
+                return WireResponse(errors=[(503, _NOT_CONFIGURED)])
+        return WireResponse(errors=[(503, BUSY)])
 
 
-def _submit(wired: SubmitWiring, event: dict[str, Any], context: LambdaContext) -> Answer:
+def _submit(wired: SubmitWiring, event: dict[str, Any], context: LambdaContext) -> WireResponse:
     body, in_header = body_of(event), header(event, "authorization")
     caller = wired.callers.of(in_header or bearer_in(body))
     if caller is None:
-        return Answer(errors=[(401, _NO_CALLER)])
+        return WireResponse(errors=[(401, _NO_CALLER)])
     tasks = without_authentication(parse(body), mixed=bool(in_header))
     match header(event, "x-runware-dry-run"):
         case "1":
             return price(tasks, caller, wired.parts.bucket)
         case str():  # whoever writes "true" means not to buy, and would
-            return Answer(errors=[(400, _NO_SUCH_DRY_RUN)])
+            return WireResponse(errors=[(400, _NO_SUCH_DRY_RUN)])
     buyer = wired.parts.buyer(context.aws_request_id, context.get_remaining_time_in_millis())
     return wired.submitting.submit(tasks, Request(caller=caller, buyer=buyer))
 
@@ -74,7 +74,7 @@ def _take(record: Record, buyer: Buyer) -> None:
     try:
         wired.taking.take(inbox_message.read(record["body"]), buyer)
     except Exception as error:
-        wired.parts.telemetry.note("a message comes back", warn=True, messageId=message_id(record), why=reason(error))
+        wired.parts.telemetry.log("a message comes back", warn=True, messageId=message_id(record), why=reason(error))
         raise
 
 

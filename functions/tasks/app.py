@@ -18,7 +18,7 @@ from rushes.domain.views import Json
 from rushes.errors import RushesError
 from rushes.lambda_events import header, http_response, reason
 from rushes.runware.wire import WireError, wire_error
-from rushes.services.queries import Reading, not_found
+from rushes.services.queries import QueryService, not_found
 
 Event = Mapping[str, Any]
 HttpAnswer = dict[str, Any]
@@ -41,30 +41,30 @@ def handler(event: Event, _: LambdaContext) -> HttpAnswer:
         caller = wired.callers.of(header(event, "authorization"))
         return READ[event["routeKey"]](wired.reading, caller, event) if caller else _errors(401, _NO_CALLER)
     except RushesError as error:
-        wired.telemetry.note("not served", warn=True, why=reason(error))
+        wired.telemetry.log("not served", warn=True, why=reason(error))
         return _errors(503, _BUSY)
 
 
-def _tasks(reading: Reading, caller: Caller, event: Event) -> HttpAnswer:
+def _tasks(reading: QueryService, caller: Caller, event: Event) -> HttpAnswer:
     return _page(reading.tasks(caller, event.get("queryStringParameters") or {}))
 
 
-def _task(reading: Reading, caller: Caller, event: Event) -> HttpAnswer:
+def _task(reading: QueryService, caller: Caller, event: Event) -> HttpAnswer:
     task_uuid = event["pathParameters"]["taskUUID"]
     found = reading.task(caller, task_uuid)
     return _json(200, found) if found else _errors(404, not_found(task_uuid))
 
 
-def _costs(reading: Reading, caller: Caller, event: Event) -> HttpAnswer:
+def _costs(reading: QueryService, caller: Caller, event: Event) -> HttpAnswer:
     return _page(reading.costs(caller, event.get("queryStringParameters") or {}))
 
 
-def _budget(reading: Reading, caller: Caller, _: Event) -> HttpAnswer:
+def _budget(reading: QueryService, caller: Caller, _: Event) -> HttpAnswer:
     return _json(200, reading.budget(caller))
 
 
 PAGE = "GET /"
-READ: Mapping[str, Callable[[Reading, Caller, Event], HttpAnswer]] = {
+READ: Mapping[str, Callable[[QueryService, Caller, Event], HttpAnswer]] = {
     "GET /tasks": _tasks,
     "GET /tasks/{taskUUID}": _task,
     "GET /costs": _costs,

@@ -33,13 +33,13 @@ def handler(event: dict[str, Any], _: LambdaContext) -> dict[str, Any]:
         wired.telemetry.count(Metric.WEBHOOKS_REJECTED)
         return json_response(401, {"message": "invalid token"})
     except UnreadableError as error:
-        wired.telemetry.note("webhook says nothing", warn=True, why=str(error), **about)
+        wired.telemetry.log("webhook says nothing", warn=True, why=str(error), **about)
         return json_response(400, {"message": str(error)})
     except UnknownClipError:
-        wired.telemetry.note("webhook for a clip that is not recorded", warn=True, **about)
+        wired.telemetry.log("webhook for a clip that is not recorded", warn=True, **about)
         return json_response(404, {"message": "no such clip"})
     except (RushesError, ClientError, BotoCoreError) as error:
-        wired.telemetry.note("webhook not saved", warn=True, why=reason(error), **about)
+        wired.telemetry.log("webhook not saved", warn=True, why=reason(error), **about)
         return json_response(503, {"message": "not saved; send it again"})
     finally:
         wired.telemetry.flush()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from rushes.adapters.dynamodb.admin import AdminTable, TableSnapshot
-from rushes.domain.clip import Clip, Kind, Status, worth
+from rushes.domain.clip import Clip, Kind, Status, billable_amount
 from rushes.domain.media import HEAD_BYTES, container, same_kind
 from rushes.domain.task import Task
 
@@ -233,11 +233,13 @@ def _of_money(snapshot: TableSnapshot, terms: Terms) -> Iterator[Finding]:
     sums: dict[tuple[str, str], int] = defaultdict(int)
     for clip in snapshot.clips:
         for scope in clip.scopes:
-            sums[scope, clip.month] += clip.counted
+            sums[scope, clip.month] += clip.budgeted
         due = clip.next_check_at is not None and clip.next_check_at >= terms.now - _LONG_OVERDUE
         if not clip.settled and not due:  # where one is due, its money is to follow
             yield Finding(
-                Flaw.MISCOUNTED, name(clip), f"counts {_dollars(clip.counted)}, worth {_dollars(worth(clip))}"
+                Flaw.MISCOUNTED,
+                name(clip),
+                f"counts {_dollars(clip.budgeted)}, worth {_dollars(billable_amount(clip))}",
             )
     for scope, month in sums.keys() | snapshot.budgets.keys():
         held, summed = snapshot.budgets.get((scope, month), 0), sums.get((scope, month), 0)

@@ -259,7 +259,7 @@ def record(one: Followed) -> dict[str, Any]:
                 "status": clip.status,
                 "objectKey": clip.object_key,
                 "estimate": clip.estimate,
-                "counted": clip.counted,
+                "counted": clip.budgeted,
                 "month": clip.month,
                 "version": clip.version,
                 "facts": [

@@ -15,7 +15,7 @@ from rushes.domain.formats import canonical, iso
 from rushes.domain.media import HEAD_BYTES, container, stored_fact
 from rushes.domain.timings import Timings
 from rushes.services.ports import Metric, Telemetry
-from rushes.services.update_clip import learn
+from rushes.services.update_clip import update_clip
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -47,13 +47,13 @@ class Silent:
     def count(self, metric: Metric, amount: int = 1) -> None:
         """Counts nothing."""
 
-    def note(self, message: str, *, warn: bool = False, **details: object) -> None:
+    def log(self, message: str, *, warn: bool = False, **details: object) -> None:
         """Notes nothing."""
 
 
-def parked(store: AdminTable) -> list[Clip]:
+def in_review(store: AdminTable) -> list[Clip]:
     """The clips that wait for a person, the longest waiting first."""
-    found = [store.clip(*name) for name in store.parked()]
+    found = [store.clip(*name) for name in store.in_review()]
     return [clip for clip in found if clip is not None and clip.status == Status.REVIEW]
 
 
@@ -124,4 +124,4 @@ def _put(s3: "S3Client", bucket: str, clip: Clip, file: Path) -> None:
 
 def _learned(store: AdminTable, clip: Clip, change: Callable[[Clip], Clip], now: int) -> Clip:
     telemetry: Telemetry = Silent()
-    return learn(store, clip, change, now=now, times=_TIMES, telemetry=telemetry)
+    return update_clip(store, clip, change, now=now, times=_TIMES, telemetry=telemetry)

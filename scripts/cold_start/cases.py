@@ -120,7 +120,7 @@ def items() -> list[dict[str, Any]]:
         estimate=924_000,
         month="2026-11",
         created_at=now,
-        counted=924_000,
+        budgeted=924_000,
         next_check_at=now + 240_000,
     )
     accepted = Fact(kind=Kind.ACCEPTED, key="acknowledged", at=now + 900, witness=Witness.SUBMISSION)

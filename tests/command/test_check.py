@@ -15,7 +15,7 @@ import pytest
 from rushes.adapters.s3 import S3_CONFIG, S3Bucket
 from rushes.domain.budget import EVERYBODY, Reservation
 from rushes.domain.caller import hash_key
-from rushes.domain.clip import Clip, Fact, Kind, Known, Witness, merge_all, settle, settle_later
+from rushes.domain.clip import Clip, Fact, Kind, Known, Witness, defer_budget, merge_all, refresh_derived
 from rushes.domain.task import Task
 from rushes_local import erasing
 from rushes_local.checking import MEANINGS, Flaw, Terms, check, manifest_key
@@ -23,7 +23,7 @@ from rushes_local.reviewing import clock
 from rushes_local.stack import Stack
 from tests.command.conftest import Run
 from tests.conftest import client, http
-from tests.unit.fakes import MP4, PRICE, TIMES, WEBM, uuid4
+from tests.fakes.builders import MP4, PRICE, TIMES, WEBM, uuid4
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
@@ -81,7 +81,7 @@ class Case:
             estimate=PRICE,
             month=MONTH,
             created_at=NOW,
-            counted=PRICE,
+            budgeted=PRICE,
         )
         task = Task(
             caller=self.caller,
@@ -93,13 +93,13 @@ class Case:
         )
         limit = 1000 * PRICE
         reservations = [Reservation(scope, MONTH, PRICE, limit) for scope in clip.scopes]
-        self.stack.store.record(task, [settle(clip, NOW, TIMES)], reservations)
+        self.stack.store.record(task, [refresh_derived(clip, NOW, TIMES)], reservations)
 
     def learn(self, *facts: tuple[Kind, str, dict[str, Any]]) -> None:
         """Saves what was learned, as every witness does."""
         clip = self.clip
         told = [Fact(kind=kind, key=key, at=NOW, witness=Witness.POLL, fields=fields) for kind, key, fields in facts]
-        self.stack.store.save(clip, settle(merge_all(clip, told), NOW, TIMES))
+        self.stack.store.save(clip, refresh_derived(merge_all(clip, told), NOW, TIMES))
 
     def store(self) -> None:
         """The task finished, its object and its manifest where they should be."""
@@ -189,7 +189,7 @@ def signer(stack: Stack) -> S3Bucket:
 
 def gone(case: Case) -> None:
     """The clip's item, and the money with it: the task alone is left."""
-    case.record(counted=0)
+    case.record(budgeted=0)
     case.drop("clip#0")
 
 
@@ -262,10 +262,10 @@ PLANTED: dict[str, tuple[Callable[[Case], None] | None, Callable[[Case], object]
     "a stale one": (Case.store, lambda c: c.describe(versionId="old"), Flaw.MANIFEST_DIFFERS, lambda c: c.name),
     "a budget": (Case.store, budget("", 1), Flaw.BUDGET_DIFFERS, lambda c: f"{c.caller} {MONTH}"),
     "all budgets": (Case.store, budget(EVERYBODY, -1), Flaw.BUDGET_DIFFERS, lambda c: f"{EVERYBODY} {MONTH}"),
-    "miscounted": (Case.store, lambda c: c.record(counted=1), Flaw.MISCOUNTED, lambda c: c.name),
+    "miscounted": (Case.store, lambda c: c.record(budgeted=1), Flaw.MISCOUNTED, lambda c: c.name),
     "miscounted for long": (
         Case.store,
-        lambda c: c.record(counted=1, next_check_at=NOW - 2 * HOUR),
+        lambda c: c.record(budgeted=1, next_check_at=NOW - 2 * HOUR),
         Flaw.MISCOUNTED,
         lambda c: c.name,
     ),
@@ -341,7 +341,7 @@ def test_what_is_in_good_order_is_no_finding(stack: Stack, monkeypatch: pytest.M
         facts={name: known for name, known in failed.facts.items() if name[0] != Kind.LAST_LOOK}, next_check_at=NOW
     )
     assert findings(stack) == set()
-    later = settle_later(failed, NOW, TIMES)
+    later = defer_budget(failed, NOW, TIMES)
     cases["of a failure"].record(facts=later.facts, next_check_at=later.next_check_at)
     assert findings(stack) == set()
 

@@ -237,7 +237,7 @@ def test_a_tombstone_buys_nothing(stack: Stack, user: User, forget: Forget) -> N
     answer, money, bought = user.post(task), user.counted(clip), len(submissions(stack))
     forget(task, user)
     assert user.now(clip).clip_uuid == clip.clip_uuid
-    assert user.now(clip).counted == clip.counted > 0
+    assert user.now(clip).budgeted == clip.budgeted > 0
     assert user.post(task).json() == answer.json()
     conflict = user.post({**task, "positivePrompt": "another one"})
     assert [error["code"] for error in conflict.json()["errors"]] == ["conflictTaskUUID"]
@@ -319,7 +319,7 @@ def test_what_was_not_told_is_told_again(stack: Stack, user: User, run: Run) -> 
     told = [event["detail-type"] for each in user.clips(task) for event in listener.about(each.clip_uuid)]
     assert told == ["Clip Stored", "Clip Stored"]
     assert clip.object_key.replace(".mp4", ".json") in {key for key, _ in whole_bucket(stack)}
-    assert ran.out.splitlines() == [f"Clip {n} is stored: told as Clip Stored." for n in (0, 1)]
+    assert ran.out.splitlines() == [f"Clip {n} is stored: sent as Clip Stored." for n in (0, 1)]
     ran = run("announce", "nobody", task["taskUUID"], "--stack", STACK_NAME)
     assert ran.status == 1
     assert "has no task" in ran.err

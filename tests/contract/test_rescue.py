@@ -26,7 +26,7 @@ from rushes.runware.facts import poll_facts
 from rushes.runware.response import read
 from rushes_local.servers import Server
 from rushes_local.stack import Stack
-from tests.unit.test_client import DRIPS, LONG, dripping, serving
+from tests.unit.test_runware_api import DRIPS, LONG, dripping, serving
 
 KEY = "videos/ann/2026/09/21/e613fb01-17f4-4dbf-85bd-05ea4a15aa2c-0.mp4"
 HEAD = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isommp41\x00\x00\x00\x00mdat"
@@ -529,7 +529,7 @@ def test_a_bucket_that_refuses(place: Place, stack: Stack, after: str, size: int
 @pytest.mark.parametrize("prefix", ["", "data:video/mp4;base64,"], ids=["base64", "data URI"])
 def test_kept(place: Place, prefix: str) -> None:
     """A video that came inline is in the bucket, byte by byte."""
-    found = place.rescue().keep(prefix + base64.b64encode(MP4).decode(), KEY)
+    found = place.rescue().save_inline(prefix + base64.b64encode(MP4).decode(), KEY)
     assert isinstance(found, Probed)
     assert place.content(found.version) == MP4
     assert place.s3.head_object(Bucket=place.name, Key=KEY)["ContentType"] == "video/mp4"
@@ -549,7 +549,7 @@ def test_kept(place: Place, prefix: str) -> None:
 def test_inline_data_that_is_no_video(place: Place, data: str, why: str) -> None:
     """Inline data that is not base64, or not a video's, leaves nothing."""
     with pytest.raises(RescueError, match=why):
-        place.rescue().keep(data, KEY)
+        place.rescue().save_inline(data, KEY)
     place.assert_empty()
 
 
@@ -557,5 +557,5 @@ def test_inline_data_that_is_too_large(place: Place, monkeypatch: pytest.MonkeyP
     """The cap holds for inline data as well."""
     monkeypatch.setattr(video_download, "_LARGEST", len(MP4) - 1)
     with pytest.raises(RescueError, match="too large"):
-        place.rescue().keep(base64.b64encode(MP4).decode(), KEY)
+        place.rescue().save_inline(base64.b64encode(MP4).decode(), KEY)
     place.assert_empty()

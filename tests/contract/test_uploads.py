@@ -18,7 +18,7 @@ from rushes.domain.media import Head, Probed
 from rushes.errors import BucketError
 from rushes_local.stack import Stack
 from tests.conftest import http
-from tests.simulation.fakes import FakeBucket
+from tests.fakes.simulated import SimulatedBucket
 from tests.simulation.world import World
 
 KEY = "videos/ann/2026/09/21/e613fb01-17f4-4dbf-85bd-05ea4a15aa2c-0.mp4"
@@ -219,7 +219,7 @@ Put = Callable[[str, bytes], str]
 def probed(request: pytest.FixtureRequest) -> "Iterator[Both]":
     """How to probe and how to put, in a real bucket and in the fake one."""
     if request.param == "fake":
-        fake = FakeBucket(World())
+        fake = SimulatedBucket(World())
         yield fake.probe, fake.put
         return
     bucket: S3Bucket = request.getfixturevalue("bucket")
@@ -318,7 +318,7 @@ def test_a_bucket_that_cannot_say(bucket: S3Bucket, s3: Any, name: str, stack: S
 
 def test_the_fake_cannot_say_either() -> None:
     """The fake bucket raises the same error when it is made to lose its voice."""
-    fake = FakeBucket(World())
+    fake = SimulatedBucket(World())
     fake.put(KEY, MP4)
     fake.lost = lambda: True
     with pytest.raises(BucketError):
@@ -339,42 +339,44 @@ IMAGE = "inputs/ann/abc.png"
 
 
 @pytest.fixture(params=["real", "fake"])
-def inputs(request: pytest.FixtureRequest) -> S3Bucket | FakeBucket:
+def inputs(request: pytest.FixtureRequest) -> S3Bucket | SimulatedBucket:
     """What images are kept in and read from: a real bucket, and the fake one."""
     if request.param == "fake":
-        return FakeBucket(World())
+        return SimulatedBucket(World())
     bucket: S3Bucket = request.getfixturevalue("bucket")
     return bucket
 
 
-def test_an_image_is_kept_once(inputs: S3Bucket | FakeBucket) -> None:
+def test_an_image_is_kept_once(inputs: S3Bucket | SimulatedBucket) -> None:
     """What is under a key already stays, whatever comes after it."""
-    inputs.keep(IMAGE, b"first", "image/png")
-    inputs.keep(IMAGE, b"second", "image/png")
+    inputs.put_if_absent(IMAGE, b"first", "image/png")
+    inputs.put_if_absent(IMAGE, b"second", "image/png")
     assert inputs.head(inputs.name, IMAGE, 100) == Head(5, b"first")
 
 
 def test_keeping_again_adds_no_version(bucket: S3Bucket, s3: Any, name: str) -> None:
     """The object has its type and one version, until it is deleted: then it is put again."""
     for _ in range(3):
-        bucket.keep(IMAGE, b"image", "image/png")
+        bucket.put_if_absent(IMAGE, b"image", "image/png")
     (version,) = s3.list_object_versions(Bucket=name, Prefix=IMAGE)["Versions"]
     assert s3.head_object(Bucket=name, Key=IMAGE)["ContentType"] == "image/png"
     s3.delete_object(Bucket=name, Key=IMAGE)
     assert bucket.head(name, IMAGE, 1) is None
-    bucket.keep(IMAGE, b"image", "image/png")
+    bucket.put_if_absent(IMAGE, b"image", "image/png")
     assert bucket.head(name, IMAGE, 1) == Head(5, b"i")
     assert s3.head_object(Bucket=name, Key=IMAGE)["VersionId"] != version["VersionId"]
 
 
 @pytest.mark.parametrize(("length", "content"), [(1, b"i"), (4, b"imag"), (5, b"image"), (6, b"image")])
-def test_a_head_has_its_length_and_the_whole_size(inputs: S3Bucket | FakeBucket, length: int, content: bytes) -> None:
+def test_a_head_has_its_length_and_the_whole_size(
+    inputs: S3Bucket | SimulatedBucket, length: int, content: bytes
+) -> None:
     """No more is read than was asked for, and the size is the object's."""
-    inputs.keep(IMAGE, b"image", "image/png")
+    inputs.put_if_absent(IMAGE, b"image", "image/png")
     assert inputs.head(inputs.name, IMAGE, length) == Head(5, content)
 
 
-def test_a_head_of_nothing(inputs: S3Bucket | FakeBucket) -> None:
+def test_a_head_of_nothing(inputs: S3Bucket | SimulatedBucket) -> None:
     """A missing object has no head, nor has one in a missing bucket."""
     assert inputs.head(inputs.name, IMAGE, 10) is None
     assert inputs.head("no-such-bucket", IMAGE, 10) is None
@@ -451,19 +453,19 @@ def test_keeping_at_once(first: str, second: str | None, trouble: str | None) ->
         elif second is not None:
             stubber.add_response("put_object", {}, sent)
         if trouble is None:
-            S3Bucket(client, "ours").keep(IMAGE, b"image", "image/png")
+            S3Bucket(client, "ours").put_if_absent(IMAGE, b"image", "image/png")
         else:
             with pytest.raises(BucketError, match=trouble):
-                S3Bucket(client, "ours").keep(IMAGE, b"image", "image/png")
+                S3Bucket(client, "ours").put_if_absent(IMAGE, b"image", "image/png")
         stubber.assert_no_pending_responses()
 
 
-def test_a_bucket_that_takes_no_image(inputs: S3Bucket | FakeBucket, stack: Stack) -> None:
+def test_a_bucket_that_takes_no_image(inputs: S3Bucket | SimulatedBucket, stack: Stack) -> None:
     """Trouble is raised from both calls, by the fake one as well."""
     stack.aws.faults.fail("s3", "SlowDown")
-    if isinstance(inputs, FakeBucket):
+    if isinstance(inputs, SimulatedBucket):
         inputs.lost = lambda: True
     with pytest.raises(BucketError):
-        inputs.keep(IMAGE, b"image", "image/png")
+        inputs.put_if_absent(IMAGE, b"image", "image/png")
     with pytest.raises(BucketError):
         inputs.head(inputs.name, IMAGE, 10)

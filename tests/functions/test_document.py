@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from rushes.domain.clip import Kind, merge_all
 from rushes_local import openapi
 from tests.conftest import PATIENCE, Json, User, order
-from tests.unit.fakes import fact
+from tests.fakes.builders import fact
 
 # Not `positive_data_acceptance`: a schema cannot say that width and height go together, or which days there are. Not
 # `unsupported_method`: API Gateway answers 404, not 405.

@@ -48,7 +48,7 @@ def parked(context: typer.Context, stack: Stack = None, as_json: AsJson = False)
 
     screen = Screen(as_json)
     with operated(stack) as deployment:
-        clips = reviewing.parked(deployment.store)
+        clips = reviewing.in_review(deployment.store)
     screen.give({"parked": [_record(clip) for clip in clips]})
     if not clips:
         screen.note("Nothing is in review.")
@@ -185,27 +185,27 @@ def announce(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = 
     """
     from rushes.adapters.eventbridge import EventBridgeBus
     from rushes.adapters.s3 import S3Manifests
-    from rushes.services.publish import Announcing, announced
+    from rushes.services.publish import PublishService, event_of
 
     screen, uuid = Screen(as_json), task_uuid(task)
     with operated(stack) as deployment:
         clips = deployment.store.clips(caller, uuid)
         if not clips:
             raise CommandError(f"{caller} has no task {uuid}; nothing was told.")
-        announcing = Announcing(
+        announcing = PublishService(
             tasks=deployment.store,
-            shelf=S3Manifests(deployment.s3, deployment.bucket),
+            manifests=S3Manifests(deployment.s3, deployment.bucket),
             bus=EventBridgeBus(deployment.client("events"), deployment.output("EventBusName")),
             telemetry=_Shown(screen),
             bucket=deployment.bucket,
         )
         told = []
         for clip in clips:
-            announcing.changed(None, clip)
-            news = announced(clip)
-            told.append({"clip": clip.index, "status": clip.status, "told": news.news if news else None})
+            announcing.publish_change(None, clip)
+            news = event_of(clip)
+            told.append({"clip": clip.index, "status": clip.status, "told": news.event_type if news else None})
             screen.say(
-                f"Clip {clip.index} is {clip.status}: {f'told as {news.news}' if news else 'nothing to tell yet'}."
+                f"Clip {clip.index} is {clip.status}: {f'sent as {news.event_type}' if news else 'no event yet'}."
             )
     screen.give({"caller": caller, "taskUUID": uuid, "clips": told})
 
@@ -278,7 +278,7 @@ class _Shown:
     def count(self, metric: "Metric", amount: int = 1) -> None:
         """Counts nothing."""
 
-    def note(self, message: str, *, warn: bool = False, **details: object) -> None:
+    def log(self, message: str, *, warn: bool = False, **details: object) -> None:
         """Shows what is a warning."""
         if warn:
             self._screen.warn(f"{message}: {json.dumps(details, default=str)}")
@@ -308,7 +308,7 @@ def _in_review(store: Any, caller: str, task: str, clip: int) -> "Clip":
 def _finish(screen: Screen, clip: "Clip") -> None:
     record = _record(clip)
     screen.give(record)
-    screen.say(f"{record['taskUUID']}-{record['clip']} is {record['status']}, and counts {money(clip.counted)}.")
+    screen.say(f"{record['taskUUID']}-{record['clip']} is {record['status']}, and counts {money(clip.budgeted)}.")
     screen.say(f"Next: {outlook(record)}")
 
 
@@ -334,7 +334,7 @@ def _record(clip: "Clip") -> Json:
         "clip": clip.index,
         "status": str(clip.status),
         "open": clip.open,
-        "cost": clip.counted / 1_000_000,
+        "cost": clip.budgeted / 1_000_000,
         "objectKey": clip.object_key,
         "clipUUID": clip.clip_uuid,
         "maybeSentAt": iso(clip.maybe_sent_at),

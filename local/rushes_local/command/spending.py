@@ -135,7 +135,7 @@ def _of_all(stack: str | None, first: date, last: date) -> tuple[list[Json], Non
             {
                 "caller": each.caller,
                 "taskUUID": f"{each.caller} {each.task_uuid}",  # two callers may have taken the same one
-                "cost": each.counted / 1_000_000,
+                "cost": each.budgeted / 1_000_000,
                 "tags": each.tags,
             }
             for each in found

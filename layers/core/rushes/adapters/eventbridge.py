@@ -19,7 +19,7 @@ class EventBridgeBus:
     def __init__(self, client: "EventBridgeClient", bus: str) -> None:
         self._client, self._bus = client, bus
 
-    def tell(self, detail_type: str, detail: Mapping[str, Any]) -> None:
+    def publish(self, detail_type: str, detail: Mapping[str, Any]) -> None:
         """Puts one event on the bus; raises `BusError` unless the bus has taken it."""
         text = json.dumps(detail, ensure_ascii=False)
         entry: Any = {"EventBusName": self._bus, "Source": SOURCE, "DetailType": detail_type, "Detail": text}

@@ -78,7 +78,7 @@ class S3Bucket:
         """A URL that gives an object of any bucket in our region, as far as we may read it, to whoever has the URL."""
         return self._link("get_object", bucket, key, seconds)
 
-    def keep(self, key: str, content: bytes, content_type: str) -> None:
+    def put_if_absent(self, key: str, content: bytes, content_type: str) -> None:
         """Puts an object, unless there is one under its key."""
         put = partial(self._client.put_object, Bucket=self._name, Key=key, Body=content, ContentType=content_type)
         with aws_errors(BucketError):
@@ -256,7 +256,7 @@ class S3Manifests:
             content: bytes = answer["Body"].read(_LONGEST_MANIFEST)
         return content
 
-    def keep_manifest(self, key: str, content: bytes) -> None:
+    def put_manifest(self, key: str, content: bytes) -> None:
         """Writes a manifest over the one that is there."""
         with aws_errors(BucketError):
             self._client.put_object(Bucket=self._name, Key=key, Body=content, ContentType="application/json")

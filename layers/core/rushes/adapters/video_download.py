@@ -56,7 +56,7 @@ class VideoDownloader:
                 pieces = _Pieces(response.iter_raw(), lambda: self._clock() > ends_at)
                 return self._store(pieces, key, _announced(response))
 
-    def keep(self, data: str, key: str) -> Probed:
+    def save_inline(self, data: str, key: str) -> Probed:
         """Stores a video that came inline, as base64 or data URI; raises `RescueError`."""
         text = data.partition(";base64,")[2] if data.startswith("data:") else data
         try:

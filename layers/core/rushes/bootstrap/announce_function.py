@@ -10,14 +10,14 @@ from rushes.adapters.eventbridge import EventBridgeBus
 from rushes.adapters.s3 import S3_CONFIG, S3Manifests
 from rushes.adapters.telemetry import PowertoolsTelemetry
 from rushes.config import AnnounceSettings
-from rushes.services.publish import Announcing
+from rushes.services.publish import PublishService
 
 
 @dataclass(frozen=True, slots=True)
 class AnnounceWiring:
     """Everything the function is made of. `to_finish` is in milliseconds."""
 
-    announcing: Announcing
+    announcing: PublishService
     telemetry: PowertoolsTelemetry
     to_finish: int
 
@@ -27,9 +27,9 @@ def wiring() -> AnnounceWiring:
     """Made once a process, at the first call."""
     settings = AnnounceSettings.read(os.environ)
     telemetry = PowertoolsTelemetry()
-    announcing = Announcing(
+    announcing = PublishService(
         tasks=DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table),
-        shelf=S3Manifests(aws_client("s3", S3_CONFIG), settings.bucket),
+        manifests=S3Manifests(aws_client("s3", S3_CONFIG), settings.bucket),
         bus=EventBridgeBus(aws_client("events", aws_config()), settings.bus),
         telemetry=telemetry,
         bucket=settings.bucket,

@@ -13,7 +13,7 @@ from rushes.adapters.telemetry import PowertoolsTelemetry
 from rushes.adapters.thread_pool import side_by_side
 from rushes.config import IntakeSettings
 from rushes.services.authentication import Callers
-from rushes.services.import_requests import Intake
+from rushes.services.import_requests import ImportService
 from rushes.services.input_images import take_in
 
 
@@ -22,7 +22,7 @@ class IntakeWiring:
     """Everything the function is made of."""
 
     telemetry: PowertoolsTelemetry
-    intake: Intake
+    intake: ImportService
     clock: Callable[[], int]
 
 
@@ -36,7 +36,7 @@ def wiring() -> IntakeWiring:
     table = DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table)
     # Only submit has the limit: here an unknown caller is let in or not.
     callers = Callers(table, clock, 0 if settings.unknown_callers else None)
-    intake = Intake(
+    intake = ImportService(
         bucket=settings.bucket,
         drops=S3RequestFiles(s3, settings.bucket),
         inbox=SqsQueue(aws_client("sqs", aws_config()), settings.inbox),

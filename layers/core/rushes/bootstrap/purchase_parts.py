@@ -12,7 +12,7 @@ from rushes.adapters.s3 import S3_CONFIG, S3Bucket
 from rushes.adapters.secrets import SecretsManagerSecret, runware_key, webhook_keys
 from rushes.adapters.telemetry import PowertoolsTelemetry
 from rushes.config import BuyingSettings
-from rushes.services.purchase import Buyer, Credentials, Purchasing
+from rushes.services.purchase import Buyer, Credentials, PurchaseService
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -28,7 +28,7 @@ class PurchaseParts:
     bucket: S3Bucket
     http: httpx.Client
     runware: RunwareClient
-    purchasing: Purchasing
+    purchasing: PurchaseService
     runware_secret: SecretsManagerSecret
     webhook_secret: SecretsManagerSecret
 
@@ -50,7 +50,7 @@ def assemble(settings: BuyingSettings) -> PurchaseParts:
     http = http_client(settings.timings.http / 1000)
     runware = RunwareClient(http, settings.runware_url)
     secrets = aws_client("secretsmanager", aws_config())
-    purchasing = Purchasing(
+    purchasing = PurchaseService(
         clips=store,
         links=bucket,
         seller=runware,

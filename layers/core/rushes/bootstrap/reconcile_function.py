@@ -9,7 +9,7 @@ from rushes.adapters.thread_pool import side_by_side
 from rushes.adapters.video_download import VideoDownloader
 from rushes.bootstrap.purchase_parts import PurchaseParts, assemble
 from rushes.config import ReconcileSettings
-from rushes.services.reconcile import Reconciling
+from rushes.services.reconcile import ReconcileService
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class ReconcileWiring:
     """Everything the function is made of."""
 
     parts: PurchaseParts
-    reconciling: Reconciling
+    reconciling: ReconcileService
 
 
 @cache
@@ -25,7 +25,7 @@ def wiring() -> ReconcileWiring:
     """Made once a process, at the first call."""
     settings = ReconcileSettings.read(os.environ)
     parts = assemble(settings)
-    reconciling = Reconciling(
+    reconciling = ReconcileService(
         table=parts.store,
         bucket=parts.bucket,
         provider=parts.runware,

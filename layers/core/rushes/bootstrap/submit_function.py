@@ -11,10 +11,10 @@ from rushes.adapters.thread_pool import side_by_side
 from rushes.bootstrap.purchase_parts import PurchaseParts, assemble
 from rushes.config import SubmitSettings
 from rushes.services.authentication import Callers
-from rushes.services.circuit_breaker import Gate
-from rushes.services.inbox import Taking
-from rushes.services.queries import Reading
-from rushes.services.submit import Submitting
+from rushes.services.circuit_breaker import CircuitBreaker
+from rushes.services.inbox import InboxService
+from rushes.services.queries import QueryService
+from rushes.services.submit import SubmitService
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,8 @@ class SubmitWiring:
 
     parts: PurchaseParts
     callers: Callers
-    submitting: Submitting
-    taking: Taking
+    submitting: SubmitService
+    taking: InboxService
 
 
 @cache
@@ -32,12 +32,11 @@ def wiring() -> SubmitWiring:
     """Made once a process, at the first call."""
     settings = SubmitSettings.read(os.environ)
     parts = assemble(settings)
-    gate = Gate(parts.runware, clock)
-    submitting = Submitting(
+    submitting = SubmitService(
         table=parts.store,
         inputs=parts.bucket,
-        reading=Reading(table=parts.store, links=parts.bucket, times=settings.timings, clock=clock),
-        purchasing=replace(parts.purchasing, seller=gate),
+        reading=QueryService(table=parts.store, links=parts.bucket, times=settings.timings, clock=clock),
+        purchasing=parts.purchasing,
         telemetry=parts.telemetry,
         times=settings.timings,
         monthly_limit=settings.monthly_limit,
@@ -47,9 +46,10 @@ def wiring() -> SubmitWiring:
         side_by_side=side_by_side,
     )
     callers = Callers(parts.store, clock, settings.monthly_limit if settings.unknown_callers else None)
-    taking = Taking(
-        submitting=submitting,
-        gate=gate,
+    breaker = CircuitBreaker(parts.runware, clock)
+    taking = InboxService(
+        submitting=replace(submitting, purchasing=replace(parts.purchasing, seller=breaker)),
+        breaker=breaker,
         callers=callers,
         reports=S3Reports(parts.s3, settings.bucket),
         telemetry=parts.telemetry,

@@ -10,7 +10,7 @@ from rushes.adapters.s3 import S3_CONFIG, S3Bucket
 from rushes.adapters.telemetry import PowertoolsTelemetry
 from rushes.config import TasksSettings
 from rushes.services.authentication import Callers
-from rushes.services.queries import Reading
+from rushes.services.queries import QueryService
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class TasksWiring:
     """Everything the function is made of."""
 
     callers: Callers
-    reading: Reading
+    reading: QueryService
     bucket: S3Bucket
     telemetry: PowertoolsTelemetry
 
@@ -29,5 +29,5 @@ def wiring() -> TasksWiring:
     settings = TasksSettings.read(os.environ)
     table = DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table)
     bucket = S3Bucket(aws_client("s3", S3_CONFIG), settings.bucket)
-    reading = Reading(table=table, links=bucket, times=settings.timings, clock=clock)
+    reading = QueryService(table=table, links=bucket, times=settings.timings, clock=clock)
     return TasksWiring(Callers(table, clock), reading, bucket, PowertoolsTelemetry())

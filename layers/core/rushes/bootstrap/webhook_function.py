@@ -11,14 +11,14 @@ from rushes.adapters.s3 import S3_CONFIG, S3Bucket
 from rushes.adapters.secrets import SecretsManagerSecret
 from rushes.adapters.telemetry import PowertoolsTelemetry
 from rushes.config import WebhookSettings
-from rushes.services.webhook import Receiving
+from rushes.services.webhook import WebhookService
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookWiring:
     """Everything the function is made of."""
 
-    receiving: Receiving
+    receiving: WebhookService
     secret: SecretsManagerSecret
     telemetry: PowertoolsTelemetry
     clock: Callable[[], int]
@@ -29,7 +29,7 @@ def wiring() -> WebhookWiring:
     """Made once a process, at the first call."""
     settings = WebhookSettings.read(os.environ)
     telemetry = PowertoolsTelemetry()
-    receiving = Receiving(
+    receiving = WebhookService(
         clips=DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table),
         copies=S3Bucket(aws_client("s3", S3_CONFIG), settings.bucket),
         telemetry=telemetry,

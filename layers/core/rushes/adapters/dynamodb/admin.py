@@ -151,7 +151,7 @@ class AdminTable(DynamoDbTable):
         self._retried(lambda: self._client.transact_write_items(TransactItems=writes))
         return True
 
-    def parked(self) -> list[tuple[str, str, int]]:
+    def in_review(self) -> list[tuple[str, str, int]]:
         """The clips that wait for a person, the longest waiting first: caller, task and clip. The index may lag."""
         pages = self._pages("query", IndexName="due", **_of_shard(items.REVIEW_SHARD))
         return [items.clip_name(items.from_attributes(item)) for page in pages for item in page["Items"]]

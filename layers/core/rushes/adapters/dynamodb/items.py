@@ -147,15 +147,15 @@ def changing_attributes(clip: Clip) -> dict[str, Any]:
         "lease": asdict(lease) if lease else None,
         "dueShard": _shard(clip) if clip.next_check_at is not None else None,
         "nextCheckAt": clip.next_check_at,
-        "counted": clip.counted,
+        "counted": clip.budgeted,
         "version": clip.version,
     }
 
 
 def _shard(clip: Clip) -> str:
     # While its money is to follow, a clip in review is looked at as others are.
-    is_parked = clip.decision is not None and clip.decision.parks and not clip.open and clip.settled
-    return REVIEW_SHARD if is_parked else str(int(clip.clip_uuid[:8], 16) % SHARDS)
+    is_in_review = clip.decision is not None and clip.decision.needs_review and not clip.open and clip.settled
+    return REVIEW_SHARD if is_in_review else str(int(clip.clip_uuid[:8], 16) % SHARDS)
 
 
 def _fact_name(kind: str, key: str) -> str:
@@ -215,7 +215,7 @@ def _clip_of(item: Item) -> Clip:
         maybe_sent_to=item.get("maybeSentTo", ""),
         lease=Lease(lease["holder"], lease["since"], lease["until"], lease.get("account", "")) if lease else None,
         next_check_at=item.get("nextCheckAt"),
-        counted=item["counted"],
+        budgeted=item["counted"],
         version=item["version"],
     )
 

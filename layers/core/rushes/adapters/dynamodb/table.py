@@ -91,7 +91,7 @@ class DynamoDbTable:
         """
         saved, token = replace(after, version=before.version + 1), uuid.uuid4().hex
         update = self._update(before, saved, token)
-        difference = after.counted - before.counted
+        difference = after.budgeted - before.budgeted
         try:
             if not difference:
                 self._retried(lambda: self._client.update_item(**update))
@@ -133,13 +133,13 @@ class DynamoDbTable:
         answer = self._retried(lambda: self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True))
         return items.read_task(items.from_attributes(answer["Item"])) if "Item" in answer else None
 
-    def known(self, caller: str, task_uuid: str) -> Task | None:
+    def get_tombstone(self, caller: str, task_uuid: str) -> Task | None:
         """A caller's task as far as it tells a repeat from a conflict: also once its request has expired."""
         key = items.clip_key(caller, task_uuid, 0)
         answer = self._retried(lambda: self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True))
         return items.read_task(items.from_attributes(answer["Item"])) if "Item" in answer else None
 
-    def whole(self, caller: str, task_uuid: str) -> Found | None:
+    def get_task_with_clips(self, caller: str, task_uuid: str) -> Found | None:
         """A caller's task with its clips, as of now; also one whose request has expired."""
         pages = self._pages(
             "query",

@@ -15,21 +15,11 @@ from rushes.errors import ProviderError, RescueError, UnreadableClipError
 from rushes.runware.outcome import Ambiguous, NeverArrived
 from rushes.runware.response import Report, read_report
 from rushes.services.ports import Metric
-from rushes.services.reconcile import BATCH, MOST_POLLED, Reconciling
-from tests.unit import fakes
-from tests.unit.fakes import (
-    CLIP_UUID,
-    MP4,
-    START,
-    TASK_UUID,
-    TIMES,
-    World,
-    clip,
-    fact,
-    one_after_another,
-    request,
-    uuid4,
-)
+from rushes.services.reconcile import BATCH, MOST_POLLED, ReconcileService
+from tests.fakes.builders import CLIP_UUID, MP4, START, TASK_UUID, TIMES, clip, fact, request, uuid4
+from tests.fakes.table import FakeTable
+from tests.fakes.telemetry import FakeClock
+from tests.fakes.use_cases import FakeBucket, UseCases, one_after_another
 
 Name = tuple[str, str, int]
 SWEEP = 48_000  # milliseconds that a sweep has
@@ -39,7 +29,7 @@ STORED = fact(Kind.STORED, "v1", witness=Witness.BUCKET)
 FAILED = fact(Kind.FAILED, "timeoutProvider")
 
 
-class Table(fakes.Table):
+class SweptTable(FakeTable):
     """With an index of due clips. `lagging` are names that it still has; `unreadable` those that cannot be read."""
 
     def __init__(self) -> None:
@@ -73,7 +63,7 @@ class Runware:
     that asks about one of `spoilers`, which it names in its error or not.
     """
 
-    clock: fakes.Clock
+    clock: FakeClock
     rendering: set[str] = field(default_factory=set)
     rendered: set[str] = field(default_factory=set)
     spoilers: set[str] = field(default_factory=set)
@@ -132,7 +122,7 @@ class Rescuer:
             raise RescueError("HTTP 404")
         return Probed("rescued", len(MP4), "etag", "mp4")
 
-    def keep(self, data: str, key: str) -> Probed:
+    def save_inline(self, data: str, key: str) -> Probed:
         raise AssertionError("nothing came inline")
 
 
@@ -140,15 +130,15 @@ class Service:
     """A sweep and everything around it."""
 
     def __init__(self) -> None:
-        self.world = World(table=Table())
+        self.world = UseCases(table=SweptTable())
         self.clock = self.world.clock
         self.runware = Runware(self.clock)
         self.rescuer = Rescuer()
         self.when_ambiguous: WhenAmbiguous = "resend"
 
     @property
-    def table(self) -> Table:
-        assert isinstance(self.world.table, Table)
+    def table(self) -> SweptTable:
+        assert isinstance(self.world.table, SweptTable)
         return self.world.table
 
     @property
@@ -159,7 +149,7 @@ class Service:
         """One sweep, so many milliseconds after START."""
         if at is not None:
             self.clock.now = START + at
-        reconciling = Reconciling(
+        reconciling = ReconcileService(
             table=self.table,
             bucket=Versions(self.world.bucket),
             provider=self.runware,
@@ -192,7 +182,7 @@ class Service:
 class Versions:
     """The bucket, with the one version that each object has."""
 
-    bucket: fakes.Bucket
+    bucket: FakeBucket
 
     def probe(self, key: str, version: str | None = None) -> Probed | None:
         return self.bucket.probe(key)
@@ -224,7 +214,7 @@ def test_what_was_never_sent_is_given_up_at_the_deadline(service: Service) -> No
     """At the deadline it is certain that nothing was bought, and the money is released."""
     service.put()
     service.sweep(TIMES.deadline)
-    assert (service.sent, service.row().decisive, service.row().counted) == (0, Kind.REFUSED, 0)
+    assert (service.sent, service.row().decisive, service.row().budgeted) == (0, Kind.REFUSED, 0)
 
 
 @pytest.mark.parametrize(("passed", "is_sent"), [(TIMES.resend_window - 1, True), (TIMES.resend_window, False)])
@@ -508,13 +498,13 @@ def test_an_upload_is_waited_for_before_a_rescue(service: Service) -> None:
 
 def test_an_upload_that_failed_proves_a_render(service: Service) -> None:
     """Even after a failure was closed and its money released: the clip is open and paid for, and its copy fetched."""
-    ended = merge_all(clip(next_check_at=START, counted=0), [FAILED, fact(Kind.LAST_LOOK)])
+    ended = merge_all(clip(next_check_at=START, budgeted=0), [FAILED, fact(Kind.LAST_LOOK)])
     assert not ended.open
     service.table.put(merge(ended, fact(Kind.UNDELIVERED, "uploadFailed")))
     service.runware.rendered = {CLIP_UUID}
     service.sweep(TIMES.rescue_after)
     assert service.row().status == Status.STORED
-    assert service.row().counted == clip().estimate
+    assert service.row().budgeted == clip().estimate
 
 
 # ----------------------------------------------------------------------------------------------------------------------

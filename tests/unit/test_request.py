@@ -13,7 +13,7 @@ from rushes.domain.failure import Category
 from rushes.runware.catalog import KLING_2_1_MASTER, MODELS
 from rushes.runware.error_codes import categorise
 from rushes.runware.request import Order, WireError, check
-from tests.unit.fakes import PRICE, TASK_UUID, request
+from tests.fakes.builders import PRICE, TASK_UUID, request
 
 DOCUMENTED = sorted((Path(__file__).parents[1] / "contract" / "documented").glob("*.json"))
 PAGE = "https://runware.ai/docs/models/klingai-2-1-master"

@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 
 from rushes.adapters.secrets import SecretsManagerSecret, runware_key, webhook_keys
 from rushes.errors import MissingSecretError, SecretsError
-from tests.unit.fakes import Clock
+from tests.fakes.telemetry import FakeClock
 
 
 class Client:
@@ -34,8 +34,8 @@ class Client:
         return self.answer
 
 
-def secret(text: str | None, noted: list[str] | None = None) -> tuple[SecretsManagerSecret, Client, Clock]:
-    client, clock = Client(text), Clock()
+def secret(text: str | None, noted: list[str] | None = None) -> tuple[SecretsManagerSecret, Client, FakeClock]:
+    client, clock = Client(text), FakeClock()
     return (
         SecretsManagerSecret(cast(Any, client), "arn", clock, (noted if noted is not None else []).append),
         client,

@@ -9,12 +9,14 @@ import pytest
 from rushes.domain.clip import Clip, Fact, Kind, merge_all
 from rushes.errors import BusyError, ProviderError
 from rushes.services.ports import Metric
-from rushes.services.reconcile import Reconciling
-from rushes.services.update_clip import learn
-from tests.unit.fakes import MONTH, PRICE, START, TIMES, Table, World, clip, fact, one_after_another, request
+from rushes.services.reconcile import ReconcileService
+from rushes.services.update_clip import update_clip
+from tests.fakes.builders import MONTH, PRICE, START, TIMES, clip, fact, request
+from tests.fakes.table import FakeTable
+from tests.fakes.use_cases import UseCases, one_after_another
 
 
-class Swept(Table):
+class Swept(FakeTable):
     """A table with the index of what is due."""
 
     def due(self, now: int, most: int) -> list[tuple[str, str, int]]:
@@ -36,14 +38,14 @@ class Deaf:
 
 
 @pytest.fixture
-def world() -> World:
+def world() -> UseCases:
     """The fakes, with a table that can be swept."""
-    return World(table=Swept())
+    return UseCases(table=Swept())
 
 
-def sweep(world: World) -> int:
+def sweep(world: UseCases) -> int:
     """One sweep, from now on."""
-    reconciling = Reconciling(
+    reconciling = ReconcileService(
         table=world.table,  # type: ignore[arg-type]
         bucket=world.bucket,  # type: ignore[arg-type]
         provider=Deaf(),
@@ -58,18 +60,18 @@ def sweep(world: World) -> int:
     return reconciling.sweep(world.buyer())
 
 
-def learned(world: World, before: Clip, *facts: Fact) -> Clip:
+def learned(world: UseCases, before: Clip, *facts: Fact) -> Clip:
     """What comes of learning these facts about a clip."""
     change = lambda current: merge_all(current, facts)  # noqa: E731
-    return learn(world.table, before, change, now=world.clock(), times=TIMES, telemetry=world.telemetry)
+    return update_clip(world.table, before, change, now=world.clock(), times=TIMES, telemetry=world.telemetry)
 
 
-def counted(world: World) -> set[int]:
+def counted(world: UseCases) -> set[int]:
     """What the two budgets of the clip's month hold; one value, if they agree."""
     return {world.table.budgets[scope, MONTH][0] for scope in ("all", "ann")}
 
 
-def reserved(world: World, limit: int = 9 * PRICE) -> None:
+def reserved(world: UseCases, limit: int = 9 * PRICE) -> None:
     world.table.budgets = {("all", MONTH): (PRICE, limit), ("ann", MONTH): (PRICE, limit)}
 
 
@@ -88,14 +90,14 @@ CASES = {
 
 
 @pytest.mark.parametrize(("known", "news", "worth"), CASES.values(), ids=CASES)
-def test_the_money_follows(world: World, known: list[Fact], news: list[Fact], worth: int) -> None:
+def test_the_money_follows(world: UseCases, known: list[Fact], news: list[Fact], worth: int) -> None:
     """The facts are on record at once, the difference is moved once when the budgets can be written, and never lost."""
     reserved(world)
     before = world.table.put(clip(*known))
     world.table.contended = True
     after = learned(world, before, *news)
     assert after == world.row()
-    assert (after.facts, after.counted, after.settled) == (clip(*known, *news).facts, PRICE, False)
+    assert (after.facts, after.budgeted, after.settled) == (clip(*known, *news).facts, PRICE, False)
     assert after.next_check_at == START + TIMES.check
     assert counted(world) == {PRICE}
     for _ in range(3):  # for as long as it lasts, the clip stays due and its budgets as they are
@@ -106,13 +108,13 @@ def test_the_money_follows(world: World, known: list[Fact], news: list[Fact], wo
     world.table.contended = False
     world.clock.now += TIMES.check
     sweep(world)
-    assert (world.row().counted, world.row().settled) == (worth, True)
+    assert (world.row().budgeted, world.row().settled) == (worth, True)
     assert counted(world) == {worth}
     sweep(world)
     assert counted(world) == {worth}
 
 
-def test_a_closed_clip_leaves_the_index_with_its_money(world: World) -> None:
+def test_a_closed_clip_leaves_the_index_with_its_money(world: UseCases) -> None:
     """Once settled, a closed clip is looked at no more."""
     reserved(world)
     world.table.contended = True
@@ -125,7 +127,7 @@ def test_a_closed_clip_leaves_the_index_with_its_money(world: World) -> None:
     assert sweep(world) == 0
 
 
-def test_an_overrun_is_reported_when_its_money_moves(world: World) -> None:
+def test_an_overrun_is_reported_when_its_money_moves(world: UseCases) -> None:
     """The alarm rings though the sum passes the limit in a sweep; the milestone was counted with the fact, once."""
     reserved(world, limit=PRICE)
     world.table.contended = True
@@ -138,17 +140,17 @@ def test_an_overrun_is_reported_when_its_money_moves(world: World) -> None:
     assert world.telemetry.counted == {Metric.SECOND_RENDER_SEEN: 1, Metric.BUDGET_EXCEEDED: 2}
 
 
-def test_more_facts_take_the_money_along(world: World) -> None:
+def test_more_facts_take_the_money_along(world: UseCases) -> None:
     """A later fact moves all that is outstanding, and no sweep moves it again."""
     reserved(world)
     world.table.contended = True
     after = learned(world, world.table.put(clip()), fact(Kind.RENDERED, "v", cost=1))
     world.table.contended = False
     learned(world, after, fact(Kind.RENDERED, "w", cost=2))
-    assert (world.row().counted, counted(world)) == (3, {3})
+    assert (world.row().budgeted, counted(world)) == (3, {3})
 
 
-def test_what_moves_no_money_is_busy(world: World) -> None:
+def test_what_moves_no_money_is_busy(world: UseCases) -> None:
     """The second try is for contended budgets alone: where no money moves it would only repeat the first."""
     before = world.table.put(clip())
     world.table.busy = {"save"}
@@ -162,7 +164,7 @@ def test_what_moves_no_money_is_busy(world: World) -> None:
 
 
 @pytest.mark.parametrize("unheard", [True, False])
-def test_a_lease_of_ones_own_is_no_attempt(world: World, unheard: bool) -> None:
+def test_a_lease_of_ones_own_is_no_attempt(world: UseCases, unheard: bool) -> None:
     """Where the answer to taking a lease is lost for good nothing is sent, and the clip is not parked for it."""
     clock, table = world.clock, world.table
     world.submitting.submit([request()], world.call())

@@ -20,9 +20,17 @@ from rushes.errors import BusyError, UnreadableError
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived
 from rushes.runware.request import Order
 from rushes.services.ports import Metric
-from rushes.services.request_validation import LARGEST_BODY, Answer, bearer_in, parse, validate, without_authentication
+from rushes.services.request_validation import (
+    LARGEST_BODY,
+    WireResponse,
+    bearer_in,
+    parse,
+    validate,
+    without_authentication,
+)
 from rushes.services.submit import price
-from tests.unit.fakes import MONTH, PRICE, START, TASK_UUID, TIMES, Bucket, World, refusal, request, uuid4
+from tests.fakes.builders import MONTH, PRICE, START, TASK_UUID, TIMES, refusal, request, uuid4
+from tests.fakes.use_cases import FakeBucket, UseCases
 from tests.unit.pictures import data_uri, picture
 
 ACK = {"taskType": "videoInference", "taskUUID": TASK_UUID}
@@ -32,12 +40,12 @@ def dumped(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
-def submit(world: World, *tasks: object, lasts: int = TIMES.function) -> Answer:
+def submit(world: UseCases, *tasks: object, lasts: int = TIMES.function) -> WireResponse:
     """The answer to these tasks, or to one valid task."""
     return world.submitting.submit(tasks or [request()], world.call(lasts))
 
 
-def codes(answer: Answer) -> list[tuple[int, str]]:
+def codes(answer: WireResponse) -> list[tuple[int, str]]:
     return [(status, error["code"]) for status, error in answer.errors]
 
 
@@ -127,7 +135,7 @@ def test_nesting_is_unreadable_or_a_fault_at_any_depth() -> None:
             tasks = parse(body)
         except UnreadableError:
             return
-        (lambda: (lambda: validate(tasks, Answer()))())()
+        (lambda: (lambda: validate(tasks, WireResponse()))())()
 
     for depth in range(300, 1000):
         judge(dumped(request())[:-1] + b', "x": ' + b"[" * depth + b"]" * depth + b"}")
@@ -184,7 +192,7 @@ def test_an_authentication_task_is_no_order() -> None:
 
 def test_an_authentication_task_elsewhere_is_refused_without_its_key() -> None:
     """A second one, or one of a file, is a fault of its own, and its key is not repeated."""
-    answer = Answer()
+    answer = WireResponse()
     assert len(validate([request(), LOGIN], answer)) == 1
     ((status, error),) = answer.errors
     assert (status, error["code"]) == (400, "unsupportedTaskType")
@@ -195,7 +203,7 @@ def test_an_authentication_task_elsewhere_is_refused_without_its_key() -> None:
 @pytest.mark.parametrize("task", [None, 5, "text", [], [[]], True])
 def test_a_task_that_is_no_object_is_a_fault(task: object) -> None:
     """Anything but an object in the array is refused by itself."""
-    answer = Answer()
+    answer = WireResponse()
     assert validate([task], answer) == []
     assert codes(answer) == [(400, "invalidTask")]
 
@@ -203,7 +211,7 @@ def test_a_task_that_is_no_object_is_a_fault(task: object) -> None:
 @pytest.mark.parametrize(("named", "code"), [("imageInference", "unsupportedTaskType"), ("", "unsupportedTaskType")])
 def test_other_task_types_are_refused_as_one_fault(named: str, code: str) -> None:
     """A task of another type is not also judged as a video."""
-    answer = Answer()
+    answer = WireResponse()
     validate([{"taskType": named, "taskUUID": TASK_UUID.upper()}], answer)
     ((_, error),) = answer.errors
     assert (error["code"], error["taskUUID"]) == (code, TASK_UUID)
@@ -213,7 +221,7 @@ def test_a_task_that_the_table_could_not_hold_is_refused() -> None:
     """A task is refused when it is too large without its inline image, however large that is."""
     image = "data:image/png;base64," + "iVBORw0KGgoAAAAN" + "A" * 1_000_000
     framed = request(inputs={"frameImages": [image]})
-    answer = Answer()
+    answer = WireResponse()
     assert len(validate([framed], answer)) == 1
     validate([framed | {"tags": {"a": "x" * 350_000}}], answer)
     ((_, error),) = answer.errors
@@ -222,12 +230,12 @@ def test_a_task_that_the_table_could_not_hold_is_refused() -> None:
 
 def test_every_fault_names_its_task() -> None:
     """All faults of a task carry its UUID and type, so that the caller can tell tasks apart."""
-    answer = Answer()
+    answer = WireResponse()
     validate([request(duration=7, seed=1)], answer)
     assert [(error["taskUUID"], error["taskType"]) for _, error in answer.errors] == [(TASK_UUID, "videoInference")] * 2
 
 
-def test_one_uuid_twice_in_a_request_buys_neither(world: World) -> None:
+def test_one_uuid_twice_in_a_request_buys_neither(world: UseCases) -> None:
     """Two tasks under one UUID, capitals or not, are one fault, and the third task is bought."""
     answer = submit(world, request(), request(taskUUID=TASK_UUID.upper()), request(taskUUID=uuid4(99)))
     assert codes(answer) == [(400, "duplicateTaskUUID")]
@@ -236,22 +244,22 @@ def test_one_uuid_twice_in_a_request_buys_neither(world: World) -> None:
 
 
 @pytest.mark.parametrize("bad", [request(duration=7), {"taskType": "other", "taskUUID": TASK_UUID}])
-def test_no_error_stands_beside_an_accepted_task_of_the_same_uuid(world: World, bad: dict[str, Any]) -> None:
+def test_no_error_stands_beside_an_accepted_task_of_the_same_uuid(world: UseCases, bad: dict[str, Any]) -> None:
     """A UUID that a request uses twice is never both accepted and refused in one answer."""
     answer = submit(world, request(), bad)
     assert not {item["taskUUID"] for item in answer.data} & {error.get("taskUUID") for _, error in answer.errors}
 
 
 @pytest.mark.parametrize(("clips", "bought"), [((4,) * 5, 20), ((4, 4, 4, 4, 3, 1), 20), ((4, 4, 4, 4, 4, 1), 0)])
-def test_twenty_clips_are_the_most(world: World, clips: tuple[int, ...], bought: int) -> None:
+def test_twenty_clips_are_the_most(world: UseCases, clips: tuple[int, ...], bought: int) -> None:
     """A request for more than twenty clips in all buys none of them."""
     answer = submit(world, *(request(taskUUID=uuid4(90 + n), numberResults=many) for n, many in enumerate(clips)))
     assert len(world.seller.sent) == bought
     assert bool(answer.errors) is not bool(bought)
 
 
-def priced(*tasks: object) -> Answer:
-    return price(tasks, World().caller, Bucket())
+def priced(*tasks: object) -> WireResponse:
+    return price(tasks, UseCases().caller, FakeBucket())
 
 
 def test_a_dry_run_prices_and_touches_nothing() -> None:
@@ -276,7 +284,7 @@ def test_the_answers_status_follows_what_it_holds(
     data: list[dict[str, Any]], statuses: list[int], status: int, keys: set[str]
 ) -> None:
     """200 as soon as anything was accepted, else the common status; no `errors` key without errors."""
-    answer = Answer(data, [(number, {"code": "x"}) for number in statuses])
+    answer = WireResponse(data, [(number, {"code": "x"}) for number in statuses])
     assert answer.status == status
     assert set(answer.body) == keys
 
@@ -304,7 +312,7 @@ def test_any_json_is_judged_and_what_is_valid_has_a_price(body: object) -> None:
         tasks = parse(dumped(body))
     except UnreadableError:
         return
-    answer = Answer()
+    answer = WireResponse()
     orders = validate(tasks, answer)
     assert len(orders) + len(answer.errors) >= 1
     assert all(order.price in (PRICE, 2 * PRICE) for order in orders)
@@ -319,7 +327,7 @@ def test_any_bytes_are_tasks_or_unreadable(body: bytes) -> None:
         parse(body)
 
 
-def test_the_intent_is_recorded_before_anything_is_sent(world: World) -> None:
+def test_the_intent_is_recorded_before_anything_is_sent(world: UseCases) -> None:
     """When Runware sees the first clip, the task, every clip with its lease, and the money are in the table."""
     seen: list[Mapping[str, Any]] = []
 
@@ -338,7 +346,7 @@ def test_the_intent_is_recorded_before_anything_is_sent(world: World) -> None:
     assert len(seen) == 3
 
 
-def test_each_clip_is_bought_by_itself(world: World) -> None:
+def test_each_clip_is_bought_by_itself(world: UseCases) -> None:
     """Every result is its own purchase, with its own UUID, object and callback."""
     submit(world, request(numberResults=4, destination="film", outputFormat="WEBM"))
     assert len({sent["taskUUID"] for sent in world.seller.sent}) == 4
@@ -347,11 +355,11 @@ def test_each_clip_is_bought_by_itself(world: World) -> None:
     assert keys == [f"videos/ann/film/{TASK_UUID}-{index}.webm" for index in range(4)]
 
 
-def test_a_bought_clip_is_recorded_as_such(world: World) -> None:
+def test_a_bought_clip_is_recorded_as_such(world: UseCases) -> None:
     """After an acknowledgement the clip runs, without a lease, under the day's key, for its estimate."""
     submit(world)
     row = world.row()
-    assert (row.status, row.lease, row.counted, row.month) == (Status.RUNNING, None, PRICE, MONTH)
+    assert (row.status, row.lease, row.budgeted, row.month) == (Status.RUNNING, None, PRICE, MONTH)
     assert row.object_key == f"videos/ann/2026/09/21/{TASK_UUID}-0.mp4"
     assert row.next_check_at == START + TIMES.usual_render
     assert world.telemetry.counted == {Metric.CLIPS_BOUGHT: 1}
@@ -365,21 +373,21 @@ def test_a_bought_clip_is_recorded_as_such(world: World) -> None:
         dict(reversed(request().items())),
     ],
 )
-def test_a_repeat_gets_the_stored_answer_and_buys_nothing(world: World, again: dict[str, Any]) -> None:
+def test_a_repeat_gets_the_stored_answer_and_buys_nothing(world: UseCases, again: dict[str, Any]) -> None:
     """The same request under the same UUID is answered as before, whatever the order or case of its writing."""
     assert submit(world).body == submit(world, again).body == {"data": [ACK]}
     assert len(world.seller.sent) == 1
     assert world.table.budgets["all", MONTH][0] == PRICE
 
 
-def test_a_number_written_otherwise_is_the_same_request(world: World) -> None:
+def test_a_number_written_otherwise_is_the_same_request(world: UseCases) -> None:
     """5 and 5.0 are one number, so that is a repeat."""
     submit(world, request(duration=5))
     assert submit(world, request(duration=5.0)).body == {"data": [ACK]}
 
 
 @pytest.mark.parametrize("changes", [{"positivePrompt": "another"}, {"duration": 5}, {"tags": {"a": "b"}}])
-def test_another_request_under_a_known_uuid_is_a_conflict(world: World, changes: dict[str, Any]) -> None:
+def test_another_request_under_a_known_uuid_is_a_conflict(world: UseCases, changes: dict[str, Any]) -> None:
     """A different request under a used UUID buys nothing, even if it only states a default."""
     submit(world)
     answer = submit(world, request(**changes))
@@ -388,7 +396,7 @@ def test_another_request_under_a_known_uuid_is_a_conflict(world: World, changes:
     assert len(world.seller.sent) == 1
 
 
-def test_callers_have_uuids_of_their_own(world: World) -> None:
+def test_callers_have_uuids_of_their_own(world: UseCases) -> None:
     """Another caller's task under the same UUID is another task."""
     submit(world)
     world.caller = Caller("bob", 100_000_000)
@@ -396,7 +404,7 @@ def test_callers_have_uuids_of_their_own(world: World) -> None:
     assert len({sent["taskUUID"] for sent in world.seller.sent}) == 2
 
 
-def test_one_bad_task_leaves_the_others_bought(world: World) -> None:
+def test_one_bad_task_leaves_the_others_bought(world: UseCases) -> None:
     """An array may succeed in part, and says so task by task."""
     answer = submit(world, request(duration=7), request(taskUUID=uuid4(50)), 5)
     assert (answer.status, [item["taskUUID"] for item in answer.data]) == (200, [uuid4(50)])
@@ -406,7 +414,7 @@ def test_one_bad_task_leaves_the_others_bought(world: World) -> None:
 
 @pytest.mark.parametrize("scope", ["all", "ann"])
 @pytest.mark.parametrize(("limit", "bought"), [(2 * PRICE, 2), (2 * PRICE - 1, 1), (0, 0), (PRICE - 1, 0)])
-def test_no_purchase_starts_beyond_a_limit(world: World, scope: str, limit: int, bought: int) -> None:
+def test_no_purchase_starts_beyond_a_limit(world: UseCases, scope: str, limit: int, bought: int) -> None:
     """Both limits hold to the micro-dollar, and what is refused is neither recorded nor sent."""
     if scope == "all":
         world.monthly_limit = limit
@@ -420,21 +428,21 @@ def test_no_purchase_starts_beyond_a_limit(world: World, scope: str, limit: int,
     assert world.telemetry.counted[Metric.BUDGET_REFUSED] == 5 - bought
 
 
-def test_a_task_is_within_the_budget_as_a_whole_or_not_at_all(world: World) -> None:
+def test_a_task_is_within_the_budget_as_a_whole_or_not_at_all(world: UseCases) -> None:
     """Four clips where three fit buy none."""
     world.caller = Caller("ann", 3 * PRICE)
     assert codes(submit(world, request(numberResults=4))) == [(402, "budgetExceeded")]
     assert world.seller.sent == []
 
 
-def test_a_repeat_wins_over_a_budget_that_is_used_up(world: World) -> None:
+def test_a_repeat_wins_over_a_budget_that_is_used_up(world: UseCases) -> None:
     """What was bought is acknowledged again though nothing more could be bought."""
     world.caller = Caller("ann", PRICE)
     submit(world)
     assert submit(world).body == {"data": [ACK]}
 
 
-def test_the_callers_own_limit_is_told_and_the_services_is_not(world: World) -> None:
+def test_the_callers_own_limit_is_told_and_the_services_is_not(world: UseCases) -> None:
     """A caller hears its own figures; the limit of all callers together is the operator's."""
     world.caller, world.monthly_limit = Caller("ann", PRICE - 1), 3 * PRICE
     ((_, own),) = submit(world).errors
@@ -446,7 +454,9 @@ def test_the_callers_own_limit_is_told_and_the_services_is_not(world: World) -> 
 
 
 @pytest.mark.parametrize(("limit", "bought"), [(2 * PRICE, True), (PRICE, False), (0, False)])
-def test_a_changed_limit_decides_whatever_the_month_was_recorded_with(world: World, limit: int, bought: bool) -> None:
+def test_a_changed_limit_decides_whatever_the_month_was_recorded_with(
+    world: UseCases, limit: int, bought: bool
+) -> None:
     """The caller's current limit decides; the one that the month's item holds is only a record of the last order."""
     world.table.budgets["ann", MONTH] = PRICE, 50 * PRICE
     world.caller = Caller("ann", limit)
@@ -456,7 +466,7 @@ def test_a_changed_limit_decides_whatever_the_month_was_recorded_with(world: Wor
     assert world.table.budgets["ann", MONTH] == ((2 * PRICE, 2 * PRICE) if bought else (PRICE, 50 * PRICE))
 
 
-def test_a_table_that_is_busy_before_the_record_sends_nothing(world: World) -> None:
+def test_a_table_that_is_busy_before_the_record_sends_nothing(world: UseCases) -> None:
     """Without a record nothing is bought, and the caller may send the same again."""
     world.table.busy = {"record"}
     answer = submit(world)
@@ -467,7 +477,7 @@ def test_a_table_that_is_busy_before_the_record_sends_nothing(world: World) -> N
     assert submit(world).body == {"data": [ACK]}
 
 
-def test_a_table_that_is_busy_after_the_send_changes_nothing_for_the_caller(world: World) -> None:
+def test_a_table_that_is_busy_after_the_send_changes_nothing_for_the_caller(world: UseCases) -> None:
     """A recorded task is acknowledged though its outcome could not be saved; the lease stays as evidence."""
     world.table.busy = {"save"}
     assert submit(world).body == {"data": [ACK]}
@@ -477,21 +487,21 @@ def test_a_table_that_is_busy_after_the_send_changes_nothing_for_the_caller(worl
     assert len(world.seller.sent) == 1
 
 
-def test_a_table_that_is_busy_when_a_repeat_is_read_is_503(world: World) -> None:
+def test_a_table_that_is_busy_when_a_repeat_is_read_is_503(world: UseCases) -> None:
     """A repeat whose clips cannot be read is told to come again, not told anything untrue."""
     submit(world)
     world.table.busy = {"clips"}
     assert codes(submit(world)) == [(503, "serviceUnavailable")]
 
 
-def test_a_bucket_that_cannot_sign_changes_nothing_for_the_caller(world: World) -> None:
+def test_a_bucket_that_cannot_sign_changes_nothing_for_the_caller(world: UseCases) -> None:
     """A recorded task is acknowledged though no upload link could be had, since from then on it is seen through."""
     world.bucket.no_links = True
     assert submit(world).body == {"data": [ACK]}
 
 
 @pytest.mark.parametrize("outcome", [Accepted("conflict"), NeverArrived("ConnectError"), Ambiguous("ReadTimeout")])
-def test_a_recorded_task_is_acknowledged_whatever_came_of_it(world: World, outcome: Any) -> None:
+def test_a_recorded_task_is_acknowledged_whatever_came_of_it(world: UseCases, outcome: Any) -> None:
     """Doubt is the service's, not the caller's."""
     world.seller.script = [outcome]
     assert submit(world).body == {"data": [ACK]}
@@ -500,7 +510,7 @@ def test_a_recorded_task_is_acknowledged_whatever_came_of_it(world: World, outco
 
 
 @pytest.mark.parametrize("lasts", [TIMES.http - 1, 0])
-def test_without_time_to_send_nothing_is_recorded(world: World, lasts: int) -> None:
+def test_without_time_to_send_nothing_is_recorded(world: UseCases, lasts: int) -> None:
     """A function about to end neither records nor sends, and the caller sends the same again."""
     answer = submit(world, lasts=lasts)
     assert (codes(answer), answer.status) == ([(503, "serviceUnavailable")], 503)
@@ -508,7 +518,7 @@ def test_without_time_to_send_nothing_is_recorded(world: World, lasts: int) -> N
     assert submit(world).body == {"data": [ACK]}
 
 
-def test_a_repeat_is_acknowledged_whatever_time_is_left(world: World) -> None:
+def test_a_repeat_is_acknowledged_whatever_time_is_left(world: UseCases) -> None:
     """Time to send is asked for only where something would be recorded."""
     world.bucket.others["photos", "cat.png"] = picture()
     world.caller = Caller("ann", 100 * PRICE, ("photos/",))
@@ -518,7 +528,7 @@ def test_a_repeat_is_acknowledged_whatever_time_is_left(world: World) -> None:
 
 
 @pytest.mark.parametrize(("clips", "lasts", "recorded"), [(8, 0, True), (9, 0, False), (9, 1, True), (17, 1, False)])
-def test_time_is_left_for_every_round_of_clips(world: World, clips: int, lasts: int, recorded: bool) -> None:
+def test_time_is_left_for_every_round_of_clips(world: UseCases, clips: int, lasts: int, recorded: bool) -> None:
     """Sent side by side, so many clips take several rounds: the first may last, the others have to be given back."""
     names = [uuid4(number) for number in range(clips)]
     time = TIMES.http + lasts * TIMES.to_finish
@@ -528,7 +538,7 @@ def test_time_is_left_for_every_round_of_clips(world: World, clips: int, lasts: 
 
 
 @pytest.mark.parametrize("slowness", [500, 2_000, 4_000, 6_000, 12_000])
-def test_a_slow_table_leaves_no_lease_of_what_was_not_sent(world: World, slowness: int) -> None:
+def test_a_slow_table_leaves_no_lease_of_what_was_not_sent(world: UseCases, slowness: int) -> None:
     """Recording ends while there is time to send: what is not recorded is 503, what is has been sent or given back."""
     genuine = world.table.record
 
@@ -551,7 +561,7 @@ def test_a_slow_table_leaves_no_lease_of_what_was_not_sent(world: World, slownes
         assert row.maybe_sent_at is None
 
 
-def test_a_record_that_may_have_taken_effect_leaves_no_lease(world: World) -> None:
+def test_a_record_that_may_have_taken_effect_leaves_no_lease(world: UseCases) -> None:
     """Nothing is sent for a record whose answer was lost, so its clips must not look as if they had been."""
     world.table.unheard = {"record"}
     assert codes(submit(world, request(numberResults=2))) == [(503, "serviceUnavailable")]
@@ -563,7 +573,7 @@ def test_a_record_that_may_have_taken_effect_leaves_no_lease(world: World) -> No
 
 
 @pytest.mark.parametrize("patient", [False, True])
-def test_a_hundred_refused_at_once_leave_no_doubt(world: World, patient: bool) -> None:
+def test_a_hundred_refused_at_once_leave_no_doubt(world: UseCases, patient: bool) -> None:
     """Contended budgets hold up the money, not the refusal: each caller hears no, and the money follows."""
     world.table.contended = True
     for number in range(100):
@@ -572,13 +582,13 @@ def test_a_hundred_refused_at_once_leave_no_doubt(world: World, patient: bool) -
         answer = world.submitting.submit([request(taskUUID=uuid4(number))], call)
         assert codes(answer) == [(400, "invalidModel")]
     for row in world.table.rows.values():
-        assert (row.status, row.lease, row.maybe_sent_at, row.counted) == (Status.FAILED, None, None, PRICE)
+        assert (row.status, row.lease, row.maybe_sent_at, row.budgeted) == (Status.FAILED, None, None, PRICE)
         assert (row.settled, row.open) == (False, False)
         assert row.next_check_at == START + TIMES.check
     assert world.table.budgets["all", MONTH][0] == 100 * PRICE
 
 
-def test_a_clip_given_back_is_left_to_others(world: World) -> None:
+def test_a_clip_given_back_is_left_to_others(world: UseCases) -> None:
     """Where no time is left for a clip's turn its lease ends, the task is acknowledged, and a sweep sends it."""
     world.seller.on_send = lambda _: setattr(world.clock, "now", world.clock.now + 2 * TIMES.http)
     assert submit(world, request(numberResults=2)).body == {"data": [ACK]}
@@ -588,7 +598,7 @@ def test_a_clip_given_back_is_left_to_others(world: World) -> None:
     assert row.next_check_at is not None
 
 
-def test_clips_that_waited_too_long_for_their_turn_are_not_sent(world: World) -> None:
+def test_clips_that_waited_too_long_for_their_turn_are_not_sent(world: UseCases) -> None:
     """The time is looked at before every single clip, not once for all."""
     world.seller.on_send = lambda _: setattr(world.clock, "now", world.clock.now + TIMES.http)
     submit(world, request(numberResults=4))
@@ -596,7 +606,7 @@ def test_clips_that_waited_too_long_for_their_turn_are_not_sent(world: World) ->
     assert [world.row(index).status for index in range(4)] == [Status.RUNNING] * 2 + [Status.PENDING] * 2
 
 
-def test_a_task_refused_as_a_whole_answers_with_the_errors(world: World) -> None:
+def test_a_task_refused_as_a_whole_answers_with_the_errors(world: UseCases) -> None:
     """If Runware refused every clip the caller gets its errors, on repeats too, and the money back."""
     world.seller.script = [refusal(), refusal(code="promptBlocked")]
     for _ in range(2):
@@ -608,7 +618,7 @@ def test_a_task_refused_as_a_whole_answers_with_the_errors(world: World) -> None
     assert world.table.budgets["all", MONTH][0] == world.table.budgets["ann", MONTH][0] == 0
 
 
-def test_a_task_refused_in_part_is_accepted(world: World) -> None:
+def test_a_task_refused_in_part_is_accepted(world: UseCases) -> None:
     """One clip that was not refused makes the task accepted, without any error beside it."""
     world.seller.script = [refusal(), Accepted("acknowledged")]
     assert submit(world, request(numberResults=2)).body == {"data": [ACK]}
@@ -616,7 +626,7 @@ def test_a_task_refused_in_part_is_accepted(world: World) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 402, 403])
-def test_account_trouble_answers_503(world: World, status: int) -> None:
+def test_account_trouble_answers_503(world: UseCases, status: int) -> None:
     """Runware's no to our account is the operator's: 503 with a code of its own, an alarm, and nothing counted."""
     world.seller.script = [refusal(status, "invalidApiKey", None)]
     answer = submit(world)
@@ -626,11 +636,11 @@ def test_account_trouble_answers_503(world: World, status: int) -> None:
     assert world.table.budgets["all", MONTH][0] == 0
 
 
-def test_the_fake_table_keeps_the_stores_answers(world: World) -> None:
+def test_the_fake_table_keeps_the_stores_answers(world: UseCases) -> None:
     """The fake says recorded, existing and over budget as the real table would, and refuses what is made busy."""
     submit(world)
     task, row = world.table.tasks["ann", TASK_UUID], world.row()
-    assert isinstance(world.table.record(task, [row], []), Existing)
+    assert isinstance(world.table.record(replace(task), [row], []), Existing)  # another call's, not a repeated one
     other = replace(task, task_uuid=uuid4(1))
     wanted = Reservation("ann", MONTH, PRICE, PRICE)
     assert world.table.record(other, [], [wanted]) == OverBudget("ann", PRICE, PRICE)
@@ -643,7 +653,7 @@ def test_the_fake_table_keeps_the_stores_answers(world: World) -> None:
 def test_orders_keep_the_order_of_the_request() -> None:
     """Tasks are bought in the order in which they were sent."""
     uuids = [uuid4(number) for number in (9, 3, 7)]
-    orders = validate([request(taskUUID=name) for name in uuids], Answer())
+    orders = validate([request(taskUUID=name) for name in uuids], WireResponse())
     assert all(isinstance(order, Order) for order in orders)
     assert [order.task_uuid for order in orders] == uuids
 
@@ -655,7 +665,7 @@ def test_orders_keep_the_order_of_the_request() -> None:
 )
 def test_a_request_may_be_dropped_once_nobody_can_need_it(retention: int | None, expires: int | None) -> None:
     """Never while a clip can be open; never at all unless asked for."""
-    world = World(retention=retention)
+    world = UseCases(retention=retention)
     submit(world)
     assert world.table.tasks["ann", TASK_UUID].expires_at == expires
 
@@ -669,7 +679,7 @@ def with_image(**changes: Any) -> dict[str, Any]:
     return request(inputs={"frameImages": [data_uri(picture())]}, **changes)
 
 
-def test_what_is_recorded_and_sent_is_the_images_address(world: World) -> None:
+def test_what_is_recorded_and_sent_is_the_images_address(world: UseCases) -> None:
     """The table holds an address, Runware gets a link, and the fingerprint is of what the caller sent."""
     submit(world, with_image(numberResults=2))
     ((key, content),) = world.bucket.objects.items()
@@ -682,7 +692,7 @@ def test_what_is_recorded_and_sent_is_the_images_address(world: World) -> None:
     assert submit(world, recorded.request | {"numberResults": 2}).errors[0][1]["code"] == "conflictTaskUUID"
 
 
-def test_images_are_in_place_before_their_task_is_recorded(world: World) -> None:
+def test_images_are_in_place_before_their_task_is_recorded(world: UseCases) -> None:
     """Without its image a task is not recorded, so that no clip can be sent that Runware would refuse."""
     kept: list[int] = []
     record = world.table.record
@@ -696,7 +706,7 @@ def test_images_are_in_place_before_their_task_is_recorded(world: World) -> None
     assert kept == [1]
 
 
-def test_a_bucket_that_is_away_buys_nothing(world: World) -> None:
+def test_a_bucket_that_is_away_buys_nothing(world: UseCases) -> None:
     """While images cannot be kept their task is told to come again, the other one is bought; later so is the first."""
     world.bucket.down = True
     answer = submit(world, with_image(), request(taskUUID=uuid4(70)))
@@ -709,7 +719,7 @@ def test_a_bucket_that_is_away_buys_nothing(world: World) -> None:
     assert len(world.seller.sent) == 2
 
 
-def test_a_repeat_needs_no_bucket(world: World) -> None:
+def test_a_repeat_needs_no_bucket(world: UseCases) -> None:
     """A known task is acknowledged, and a conflict told, without S3 being asked about its image."""
     submit(world, with_image())
     world.bucket.down = True
@@ -720,15 +730,15 @@ def test_a_repeat_needs_no_bucket(world: World) -> None:
     assert len(world.seller.sent) == 1
 
 
-def test_a_task_without_images_asks_nobody_beforehand(world: World) -> None:
+def test_a_task_without_images_asks_nobody_beforehand(world: UseCases) -> None:
     """What needs no S3 costs no extra read either."""
-    world.table.busy = {"known"}
+    world.table.busy = {"get_tombstone"}
     image = "https://example.com/a.png"
     assert submit(world, request(inputs={"frameImages": [image]})).body == {"data": [ACK]}
     assert world.bucket.calls == {}
 
 
-def test_faults_of_an_image_are_the_tasks_faults(world: World) -> None:
+def test_faults_of_an_image_are_the_tasks_faults(world: UseCases) -> None:
     """They name the task, in a dry run too; nothing of it is recorded, and the other task is bought."""
     bad = request(inputs={"frameImages": [data_uri(picture(299, 2049))]})
     answer = submit(world, bad, request(taskUUID=uuid4(70)))
@@ -740,13 +750,13 @@ def test_faults_of_an_image_are_the_tasks_faults(world: World) -> None:
 
 def test_a_dry_run_says_when_it_cannot_look() -> None:
     """A bucket that is away makes a dry run busy, not wrong."""
-    bucket = Bucket()
+    bucket = FakeBucket()
     bucket.down = True
     looked_for = request(inputs={"frameImages": ["s3://clips/inputs/ann/a.png"]})
-    assert codes(price([looked_for], World().caller, bucket)) == [(503, "serviceUnavailable")]
+    assert codes(price([looked_for], UseCases().caller, bucket)) == [(503, "serviceUnavailable")]
 
 
-def test_images_are_not_taken_in_without_time_to_send(world: World) -> None:
+def test_images_are_not_taken_in_without_time_to_send(world: UseCases) -> None:
     """A function that is about to end does not begin with S3, which may be slow; the caller sends again."""
     assert codes(submit(world, with_image(), lasts=TIMES.http - 1)) == [(503, "serviceUnavailable")]
     assert (world.table.tasks, world.bucket.calls) == ({}, {})

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rushes.domain.inbox_message import Message, read
 from rushes.errors import UnreadableError
-from tests.unit.fakes import TASK_UUID, request
+from tests.fakes.builders import TASK_UUID, request
 
 REPORT = "reports/ann/a.jsonl.v1"
 values = st.recursive(

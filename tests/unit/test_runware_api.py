@@ -26,7 +26,8 @@ from rushes.adapters import bounded_http
 from rushes.adapters.runware_api import RunwareClient, http_client
 from rushes.errors import ProviderError
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome, Refused
-from tests.unit.fakes import CLIP_UUID, request, transport
+from tests.fakes.builders import CLIP_UUID, request
+from tests.fakes.use_cases import transport
 
 TASK = request(taskUUID=CLIP_UUID)
 ACK = json.dumps({"data": [{"taskUUID": CLIP_UUID}]}).encode()
@@ -518,7 +519,7 @@ def test_questions_name_their_tasks(name: str, task_type: str) -> None:
     report = runware.poll([CLIP_UUID, "other"], "key") if name == "poll" else runware.details(CLIP_UUID, "key")
     uuids = [CLIP_UUID, "other"] if name == "poll" else [CLIP_UUID]
     assert seen == [[{"taskType": task_type, "taskUUID": uuid} for uuid in uuids]]
-    assert report.denies(CLIP_UUID)
+    assert report.confirms_absent(CLIP_UUID)
 
 
 @pytest.mark.parametrize("error", [httpx.ConnectError, httpx.ReadTimeout, httpx.RemoteProtocolError])

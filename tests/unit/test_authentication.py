@@ -4,7 +4,7 @@ import pytest
 
 from rushes.domain.caller import Caller, hash_key, is_name, new_key
 from rushes.services.authentication import Callers
-from tests.unit.fakes import Clock
+from tests.fakes.telemetry import FakeClock
 
 KEY = "rushes_abc"
 ANN = Caller("ann", 5)
@@ -33,12 +33,12 @@ def keys() -> Keys:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
-def callers(keys: Keys, clock: Clock) -> Callers:
+def callers(keys: Keys, clock: FakeClock) -> Callers:
     return Callers(keys, clock, default_limit=7)
 
 
@@ -60,7 +60,7 @@ def test_what_cannot_be_a_key_is_not_even_looked_up(callers: Callers, keys: Keys
 
 @pytest.mark.parametrize(("key", "found"), [(KEY, ANN), ("rushes_unknown", None)])
 def test_what_was_found_or_not_is_kept_for_a_minute(
-    callers: Callers, keys: Keys, clock: Clock, key: str, found: Caller | None
+    callers: Callers, keys: Keys, clock: FakeClock, key: str, found: Caller | None
 ) -> None:
     """A known and an unknown key are each read once a minute."""
     for passed, reads in ((0, 1), (60_000, 1), (1, 2)):
@@ -69,7 +69,7 @@ def test_what_was_found_or_not_is_kept_for_a_minute(
         assert keys.reads == reads
 
 
-def test_a_revoked_key_stops_within_a_minute(callers: Callers, keys: Keys, clock: Clock) -> None:
+def test_a_revoked_key_stops_within_a_minute(callers: Callers, keys: Keys, clock: FakeClock) -> None:
     """What is remembered of a key ends after a minute, and with it the key."""
     assert callers.of(f"Bearer {KEY}") == ANN
     keys.known.clear()
@@ -124,7 +124,7 @@ def test_a_callers_name_fits_into_keys_and_paths(name: str, good: bool) -> None:
     assert is_name(name) is good
 
 
-def test_a_name_that_no_operator_made_has_the_default_limit(callers: Callers, keys: Keys, clock: Clock) -> None:
+def test_a_name_that_no_operator_made_has_the_default_limit(callers: Callers, keys: Keys, clock: FakeClock) -> None:
     """Doors without a key find their caller by name, with one read a minute."""
     for passed, reads in ((0, 2), (60_000, 2), (1, 4)):
         clock.now += passed
@@ -139,7 +139,7 @@ def test_a_name_is_not_mistaken_for_a_keys_hash(callers: Callers, keys: Keys) ->
     assert callers.named(hash_key(KEY)) == Caller(hash_key(KEY), 7)
 
 
-def test_a_name_that_no_operator_made_is_refused_where_no_default_is_given(keys: Keys, clock: Clock) -> None:
+def test_a_name_that_no_operator_made_is_refused_where_no_default_is_given(keys: Keys, clock: FakeClock) -> None:
     """Such a caller may order nothing; one that is made a moment later may, whatever was remembered."""
     callers = Callers(keys, clock)
     assert callers.named("bob") is None
@@ -147,7 +147,7 @@ def test_a_name_that_no_operator_made_is_refused_where_no_default_is_given(keys:
     assert callers.named("bob") == Caller("bob", 3)
 
 
-def test_every_door_is_closed_for_a_disabled_caller(callers: Callers, keys: Keys, clock: Clock) -> None:
+def test_every_door_is_closed_for_a_disabled_caller(callers: Callers, keys: Keys, clock: FakeClock) -> None:
     """By key and by name, within a minute, and whatever unknown callers may do."""
     assert callers.of(f"Bearer {KEY}") == callers.named("ann") == ANN
     keys.named["ann"] = keys.known[hash_key(KEY)] = Caller("ann", 5, disabled=True)

@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 
 from rushes.domain import webhook_token
-from rushes.domain.clip import Clip, Kind, Lease, Status, lease_to, worth
+from rushes.domain.clip import Clip, Kind, Lease, Status, billable_amount, lease_to
 from rushes.runware.facts import conclude, is_account_trouble, refusals
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome
 from rushes.services.ports import Metric
 from rushes.services.purchase import callback_url, on_the_wire
-from tests.unit.fakes import CLIP_UUID, PRICE, START, TASK_UUID, TIMES, World, clip, fact, refusal, request
+from tests.fakes.builders import CLIP_UUID, PRICE, START, TASK_UUID, TIMES, clip, fact, refusal, request
+from tests.fakes.use_cases import UseCases
 
 OUTCOMES: dict[str, Outcome] = {
     "accepted": Accepted("acknowledged"),
@@ -96,7 +97,7 @@ def test_an_earlier_doubt_is_never_unsaid(outcome: str) -> None:
     assert not after.has(Kind.REFUSED)
     assert after.status == (Status.RUNNING if outcome in ("accepted", "conflict") else Status.PENDING)
     assert after.open
-    assert worth(after) == PRICE
+    assert billable_amount(after) == PRICE
     assert len(after.facts) == 1
 
 
@@ -158,7 +159,7 @@ def test_the_caller_never_sees_our_accounts_trouble_as_its_own(status: int, code
     assert (shown, error["code"]) == (503, "providerRefusesUs")
 
 
-def leased(world: World, lasts: int = TIMES.lease) -> Clip:
+def leased(world: UseCases, lasts: int = TIMES.lease) -> Clip:
     return world.table.put(clip(lease=Lease("holder", START, START + lasts)))
 
 
@@ -171,7 +172,7 @@ def leased(world: World, lasts: int = TIMES.lease) -> Clip:
         (TIMES.lease, -1, False),
     ],
 )
-def test_nothing_is_sent_without_time_for_the_answer(world: World, lease: int, function: int, sends: bool) -> None:
+def test_nothing_is_sent_without_time_for_the_answer(world: UseCases, lease: int, function: int, sends: bool) -> None:
     """Without the HTTP timeout left of the function, or of the lease by the fastest clock, the lease is given back."""
     after, outcome = world.purchasing.attempt(leased(world, lease), request(), world.buyer(function))
     assert bool(world.seller.sent) is sends
@@ -182,7 +183,7 @@ def test_nothing_is_sent_without_time_for_the_answer(world: World, lease: int, f
 
 
 @pytest.mark.parametrize("passed", range(0, TIMES.lease + 1, 1_000))
-def test_clocks_apart_let_no_two_buyers_overlap(world: World, passed: int) -> None:
+def test_clocks_apart_let_no_two_buyers_overlap(world: UseCases, passed: int) -> None:
     """While a request may be on its way, a function whose clock is ahead by the whole margin gets no lease."""
     before = leased(world)
     world.clock.now = START + passed
@@ -193,14 +194,14 @@ def test_clocks_apart_let_no_two_buyers_overlap(world: World, passed: int) -> No
     assert bool(world.seller.sent) is (passed <= TIMES.lease - TIMES.skew - TIMES.http)
 
 
-def test_without_a_lease_nothing_is_sent(world: World) -> None:
+def test_without_a_lease_nothing_is_sent(world: UseCases) -> None:
     """Only the holder of a lease sends."""
     _, outcome = world.purchasing.attempt(world.table.put(clip()), request(), world.buyer())
     assert outcome is None
     assert world.seller.sent == []
 
 
-def test_an_attempt_is_sent_once_with_our_links(world: World) -> None:
+def test_an_attempt_is_sent_once_with_our_links(world: UseCases) -> None:
     """One request with the clip's own upload link and callback goes out under the Runware key."""
     world.purchasing.attempt(leased(world), request(), world.buyer())
     (sent,) = world.seller.sent
@@ -209,7 +210,7 @@ def test_an_attempt_is_sent_once_with_our_links(world: World) -> None:
     assert sent["webhookURL"].startswith(f"https://hooks.example/webhooks/runware/ann/{TASK_UUID}/0?token=")
 
 
-def test_an_image_is_sent_as_a_link(world: World) -> None:
+def test_an_image_is_sent_as_a_link(world: UseCases) -> None:
     """An `s3://` image leaves as a link that lives as long as the upload link; others leave as given."""
     for image in ("s3://photos/a.png", "https://example.com/a.png"):
         world.purchasing.attempt(leased(world), request(inputs={"frameImages": [image]}), world.buyer())
@@ -218,7 +219,7 @@ def test_an_image_is_sent_as_a_link(world: World) -> None:
     assert given == ["https://example.com/a.png"]
 
 
-def test_without_links_nothing_is_sent(world: World) -> None:
+def test_without_links_nothing_is_sent(world: UseCases) -> None:
     """When nothing can be signed the lease is given back, and nobody doubts that nothing was sent."""
     world.bucket.no_links = True
     _, outcome = world.purchasing.attempt(leased(world), request(), world.buyer())
@@ -226,7 +227,7 @@ def test_without_links_nothing_is_sent(world: World) -> None:
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES.values())
-def test_an_outcome_that_cannot_be_saved_leaves_the_lease(world: World, outcome: Outcome) -> None:
+def test_an_outcome_that_cannot_be_saved_leaves_the_lease(world: UseCases, outcome: Outcome) -> None:
     """When the table is away after the send nothing is raised: the lease stays and says that it may have been sent."""
     world.table.busy = {"save"}
     world.seller.script = [outcome]
@@ -238,7 +239,7 @@ def test_an_outcome_that_cannot_be_saved_leaves_the_lease(world: World, outcome:
 
 
 @pytest.mark.parametrize("patient", [True, False])
-def test_account_trouble_raises_the_alarm(world: World, patient: bool) -> None:
+def test_account_trouble_raises_the_alarm(world: UseCases, patient: bool) -> None:
     """Runware's no to our account is counted, whoever hears it."""
     world.seller.script = [refusal(401, "invalidApiKey")]
     after, _ = world.purchasing.attempt(leased(world), request(), world.buyer(patient=patient))
@@ -246,7 +247,7 @@ def test_account_trouble_raises_the_alarm(world: World, patient: bool) -> None:
     assert after.has(Kind.REFUSED) is not patient
 
 
-def test_what_others_learned_meanwhile_is_kept(world: World) -> None:
+def test_what_others_learned_meanwhile_is_kept(world: UseCases) -> None:
     """A webhook that is faster than the answer to the submission is merged, not overwritten."""
     before = leased(world)
 

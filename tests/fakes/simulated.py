@@ -1,4 +1,4 @@
-"""Table, bucket and Runware in memory, behaving as the real ones do as far as this service can tell.
+"""Table, bucket and Runware as effects of a simulated world: each call can be stopped, lost or made to fail.
 
 tests/contract runs one suite against these and against moto and the emulator. Runware's answers are made as bytes and
 read by the real code, so that a schedule covers the reading, too.
@@ -6,18 +6,16 @@ read by the real code, so that a schedule covers the reading, too.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from rushes.domain.budget import OverBudget, Reservation
-from rushes.domain.caller import Caller
 from rushes.domain.clip import Clip
 from rushes.domain.media import Head, Probed, container
-from rushes.domain.task import Existing, Found, Recorded, Task
-from rushes.errors import BucketError, BusyError, ProviderError, RescueError, StaleError, UnreadableClipError
+from rushes.domain.task import Found
+from rushes.errors import BucketError, BusyError, ProviderError, RescueError
 from rushes.runware.outcome import Ambiguous, NeverArrived, Outcome, read_answer
 from rushes.runware.response import Report, read_report
-from rushes.services.ports import Metric
+from tests.fakes.table import FakeTable, Name
 from tests.simulation.world import World
 
 T = TypeVar("T")
@@ -27,181 +25,62 @@ RESCUED = MP4 + b"\x00\x00\x00\x0ffreerescued"
 AGAIN = MP4 + b"\x00\x00\x00\x0dfreeagain"
 
 
-class FakeTable:
-    """The table: conditions and transactions as in `rushes.store`.
+class SimulatedTable(FakeTable):
+    """The table, every call of which is an effect: `busy_now` and `contended_now` make writes fail while they are true.
 
-    `busy` makes writes fail while it is true, `contended` those that move money of clips on record. The index of open
-    clips lags by `lag` milliseconds. `unreadable` are clips that this version of the service cannot read. `watch` sees
-    each change of a clip, as it was before and as it is after.
+    The index of open clips lags by `lag` milliseconds.
     """
 
-    remembers = 4  # writes of a clip that a repeated write recognises as its own
-
     def __init__(self, world: World) -> None:
+        super().__init__()
         self._world = world
-        self.tasks: dict[tuple[str, str], Task] = {}
-        self.rows: dict[tuple[str, str, int], Clip] = {}
-        self.budgets: dict[tuple[str, str], tuple[int, int | None]] = {}
-        self.keys: dict[str, str] = {}  # hash -> caller's name
-        self.callers: dict[str, Caller] = {}
-        self.changes: list[tuple[Clip, Clip]] = []  # what its stream tells of clips: before and after, in order
-        self.busy: Callable[[str], bool] = lambda _: False
-        self.contended: Callable[[], bool] = lambda: False
+        self.busy_now: Callable[[str], bool] = lambda _: False
+        self.contended_now: Callable[[], bool] = lambda: False
         self.refused = 0  # writes that failed and had no effect
         self.lag = 0
-        self.unreadable: set[tuple[str, str, int]] = set()
-        self.watch: Callable[[Clip | None, Clip], None] = lambda _before, _after: None
-        self._own: dict[tuple[str, str, int], list[tuple[Clip, Clip]]] = {}  # writes as given and as saved, newest last
-        self._listed: dict[tuple[str, str, int], tuple[int, Clip | None]] = {}  # when a row changed, and from what
+        self._listed: dict[Name, tuple[int, Clip | None]] = {}  # when a row changed, and from what
 
-    def record(
-        self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation]
-    ) -> Recorded | Existing | OverBudget:
-        return self._effect("record", lambda: self._record(task, clips, reservations))
-
-    def save(self, before: Clip, after: Clip) -> Clip:
-        return self._effect("save", lambda: self._save(before, after))
-
-    def clip(self, caller: str, task_uuid: str, index: int) -> Clip | None:
-        return self._effect("clip", lambda: self._read((caller, task_uuid, index)))
-
-    def clips(self, caller: str, task_uuid: str) -> list[Clip]:
-        return self._effect("clips", lambda: self.clips_of(caller, task_uuid))
-
-    def known(self, caller: str, task_uuid: str) -> Task | None:
-        return self._effect("known", lambda: self.tasks.get((caller, task_uuid)))
-
-    def task(self, caller: str, task_uuid: str) -> Task | None:
-        return self._effect("task", lambda: self.tasks.get((caller, task_uuid)))
-
-    def due(self, now: int, most: int) -> list[tuple[str, str, int]]:
-        return self._effect("due", lambda: self._due(now, most))
-
-    def postpone(self, name: tuple[str, str, int], now: int, until: int) -> None:
-        self._effect("postpone", lambda: self._postpone(name, now, until))
-
-    def budget(self, scope: str, month: str) -> tuple[int, int | None]:
-        return self._effect("budget", lambda: self.budgets.get((scope, month), (0, None)))
-
-    def whole(self, caller: str, task_uuid: str) -> Found | None:
+    def get_task_with_clips(self, caller: str, task_uuid: str) -> Found | None:
         """A task with its clips, without it being an effect: for those who look from outside."""
         task = self.tasks.get((caller, task_uuid))
         return Found(task, tuple(self.clips_of(caller, task_uuid)), "") if task else None
 
-    def caller(self, key_hash: str) -> Caller | None:
-        return self.callers.get(self.keys.get(key_hash, ""))
+    def call(self, name: str, act: Callable[[], T]) -> T:
+        """An effect whose answer may be lost: then the store repeats it, and either gets that answer or gives up."""
 
-    def caller_named(self, name: str) -> Caller | None:
-        return self.callers.get(name)
-
-    def set_caller(self, caller: Caller) -> None:
-        self.callers[caller.name] = caller
-
-    def add_key(self, key_hash: str, caller: Caller, name: str, now: int) -> None:
-        del name, now
-        self.set_caller(caller)
-        self.keys[key_hash] = caller.name
-
-    def clips_of(self, caller: str, task_uuid: str) -> list[Clip]:
-        """The clips of a task, without it being an effect."""
-        return [clip for key, clip in sorted(self.rows.items()) if key[:2] == (caller, task_uuid)]
-
-    def first_look(self) -> int | None:
-        """When the next clip is due, open or with money that is to follow."""
-        due = (row.next_check_at for row in self.rows.values() if row.open or not row.settled)
-        return min(filter(None, due), default=None)
-
-    def _effect(self, name: str, act: Callable[[], T]) -> T:
-        """An effect whose answer may be lost: then the store repeats it, and either hears that answer or gives up."""
+        def attempt() -> T:
+            if name in ("record", "save") and self.busy_now(name):
+                self.refused += 1
+                raise BusyError("made busy")
+            return act()
 
         def unheard(manner: str) -> T:
             if manner == "again":
-                return act()
+                return attempt()
             raise BusyError("the answer was lost", maybe_written=name in ("record", "save"))
 
-        return self._world.effect(name, act, unheard)
+        return self._world.effect(name, attempt, unheard)
 
-    def _read(self, key: tuple[str, str, int]) -> Clip | None:
-        if key in self.unreadable:
-            raise UnreadableClipError("KeyError")
-        return self.rows.get(key)
-
-    def _postpone(self, name: tuple[str, str, int], now: int, until: int) -> None:
-        row = self.rows[name]
-        if row.next_check_at is not None and row.next_check_at <= now:
-            self.rows[name] = replace(row, next_check_at=until)
-
-    def _fail(self, why: str) -> None:
-        self.refused += 1
-        raise BusyError(why)
-
-    def _record(
-        self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation]
-    ) -> Recorded | Existing | OverBudget:
-        if self.busy("record"):
-            self._fail("made busy")
-        if known := self.tasks.get((task.caller, task.task_uuid)):
-            return Recorded() if known is task else Existing(known)  # the token of a transaction recognises a repeat
-        for reservation in reservations:
-            counted, _ = self.budgets.get((reservation.scope, reservation.month), (0, None))
-            if counted + reservation.amount > reservation.limit:
-                return OverBudget(reservation.scope, reservation.limit, counted)
-        for reservation in reservations:
-            where = reservation.scope, reservation.month
-            counted, _ = self.budgets.get(where, (0, None))
-            self.budgets[where] = counted + reservation.amount, reservation.limit
-        self.tasks[task.caller, task.task_uuid] = task
-        for clip in clips:
-            key = clip.caller, clip.task_uuid, clip.index
-            self._listed[key] = self._world.now, None
-            self.rows[key] = clip
-        for clip in clips:
-            self.watch(None, clip)
-        return Recorded()
-
-    def _save(self, before: Clip, after: Clip) -> Clip:
-        if self.busy("save"):
-            self._fail("made busy")
-        key = before.caller, before.task_uuid, before.index
-        if key not in self.rows or self.rows[key].version != before.version:
-            latest = self._own.get(key, [])[-self.remembers :] if self.remembers else []
-            for given, own in latest:
-                if given is after:
-                    return own
-            raise StaleError
-        if after.counted != before.counted and self.contended():
-            self._world.move_to(self._world.now + 1_000)  # which the store's patience takes
+    def check_contention(self) -> None:
+        """Takes the time of the store's patience before it raises."""
+        if self.contended_now():
+            self._world.move_to(self._world.now + 1_000)
             raise BusyError("the budgets are contended")
-        saved = replace(after, version=before.version + 1)
-        self._own.setdefault(key, []).append((after, saved))
-        self.changes.append((self.rows[key], saved))
-        if self._world.now >= self._listed[key][0] + self.lag:
-            self._listed[key] = self._world.now, self.rows[key]
-        self.rows[key] = saved
-        for scope in after.scopes:
-            counted, limit = self.budgets.get((scope, after.month), (0, None))
-            self.budgets[scope, after.month] = counted + after.counted - before.counted, limit
-        self.watch(before, saved)
-        return saved
 
-    def _due(self, now: int, most: int) -> list[tuple[str, str, int]]:
-        listed = ((key, self._as_listed(key, row)) for key, row in self.rows.items())
-        due = [
-            (row.next_check_at, key)
-            for key, row in listed
-            if row and (row.open or not row.settled) and row.next_check_at is not None and row.next_check_at <= now
-        ]
-        return [key for _, key in sorted(due)[:most]]
+    def changing(self, name: Name, before: Clip | None) -> None:
+        """Keeps the row that the index lists until it has caught up."""
+        if before is None or self._world.now >= self._listed[name][0] + self.lag:
+            self._listed[name] = self._world.now, before
 
-    def _as_listed(self, key: tuple[str, str, int], row: Clip) -> Clip | None:
-        """A row as the index has it, which hears of a change some time later."""
+    def as_listed(self, name: Name, row: Clip) -> Clip | None:
+        """A row as the index has it, which changes some time later."""
         if not self.lag:
             return row
-        at, before = self._listed[key]
+        at, before = self._listed[name]
         return before if self._world.now < at + self.lag else row
 
 
-class FakeBucket:
+class SimulatedBucket:
     """The bucket: objects with versions. `lost` makes S3 unable to answer while it is true."""
 
     name = "bucket"
@@ -222,7 +101,7 @@ class FakeBucket:
         del seconds, container
         return f"https://bucket.example/{key}?versionId={version}"
 
-    def keep(self, key: str, content: bytes, content_type: str) -> None:
+    def put_if_absent(self, key: str, content: bytes, content_type: str) -> None:
         del content_type
         self._world.effect("keep image", lambda: self._keep(key, content))
 
@@ -387,7 +266,7 @@ class Supervisor:
 
 
 @dataclass(slots=True)
-class FakeRunware:
+class SimulatedRunware:
     """Runware: accepts, renders, uploads, calls back, answers questions, and keeps the ledger that judges.
 
     `fates` says what becomes of the next submissions, one each; then they go well. `deliver` is the way of a webhook
@@ -395,7 +274,7 @@ class FakeRunware:
     """
 
     world: World
-    bucket: FakeBucket
+    bucket: SimulatedBucket
     switches: Switches = field(default_factory=Switches)
     fates: list[str] = field(default_factory=list)
     deliver: Callable[[Mapping[str, Any], bytes], bool] = lambda _request, _body: True
@@ -459,7 +338,7 @@ class FakeRunware:
         self.fetching(key)
         return self.world.effect("fetch", lambda: self._fetch(url, key))
 
-    def keep(self, data: str, key: str) -> Probed:
+    def save_inline(self, data: str, key: str) -> Probed:
         del data
         return self.world.effect("keep", lambda: self._stored(key))
 
@@ -656,18 +535,3 @@ class FakeRunware:
 
 def _object_key(request: Mapping[str, Any]) -> str:
     return str(request["uploadEndpoint"]).removeprefix("https://bucket.example/").partition("?")[0]
-
-
-@dataclass(slots=True)
-class FakeTelemetry:
-    """Keeps what was counted and noted."""
-
-    counts: dict[Metric, int] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def count(self, metric: Metric, amount: int = 1) -> None:
-        self.counts[metric] = self.counts.get(metric, 0) + amount
-
-    def note(self, message: str, *, warn: bool = False, **details: object) -> None:
-        del warn
-        self.notes.append(f"{message} {details}")

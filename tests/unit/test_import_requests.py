@@ -18,9 +18,11 @@ from rushes.domain.formats import UUID4
 from rushes.domain.jsonl import Limits
 from rushes.runware.wire import WireError
 from rushes.services import import_requests
-from rushes.services.import_requests import LIMITS, MOST_ERRORS, MOST_LISTED, Intake, Origin, Place, place_of
+from rushes.services.import_requests import LIMITS, MOST_ERRORS, MOST_LISTED, ImportService, Origin, Place, place_of
 from rushes.services.ports import Metric
-from tests.unit.fakes import START, TASK_UUID, Clock, Telemetry, one_after_another, request, uuid4
+from tests.fakes.builders import START, TASK_UUID, request, uuid4
+from tests.fakes.telemetry import FakeClock, FakeTelemetry
+from tests.fakes.use_cases import one_after_another
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(16)
 LASTS = 270_000  # milliseconds that intake has
@@ -60,9 +62,9 @@ class Door:
     reports: dict[str, bytes] = field(default_factory=dict)
     images: list[str] = field(default_factory=list)
     closed: set[str] = field(default_factory=set)
-    telemetry: Telemetry = field(default_factory=Telemetry)
+    telemetry: FakeTelemetry = field(default_factory=FakeTelemetry)
     limits: Limits = LIMITS
-    clock: Clock = field(default_factory=Clock)
+    clock: FakeClock = field(default_factory=FakeClock)
     pace: int = 0  # milliseconds that each look at the clock takes
     earlier: dict[str, list[Drop]] = field(default_factory=dict)  # versions by key, oldest first
 
@@ -100,8 +102,8 @@ class Door:
         return {**task, "inputs": {"frameImages": [KEPT]}}
 
     @property
-    def intake(self) -> Intake:
-        return Intake(
+    def intake(self) -> ImportService:
+        return ImportService(
             bucket="bucket",
             drops=self,
             inbox=self,

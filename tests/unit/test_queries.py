@@ -14,18 +14,19 @@ from rushes.errors import BucketError, UnreadableError
 from rushes.runware.facts import webhook_facts
 from rushes.runware.response import read
 from rushes.services.queries import CostsQuery, Query, cursor, position_of, read_costs_query, read_query
-from rushes.services.request_validation import Answer, Poll, validate
+from rushes.services.request_validation import Poll, WireResponse, validate
 from rushes.services.submit import price
-from tests.unit.fakes import CLIP_UUID, START, TASK_UUID, World, clip, fact, request, uuid4
+from tests.fakes.builders import CLIP_UUID, START, TASK_UUID, clip, fact, request, uuid4
+from tests.fakes.use_cases import UseCases
 
 ANN = Caller("ann", 5_000_000)
 RENDERED = fact(Kind.RENDERED, "video", seed=7, NSFWContent=False, cost=900_000, videoURL="https://vm.example/x.mp4")
 STORED = fact(Kind.STORED, "v7", witness=Witness.BUCKET, size=1234, container="mp4")
 
 
-def world(*clips: Clip, **changes: Any) -> World:
+def world(*clips: Clip, **changes: Any) -> UseCases:
     """A table with one task of ann's; None for the request means that it is gone."""
-    made = World()
+    made = UseCases()
     for each in clips:
         made.table.put(each)
     task = Task(
@@ -59,7 +60,7 @@ def polled(*clips: Clip, **changes: Any) -> tuple[list[Any], list[Any]]:
 
 def test_a_stored_clip_with_its_details_is_a_success() -> None:
     """All that Runware would tell is told, with a link to our own pinned copy."""
-    (item,), errors = polled(clip(RENDERED, STORED, counted=900_000), includeCost=True)
+    (item,), errors = polled(clip(RENDERED, STORED, budgeted=900_000), includeCost=True)
     assert errors == []
     link = item.pop("videoURL")
     assert link.startswith(f"https://bucket.example/videos/ann/2026/09/21/{TASK_UUID}-0.mp4?versionId=v7&")
@@ -148,15 +149,15 @@ def test_polls_cost_nothing() -> None:
     """A dry run validates polls, too; of the clips that a request may ask for they are none."""
     polls = [{"taskType": "getResponse", "taskUUID": uuid4(number)} for number in range(1, 15)]
     orders = [request(numberResults=4, taskUUID=uuid4(100 + number)) for number in range(5)]
-    assert len(validate([*polls, *orders], Answer())) == 19
-    made = World()
+    assert len(validate([*polls, *orders], WireResponse())) == 19
+    made = UseCases()
     assert [item["cost"] for item in price([polls[0], orders[0]], made.caller, made.bucket).data] == [0.0, 3.696]
 
 
 def test_too_many_clips_leave_the_polls() -> None:
     """Where the orders are refused together, what became of others is told all the same."""
     orders = [request(numberResults=4, taskUUID=uuid4(100 + number)) for number in range(6)]
-    answer = Answer()
+    answer = WireResponse()
     assert validate([*orders, {"taskType": "getResponse", "taskUUID": TASK_UUID}], answer) == [Poll(TASK_UUID)]
     assert len(answer.errors) == 6
 
@@ -287,9 +288,9 @@ def test_a_link_that_cannot_be_signed_is_no_answer() -> None:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def many(number: int, **changes: Any) -> World:
+def many(number: int, **changes: Any) -> UseCases:
     """That many tasks of ann's, each a second younger than the one before."""
-    made = World()
+    made = UseCases()
     for index in range(number):
         name = uuid4(index + 1)
         made.table.put(clip(task_uuid=name, clip_uuid=uuid4(1000 + index)))
@@ -304,7 +305,7 @@ def many(number: int, **changes: Any) -> World:
     return made
 
 
-def page(made: World, **parameters: str) -> dict[str, Any]:
+def page(made: UseCases, **parameters: str) -> dict[str, Any]:
     found = made.reading.tasks(ANN, parameters)
     assert isinstance(found, dict), found
     return found
@@ -365,14 +366,14 @@ def test_tags_are_split_at_the_first_colon() -> None:
 
 def test_a_budget_is_of_the_month_that_is() -> None:
     """The caller's limit as it is set, what the month's item counts, and never less than nothing left."""
-    made = World()
+    made = UseCases()
     made.table.budgets["ann", "2026-09"] = (6_000_000, 4_000_000)
     assert made.reading.budget(ANN) == {"month": "2026-09", "spent": 6.0, "limit": 5.0, "left": 0.0}
     made.clock.now += 31 * 86_400_000
     assert made.reading.budget(ANN) == {"month": "2026-10", "spent": 0.0, "limit": 5.0, "left": 5.0}
 
 
-def costs(made: World, **parameters: str) -> dict[str, Any]:
+def costs(made: UseCases, **parameters: str) -> dict[str, Any]:
     found = made.reading.costs(ANN, parameters)
     assert isinstance(found, dict), found
     return found
@@ -380,7 +381,7 @@ def costs(made: World, **parameters: str) -> dict[str, Any]:
 
 def test_costs_are_told_a_line_a_clip() -> None:
     """What each clip counts, and what it can be summed by; nothing of what was learned about it."""
-    made = world(clip(counted=900_000), clip(index=1), tags={"project": "fox"})
+    made = world(clip(budgeted=900_000), clip(index=1), tags={"project": "fox"})
     about = {"taskUUID": TASK_UUID, "createdAt": iso(START), "model": "klingai:5@3", "tags": {"project": "fox"}}
     assert costs(made) == {"costs": [{**about, "clip": 1, "cost": 0.924}, {**about, "clip": 0, "cost": 0.9}]}
     made.table.put(clip(caller="bob", index=2))

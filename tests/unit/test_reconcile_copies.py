@@ -7,35 +7,26 @@ from typing import Any
 
 import pytest
 
-from rushes.domain.clip import Clip, Fact, Kind, Status, Witness, settle
+from rushes.domain.clip import Clip, Fact, Kind, Status, Witness, refresh_derived
 from rushes.domain.media import Probed, container
 from rushes.errors import OriginRefusedError, RescueError, UnusableRenderError
 from rushes.runware.response import Report, read_report
 from rushes.services.ports import Metric
 from rushes.services.purchase import Buyer, Credentials
-from rushes.services.reconcile import Reconciling
-from tests.unit.fakes import (
-    CLIP_UUID,
-    MP4,
-    START,
-    TIMES,
-    WEBM,
-    Bucket,
-    Clock,
-    Table,
-    Telemetry,
-    clip,
-    one_after_another,
-)
+from rushes.services.reconcile import ReconcileService
+from tests.fakes.builders import CLIP_UUID, MP4, START, TIMES, WEBM, clip
+from tests.fakes.table import FakeTable
+from tests.fakes.telemetry import FakeClock, FakeTelemetry
+from tests.fakes.use_cases import FakeBucket, one_after_another
 
 URL = "https://vm.runware.ai/1.mp4?sig=secret"
 MINUTE = 60_000
 
 
-class Due(Table):
+class Due(FakeTable):
     """A table that lists what is due."""
 
-    clock: Clock
+    clock: FakeClock
 
     def due(self, now: int, most: int) -> Sequence[tuple[str, str, int]]:
         return [key for key, row in self.rows.items() if row.next_check_at is not None and row.next_check_at <= now]
@@ -45,7 +36,7 @@ class Due(Table):
 class Internet:
     """Addresses and what they give: bytes for the bucket, or an error."""
 
-    bucket: Bucket
+    bucket: FakeBucket
     pages: dict[str, bytes | RescueError] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
@@ -59,7 +50,7 @@ class Internet:
         self.bucket.objects[key] = page
         return Probed("v1", len(page), "etag", container(page, len(page)))
 
-    def keep(self, data: str, key: str) -> Probed:
+    def save_inline(self, data: str, key: str) -> Probed:
         raise UnusableRenderError("no video at the address")
 
 
@@ -80,12 +71,12 @@ class World:
     """A rendered clip, known since START, and sweeps."""
 
     def __init__(self, **order: Any) -> None:
-        self.clock, self.table, self.bucket, self.telemetry = Clock(), Due(), Bucket(), Telemetry()
+        self.clock, self.table, self.bucket, self.telemetry = FakeClock(), Due(), FakeBucket(), FakeTelemetry()
         self.internet, self.polls = Internet(self.bucket), Polls([URL])
         fields = {"videoURL": URL}
         rendered = Fact(kind=Kind.RENDERED, key="v", at=START, witness=Witness.WEBHOOK, fields=fields)
-        self.table.put(settle(clip(rendered, **order), START, TIMES))
-        self.reconciling = Reconciling(
+        self.table.put(refresh_derived(clip(rendered, **order), START, TIMES))
+        self.reconciling = ReconcileService(
             table=self.table,
             bucket=self.bucket,  # type: ignore[arg-type]  # it has one version of each object
             provider=self.polls,
