@@ -60,8 +60,8 @@ simulate: $(dev) ## every stop and race in memory, and the figures (FOR=600: sec
 costs: $(dev) ## what a clip costs besides Runware's price: counted, printed, written to docs/costs.md
 	@$(PYTHON) -m scripts.cost_report
 
-openapi: $(dev) ## the API's description, from the code, written to docs/openapi.json
-	@$(PYTHON) -m rushes_local.openapi
+openapi: $(dev) ## the schema of a task, from the model's data, written into docs/openapi.json
+	@$(PYTHON) -m scripts.openapi
 
 bench: $(dev) ## cold and warm starts beside small handlers, into docs/benchmarks.md (QUICK=1 judges and writes nothing)
 	@$(PYTHON) -m scripts.cold_start $(if $(QUICK),--quick)
