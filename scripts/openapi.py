@@ -19,7 +19,8 @@ def schemas() -> dict[str, Any]:
     whole: dict[str, Any] = _tidied(
         request_type(KLING_2_1_MASTER).model_json_schema(ref_template="#/components/schemas/{model}")
     )
-    return whole.pop("$defs") | {"VideoInference": whole}
+    parts: dict[str, Any] = whole.pop("$defs")
+    return {**parts, "VideoInference": whole}
 
 
 def render(text: str) -> str:
