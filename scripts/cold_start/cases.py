@@ -70,9 +70,9 @@ class Case:
 
 
 CASES: Mapping[str, Case] = {
-    "submit": Case(event=lambda: _file("submit-valid"), status=200, cold=1.75, warm=2.0, same="submit"),
+    "submit": Case(event=lambda: _file("submit-valid"), status=200, cold=1.75, warm=2.0, same="bare_submit"),
     "intake": Case(event=lambda: _file("video-requested"), cold=1.5),
-    "webhook": Case(event=_webhook, status=200, cold=1.25, usual=0.65, warm=1.5, same="webhook"),
+    "webhook": Case(event=_webhook, status=200, cold=1.25, usual=0.65, warm=1.5, same="bare_webhook"),
     "reconcile": Case(event=lambda: _file("schedule"), cold=1.5),
     "announce": Case(event=lambda: _file("clip-changed"), cold=1.1),
     "tasks": Case(event=lambda: _file("tasks-one"), status=200, cold=1.1),

@@ -22,7 +22,7 @@ import httpx
 from rushes.domain.clip import Clip, Known
 from rushes_local.aws.application import Access
 from rushes_local.event_sources import queue_event, schedule_event, start_of, stream_event
-from rushes_local.runware.app import OneShot
+from rushes_local.runware.emulator import OneShot
 from rushes_local.stack import STACK_NAME, Stack
 
 Item = Mapping[str, Any]
