@@ -134,8 +134,12 @@ class _Written:
     def __init__(self) -> None:
         self.items: list[dict[str, Any]] = []
 
-    def put_item(self, *, Item: dict[str, Any], **_: Any) -> None:
-        self.items.append(Item)
+    def update_item(
+        self, *, Key: dict[str, Any], UpdateExpression: str, ExpressionAttributeValues: dict[str, Any], **_: Any
+    ) -> None:
+        """Of updates only the kind that sets attributes of a new item."""
+        pairs = (each.split(" = ") for each in UpdateExpression.removeprefix("SET ").split(", "))
+        self.items.append({**Key, **{name: ExpressionAttributeValues[value] for name, value in pairs}})
 
     def transact_write_items(self, *, TransactItems: list[dict[str, Any]], **_: Any) -> None:
         self.items += [write["Put"]["Item"] for write in TransactItems]
