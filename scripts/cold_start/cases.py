@@ -70,9 +70,9 @@ class Case:
 
 
 CASES: Mapping[str, Case] = {
-    "submit": Case(event=lambda: _file("submit-valid"), status=200, cold=1.75, warm=2.0, same="submit"),
+    "submit": Case(event=lambda: _file("submit-valid"), status=200, cold=1.75, warm=2.0, same="bare_submit"),
     "intake": Case(event=lambda: _file("video-requested"), cold=1.5),
-    "webhook": Case(event=_webhook, status=200, cold=1.25, usual=0.65, warm=1.5, same="webhook"),
+    "webhook": Case(event=_webhook, status=200, cold=1.25, usual=0.65, warm=1.5, same="bare_webhook"),
     "reconcile": Case(event=lambda: _file("schedule"), cold=1.5),
     "announce": Case(event=lambda: _file("clip-changed"), cold=1.1),
     "tasks": Case(event=lambda: _file("tasks-one"), status=200, cold=1.1),
@@ -134,8 +134,12 @@ class _Written:
     def __init__(self) -> None:
         self.items: list[dict[str, Any]] = []
 
-    def put_item(self, *, Item: dict[str, Any], **_: Any) -> None:
-        self.items.append(Item)
+    def update_item(
+        self, *, Key: dict[str, Any], UpdateExpression: str, ExpressionAttributeValues: dict[str, Any], **_: Any
+    ) -> None:
+        """Of updates only the kind that sets attributes of a new item."""
+        pairs = (each.split(" = ") for each in UpdateExpression.removeprefix("SET ").split(", "))
+        self.items.append({**Key, **{name: ExpressionAttributeValues[value] for name, value in pairs}})
 
     def transact_write_items(self, *, TransactItems: list[dict[str, Any]], **_: Any) -> None:
         self.items += [write["Put"]["Item"] for write in TransactItems]

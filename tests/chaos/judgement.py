@@ -15,7 +15,7 @@ import httpx
 from botocore.exceptions import ClientError
 
 from rushes.domain.clip import Clip, Kind, Status
-from rushes_local.runware.app import Charge
+from rushes_local.runware.emulator import Charge
 from rushes_local.stack import Stack
 from tests.chaos.traffic import Caller, Heard, Json, TaskName
 from tests.event_listener import LISTENER

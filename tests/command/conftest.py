@@ -20,7 +20,7 @@ from werkzeug.wrappers import Request, Response
 from rushes_local import cli
 from rushes_local.aws.application import CREDENTIALS
 from rushes_local.command import service as services
-from rushes_local.runware.app import CutConnectionError
+from rushes_local.runware.emulator import CutConnectionError
 from rushes_local.servers import Server
 from rushes_local.stack import Stack
 

@@ -18,7 +18,7 @@ from rushes.errors import BusyError
 from rushes.services.purchase import callback_url
 from rushes_local import erasing
 from rushes_local.command.outcomes import Exit
-from rushes_local.runware.app import OneShot
+from rushes_local.runware.emulator import OneShot
 from rushes_local.stack import STACK_NAME, Stack
 from tests.command.conftest import Ran, Run
 from tests.conftest import PATIENCE, User, order, submissions, whole_bucket, whole_table

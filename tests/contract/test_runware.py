@@ -12,7 +12,7 @@ from rushes.adapters.runware_api import RunwareClient
 from rushes.runware.facts import details_facts, poll_facts
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome, Refused
 from rushes.runware.response import Report
-from rushes_local.runware.app import Emulator, OneShot
+from rushes_local.runware.emulator import Emulator, OneShot
 from tests.fakes.simulated import SimulatedBucket, SimulatedRunware, Switches
 from tests.simulation.world import World
 

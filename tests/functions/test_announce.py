@@ -17,7 +17,7 @@ from rushes.errors import UnreadableError
 from rushes_local import erasing
 from rushes_local.event_sources import stream_event
 from rushes_local.lambda_runtime import Outcome
-from rushes_local.runware.app import OneShot
+from rushes_local.runware.emulator import OneShot
 from rushes_local.stack import Stack
 from tests.conftest import ROOT, Json, User, client, order
 from tests.event_listener import Listener

@@ -11,7 +11,7 @@ from runware import Runware
 from runware.errors import RunwareError
 
 from rushes.domain.clip import Clip, Fact, Kind, Witness, merge, refresh_derived
-from rushes_local.runware.app import OneShot
+from rushes_local.runware.emulator import OneShot
 from tests.conftest import User, client, http, submissions
 from tests.fakes.builders import TIMES
 

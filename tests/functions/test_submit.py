@@ -18,7 +18,7 @@ from rushes.domain.inbox_message import Message
 from rushes.errors import RushesError
 from rushes_local.event_sources import done, queue_event
 from rushes_local.lambda_runtime import Outcome
-from rushes_local.runware.app import OneShot
+from rushes_local.runware.emulator import OneShot
 from rushes_local.stack import EMULATOR_KEY, Stack
 from tests.conftest import PATIENCE, Json, User, client, http, is_about, order, submissions, whole_table
 from tests.functions.conftest import InProcess

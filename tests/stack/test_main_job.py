@@ -16,7 +16,7 @@ import pytest
 from rushes.domain.budget import EVERYBODY
 from rushes.domain.clip import Clip, Kind, Status
 from rushes.domain.task import Task, task_status
-from rushes_local.runware.app import Charge
+from rushes_local.runware.emulator import Charge
 from rushes_local.stack import Stack
 from tests.chaos.run import wait_until
 from tests.conftest import PATIENCE, ROOT, Json, User, http, order, submissions, whole_table

@@ -29,7 +29,7 @@ from rushes_local.event_sources import (
     undone,
 )
 from rushes_local.lambda_runtime import Outcome
-from rushes_local.runware.app import OneShot
+from rushes_local.runware.emulator import OneShot
 from rushes_local.stack import Stack, StackError
 from tests.event_listener import Listener
 

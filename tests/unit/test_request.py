@@ -441,13 +441,9 @@ def test_an_order_knows_its_price_and_its_clips(
     assert (ordered.price, ordered.clips, ordered.extension) == (price, clips, extension)
 
 
-def test_our_own_parameters_are_read() -> None:
-    """Destination and the wish to see the cost are known to the order."""
-    assert (order(destination="a/b", includeCost=True).destination, order(includeCost=True).include_cost) == (
-        "a/b",
-        True,
-    )
-    assert (order().destination, order().include_cost) == (None, False)
+def test_a_destination_is_read() -> None:
+    """A parameter of our own, which the order keeps."""
+    assert (order(destination="a/b").destination, order().destination) == ("a/b", None)
 
 
 def test_the_model_is_one_piece_of_data() -> None:

@@ -23,7 +23,7 @@ from werkzeug.wrappers import Request, Response
 
 from rushes_local.runware.delivery import LANES, RETRY_DELAYS, WEBHOOK_TIMEOUT, Delivery
 from rushes_local.runware.faults import Faults, OneShot
-from rushes_local.runware.tasks import MICRO_DOLLARS_PER_SECOND, Book, Charge, Run
+from rushes_local.runware.tasks import MICRO_DOLLARS_PER_SECOND, Book, Charge, Execution
 from rushes_local.runware.validation import error, frame_urls, is_uuid4, picture_error, unreachable, video_errors
 from rushes_local.runware.workers import Workers
 
@@ -80,7 +80,7 @@ class Received:
 
 
 @dataclass
-class Answer:
+class EmulatorAnswer:
     """What is collected for one request: items, errors, and the HTTP status of each error."""
 
     greeting: list[Json] = field(default_factory=list)  # answers an authentication task, and is no success by itself
@@ -266,8 +266,8 @@ class Emulator:
             return _injected(self.faults.details_status, "", False, tasks)
         return None
 
-    def _answer(self, tasks: list[Json], greeting: list[Json], overrides: Json, dry: bool = False) -> Answer:
-        answer = Answer(greeting if tasks else [])
+    def _answer(self, tasks: list[Json], greeting: list[Json], overrides: Json, dry: bool = False) -> EmulatorAnswer:
+        answer = EmulatorAnswer(greeting if tasks else [])
         uuids = Counter(str(task.get("taskUUID")).lower() for task in tasks if "taskUUID" in task)
         for task in tasks:
             if uuids[str(task.get("taskUUID")).lower()] > 1:
@@ -292,14 +292,14 @@ class Emulator:
                     answer.refuse(task, [error("unsupportedTaskType", message, "taskType", type="string")])
         return answer
 
-    def _price(self, task: Json, answer: Answer) -> None:
+    def _price(self, task: Json, answer: EmulatorAnswer) -> None:
         if faults := video_errors(task):
             answer.refuse(task, faults)
             return
         micro_dollars = MICRO_DOLLARS_PER_SECOND * int(task.get("duration", 5)) * int(task.get("numberResults", 1))
         answer.data.append({**_about(task), "cost": micro_dollars / 1_000_000})
 
-    def _buy(self, task: Json, overrides: Json, answer: Answer) -> None:
+    def _buy(self, task: Json, overrides: Json, answer: EmulatorAnswer) -> None:
         if faults := video_errors(task) or self._image_errors(task, overrides):
             answer.refuse(task, faults)
             return
@@ -328,7 +328,7 @@ class Emulator:
             return unreachable(name)
         return picture_error(name, response.content) if response.status_code == 200 else unreachable(name)
 
-    def _begin(self, run: Run) -> None:
+    def _begin(self, run: Execution) -> None:
         self._delivery.progress(run)
         called_first = self._book.switches(run).webhook_before_answer
         if self._render_seconds is None and not called_first:
@@ -345,7 +345,7 @@ class Emulator:
             self._delivery.start(run, 0.0)
         return bool(runs)
 
-    def _poll(self, task: Json, answer: Answer) -> None:
+    def _poll(self, task: Json, answer: EmulatorAnswer) -> None:
         if not self._names_a_task(task, answer):
             return
         known = self._book.polled(task["taskUUID"])
@@ -357,7 +357,7 @@ class Emulator:
         for fault in errors:
             self._tell_failure(fault, answer)
 
-    def _tell_failure(self, fault: Json, answer: Answer) -> None:
+    def _tell_failure(self, fault: Json, answer: EmulatorAnswer) -> None:
         match self.faults.poll_failure_shape:
             case "errors":
                 answer.errors.append(fault)
@@ -367,7 +367,7 @@ class Emulator:
             case "nested":
                 answer.data.append({**_about(fault), "status": "error", "error": fault})
 
-    def _details(self, task: Json, answer: Answer) -> None:
+    def _details(self, task: Json, answer: EmulatorAnswer) -> None:
         if not self._names_a_task(task, answer):
             return
         details = self._book.details(task["taskUUID"])
@@ -376,19 +376,19 @@ class Emulator:
         else:
             answer.data.append({**_about(task), **details})
 
-    def _names_a_task(self, task: Json, answer: Answer) -> bool:
+    def _names_a_task(self, task: Json, answer: EmulatorAnswer) -> bool:
         if is_uuid4(task.get("taskUUID")):
             return True
         message = "Invalid value for 'taskUUID': must be a UUID v4."
         answer.refuse(task, [error("invalidTaskUUID", message, "taskUUID", type="string")])
         return False
 
-    def _unknown(self, task: Json, answer: Answer) -> None:
+    def _unknown(self, task: Json, answer: EmulatorAnswer) -> None:
         if self.faults.unknown_uuid == "taskNotFound":
             fault = error("taskNotFound", "There is no task with this taskUUID.", "taskUUID", status="error")
             answer.refuse(task, [fault], self.faults.poll_failure_status)
 
-    def _account(self, task: Json, answer: Answer) -> None:
+    def _account(self, task: Json, answer: EmulatorAnswer) -> None:
         if task.get("operation") != "getDetails":
             fault = error("invalidOperation", "The emulator knows the operation getDetails only.", "operation")
             answer.refuse(task, [fault])
@@ -474,7 +474,7 @@ def _bill(charges: list[Charge]) -> Json:
     return {"microDollars": total, "charges": [asdict(charge) for charge in charges]}
 
 
-def _shown(run: Run) -> Json:
+def _shown(run: Execution) -> Json:
     return {
         "taskUUID": run.uuid,
         "status": run.status,
