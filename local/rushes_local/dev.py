@@ -78,11 +78,11 @@ def dev(
     With RUNWARE_API_KEY set, clips are bought from Runware itself.
     """
     from rushes.domain.caller import Caller
-    from rushes_local.stack import Provider, Stack
+    from rushes_local.stack import ProviderEndpoint, Stack
 
     console = Console()
     key = os.environ.get("RUNWARE_API_KEY")
-    provider = Provider(key, os.environ.get("RUNWARE_BASE_URL") or None) if key else None
+    provider = ProviderEndpoint(key, os.environ.get("RUNWARE_BASE_URL") or None) if key else None
     with _failures():
         stack = Stack(
             ROOT, render_seconds=None if stepped else render_seconds, provider=provider, port=port, sink=_show

@@ -19,7 +19,7 @@ from werkzeug.wrappers import Request, Response
 
 from rushes_cli import api_client, main
 from rushes_local.aws.application import CREDENTIALS
-from rushes_local.runware.app import CutConnectionError
+from rushes_local.runware.emulator import CutConnectionError
 from rushes_local.servers import Server
 from rushes_local.stack import Stack
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from rushes.adapters import s3 as uploads
+from rushes.adapters.s3 import S3_CONFIG, S3Bucket
 from rushes.domain.budget import EVERYBODY, Reservation
 from rushes.domain.caller import hash_key
-from rushes.domain.clip import Clip, Fact, Kind, Known, Witness, merge_all, settle, settle_later
+from rushes.domain.clip import Clip, Fact, Kind, Known, Witness, defer_budget, merge_all, refresh_derived
 from rushes.domain.task import Task
 from rushes_cli.operator import erase
 from rushes_cli.operator.consistency import MEANINGS, Flaw, Terms, check, manifest_key
@@ -23,7 +23,7 @@ from rushes_cli.operator.review import clock
 from rushes_local.stack import Stack
 from tests.cli.conftest import Run
 from tests.conftest import client, http
-from tests.unit.fakes import MP4, PRICE, TIMES, WEBM, uuid4
+from tests.fakes.builders import MP4, PRICE, TIMES, WEBM, uuid4
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
@@ -81,7 +81,7 @@ class Case:
             estimate=PRICE,
             month=MONTH,
             created_at=NOW,
-            counted=PRICE,
+            budgeted=PRICE,
         )
         task = Task(
             caller=self.caller,
@@ -93,13 +93,13 @@ class Case:
         )
         limit = 1000 * PRICE
         reservations = [Reservation(scope, MONTH, PRICE, limit) for scope in clip.scopes]
-        self.stack.store.record(task, [settle(clip, NOW, TIMES)], reservations)
+        self.stack.store.record(task, [refresh_derived(clip, NOW, TIMES)], reservations)
 
     def learn(self, *facts: tuple[Kind, str, dict[str, Any]]) -> None:
         """Saves what was learned, as every witness does."""
         clip = self.clip
         told = [Fact(kind=kind, key=key, at=NOW, witness=Witness.POLL, fields=fields) for kind, key, fields in facts]
-        self.stack.store.save(clip, settle(merge_all(clip, told), NOW, TIMES))
+        self.stack.store.save(clip, refresh_derived(merge_all(clip, told), NOW, TIMES))
 
     def store(self) -> None:
         """The task finished, its object and its manifest where they should be."""
@@ -182,14 +182,14 @@ class Case:
 
 
 @cache
-def signer(stack: Stack) -> uploads.Bucket:
+def signer(stack: Stack) -> S3Bucket:
     """What signs upload links, made once."""
-    return uploads.Bucket(stack.client("s3", config=uploads.CONFIG), stack.bucket_name)
+    return S3Bucket(stack.client("s3", config=S3_CONFIG), stack.bucket_name)
 
 
 def gone(case: Case) -> None:
     """The clip's item, and the money with it: the task alone is left."""
-    case.record(counted=0)
+    case.record(budgeted=0)
     case.drop("clip#0")
 
 
@@ -222,7 +222,7 @@ def no_limit(case: Case) -> None:
 def key_of(case: Case) -> str:
     """A caller's only key, as findings name it."""
     return next(
-        key_hash[:12] for key_hash, (caller, _) in case.stack.store.census().listed.items() if caller == case.caller
+        key_hash[:12] for key_hash, (caller, _) in case.stack.store.snapshot().listed.items() if caller == case.caller
     )
 
 
@@ -262,10 +262,10 @@ PLANTED: dict[str, tuple[Callable[[Case], None] | None, Callable[[Case], object]
     "a stale one": (Case.store, lambda c: c.describe(versionId="old"), Flaw.MANIFEST_DIFFERS, lambda c: c.name),
     "a budget": (Case.store, budget("", 1), Flaw.BUDGET_DIFFERS, lambda c: f"{c.caller} {MONTH}"),
     "all budgets": (Case.store, budget(EVERYBODY, -1), Flaw.BUDGET_DIFFERS, lambda c: f"{EVERYBODY} {MONTH}"),
-    "miscounted": (Case.store, lambda c: c.record(counted=1), Flaw.MISCOUNTED, lambda c: c.name),
+    "miscounted": (Case.store, lambda c: c.record(budgeted=1), Flaw.MISCOUNTED, lambda c: c.name),
     "miscounted for long": (
         Case.store,
-        lambda c: c.record(counted=1, next_check_at=NOW - 2 * HOUR),
+        lambda c: c.record(budgeted=1, next_check_at=NOW - 2 * HOUR),
         Flaw.MISCOUNTED,
         lambda c: c.name,
     ),
@@ -341,19 +341,19 @@ def test_what_is_in_good_order_is_no_finding(stack: Stack, monkeypatch: pytest.M
         facts={name: known for name, known in failed.facts.items() if name[0] != Kind.LAST_LOOK}, next_check_at=NOW
     )
     assert findings(stack) == set()
-    later = settle_later(failed, NOW, TIMES)
+    later = defer_budget(failed, NOW, TIMES)
     cases["of a failure"].record(facts=later.facts, next_check_at=later.next_check_at)
     assert findings(stack) == set()
 
-    genuine, looks = stack.store.census, []
+    genuine, looks = stack.store.snapshot, []
 
-    def census() -> Any:
+    def snapshot() -> Any:
         looks.append(1)
         found = genuine()
         if len(looks) == 1:
             found.budgets[EVERYBODY, MONTH] += 1
         return found
 
-    monkeypatch.setattr(stack.store, "census", census)
+    monkeypatch.setattr(stack.store, "snapshot", snapshot)
     assert findings(stack) == set()
     assert len(looks) == 2

@@ -11,14 +11,14 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from functions.webhook import app as webhook
-from rushes.adapters.dynamodb.table import Store
-from rushes.adapters.secrets import Secret, webhook_keys
+from rushes.adapters.dynamodb.admin import AdminTable
+from rushes.adapters.secrets import SecretsManagerSecret, webhook_keys
 from rushes.domain.clip import Clip, Status
 from rushes.errors import BusyError
 from rushes.services.purchase import callback_url
 from rushes_cli.exits import Exit
 from rushes_cli.operator import erase
-from rushes_local.runware.app import OneShot
+from rushes_local.runware.emulator import OneShot
 from rushes_local.stack import STACK_NAME, Stack
 from tests.cli.conftest import Ran, Run
 from tests.conftest import PATIENCE, User, order, submissions, whole_bucket, whole_table
@@ -93,7 +93,7 @@ def secret_arn(stack: Stack) -> str:
 
 def keys(stack: Stack) -> list[str]:
     """The webhook keys as they are now, newest first."""
-    return webhook_keys(Secret(stack.client("secretsmanager"), secret_arn(stack), lambda: 0))
+    return webhook_keys(SecretsManagerSecret(stack.client("secretsmanager"), secret_arn(stack), lambda: 0))
 
 
 @pytest.fixture
@@ -237,7 +237,7 @@ def test_a_tombstone_buys_nothing(stack: Stack, user: User, forget: Forget) -> N
     answer, money, bought = user.post(task), user.counted(clip), len(submissions(stack))
     forget(task, user)
     assert user.now(clip).clip_uuid == clip.clip_uuid
-    assert user.now(clip).counted == clip.counted > 0
+    assert user.now(clip).budgeted == clip.budgeted > 0
     assert user.post(task).json() == answer.json()
     conflict = user.post({**task, "positivePrompt": "another one"})
     assert [error["code"] for error in conflict.json()["errors"]] == ["conflictTaskUUID"]
@@ -278,7 +278,7 @@ def test_an_interrupted_erasure_is_completed(
         raise BusyError
 
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "forget", fail)
+        patch.setattr(AdminTable, "forget", fail)
         assert forget(task, user).status == Exit.UNAVAILABLE
     assert is_told(stack, PROMPT)
     forget(task, user)
@@ -319,7 +319,7 @@ def test_what_was_not_told_is_told_again(stack: Stack, user: User, run: Run) -> 
     told = [event["detail-type"] for each in user.clips(task) for event in listener.about(each.clip_uuid)]
     assert told == ["Clip Stored", "Clip Stored"]
     assert clip.object_key.replace(".mp4", ".json") in {key for key, _ in whole_bucket(stack)}
-    assert ran.out.splitlines() == [f"Clip {n} is stored: told as Clip Stored." for n in (0, 1)]
+    assert ran.out.splitlines() == [f"Clip {n} is stored: sent as Clip Stored." for n in (0, 1)]
     ran = run("announce", "nobody", task["taskUUID"], "--stack", STACK_NAME)
     assert ran.status == 1
     assert "has no task" in ran.err

@@ -11,12 +11,12 @@ from botocore.client import BaseClient
 
 from rushes.domain.caller import Caller
 from rushes.domain.clip import Clip, Fact, Kind, Status, Witness, merge_all
-from rushes.services.update_clip import learn
+from rushes.services.update_clip import update_clip
 from rushes_cli.operator.review import NoTelemetry, clock
 from rushes_local.stack import STACK_NAME, Stack
 from tests.cli.conftest import Run
 from tests.conftest import PATIENCE, User, http, order, whole_table
-from tests.unit.fakes import TIMES
+from tests.fakes.builders import TIMES
 
 Json = dict[str, Any]
 
@@ -26,7 +26,9 @@ pytestmark = pytest.mark.usefixtures("account")
 def told(user: User, clip: Clip, *facts: Fact) -> Clip:
     """The clip, once these facts were learned."""
     store = user.stack.store
-    return learn(store, clip, lambda now: merge_all(now, facts), now=clock(), times=TIMES, telemetry=NoTelemetry())
+    return update_clip(
+        store, clip, lambda now: merge_all(now, facts), now=clock(), times=TIMES, telemetry=NoTelemetry()
+    )
 
 
 def fact(kind: Kind, key: str = "", **fields: Any) -> Fact:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from rushes.domain.clip import Clip, Kind, Status, Witness
-from rushes_local.runware.app import Emulator
+from rushes_local.runware.emulator import Emulator
 from rushes_local.servers import Server
 from rushes_local.stack import Provider, Stack
 from tests.chaos.run import SCALE, TIMES, wait_until

@@ -13,7 +13,7 @@ def costs_of_all(stack: str | None, since: str, until: str) -> list[dict[str, An
             {
                 "caller": each.caller,
                 "taskUUID": f"{each.caller} {each.task_uuid}",  # two callers may have taken the same one
-                "cost": each.counted / 1_000_000,
+                "cost": each.budgeted / 1_000_000,
                 "tags": each.tags,
             }
             for each in deployment.store.all_costs(*CostsQuery(since, until).span)

@@ -48,7 +48,7 @@ def parked(context: typer.Context, stack: Stack = None, as_json: AsJson = False)
 
     screen = Screen(as_json)
     with operated(stack) as deployment:
-        clips = review_clips.parked(deployment.store)
+        clips = review_clips.in_review(deployment.store)
     screen.give({"parked": [review_clips.clip_record(clip) for clip in clips]})
     if not clips:
         screen.note("Nothing is in review.")
@@ -186,29 +186,29 @@ def announce(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = 
 
     --json prints {"caller", "taskUUID", "clips": [{"clip", "status", "told": detail type or null}]}.
     """
-    from rushes.adapters.eventbridge import EventBus
-    from rushes.adapters.manifests import Manifests
-    from rushes.services.publish import Announcing, announced
+    from rushes.adapters.eventbridge import EventBridgeBus
+    from rushes.adapters.s3 import S3Manifests
+    from rushes.services.publish import PublishService, event_of
 
     screen, uuid = Screen(as_json), task_uuid(task)
     with operated(stack) as deployment:
         clips = deployment.store.clips(caller, uuid)
         if not clips:
             raise CommandError(f"{caller} has no task {uuid}; nothing was told.")
-        announcing = Announcing(
+        announcing = PublishService(
             tasks=deployment.store,
-            shelf=Manifests(deployment.s3, deployment.bucket),
-            bus=EventBus(deployment.client("events"), deployment.output("EventBusName")),
+            manifests=S3Manifests(deployment.s3, deployment.bucket),
+            bus=EventBridgeBus(deployment.client("events"), deployment.output("EventBusName")),
             telemetry=_Shown(screen),
             bucket=deployment.bucket,
         )
         told = []
         for clip in clips:
-            announcing.changed(None, clip)
-            news = announced(clip)
-            told.append({"clip": clip.index, "status": clip.status, "told": news.news if news else None})
+            announcing.publish_change(None, clip)
+            news = event_of(clip)
+            told.append({"clip": clip.index, "status": clip.status, "told": news.event_type if news else None})
             screen.say(
-                f"Clip {clip.index} is {clip.status}: {f'told as {news.news}' if news else 'nothing to tell yet'}."
+                f"Clip {clip.index} is {clip.status}: {f'sent as {news.event_type}' if news else 'no event yet'}."
             )
     screen.give({"caller": caller, "taskUUID": uuid, "clips": told})
 
@@ -252,11 +252,11 @@ def configure(stack: Stack = None) -> None:
 def rotate(stack: Stack = None) -> None:
     """Give the webhook tokens a new key. Links signed with the one before stay valid until the next time."""
     from rushes.adapters.aws import clock as now
-    from rushes.adapters.secrets import Secret, webhook_keys
+    from rushes.adapters.secrets import SecretsManagerSecret, webhook_keys
 
     with operated(stack) as deployment:
         secret, client = deployment.output("WebhookSecretArn"), deployment.client("secretsmanager")
-        current = webhook_keys(Secret(client, secret, now))[0]
+        current = webhook_keys(SecretsManagerSecret(client, secret, now))[0]
         client.put_secret_value(SecretId=secret, SecretString=new_webhook_keys(current))
         print(
             f"The webhook tokens of {deployment.name} have a new key. Links that were signed with the one before stay "
@@ -281,7 +281,7 @@ class _Shown:
     def count(self, metric: "Metric", amount: int = 1) -> None:
         """Counts nothing."""
 
-    def note(self, message: str, *, warn: bool = False, **details: object) -> None:
+    def log(self, message: str, *, warn: bool = False, **details: object) -> None:
         """Shows what is a warning."""
         if warn:
             self._screen.warn(f"{message}: {json.dumps(details, default=str)}")
@@ -313,7 +313,7 @@ def _finish(screen: Screen, clip: "Clip") -> None:
 
     record = review_clips.clip_record(clip)
     screen.give(record)
-    screen.say(f"{record['taskUUID']}-{record['clip']} is {record['status']}, and counts {money(clip.counted)}.")
+    screen.say(f"{record['taskUUID']}-{record['clip']} is {record['status']}, and counts {money(clip.budgeted)}.")
     screen.say(f"Next: {outlook(record)}")
 
 

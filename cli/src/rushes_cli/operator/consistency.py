@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from rushes.adapters.dynamodb.table import Census, Store
-from rushes.domain.clip import Clip, Kind, Status, worth
+from rushes.adapters.dynamodb.admin import AdminTable, TableSnapshot
+from rushes.domain.clip import Clip, Kind, Status, billable_amount
 from rushes.domain.media import HEAD_BYTES, container, same_kind
 from rushes.domain.task import Task
 
@@ -158,7 +158,7 @@ class BucketListing:
         return digest.hexdigest()
 
 
-def check(store: Store, s3: "S3Client", bucket: str, terms: Terms) -> list[Finding]:
+def check(store: AdminTable, s3: "S3Client", bucket: str, terms: Terms) -> list[Finding]:
     """Everything that is wrong, in the order of the flaws."""
     found = _look(store, BucketListing(s3, bucket), terms)
     if found:
@@ -167,32 +167,32 @@ def check(store: Store, s3: "S3Client", bucket: str, terms: Terms) -> list[Findi
     return sorted(found, key=lambda finding: (order.index(finding.flaw), finding))
 
 
-def _look(store: Store, bucket: BucketListing, terms: Terms) -> set[Finding]:
-    census = store.census()
+def _look(store: AdminTable, bucket: BucketListing, terms: Terms) -> set[Finding]:
+    snapshot = store.snapshot()
     bucket.list()  # after the table: what is stored meanwhile belongs to a clip that was open
-    records = _Records(census)
+    records = _Records(snapshot)
     return {
-        *(Finding(Flaw.STRANGE, key, "no task, clip, budget, caller or key") for key in census.strange),
+        *(Finding(Flaw.STRANGE, key, "no task, clip, budget, caller or key") for key in snapshot.unrecognized_keys),
         *_of_tasks(records),
-        *_of_money(census, terms),
-        *_of_clips(census.clips, terms),
-        *_of_keys(census),
+        *_of_money(snapshot, terms),
+        *_of_clips(snapshot.clips, terms),
+        *_of_keys(snapshot),
         *_of_objects(records, bucket),
         *_of_copies(records, bucket, terms),
     }
 
 
 class _Records:
-    """The census, looked up by task and by object key."""
+    """The snapshot, looked up by task and by object key."""
 
-    def __init__(self, census: Census) -> None:
-        self.tasks: dict[tuple[str, str], Task] = {(task.caller, task.task_uuid): task for task in census.tasks}
-        self.tombstones = census.tombstones
+    def __init__(self, snapshot: TableSnapshot) -> None:
+        self.tasks: dict[tuple[str, str], Task] = {(task.caller, task.task_uuid): task for task in snapshot.tasks}
+        self.tombstones = snapshot.tombstones
         self.of_task: dict[tuple[str, str], list[Clip]] = defaultdict(list)
-        for clip in census.clips:
+        for clip in snapshot.clips:
             self.of_task[clip.caller, clip.task_uuid].append(clip)
-        self.by_key = {clip.object_key: clip for clip in census.clips}
-        self.by_manifest = {manifest_key(clip): clip for clip in census.clips}
+        self.by_key = {clip.object_key: clip for clip in snapshot.clips}
+        self.by_manifest = {manifest_key(clip): clip for clip in snapshot.clips}
 
     def is_forgotten(self, clip: Clip) -> bool:
         """Whether the task was erased on purpose."""
@@ -229,18 +229,20 @@ def _of_tasks(records: _Records) -> Iterator[Finding]:
             yield Finding(Flaw.CLIPS_MISSING, f"{caller}/{task_uuid}", f"0 of {task.clips} clips are in the table")
 
 
-def _of_money(census: Census, terms: Terms) -> Iterator[Finding]:
+def _of_money(snapshot: TableSnapshot, terms: Terms) -> Iterator[Finding]:
     sums: dict[tuple[str, str], int] = defaultdict(int)
-    for clip in census.clips:
+    for clip in snapshot.clips:
         for scope in clip.scopes:
-            sums[scope, clip.month] += clip.counted
+            sums[scope, clip.month] += clip.budgeted
         due = clip.next_check_at is not None and clip.next_check_at >= terms.now - _LONG_OVERDUE
         if not clip.settled and not due:  # where one is due, its money is to follow
             yield Finding(
-                Flaw.MISCOUNTED, name(clip), f"counts {_dollars(clip.counted)}, worth {_dollars(worth(clip))}"
+                Flaw.MISCOUNTED,
+                name(clip),
+                f"counts {_dollars(clip.budgeted)}, worth {_dollars(billable_amount(clip))}",
             )
-    for scope, month in sums.keys() | census.budgets.keys():
-        held, summed = census.budgets.get((scope, month), 0), sums.get((scope, month), 0)
+    for scope, month in sums.keys() | snapshot.budgets.keys():
+        held, summed = snapshot.budgets.get((scope, month), 0), sums.get((scope, month), 0)
         if held != summed:
             detail = f"holds {_dollars(held)}, its clips come to {_dollars(summed)}"
             yield Finding(Flaw.BUDGET_DIFFERS, f"{scope} {month}", detail)
@@ -255,15 +257,15 @@ def _of_clips(clips: Iterable[Clip], terms: Terms) -> Iterator[Finding]:
             yield Finding(Flaw.OVERDUE, name(clip), f"{clip.status}, due at {clip.next_check_at}")
 
 
-def _of_keys(census: Census) -> Iterator[Finding]:
-    for key_hash in census.keys.keys() | census.listed.keys():
-        found, listed = census.keys.get(key_hash), census.listed.get(key_hash)
+def _of_keys(snapshot: TableSnapshot) -> Iterator[Finding]:
+    for key_hash in snapshot.keys.keys() | snapshot.listed.keys():
+        found, listed = snapshot.keys.get(key_hash), snapshot.listed.get(key_hash)
         caller, key = found or listed or ("", None)
         named = f"{caller} {key_hash[:12]}"
         if found != listed:
             gone = "it opens nothing" if found is None else "its list lacks it" if listed is None else "they differ"
             yield Finding(Flaw.KEY_DIFFERS, named, gone)
-        elif key and key.revoked_at is None and caller not in census.callers:
+        elif key and key.revoked_at is None and caller not in snapshot.callers:
             yield Finding(Flaw.KEY_WITHOUT_CALLER, named, "the caller has no limit")
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import boto3
     from types_boto3_s3 import S3Client
 
-    from rushes.adapters.dynamodb.table import Store
+    from rushes.adapters.dynamodb.admin import AdminTable
 
 _DAY = 86_400_000  # milliseconds
 
@@ -47,11 +47,11 @@ class Deployment:
         return self._named("BUCKET_NAME", "BucketName", self._local.bucket if self._local else None)
 
     @cached_property
-    def store(self) -> "Store":
+    def store(self) -> "AdminTable":
         """The table."""
-        from rushes.adapters.dynamodb.table import Store
+        from rushes.adapters.dynamodb.admin import AdminTable
 
-        return Store(self.client("dynamodb"), self.table)
+        return AdminTable(self.client("dynamodb"), self.table)
 
     @cached_property
     def s3(self) -> "S3Client":

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rushes.adapters.dynamodb.table import Store
+from rushes.adapters.dynamodb.admin import AdminTable
 from rushes.domain.clip import Clip, Known, Scalar
 from rushes.domain.formats import canonical
 from rushes.services.input_images import folder, images_of
@@ -25,7 +25,7 @@ class ErasureError(ValueError):
     """The task was not erased. The text says why, and is meant for people."""
 
 
-def forget(store: Store, s3: "S3Client", bucket: str, caller: str, task_uuid: str) -> int:
+def forget(store: AdminTable, s3: "S3Client", bucket: str, caller: str, task_uuid: str) -> int:
     """Erases a task of which no clip is open; returns how many object versions were deleted.
 
     Raises `ErasureError` if it is not known or still open, and `StaleError` or `BusyError` if it has to be done again.
@@ -46,7 +46,7 @@ def forget(store: Store, s3: "S3Client", bucket: str, caller: str, task_uuid: st
     return deleted
 
 
-def _kept_images(store: Store, bucket: str, caller: str, task_uuid: str) -> list[str]:
+def _kept_images(store: AdminTable, bucket: str, caller: str, task_uuid: str) -> list[str]:
     """The keys of what was in the request itself: their names are hashes, which those of the caller's own are not."""
     task = store.task(caller, task_uuid)
     kept = re.compile(rf"s3://{re.escape(bucket)}/({re.escape(folder(caller))}[0-9a-f]{{64}}\.[a-z]+)")

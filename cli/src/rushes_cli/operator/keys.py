@@ -15,7 +15,7 @@ from rushes_cli.options import AsJson, Stack
 from rushes_cli.output import Screen, iso, micros, money
 
 if TYPE_CHECKING:
-    from rushes.adapters.dynamodb.table import Store
+    from rushes.adapters.dynamodb.admin import AdminTable
     from rushes.domain.caller import ApiKey, Caller
 
 Json = dict[str, Any]
@@ -160,7 +160,7 @@ def _caller(name: str, limit_usd: str, images: Sequence[str] | None) -> "Caller"
     return Caller(name, monthly_limit, tuple(map(_image_source, images or ())))
 
 
-def _completed(store: "Store", wanted: "Caller", images: Sequence[str] | None) -> "Caller":
+def _completed(store: "AdminTable", wanted: "Caller", images: Sequence[str] | None) -> "Caller":
     before = None if images else store.caller_named(wanted.name)
     return replace(wanted, image_sources=before.image_sources) if before else wanted
 

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rushes.adapters.dynamodb.table import Store
-from rushes.adapters.s3 import Bucket
+from rushes.adapters.dynamodb.admin import AdminTable
+from rushes.adapters.s3 import S3Bucket
 from rushes.domain import formats
 from rushes.domain.clip import Clip, Fact, Kind, Scalar, Status, Witness, merge, merge_all
 from rushes.domain.formats import canonical
 from rushes.domain.media import HEAD_BYTES, container, stored_fact
 from rushes.domain.timings import Timings
 from rushes.services.ports import Metric, Telemetry
-from rushes.services.update_clip import learn
+from rushes.services.update_clip import update_clip
 from rushes_cli.output import iso
 
 if TYPE_CHECKING:
@@ -50,17 +50,17 @@ class NoTelemetry:
     def count(self, metric: Metric, amount: int = 1) -> None:
         """Counts nothing."""
 
-    def note(self, message: str, *, warn: bool = False, **details: object) -> None:
+    def log(self, message: str, *, warn: bool = False, **details: object) -> None:
         """Notes nothing."""
 
 
-def parked(store: Store) -> list[Clip]:
+def in_review(store: AdminTable) -> list[Clip]:
     """The clips that wait for a person, the longest waiting first."""
-    found = [store.clip(*name) for name in store.parked()]
+    found = [store.clip(*name) for name in store.in_review()]
     return [clip for clip in found if clip is not None and clip.status == Status.REVIEW]
 
 
-def one(store: Store, caller: str, task_uuid: str, index: int) -> Clip:
+def one(store: AdminTable, caller: str, task_uuid: str, index: int) -> Clip:
     """One clip in review. Raises `DecisionError` if it is not there, or not in review."""
     clip = store.clip(caller, task_uuid, index)
     if clip is None:
@@ -70,7 +70,7 @@ def one(store: Store, caller: str, task_uuid: str, index: int) -> Clip:
     return clip
 
 
-def ask(store: Store, clip: Clip, now: int) -> Clip:
+def ask(store: AdminTable, clip: Clip, now: int) -> Clip:
     """The clip, with the next sweep due to ask bucket and Runware about it alone."""
     asked = Fact(kind=Kind.ASKED, key=formats.iso(now), at=now, witness=Witness.OPERATOR)
     return _learned(
@@ -78,7 +78,7 @@ def ask(store: Store, clip: Clip, now: int) -> Clip:
     )
 
 
-def give_up(store: Store, clip: Clip, why: str, now: int) -> Clip:
+def give_up(store: AdminTable, clip: Clip, why: str, now: int) -> Clip:
     """The clip as failed, for the reason given. What was paid for a render stays counted, anything else is released."""
     error = canonical({"code": "givenUp", "message": why})
     fields: dict[str, Scalar] = {"category": "operator", "message": why, "error": error}
@@ -98,14 +98,14 @@ def give_up(store: Store, clip: Clip, why: str, now: int) -> Clip:
     return _learned(store, clip, decide, now)
 
 
-def keep(store: Store, s3: "S3Client", bucket: str, clip: Clip, file: Path | None, now: int) -> Clip:
+def keep(store: AdminTable, s3: "S3Client", bucket: str, clip: Clip, file: Path | None, now: int) -> Clip:
     """The clip as stored, if its object is in the bucket; `file` is put there first.
 
     Raises `DecisionError` if the object, or the file, is no video, and `BucketError` if S3 cannot say.
     """
     if file is not None:
         _put(s3, bucket, clip, file)
-    copy = stored_fact(Bucket(s3, bucket).probe(clip.object_key), clip.object_key, now)
+    copy = stored_fact(S3Bucket(s3, bucket).probe(clip.object_key), clip.object_key, now)
     if copy is None:
         raise DecisionError(f"{clip.object_key} in the bucket is no video; nothing was decided.")
     by_hand = Fact(kind=copy.kind, key=copy.key, at=now, witness=Witness.OPERATOR)
@@ -141,7 +141,7 @@ def clip_record(clip: Clip) -> dict[str, Any]:
         "clip": clip.index,
         "status": str(clip.status),
         "open": clip.open,
-        "cost": clip.counted / 1_000_000,
+        "cost": clip.budgeted / 1_000_000,
         "objectKey": clip.object_key,
         "clipUUID": clip.clip_uuid,
         "maybeSentAt": iso(clip.maybe_sent_at),
@@ -176,6 +176,6 @@ def _put(s3: "S3Client", bucket: str, clip: Clip, file: Path) -> None:
         s3.upload_fileobj(content, bucket, clip.object_key)
 
 
-def _learned(store: Store, clip: Clip, change: Callable[[Clip], Clip], now: int) -> Clip:
+def _learned(store: AdminTable, clip: Clip, change: Callable[[Clip], Clip], now: int) -> Clip:
     telemetry: Telemetry = NoTelemetry()
-    return learn(store, clip, change, now=now, times=_TIMES, telemetry=telemetry)
+    return update_clip(store, clip, change, now=now, times=_TIMES, telemetry=telemetry)
