@@ -131,20 +131,22 @@ compile: $(dev) ## pyproject.toml into the requirements files (ARGS=--upgrade fo
 
 clean: ## remove environments, builds and caches
 	rm -rf .venv .venv-sam .venv-checkov .aws-sam out .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find functions layers local tests scripts -name __pycache__ -prune -exec rm -rf {} +
+	find cli functions layers local tests scripts -name __pycache__ -prune -exec rm -rf {} +
 
 environments: $(dev) $(sam) $(checkov)
 
-# The project itself goes in without its dependencies: the requirements file has them, with hashes.
-install_project = $(PYTHON) -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+# The project and its command go in without their dependencies: the requirements file has them, with hashes.
+# One after the other: an older version of the project that is replaced takes its `rushes` with it.
+install = $(PYTHON) -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation
+install_project = $(install) -e . && $(install) -e ./cli
 
-$(local): requirements-local.txt pyproject.toml scripts/make-venv
+$(local): requirements-local.txt pyproject.toml cli/pyproject.toml scripts/make-venv
 	@scripts/make-venv .venv requirements-local.txt
 	@$(install_project)
 	@touch $@
 
 # The dev requirements hold the local ones at the same versions, so either stamp will do for the demo.
-$(dev): requirements-dev.txt pyproject.toml scripts/make-venv
+$(dev): requirements-dev.txt pyproject.toml cli/pyproject.toml scripts/make-venv
 	@scripts/make-venv .venv requirements-dev.txt
 	@$(install_project)
 	@touch $(local) $@

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from rushes.adapters.dynamodb.items import clip_of_image
 from rushes.domain.clip import Clip, Kind, Lease, Status, merge_all, refresh_derived
 from rushes.errors import UnreadableError
-from rushes_local import erasing
+from rushes_cli.operator import erase
 from rushes_local.event_sources import stream_event
 from rushes_local.lambda_runtime import Outcome
 from rushes_local.runware.emulator import OneShot
@@ -213,7 +213,7 @@ def test_an_erased_clip_gets_no_manifest_back(stack: Stack, user: User, stream: 
     clip = ended(user)
     records = stream.read()
     stream.announce(records)
-    erasing.forget(stack.store, client(stack, "s3"), stack.bucket_name, clip.caller, clip.task_uuid)
+    erase.forget(stack.store, client(stack, "s3"), stack.bucket_name, clip.caller, clip.task_uuid)
     assert stream.announce().payload == {"batchItemFailures": []}
     assert stream.announce(records).payload == {"batchItemFailures": []}
     under = clip.object_key.rpartition(".")[0]
