@@ -192,3 +192,17 @@ def test_a_forbidden_import_is_found(module: str, line: str) -> None:
     """Every kind of import that the rows forbid is seen, also inside a function and through a relative name."""
     ours, packages = (set(core_modules()), HANDLER_PACKAGES) if module.startswith("functions") else allowed(module)
     assert len(faults(module, line, ours, packages)) == 1
+
+
+def test_no_name_stands_twice() -> None:
+    """No two modules and no two classes share a name, so that a word means one thing wherever it is read."""
+    modules: dict[str, list[Path]] = defaultdict(list)
+    classes: dict[str, list[Path]] = defaultdict(list)
+    for folder in ("layers/core", "functions", "cli/src", "local", "scripts"):
+        for path in (ROOT / folder).rglob("*.py"):
+            if path.stem not in ("__init__", "__main__", "app"):
+                modules[path.stem].append(path)
+            for node in ast.parse(path.read_text()).body:
+                if isinstance(node, ast.ClassDef):
+                    classes[node.name].append(path)
+    assert {name: paths for name, paths in (modules | classes).items() if len(paths) > 1} == {}

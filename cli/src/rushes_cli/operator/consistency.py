@@ -108,7 +108,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class ObjectVersion:
+class ListedVersion:
     """One version of an object, or a delete marker (`size` None)."""
 
     version: str
@@ -122,7 +122,7 @@ class BucketListing:
 
     s3: "S3Client"
     name: str
-    objects: dict[str, list[ObjectVersion]] = field(default_factory=dict)
+    objects: dict[str, list[ListedVersion]] = field(default_factory=dict)
 
     def list(self) -> None:
         """Reads which objects and versions there are."""
@@ -135,7 +135,7 @@ class BucketListing:
             for each, size in found:
                 modified = round(each["LastModified"].timestamp() * 1000)
                 kept = self.objects.setdefault(each["Key"], [])
-                version = ObjectVersion(each["VersionId"], size, modified)
+                version = ListedVersion(each["VersionId"], size, modified)
                 kept.insert(0, version) if each.get("IsLatest") else kept.append(version)
 
     def read(self, key: str, version: str | None, most: int) -> bytes:
@@ -319,7 +319,7 @@ def _of_copy(clip: Clip, bucket: BucketListing, terms: Terms, *, gone: bool) -> 
     yield from _of_manifest(clip, bucket, terms, version, pinned, gone=gone)
 
 
-def _of_versions(clip: Clip, versions: Sequence[ObjectVersion], pinned: str) -> Iterator[Finding]:
+def _of_versions(clip: Clip, versions: Sequence[ListedVersion], pinned: str) -> Iterator[Finding]:
     newest = versions[0]
     if newest.version == pinned:
         return
@@ -329,7 +329,7 @@ def _of_versions(clip: Clip, versions: Sequence[ObjectVersion], pinned: str) -> 
         yield Finding(Flaw.OVERWRITTEN, name(clip), f"{clip.object_key} is now version {newest.version}")
 
 
-def _of_content(clip: Clip, bucket: BucketListing, pinned: ObjectVersion) -> Iterator[Finding]:
+def _of_content(clip: Clip, bucket: BucketListing, pinned: ListedVersion) -> Iterator[Finding]:
     """A copy may be of another kind than its key promises, but not of another than its record has."""
     found = container(bucket.read(clip.object_key, pinned.version, HEAD_BYTES), pinned.size)
     recorded = str(clip.of(Kind.STORED)[pinned.version].fields.get("container", ""))
@@ -338,7 +338,7 @@ def _of_content(clip: Clip, bucket: BucketListing, pinned: ObjectVersion) -> Ite
 
 
 def _of_manifest(
-    clip: Clip, bucket: BucketListing, terms: Terms, version: str, pinned: ObjectVersion, *, gone: bool
+    clip: Clip, bucket: BucketListing, terms: Terms, version: str, pinned: ListedVersion, *, gone: bool
 ) -> Iterator[Finding]:
     key = manifest_key(clip)
     versions = bucket.objects.get(key, [])
