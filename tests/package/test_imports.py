@@ -5,6 +5,7 @@ A module that is in no row fails the test. Put it where it belongs: the lower a 
 
 import ast
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -205,4 +206,5 @@ def test_no_name_stands_twice() -> None:
             for node in ast.parse(path.read_text()).body:
                 if isinstance(node, ast.ClassDef):
                     classes[node.name].append(path)
-    assert {name: paths for name, paths in (modules | classes).items() if len(paths) > 1} == {}
+    named = (*modules.items(), *classes.items())
+    assert {name: paths for name, paths in named if len(paths) > 1} == {}
