@@ -15,11 +15,11 @@ from typing import Any
 
 import boto3
 import pytest
-from rushes_local.runware.app import CutConnectionError
 from werkzeug.wrappers import Request, Response
 
 from rushes_cli import api_client, main
 from rushes_local.aws.application import CREDENTIALS
+from rushes_local.runware.emulator import CutConnectionError
 from rushes_local.servers import Server
 from rushes_local.stack import Stack
 

@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from rushes_local.runware.app import OneShot
 
 from functions.webhook import app as webhook
 from rushes.adapters.dynamodb.admin import AdminTable
@@ -19,6 +18,7 @@ from rushes.errors import BusyError
 from rushes.services.purchase import callback_url
 from rushes_cli.exits import Exit
 from rushes_cli.operator import erase
+from rushes_local.runware.emulator import OneShot
 from rushes_local.stack import STACK_NAME, Stack
 from tests.cli.conftest import Ran, Run
 from tests.conftest import PATIENCE, User, order, submissions, whole_bucket, whole_table

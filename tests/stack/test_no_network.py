@@ -15,7 +15,7 @@ import pytest
 from rushes.domain.clip import Clip, Kind, Status, Witness
 from rushes_local.runware.emulator import Emulator
 from rushes_local.servers import Server
-from rushes_local.stack import Provider, Stack
+from rushes_local.stack import ProviderEndpoint, Stack
 from tests.chaos.run import SCALE, TIMES, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -143,7 +143,7 @@ def test_a_provider_needs_no_way_in(logged: list[str]) -> None:
         emulator.base_url = server.url
         stack = Stack(
             ROOT,
-            provider=Provider("a-real-key", f"{server.url}/v1"),
+            provider=ProviderEndpoint("a-real-key", f"{server.url}/v1"),
             time_scale=SCALE,
             timings={
                 name: seconds / SCALE

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from rushes_local.stack import Provider, Stack, StackError
+from rushes_local.stack import ProviderEndpoint, Stack, StackError
 from tests.stack.conftest import toy_root
 
 ROOT = Path(__file__).parents[2]
@@ -77,7 +77,7 @@ def test_developers_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_without_emulator(tmp_path: Path) -> None:
     """With a provider of one's own the functions get its address and key, and no emulator runs."""
-    provider = Provider("a-real-key", "http://127.0.0.1:9/v1")
+    provider = ProviderEndpoint("a-real-key", "http://127.0.0.1:9/v1")
     with Stack(toy_root(ROOT, tmp_path / "root"), provider=provider, processes=1) as stack:
         seen = stack.functions["submit"].invoke({"do": "environment"}).payload
         secret = stack.client("secretsmanager").get_secret_value(SecretId=seen["RUNWARE_SECRET"])
@@ -88,6 +88,6 @@ def test_without_emulator(tmp_path: Path) -> None:
 
 def test_runware_itself(tmp_path: Path) -> None:
     """With nothing but a key the functions buy at the address that the template names."""
-    with Stack(toy_root(ROOT, tmp_path / "root"), provider=Provider("a-real-key"), processes=1) as stack:
+    with Stack(toy_root(ROOT, tmp_path / "root"), provider=ProviderEndpoint("a-real-key"), processes=1) as stack:
         seen = stack.functions["submit"].invoke({"do": "environment"}).payload
     assert seen["RUNWARE_BASE_URL"] == "https://api.runware.ai/v1"
