@@ -27,6 +27,7 @@ from tests.unit.fakes import (
     clip,
     fact,
     one_after_another,
+    refusal,
     request,
     uuid4,
 )
@@ -144,6 +145,7 @@ class Service:
         self.clock = self.world.clock
         self.runware = Runware(self.clock)
         self.rescuer = Rescuer()
+        self.versions = Versions(self.world.bucket)
         self.when_ambiguous: WhenAmbiguous = "resend"
 
     @property
@@ -155,13 +157,11 @@ class Service:
     def sent(self) -> int:
         return len(self.world.seller.sent)
 
-    def sweep(self, at: int | None = None, lasts: int = SWEEP) -> int:
-        """One sweep, so many milliseconds after START."""
-        if at is not None:
-            self.clock.now = START + at
-        reconciling = Reconciling(
+    @property
+    def reconciling(self) -> Reconciling:
+        return Reconciling(
             table=self.table,
-            bucket=Versions(self.world.bucket),
+            bucket=self.versions,
             provider=self.runware,
             rescuer=self.rescuer,
             purchasing=self.world.purchasing,
@@ -171,7 +171,12 @@ class Service:
             clock=self.clock,
             side_by_side=one_after_another,
         )
-        return reconciling.sweep(self.world.buyer(lasts, patient=True))
+
+    def sweep(self, at: int | None = None, lasts: int = SWEEP) -> int:
+        """One sweep, so many milliseconds after START."""
+        if at is not None:
+            self.clock.now = START + at
+        return self.reconciling.sweep(self.world.buyer(lasts, patient=True))
 
     def put(self, *facts: Fact, **changes: Any) -> Clip:
         """A due clip."""
@@ -190,11 +195,14 @@ class Service:
 
 @dataclass
 class Versions:
-    """The bucket, with the one version that each object has."""
+    """The bucket, with the one version that each object has. `asked` are the questions about a certain version."""
 
     bucket: fakes.Bucket
+    asked: list[tuple[str, str]] = field(default_factory=list)
 
     def probe(self, key: str, version: str | None = None) -> Probed | None:
+        if version:
+            self.asked.append((key, version))
         return self.bucket.probe(key)
 
 
@@ -225,6 +233,10 @@ def test_what_was_never_sent_is_given_up_at_the_deadline(service: Service) -> No
     service.put()
     service.sweep(TIMES.deadline)
     assert (service.sent, service.row().decisive, service.row().counted) == (0, Kind.REFUSED, 0)
+    fields = service.row().of(Kind.REFUSED)["providerUnreachable"].fields
+    error = json.loads(str(fields["error"]))
+    assert (fields["httpStatus"], fields["category"]) == (503, "provider")
+    assert error == {"code": "providerUnreachable", "message": fields["message"]}
 
 
 @pytest.mark.parametrize(("passed", "is_sent"), [(TIMES.resend_window - 1, True), (TIMES.resend_window, False)])
@@ -278,7 +290,7 @@ def test_a_clip_with_a_fact_of_a_later_version_is_never_called_unbought(service:
     assert service.row().of(Kind.UNPROVEN)[""].fields["why"] == why
 
 
-@pytest.mark.parametrize("outcome", [Ambiguous("ReadTimeout"), NeverArrived("ConnectError")])
+@pytest.mark.parametrize("outcome", [Ambiguous("ReadTimeout"), NeverArrived("ConnectError"), refusal(401)])
 def test_a_sweep_stops_buying_when_runware_is_down(service: Service, outcome: Any) -> None:
     """After three failures in a row nothing more is sent, and every other clip keeps its certainty."""
     service.many(5)
@@ -413,6 +425,43 @@ def test_an_answered_look_gives_up_at_the_limit(service: Service, case: str) -> 
     assert is_over()
 
 
+@pytest.mark.parametrize("case", [case for case in GIVEN_UP if case != "doubtful"])
+def test_a_limit_counts_from_what_the_clip_waits_for(service: Service, case: str) -> None:
+    """Time that passed before the purchase, the render or the failure became known shortens no later limit."""
+    facts, changes, limit, _ = GIVEN_UP[case]
+    _, is_over = put_case(service, case)
+    service.put(*facts, **changes, created_at=START - 10 * limit)
+    service.sweep(limit - 1)
+    assert not is_over()
+
+
+GIVEN_UP_AT_ONCE = {
+    "never sent": ([], {}, TIMES.deadline, Kind.REFUSED),
+    **GIVEN_UP,
+    "asked": ([ACCEPTED, fact(Kind.UNPROVEN), fact(Kind.ASKED, "a")], {}, 0, Kind.ANSWERED),
+}
+
+
+@pytest.mark.parametrize("case", GIVEN_UP_AT_ONCE)
+def test_what_the_clock_decides_is_on_record_as_its_decision(service: Service, case: str) -> None:
+    """A clip that was given up says when, and that it was no witness outside who said so."""
+    facts, changes, limit, kind = GIVEN_UP_AT_ONCE[case]
+    service.put(*facts, **changes)
+    service.rescuer.fails = True
+    service.sweep(limit)
+    (known,) = service.row().of(kind).values()
+    assert known.seen == {Witness.CLOCK: START + limit}
+
+
+def test_a_render_described_at_the_last_moment_is_described(service: Service) -> None:
+    """What the last look brings ends the looking; nothing is said to be unknown beside it."""
+    service.put(STORED)
+    service.runware.rendered = {CLIP_UUID}
+    service.sweep(TIMES.last_look)
+    assert service.row().has(Kind.RENDERED)
+    assert not service.row().has(Kind.DETAILS_UNKNOWN)
+
+
 @each_case
 def test_without_an_answer_the_limit_moves_by_one_deadline(service: Service, case: str) -> None:
     """A Runware that is deaf around the limit ends nothing that it may know; the hard limit ends it all the same."""
@@ -515,6 +564,53 @@ def test_an_upload_that_failed_proves_a_render(service: Service) -> None:
     service.sweep(TIMES.rescue_after)
     assert service.row().status == Status.STORED
     assert service.row().counted == clip().estimate
+
+
+KEY = clip().object_key
+
+
+def test_an_object_that_was_created_stores_its_clip(service: Service) -> None:
+    """Whatever the clip waits for, its copy is learned at the version that S3 names, as of now."""
+    service.put(fact(Kind.UNPROVEN, witness=Witness.CLOCK))
+    service.world.bucket.objects[KEY] = MP4
+    service.clock.now += 5
+    service.reconciling.uploaded(KEY, "v1")
+    assert service.row().status == Status.STORED
+    assert service.row().of(Kind.STORED)["v1"].seen == {Witness.BUCKET: START + 5}
+    assert service.versions.asked == [(KEY, "v1")]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        KEY.replace("ann", "bob"),
+        KEY.replace("-0.mp4", "-1.mp4"),
+        KEY.replace("-0.mp4", "-0.webm"),
+        KEY.replace("-0.mp4", "-4.mp4"),
+        KEY.replace("2026/09/21/", "elsewhere/"),
+        "inputs/ann/a.png",
+    ],
+)
+def test_an_object_of_no_clip_is_noted(service: Service, key: str) -> None:
+    """A key that is not exactly a recorded clip's changes nothing and is not even looked at."""
+    before = service.put()
+    service.world.bucket.objects[key] = MP4
+    service.reconciling.uploaded(key, "v1")
+    assert service.row() == before
+    assert service.versions.asked == []
+    ((_, warn, details),) = service.world.telemetry.notes
+    assert (warn, details["key"]) == (True, key)
+
+
+@pytest.mark.parametrize(("facts", "content"), [([STORED], MP4), ([RENDERED], b"<Error>"), ([RENDERED], None)])
+def test_a_created_object_that_teaches_nothing(service: Service, facts: list[Fact], content: bytes | None) -> None:
+    """A version known already is not read again; one that is gone or no video is no copy."""
+    before = service.put(*facts)
+    if content is not None:
+        service.world.bucket.objects[KEY] = content
+    service.reconciling.uploaded(KEY, "v1")
+    assert service.row() == before
+    assert len(service.versions.asked) == (0 if facts == [STORED] else 1)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
