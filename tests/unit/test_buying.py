@@ -62,6 +62,12 @@ def test_the_providers_copy_outlives_the_copy_deadline(asked: int, sent: int) ->
     assert wire(ttl=asked)["ttl"] == sent
 
 
+def test_an_attempt_asks_for_the_copy_until_its_deadline(world: World) -> None:
+    """To the second: a `ttl` that is a moment too short loses a paid clip whose upload failed."""
+    world.purchasing.attempt(leased(world), request(ttl=60), world.buyer())
+    assert world.seller.sent[0]["ttl"] == TIMES.copy_deadline // 1000
+
+
 def test_the_callback_names_and_signs_this_clip() -> None:
     """The callback's path is the clip's own, and its token is about nothing else."""
     url = callback_url("https://hooks.example", clip(index=2), ["new", "old"], START)

@@ -149,6 +149,15 @@ def test_a_copy_that_was_rescued_stays_so() -> None:
     assert known.copy[1].at == START
 
 
+def test_two_claims_of_one_moment_about_a_copy_end_in_one() -> None:
+    """Of what never changes one claim stands whole: the earlier, or of two at once the same in either order."""
+    one, other = fact(Kind.STORED, "v", size=5, etag="b"), fact(Kind.STORED, "v", size=7, etag="a")
+    earlier = fact(Kind.STORED, "v", START - 1, size=9)
+    assert clip(one, other) == clip(other, one)
+    assert clip(one, other).of(Kind.STORED)["v"].fields == {"size": 7, "etag": "a"}
+    assert clip(one, earlier) == clip(earlier, one) == clip(earlier)
+
+
 @pytest.mark.parametrize("kind", list(Kind))
 def test_every_kind_is_bounded(kind: Kind) -> None:
     """Of each kind a source fills so many keys and no more: the smallest, or of copies those that it saw first."""

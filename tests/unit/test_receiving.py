@@ -337,7 +337,10 @@ def test_what_a_tasks_details_prove(response: object, kinds: list[Kind]) -> None
 def test_a_fact_has_its_key_time_and_witness(body: Any, kind: Kind, key: str, fields: dict[str, Any]) -> None:
     """What a report proves is on record under its code, as of when it came, and with who said it."""
     said = read(dumped(body))
-    for facts, witness in ((webhook_facts(said, START + 7), Witness.WEBHOOK), (poll_facts(said, START + 7), Witness.POLL)):
+    for facts, witness in (
+        (webhook_facts(said, START + 7), Witness.WEBHOOK),
+        (poll_facts(said, START + 7), Witness.POLL),
+    ):
         assert list(facts) == [Fact(kind=kind, key=key, at=START + 7, witness=witness, fields=fields)]
     details = read(dumped({"data": [{"taskUUID": CLIP_UUID, "response": body}]}))
     _, inner = details_facts(details, CLIP_UUID, START + 7)

@@ -309,6 +309,36 @@ def test_a_sweep_stops_asking_when_runware_is_down(service: Service) -> None:
     assert (len(service.runware.polls), service.sent) == (3, 0)
 
 
+def test_a_doubtful_clip_that_was_denied_is_parked_with_that_reason(service: Service) -> None:
+    """An attempt into this very account is not called one into another."""
+    service.put(maybe_sent_at=START, maybe_sent_to=service.world.buyer().credentials.account)
+    service.sweep(TIMES.deadline)
+    why = "an attempt may have arrived: every witness denies it"
+    assert service.row().of(Kind.UNPROVEN)[""].fields["why"] == why
+
+
+@pytest.mark.parametrize(("content", "kind"), [(MP4, Kind.STORED), (b"<Error>", Kind.ACCEPTED)])
+def test_an_upload_proves_a_doubtful_purchase(service: Service, content: bytes, kind: Kind) -> None:
+    """Only Runware was given the link, so whatever came through it means that the clip is not sent again."""
+    service.put(maybe_sent_at=START)
+    service.world.bucket.objects[clip().object_key] = content
+    service.sweep(20_000)
+    assert (service.sent, service.row().decisive) == (0, kind)
+    (known,) = service.row().of(kind).values()
+    assert known.seen == {Witness.BUCKET: START + 20_000}
+
+
+@pytest.mark.parametrize("facts", [[ACCEPTED], [RENDERED], [FAILED]])
+def test_a_copy_in_the_bucket_is_found(service: Service, facts: list[Fact]) -> None:
+    """Though its event was lost, and whatever Runware says."""
+    service.put(*facts)
+    service.world.bucket.objects[clip().object_key] = MP4
+    service.sweep(TIMES.last_look)
+    assert service.row().status == Status.STORED
+    assert service.row().of(Kind.STORED)["v1"].seen == {Witness.BUCKET: START + TIMES.last_look}
+    assert service.rescuer.fetched == []
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # which clips
 # ----------------------------------------------------------------------------------------------------------------------
@@ -320,6 +350,43 @@ def test_a_clip_that_is_not_due_in_truth_is_left_alone(service: Service) -> None
     service.table.lagging = [("ann", TASK_UUID, 0)]
     assert service.sweep(0) == 0
     assert service.sent == 0
+
+
+@pytest.mark.parametrize(("lasts", "taken"), [(2 * TIMES.http, 1), (2 * TIMES.http - 1, 0)])
+def test_a_sweep_takes_nothing_that_it_cannot_work_on(service: Service, lasts: int, taken: int) -> None:
+    """A clip is moved forward when it is taken: with less than two requests' time left it waits for the next sweep."""
+    service.put()
+    assert service.sweep(0, lasts) == service.sent == taken
+
+
+def test_the_index_may_name_what_is_gone_or_closed(service: Service) -> None:
+    """Neither is worked on, and nothing is wrong with them."""
+    before = service.put(fact(Kind.REFUSED), counted=0, next_check_at=None)
+    service.table.lagging = [("ann", uuid4(9), 0), ("ann", TASK_UUID, 0)]
+    assert service.sweep(0) == 0
+    assert service.row() == before
+
+
+@pytest.mark.parametrize(("left", "asked"), [(TIMES.http, 2), (TIMES.http - 1, 1)])
+def test_nothing_is_asked_without_time_for_the_answer(service: Service, left: int, asked: int) -> None:
+    """To the millisecond."""
+    service.many(2, STORED)
+    service.runware.takes = SWEEP - left
+    service.sweep(0)
+    assert len(service.runware.polls) == asked
+
+
+@pytest.mark.parametrize(
+    ("facts", "rendered", "found"), [([ACCEPTED], False, 0), ([ACCEPTED], True, 1), ([STORED, RENDERED], True, 0)]
+)
+def test_a_render_that_a_poll_found_first_is_counted(
+    service: Service, facts: list[Fact], rendered: bool, found: int
+) -> None:
+    """The metric shows how many webhooks were lost: a render that is known already was found by none."""
+    service.put(*facts)
+    service.runware.rendered = {CLIP_UUID} if rendered else set()
+    service.sweep(TIMES.usual_render)
+    assert service.world.telemetry.counted[Metric.FOUND_BY_POLL] == found
 
 
 def test_an_index_that_lags_does_not_end_the_sweep(service: Service) -> None:
@@ -528,13 +595,16 @@ def test_a_failure_that_still_renders_is_not_believed_at_the_last_look(service: 
         ({}, "bought, and no result: every witness denies it"),
         ({"rendering": {CLIP_UUID}}, "bought, and no result: Runware has it and names no end"),
         ({"down": True}, "bought, and no result: no answer from getResponse and getTaskDetails"),
+        ({"objects": [b"<Error>"]}, "bought, and no result: no witness knows its end"),
     ],
 )
 def test_the_reason_for_parking_is_true(service: Service, change: dict[str, Any], why: str) -> None:
     """The record says what the last look came to."""
     service.put(ACCEPTED)
+    service.world.bucket.objects |= {clip().object_key: content for content in change.get("objects", [])}
     for name, value in change.items():
-        setattr(service.runware, name, value)
+        if name != "objects":
+            setattr(service.runware, name, value)
     service.sweep(TIMES.hard(TIMES.deadline))
     assert service.row().of(Kind.UNPROVEN)[""].fields["why"] == why
 
