@@ -12,7 +12,7 @@ from rushes.domain.clip import Clip, Fact, Kind, Known, Lease, Status, Witness, 
 from rushes.domain.media import Probed
 from rushes.domain.task import Task
 from rushes.errors import ProviderError, RescueError, UnreadableClipError
-from rushes.runware.outcome import Ambiguous, NeverArrived
+from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived
 from rushes.runware.response import Report, read_report
 from rushes.services.ports import Metric
 from rushes.services.reconcile import BATCH, MOST_POLLED, Reconciling
@@ -300,6 +300,15 @@ def test_a_sweep_stops_buying_when_runware_is_down(service: Service, outcome: An
     assert sum(row.maybe_sent_at is None and not row.facts for row in service.table.rows.values()) == 2
 
 
+def test_failures_with_a_success_between_them_stop_nothing(service: Service) -> None:
+    """Only what fails in a row says that Runware is down."""
+    service.many(6)
+    lost, taken = Ambiguous("ReadTimeout"), Accepted("acknowledged")
+    service.world.seller.script = [lost, lost, taken, lost, lost, taken]
+    service.sweep(20_000)
+    assert service.sent == 6
+
+
 def test_a_sweep_stops_asking_when_runware_is_down(service: Service) -> None:
     """After three failures in a row nobody is asked about, and nothing is sent."""
     service.many(5, STORED)
@@ -387,6 +396,12 @@ def test_a_render_that_a_poll_found_first_is_counted(
     service.runware.rendered = {CLIP_UUID} if rendered else set()
     service.sweep(TIMES.usual_render)
     assert service.world.telemetry.counted[Metric.FOUND_BY_POLL] == found
+
+
+def test_a_sweep_tells_how_many_it_took(service: Service) -> None:
+    """All of them, however often it went to the index."""
+    service.many(BATCH + 1, STORED)
+    assert service.sweep(0) == BATCH + 1
 
 
 def test_an_index_that_lags_does_not_end_the_sweep(service: Service) -> None:
@@ -634,6 +649,7 @@ def test_an_upload_that_failed_proves_a_render(service: Service) -> None:
     service.sweep(TIMES.rescue_after)
     assert service.row().status == Status.STORED
     assert service.row().counted == clip().estimate
+    assert service.row().has(Kind.RENDERED)  # which the poll knew that was asked for an address
 
 
 KEY = clip().object_key

@@ -170,6 +170,20 @@ def test_what_was_a_passing_page_is_fetched_at_last() -> None:
     assert world.clip.copy[1].at >= START + TIMES.copy_deadline
 
 
+@pytest.mark.parametrize(("early", "asked"), [(0, 1), (1, 0)])
+def test_at_the_copy_deadline_itself_the_address_is_asked_once_more(early: int, asked: int) -> None:
+    """The look that gives the clip up is the one that asks again."""
+    world = World()
+    world.internet.pages[URL] = UnusableRenderError("no video at the address")
+    world.clock.now += MINUTE
+    world.sweep()
+    world.internet.asked.clear()
+    world.clock.now = START + TIMES.copy_deadline - early
+    world.sweep()
+    assert len(world.internet.asked) == asked
+    assert (world.clip.status == Status.REVIEW) is bool(asked)
+
+
 def test_a_video_of_another_kind_is_stored_at_once() -> None:
     """WEBM was rendered where MP4 was ordered: one download, and the record has what it is."""
     world = World()
