@@ -14,7 +14,15 @@ from rushes_local.cli import app
 from scripts import reference
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "docs/tutorial.md", "docs/recipes.md", "docs/runbook.md", "docs/deploying.md")
+PAGES = (
+    "README.md",
+    "docs/api.md",
+    "docs/files-and-events.md",
+    "docs/tutorial.md",
+    "docs/recipes.md",
+    "docs/runbook.md",
+    "docs/deploying.md",
+)
 
 
 def test_the_reference_is_up_to_date() -> None:

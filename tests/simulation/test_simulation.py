@@ -66,7 +66,7 @@ def test_a_sample_of_the_schedules_keeps_every_promise() -> None:
     assert findings.clean, findings.broken
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.batch
 def test_every_schedule_keeps_every_promise(capsys: pytest.CaptureFixture[str]) -> None:
     """No enumerated stop, race, loss or manner of Runware buys a clip twice, loses one or overruns a budget."""

@@ -288,7 +288,7 @@ def test_a_stream_does_not_keep_every_iterator(url: str, monkeypatch: pytest.Mon
     """A poller takes several a second for as long as the stack runs: the oldest go."""
     from moto.dynamodbstreams.models import dynamodbstreams_backends
 
-    monkeypatch.setattr("rushes_local.aws.application.stream_records._MOST_ITERATORS", 3)
+    monkeypatch.setattr("rushes_local.aws.stream_records._MOST_ITERATORS", 3)
     dynamodb, streams = client("dynamodb", url), client("dynamodbstreams", url)
     created = dynamodb.create_table(
         TableName="reels",
