@@ -24,11 +24,10 @@ sam := .venv-sam/stamp
 checkov := .venv-checkov/stamp
 
 .PHONY: help demo dev test test-batch test-page simulate openapi bench chaos check fmt lint types validate drift build \
-  sam-local test-sam environments reference compile costs configure deploy stack-name key rotate forget announce \
-  redrive clean
+  sam-local test-sam environments reference compile costs deploy stack-name lint-workflows clean
 
 help: ## list these verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 # ----------------------------------------------------------------------------------------------------------------------
 # On one machine
@@ -60,8 +59,8 @@ simulate: $(dev) ## every stop and race in memory, and the figures (FOR=600: sec
 costs: $(dev) ## what a clip costs besides Runware's price: counted, printed, written to docs/costs.md
 	@$(PYTHON) -m scripts.cost_report
 
-openapi: $(dev) ## the API's description, from the code, written to docs/openapi.json
-	@$(PYTHON) -m rushes_local.openapi
+openapi: $(dev) ## the schema of a task, from the model's data, written into docs/openapi.json
+	@$(PYTHON) -m scripts.openapi
 
 bench: $(dev) ## cold and warm starts beside small handlers, into docs/benchmarks.md (QUICK=1 judges and writes nothing)
 	@$(PYTHON) -m scripts.cold_start $(if $(QUICK),--quick)
@@ -75,9 +74,13 @@ fmt: $(dev) ## format the code and mend what ruff can mend
 	@$(PYTHON) -m ruff format
 	@$(PYTHON) -m ruff check --fix
 
-lint: $(dev) ## format and style, without touching files
+lint: $(dev) lint-workflows ## format and style, without touching files
 	@$(PYTHON) -m ruff format --check
 	@$(PYTHON) -m ruff check
+
+lint-workflows: $(dev) ## the workflows of CI: whether they are valid, and what they give away
+	@.venv/bin/actionlint .github/workflows/*.yml
+	@.venv/bin/zizmor --offline --quiet .github/workflows
 
 types: $(dev) ## mypy, strict
 	@$(PYTHON) -m mypy
@@ -116,25 +119,6 @@ stack-name:
 	@name="$(STACK)"; [ $${#name} -le 54 ] || \
 	  { echo "A stack's name has at most 54 characters: $$name has $${#name}." >&2; exit 1; }
 
-configure: $(local) ## put the Runware API key into the deployed stack's secret; asks for it
-	@.venv/bin/rushes configure --stack "$(STACK)"
-
-key: $(local) ## make an API key for a caller of the deployed stack (NAME=alice LIMIT_USD=20 IMAGES=s3://photos/alice/)
-	@.venv/bin/rushes keys create "$(NAME)" --stack "$(STACK)" --limit-usd "$(LIMIT_USD)" \
-	  $(foreach place,$(IMAGES),--images "$(place)")
-
-rotate: $(local) ## give the webhook tokens a new key; the one before stays valid until the next time
-	@.venv/bin/rushes rotate --stack "$(STACK)"
-
-forget: $(local) ## erase a finished task's clips and request (CALLER=alice TASK=its-uuid)
-	@.venv/bin/rushes forget "$(CALLER)" "$(TASK)" --stack "$(STACK)"
-
-announce: $(local) ## tell once more what became of a task's clips (CALLER=alice TASK=its-uuid)
-	@.venv/bin/rushes announce "$(CALLER)" "$(TASK)" --stack "$(STACK)"
-
-redrive: $(local) ## send what waits in the dead-letter queues back to where it came from (ENV=dev or prod)
-	@.venv/bin/rushes redrive --stack "$(STACK)"
-
 # ----------------------------------------------------------------------------------------------------------------------
 # Housekeeping
 # ----------------------------------------------------------------------------------------------------------------------
@@ -147,20 +131,22 @@ compile: $(dev) ## pyproject.toml into the requirements files (ARGS=--upgrade fo
 
 clean: ## remove environments, builds and caches
 	rm -rf .venv .venv-sam .venv-checkov .aws-sam out .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find functions layers local tests scripts -name __pycache__ -prune -exec rm -rf {} +
+	find cli functions layers local tests scripts -name __pycache__ -prune -exec rm -rf {} +
 
 environments: $(dev) $(sam) $(checkov)
 
-# The project itself goes in without its dependencies: the requirements file has them, with hashes.
-install_project = $(PYTHON) -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+# The project and its command go in without their dependencies: the requirements file has them, with hashes.
+# One after the other: an older version of the project that is replaced takes its `rushes` with it.
+install = $(PYTHON) -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation
+install_project = $(install) -e . && $(install) -e ./cli
 
-$(local): requirements-local.txt pyproject.toml scripts/make-venv
+$(local): requirements-local.txt pyproject.toml cli/pyproject.toml scripts/make-venv
 	@scripts/make-venv .venv requirements-local.txt
 	@$(install_project)
 	@touch $@
 
 # The dev requirements hold the local ones at the same versions, so either stamp will do for the demo.
-$(dev): requirements-dev.txt pyproject.toml scripts/make-venv
+$(dev): requirements-dev.txt pyproject.toml cli/pyproject.toml scripts/make-venv
 	@scripts/make-venv .venv requirements-dev.txt
 	@$(install_project)
 	@touch $(local) $@

@@ -37,6 +37,9 @@ _UNUSED = (
     "dateutil/zoneinfo",
     "pydantic/v1",
 )
+OPERATORS_ONLY = ("rushes/adapters/dynamodb/admin.py",)
+"""Modules of the core that only operators' commands use; tests/package/test_imports.py sees that no function does."""
+
 # Loaded by no function, and worth more than a few kilobytes: works without byte code, only slower.
 _NOT_COMPILED = (
     "anyio/_backends",
@@ -69,6 +72,8 @@ def prune(python: Path) -> None:
     """Takes out of a layer's python/ what no function reads."""
     for name in _UNUSED:
         shutil.rmtree(python / name, ignore_errors=True)
+    for module in OPERATORS_ONLY:
+        (python / module).unlink(missing_ok=True)
     for leftover in python.glob("*.dist-info/RECORD"):  # a list for pip, which never comes here again
         leftover.unlink()
     for leftover in python.glob("*.dist-info/sboms"):

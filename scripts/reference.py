@@ -7,15 +7,14 @@ reference.py --check     says whether it is up to date, and changes nothing
 import inspect
 import sys
 from collections.abc import Iterator
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from rushes_local.checking import MEANINGS as FLAWS
-from rushes_local.cli import app
-from rushes_local.command.outcomes import MEANINGS, Exit
+from rushes_cli.exits import MEANINGS, Exit
+from rushes_cli.main import app
+from rushes_cli.operator.consistency import MEANINGS as FLAWS
 
 PATH = Path(__file__).parents[1] / "docs" / "cli.md"
 
@@ -35,7 +34,8 @@ In this order:
 4. the configuration's `default`;
 5. the local stack, if one is running.
 
-The configuration is `$XDG_CONFIG_HOME/rushes/config.toml`, by default `~/.config/rushes/config.toml`:
+`rushes login` asks for address and key, and writes them into a profile once the service accepts them. The
+configuration is `$XDG_CONFIG_HOME/rushes/config.toml`, by default `~/.config/rushes/config.toml`:
 
 ```toml
 default = "prod"
@@ -48,6 +48,9 @@ ask_above = 5.0  # dollars; a purchase of more is confirmed first
 
 It holds a key, so let nobody else read it (`chmod 600`); the command warns otherwise. A key is never an argument: it
 would be in the shell's history and in the list of processes. It is sent over https only, or to this machine.
+
+An operator's verbs come with the extra `operator` (`pipx install './cli[operator]'`); `demo`, `dev` and `trigger` come
+with the environment that `make demo` makes. A verb that is not installed says so, and ends with 2.
 
 An operator's verbs use AWS credentials and region as the AWS tools find them, and `--stack NAME` of the deployed stack;
 or `TABLE_NAME` and `BUCKET_NAME`; or the running local stack.
@@ -122,11 +125,11 @@ def _spelled(option: Any) -> str:
 
 
 def _value(option: Any) -> str:
-    kind = option.type_descriptor.annotation
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        return "|".join(str(each.value) for each in kind)
-    text = str(kind)
-    return "N" if kind in (int, float) or "int" in text or "float" in text else "PATH" if "Path" in text else "TEXT"
+    choices = getattr(option.type, "choices", None)
+    if choices:
+        return "|".join(str(getattr(each, "value", each)) for each in choices)
+    kinds = {"int": "N", "float": "N", "path": "PATH", "file": "PATH"}
+    return kinds.get(option.type.name.partition(" ")[0], "TEXT")
 
 
 def _row(name: str, parameter: Any) -> str:

@@ -4,50 +4,12 @@ The schedule sends an event of its own; uploads come as S3's EventBridge events 
 """
 
 import json
-import os
-from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from rushes.adapters.aws import clock
-from rushes.adapters.thread_pool import side_by_side
-from rushes.adapters.video_download import Rescue
-from rushes.bootstrap import Parts, assemble
-from rushes.config import ReconcileSettings
-from rushes.errors import RushesError
-from rushes.lambda_events import Record, message_id, work_on
-from rushes.services.reconcile import Reconciling
-
-
-@dataclass(frozen=True, slots=True)
-class Wiring:
-    """Everything this function is made of."""
-
-    parts: Parts
-    reconciling: Reconciling
-
-
-@cache
-def wiring() -> Wiring:
-    """Built once a process, at the first call."""
-    settings = ReconcileSettings.read(os.environ)
-    parts = assemble(settings)
-    rescue = Rescue(parts.s3, settings.bucket, parts.bucket.probe, parts.http, settings.rescue_origins, clock)
-    reconciling = Reconciling(
-        table=parts.store,
-        bucket=parts.bucket,
-        provider=parts.runware,
-        rescuer=rescue,
-        purchasing=parts.purchasing,
-        telemetry=parts.telemetry,
-        times=settings.timings,
-        when_ambiguous=settings.when_ambiguous,
-        clock=clock,
-        side_by_side=side_by_side,
-    )
-    return Wiring(parts, reconciling)
+from rushes.bootstrap.reconcile_function import wiring
+from rushes.lambda_events import Record, message_id, reason, work_on
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
@@ -69,7 +31,5 @@ def _uploaded(record: Record) -> None:
         created = json.loads(record["body"])["detail"]["object"]
         wired.reconciling.uploaded(created["key"], created.get("version-id", "null"))
     except Exception as error:
-        # What is not ours may say anything: left out.
-        why = f"{type(error).__name__}: {error}" if isinstance(error, RushesError) else type(error).__name__
-        wired.parts.telemetry.note("an upload could not be looked at", warn=True, why=why)
+        wired.parts.telemetry.log("an upload could not be looked at", warn=True, why=reason(error))
         raise

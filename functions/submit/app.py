@@ -3,125 +3,68 @@
 Translates HTTP and messages to the use cases and back; decides nothing.
 """
 
-import json
-import os
-import uuid
-from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from rushes.adapters.aws import clock
-from rushes.adapters.request_files import Reports
-from rushes.adapters.thread_pool import side_by_side
-from rushes.bootstrap import Parts, assemble
-from rushes.config import SubmitSettings
+from rushes.bootstrap.submit_function import SubmitWiring, wiring
 from rushes.domain import inbox_message
 from rushes.errors import MissingSecretError, RushesError, UnreadableError
-from rushes.lambda_events import Record, body_of, header, message_id, work_on
+from rushes.lambda_events import Record, body_of, header, json_response, message_id, reason, work_on
 from rushes.runware.wire import wire_error
-from rushes.services.authentication import Callers
-from rushes.services.circuit_breaker import Gate
-from rushes.services.inbox import Taking
 from rushes.services.purchase import Buyer
-from rushes.services.queries import Reading
-from rushes.services.request_validation import Answer, bearer_in, parse, without_authentication
-from rushes.services.submit import BUSY, Request, Submitting, price
-
-
-@dataclass(frozen=True, slots=True)
-class Wiring:
-    """Everything this function is made of."""
-
-    parts: Parts
-    callers: Callers
-    submitting: Submitting
-    taking: Taking
-
-
-@cache
-def wiring() -> Wiring:
-    """Built once a process, at the first call."""
-    settings = SubmitSettings.read(os.environ)
-    parts = assemble(settings)
-    gate = Gate(parts.runware, clock)
-    submitting = Submitting(
-        table=parts.store,
-        inputs=parts.bucket,
-        reading=Reading(table=parts.store, links=parts.bucket, times=settings.timings, clock=clock),
-        purchasing=replace(parts.purchasing, seller=gate),
-        telemetry=parts.telemetry,
-        times=settings.timings,
-        monthly_limit=settings.monthly_limit,
-        retention=settings.retention,
-        clock=clock,
-        new_uuid=lambda: str(uuid.uuid4()),
-        side_by_side=side_by_side,
-    )
-    callers = Callers(parts.store, clock, settings.monthly_limit if settings.unknown_callers else None)
-    taking = Taking(
-        submitting=submitting,
-        gate=gate,
-        callers=callers,
-        reports=Reports(parts.s3, settings.bucket),
-        telemetry=parts.telemetry,
-        clock=clock,
-    )
-    return Wiring(parts, callers, submitting, taking)
+from rushes.services.request_validation import WireResponse, bearer_in, parse, without_authentication
+from rushes.services.submit import BUSY, Request, price
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """The Lambda entry point: a batch of the inbox, or a request."""
     wired = wiring()
     try:
-        return _batch(event, context) if "Records" in event else _response(_answered(wired, event, context))
+        if "Records" in event:
+            return _batch(wired, event, context)
+        answer = _answered(wired, event, context)
+        return json_response(answer.status, answer.body)
     finally:
         wired.parts.telemetry.flush()
 
 
-def _answered(wired: Wiring, event: dict[str, Any], context: LambdaContext) -> Answer:
+def _answered(wired: SubmitWiring, event: dict[str, Any], context: LambdaContext) -> WireResponse:
     """The one place where trouble becomes an answer. Not a batch's: there an answer says that its messages are done."""
     try:
         return _submit(wired, event, context)
     except RushesError as error:
-        wired.parts.telemetry.note("not served", warn=True, why=f"{type(error).__name__}: {error}")
-        return _trouble(error)
+        wired.parts.telemetry.log("not served", warn=True, why=reason(error))
+        match error:
+            case UnreadableError():
+                return WireResponse(errors=[(400, wire_error("invalidRequest", str(error), "body", type="array"))])
+            case MissingSecretError():
+                return WireResponse(errors=[(503, _NOT_CONFIGURED)])
+        return WireResponse(errors=[(503, BUSY)])
 
 
-def _submit(wired: Wiring, event: dict[str, Any], context: LambdaContext) -> Answer:
+def _submit(wired: SubmitWiring, event: dict[str, Any], context: LambdaContext) -> WireResponse:
     body, in_header = body_of(event), header(event, "authorization")
     caller = wired.callers.of(in_header or bearer_in(body))
     if caller is None:
-        return Answer(errors=[(401, _NO_CALLER)])
+        return WireResponse(errors=[(401, _NO_CALLER)])
     tasks = without_authentication(parse(body), mixed=bool(in_header))
     match header(event, "x-runware-dry-run"):
         case "1":
             return price(tasks, caller, wired.parts.bucket)
         case str():  # whoever writes "true" means not to buy, and would
-            return Answer(errors=[(400, _NO_SUCH_DRY_RUN)])
-    request = Request(
-        caller=caller,
-        buyer=wired.parts.buyer(context.aws_request_id, context.get_remaining_time_in_millis()),
-    )
-    return wired.submitting.submit(tasks, request)
+            return WireResponse(errors=[(400, _NO_SUCH_DRY_RUN)])
+    buyer = wired.parts.buyer(context.aws_request_id, context.get_remaining_time_in_millis())
+    return wired.submitting.submit(tasks, Request(caller=caller, buyer=buyer))
 
 
-def _trouble(error: RushesError) -> Answer:
-    match error:
-        case UnreadableError():
-            return Answer(errors=[(400, wire_error("invalidRequest", str(error), "body", type="array"))])
-        case MissingSecretError():
-            return Answer(errors=[(503, _NOT_CONFIGURED)])
-    return Answer(errors=[(503, BUSY)])
-
-
-def _batch(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+def _batch(wired: SubmitWiring, event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Takes each message by itself. If all come back that is no error of the function: a budget may be used up.
 
     Without secrets to buy with it is one: it raises before any message is looked at, and all of them come back.
     """
-    buyer = wiring().parts.buyer(context.aws_request_id, context.get_remaining_time_in_millis(), patient=True)
+    buyer = wired.parts.buyer(context.aws_request_id, context.get_remaining_time_in_millis(), patient=True)
     return dict(work_on(event, partial(_take, buyer=buyer), message_id, all_may_fail=True))
 
 
@@ -131,14 +74,8 @@ def _take(record: Record, buyer: Buyer) -> None:
     try:
         wired.taking.take(inbox_message.read(record["body"]), buyer)
     except Exception as error:
-        why = f"{type(error).__name__}: {error}"
-        wired.parts.telemetry.note("a message comes back", warn=True, messageId=message_id(record), why=why)
+        wired.parts.telemetry.log("a message comes back", warn=True, messageId=message_id(record), why=reason(error))
         raise
-
-
-def _response(answer: Answer) -> dict[str, Any]:
-    headers = {"Content-Type": "application/json"}
-    return {"statusCode": answer.status, "headers": headers, "body": json.dumps(answer.body)}
 
 
 _NO_CALLER = wire_error(

@@ -30,7 +30,7 @@ import boto3
 import botocore.session
 from botocore.config import Config
 
-from rushes.adapters.dynamodb.table import Store
+from rushes.adapters.dynamodb.admin import AdminTable
 from rushes.domain.caller import Caller, hash_key, new_key
 from rushes_local.api_gateway import Gateway, Invokes, Route
 from rushes_local.aws.application import CREDENTIALS, Aws
@@ -40,7 +40,7 @@ from rushes_local.servers import Server
 from rushes_local.template import DeclaredFunction, StreamSource, Template, output_name
 
 if TYPE_CHECKING:
-    from rushes_local.runware.app import Emulator
+    from rushes_local.runware.emulator import Emulator
 
 STACK_NAME = "rushes"
 EMULATOR_KEY = "emulator-key"
@@ -66,7 +66,7 @@ class StackError(Exception):
 
 
 @dataclass(frozen=True)
-class Provider:
+class ProviderEndpoint:
     """Where the functions buy: Runware itself unless `base_url` (the full URL POSTed to) says otherwise."""
 
     api_key: str = field(repr=False)
@@ -113,7 +113,7 @@ class Stack:
         queues: bool = True,
         streams: bool = True,
         emulator_options: Mapping[str, Any] | None = None,
-        provider: Provider | None = None,
+        provider: ProviderEndpoint | None = None,
         parameters: Mapping[str, str] | None = None,
         port: int = 0,
         processes: int = 2,
@@ -195,9 +195,9 @@ class Stack:
         return key
 
     @cached_property
-    def store(self) -> Store:
+    def store(self) -> AdminTable:
         """The table, as the functions see it."""
-        return Store(self.client("dynamodb"), self.table_name)
+        return AdminTable(self.client("dynamodb"), self.table_name)
 
     def _start(self) -> None:
         began = time.perf_counter()
@@ -262,19 +262,19 @@ class Stack:
         self.aws_url, self.url = aws.url, self._host.url if self._host else gateway.url
         self.session = _local_session()
 
-    def _start_emulator(self) -> Provider:
+    def _start_emulator(self) -> ProviderEndpoint:
         if self._provider is not None:
             return self._provider
-        from rushes_local.runware.app import Emulator
+        from rushes_local.runware.emulator import Emulator
 
         emulator = self._emulator = Emulator(api_keys=frozenset({EMULATOR_KEY}), **self._emulator_options)
         self._closing.callback(emulator.close)
         server = Server(emulator.wsgi, name="emulator")
         self._closing.callback(server.stop)
         emulator.base_url = self.emulator_url = server.url
-        return Provider(EMULATOR_KEY, f"{server.url}/v1")
+        return ProviderEndpoint(EMULATOR_KEY, f"{server.url}/v1")
 
-    def _create_resources(self, template: Template, provider: Callable[[], Provider]) -> dict[str, str]:
+    def _create_resources(self, template: Template, provider: Callable[[], ProviderEndpoint]) -> dict[str, str]:
         """Make what the template declares; returns its outputs, the functions' variables among them."""
         # moto says of every type that it does not know what we have already left out.
         logging.getLogger("moto").setLevel(logging.ERROR)
@@ -338,7 +338,7 @@ class Stack:
             arns[name] = client.create_secret(Name=name, SecretString=text)["ARN"]
         return arns
 
-    def _endpoints(self, provider: Provider) -> dict[str, str]:
+    def _endpoints(self, provider: ProviderEndpoint) -> dict[str, str]:
         endpoints = {"AwsEndpointUrl": self.aws_url, "PublicWebhookUrl": self.url}
         if provider.base_url is None:
             return endpoints

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rushes.adapters.dynamodb.table import Store
+from rushes.adapters.dynamodb.admin import AdminTable
 from rushes.config import read_timings
 from rushes.domain import webhook_token
 from rushes.domain.caller import Caller, hash_key
@@ -70,9 +70,9 @@ class Case:
 
 
 CASES: Mapping[str, Case] = {
-    "submit": Case(event=lambda: _file("submit-valid"), status=200, cold=1.75, warm=2.0, same="submit"),
+    "submit": Case(event=lambda: _file("submit-valid"), status=200, cold=1.75, warm=2.0, same="bare_submit"),
     "intake": Case(event=lambda: _file("video-requested"), cold=1.5),
-    "webhook": Case(event=_webhook, status=200, cold=1.25, usual=0.65, warm=1.5, same="webhook"),
+    "webhook": Case(event=_webhook, status=200, cold=1.25, usual=0.65, warm=1.5, same="bare_webhook"),
     "reconcile": Case(event=lambda: _file("schedule"), cold=1.5),
     "announce": Case(event=lambda: _file("clip-changed"), cold=1.1),
     "tasks": Case(event=lambda: _file("tasks-one"), status=200, cold=1.1),
@@ -106,7 +106,7 @@ def environment(function: DeclaredFunction, runware_url: str) -> dict[str, str]:
 def items() -> list[dict[str, Any]]:
     """The table: alice, her key, and a task of hers with one clip that is being rendered."""
     written = _Written()
-    store = Store(written, "table")  # type: ignore[arg-type]
+    store = AdminTable(written, "table")  # type: ignore[arg-type]
     store.add_key(hash_key(KEY), Caller(CALLER, 50_000_000), "bench", 0)
     now = int(time.time() * 1000) - 240_000
     (request,) = json.loads(_file("submit-valid")["body"])
@@ -120,7 +120,7 @@ def items() -> list[dict[str, Any]]:
         estimate=924_000,
         month="2026-11",
         created_at=now,
-        counted=924_000,
+        budgeted=924_000,
         next_check_at=now + 240_000,
     )
     accepted = Fact(kind=Kind.ACCEPTED, key="acknowledged", at=now + 900, witness=Witness.SUBMISSION)
@@ -134,8 +134,12 @@ class _Written:
     def __init__(self) -> None:
         self.items: list[dict[str, Any]] = []
 
-    def put_item(self, *, Item: dict[str, Any], **_: Any) -> None:
-        self.items.append(Item)
+    def update_item(
+        self, *, Key: dict[str, Any], UpdateExpression: str, ExpressionAttributeValues: dict[str, Any], **_: Any
+    ) -> None:
+        """Of updates only the kind that sets attributes of a new item."""
+        pairs = (each.split(" = ") for each in UpdateExpression.removeprefix("SET ").split(", "))
+        self.items.append({**Key, **{name: ExpressionAttributeValues[value] for name, value in pairs}})
 
     def transact_write_items(self, *, TransactItems: list[dict[str, Any]], **_: Any) -> None:
         self.items += [write["Put"]["Item"] for write in TransactItems]

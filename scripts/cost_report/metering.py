@@ -22,7 +22,7 @@ import httpx
 from rushes.domain.clip import Clip, Known
 from rushes_local.aws.application import Access
 from rushes_local.event_sources import queue_event, schedule_event, start_of, stream_event
-from rushes_local.runware.app import OneShot
+from rushes_local.runware.emulator import OneShot
 from rushes_local.stack import STACK_NAME, Stack
 
 Item = Mapping[str, Any]
@@ -83,7 +83,7 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ClipUsage:
     """What a clip uses on each path, by name, with warm caches; what filling them takes; and a sweep without work.
 
     `told` is what the happy clip's changes use beyond that, on their way out.
@@ -96,7 +96,7 @@ class Measured:
     memory_mb: Mapping[str, int]
 
 
-def measure(root: Path) -> Measured:
+def measure(root: Path) -> ClipUsage:
     """Runs every path once on a local stack of the project in `root`."""
     journal = _Journal()
     # One process a function, so that a second clip finds the caches that the first one filled.
@@ -118,7 +118,7 @@ def measure(root: Path) -> Measured:
         paths = {name: path(bench) for name, path in _PATHS.items()}
         told = _told(bench)
         memory = {name: pool.function.memory_mb for name, pool in stack.functions.items()}
-    return Measured(paths, told, cold - paths["happy"], bench.idle, memory)
+    return ClipUsage(paths, told, cold - paths["happy"], bench.idle, memory)
 
 
 def _happy(bench: "_Bench") -> Usage:

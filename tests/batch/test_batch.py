@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rushes.adapters.dynamodb.table import clip_of_image
+from rushes.adapters.dynamodb.items import clip_of_image
 from rushes.domain.caller import Caller
 from rushes.domain.clip import Status
 from rushes_local.stack import Stack

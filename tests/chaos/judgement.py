@@ -15,7 +15,7 @@ import httpx
 from botocore.exceptions import ClientError
 
 from rushes.domain.clip import Clip, Kind, Status
-from rushes_local.runware.app import Charge
+from rushes_local.runware.emulator import Charge
 from rushes_local.stack import Stack
 from tests.chaos.traffic import Caller, Heard, Json, TaskName
 from tests.event_listener import LISTENER
@@ -151,10 +151,10 @@ def _facts(clip: Clip, found: Found) -> Iterator[str]:
         yield "in review without evidence"
     if clip.status == Status.STORED and not charges:
         yield "stored without having been paid for"
-    if clip.status != Status.REVIEW and clip.counted != paid:
-        yield f"counted with {clip.counted} micro-dollars, paid {paid}"
-    if clip.status == Status.REVIEW and clip.counted < paid:
-        yield f"in review and counted with only {clip.counted} micro-dollars, paid {paid}"
+    if clip.status != Status.REVIEW and clip.budgeted != paid:
+        yield f"counted with {clip.budgeted} micro-dollars, paid {paid}"
+    if clip.status == Status.REVIEW and clip.budgeted < paid:
+        yield f"in review and counted with only {clip.budgeted} micro-dollars, paid {paid}"
     for made_up in clip.of(Kind.RENDERED).keys() - {charge.video_uuid for charge in charges}:
         yield f"has a render that Runware never made: {made_up}"
 
@@ -221,7 +221,7 @@ def _budgets(stack: Stack, found: Found, callers: Sequence[Caller]) -> Iterator[
     """Every budget holds exactly what its clips are counted with, and never more than its limit."""
     sums: Counter[tuple[str, str]] = Counter()
     for clip in found.all_clips:
-        sums.update(dict.fromkeys(((scope, clip.month) for scope in clip.scopes), clip.counted))
+        sums.update(dict.fromkeys(((scope, clip.month) for scope in clip.scopes), clip.budgeted))
     limits = {caller.name: caller.limit for caller in callers}
     for (scope, month), expected in sorted(sums.items()):
         counted, limit = stack.store.budget(scope, month)

@@ -14,7 +14,7 @@ from threading import Event, Lock
 
 from rushes.config import WhenAmbiguous
 from rushes.domain.clip import Kind
-from rushes_local.demo import Followed, record
+from rushes_cli.operator.review import clip_record
 from rushes_local.stack import Stack
 from tests.chaos.judgement import Books, Broken, Found, judge, untold
 from tests.chaos.traffic import Caller, Traffic
@@ -204,5 +204,9 @@ def _told(stack: Stack, broken: Broken) -> list[str]:
     if broken.task is None:
         return [f"BROKEN {broken.what}"]
     task = stack.store.task(*broken.task)
-    shown = record(Followed(task, tuple(stack.store.clips(*broken.task)))) if task else "there is no task"
+    shown = (
+        {"request": task.request, "clips": [clip_record(each) for each in stack.store.clips(*broken.task)]}
+        if task
+        else "there is no task"
+    )
     return [f"BROKEN {broken.what}: {'/'.join(broken.task)}", json.dumps(shown, indent=2)]

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from rushes_local.runware.app import Emulator
+from rushes_local.runware.emulator import Emulator
 
 Json = dict[str, Any]
 

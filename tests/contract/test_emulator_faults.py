@@ -12,7 +12,7 @@ import pytest
 
 import rushes_local.runware
 from rushes.domain.media import HEAD_BYTES, container
-from rushes_local.runware.app import OneShot
+from rushes_local.runware.emulator import OneShot
 from rushes_local.runware.faults import Switches, UnknownSwitchError
 from rushes_local.runware.workers import Workers
 

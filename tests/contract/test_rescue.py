@@ -16,17 +16,17 @@ from typing import Any
 import httpx
 import pytest
 
-from rushes.adapters import s3 as uploads
 from rushes.adapters import video_download
 from rushes.adapters.runware_api import http_client
-from rushes.adapters.video_download import Rescue
+from rushes.adapters.s3 import S3_CONFIG, S3Bucket
+from rushes.adapters.video_download import VideoDownloader
 from rushes.domain.media import Probed
 from rushes.errors import OriginRefusedError, RescueError, UnusableRenderError
 from rushes.runware.facts import poll_facts
 from rushes.runware.response import read
 from rushes_local.servers import Server
 from rushes_local.stack import Stack
-from tests.unit.test_client import DRIPS, LONG, dripping, serving
+from tests.unit.test_runware_api import DRIPS, LONG, dripping, serving
 
 KEY = "videos/ann/2026/09/21/e613fb01-17f4-4dbf-85bd-05ea4a15aa2c-0.mp4"
 HEAD = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isommp41\x00\x00\x00\x00mdat"
@@ -83,12 +83,12 @@ class Place:
     clock: Clock = field(default_factory=Clock)
 
     @property
-    def bucket(self) -> uploads.Bucket:
-        return uploads.Bucket(self.s3, self.name)
+    def bucket(self) -> S3Bucket:
+        return S3Bucket(self.s3, self.name)
 
-    def rescue(self, *origins: str, http: httpx.Client | None = None) -> Rescue:
+    def rescue(self, *origins: str, http: httpx.Client | None = None) -> VideoDownloader:
         http = http or http_client(5)
-        return Rescue(self.s3, self.name, self.bucket.probe, http, frozenset(origins), self.clock)
+        return VideoDownloader(self.s3, self.name, self.bucket.probe, http, frozenset(origins), self.clock)
 
     def content(self, version: str) -> bytes:
         content: bytes = self.s3.get_object(Bucket=self.name, Key=KEY, VersionId=version)["Body"].read()
@@ -103,7 +103,7 @@ class Place:
 @pytest.fixture
 def place(stack: Stack) -> Place:
     """An empty bucket that keeps versions."""
-    s3, name = stack.client("s3", config=uploads.CONFIG), f"clips-{uuid.uuid4()}"
+    s3, name = stack.client("s3", config=S3_CONFIG), f"clips-{uuid.uuid4()}"
     s3.create_bucket(Bucket=name)
     s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
     return Place(s3, name)
@@ -400,7 +400,9 @@ def test_a_host_that_drips(place: Place, drip: str) -> None:
     video = dripping(b"HTTP/1.1 200 OK\r\n\r\n" + HEAD + bytes(PART), b"\x00")
     with serving(DRIPS.get(drip, video)) as server:
         origin, started = f"http://127.0.0.1:{server.port}", real_clock()
-        rescue = Rescue(place.s3, place.name, place.bucket.probe, http_client(30), frozenset([origin]), real_clock)
+        rescue = VideoDownloader(
+            place.s3, place.name, place.bucket.probe, http_client(30), frozenset([origin]), real_clock
+        )
         with pytest.raises(RescueError, match=r"ReadTimeout|out of time"):
             rescue.fetch(f"{origin}/1.mp4", KEY, started + 300)
         assert real_clock() - started < LONG * 1000
@@ -412,7 +414,9 @@ def test_eight_hosts_that_drip(place: Place) -> None:
     with ExitStack() as stack, ThreadPoolExecutor(8) as threads:
         servers = [stack.enter_context(serving(DRIPS["1xx"])) for _ in range(8)]
         origins = [f"http://127.0.0.1:{server.port}" for server in servers]
-        rescue = Rescue(place.s3, place.name, place.bucket.probe, http_client(30), frozenset(origins), real_clock)
+        rescue = VideoDownloader(
+            place.s3, place.name, place.bucket.probe, http_client(30), frozenset(origins), real_clock
+        )
         started = real_clock()
 
         def failure(origin: str) -> str:
@@ -525,7 +529,7 @@ def test_a_bucket_that_refuses(place: Place, stack: Stack, after: str, size: int
 @pytest.mark.parametrize("prefix", ["", "data:video/mp4;base64,"], ids=["base64", "data URI"])
 def test_kept(place: Place, prefix: str) -> None:
     """A video that came inline is in the bucket, byte by byte."""
-    found = place.rescue().keep(prefix + base64.b64encode(MP4).decode(), KEY)
+    found = place.rescue().save_inline(prefix + base64.b64encode(MP4).decode(), KEY)
     assert isinstance(found, Probed)
     assert place.content(found.version) == MP4
     assert place.s3.head_object(Bucket=place.name, Key=KEY)["ContentType"] == "video/mp4"
@@ -545,7 +549,7 @@ def test_kept(place: Place, prefix: str) -> None:
 def test_inline_data_that_is_no_video(place: Place, data: str, why: str) -> None:
     """Inline data that is not base64, or not a video's, leaves nothing."""
     with pytest.raises(RescueError, match=why):
-        place.rescue().keep(data, KEY)
+        place.rescue().save_inline(data, KEY)
     place.assert_empty()
 
 
@@ -553,5 +557,5 @@ def test_inline_data_that_is_too_large(place: Place, monkeypatch: pytest.MonkeyP
     """The cap holds for inline data as well."""
     monkeypatch.setattr(video_download, "_LARGEST", len(MP4) - 1)
     with pytest.raises(RescueError, match="too large"):
-        place.rescue().keep(base64.b64encode(MP4).decode(), KEY)
+        place.rescue().save_inline(base64.b64encode(MP4).decode(), KEY)
     place.assert_empty()

@@ -1,4 +1,4 @@
-"""One suite for the simulation's Runware and for the emulator behind the real client: they must mean the same."""
+"""One suite for the simulation's RunwareClient and for the emulator behind the real client: they must mean the same."""
 
 import uuid
 from collections.abc import Iterator, Mapping
@@ -8,12 +8,12 @@ from typing import Any
 import httpx
 import pytest
 
-from rushes.adapters.runware_api import Runware
+from rushes.adapters.runware_api import RunwareClient
 from rushes.runware.facts import details_facts, poll_facts
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome, Refused
 from rushes.runware.response import Report
-from rushes_local.runware.app import Emulator, OneShot
-from tests.simulation.fakes import FakeBucket, FakeRunware, Switches
+from rushes_local.runware.emulator import Emulator, OneShot
+from tests.fakes.simulated import SimulatedBucket, SimulatedRunware, Switches
 from tests.simulation.world import World
 
 
@@ -33,7 +33,7 @@ def order() -> dict[str, Any]:
 class Asked:
     """How both are asked: by the same three calls, with the same key."""
 
-    api: FakeRunware | Runware
+    api: SimulatedRunware | RunwareClient
 
     def submit(self, task: Mapping[str, Any]) -> Outcome:
         return self.api.submit(task, "emulator-key")
@@ -52,7 +52,7 @@ class Simulated(Asked):
     world: World = field(default_factory=World)
 
     def __post_init__(self) -> None:
-        self.api = FakeRunware(self.world, FakeBucket(self.world))
+        self.api = SimulatedRunware(self.world, SimulatedBucket(self.world))
 
     def fate(self, fate: str) -> None:
         self.api.fates.append(fate)
@@ -94,7 +94,7 @@ class Emulated(Asked):
         self.emulator.faults.webhook_copies = 0
         self.emulator.faults.upload = "never"
         http = httpx.Client(transport=httpx.WSGITransport(self.emulator.wsgi))
-        self.api = Runware(http, "http://runware.test/v1")
+        self.api = RunwareClient(http, "http://runware.test/v1")
 
     def fate(self, fate: str) -> None:
         self.emulator.faults.next_submissions.append(FATES[fate])
@@ -189,8 +189,8 @@ def test_what_becomes_of_a_submission(
 def test_unknown_tasks_are_denied(runware: Simulated | Emulated) -> None:
     """Both questions are answered properly with nothing."""
     stranger = str(uuid.uuid4())
-    assert runware.poll(stranger).denies(stranger)
-    assert runware.details(stranger).denies(stranger)
+    assert runware.poll(stranger).confirms_absent(stranger)
+    assert runware.details(stranger).confirms_absent(stranger)
 
 
 def test_a_running_task_is_known(runware: Simulated | Emulated) -> None:
@@ -198,7 +198,7 @@ def test_a_running_task_is_known(runware: Simulated | Emulated) -> None:
     task = order()
     runware.submit(task)
     assert kinds(runware.poll(task["taskUUID"]), task["taskUUID"]) == ["accepted"]
-    assert not runware.details(task["taskUUID"]).denies(task["taskUUID"])
+    assert not runware.details(task["taskUUID"]).confirms_absent(task["taskUUID"])
 
 
 def test_a_finished_task_is_described(runware: Simulated | Emulated) -> None:
@@ -223,5 +223,5 @@ def test_a_failed_task_says_so_and_costs_nothing(runware: Simulated | Emulated) 
     runware.finish()
     report = runware.poll(task["taskUUID"])
     assert kinds(report, task["taskUUID"]) == ["failed"]
-    assert not report.denies(task["taskUUID"])
+    assert not report.confirms_absent(task["taskUUID"])
     assert runware.charges(task["taskUUID"]) == 0

@@ -10,7 +10,7 @@ import pytest
 from runware import Runware
 from runware.errors import RunwareError
 
-from rushes_local.runware.app import Emulator, OneShot
+from rushes_local.runware.emulator import Emulator, OneShot
 from rushes_local.servers import Server
 
 

@@ -24,20 +24,33 @@ from botocore.stub import Stubber
 
 from rushes.adapters.aws import aws_config
 from rushes.adapters.dynamodb import attribute_values
-from rushes.adapters.dynamodb.table import Store, _facts, _known_value
+from rushes.adapters.dynamodb.admin import AdminTable
+from rushes.adapters.dynamodb.items import known_value, read_facts
 from rushes.domain.budget import EVERYBODY, OverBudget, Reservation
 from rushes.domain.caller import Caller
-from rushes.domain.clip import Claim, Clip, Kind, Known, Lease, Status, Witness, merge_all, settle, settle_later
+from rushes.domain.clip import (
+    Claim,
+    Clip,
+    Kind,
+    Known,
+    Lease,
+    Status,
+    Witness,
+    defer_budget,
+    merge_all,
+    refresh_derived,
+)
 from rushes.domain.task import Existing, Recorded, Task
 from rushes.errors import BusyError, StaleError, UnreadableClipError, UnreadableError
 from rushes.runware.facts import poll_facts, webhook_facts
 from rushes.runware.response import read
 from rushes.services.ports import Metric
-from rushes.services.update_clip import learn
+from rushes.services.update_clip import update_clip
 from rushes_local.stack import Stack
-from tests.simulation.fakes import FakeTable
+from tests.fakes.builders import CLIP_UUID, MONTH, PRICE, START, TASK_UUID, TIMES, clip, fact, uuid4
+from tests.fakes.simulated import SimulatedTable
+from tests.fakes.telemetry import FakeTelemetry
 from tests.simulation.world import World
-from tests.unit.fakes import CLIP_UUID, MONTH, PRICE, START, TASK_UUID, TIMES, Telemetry, clip, fact, uuid4
 
 
 class Table(Protocol):
@@ -55,7 +68,7 @@ class Table(Protocol):
 
     def task(self, caller: str, task_uuid: str) -> Task | None: ...
 
-    def known(self, caller: str, task_uuid: str) -> Task | None: ...
+    def get_tombstone(self, caller: str, task_uuid: str) -> Task | None: ...
 
     def due(self, now: int, most: int) -> list[tuple[str, str, int]]: ...
 
@@ -80,8 +93,8 @@ class Real:
     tokens: list[str] = field(default_factory=list)
 
     @property
-    def store(self) -> Store:
-        return Store(self.client, self.stack.table_name, self.pauses.append)
+    def store(self) -> AdminTable:
+        return AdminTable(self.client, self.stack.table_name, self.pauses.append)
 
     def note_token(self, params: dict[str, Any], **_: Any) -> None:
         self.tokens.append(params.get("ClientRequestToken", ""))
@@ -107,8 +120,8 @@ def real(stack: Stack) -> Iterator[Real]:
 def table(request: pytest.FixtureRequest) -> Table:
     """Each of the two tables, empty."""
     if request.param == "fake":
-        return FakeTable(World())
-    store: Store = request.getfixturevalue("real").store
+        return SimulatedTable(World())
+    store: AdminTable = request.getfixturevalue("real").store
     return store
 
 
@@ -161,7 +174,7 @@ def test_recorded(table: Table) -> None:
 def test_nothing_there(table: Table) -> None:
     """What was never recorded is None, no clips, an empty budget without a limit, and nobody's key."""
     assert table.task("ann", TASK_UUID) is None
-    assert table.known("ann", TASK_UUID) is None
+    assert table.get_tombstone("ann", TASK_UUID) is None
     assert table.clip("ann", TASK_UUID, 0) is None
     assert table.clips("ann", TASK_UUID) == []
     assert table.budget("ann", MONTH) == (0, None)
@@ -182,10 +195,10 @@ def test_recorded_already(table: Table, fingerprint: str) -> None:
 def test_a_known_task_has_its_fingerprint(table: Table) -> None:
     """Whoever asks whether a task is known hears enough to tell a repeat from a conflict, of the caller's own only."""
     put(table, clip())
-    known = table.known("ann", TASK_UUID)
+    known = table.get_tombstone("ann", TASK_UUID)
     assert known is not None
     assert (known.caller, known.task_uuid, known.fingerprint) == ("ann", TASK_UUID, task().fingerprint)
-    assert table.known("bob", TASK_UUID) is None
+    assert table.get_tombstone("bob", TASK_UUID) is None
 
 
 def test_existence_wins_over_the_budget(table: Table) -> None:
@@ -198,9 +211,9 @@ def test_existence_wins_over_the_budget(table: Table) -> None:
 def test_another_callers_task(table: Table) -> None:
     """The same UUID of another caller is another task."""
     put(table, clip())
-    put(table, clip(caller="bob", counted=0))
+    put(table, clip(caller="bob", budgeted=0))
     assert table.clips("ann", TASK_UUID) == [clip()]
-    assert table.clips("bob", TASK_UUID) == [clip(caller="bob", counted=0)]
+    assert table.clips("bob", TASK_UUID) == [clip(caller="bob", budgeted=0)]
     assert table.task("bob", TASK_UUID) == task(caller="bob")
 
 
@@ -257,7 +270,7 @@ def test_a_changed_limit(table: Table, scope: str, new: int) -> None:
 def test_a_budget_made_by_a_correction(table: Table) -> None:
     """A month that exists only through a correction has no limit yet: the first clip brings it."""
     put(table, clip(month="2026-08"))
-    table.save(clip(month="2026-08"), clip(month="2026-08", counted=PRICE + 5))
+    table.save(clip(month="2026-08"), clip(month="2026-08", budgeted=PRICE + 5))
     assert table.budget("ann", "2026-08") == (5, None)
     wanted = Reservation("ann", "2026-08", PRICE, 2 * PRICE)
     assert table.record(task(1), [clip(task_uuid=uuid4(1))], [wanted]) == Recorded()
@@ -275,7 +288,7 @@ def test_saved_over_its_version(table: Table) -> None:
     running = table.save(clip(), clip(fact(Kind.ACCEPTED, "acknowledged")))
     assert running == clip(fact(Kind.ACCEPTED, "acknowledged"), version=2)
     with pytest.raises(StaleError):
-        table.save(clip(), clip(fact(Kind.FAILED, "taskFailed"), counted=0))
+        table.save(clip(), clip(fact(Kind.FAILED, "taskFailed"), budgeted=0))
     assert table.clip("ann", TASK_UUID, 0) == running
     assert table.budget("ann", MONTH)[0] == PRICE
 
@@ -284,7 +297,7 @@ def test_saved_over_its_version(table: Table) -> None:
 def test_saving_what_is_not_there(table: Table, counted: int) -> None:
     """A clip that was never recorded cannot be saved, and its money does not move."""
     with pytest.raises(StaleError):
-        table.save(clip(), clip(counted=counted))
+        table.save(clip(), clip(budgeted=counted))
     assert table.clip("ann", TASK_UUID, 0) is None
     assert table.budget("ann", MONTH) == (0, None)
 
@@ -293,8 +306,8 @@ def test_saving_what_is_not_there(table: Table, counted: int) -> None:
 def test_money_follows(table: Table, worth: int) -> None:
     """A save moves both budgets by what the clip's worth changed, over a limit if need be, and leaves the limit."""
     table.record(task(), [clip()], both(mine=PRICE))
-    saved = table.save(clip(), clip(counted=worth))
-    assert saved.counted == worth
+    saved = table.save(clip(), clip(budgeted=worth))
+    assert saved.budgeted == worth
     assert table.budget("ann", MONTH) == (worth, PRICE)
     assert table.budget(EVERYBODY, MONTH) == (worth, 10 * PRICE)
 
@@ -340,7 +353,7 @@ def test_every_field_comes_back(table: Table) -> None:
             maybe_sent_to="a1",
             lease=Lease("holder", START + 1, START + 60_001, "a1"),
             next_check_at=START + 60_001,
-            counted=PRICE + 1,
+            budgeted=PRICE + 1,
         ),
         EVERYTHING,
     )
@@ -418,7 +431,7 @@ def test_only_open_clips_are_due(table: Table, learned: list[Any], open_: bool) 
     fresh = clip(next_check_at=START)
     put(table, fresh)
     assert table.due(START, 9) == [("ann", TASK_UUID, 0)]
-    settled = settle(merge_all(fresh, learned), START, TIMES)
+    settled = refresh_derived(merge_all(fresh, learned), START, TIMES)
     saved = table.save(fresh, settled) if learned else fresh
     assert saved.open is open_
     assert table.due(START + 10**9, 9) == ([("ann", TASK_UUID, 0)] if open_ else [])
@@ -429,32 +442,32 @@ def test_a_clip_whose_money_is_to_follow_is_due(table: Table, kind: Kind) -> Non
     """Closed or in review: until the budgets hold what it is worth it is looked for as an open clip is."""
     put(table, clip())
     renders = [fact(Kind.RENDERED, uuid4(1)), fact(Kind.RENDERED, uuid4(2))] if kind == Kind.UNSAVED else []
-    later = table.save(clip(), settle_later(clip(fact(kind), *renders), START, TIMES))
+    later = table.save(clip(), defer_budget(clip(fact(kind), *renders), START, TIMES))
     assert not later.settled
     assert table.budget("ann", MONTH)[0] == PRICE
     assert table.due(START + TIMES.check - 1, 9) == []
     assert table.due(START + TIMES.check, 9) == [("ann", TASK_UUID, 0)]
-    settled = table.save(later, settle(later, START, TIMES))
+    settled = table.save(later, refresh_derived(later, START, TIMES))
     assert table.due(START + 10**9, 9) == []
-    assert table.budget("ann", MONTH)[0] == table.budget(EVERYBODY, MONTH)[0] == settled.counted
+    assert table.budget("ann", MONTH)[0] == table.budget(EVERYBODY, MONTH)[0] == settled.budgeted
 
 
 def test_due_again(table: Table) -> None:
     """Late truth about a clip in review brings it back to those that are due."""
     put(table, clip())
-    parked = table.save(clip(), settle(clip(fact(Kind.UNPROVEN)), START, TIMES))
+    parked = table.save(clip(), refresh_derived(clip(fact(Kind.UNPROVEN)), START, TIMES))
     assert table.due(START + 10**9, 9) == []
-    table.save(parked, settle(merge_all(parked, [fact(Kind.RENDERED, uuid4(1))]), START, TIMES))
+    table.save(parked, refresh_derived(merge_all(parked, [fact(Kind.RENDERED, uuid4(1))]), START, TIMES))
     assert table.due(START + 10**9, 9) == [("ann", TASK_UUID, 0)]
 
 
 def test_due_again_for_a_person(table: Table) -> None:
     """A clip in review comes back to those that are due when a person asks for it, and leaves them with the answer."""
     put(table, clip())
-    parked = settle(clip(fact(Kind.UNPROVEN), fact(Kind.ASKED, "a")), START, TIMES)
+    parked = refresh_derived(clip(fact(Kind.UNPROVEN), fact(Kind.ASKED, "a")), START, TIMES)
     asked = table.save(clip(), parked)
     assert table.due(START + 10**9, 9) == [("ann", TASK_UUID, 0)]
-    table.save(asked, settle(merge_all(asked, [fact(Kind.ANSWERED, "a")]), START, TIMES))
+    table.save(asked, refresh_derived(merge_all(asked, [fact(Kind.ANSWERED, "a")]), START, TIMES))
     assert table.due(START + 10**9, 9) == []
 
 
@@ -477,7 +490,7 @@ def test_what_a_later_version_knows_is_carried_through_a_save(real: Real) -> Non
     found = real.store.clip("ann", TASK_UUID, 0)
     assert found
     assert (found.status, found.unread) == (Status.RUNNING, True)
-    saved = real.store.save(found, settle(merge_all(found, [fact(Kind.ACCEPTED)]), START, TIMES))
+    saved = real.store.save(found, refresh_derived(merge_all(found, [fact(Kind.ACCEPTED)]), START, TIMES))
     again = real.store.clip("ann", TASK_UUID, 0)
     assert again == saved
     assert again.facts["cancelled", "by:hand"] == Known.of_all({"oracle": START}, {"cost": 9, "why": "é"})
@@ -496,7 +509,7 @@ def test_a_clip_that_cannot_be_read_is_postponed(real: Real, value: Any) -> None
     assert real.store.due(START, 9) == [name]
     real.store.postpone(name, START, START + 9)
     assert (real.store.due(START + 8, 9), real.store.due(START + 9, 9)) == ([], [name])
-    assert real.store.census().strange == [f"task#ann#{TASK_UUID} clip#0"]
+    assert real.store.snapshot().unrecognized_keys == [f"task#ann#{TASK_UUID} clip#0"]
     real.store.postpone(("ann", uuid4(9), 0), START, START + 9)
     assert real.store.clip("ann", uuid4(9), 0) is None
 
@@ -531,7 +544,7 @@ def test_a_disabled_caller(real: Real) -> None:
     store.add_key("b" * 64, Caller("ann", 3, ("photos/ann/",)), "server", START)
     closed = Caller("ann", 3, ("photos/ann/",), disabled=True)
     assert store.caller("a" * 64) == store.caller("b" * 64) == store.caller_named("ann") == closed
-    assert store.all_callers() == list(store.census().callers.values()) == [closed, Caller("bob", 2)]
+    assert store.all_callers() == list(store.snapshot().callers.values()) == [closed, Caller("bob", 2)]
     assert store.disable_caller("ann", False)
     assert store.caller_named("ann") == Caller("ann", 3, ("photos/ann/",))
 
@@ -557,7 +570,7 @@ def test_a_revoked_key(real: Real) -> None:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def listed(store: Store, number: int, clips: int = 1, caller: str = "ann") -> list[str]:
+def listed(store: AdminTable, number: int, clips: int = 1, caller: str = "ann") -> list[str]:
     """Records that many tasks, each a second after the one before; their UUIDs, newest first."""
     for index in range(1, number + 1):
         name, at = uuid4(index), START + 1000 * index
@@ -659,15 +672,15 @@ def test_what_was_left_unprocessed_is_asked_for_again(real: Real) -> None:
 def test_a_whole_task(real: Real) -> None:
     """A task and its clips in one read; also once its request has expired; and None for what never was."""
     (name,) = listed(real.store, 1, clips=3)
-    found = real.store.whole("ann", name)
+    found = real.store.get_task_with_clips("ann", name)
     assert found is not None
     assert (found.task.request["positivePrompt"], len(found.clips)) == ("a lighthouse at dusk", 3)
     key = {"pk": {"S": f"task#ann#{name}"}, "sk": {"S": "request"}}
     real.client.delete_item(TableName=real.stack.table_name, Key=key)
-    expired = real.store.whole("ann", name)
+    expired = real.store.get_task_with_clips("ann", name)
     assert expired is not None
     assert (dict(expired.task.request), expired.clips, expired.position) == ({}, found.clips, found.position)
-    assert real.store.whole("bob", name) is None
+    assert real.store.get_task_with_clips("bob", name) is None
     assert real.store.page("ann", 5).found == ()
 
 
@@ -704,7 +717,7 @@ def test_saving_at_once(real: Real) -> None:
 
     def save(number: int) -> bool:
         try:
-            real.store.save(clip(), clip(fact(Kind.FAILED, f"error {number}"), counted=0))
+            real.store.save(clip(), clip(fact(Kind.FAILED, f"error {number}"), budgeted=0))
         except StaleError:
             return False
         return True
@@ -714,10 +727,10 @@ def test_saving_at_once(real: Real) -> None:
     assert real.store.budget("ann", MONTH)[0] == 0
 
 
-CALLS: dict[str, Callable[[Store], object]] = {
+CALLS: dict[str, Callable[[AdminTable], object]] = {
     "record": lambda store: store.record(task(2), [clip(task_uuid=uuid4(2))], both(PRICE, 100 * PRICE, 100 * PRICE)),
     "save": lambda store: store.save(clip(), clip(fact(Kind.ACCEPTED, "acknowledged"))),
-    "save with money": lambda store: store.save(clip(), clip(counted=0)),
+    "save with money": lambda store: store.save(clip(), clip(budgeted=0)),
     "clip": lambda store: store.clip("ann", TASK_UUID, 0),
     "clips": lambda store: store.clips("ann", TASK_UUID),
     "task": lambda store: store.task("ann", TASK_UUID),
@@ -759,7 +772,7 @@ def test_trouble_that_stays(real: Real, call: str) -> None:
 def test_patience_does_not_multiply(real: Real, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the client that the functions have a call is tried seven times in all: a webhook has only five seconds."""
     pauses: list[float] = []
-    store = Store(real.stack.client("dynamodb", config=aws_config(tries=1)), real.stack.table_name, pauses.append)
+    store = AdminTable(real.stack.client("dynamodb", config=aws_config(tries=1)), real.stack.table_name, pauses.append)
     monkeypatch.setattr("botocore.endpoint.time.sleep", pauses.append)
     real.stack.aws.faults.fail("dynamodb", "ThrottlingException")
     with pytest.raises(BusyError):
@@ -779,7 +792,7 @@ def test_a_table_that_is_away() -> None:
     )
     pauses: list[float] = []
     with pytest.raises(BusyError):
-        Store(client, "table", pauses.append).clip("ann", TASK_UUID, 0)
+        AdminTable(client, "table", pauses.append).clip("ann", TASK_UUID, 0)
     assert len(pauses) == 1
 
 
@@ -849,7 +862,7 @@ def test_a_conflict_beside_a_failed_condition(real: Real) -> None:
     stub = Stubber(real.client)
     stub.add_client_error("transact_write_items", **cancelled("ConditionalCheckFailed", "TransactionConflict", "None"))
     with stub, pytest.raises(StaleError):
-        real.store.save(clip(), clip(counted=0))
+        real.store.save(clip(), clip(budgeted=0))
     assert real.pauses == []
 
 
@@ -876,7 +889,7 @@ def test_an_expired_request_leaves_what_keeps_it_from_being_bought_again(real: R
     dropped = real.client.delete_item(TableName=real.stack.table_name, Key=key, ReturnValues="ALL_OLD")
     assert dropped["Attributes"]["expiresAt"] == {"N": str((START + 5_000) // 1000)}
     assert real.store.task("ann", TASK_UUID) is None
-    assert real.store.known("ann", TASK_UUID) == task(request={})
+    assert real.store.get_tombstone("ann", TASK_UUID) == task(request={})
     again = real.store.record(task(fingerprint="0" * 64), [clip(clip_uuid=uuid4(9))], both())
     assert again == Existing(task(request={}))
     assert real.store.clips("ann", TASK_UUID) == [clip()]
@@ -889,8 +902,8 @@ def test_saved_though_the_answer_was_lost(real: Real, refused: bool) -> None:
     put(real.store, clip())
     news = fact(Kind.REFUSED, "invalidModel") if refused else fact(Kind.ACCEPTED, "acknowledged")
     real.stack.aws.faults.fail("dynamodb", "InternalServerError", times=1, after=True)
-    telemetry = Telemetry()
-    learned = learn(
+    telemetry = FakeTelemetry()
+    learned = update_clip(
         real.store,
         clip(),
         lambda current: merge_all(current, [news]),
@@ -926,10 +939,10 @@ def test_ones_own_save_is_recognised_under_those_of_others(
 
     monkeypatch.setattr(real.client, operation, unheard)
     if recognised:
-        assert real.store.save(clip(), clip(counted=worth)) == clip(counted=worth, version=2)
+        assert real.store.save(clip(), clip(budgeted=worth)) == clip(budgeted=worth, version=2)
     else:
         with pytest.raises(StaleError):
-            real.store.save(clip(), clip(counted=worth))
+            real.store.save(clip(), clip(budgeted=worth))
     found = real.store.clip("ann", TASK_UUID, 0)
     assert found is not None
     assert found.version == 2 + others
@@ -966,7 +979,7 @@ def test_busy_says_whether_a_write_may_have_taken_effect(
     assert raised.value.maybe_written is maybe_written
 
 
-def asked(real: Real, read: Callable[[Store], object]) -> list[dict[str, Any]]:
+def asked(real: Real, read: Callable[[AdminTable], object]) -> list[dict[str, Any]]:
     """The parameters of every request that this makes."""
     requests: list[dict[str, Any]] = []
     note = lambda params, **_: requests.append(params)  # noqa: E731
@@ -976,12 +989,12 @@ def asked(real: Real, read: Callable[[Store], object]) -> list[dict[str, Any]]:
     return requests
 
 
-READS: dict[str, Callable[[Store], object]] = {
+READS: dict[str, Callable[[AdminTable], object]] = {
     "clip": lambda store: store.clip("ann", TASK_UUID, 0),
     "clips": lambda store: store.clips("ann", TASK_UUID),
     "task": lambda store: store.task("ann", TASK_UUID),
-    "known": lambda store: store.known("ann", TASK_UUID),
-    "whole": lambda store: store.whole("ann", TASK_UUID),
+    "known": lambda store: store.get_tombstone("ann", TASK_UUID),
+    "whole": lambda store: store.get_task_with_clips("ann", TASK_UUID),
     "budget": lambda store: store.budget("ann", MONTH),
     "caller": lambda store: store.caller("a" * 64),
     "caller_named": lambda store: store.caller_named("ann"),
@@ -1017,7 +1030,7 @@ def test_clips_that_fill_more_than_a_page(real: Real) -> None:
     clips = [clip(*wordy, index=index, clip_uuid=uuid4(index)) for index in range(4)]
     put(real.store, *clips)
     assert [each.index for each in real.store.clips("ann", TASK_UUID)] == [0, 1, 2, 3]
-    found = real.store.whole("ann", TASK_UUID)
+    found = real.store.get_task_with_clips("ann", TASK_UUID)
     assert found is not None
     assert [each.index for each in found.clips] == [0, 1, 2, 3]
 
@@ -1055,7 +1068,7 @@ def test_whatever_runware_says_fits_into_an_item(real: Real) -> None:
     refusals = [
         replace(each, kind=Kind.REFUSED, witness=Witness.SUBMISSION) for each in facts if each.kind == Kind.FAILED
     ]
-    saved = real.store.save(before, settle(merge_all(before, [*facts, *refusals]), START, TIMES))
+    saved = real.store.save(before, refresh_derived(merge_all(before, [*facts, *refusals]), START, TIMES))
     assert real.store.clip("ann", TASK_UUID, 0) == saved
     kinds = (Kind.FAILED, Kind.RENDERED, Kind.REFUSED)
     assert [len(saved.of(kind)) for kind in kinds] == [4, 4, 4]
@@ -1069,22 +1082,22 @@ def test_facts_of_an_earlier_version_are_read() -> None:
         "stored:1": {"seen": {"bucket": 9}, "fields": {"rescued": True}},
         "lastLook": {"seen": {"clock": 9}},
     }
-    known = _facts(facts)
+    known = read_facts(facts)
     assert known[Kind.RENDERED, "v"].claims == {"poll": Claim(5, {"cost": 7}), "webhook": Claim(3, {"cost": 7})}
     assert known[Kind.STORED, "1"].claims == {"rescue": Claim(9, {"rescued": True})}
     assert known[Kind.LAST_LOOK, ""].seen == {Witness.CLOCK: 9}
-    assert _known_value(known[Kind.STORED, "1"]) == facts["stored:1"]
+    assert known_value(known[Kind.STORED, "1"]) == facts["stored:1"]
 
 
 def test_costs_follow_the_clips(real: Real) -> None:
     """A line a clip, with what it counts now, newest first; no other caller's, and only of the time asked for."""
     newest, middle, oldest = listed(real.store, 3, clips=2)
     (first, second) = real.store.clips("ann", newest)
-    real.store.save(first, replace(first, counted=1))
+    real.store.save(first, replace(first, budgeted=1))
     found = real.store.costs("ann", START, START + 10_000, 10)
     assert found.end is None
     assert [cost.task_uuid for cost in found.found] == [newest, newest, middle, middle, oldest, oldest]
-    assert {(cost.index, cost.counted) for cost in found.found[:2]} == {(0, 1), (1, second.counted)}
+    assert {(cost.index, cost.budgeted) for cost in found.found[:2]} == {(0, 1), (1, second.budgeted)}
     assert {cost.created_at for cost in found.found[2:4]} == {START + 2000}
     edges = real.store.costs("ann", START + 2000, START + 2999, 10).found
     assert [cost.task_uuid for cost in edges] == [middle, middle]
@@ -1115,7 +1128,7 @@ def test_costs_keep_what_they_are_summed_by_until_it_is_forgotten(real: Real) ->
     assert [(cost.model, cost.tags) for cost in told] == [("klingai:5@3", sent["tags"])] * 2
     real.store.forget("ann", TASK_UUID)
     told = real.store.costs("ann", START, START, 10).found
-    assert [(cost.model, cost.tags, cost.counted) for cost in told] == [("klingai:5@3", {}, PRICE)] * 2
+    assert [(cost.model, cost.tags, cost.budgeted) for cost in told] == [("klingai:5@3", {}, PRICE)] * 2
     assert "fox" not in str(real.client.scan(TableName=real.stack.table_name)["Items"])
 
 

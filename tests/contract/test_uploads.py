@@ -13,13 +13,12 @@ import httpx
 import pytest
 from botocore.stub import Stubber
 
-from rushes.adapters import s3 as uploads
-from rushes.adapters.s3 import Bucket
+from rushes.adapters.s3 import S3_CONFIG, S3Bucket
 from rushes.domain.media import Head, Probed
 from rushes.errors import BucketError
 from rushes_local.stack import Stack
 from tests.conftest import http
-from tests.simulation.fakes import FakeBucket
+from tests.fakes.simulated import SimulatedBucket
 from tests.simulation.world import World
 
 KEY = "videos/ann/2026/09/21/e613fb01-17f4-4dbf-85bd-05ea4a15aa2c-0.mp4"
@@ -31,7 +30,7 @@ WEEK = 7 * 24 * 3600
 
 @cache
 def as_deployed(stack: Stack) -> Any:
-    return stack.client("s3", config=uploads.CONFIG)
+    return stack.client("s3", config=S3_CONFIG)
 
 
 @pytest.fixture
@@ -50,8 +49,8 @@ def name(s3: Any) -> str:
 
 
 @pytest.fixture
-def bucket(s3: Any, name: str) -> Bucket:
-    return Bucket(s3, name)
+def bucket(s3: Any, name: str) -> S3Bucket:
+    return S3Bucket(s3, name)
 
 
 def put(url: str, content: bytes = MP4, headers: Mapping[str, str] | None = None) -> httpx.Response:
@@ -68,14 +67,14 @@ def query(url: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("content_type", [None, "video/mp4", "application/octet-stream", "text/html; charset=utf-8"])
-def test_any_content_type_may_come(bucket: Bucket, s3: Any, name: str, content_type: str | None) -> None:
+def test_any_content_type_may_come(bucket: S3Bucket, s3: Any, name: str, content_type: str | None) -> None:
     """Whatever Content-Type the PUT has, or none, it is taken and the bytes are there unchanged."""
     headers = {"Content-Type": content_type} if content_type else {}
     assert put(bucket.upload_link(KEY, 60), headers=headers).status_code == 200
     assert s3.get_object(Bucket=name, Key=KEY)["Body"].read() == MP4
 
 
-def test_other_headers_may_come(bucket: Bucket) -> None:
+def test_other_headers_may_come(bucket: S3Bucket) -> None:
     """Headers that nobody foresaw do not break the signature."""
     more = {"User-Agent": "runware", "Accept": "*/*", "X-Whatever": "1", "Cache-Control": "no-cache"}
     assert put(bucket.upload_link(KEY, 60), headers=more).status_code == 200
@@ -91,9 +90,9 @@ def test_only_the_host_is_signed(region: str, link: str) -> None:
         aws_access_key_id="AKIDEXAMPLE",
         aws_secret_access_key="secret",
         aws_session_token="session",
-        config=uploads.CONFIG,
+        config=S3_CONFIG,
     )
-    ours = Bucket(client, "clips-of-ann" if link == "upload" else "ours")
+    ours = S3Bucket(client, "clips-of-ann" if link == "upload" else "ours")
     url = ours.upload_link(KEY, 7200) if link == "upload" else ours.image_link("clips-of-ann", KEY, 7200)
     parts, asked = urlsplit(url), query(url)
     assert (parts.scheme, parts.netloc, parts.path) == ("https", f"clips-of-ann.s3.{region}.amazonaws.com", f"/{KEY}")
@@ -106,12 +105,12 @@ def test_only_the_host_is_signed(region: str, link: str) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "valid"), [(0, 1), (-5, 1), (1, 1), (WEEK, WEEK), (WEEK + 1, WEEK)])
-def test_the_link_lives_as_long_as_it_can(bucket: Bucket, seconds: int, valid: int) -> None:
+def test_the_link_lives_as_long_as_it_can(bucket: S3Bucket, seconds: int, valid: int) -> None:
     """A link lives as long as asked, within what SigV4 allows."""
     assert query(bucket.upload_link(KEY, seconds))["X-Amz-Expires"] == str(valid)
 
 
-def test_an_expired_link(bucket: Bucket, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_expired_link(bucket: S3Bucket, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """After its time the link stores nothing."""
     url = bucket.upload_link(KEY, 60)
     monkeypatch.setattr(stack.aws, "_clock", lambda: time.time() + 62)
@@ -129,7 +128,7 @@ def test_an_expired_link(bucket: Bucket, stack: Stack, monkeypatch: pytest.Monke
         ("videos/ann", "videos/bob"),
     ],
 )
-def test_a_forged_link(bucket: Bucket, old: str, new: str) -> None:
+def test_a_forged_link(bucket: S3Bucket, old: str, new: str) -> None:
     """A link for another object, a longer time or with another signature stores nothing."""
     url = bucket.upload_link(KEY, 60)
     assert old in url
@@ -139,7 +138,7 @@ def test_a_forged_link(bucket: Bucket, old: str, new: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "HEAD"])
-def test_the_link_only_puts(bucket: Bucket, method: str) -> None:
+def test_the_link_only_puts(bucket: S3Bucket, method: str) -> None:
     """Who holds the link can neither read nor delete with it."""
     url = bucket.upload_link(KEY, 60)
     assert put(url).status_code == 200
@@ -152,7 +151,7 @@ def test_the_link_only_puts(bucket: Bucket, method: str) -> None:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_link_gives_the_version_it_names(bucket: Bucket, s3: Any, name: str) -> None:
+def test_a_link_gives_the_version_it_names(bucket: S3Bucket, s3: Any, name: str) -> None:
     """A clip that was overwritten is still the one that was stored, as a video, whatever its upload called it."""
     first = s3.put_object(Bucket=name, Key=KEY, Body=MP4, ContentType="binary/octet-stream")["VersionId"]
     s3.put_object(Bucket=name, Key=KEY, Body=b"something else")
@@ -166,7 +165,7 @@ def test_a_link_gives_the_version_it_names(bucket: Bucket, s3: Any, name: str) -
     ("ending", "kind"),
     [("mp4", "video/mp4"), ("mov", "video/quicktime"), ("webm", "video/webm"), ("json", "application/json")],
 )
-def test_a_link_says_of_what_type_it_is(bucket: Bucket, ending: str, kind: str) -> None:
+def test_a_link_says_of_what_type_it_is(bucket: S3Bucket, ending: str, kind: str) -> None:
     """By the key's ending, since the object may say nothing of the sort."""
     asked = query(bucket.download_link(f"videos/ann/x.{ending}", 60, "v1"))
     assert (asked["response-content-type"], asked["versionId"], asked["X-Amz-Expires"]) == (kind, "v1", "60")
@@ -182,7 +181,7 @@ def test_a_link_says_of_what_type_it_is(bucket: Bucket, ending: str, kind: str) 
     ],
 )
 def test_a_link_to_another_kind_says_so(
-    bucket: Bucket, ordered: str, container: str, ending: str | None, kind: str
+    bucket: S3Bucket, ordered: str, container: str, ending: str | None, kind: str
 ) -> None:
     """A video of another kind than was ordered has its own type and a file name of its kind; MP4 and MOV are one."""
     asked = query(bucket.download_link(f"videos/ann/a/x-0.{ordered}", 60, "v1", container))
@@ -192,7 +191,7 @@ def test_a_link_to_another_kind_says_so(
 
 
 @pytest.mark.parametrize("change", ["versionId=other", "response-content-type=text%2Fhtml"])
-def test_a_link_cannot_be_bent(bucket: Bucket, s3: Any, name: str, change: str) -> None:
+def test_a_link_cannot_be_bent(bucket: S3Bucket, s3: Any, name: str, change: str) -> None:
     """Neither another version nor another type can be had with it."""
     version = s3.put_object(Bucket=name, Key=KEY, Body=MP4)["VersionId"]
     parameter = change.partition("=")[0]
@@ -201,7 +200,7 @@ def test_a_link_cannot_be_bent(bucket: Bucket, s3: Any, name: str, change: str) 
     assert http().get(bent).status_code == 403
 
 
-def test_all_links_have_one_origin(bucket: Bucket) -> None:
+def test_all_links_have_one_origin(bucket: S3Bucket) -> None:
     """It is what the page may load clips from."""
     origin = bucket.origin
     assert bucket.download_link(KEY, 60).startswith(f"{origin}/")
@@ -220,10 +219,10 @@ Put = Callable[[str, bytes], str]
 def probed(request: pytest.FixtureRequest) -> "Iterator[Both]":
     """How to probe and how to put, in a real bucket and in the fake one."""
     if request.param == "fake":
-        fake = FakeBucket(World())
+        fake = SimulatedBucket(World())
         yield fake.probe, fake.put
         return
-    bucket: Bucket = request.getfixturevalue("bucket")
+    bucket: S3Bucket = request.getfixturevalue("bucket")
     yield bucket.probe, lambda key, body: put(bucket.upload_link(key, 60), body).headers["x-amz-version-id"]
 
 
@@ -291,7 +290,7 @@ def test_a_version_by_its_name(probed: Both) -> None:
     assert (empty.container, empty.size) == (None, 0)
 
 
-def test_a_version_that_is_gone(bucket: Bucket, s3: Any, name: str) -> None:
+def test_a_version_that_is_gone(bucket: S3Bucket, s3: Any, name: str) -> None:
     """A version that was erased is none, and the others are there."""
     versions = [put(bucket.upload_link(KEY, 60)).headers["x-amz-version-id"] for _ in range(2)]
     s3.delete_object(Bucket=name, Key=KEY, VersionId=versions[0])
@@ -299,7 +298,7 @@ def test_a_version_that_is_gone(bucket: Bucket, s3: Any, name: str) -> None:
     assert bucket.probe(KEY, versions[1]) is not None
 
 
-def test_an_upload_is_found_with_its_version(bucket: Bucket) -> None:
+def test_an_upload_is_found_with_its_version(bucket: S3Bucket) -> None:
     """What was PUT through a link is what the probe finds, version included."""
     answer = put(bucket.upload_link(KEY, 60))
     found = bucket.probe(KEY)
@@ -307,7 +306,7 @@ def test_an_upload_is_found_with_its_version(bucket: Bucket) -> None:
 
 
 @pytest.mark.parametrize("code", ["InternalError", "SlowDown"])
-def test_a_bucket_that_cannot_say(bucket: Bucket, s3: Any, name: str, stack: Stack, code: str) -> None:
+def test_a_bucket_that_cannot_say(bucket: S3Bucket, s3: Any, name: str, stack: Stack, code: str) -> None:
     """Trouble of S3's is not an absence: it is raised, with S3's own code, after a second try."""
     s3.put_object(Bucket=name, Key=KEY, Body=MP4)
     stack.aws.faults.fail("s3", code, times=1)
@@ -319,7 +318,7 @@ def test_a_bucket_that_cannot_say(bucket: Bucket, s3: Any, name: str, stack: Sta
 
 def test_the_fake_cannot_say_either() -> None:
     """The fake bucket raises the same error when it is made to lose its voice."""
-    fake = FakeBucket(World())
+    fake = SimulatedBucket(World())
     fake.put(KEY, MP4)
     fake.lost = lambda: True
     with pytest.raises(BucketError):
@@ -329,7 +328,7 @@ def test_the_fake_cannot_say_either() -> None:
 def test_a_bucket_that_is_not_there(s3: Any) -> None:
     """A missing bucket is trouble, not the absence of a clip."""
     with pytest.raises(BucketError, match="NoSuchBucket"):
-        Bucket(s3, "no-such-bucket").probe(KEY)
+        S3Bucket(s3, "no-such-bucket").probe(KEY)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -340,54 +339,56 @@ IMAGE = "inputs/ann/abc.png"
 
 
 @pytest.fixture(params=["real", "fake"])
-def inputs(request: pytest.FixtureRequest) -> Bucket | FakeBucket:
+def inputs(request: pytest.FixtureRequest) -> S3Bucket | SimulatedBucket:
     """What images are kept in and read from: a real bucket, and the fake one."""
     if request.param == "fake":
-        return FakeBucket(World())
-    bucket: Bucket = request.getfixturevalue("bucket")
+        return SimulatedBucket(World())
+    bucket: S3Bucket = request.getfixturevalue("bucket")
     return bucket
 
 
-def test_an_image_is_kept_once(inputs: Bucket | FakeBucket) -> None:
+def test_an_image_is_kept_once(inputs: S3Bucket | SimulatedBucket) -> None:
     """What is under a key already stays, whatever comes after it."""
-    inputs.keep(IMAGE, b"first", "image/png")
-    inputs.keep(IMAGE, b"second", "image/png")
+    inputs.put_if_absent(IMAGE, b"first", "image/png")
+    inputs.put_if_absent(IMAGE, b"second", "image/png")
     assert inputs.head(inputs.name, IMAGE, 100) == Head(5, b"first")
 
 
-def test_keeping_again_adds_no_version(bucket: Bucket, s3: Any, name: str) -> None:
+def test_keeping_again_adds_no_version(bucket: S3Bucket, s3: Any, name: str) -> None:
     """The object has its type and one version, until it is deleted: then it is put again."""
     for _ in range(3):
-        bucket.keep(IMAGE, b"image", "image/png")
+        bucket.put_if_absent(IMAGE, b"image", "image/png")
     (version,) = s3.list_object_versions(Bucket=name, Prefix=IMAGE)["Versions"]
     assert s3.head_object(Bucket=name, Key=IMAGE)["ContentType"] == "image/png"
     s3.delete_object(Bucket=name, Key=IMAGE)
     assert bucket.head(name, IMAGE, 1) is None
-    bucket.keep(IMAGE, b"image", "image/png")
+    bucket.put_if_absent(IMAGE, b"image", "image/png")
     assert bucket.head(name, IMAGE, 1) == Head(5, b"i")
     assert s3.head_object(Bucket=name, Key=IMAGE)["VersionId"] != version["VersionId"]
 
 
 @pytest.mark.parametrize(("length", "content"), [(1, b"i"), (4, b"imag"), (5, b"image"), (6, b"image")])
-def test_a_head_has_its_length_and_the_whole_size(inputs: Bucket | FakeBucket, length: int, content: bytes) -> None:
+def test_a_head_has_its_length_and_the_whole_size(
+    inputs: S3Bucket | SimulatedBucket, length: int, content: bytes
+) -> None:
     """No more is read than was asked for, and the size is the object's."""
-    inputs.keep(IMAGE, b"image", "image/png")
+    inputs.put_if_absent(IMAGE, b"image", "image/png")
     assert inputs.head(inputs.name, IMAGE, length) == Head(5, content)
 
 
-def test_a_head_of_nothing(inputs: Bucket | FakeBucket) -> None:
+def test_a_head_of_nothing(inputs: S3Bucket | SimulatedBucket) -> None:
     """A missing object has no head, nor has one in a missing bucket."""
     assert inputs.head(inputs.name, IMAGE, 10) is None
     assert inputs.head("no-such-bucket", IMAGE, 10) is None
 
 
-def test_a_head_of_an_empty_object(bucket: Bucket, name: str) -> None:
+def test_a_head_of_an_empty_object(bucket: S3Bucket, name: str) -> None:
     """An empty object is there, and there is nothing in it."""
     put(bucket.upload_link(IMAGE, 60), b"")
     assert bucket.head(name, IMAGE, 10) == Head(0, b"")
 
 
-def test_an_image_of_another_bucket(bucket: Bucket, s3: Any) -> None:
+def test_an_image_of_another_bucket(bucket: S3Bucket, s3: Any) -> None:
     """Any bucket that we may read can be looked into and linked to, under any key."""
     other, key = f"photos-{uuid.uuid4()}", "ann//%2e%2e/bob/a b+\u00e4?&#%2F.png"
     s3.create_bucket(Bucket=other)
@@ -421,14 +422,14 @@ def test_an_image_of_another_bucket(bucket: Bucket, s3: Any) -> None:
 )
 def test_what_s3_says_of_an_image(s3: Any, code: str, status: int, there: bool) -> None:
     """What is out of our reach is not there for us; trouble of S3's or of our own credentials says nothing about it."""
-    client = boto3.client("s3", "us-east-1", aws_access_key_id="a", aws_secret_access_key="b", config=uploads.CONFIG)
+    client = boto3.client("s3", "us-east-1", aws_access_key_id="a", aws_secret_access_key="b", config=S3_CONFIG)
     with Stubber(client) as stubber:
         stubber.add_client_error("get_object", code, http_status_code=status)
         if not there:
-            assert Bucket(client, "ours").head("photos", IMAGE, 10) is None
+            assert S3Bucket(client, "ours").head("photos", IMAGE, 10) is None
             return
         with pytest.raises(BucketError, match=code):
-            Bucket(client, "ours").head("photos", IMAGE, 10)
+            S3Bucket(client, "ours").head("photos", IMAGE, 10)
 
 
 @pytest.mark.parametrize(
@@ -443,7 +444,7 @@ def test_what_s3_says_of_an_image(s3: Any, code: str, status: int, there: bool) 
 )
 def test_keeping_at_once(first: str, second: str | None, trouble: str | None) -> None:
     """What is there is kept; what somebody else is putting is put all the same; anything else is trouble."""
-    client = boto3.client("s3", "us-east-1", aws_access_key_id="a", aws_secret_access_key="b", config=uploads.CONFIG)
+    client = boto3.client("s3", "us-east-1", aws_access_key_id="a", aws_secret_access_key="b", config=S3_CONFIG)
     sent = {"Bucket": "ours", "Key": IMAGE, "Body": b"image", "ContentType": "image/png"}
     with Stubber(client) as stubber:
         stubber.add_client_error("put_object", first, expected_params={**sent, "IfNoneMatch": "*"})
@@ -452,19 +453,19 @@ def test_keeping_at_once(first: str, second: str | None, trouble: str | None) ->
         elif second is not None:
             stubber.add_response("put_object", {}, sent)
         if trouble is None:
-            Bucket(client, "ours").keep(IMAGE, b"image", "image/png")
+            S3Bucket(client, "ours").put_if_absent(IMAGE, b"image", "image/png")
         else:
             with pytest.raises(BucketError, match=trouble):
-                Bucket(client, "ours").keep(IMAGE, b"image", "image/png")
+                S3Bucket(client, "ours").put_if_absent(IMAGE, b"image", "image/png")
         stubber.assert_no_pending_responses()
 
 
-def test_a_bucket_that_takes_no_image(inputs: Bucket | FakeBucket, stack: Stack) -> None:
+def test_a_bucket_that_takes_no_image(inputs: S3Bucket | SimulatedBucket, stack: Stack) -> None:
     """Trouble is raised from both calls, by the fake one as well."""
     stack.aws.faults.fail("s3", "SlowDown")
-    if isinstance(inputs, FakeBucket):
+    if isinstance(inputs, SimulatedBucket):
         inputs.lost = lambda: True
     with pytest.raises(BucketError):
-        inputs.keep(IMAGE, b"image", "image/png")
+        inputs.put_if_absent(IMAGE, b"image", "image/png")
     with pytest.raises(BucketError):
         inputs.head(inputs.name, IMAGE, 10)

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +28,7 @@ def in_process(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[InProc
         for variable, value in {**stack.functions[name].function.environment, **region, **changes}.items():
             monkeypatch.setenv(variable, value)
         if clock:
-            monkeypatch.setattr(app, "clock", clock)
+            monkeypatch.setattr(sys.modules[app.wiring.__module__], "clock", clock)
         app.wiring.cache_clear()
         wired.append(app)
 

@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from rushes.adapters.dynamodb.table import clip_of_image
-from rushes.domain.clip import Clip, Kind, Lease, Status, merge_all, settle
+from rushes.adapters.dynamodb.items import clip_of_image
+from rushes.domain.clip import Clip, Kind, Lease, Status, merge_all, refresh_derived
 from rushes.errors import UnreadableError
-from rushes_local import erasing
+from rushes_cli.operator import erase
 from rushes_local.event_sources import stream_event
 from rushes_local.lambda_runtime import Outcome
-from rushes_local.runware.app import OneShot
+from rushes_local.runware.emulator import OneShot
 from rushes_local.stack import Stack
 from tests.conftest import ROOT, Json, User, client, order
 from tests.event_listener import Listener
+from tests.fakes.builders import TIMES, fact
 from tests.functions.conftest import InProcess
-from tests.unit.fakes import TIMES, fact
 
 SCHEMAS = ROOT / "docs" / "events"
 MOVED = 100 * 24 * 3_600_000  # milliseconds: longer ago than any deadline
@@ -87,7 +87,7 @@ def ended(user: User, **switches: Any) -> Clip:
 
 def known(user: User, clip: Clip, *facts: Any) -> Clip:
     """The clip, saved with facts that somebody else has learned."""
-    return user.stack.store.save(clip, settle(merge_all(clip, facts), clip.created_at + MOVED, TIMES))
+    return user.stack.store.save(clip, refresh_derived(merge_all(clip, facts), clip.created_at + MOVED, TIMES))
 
 
 def manifest(stack: Stack, clip: Clip) -> tuple[str, bytes]:
@@ -213,7 +213,7 @@ def test_an_erased_clip_gets_no_manifest_back(stack: Stack, user: User, stream: 
     clip = ended(user)
     records = stream.read()
     stream.announce(records)
-    erasing.forget(stack.store, client(stack, "s3"), stack.bucket_name, clip.caller, clip.task_uuid)
+    erase.forget(stack.store, client(stack, "s3"), stack.bucket_name, clip.caller, clip.task_uuid)
     assert stream.announce().payload == {"batchItemFailures": []}
     assert stream.announce(records).payload == {"batchItemFailures": []}
     under = clip.object_key.rpartition(".")[0]

@@ -10,10 +10,10 @@ import pytest
 from runware import Runware
 from runware.errors import RunwareError
 
-from rushes.domain.clip import Clip, Fact, Kind, Witness, merge, settle
-from rushes_local.runware.app import OneShot
+from rushes.domain.clip import Clip, Fact, Kind, Witness, merge, refresh_derived
+from rushes_local.runware.emulator import OneShot
 from tests.conftest import User, client, http, submissions
-from tests.unit.fakes import TIMES
+from tests.fakes.builders import TIMES
 
 PRICE = 924_000
 
@@ -59,7 +59,7 @@ def close_failures(user: User) -> None:
     for found in user.stack.store.page(user.name, 10).found:
         for clip in found.clips:
             if clip.open and clip.decisive == Kind.FAILED:
-                user.stack.store.save(clip, settle(merge(clip, last_look), now, TIMES))
+                user.stack.store.save(clip, refresh_derived(merge(clip, last_look), now, TIMES))
 
 
 def stored(user: User, clip: Clip) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 
 from rushes.domain.caller import Caller
 from rushes.domain.clip import Status
-from rushes_local.runware.app import OneShot
+from rushes_local.runware.emulator import OneShot
 from rushes_local.stack import Stack
 from tests.conftest import Json, User, client, http, order, submissions, whole_bucket, whole_table
 from tests.functions.test_submit import errors, nothing_happens

@@ -18,7 +18,7 @@ from rushes.domain.inbox_message import Message
 from rushes.errors import RushesError
 from rushes_local.event_sources import done, queue_event
 from rushes_local.lambda_runtime import Outcome
-from rushes_local.runware.app import OneShot
+from rushes_local.runware.emulator import OneShot
 from rushes_local.stack import EMULATOR_KEY, Stack
 from tests.conftest import PATIENCE, Json, User, client, http, is_about, order, submissions, whole_table
 from tests.functions.conftest import InProcess
@@ -345,7 +345,7 @@ def test_accepted(user: User) -> None:
     assert clip.status == Status.RUNNING
     assert clip.lease is None
     assert clip.object_key == f"videos/{user.name}/film/one/{task['taskUUID']}-0.mp4"
-    assert user.counted(clip) == clip.counted == clip.estimate == 2 * PRICE
+    assert user.counted(clip) == clip.budgeted == clip.estimate == 2 * PRICE
     (sent,) = user.sent(clip)
     ours = {"taskUUID", "tags", "destination"}
     added = {"deliveryMethod": "async", "numberResults": 1, "includeCost": True, "taskUUID": clip.clip_uuid}
@@ -492,6 +492,14 @@ def test_runware_refuses_us(user: User, status: int) -> None:
     assert clip.status == Status.FAILED
     assert user.counted(clip) == 0
     assert len(submissions(user.stack)) == 1
+
+
+def test_the_circuit_breaker_is_only_in_the_way_of_the_inbox(in_process: InProcess) -> None:
+    """An order over HTTP goes straight to Runware; one of the inbox through the breaker."""
+    in_process("submit")
+    wired = app.wiring()
+    assert wired.submitting.purchasing.seller is wired.parts.runware
+    assert wired.taking.submitting.purchasing.seller is wired.taking.breaker
 
 
 def test_runware_refuses_the_request(user: User) -> None:

@@ -10,8 +10,8 @@ from rushes.domain.caller import Caller, hash_key
 from rushes.domain.clip import Kind, merge_all
 from rushes_local.stack import Stack
 from tests.conftest import PATIENCE, Json, User, http, order, whole_table
+from tests.fakes.builders import fact
 from tests.functions.conftest import InProcess
-from tests.unit.fakes import fact
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 

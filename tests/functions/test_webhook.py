@@ -309,7 +309,7 @@ def test_the_cost_is_counted(user: User, cost: float) -> None:
     """The budget follows the reported cost, to the micro-dollar, up or down."""
     clip = user.buy()
     assert call(user.callback(clip), result(clip, cost=cost)).status_code == 200
-    assert user.counted(clip) == user.now(clip).counted == round(cost * 1_000_000)
+    assert user.counted(clip) == user.now(clip).budgeted == round(cost * 1_000_000)
 
 
 @pytest.mark.parametrize("cost", [..., 0, -1, "0.9", True, 1e9], ids=str)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from rushes.services.request_validation import Answer, parse, validate
+from rushes.services.request_validation import WireResponse, parse, validate
 from rushes_local.runware.rendering import Shape, render
 from rushes_local.servers import Server
 
@@ -236,7 +236,7 @@ class FakeApi:
         return {**task, "status": _status(clips), "cost": cost, "clips": clips}
 
     def _buy(self, body: bytes) -> tuple[int, Any]:
-        answer = Answer()
+        answer = WireResponse()
         for order in validate(parse(body), answer):
             request = dict(order.request)
             if order.task_uuid not in self.tasks:

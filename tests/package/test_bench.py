@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.cold_start.cases import CASES, functions
+from scripts.cold_start.cases import CASES, functions, items
 from scripts.cold_start.page import Row, table, verdict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -14,6 +14,19 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 def test_every_function_has_a_case() -> None:
     """A function that is added is measured."""
     assert [function.name for function in functions()] == list(CASES)
+
+
+def test_the_table_can_be_made() -> None:
+    """The caller may spend something, its key lies twice, and it has a task with one clip."""
+    made = {(item["pk"]["S"].partition("#")[0], item["sk"]["S"].partition("#")[0]): item for item in items()}
+    assert made.keys() == {
+        ("caller", "caller"),
+        ("key", "key"),
+        ("caller", "key"),
+        ("task", "request"),
+        ("task", "clip"),
+    }
+    assert made["caller", "caller"]["monthlyLimit"] == {"N": "50000000"}
 
 
 def test_the_page_has_every_function_and_a_verdict() -> None:

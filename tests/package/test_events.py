@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rushes.adapters.dynamodb.table import clip_of_image
+from rushes.adapters.dynamodb.items import clip_of_image
 from rushes.domain import inbox_message
 from rushes.domain.clip import Status
 from rushes.services.import_requests import Place, place_of

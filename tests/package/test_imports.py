@@ -5,10 +5,12 @@ A module that is in no row fails the test. Put it where it belongs: the lower a 
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+
+from scripts import pack
 
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "layers" / "core"
@@ -26,7 +28,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "gallery": (set(), set()),
     "lambda_events": ({"errors"}, set()),
     "bootstrap": (
-        {"adapters", "config", "domain", "errors", "lambda_events", "runware", "services"},
+        {"adapters", "bootstrap", "config", "domain", "errors", "runware", "services"},
         _WORLD,
     ),
 }
@@ -92,7 +94,7 @@ def test_core_modules_import_only_what_their_row_allows(module: str) -> None:
     try:
         ours, packages = allowed(module)
     except KeyError:
-        pytest.fail(f"{module} is in no row: add it to PURE, TRANSPORTS, ADAPTERS, USE_CASES or ASSEMBLIES")
+        pytest.fail(f"{module} is in no row of the table")
     assert faults(module, source_of(module), ours, packages) == []
 
 
@@ -103,6 +105,12 @@ def test_handlers_import_only_the_package(path: Path) -> None:
     assert faults(f"functions.{path.parent.name}.app", path.read_text(), ours, HANDLER_PACKAGES) == []
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "functions").glob("*/*.py")), ids=lambda path: path.parent.name)
+def test_a_handler_only_translates(path: Path) -> None:
+    """A handler has fewer than a hundred lines: wiring is in `bootstrap`, and every rule in the core."""
+    assert len(path.read_text().splitlines()) < 100
+
+
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "local/rushes_local/runware").rglob("*.py")), ids=lambda path: path.stem
 )
@@ -110,6 +118,51 @@ def test_the_emulator_knows_nothing_of_the_code_it_checks(path: Path) -> None:
     """The emulator imports nothing from the package: it would agree with the package's mistakes."""
     names = set(imported(path.read_text(), f"rushes_local.runware.{path.stem}"))
     assert not {name for name in names if name.partition(".")[0] in ("rushes", "functions", "tests")}
+
+
+def graph() -> dict[str, set[str]]:
+    """Each module of the core with the modules of the core that it imports, at whatever time."""
+    ours = set(core_modules())
+    return {name: {each for each in imported(source_of(name), name) if each in ours} - {name} for name in ours}
+
+
+def reached(start: Iterable[str], edges: Mapping[str, set[str]]) -> set[str]:
+    """Every module that can be reached from these, themselves not included unless a way leads back."""
+    found: set[str] = set()
+    left = list(start)
+    while left:
+        new = edges[left.pop()] - found
+        found |= new
+        left += new
+    return found
+
+
+def in_cycles(edges: Mapping[str, set[str]]) -> list[str]:
+    """The modules from which a way leads back to themselves."""
+    return sorted(name for name in edges if name in reached([name], edges))
+
+
+def test_the_core_has_no_cycle() -> None:
+    """No module of the core imports itself by way of others."""
+    assert in_cycles(graph()) == []
+
+
+@pytest.mark.parametrize("cycle", [("a", "b"), ("a", "b", "c")], ids=len)
+def test_a_cycle_is_found(cycle: tuple[str, ...]) -> None:
+    """Two or more modules that import each other in a ring are named, and a module that only uses them is not."""
+    edges = {name: {cycle[(place + 1) % len(cycle)]} for place, name in enumerate(cycle)}
+    assert in_cycles({**edges, "user": {"a"}}) == list(cycle)
+
+
+def test_no_function_needs_what_is_not_packed() -> None:
+    """The operators' side of the table is out of the layer, and no handler leads to it."""
+    ours, edges = set(core_modules()), graph()
+    handlers = [path.read_text() for path in (ROOT / "functions").glob("*/*.py")]
+    loaded = {name for source in handlers for name in imported(source) if name in ours}
+    loaded |= reached(loaded, edges)
+    absent = {".".join(Path(name).with_suffix("").parts) for name in pack.OPERATORS_ONLY}
+    assert absent <= ours
+    assert loaded & absent == set()
 
 
 def test_package_files_are_empty() -> None:
@@ -126,11 +179,11 @@ def test_package_files_are_empty() -> None:
         ("rushes.domain.clip", "from rushes.adapters.dynamodb import table"),
         ("rushes.domain.clip", "from rushes.runware.response import read"),
         ("rushes.runware.facts", "from rushes.services.purchase import Buyer"),
-        ("rushes.services.webhook", "from rushes.adapters.dynamodb.table import Store"),
+        ("rushes.services.webhook", "from rushes.adapters.dynamodb.table import DynamoDbTable"),
         ("rushes.services.webhook", "def late():\n    import boto3"),
-        ("rushes.adapters.s3", "from rushes.services.webhook import Receiving"),
+        ("rushes.adapters.s3", "from rushes.services.webhook import WebhookService"),
         ("rushes.adapters.s3", "import rushes_local.stack"),
-        ("rushes.adapters.runware_api", "from ..services.webhook import Receiving"),
+        ("rushes.adapters.runware_api", "from ..services.webhook import WebhookService"),
         ("functions.webhook.app", "from functions.submit import app"),
         ("functions.webhook.app", "import moto"),
     ],

@@ -62,6 +62,8 @@ def build(tmp_path: Path) -> Path:
     core = tmp_path / "CoreLayer" / "python" / "rushes"
     core.mkdir(parents=True)
     (core / "__init__.py").write_text("")
+    for module in ("table", "admin"):
+        put(core / "adapters" / "dynamodb" / f"{module}.py", None)
     pack.pack(tmp_path)
     return tmp_path
 
@@ -106,6 +108,12 @@ def test_what_nobody_reads_goes(python: Path) -> None:
     """boto3's resources and pip's lists go, what names a package and its licence stays."""
     assert not (python / "boto3" / "data").exists()
     assert [path.name for path in (python / "package-1.dist-info").iterdir()] == ["METADATA"]
+
+
+def test_the_operators_side_of_the_table_is_left_out(build: Path) -> None:
+    """The layer has the table, and nothing that only operators do to it."""
+    core = build / "CoreLayer" / "python" / "rushes" / "adapters" / "dynamodb"
+    assert [path.name for path in core.glob("*.py")] == ["table.py"]
 
 
 def test_again_changes_nothing(build: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from rushes_local.cli import app
+from rushes_cli.main import app
 from scripts import reference
 
 ROOT = Path(__file__).resolve().parents[2]

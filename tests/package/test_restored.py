@@ -28,7 +28,7 @@ from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 from rushes.adapters import aws
 from rushes.errors import BusyError
-from rushes.adapters.dynamodb.table import Store
+from rushes.adapters.dynamodb.table import DynamoDbTable
 
 made = sorted(type(each).__name__ for each in gc.get_objects() if isinstance(each, BaseClient))
 
@@ -42,7 +42,7 @@ def restored():
     random.setstate(chance)  # a fork sees to it that this differs, a snapshot does not
     pauses = []
     try:
-        Store(Busy(), "table", sleep=pauses.append).caller("hash")
+        DynamoDbTable(Busy(), "table", sleep=pauses.append).caller("hash")
     except BusyError:
         pass
     app.wiring()

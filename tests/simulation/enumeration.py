@@ -10,11 +10,11 @@ from functools import cache
 from itertools import chain, combinations, product, zip_longest
 from typing import Literal
 
-from tests.simulation.fakes import Switches
+from tests.fakes.builders import PRICE
+from tests.fakes.simulated import Switches
 from tests.simulation.history import Setting, live, verdict
 from tests.simulation.watching import SKEW
 from tests.simulation.world import EndlessError, Schedule
-from tests.unit.fakes import PRICE
 
 FATES = (
     "well",

@@ -17,16 +17,18 @@ from rushes.domain.caller import Caller
 from rushes.domain.clip import Clip, Kind, Status
 from rushes.errors import BusyError, RushesError
 from rushes.services.ports import Metric
-from rushes.services.purchase import Buyer, Credentials, Purchasing
-from rushes.services.queries import Reading
-from rushes.services.reconcile import Reconciling
-from rushes.services.request_validation import Answer
-from rushes.services.submit import Request, Submitting
-from rushes.services.webhook import Receiving
-from tests.simulation.fakes import Execution, FakeBucket, FakeRunware, FakeTable, FakeTelemetry, Supervisor, Switches
+from rushes.services.purchase import Buyer, Credentials, PurchaseService
+from rushes.services.queries import QueryService
+from rushes.services.reconcile import ReconcileService
+from rushes.services.request_validation import WireResponse
+from rushes.services.submit import Request, SubmitService
+from rushes.services.webhook import WebhookService
+from tests.fakes.builders import TIMES
+from tests.fakes.simulated import Execution, SimulatedBucket, SimulatedRunware, SimulatedTable, Supervisor, Switches
+from tests.fakes.telemetry import FakeTelemetry
+from tests.fakes.use_cases import one_after_another
 from tests.simulation.watching import Watching
 from tests.simulation.world import Schedule, World
-from tests.unit.fakes import TIMES, one_after_another
 
 T = TypeVar("T")
 
@@ -67,14 +69,14 @@ class History:
 
     setting: Setting
     world: World = field(init=False)
-    table: FakeTable = field(init=False)
-    bucket: FakeBucket = field(init=False)
-    runware: FakeRunware = field(init=False)
+    table: SimulatedTable = field(init=False)
+    bucket: SimulatedBucket = field(init=False)
+    runware: SimulatedRunware = field(init=False)
     telemetry: FakeTelemetry = field(default_factory=FakeTelemetry)
-    submitting: Submitting = field(init=False)
-    reconciling: Reconciling = field(init=False)
-    receiving: Receiving = field(init=False)
-    accepted: dict[str, Answer] = field(default_factory=dict)
+    submitting: SubmitService = field(init=False)
+    reconciling: ReconcileService = field(init=False)
+    receiving: WebhookService = field(init=False)
+    accepted: dict[str, WireResponse] = field(default_factory=dict)
     unsaved: list[str] = field(default_factory=list)
     minted: "count[int]" = field(default_factory=lambda: count(1 << 64))
     next_sweep: int = 0
@@ -87,14 +89,14 @@ class History:
         self.skews = cycle(setting.skews or (0,))
         self.skew = max(setting.skews, default=0) - min(setting.skews, default=0)
         self.world = World(setting.schedule)
-        self.table = FakeTable(self.world)
+        self.table = SimulatedTable(self.world)
         self.table.lag = setting.lag
         began = self.world.now
-        self.table.contended = lambda: self.world.now < began + setting.contended
-        self.bucket = FakeBucket(self.world)
+        self.table.contended_now = lambda: self.world.now < began + setting.contended
+        self.bucket = SimulatedBucket(self.world)
         self.bucket.lost = lambda: "bucket" in setting.lost
         switches = setting.switches
-        self.runware = FakeRunware(self.world, self.bucket, switches, list(setting.fates))
+        self.runware = SimulatedRunware(self.world, self.bucket, switches, list(setting.fates))
         self.runware.supervisor = Supervisor(
             TIMES.lease, TIMES.resend_window, setting.when_ambiguous == "resend", self.skew
         )
@@ -104,13 +106,13 @@ class History:
         self.runware.deliver = self.deliver
         self.runware.uploaded = self.uploaded
         shared: dict[str, Any] = {"telemetry": self.telemetry, "times": TIMES, "clock": self.world.clock}
-        purchasing = Purchasing(
+        purchasing = PurchaseService(
             clips=self.table, links=self.bucket, seller=self.runware, webhook_url="https://hooks.example", **shared
         )
-        self.submitting = Submitting(
+        self.submitting = SubmitService(
             table=self.table,
             inputs=self.bucket,
-            reading=Reading(table=self.table, links=self.bucket, times=TIMES, clock=self.world.clock),
+            reading=QueryService(table=self.table, links=self.bucket, times=TIMES, clock=self.world.clock),
             purchasing=purchasing,
             monthly_limit=setting.limit,
             retention=None,
@@ -118,7 +120,7 @@ class History:
             side_by_side=one_after_another,
             **shared,
         )
-        self.reconciling = Reconciling(
+        self.reconciling = ReconcileService(
             table=self.table,
             bucket=self.bucket,
             provider=self.runware,
@@ -128,7 +130,7 @@ class History:
             side_by_side=one_after_another,
             **shared,
         )
-        self.receiving = Receiving(clips=self.table, copies=self.bucket, **shared)
+        self.receiving = WebhookService(clips=self.table, copies=self.bucket, **shared)
         self.next_sweep = self.world.now + 37_000
         self.world.guests |= {
             "sweep": self.sweep,
@@ -158,11 +160,11 @@ class History:
         ends_at = self.world.ends + self.world.offset
         return Buyer(f"run {self.world.effects}", ends_at, CREDENTIALS, patient)
 
-    def submit(self, task: Mapping[str, Any]) -> Answer | None:
+    def submit(self, task: Mapping[str, Any]) -> WireResponse | None:
         """One call of `POST /v1`; None if the function was stopped."""
         caller = Caller(CALLER.name, self.setting.limit)
 
-        def program() -> Answer:
+        def program() -> WireResponse:
             return self.submitting.submit([task], Request(caller, self.buyer(patient=False)))
 
         answer = self.process(program)
@@ -309,7 +311,9 @@ def verdict(history: History) -> list[str]:
     improper = {*history.runware.supervisor.improper, *history.watching.improper}
     broken += sorted(improper) + history.unsaved + _uncounted(clips, history)
     surprises = {
-        note for note in history.telemetry.notes if "could not be looked at" in note and "BusyError" not in note
+        note
+        for note in map(str, history.telemetry.notes)
+        if "could not be looked at" in note and "BusyError" not in note
     }
     return broken + sorted(surprises) + _money(clips, history)
 
@@ -355,7 +359,7 @@ def _uncounted(clips: list[Clip], history: History) -> list[str]:
     """What an operator has to know of and is not counted, unless a function was killed or heard no answer at all."""
     if history.world.stops or history.table.refused or "busy" in history.world.losses[:-1]:
         return []
-    counts, faults = history.telemetry.counts, []
+    counts, faults = history.telemetry.counted, []
     if any(len(clip.of(Kind.RENDERED)) > 1 for clip in clips) and not counts.get(Metric.SECOND_RENDER_SEEN):
         faults.append("a second render was not counted")
     exceeded = any(limit is not None and amount > limit for amount, limit in history.table.budgets.values())
@@ -369,14 +373,14 @@ def _money(clips: list[Clip], history: History) -> list[str]:
     faults = []
     for scope in (EVERYBODY, CALLER.name):
         counted = sum(amount for (name, _), (amount, _) in history.table.budgets.items() if name == scope)
-        if counted != sum(clip.counted for clip in clips):
-            faults.append(f"the budget of {scope} holds {counted}, its clips {sum(clip.counted for clip in clips)}")
+        if counted != sum(clip.budgeted for clip in clips):
+            faults.append(f"the budget of {scope} holds {counted}, its clips {sum(clip.budgeted for clip in clips)}")
         # More renders than were bought are the provider's fault, and an alarm; the orders themselves have to fit.
         ordered = sum(clip.estimate for clip in clips) if history.setting.switches.second_render else counted
         if ordered > history.setting.limit:
             faults.append(f"over budget: {counted}")
     sure = all(clip.status != Status.REVIEW for clip in clips)
-    total, paid = sum(clip.counted for clip in clips), history.runware.ledger()
+    total, paid = sum(clip.budgeted for clip in clips), history.runware.ledger()
     if (sure and total != paid) or total < paid:
         faults.append(f"the records say {total} micro-dollars, the ledger {paid}")
     return faults

@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeVar
 
 from rushes.domain.clip import Clip, Kind, Status
 from rushes.errors import BucketError, BusError, RushesError
-from rushes.services.publish import Announcing
-from tests.simulation.fakes import FakeTelemetry
+from rushes.services.publish import PublishService
+from tests.fakes.telemetry import FakeTelemetry
 from tests.simulation.history import History
 from tests.simulation.world import Schedule, Stopped, World
 
@@ -47,7 +47,7 @@ class Telling:
     def go_on(self) -> "Telling":
         """Passes the whole stream on, until every change of it has been told."""
         changes = list(self.lived.table.changes)
-        use_case = Announcing(tasks=self, shelf=self, bus=self, telemetry=FakeTelemetry(), bucket="clips")
+        use_case = PublishService(tasks=self, manifests=self, bus=self, telemetry=FakeTelemetry(), bucket="clips")
         for start in range(0, len(changes), self.batch):
             batch = changes[start : start + self.batch]
             for _ in range(MOST_DELIVERIES):
@@ -58,13 +58,13 @@ class Telling:
                 self.improper.append("lost: a change could not be told in forty deliveries")
         return self
 
-    def _deliver(self, use_case: Announcing, batch: list[tuple[Clip, Clip]]) -> list[tuple[Clip, Clip]]:
+    def _deliver(self, use_case: PublishService, batch: list[tuple[Clip, Clip]]) -> list[tuple[Clip, Clip]]:
         """One invocation; returns what has to come again. A change that fails does not stop those after it."""
         failed: list[int] = []
         try:
             for number, (before, after) in enumerate(batch):
                 try:
-                    use_case.changed(before, after)
+                    use_case.publish_change(before, after)
                 except RushesError:
                     failed.append(number)
         except Stopped:
@@ -90,7 +90,7 @@ class Telling:
     def manifest(self, key: str) -> bytes | None:
         return self._effect("manifest", lambda: self.manifests.get(key), BucketError)
 
-    def keep_manifest(self, key: str, content: bytes) -> None:
+    def put_manifest(self, key: str, content: bytes) -> None:
         self._effect("keep manifest", lambda: self._keep(key, content), BucketError)
 
     def has(self, object_key: str, version: str) -> bool:
@@ -103,7 +103,7 @@ class Telling:
 
         return self._effect("digest", sha256, BucketError)
 
-    def tell(self, detail_type: str, detail: Mapping[str, Any]) -> None:
+    def publish(self, detail_type: str, detail: Mapping[str, Any]) -> None:
         self._effect("tell", lambda: self._hear(detail_type, dict(detail)), BusError)
 
     def copy(self, object_key: str, version: str) -> bytes | None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from rushes.domain.budget import EVERYBODY
-from tests.simulation.fakes import Switches
+from tests.fakes.simulated import Switches
 from tests.simulation.history import CALLER, History, Setting, request, verdict
 
 BEFORE_MIDNIGHT = int(datetime(2026, 11, 30, 23, 59, 50, tzinfo=UTC).timestamp() * 1000)

@@ -16,7 +16,7 @@ from rushes.runware.outcome import NeverArrived, Outcome, Refused
 from rushes.services import purchase, reconcile, submit, update_clip
 from rushes.services import queries as reading
 from rushes.services.purchase import callback_url, on_the_wire
-from tests.simulation import fakes
+from tests.fakes import simulated as fakes
 from tests.simulation.enumeration import SAMPLED, everything, explore
 from tests.simulation.history import Setting
 
@@ -25,17 +25,17 @@ Patch = pytest.MonkeyPatch
 
 def no_lease(patch: Patch) -> None:
     """A clip is recorded without a lease, so that anybody may send it while the first buyer is at it."""
-    original = submit.Submitting._clip
+    original = submit.SubmitService._clip
     patch.setattr(
-        submit.Submitting,
+        submit.SubmitService,
         "_clip",
         lambda self, *given: replace(original(self, *given), lease=None, next_check_at=self.clock() + 10_000),
     )
-    patch.setattr(purchase.Purchasing, "attempt", _attempt_without_lease(purchase.Purchasing.attempt))
+    patch.setattr(purchase.PurchaseService, "attempt", _attempt_without_lease(purchase.PurchaseService.attempt))
 
 
 def _attempt_without_lease(original: Callable[..., Any]) -> Callable[..., Any]:
-    def attempt(self: purchase.Purchasing, given: Clip, request: Any, buyer: purchase.Buyer) -> Any:
+    def attempt(self: purchase.PurchaseService, given: Clip, request: Any, buyer: purchase.Buyer) -> Any:
         now = self.clock()
         leased = replace(given, lease=clip.Lease(buyer.holder, now, now + self.times.lease))
         return original(self, leased, request, buyer)
@@ -50,7 +50,7 @@ def leases_are_ignored(patch: Patch) -> None:
         return replace(given, lease=clip.Lease(holder, now, now + times.lease, account))
 
     patch.setattr(reconcile, "lease_to", lease_to)
-    patch.setattr(reconcile, "taken_over", lambda given, now: replace(given, lease=None))
+    patch.setattr(reconcile, "expire_lease", lambda given, now: replace(given, lease=None))
     original = clip.next_check
     patch.setattr(clip, "next_check", lambda given, now, times: original(replace(given, lease=None), now, times))
     patch.setattr(submit, "next_check", clip.next_check)
@@ -58,9 +58,9 @@ def leases_are_ignored(patch: Patch) -> None:
 
 def intent_after_the_send(patch: Patch) -> None:
     """The clip is sent first and recorded when the answer is there."""
-    original = submit.Submitting._reserve_and_record
+    original = submit.SubmitService._reserve_and_record
 
-    def record(self: submit.Submitting, task: Any, clips: Any, amount: int, request: Any) -> Any:
+    def record(self: submit.SubmitService, task: Any, clips: Any, amount: int, request: Any) -> Any:
         for given in clips:
             callback = callback_url(self.purchasing.webhook_url, given, ["key"], self.clock())
             link = self.purchasing.links.upload_link(given.object_key, 60)
@@ -68,7 +68,7 @@ def intent_after_the_send(patch: Patch) -> None:
             self.purchasing.seller.submit(order, "key")
         return original(self, task, clips, amount, request)
 
-    patch.setattr(submit.Submitting, "_reserve_and_record", record)
+    patch.setattr(submit.SubmitService, "_reserve_and_record", record)
 
 
 def doubt_cleared_by_a_no(patch: Patch) -> None:
@@ -84,32 +84,32 @@ def doubt_cleared_by_a_no(patch: Patch) -> None:
 
 def doubt_not_kept(patch: Patch) -> None:
     """An ambiguous answer leaves no trace, so that the clip is simply sent again."""
-    patch.setattr(facts, "maybe_sent", lambda given, *_: given)
+    patch.setattr(facts, "mark_possibly_sent", lambda given, *_: given)
 
 
 def expired_lease_means_nothing(patch: Patch) -> None:
     """A lease that ran out is taken for an attempt that was never made."""
 
-    def taken_over(given: Clip, now: int) -> Clip:
+    def expire_lease(given: Clip, now: int) -> Clip:
         return replace(given, lease=None) if given.lease and given.lease.until <= now else given
 
-    patch.setattr(reconcile, "taken_over", taken_over)
+    patch.setattr(reconcile, "expire_lease", expire_lease)
 
 
 def poll_error_read_as_no_sign(patch: Patch) -> None:
     """A witness that could not answer counts as one that knows nothing."""
-    original = reconcile.Reconciling._hear
+    original = reconcile.LookupResult.add_report
 
-    def hear(self: reconcile.Reconciling, report: Any, given: Clip, testimony: Any) -> None:
+    def add_report(self: reconcile.LookupResult, report: Any, clip_uuid: str) -> None:
         if report is not None:
-            original(self, report, given, testimony)
+            original(self, report, clip_uuid)
 
-    patch.setattr(reconcile.Reconciling, "_hear", hear)
+    patch.setattr(reconcile.LookupResult, "add_report", add_report)
 
 
 def details_not_asked(patch: Patch) -> None:
     """Only the bucket and the poll are asked before a clip is sent again."""
-    patch.setattr(fakes.FakeRunware, "details", lambda self, uuid, key: outcomes_report())
+    patch.setattr(fakes.SimulatedRunware, "details", lambda self, uuid, key: outcomes_report())
 
 
 def outcomes_report() -> Any:
@@ -140,40 +140,40 @@ def conflict_read_as_failure(patch: Patch) -> None:
         return outcome
 
     patch.setattr(fakes, "read_answer", read_answer)
-    patch.setattr(facts, "maybe_sent", lambda given, *_: given)
+    patch.setattr(facts, "mark_possibly_sent", lambda given, *_: given)
 
 
 def window_without_end(patch: Patch) -> None:
     """An ambiguous clip is sent again however old the attempt is."""
-    original = reconcile.Reconciling._settle
+    original = reconcile.ReconcileService._resolve_uncertain_purchase
 
-    def settle(self: reconcile.Reconciling, given: Clip, run: Any) -> None:
+    def resolve(self: reconcile.ReconcileService, given: Clip, run: Any) -> None:
         object.__setattr__(self, "times", replace(self.times, resend_window=self.times.deadline - 1))
         original(self, given, run)
 
-    patch.setattr(reconcile.Reconciling, "_settle", settle)
+    patch.setattr(reconcile.ReconcileService, "_resolve_uncertain_purchase", resolve)
 
 
 def policy_ignored(patch: Patch) -> None:
     """A clip is sent again although the deployment said that a person decides."""
-    original = reconcile.Reconciling._settle
+    original = reconcile.ReconcileService._resolve_uncertain_purchase
 
-    def settle(self: reconcile.Reconciling, given: Clip, run: Any) -> None:
+    def resolve(self: reconcile.ReconcileService, given: Clip, run: Any) -> None:
         object.__setattr__(self, "when_ambiguous", "resend")
         original(self, given, run)
 
-    patch.setattr(reconcile.Reconciling, "_settle", settle)
+    patch.setattr(reconcile.ReconcileService, "_resolve_uncertain_purchase", resolve)
 
 
 def lease_on_a_newer_version(patch: Patch) -> None:
     """The lease is taken on whatever the clip is by then, not on the version that the witnesses were asked about."""
-    original = reconcile.Reconciling._buy
+    original = reconcile.ReconcileService._buy
 
-    def buy(self: reconcile.Reconciling, given: Clip, run: Any) -> None:
+    def buy(self: reconcile.ReconcileService, given: Clip, run: Any) -> None:
         current = self.table.clip(given.caller, given.task_uuid, given.index)
         original(self, current or given, run)
 
-    patch.setattr(reconcile.Reconciling, "_buy", buy)
+    patch.setattr(reconcile.ReconcileService, "_buy", buy)
 
 
 def no_last_look(patch: Patch) -> None:
@@ -185,40 +185,42 @@ def no_last_look(patch: Patch) -> None:
 
 def failure_worth_nothing_at_once(patch: Patch) -> None:
     """A failed clip's money is released, and the clip closed, before the last look."""
-    worth, is_open = clip.worth, Clip.open.fget
+    billable_amount, is_open = clip.billable_amount, Clip.open.fget
     assert is_open
-    patch.setattr(clip, "worth", lambda given: 0 if given.decisive == Kind.FAILED else worth(given))
+    patch.setattr(clip, "billable_amount", lambda given: 0 if given.decisive == Kind.FAILED else billable_amount(given))
     patch.setattr(Clip, "open", property(lambda self: self.decisive != Kind.FAILED and is_open(self)))
 
 
 def rendered_without_deadline(patch: Patch) -> None:
     """A render whose bytes cannot be had is looked for for ever."""
-    original = reconcile._parked
+    original = reconcile._needs_review
     nothing = Fact(kind=Kind.ATTEMPTED, key="nothing", at=0, witness=Witness.CLOCK)
     patch.setattr(
-        reconcile, "_parked", lambda kind, why, now: nothing if kind == Kind.UNSAVED else original(kind, why, now)
+        reconcile, "_needs_review", lambda kind, why, now: nothing if kind == Kind.UNSAVED else original(kind, why, now)
     )
 
 
 def pending_without_deadline(patch: Patch) -> None:
     """A purchase that nobody can prove is looked at for ever."""
-    original = reconcile._parked
+    original = reconcile._needs_review
     nothing = Fact(kind=Kind.ATTEMPTED, key="nothing", at=0, witness=Witness.CLOCK)
     patch.setattr(
-        reconcile, "_parked", lambda kind, why, now: nothing if kind == Kind.UNPROVEN else original(kind, why, now)
+        reconcile,
+        "_needs_review",
+        lambda kind, why, now: nothing if kind == Kind.UNPROVEN else original(kind, why, now),
     )
 
 
 def no_rescue_and_no_deadline(patch: Patch) -> None:
     """A render without a copy is forgotten."""
-    patch.setattr(reconcile.Reconciling, "_save_copy", lambda self, given, run: None)
+    patch.setattr(reconcile.ReconcileService, "_save_copy", lambda self, given, run: None)
 
 
 def failed_save_ignored(patch: Patch) -> None:
     """A lost race for a clip counts as saved."""
-    original = update_clip.learn
+    original = update_clip.update_clip
 
-    def learn(clips: Any, given: Clip, change: Any, **more: Any) -> Clip:
+    def update_ignoring(clips: Any, given: Clip, change: Any, **more: Any) -> Clip:
         class Once:
             def save(self, before: Clip, after: Clip) -> Clip:
                 try:
@@ -229,32 +231,32 @@ def failed_save_ignored(patch: Patch) -> None:
         return original(Once(), given, change, **more)  # type: ignore[arg-type]
 
     for module in (purchase, reconcile, submit):
-        if hasattr(module, "learn"):
-            patch.setattr(module, "learn", learn)
+        if hasattr(module, "update_clip"):
+            patch.setattr(module, "update_clip", update_ignoring)
     from rushes.services import webhook
 
-    patch.setattr(webhook, "learn", learn)
+    patch.setattr(webhook, "update_clip", update_ignoring)
 
 
 def budget_released_twice(patch: Patch) -> None:
     """A refusal takes a clip's money out of the budgets twice."""
-    original = clip.settle
+    original = clip.refresh_derived
 
-    def settle(given: Clip, now: int, times: Any) -> Clip:
+    def refresh_derived(given: Clip, now: int, times: Any) -> Clip:
         settled = original(given, now, times)
-        return replace(settled, counted=-settled.estimate) if settled.decisive == Kind.REFUSED else settled
+        return replace(settled, budgeted=-settled.estimate) if settled.decisive == Kind.REFUSED else settled
 
-    patch.setattr(update_clip, "settle", settle)
+    patch.setattr(update_clip, "refresh_derived", refresh_derived)
 
 
 def budget_not_corrected(patch: Patch) -> None:
     """What the facts say of a clip's worth never reaches the budgets."""
-    original = clip.settle
+    original = clip.refresh_derived
 
-    def settle(given: Clip, now: int, times: Any) -> Clip:
-        return replace(original(given, now, times), counted=given.counted)
+    def refresh_derived(given: Clip, now: int, times: Any) -> Clip:
+        return replace(original(given, now, times), budgeted=given.budgeted)
 
-    patch.setattr(update_clip, "settle", settle)
+    patch.setattr(update_clip, "refresh_derived", refresh_derived)
 
 
 def refusal_outranks_acceptance(patch: Patch) -> None:
@@ -263,7 +265,7 @@ def refusal_outranks_acceptance(patch: Patch) -> None:
     assert meaning.decides
     louder = replace(meaning, decides=replace(meaning.decides, rank=15))
     patch.setattr(clip, "MEANINGS", {**clip.MEANINGS, Kind.REFUSED: louder})
-    patch.setattr(facts, "maybe_sent", lambda given, *_: given)
+    patch.setattr(facts, "mark_possibly_sent", lambda given, *_: given)
 
 
 def ambiguity_called_refusal(patch: Patch) -> None:
@@ -281,7 +283,7 @@ def ambiguity_called_refusal(patch: Patch) -> None:
 
 def own_writes_are_not_recognised(patch: Patch) -> None:
     """A write whose answer was lost is taken for another process's when it is repeated."""
-    patch.setattr(fakes.FakeTable, "remembers", 0)
+    patch.setattr(fakes.SimulatedTable, "remembers", 0)
 
 
 def lost_answers_are_not_counted(patch: Patch) -> None:
@@ -291,7 +293,7 @@ def lost_answers_are_not_counted(patch: Patch) -> None:
 
 def leases_are_left_behind(patch: Patch) -> None:
     """A lease that may have been written, and under which nothing was sent, is not given back."""
-    patch.setattr(purchase.Purchasing, "give_back", lambda self, given, buyer: given)
+    patch.setattr(purchase.PurchaseService, "give_back", lambda self, given, buyer: given)
 
 
 def an_unread_budget_ends_the_search(patch: Patch) -> None:
@@ -299,7 +301,7 @@ def an_unread_budget_ends_the_search(patch: Patch) -> None:
 
     def report_overruns(clips: Any, before: Clip, after: Clip, telemetry: Any) -> None:
         with suppress(update_clip.BusyError):
-            for scope in after.scopes if after.counted > before.counted else ():
+            for scope in after.scopes if after.budgeted > before.budgeted else ():
                 counted, limit = clips.budget(scope, after.month)
                 if limit is not None and counted > limit:
                     telemetry.count(update_clip.Metric.BUDGET_EXCEEDED)
@@ -312,7 +314,7 @@ def money_is_waited_for(patch: Patch) -> None:
     """What is known is not saved while the budgets are contended."""
 
     def save(clips: Any, before: Clip, after: Clip, *, now: int, times: Any) -> Any:
-        return clips.save(before, clip.settle(after, now, times))
+        return clips.save(before, clip.refresh_derived(after, now, times))
 
     patch.setattr(update_clip, "save", save)
     patch.setattr(reconcile, "save", save)
@@ -320,12 +322,12 @@ def money_is_waited_for(patch: Patch) -> None:
 
 def money_never_follows(patch: Patch) -> None:
     """What is saved without its money is not looked at again."""
-    original = clip.settle_later
+    original = clip.defer_budget
 
-    def settle_later(given: Clip, now: int, times: Any) -> Clip:
+    def defer_budget(given: Clip, now: int, times: Any) -> Clip:
         return replace(original(given, now, times), next_check_at=clip.next_check(given, now, times))
 
-    patch.setattr(update_clip, "settle_later", settle_later)
+    patch.setattr(update_clip, "defer_budget", defer_budget)
 
 
 def clocks_are_believed(patch: Patch) -> None:
@@ -335,37 +337,37 @@ def clocks_are_believed(patch: Patch) -> None:
 
 def parked_at_the_window(patch: Patch) -> None:
     """A clip that may have been bought is given up when it is not sent again any more."""
-    original = reconcile.Reconciling._is_over
+    original = reconcile.ReconcileService._is_over
 
-    def is_over(self: reconcile.Reconciling, since: int, limit: int, testimony: Any) -> bool:
-        return original(self, since, self.times.resend_window if limit == self.times.deadline else limit, testimony)
+    def is_over(self: reconcile.ReconcileService, since: int, limit: int, lookup: Any) -> bool:
+        return original(self, since, self.times.resend_window if limit == self.times.deadline else limit, lookup)
 
-    patch.setattr(reconcile.Reconciling, "_is_over", is_over)
+    patch.setattr(reconcile.ReconcileService, "_is_over", is_over)
 
 
 def parked_unasked(patch: Patch) -> None:
     """A clip is given up at its limit although Runware gave no answer."""
-    patch.setattr(reconcile.Testimony, "answered", True)
+    patch.setattr(reconcile.LookupResult, "answered", True)
 
 
 def young_before_it_is_asked(patch: Patch) -> None:
     """Whether the window has passed is judged before the witnesses are asked."""
-    settle, buy = reconcile.Reconciling._settle, reconcile.Reconciling._buy
+    resolve, buy = reconcile.ReconcileService._resolve_uncertain_purchase, reconcile.ReconcileService._buy
     judged: dict[str, int] = {}
 
-    def settle_now(self: reconcile.Reconciling, given: Clip, run: Any) -> None:
+    def resolve_now(self: reconcile.ReconcileService, given: Clip, run: Any) -> None:
         judged[given.clip_uuid] = self.clock()
-        settle(self, given, run)
+        resolve(self, given, run)
 
-    def buy_then(self: reconcile.Reconciling, given: Clip, run: Any) -> None:
+    def buy_then(self: reconcile.ReconcileService, given: Clip, run: Any) -> None:
         since, now = given.maybe_sent_at, judged[given.clip_uuid]
         if since is not None and now < since + self.times.resend_window:
             later = self.clock() - now
             self = replace(self, times=replace(self.times, resend_window=self.times.resend_window + later))
         buy(self, given, run)
 
-    patch.setattr(reconcile.Reconciling, "_settle", settle_now)
-    patch.setattr(reconcile.Reconciling, "_buy", buy_then)
+    patch.setattr(reconcile.ReconcileService, "_resolve_uncertain_purchase", resolve_now)
+    patch.setattr(reconcile.ReconcileService, "_buy", buy_then)
 
 
 def sent_when_answered(patch: Patch) -> None:
@@ -381,30 +383,32 @@ def sent_when_answered(patch: Patch) -> None:
 
 def never_gives_up_on_runware(patch: Patch) -> None:
     """A sweep goes on asking a Runware that does not answer."""
-    patch.setattr(reconcile.Run, "gave_up", False)
+    patch.setattr(reconcile.Sweep, "gave_up", False)
 
 
 def rescued_at_once(patch: Patch) -> None:
     """A render is fetched before its upload had the time to arrive."""
-    original = reconcile.Reconciling._save_copy
+    original = reconcile.ReconcileService._save_copy
 
-    def save_copy(self: reconcile.Reconciling, given: Clip, run: Any) -> None:
+    def save_copy(self: reconcile.ReconcileService, given: Clip, run: Any) -> None:
         original(replace(self, times=replace(self.times, rescue_after=0)), given, run)
 
-    patch.setattr(reconcile.Reconciling, "_save_copy", save_copy)
+    patch.setattr(reconcile.ReconcileService, "_save_copy", save_copy)
 
 
 def claimed_before_its_time(patch: Patch) -> None:
     """A clip is taken because the index names it, though it has been looked at since."""
-    original = reconcile.Reconciling._claim
+    original = reconcile.ReconcileService._claim
 
-    def claim(self: reconcile.Reconciling, key: Any) -> Any:
+    def claim(self: reconcile.ReconcileService, key: Any) -> Any:
         given = self.table.clip(*key)
         if given is None or not given.open or given.next_check_at is None or given.next_check_at <= self.clock():
             return original(self, key)
-        return self.table.save(given, clip.settle(clip.taken_over(given, self.clock()), self.clock(), self.times))
+        return self.table.save(
+            given, clip.refresh_derived(clip.expire_lease(given, self.clock()), self.clock(), self.times)
+        )
 
-    patch.setattr(reconcile.Reconciling, "_claim", claim)
+    patch.setattr(reconcile.ReconcileService, "_claim", claim)
 
 
 def shared_polls_are_not_split(patch: Patch) -> None:
@@ -414,15 +418,15 @@ def shared_polls_are_not_split(patch: Patch) -> None:
 
 def open_failures_are_told(patch: Patch) -> None:
     """A failure is told as final before the last look at it."""
-    original = reading.Reading.poll
+    original = reading.QueryService.poll
 
-    def poll(self: reading.Reading, caller: str, task_uuid: str) -> Any:
+    def poll(self: reading.QueryService, caller: str, task_uuid: str) -> Any:
         found = self._found(caller, task_uuid)
         if found and all(member.status == clip.Status.FAILED for member in found.clips):
             return [], [(200, {"code": "failed"}) for _ in found.clips]
         return original(self, caller, task_uuid)
 
-    patch.setattr(reading.Reading, "poll", poll)
+    patch.setattr(reading.QueryService, "poll", poll)
 
 
 MUTANTS = [

@@ -27,6 +27,8 @@ from hypothesis.stateful import (
 
 from rushes.domain.clip import Status
 from rushes.services.ports import Metric
+from tests.fakes.builders import PRICE, TIMES
+from tests.fakes.simulated import TURNED_AWAY, Switches
 from tests.simulation.enumeration import (
     ADVERSE,
     CROWDS,
@@ -40,11 +42,9 @@ from tests.simulation.enumeration import (
     everything,
     explore,
 )
-from tests.simulation.fakes import TURNED_AWAY, Switches
 from tests.simulation.history import FOUND_WITHIN, History, Setting, live, request, verdict
 from tests.simulation.watching import SKEW
 from tests.simulation.world import Schedule
-from tests.unit.fakes import PRICE, TIMES
 
 PARTS = 2  # processes: as many as the smallest machine has cores
 AT_LEAST = 20_000
@@ -153,7 +153,7 @@ def test_clips_that_cannot_be_read_starve_no_other_and_are_kept() -> None:
     history.go_on(history.world.now + FOUND_WITHIN)
     ends = Counter(clip.status for key, clip in history.table.rows.items() if key not in newer)
     assert ends == {Status.STORED: 4}
-    assert history.telemetry.counts[Metric.UNREADABLE_CLIPS] >= len(newer)
+    assert history.telemetry.counted[Metric.UNREADABLE_CLIPS] >= len(newer)
     history.table.unreadable.clear()
     history.go_on()
     assert not verdict(history), verdict(history)
@@ -207,7 +207,7 @@ class Service(RuleBasedStateMachine):
             )
         )
         self.history.runware.down = lambda: self.down
-        self.history.table.busy = self._busy
+        self.history.table.busy_now = self._busy
         self.down = False
         self.busy = 0
         self.sent: dict[int, int] = {}
@@ -292,7 +292,7 @@ class Service(RuleBasedStateMachine):
         if not hasattr(self, "history"):
             return
         held = {amount for (_, _), (amount, _) in self.history.table.budgets.items()}
-        assert held <= {sum(clip.counted for clip in self.history.table.rows.values())}
+        assert held <= {sum(clip.budgeted for clip in self.history.table.rows.values())}
         assert max(held, default=0) <= self.history.setting.limit
 
     def teardown(self) -> None:

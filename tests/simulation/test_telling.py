@@ -13,8 +13,8 @@ import pytest
 from rushes.domain.clip import Clip, Kind
 from rushes.errors import BusError
 from rushes.services import publish
+from tests.fakes.simulated import Switches
 from tests.simulation.enumeration import ADVERSE, ONE_AT_A_TIME, SKEWS, TELLING
-from tests.simulation.fakes import Switches
 from tests.simulation.history import History, Setting, live
 from tests.simulation.telling import Telling, verdict
 from tests.simulation.world import Schedule
@@ -80,14 +80,14 @@ def test_every_stop_of_announce_ends_with_everything_told(capsys: pytest.Capture
 
 def event_before_manifest(patch: Patch) -> None:
     """Whoever listens is told, and then the manifest is written."""
-    original = publish.Announcing._lay_manifest
+    original = publish.PublishService._put_manifest
     owed: list[Callable[[], Any]] = []
 
     def promise(self: Any, clip: Clip, request: Any) -> str | None:
         owed.append(lambda: original(self, clip, request))
         return publish.manifest_key(clip) if clip.copy else None
 
-    changed = publish.Announcing.changed
+    changed = publish.PublishService.publish_change
 
     def tell_first(self: Any, before: Clip | None, after: Clip) -> None:
         owed.clear()
@@ -95,30 +95,30 @@ def event_before_manifest(patch: Patch) -> None:
         for lay in owed:
             lay()
 
-    patch.setattr(publish.Announcing, "_lay_manifest", promise)
-    patch.setattr(publish.Announcing, "changed", tell_first)
+    patch.setattr(publish.PublishService, "_put_manifest", promise)
+    patch.setattr(publish.PublishService, "publish_change", tell_first)
 
 
 def success_before_the_event(patch: Patch) -> None:
     """What the bus did not take is called done."""
-    original = publish.Announcing.changed
+    original = publish.PublishService.publish_change
 
     def changed(self: Any, before: Clip | None, after: Clip) -> None:
         with suppress(BusError):
             original(self, before, after)
 
-    patch.setattr(publish.Announcing, "changed", changed)
+    patch.setattr(publish.PublishService, "publish_change", changed)
 
 
 def no_manifest_after_the_first(patch: Patch) -> None:
     """What becomes known of a stored clip is not written any more."""
-    original = publish.Announcing.changed
+    original = publish.PublishService.publish_change
 
     def changed(self: Any, before: Clip | None, after: Clip) -> None:
-        if publish.announced(after) != publish.announced(before):
+        if publish.event_of(after) != publish.event_of(before):
             original(self, before, after)
 
-    patch.setattr(publish.Announcing, "changed", changed)
+    patch.setattr(publish.PublishService, "publish_change", changed)
 
 
 def manifests_are_turned_back(patch: Patch) -> None:
@@ -134,26 +134,26 @@ def another_id_for_a_repeat(patch: Patch) -> None:
 
 def failures_are_told_in_doubt(patch: Patch) -> None:
     """A failure is told before the last look at it, which may find that it was none."""
-    original = publish.announced
+    original = publish.event_of
 
-    def announced(clip: Clip | None) -> Any:
+    def event_of(clip: Clip | None) -> Any:
         doubted = clip is not None and clip.decisive == Kind.FAILED
-        return publish.Announcement(publish.News.FAILED, "failed") if doubted else original(clip)
+        return publish.ClipEvent(publish.EventType.FAILED, "failed") if doubted else original(clip)
 
-    patch.setattr(publish, "announced", announced)
+    patch.setattr(publish, "event_of", event_of)
 
 
 def any_copy_is_the_same(patch: Patch) -> None:
     """What is known of one version of the object is believed of another."""
     read = publish._read
     current: list[str] = []
-    original = publish.Announcing._lay_manifest
+    original = publish.PublishService._put_manifest
 
     def lay(self: Any, clip: Clip, request: Any) -> str | None:
         current[:] = [clip.copy[0]] if clip.copy else []
         return original(self, clip, request)
 
-    patch.setattr(publish.Announcing, "_lay_manifest", lay)
+    patch.setattr(publish.PublishService, "_put_manifest", lay)
     patch.setattr(publish, "_read", lambda content: {**read(content), "versionId": current[0]} if read(content) else {})
 
 

@@ -19,12 +19,13 @@ from rushes.lambda_events import message_id, work_on
 from rushes.runware.wire import WireError
 from rushes.services import inbox as taking
 from rushes.services.authentication import Callers
-from rushes.services.circuit_breaker import Gate
-from rushes.services.import_requests import Intake, Origin
-from rushes.services.inbox import Taking
+from rushes.services.circuit_breaker import CircuitBreaker
+from rushes.services.import_requests import ImportService, Origin
+from rushes.services.inbox import InboxService
+from tests.fakes.builders import PRICE, TIMES, request, uuid4
+from tests.fakes.use_cases import one_after_another
 from tests.simulation.history import CALLER, CREDENTIALS, History, Setting, verdict
 from tests.simulation.world import Schedule
-from tests.unit.fakes import PRICE, TIMES, one_after_another, request, uuid4
 
 KEY, VERSION = f"requests/{CALLER.name}/a.jsonl", "v1"
 LINES: Sequence[Any] = (
@@ -73,7 +74,7 @@ class Flow:
         self.numbers = count()
         self.set_limit(self.limit)
         self.callers = Callers(self.table, self.world.clock)
-        self.intake = Intake(
+        self.intake = ImportService(
             bucket="bucket",
             drops=self,
             inbox=self,
@@ -84,11 +85,11 @@ class Flow:
             side_by_side=one_after_another,
             clock=self.world.clock,
         )
-        gate = Gate(self.history.runware, self.world.clock)
-        purchasing = replace(self.history.submitting.purchasing, seller=gate)
-        self.taking = Taking(
+        breaker = CircuitBreaker(self.history.runware, self.world.clock)
+        purchasing = replace(self.history.submitting.purchasing, seller=breaker)
+        self.taking = InboxService(
             submitting=replace(self.history.submitting, purchasing=purchasing),
-            gate=gate,
+            breaker=breaker,
             callers=self.callers,
             reports=self,
             telemetry=self.history.telemetry,
@@ -287,16 +288,16 @@ def random_uuids(patch: Patch) -> None:
 
 def report_first(patch: Patch) -> None:
     """The report is put before the messages are sent."""
-    original = Intake._send
+    original = ImportService._send
 
-    def send(self: Intake, block: Any, origin: Any, named: Any, report: Any) -> None:
+    def send(self: ImportService, block: Any, origin: Any, named: Any, report: Any) -> None:
         verdicts = [self._judge(entry, origin=origin, named=named) for entry in block]
         for each in verdicts:
             report.add(each)
         self.reports.put(f"{origin.report}.json", report.content)
         original(self, block, origin, named, type(report)(report.about))
 
-    patch.setattr(Intake, "_send", send)
+    patch.setattr(ImportService, "_send", send)
 
 
 def postponed_is_refused(patch: Patch) -> None:

@@ -8,11 +8,11 @@ from typing import Protocol
 
 from rushes.domain.clip import Clip, Kind, Status, Witness
 from rushes.domain.timings import Timings
-from rushes.services.publish import News, announced
-from rushes.services.queries import Reading
-from tests.simulation.fakes import FakeBucket, FakeRunware, FakeTable
+from rushes.services.publish import EventType, event_of
+from rushes.services.queries import QueryService
+from tests.fakes.builders import TIMES
+from tests.fakes.simulated import SimulatedBucket, SimulatedRunware, SimulatedTable
 from tests.simulation.world import World
-from tests.unit.fakes import TIMES
 
 # How far apart the clocks of two functions may be, in milliseconds.
 SKEW = TIMES.skew
@@ -22,9 +22,9 @@ class Watched(Protocol):
     """What of a history is watched."""
 
     world: World
-    table: FakeTable
-    bucket: FakeBucket
-    runware: FakeRunware
+    table: SimulatedTable
+    bucket: SimulatedBucket
+    runware: SimulatedRunware
     skew: int
 
 
@@ -45,11 +45,11 @@ class Watching:
     improper: list[str] = field(default_factory=list)
     shown: dict[str, Shown] = field(default_factory=dict)
     told_failed: set[str] = field(default_factory=set)
-    reading: Reading = field(init=False)
+    reading: QueryService = field(init=False)
 
     def __post_init__(self) -> None:
         table, links, clock = self.watched.table, self.watched.bucket, self.watched.world.clock
-        self.reading = Reading(table=table, links=links, times=self.times, clock=clock)
+        self.reading = QueryService(table=table, links=links, times=self.times, clock=clock)
 
     def changed(self, before: Clip | None, after: Clip) -> None:
         """Judges one change of a clip, and what can be seen of it."""
@@ -99,12 +99,12 @@ class Watching:
             self.improper.append("a repeat was decided after the resend window")
 
     def _judge_events(self, after: Clip) -> None:
-        news = announced(after)
+        news = event_of(after)
         if news is None:
             return
-        if news.news == News.FAILED:
+        if news.event_type == EventType.FAILED:
             self.told_failed.add(after.clip_uuid)
-        elif news.news == News.STORED:
+        elif news.event_type == EventType.STORED:
             if after.clip_uuid in self.told_failed:
                 self.improper.append("an event told of a failure that was none")
             if not self._holds_video(after.object_key, news.about):

@@ -12,7 +12,7 @@ import pytest
 
 from rushes.config import WhenAmbiguous
 from rushes.domain.clip import Clip, Kind, Status, Witness
-from rushes_local.runware.app import OneShot
+from rushes_local.runware.emulator import OneShot
 from rushes_local.stack import Stack
 from tests.chaos.judgement import Books, judge
 from tests.chaos.run import all_told, wait_until

@@ -16,7 +16,7 @@ import pytest
 from rushes.domain.budget import EVERYBODY
 from rushes.domain.clip import Clip, Kind, Status
 from rushes.domain.task import Task, task_status
-from rushes_local.runware.app import Charge
+from rushes_local.runware.emulator import Charge
 from rushes_local.stack import Stack
 from tests.chaos.run import wait_until
 from tests.conftest import PATIENCE, ROOT, Json, User, http, order, submissions, whole_table
@@ -85,7 +85,7 @@ def test_the_documented_examples(stack: Stack) -> None:
         assert (clip.status, clip.open) == (Status.STORED, False)
         assert task_status([clip]) == Status.SUCCEEDED
         assert [known.fields["cost"] for known in clip.of(Kind.RENDERED).values()] == [PRICE]
-        assert [charge.micro_dollars for charge in charges(stack, clip)] == [PRICE] == [clip.counted]
+        assert [charge.micro_dollars for charge in charges(stack, clip)] == [PRICE] == [clip.budgeted]
         assert_plays(download(stack, clip), 1920, 1080, 5)
         recorded = stack.store.task(user.name, task["taskUUID"])
         assert isinstance(recorded, Task)
@@ -158,7 +158,7 @@ def test_one_webhook_delivered_at_once(stack: Stack, copies: int) -> None:
         now = user.now(clip)
         assert now.status == Status.STORED
         assert len(now.of(Kind.RENDERED)) == len(now.of(Kind.STORED)) == 1
-        assert now.counted == 900_000
+        assert now.budgeted == 900_000
         # One wrote; those that lost the race found nothing left to write, or only an earlier moment of the same facts.
         assert clip.version < now.version <= clip.version + copies
         assert stack.store.budget(EVERYBODY, clip.month)[0] == before[0] - PRICE + 900_000

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from rushes.domain.clip import Clip, Kind, Status, Witness
-from rushes_local.runware.app import Emulator
+from rushes_local.runware.emulator import Emulator
 from rushes_local.servers import Server
 from rushes_local.stack import Provider, Stack
 from tests.chaos.run import SCALE, TIMES, wait_until
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("no_shared_stack")
 PATIENCE = 50  # seconds
 
 RUN_DEMO = (
-    "from rushes_local import cli; sys.argv = ['rushes', 'demo', '--render-seconds', '0', '--out', out]; cli.main()"
+    "from rushes_cli import main; sys.argv = ['rushes', 'demo', '--render-seconds', '0', '--out', out]; main.main()"
 )
 
 # Runs a program where there is no network but a loopback. There the kernel counts what finds no way out, whoever tries
@@ -118,8 +118,8 @@ def test_the_demo_names_no_address_outside(tmp_path: Path) -> None:
     watch = WATCH.format(told=str(told))
     for handler in (root / "functions").glob("*/app.py"):
         handler.write_text(watch + handler.read_text())
-    program = f"{watch}\nfrom pathlib import Path; from rushes_local import cli; root, out = sys.argv[1:]\n"
-    program += f"cli.ROOT = Path(root)\n{RUN_DEMO}"
+    program = f"{watch}\nfrom pathlib import Path; from rushes_local import dev; root, out = sys.argv[1:]\n"
+    program += f"dev.ROOT = Path(root)\n{RUN_DEMO}"
     command = [sys.executable, "-c", program, str(root), str(tmp_path / "out")]
     done = subprocess.run(command, env=without_key(), capture_output=True, text=True, timeout=PATIENCE)
     assert_shown(done, tmp_path / "out")
@@ -131,8 +131,8 @@ def assert_shown(done: subprocess.CompletedProcess[str], out: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert len(list(out.glob("*.mp4"))) == 2
     assert "unsupportedDuration" in done.stdout
-    assert done.stdout.count("object  videos/demo/") == 2
-    assert "object  videos/demo/drops/" in done.stdout
+    assert done.stdout.count(", from videos/demo/") == 2
+    assert ", from videos/demo/drops/" in done.stdout
 
 
 def test_a_provider_needs_no_way_in(logged: list[str]) -> None:

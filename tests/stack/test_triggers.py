@@ -15,7 +15,7 @@ import httpx
 import pytest
 from botocore.exceptions import ClientError
 
-from rushes.adapters.dynamodb.table import clip_of_image
+from rushes.adapters.dynamodb.items import clip_of_image
 from rushes.domain.clip import Clip, Fact, Kind, Status, Witness, merge
 from rushes_local.event_sources import (
     Source,
@@ -29,7 +29,7 @@ from rushes_local.event_sources import (
     undone,
 )
 from rushes_local.lambda_runtime import Outcome
-from rushes_local.runware.app import OneShot
+from rushes_local.runware.emulator import OneShot
 from rushes_local.stack import Stack, StackError
 from tests.event_listener import Listener
 

@@ -5,7 +5,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.unit.fakes import World
+from tests.fakes.use_cases import UseCases
 
 settings.register_profile("quick", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -13,6 +13,6 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
 @pytest.fixture
-def world() -> World:
+def world() -> UseCases:
     """Table, bucket, Runware and clock in memory, with the use cases on top."""
-    return World()
+    return UseCases()

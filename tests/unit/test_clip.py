@@ -19,22 +19,22 @@ from rushes.domain.clip import (
     Status,
     Witness,
     answers_to_asks,
+    billable_amount,
     disbelieves,
+    expire_lease,
     is_full,
     lease_to,
-    maybe_sent,
+    mark_possibly_sent,
     merge,
     merge_all,
     next_check,
+    refresh_derived,
     release,
-    settle,
-    taken_over,
-    worth,
 )
 from rushes.domain.formats import canonical
 from rushes.domain.task import task_status
 from rushes.domain.views import timeline
-from tests.unit.fakes import PRICE, START, TIMES, clip, fact
+from tests.fakes.builders import PRICE, START, TIMES, clip, fact
 
 WORDED = (Kind.REFUSED, Kind.ACCEPTED, Kind.FAILED, Kind.UNDELIVERED, Kind.ATTEMPTED)
 STATUSES = {
@@ -82,7 +82,7 @@ def derived(member: Clip) -> object:
     """Everything that is shown or counted of a clip."""
     return (
         member.status,
-        worth(member),
+        billable_amount(member),
         disbelieves(member),
         is_full(member),
         member.copy,
@@ -182,7 +182,7 @@ def test_forged_webhooks_leave_room_for_a_poll() -> None:
     forged = [fact(Kind.RENDERED, f"0{number}", START, Witness.WEBHOOK, cost=10**10) for number in range(7 * 16)]
     known = clip(*forged, fact(Kind.RENDERED, "z", START + 9, cost=5))
     assert sorted(known.of(Kind.RENDERED)) == ["00", "01", "010", "0100", "z"]
-    assert worth(known) == 4 * PRICE + 5
+    assert billable_amount(known) == 4 * PRICE + 5
     assert is_full(known)
     assert not is_full(clip(fact(Kind.RENDERED, "z")))
 
@@ -193,7 +193,7 @@ def test_what_a_source_claims_too_much_takes_nobody_elses_claim_along() -> None:
     both = [fact(Kind.RENDERED, "z", START, witness, cost=5) for witness in (Witness.POLL, Witness.WEBHOOK)]
     known = clip(*both, *forged)
     assert known.of(Kind.RENDERED)["z"].seen == {Witness.POLL: START}
-    assert worth(known) == 4 * PRICE + 5
+    assert billable_amount(known) == 4 * PRICE + 5
 
 
 def test_our_own_evidence_fills_no_room() -> None:
@@ -218,7 +218,7 @@ def test_our_own_evidence_fills_no_room() -> None:
 def test_a_cost_is_believed_as_far_as_its_source(claims: dict[Witness, int], money: int, doubted: bool) -> None:
     """A webhook up to three times the estimate, a poll up to ten times; beyond, the estimate counts and people hear."""
     known = clip(*(fact(Kind.RENDERED, "v", START, witness, cost=cost) for witness, cost in claims.items()))
-    assert worth(known) == money
+    assert billable_amount(known) == money
     assert disbelieves(known) is doubted
     assert known.of(Kind.RENDERED)["v"].fields["cost"] == max(claims.values())
 
@@ -236,7 +236,7 @@ def test_every_kind_has_a_meaning() -> None:
         if decision := meaning.decides:
             assert (decision.look is None) == (kind in decision.closed_by), kind
             assert decision.look is None or isinstance(decision.look, Look)
-            assert not (decision.parks and decision.look)
+            assert not (decision.needs_review and decision.look)
 
 
 @pytest.mark.parametrize(("lower", "higher"), list(combinations(STATUSES, 2)))
@@ -314,14 +314,14 @@ def test_a_clip_is_open_while_looking_can_teach_something(kinds: tuple[Kind, ...
 )
 def test_money_follows_the_facts(known: list[Fact], money: int) -> None:
     """A clip is worth its distinct renders, or the estimate, or nothing once it is known that nothing was bought."""
-    assert worth(clip(*known)) == money
+    assert billable_amount(clip(*known)) == money
 
 
 def test_settling_counts_and_lists_anew() -> None:
     """Settling brings the counted amount and the next check up to date and touches nothing else."""
-    refused = settle(clip(fact(Kind.REFUSED), counted=PRICE, next_check_at=5), START, TIMES)
-    assert (refused.counted, refused.next_check_at) == (0, None)
-    assert settle(clip(), START, TIMES).next_check_at == next_check(clip(), START, TIMES)
+    refused = refresh_derived(clip(fact(Kind.REFUSED), budgeted=PRICE, next_check_at=5), START, TIMES)
+    assert (refused.budgeted, refused.next_check_at) == (0, None)
+    assert refresh_derived(clip(), START, TIMES).next_check_at == next_check(clip(), START, TIMES)
 
 
 def test_the_copy_is_the_one_that_was_learned_of_first() -> None:
@@ -414,22 +414,22 @@ def test_a_lease_is_exclusive_until_it_is_over() -> None:
 def test_what_may_be_bought_in_one_account_is_not_sent_into_another() -> None:
     """No account refuses a UUID that another one works on, so a doubtful clip is sent again into its own alone."""
     left = clip(lease=Lease("a", START, START + 1, "a1"))
-    doubtful = maybe_sent(clip(), START, "a1")
+    doubtful = mark_possibly_sent(clip(), START, "a1")
     for known in (left, doubtful):
         assert lease_to(known, "b", START + 1, TIMES, "a2") is None
         assert lease_to(known, "b", START + 1, TIMES, "a1") is not None
-    assert maybe_sent(doubtful, START - 1, "a2").maybe_sent_to == "a1"
+    assert mark_possibly_sent(doubtful, START - 1, "a2").maybe_sent_to == "a1"
     assert lease_to(clip(), "b", START + 1, TIMES, "a2") is not None
-    earlier_version = maybe_sent(clip(), START)
+    earlier_version = mark_possibly_sent(clip(), START)
     assert lease_to(earlier_version, "b", START + 1, TIMES, "a2") is not None
 
 
 def test_a_lease_that_ran_out_means_may_have_been_sent() -> None:
     """A lease left behind is an attempt without a recorded answer; one that runs, or none, means nothing."""
     leased = clip(lease=Lease("a", START + 7, START + 50))
-    assert taken_over(leased, START + 49) is leased
-    assert taken_over(clip(), START) == clip()
-    left = taken_over(leased, START + 50)
+    assert expire_lease(leased, START + 49) is leased
+    assert expire_lease(clip(), START) == clip()
+    left = expire_lease(leased, START + 50)
     assert (left.lease, left.maybe_sent_at) == (None, START + 7)
 
 
@@ -443,9 +443,9 @@ def test_only_the_holder_releases_its_lease() -> None:
 
 def test_the_earliest_doubtful_attempt_stands() -> None:
     """The first attempt that may have bought the clip is never forgotten nor made younger."""
-    assert maybe_sent(maybe_sent(clip(), START + 5), START + 9).maybe_sent_at == START + 5
-    assert maybe_sent(maybe_sent(clip(), START + 5), START + 1).maybe_sent_at == START + 1
-    assert merge_all(maybe_sent(clip(), START), [fact(kind) for kind in Kind]).maybe_sent_at == START
+    assert mark_possibly_sent(mark_possibly_sent(clip(), START + 5), START + 9).maybe_sent_at == START + 5
+    assert mark_possibly_sent(mark_possibly_sent(clip(), START + 5), START + 1).maybe_sent_at == START + 1
+    assert merge_all(mark_possibly_sent(clip(), START), [fact(kind) for kind in Kind]).maybe_sent_at == START
 
 
 def test_every_ask_is_answered_once() -> None:
@@ -463,7 +463,7 @@ def test_facts_of_a_later_version_decide_nothing_and_stay() -> None:
     """A kind that this version does not know has no rank, closes nothing, costs nothing, and is kept by a merge."""
     later = {("cancelled", "x"): Known.of_all({"oracle": START}, {"cost": 9})}
     plain, known = clip(fact(Kind.ACCEPTED)), clip(facts=later)
-    assert (known.status, known.open, worth(known), known.unread) == (Status.PENDING, True, PRICE, True)
+    assert (known.status, known.open, billable_amount(known), known.unread) == (Status.PENDING, True, PRICE, True)
     both = merge(known, fact(Kind.ACCEPTED))
     assert both.facts == {**later, **plain.facts}
     assert (derived(both), plain.unread) == (derived(plain), False)

@@ -10,7 +10,7 @@ from rushes.config import IntakeSettings, ReconcileSettings, SubmitSettings, Web
 from rushes.domain.clip import Kind, next_check
 from rushes.domain.formats import micro_dollars
 from rushes.errors import SettingsError
-from tests.unit.fakes import CLIP_UUID, START, TIMES, clip, fact
+from tests.fakes.builders import CLIP_UUID, START, TIMES, clip, fact
 
 SECONDS = {
     "HTTP_TIMEOUT_SECONDS": "10",

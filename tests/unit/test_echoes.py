@@ -12,12 +12,13 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 import httpx
 import pytest
 
-from rushes.adapters.runware_api import Runware
+from rushes.adapters.runware_api import RunwareClient
 from rushes.domain.clip import Clip, Kind, merge_all
 from rushes.domain.views import timeline
 from rushes.runware.facts import poll_facts
-from rushes.services.publish import announced, detail
-from tests.unit.fakes import TASK_UUID, Bucket, World, clip, fact, request, transport
+from rushes.services.publish import detail, event_of
+from tests.fakes.builders import TASK_UUID, clip, fact, request
+from tests.fakes.use_cases import FakeBucket, UseCases, transport
 
 KEY = "Kq7vR2mX9tLw4ZcN8bHs3JdF6gPy1AeU"
 SIGNATURE = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -89,7 +90,7 @@ ECHOES = list(product(ENCODINGS, WRAPPINGS, ["webhookURL", "uploadEndpoint"]))
 
 
 @dataclass
-class Presigning(Bucket):
+class Presigning(FakeBucket):
     """A bucket whose upload links are as S3's."""
 
     def __post_init__(self) -> None:
@@ -121,12 +122,12 @@ class Echoing:
 
     def seller(self) -> Any:
         http = httpx.Client(transport=transport(self.answer))
-        return Runware(http, "https://api.runware.example/v1")
+        return RunwareClient(http, "https://api.runware.example/v1")
 
 
-def bought(runware: Echoing) -> tuple[World, list[str]]:
+def bought(runware: Echoing) -> tuple[UseCases, list[str]]:
     """A world after one order, and all that its caller and its operators may read of it."""
-    world = World(bucket=Presigning(), seller=runware.seller())
+    world = UseCases(bucket=Presigning(), seller=runware.seller())
     call = world.call()
     credentials = type(call.buyer.credentials)(KEY, ["signing-key"])
     buyer = type(call.buyer)("holder", call.buyer.ends_at, credentials)
@@ -136,11 +137,11 @@ def bought(runware: Echoing) -> tuple[World, list[str]]:
     return world, [str(each.body) for each in (answer, poll, again)] + list(readable(world, world.row()))
 
 
-def readable(world: World, known: Clip) -> Iterator[str]:
+def readable(world: UseCases, known: Clip) -> Iterator[str]:
     """What is told of a clip outside, and logged."""
     yield str(world.reading.task(world.caller, TASK_UUID))
     yield str(timeline(known))
-    news = announced(known)
+    news = event_of(known)
     if news:
         yield str(detail(known, news, {}, "bucket", None))
     yield str(world.telemetry.notes)
@@ -193,7 +194,7 @@ def test_nor_do_webhooks_and_polls_tell_them(encoding: str, wrapping: str, link:
     closed = [fact(Kind.LAST_LOOK)]
     by_webhook = merge_all(world.receiving.receive(body, "ann", TASK_UUID, 0, token), closed)
     answering = transport(lambda _: httpx.Response(200, content=body))
-    report = Runware(httpx.Client(transport=answering), "https://api.runware.example/v1").poll([clip_uuid], KEY)
+    report = RunwareClient(httpx.Client(transport=answering), "https://api.runware.example/v1").poll([clip_uuid], KEY)
     by_poll = merge_all(clip(), [*poll_facts(report.envelope.about(clip_uuid), 0), *closed])
     for known in (by_webhook, by_poll):
         assert known.decisive == Kind.FAILED
@@ -228,7 +229,7 @@ def test_what_was_recorded_before_is_hidden_as_well() -> None:
         fact(Kind.FAILED, "noCredits", **{**old, "httpStatus": 200, "category": "quota"}), fact(Kind.LAST_LOOK)
     )
     for known in (refused, failed):
-        world = World()
+        world = UseCases()
         world.table.put(known)
         assert not [text for text in list(readable(world, known))[:4] if "Smith" in text]
         _, ((_, error),) = world.reading.poll("ann", TASK_UUID)
@@ -238,7 +239,7 @@ def test_what_was_recorded_before_is_hidden_as_well() -> None:
 def test_a_code_is_never_made_into_another() -> None:
     """Whoever orders decides what its images' addresses hold: not what a conflict is called."""
     runware = Echoing(400, "conflictTaskUUID", lambda _: "known")
-    world = World(seller=runware.seller())
+    world = UseCases(seller=runware.seller())
     image = "https://a.example/b.png?x=conflictTaskUUID"
     world.submitting.submit([request(inputs={"frameImages": [image]})], world.call())
     assert world.row().decisive == Kind.ACCEPTED

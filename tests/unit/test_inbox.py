@@ -1,95 +1,216 @@
-"""Sending to the inbox: full batches, partial failures, and giving up."""
+"""One message of the inbox: bought, told in a report, or left to come back."""
 
-from collections.abc import Callable
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError
-from hypothesis import given
-from hypothesis import strategies as st
 
-from rushes.adapters.sqs import MOST_MESSAGES, Inbox, batches
-from rushes.domain.inbox_message import LARGEST_MESSAGE
-from rushes.errors import InboxError
+from rushes.domain.caller import Caller
+from rushes.domain.clip import Status
+from rushes.domain.inbox_message import Message
+from rushes.errors import PostponedError
+from rushes.runware.outcome import NeverArrived
+from rushes.services.authentication import Callers
+from rushes.services.circuit_breaker import CircuitBreaker
+from rushes.services.inbox import InboxService
+from rushes.services.ports import Metric
+from tests.fakes.builders import PRICE, START, TASK_UUID, TIMES, refusal, request, uuid4
+from tests.fakes.use_cases import UseCases
 
-
-class Queue:
-    """SQS as far as sending goes: `refuse` says which messages of a call fail, and whether the sender is to blame."""
-
-    def __init__(self, refuse: Callable[[int, list[str]], dict[str, bool]] = lambda _call, _texts: {}) -> None:
-        self.refuse = refuse
-        self.calls: list[list[str]] = []
-        self.taken: list[str] = []
-        self.pauses: list[float] = []
-
-    def send_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, str]]) -> dict[str, Any]:
-        assert QueueUrl == "url"
-        assert len({entry["Id"] for entry in Entries}) == len(Entries)
-        texts = [entry["MessageBody"] for entry in Entries]
-        refused = self.refuse(len(self.calls), texts)
-        self.calls.append(texts)
-        self.taken += [text for text in texts if text not in refused]
-        failed = [
-            {"Id": entry["Id"], "Code": "InternalError", "SenderFault": refused[entry["MessageBody"]]}
-            for entry in Entries
-            if entry["MessageBody"] in refused
-        ]
-        return {"Successful": [], **({"Failed": failed} if failed else {})}
-
-    @property
-    def inbox(self) -> Inbox:
-        return Inbox(self, "url", self.pauses.append)  # type: ignore[arg-type]
+REPORT = "reports/ann/a.jsonl.v1"
 
 
-def test_messages_go_in_batches_of_ten() -> None:
-    """Everything arrives once and in order, in as few calls as SQS allows; nothing to send is no call."""
-    queue = Queue()
-    queue.inbox.send(map(str, range(23)))
-    assert [len(call) for call in queue.calls] == [10, 10, 3]
-    assert queue.taken == [str(number) for number in range(23)]
-    queue.inbox.send([])
-    assert len(queue.calls) == 3
+class Names:
+    """Callers by name, as the table has them."""
+
+    def __init__(self, **limits: int) -> None:
+        self.limits = limits
+        self.disabled: set[str] = set()
+
+    def caller(self, key_hash: str) -> Caller | None:
+        raise AssertionError("nobody comes with a key")
+
+    def caller_named(self, name: str) -> Caller | None:
+        return Caller(name, self.limits[name], disabled=name in self.disabled) if name in self.limits else None
 
 
-@given(st.lists(st.integers(1, LARGEST_MESSAGE), max_size=30))
-def test_no_batch_is_larger_than_allowed(lengths: list[int]) -> None:
-    """Batches hold at most ten messages and the bytes that SQS takes, and together all messages in their order."""
-    texts = ["x" * length for length in lengths]
-    made = list(batches(texts))
-    assert [text for batch in made for text in batch] == texts
-    assert all(1 <= len(batch) <= MOST_MESSAGES and sum(map(len, batch)) <= LARGEST_MESSAGE for batch in made)
+class Shelf:
+    """Reports that were put."""
+
+    def __init__(self) -> None:
+        self.reports: dict[str, Any] = {}
+
+    def put(self, key: str, content: bytes) -> None:
+        self.reports[key] = json.loads(content)
 
 
-def test_what_failed_is_sent_again_and_nothing_else() -> None:
-    """A partial failure repeats its own messages only, after a pause."""
-    queue = Queue(lambda call, _: {"b": False, "c": False} if call == 0 else {"c": False} if call == 1 else {})
-    queue.inbox.send(["a", "b", "c"])
-    assert queue.calls == [["a", "b", "c"], ["b", "c"], ["c"]]
-    assert queue.taken == ["a", "b", "c"]
-    assert queue.pauses == [0.1, 0.2]
+class Desk:
+    """The use case on the fakes; a caller has a limit of ten clips unless another is named, or `unknown` is None."""
+
+    def __init__(self, unknown: int | None = 10 * PRICE, **limits: int) -> None:
+        self.world, self.names, self.shelf = UseCases(), Names(**limits), Shelf()
+        breaker = CircuitBreaker(self.world.seller, self.world.clock)
+        self.taking = InboxService(
+            submitting=replace(self.world.submitting, purchasing=replace(self.world.purchasing, seller=breaker)),
+            breaker=breaker,
+            callers=Callers(self.names, self.world.clock, unknown),
+            reports=self.shelf,
+            telemetry=self.world.telemetry,
+            clock=self.world.clock,
+        )
+
+    def take(self, lasts: int = TIMES.function, **changes: Any) -> None:
+        self.taking.take(Message("ann", request(**changes), REPORT), self.world.buyer(lasts, patient=True))
 
 
-@pytest.mark.parametrize(("sender_fault", "calls"), [(False, 4), (True, 1)])
-def test_sending_gives_up(sender_fault: bool, calls: int) -> None:
-    """Failures that stay are an error after a few tries, at once if SQS says that the message is to blame."""
-    queue = Queue(lambda *_: {"b": sender_fault})
-    with pytest.raises(InboxError, match="InternalError"):
-        queue.inbox.send(["a", "b"])
-    assert len(queue.calls) == calls
+def test_a_message_is_bought_once() -> None:
+    """A task is recorded for its caller and sent; when its message comes again, nothing happens."""
+    desk = Desk()
+    for _ in range(3):
+        desk.take()
+    assert desk.world.row().status is Status.RUNNING
+    assert len(desk.world.seller.sent) == 1
+    assert desk.shelf.reports == {}
+
+
+@pytest.mark.parametrize(("limits", "bought"), [({}, 10), ({"ann": 2 * PRICE}, 2)])
+def test_a_message_that_the_budget_cannot_hold_comes_back(limits: dict[str, int], bought: int) -> None:
+    """It is neither bought nor reported but raises, and when the limit was raised it is bought."""
+    desk = Desk(**limits)
+    uuids = [f"00000000-0000-4000-8000-{number:012x}" for number in range(bought + 1)]
+    for task_uuid in uuids[:-1]:
+        desk.take(taskUUID=task_uuid)
+    for _ in range(2):
+        with pytest.raises(PostponedError, match="budgetExceeded"):
+            desk.take(taskUUID=uuids[-1])
+    assert len(desk.world.seller.sent) == bought
+    assert desk.world.telemetry.counted[Metric.BUDGET_REFUSED] == 2
+    desk.names.limits["ann"] = 100 * PRICE
+    desk.world.clock.now += 61_000  # as long as a name is remembered
+    desk.take(taskUUID=uuids[-1])
+    assert len(desk.world.seller.sent) == bought + 1
+    assert desk.shelf.reports == {}
+
+
+def test_a_busy_table_sends_the_message_back() -> None:
+    """What the table could not take is neither bought nor reported."""
+    desk = Desk()
+    desk.world.table.busy = {"record"}
+    with pytest.raises(PostponedError, match="serviceUnavailable"):
+        desk.take()
+    assert desk.world.seller.sent == []
+    assert desk.shelf.reports == {}
+
+
+def test_another_request_under_the_uuid_is_told_in_a_report() -> None:
+    """A conflict can never succeed: it is reported beside the file's report, the same each time, and done."""
+    desk = Desk()
+    desk.take()
+    for _ in range(2):
+        desk.take(positivePrompt="another one")
+        (key,) = desk.shelf.reports
+        assert key == f"{REPORT}.{TASK_UUID}.json"
+        assert [error["code"] for error in desk.shelf.reports[key]["errors"]] == ["conflictTaskUUID"]
+    assert len(desk.world.seller.sent) == 1
+    assert desk.world.telemetry.counted[Metric.TASKS_REFUSED] == 2
+
+
+def test_what_became_invalid_on_its_way_is_told_in_a_report() -> None:
+    """Rules may change between intake and purchase: the fault is reported, and nothing recorded."""
+    desk = Desk()
+    desk.take(duration=7)
+    assert [error["code"] for error in desk.shelf.reports[f"{REPORT}.{TASK_UUID}.json"]["errors"]] == [
+        "unsupportedDuration"
+    ]
+    assert desk.world.table.tasks == {}
+
+
+def test_runwares_own_refusal_is_told_as_well() -> None:
+    """A definite no to the only attempt is in the record and in a report."""
+    desk = Desk()
+    desk.world.seller.script = [refusal()]
+    desk.take()
+    assert desk.world.row().status is Status.FAILED
+    assert desk.shelf.reports[f"{REPORT}.{TASK_UUID}.json"]["taskUUID"] == TASK_UUID
 
 
 @pytest.mark.parametrize(
-    ("error", "why"),
-    [
-        (ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "SendMessageBatch"), "AccessDenied"),
-        (EndpointConnectionError(endpoint_url="https://sqs.example"), "EndpointConnectionError"),
-    ],
+    "outcome", [refusal(401, "invalidApiKey"), refusal(200, "insufficientCredits"), NeverArrived("ConnectError")]
 )
-def test_a_queue_that_is_away_is_an_error(error: Exception, why: str) -> None:
-    """Whatever boto3 raises becomes the one error, with its code and nothing else."""
+def test_what_may_still_be_bought_is_done(outcome: Any) -> None:
+    """Once recorded, a task is seen through: trouble with our account or the network is no reason to come back."""
+    desk = Desk()
+    desk.world.seller.script = [outcome]
+    desk.take()
+    assert desk.world.row().status is Status.PENDING
+    assert desk.shelf.reports == {}
 
-    def fail(_call: int, _texts: list[str]) -> dict[str, bool]:
-        raise error
 
-    with pytest.raises(InboxError, match=f"^{why}$"):
-        Queue(fail).inbox.send(["a"])
+def test_while_runware_refuses_us_orders_wait() -> None:
+    """After trouble with our account one order a minute is tried; the others come back, and when it is over all go."""
+    desk = Desk()
+    desk.world.seller.script = [refusal(402, "insufficientCredits")] * 2
+    uuids = [uuid4(number) for number in range(4)]
+    desk.take(taskUUID=uuids[0])
+    for _ in range(2):
+        with pytest.raises(PostponedError, match="Runware refuses us"):
+            desk.take(taskUUID=uuids[1])
+    desk.world.clock.now += 60_000
+    desk.take(taskUUID=uuids[1])
+    with pytest.raises(PostponedError, match="Runware refuses us"):
+        desk.take(taskUUID=uuids[2])
+    assert len(desk.world.table.tasks) == len(desk.world.seller.sent) == 2
+    desk.world.clock.now += 60_000
+    for task_uuid in uuids[2:]:
+        desk.take(taskUUID=task_uuid)
+    assert [desk.world.row(task_uuid=task_uuid).status for task_uuid in uuids[2:]] == [Status.RUNNING] * 2
+
+
+def test_with_too_little_time_left_nothing_is_recorded() -> None:
+    """A message is given back while it could still be recorded but perhaps not sent, down to the millisecond."""
+    needed = TIMES.http + TIMES.to_finish
+    desk = Desk()
+    with pytest.raises(PostponedError, match="no time"):
+        desk.take(lasts=needed - 1)
+    assert desk.world.table.tasks == {}
+    desk.take(lasts=needed)
+    assert len(desk.world.seller.sent) == 1
+    assert desk.world.row().created_at == START
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_caller_that_may_not_order_is_told_in_a_report(known: bool) -> None:
+    """Disabled, or made by no operator: nothing is recorded or sent, also of what was in the inbox before."""
+    desk = Desk(unknown=None, **({"ann": 10 * PRICE} if known else {}))
+    desk.names.disabled = {"ann"}
+    desk.take()
+    assert [error["code"] for error in desk.shelf.reports[f"{REPORT}.{TASK_UUID}.json"]["errors"]] == [
+        "callerNotAllowed"
+    ]
+    assert (desk.world.table.tasks, desk.world.seller.sent) == ({}, [])
+    assert desk.world.telemetry.counted == {Metric.TASKS_REFUSED: 1}
+    desk.names.limits["ann"], desk.names.disabled = PRICE, set()
+    desk.take()
+    assert len(desk.world.seller.sent) == 1
+
+
+def postponed(orders: int, batch: int) -> int:
+    """How many messages come back at first of orders that take six seconds each, in batches of so many."""
+    desk, back = Desk(), 0
+    for start in range(0, orders, batch):
+        buyer = desk.world.buyer(TIMES.function - TIMES.to_finish, patient=True)
+        for number in range(start, start + batch):
+            before = len(desk.world.seller.sent)
+            try:
+                desk.taking.take(Message("ann", request(taskUUID=uuid4(number)), REPORT), buyer)
+            except PostponedError:
+                back += 1
+            desk.world.clock.now += 6_000 * (len(desk.world.seller.sent) - before)
+    return back
+
+
+def test_slow_orders_do_not_come_back_when_each_has_the_functions_time() -> None:
+    """One after another in one run most of five find no time left, and lose one of their ten tries each time."""
+    assert postponed(5, batch=5) == 3
+    assert postponed(5, batch=1) == 0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rushes.domain.clip import Kind, Witness
 from rushes.domain.media import HEAD_BYTES, Probed, container, extension, is_video, stored_fact
 from rushes_local.runware.rendering import CONTAINERS, Shape, render
-from tests.unit.fakes import START
+from tests.fakes.builders import START
 
 
 def box(kind: bytes, content: bytes = b"") -> bytes:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from rushes.domain.webhook_token import VALID_SECONDS, sign, subject, verify
 from rushes.errors import BadTokenError
-from tests.unit.fakes import START, TASK_UUID
+from tests.fakes.builders import START, TASK_UUID
 
 SUBJECT = subject("ann", TASK_UUID, 0)
 TOKEN = sign(SUBJECT, ["key"], START)

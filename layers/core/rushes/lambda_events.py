@@ -1,14 +1,15 @@
-"""A batch from a queue or a stream: each record is worked on by itself, and those that failed are named to come again.
+"""Lambda's events: batches of a queue or a stream, and API Gateway's requests and responses.
 
-Powertools does the same (`utilities.batch`), but loads asyncio and the event classes of every service to do it, which
-is a sixth of a cold start.
+Each record of a batch is worked on by itself, and those that failed are named to come again. Powertools does the same
+(`utilities.batch`), but loads asyncio and the event classes of every service, a sixth of a cold start.
 """
 
+import json
 from base64 import b64decode
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rushes.errors import BatchError
+from rushes.errors import BatchError, RushesError
 
 Record = Mapping[str, Any]
 
@@ -57,3 +58,20 @@ def body_of(event: Mapping[str, Any]) -> bytes:
     body: str = event.get("body") or ""
     # API Gateway hands over text as it is; a lone surrogate cannot come that way, but must not raise either.
     return b64decode(body) if event.get("isBase64Encoded") else body.encode(errors="surrogatepass")
+
+
+def http_response(
+    status: int, content_type: str, body: str, headers: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """A response for API Gateway."""
+    return {"statusCode": status, "headers": {"Content-Type": content_type, **(headers or {})}, "body": body}
+
+
+def json_response(status: int, body: object) -> dict[str, Any]:
+    """A response of JSON in ASCII, so that text of a request is sent back whatever it holds."""
+    return http_response(status, "application/json", json.dumps(body))
+
+
+def reason(error: Exception) -> str:
+    """An error for the log. The text of an error that is not ours may hold anything, so only its type is given."""
+    return f"{type(error).__name__}: {error}" if isinstance(error, RushesError) else type(error).__name__

@@ -78,7 +78,7 @@ class _Fault:
         return AwsError(self.code, *FAULTS[self.code])
 
 
-class Faults:
+class AwsFaults:
     """Errors that a test asks for. The same seed gives the same choices, as far as requests come in the same order."""
 
     def __init__(self, seed: int = 0) -> None:
@@ -132,7 +132,7 @@ class Aws:
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.time, fault_seed: int = 0) -> None:
-        self.faults = Faults(fault_seed)
+        self.faults = AwsFaults(fault_seed)
         self.observer: Callable[[Access], object] | None = None
         self._clock = clock
         self._application: WSGIApplication | None = None

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from rushes_local.runware.rendering import EXCERPT, Renderer, Shape
-from rushes_local.runware.tasks import Book, Run, Video
+from rushes_local.runware.tasks import Book, Execution, Video
 from rushes_local.runware.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -63,17 +63,17 @@ class Delivery:
         self._small = small
         self._render = Renderer()
 
-    def start(self, run: Run, delay: float) -> None:
+    def start(self, run: Execution, delay: float) -> None:
         """Let the run finish, `delay` seconds from now."""
         self._workers.at(RENDERS, delay, lambda: self._finish(run))
 
-    def progress(self, run: Run) -> None:
+    def progress(self, run: Execution) -> None:
         """Call the webhook with nothing but `processing`, where the switch asks for it."""
         if self._book.switches(run).webhook_progress and "webhookURL" in run.task:
             body = self._body(run, run.item(status="processing"))
             self._workers.at(DELIVERIES, 0, lambda: self._arrives(run.task["webhookURL"], body))
 
-    def _finish(self, run: Run) -> None:
+    def _finish(self, run: Execution) -> None:
         switches = self._book.switches(run)
         if not switches.failure:
             self._succeed(run)
@@ -87,7 +87,7 @@ class Delivery:
         if switches.recovers_seconds is not None:
             self._workers.at(RENDERS, switches.recovers_seconds, lambda: self._succeed(run))
 
-    def _succeed(self, run: Run) -> None:
+    def _succeed(self, run: Execution) -> None:
         for _ in range(run.wanted):
             content = self._render(_shape(run, self._book.format(run), self._small))
             result, video = self._book.rendered(run, content, self._base_url())
@@ -97,7 +97,7 @@ class Delivery:
                 result[field] = prefix + base64.b64encode(content).decode()
             self._deliver(run, result, video)
 
-    def _deliver(self, run: Run, result: Json, video: Video) -> None:
+    def _deliver(self, run: Execution, result: Json, video: Video) -> None:
         switches = self._book.switches(run)
 
         def tell() -> None:
@@ -117,16 +117,16 @@ class Delivery:
             delay = switches.webhook_seconds + switches.upload_seconds
             self._workers.at(DELIVERIES, 0, lambda: self._tell_then_upload(run, video, tell, delay))
 
-    def _tell_then_upload(self, run: Run, video: Video, tell: Callable[[], None], delay: float) -> None:
+    def _tell_then_upload(self, run: Execution, video: Video, tell: Callable[[], None], delay: float) -> None:
         tell()
         self._workers.at(DELIVERIES, delay, lambda: self._upload_after_call(run, video))
 
-    def _upload_after_call(self, run: Run, video: Video) -> None:
+    def _upload_after_call(self, run: Execution, video: Video) -> None:
         if not run.called.wait(UPLOAD_TIMEOUT):
             logger.warning("task %s: uploading although its webhook was not sent yet", run.uuid)
         self._upload(run, video)
 
-    def _upload(self, run: Run, video: Video) -> None:
+    def _upload(self, run: Execution, video: Video) -> None:
         switches = self._book.switches(run)
         content = {"video": video.content, "garbage": b"this is not a video\n" * 50, "empty": b""}
         headers = {"Content-Type": switches.upload_content_type} if switches.upload_content_type else {}
@@ -143,7 +143,7 @@ class Delivery:
             logger.info("task %s: upload failed: %s", run.uuid, type(error).__name__)
             self._book.delivery_failed(run, _failure(run, "uploadFailed"))
 
-    def _call(self, run: Run, item: Json) -> None:
+    def _call(self, run: Execution, item: Json) -> None:
         """Send the webhook for one result or failure, or keep it back where the switch says so."""
         switches = self._book.switches(run)
         if "webhookURL" not in run.task or switches.webhook_copies == 0:
@@ -154,12 +154,12 @@ class Delivery:
         for _ in range(switches.webhook_copies):
             self._workers.at(DELIVERIES, switches.webhook_seconds, lambda: self._post_all(run, calls))
 
-    def _post_all(self, run: Run, bodies: list[Any]) -> None:
+    def _post_all(self, run: Execution, bodies: list[Any]) -> None:
         # In one job: several would overtake each other, and their order may be the point.
         for body in bodies:
             self._post(run, body, 0)
 
-    def _post(self, run: Run, body: Any, attempt: int) -> None:
+    def _post(self, run: Execution, body: Any, attempt: int) -> None:
         arrived = self._arrives(run.task["webhookURL"], body)
         run.called.set()
         if arrived:
@@ -180,7 +180,7 @@ class Delivery:
             logger.info("webhook not delivered: %s", type(error).__name__)
             return False
 
-    def _body(self, run: Run, item: Json) -> Any:
+    def _body(self, run: Execution, item: Json) -> Any:
         key, other = ("errors", "data") if item.get("status") == "error" else ("data", "errors")
         match self._book.switches(run).webhook_shape:
             case "flat":
@@ -194,7 +194,7 @@ class Delivery:
         return {key: [item]}
 
 
-def _shape(run: Run, container: str, small: bool) -> Shape:
+def _shape(run: Execution, container: str, small: bool) -> Shape:
     task = run.task
     prompt = task["positivePrompt"]
     excerpt = prompt if len(prompt) <= EXCERPT else prompt[:EXCERPT] + "…"
@@ -205,7 +205,7 @@ def _shape(run: Run, container: str, small: bool) -> Shape:
     return Shape(*size, run.seconds, container, caption, small)
 
 
-def _failure(run: Run, code: str) -> Json:
+def _failure(run: Execution, code: str) -> Json:
     more = {"responseContent": "The content was refused."} if code in MODERATION else {}
     return {
         "code": code,

@@ -40,7 +40,7 @@ class Video:
 
 
 @dataclass
-class Run:
+class Execution:
     """One execution of a task: several only when a switch lets a UUID be bought again."""
 
     task: Json
@@ -87,27 +87,27 @@ class Book:
         self._clock = clock
         self._faults = faults
         self._lock = threading.RLock()
-        self._runs: dict[str, list[Run]] = {}
+        self._runs: dict[str, list[Execution]] = {}
         self._last_answers: dict[str, Json] = {}
         self._videos: dict[str, Video] = {}
         self._charges: list[Charge] = []
 
-    def switches(self, run: Run) -> Switches:
+    def switches(self, run: Execution) -> Switches:
         """What applies to this task now: the permanent switches, under its own one-shot ones."""
         return self._faults.over(run.overrides)
 
-    def accept(self, task: Json, overrides: Json) -> Run | None:
+    def accept(self, task: Json, overrides: Json) -> Execution | None:
         """Take the task in; None when its UUID is refused as known."""
         with self._lock:
             runs = self._runs.setdefault(task["taskUUID"].lower(), [])
             if runs and self._refuses(runs[-1]):
                 return None
-            run = Run(task, overrides, self._clock())
+            run = Execution(task, overrides, self._clock())
             runs.append(run)
             self._last_answers[run.uuid.lower()] = {"data": [run.item()]}
             return run
 
-    def _refuses(self, known: Run) -> bool:
+    def _refuses(self, known: Execution) -> bool:
         switches = self.switches(known)
         return switches.refuses_running if known.finished_at is None else switches.refuses_finished
 
@@ -116,7 +116,7 @@ class Book:
         with self._lock:
             self._last_answers[task_uuid.lower()] = {"data": [], "errors": [refusal]}
 
-    def release(self, task_uuid: str | None) -> list[Run]:
+    def release(self, task_uuid: str | None) -> list[Execution]:
         """The runs that had not been let go yet: those of this UUID, or all."""
         with self._lock:
             found = [run for runs in self._runs.values() for run in runs]
@@ -125,11 +125,11 @@ class Book:
                 run.released = True
             return fresh
 
-    def format(self, run: Run) -> str:
+    def format(self, run: Execution) -> str:
         """The outputFormat that this task's renders have."""
         return self.switches(run).result_format or str(run.task.get("outputFormat", "MP4"))
 
-    def rendered(self, run: Run, content: bytes, base_url: str) -> tuple[Json, Video]:
+    def rendered(self, run: Execution, content: bytes, base_url: str) -> tuple[Json, Video]:
         """Charge for a render and make its result item; polls do not see it before `publish`."""
         switches = self.switches(run)
         video_uuid = str(uuid.uuid4())
@@ -151,7 +151,7 @@ class Book:
             result["cost"] = price / 1_000_000
         return result, video
 
-    def publish(self, run: Run, result: Json) -> None:
+    def publish(self, run: Execution, result: Json) -> None:
         """From now on polls and getTaskDetails tell this result."""
         with self._lock:
             run.calls_due += 1
@@ -161,7 +161,7 @@ class Book:
                 run.finished_at = self._clock()
             self._last_answers[run.uuid.lower()] = {"data": list(run.results)}
 
-    def fail(self, run: Run, failure: Json) -> None:
+    def fail(self, run: Execution, failure: Json) -> None:
         """From now on polls and getTaskDetails tell this failure."""
         with self._lock:
             run.calls_due += self.switches(run).webhook_on_failure
@@ -169,12 +169,12 @@ class Book:
             run.finished_at = self._clock()
             self._last_answers[run.uuid.lower()] = {"data": [], "errors": [failure]}
 
-    def delivery_failed(self, run: Run, failure: Json) -> None:
+    def delivery_failed(self, run: Execution, failure: Json) -> None:
         """Note that an upload or a webhook came to nothing."""
         with self._lock:
             run.delivery_failures.append(failure)
 
-    def keep_call(self, run: Run, body: Any) -> list[Any]:
+    def keep_call(self, run: Execution, body: Any) -> list[Any]:
         """Keep a webhook back until the task is over; then all that were kept, last first."""
         with self._lock:
             run.kept_calls.append(body)
@@ -200,7 +200,7 @@ class Book:
                 data.append(run.item(status="processing"))
             return data, errors
 
-    def _is_forgotten(self, run: Run) -> bool:
+    def _is_forgotten(self, run: Execution) -> bool:
         switches = self.switches(run)
         if run.finished_at is None:
             return not switches.knows_running
@@ -228,7 +228,7 @@ class Book:
         with self._lock:
             return list(self._charges)
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[Execution]:
         """All runs, in the order in which they were accepted."""
         with self._lock:
             return sorted((run for runs in self._runs.values() for run in runs), key=lambda run: run.accepted_at)

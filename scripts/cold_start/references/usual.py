@@ -20,7 +20,7 @@ secrets = boto3.client("secretsmanager")
 http = httpx.Client(timeout=10)
 
 
-class Result(BaseModel):
+class UsualResult(BaseModel):
     """A finished clip, as Runware reports it."""
 
     taskUUID: str
@@ -32,7 +32,7 @@ class Result(BaseModel):
 
 @app.post("/webhooks/runware/<caller>/<task_uuid>/<clip>")
 @tracer.capture_method
-def receive(caller: str, task_uuid: str, clip: int, result: Result) -> dict[str, str]:
+def receive(caller: str, task_uuid: str, clip: int, result: UsualResult) -> dict[str, str]:
     table.update_item(
         Key={"pk": f"task#{caller}#{task_uuid}", "sk": f"clip#{clip}"},
         UpdateExpression="SET video = :video",

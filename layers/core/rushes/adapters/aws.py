@@ -1,10 +1,13 @@
-"""What the functions' entry points share: the clock, the clients of AWS, and what an HTTP event holds."""
+"""The clock, the clients of AWS, and the way from their errors to ours."""
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.session import Session
 
 
@@ -16,7 +19,7 @@ def clock() -> int:
 def aws_config(tries: int = 2) -> Config:
     """Short timeouts and few tries: a webhook has about five seconds in all, and a caller waits as well.
 
-    The table's client tries once: `Store` has its own patience, and the two would multiply.
+    The table's client tries once: `DynamoDbTable` has its own retries, and the two would multiply.
     """
     return Config(connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": tries})
 
@@ -32,3 +35,20 @@ def aws_client(service: str, config: Config) -> Any:
 @cache
 def _session() -> Session:
     return Session()
+
+
+@contextmanager
+def aws_errors(translated: Callable[[str], Exception]) -> Iterator[None]:
+    """Inside, an error of AWS or of the way there is raised as `translated`, made of its code.
+
+    The code alone: AWS's messages repeat names, keys and links.
+    """
+    try:
+        yield
+    except (ClientError, BotoCoreError) as error:
+        raise translated(error_code(error)) from None
+
+
+def error_code(error: ClientError | BotoCoreError) -> str:
+    """AWS's own code; the type's name where no answer came."""
+    return error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__

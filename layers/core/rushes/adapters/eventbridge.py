@@ -4,8 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
+from rushes.adapters.aws import aws_errors
 from rushes.errors import BusError
 
 if TYPE_CHECKING:
@@ -14,21 +13,17 @@ if TYPE_CHECKING:
 SOURCE = "rushes"
 
 
-class EventBus:
+class EventBridgeBus:
     """One bus, by its name or ARN."""
 
     def __init__(self, client: "EventBridgeClient", bus: str) -> None:
         self._client, self._bus = client, bus
 
-    def tell(self, detail_type: str, detail: Mapping[str, Any]) -> None:
+    def publish(self, detail_type: str, detail: Mapping[str, Any]) -> None:
         """Puts one event on the bus; raises `BusError` unless the bus has taken it."""
         text = json.dumps(detail, ensure_ascii=False)
         entry: Any = {"EventBusName": self._bus, "Source": SOURCE, "DetailType": detail_type, "Detail": text}
-        try:
+        with aws_errors(BusError):
             answer = self._client.put_events(Entries=[entry])
-        except ClientError as error:
-            raise BusError(error.response["Error"]["Code"]) from None
-        except BotoCoreError as error:
-            raise BusError(type(error).__name__) from None
         if answer["FailedEntryCount"]:  # a 200 says only that the request was read
             raise BusError(answer["Entries"][0].get("ErrorCode", "unknown"))

@@ -23,11 +23,11 @@ _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
 
 def http_client(timeout: float) -> httpx.Client:
-    """A client for `Runware` and for rescues; `timeout` in seconds bounds the whole exchange, however it drips."""
+    """A client for Runware and for rescues; `timeout` in seconds bounds the whole exchange, however it drips."""
     return httpx.Client(timeout=timeout, transport=bounded_transport(), follow_redirects=False, trust_env=False)
 
 
-class Runware:
+class RunwareClient:
     """Runware's API. The key comes with every call, since it may be changed while this runs."""
 
     def __init__(self, http: httpx.Client, url: str) -> None:

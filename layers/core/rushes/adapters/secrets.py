@@ -8,8 +8,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError
-
+from rushes.adapters.aws import aws_errors
 from rushes.errors import MissingSecretError, SecretsError
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ _NOT_SOONER_AT_FIRST = (
 _STILL_GOOD = 3_600_000  # milliseconds for which a value is used that cannot be fetched again
 
 
-class Secret:
+class SecretsManagerSecret:
     """One secret's text, cached. `clock` gives milliseconds; `unanswered` is told why a fetch failed."""
 
     def __init__(
@@ -75,31 +74,36 @@ class Secret:
         self._tried_at = self._clock()
         self._failure = None
         try:
-            text = self._client.get_secret_value(SecretId=self._arn)["SecretString"].strip()
-        except (self._client.exceptions.ResourceNotFoundException, KeyError):
-            text = ""
-        except (ClientError, BotoCoreError) as error:
-            why = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
-            self._failure = SecretsError(why)
-            self._unanswered(why)
+            text = self._text()
+        except SecretsError as error:
+            self._failure = SecretsError(*error.args)
+            self._unanswered(str(error))
             return
         if text:
             self._value, self._fetched_at = text, self._clock()
         else:
             self._failure = MissingSecretError("the secret has no value yet")
 
+    def _text(self) -> str:
+        """The text as it is now, empty while there is none; raises `SecretsError`."""
+        with aws_errors(SecretsError):
+            try:
+                return self._client.get_secret_value(SecretId=self._arn)["SecretString"].strip()
+            except (self._client.exceptions.ResourceNotFoundException, KeyError):
+                return ""
 
-def runware_key(secret: Secret) -> str:
+
+def runware_key(secret: SecretsManagerSecret) -> str:
     """The provider's API key; raises `MissingSecretError` if it could not be sent as a header."""
     return _usable(secret, _header_text)
 
 
-def webhook_keys(secret: Secret) -> list[str]:
+def webhook_keys(secret: SecretsManagerSecret) -> list[str]:
     """The keys that sign and verify callback tokens, newest first: the current one, then the previous one if any."""
     return _usable(secret, _key_pair)
 
 
-def _usable(secret: Secret, read: Callable[[str], T]) -> T:
+def _usable(secret: SecretsManagerSecret, read: Callable[[str], T]) -> T:
     """What the text means. A text that means nothing may have been corrected meanwhile: worth one bounded look."""
     try:
         return read(secret.value())

@@ -4,8 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import BotoCoreError, ClientError
-
+from rushes.adapters.aws import aws_errors
 from rushes.domain.inbox_message import LARGEST_MESSAGE
 from rushes.errors import InboxError
 
@@ -17,7 +16,7 @@ _TRIES = 4
 _PAUSE = 0.1  # seconds before the second try; doubles
 
 
-class Inbox:
+class SqsQueue:
     """Sends to one queue."""
 
     def __init__(self, client: "SQSClient", url: str, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -37,14 +36,11 @@ class Inbox:
         for tried in range(_TRIES):
             if tried:
                 self._sleep(_PAUSE * 2 ** (tried - 1))
-            try:
+            with aws_errors(InboxError):
                 answer = self._client.send_message_batch(
                     QueueUrl=self._url,
                     Entries=[{"Id": name, "MessageBody": text} for name, text in left.items()],
                 )
-            except (ClientError, BotoCoreError) as error:
-                code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
-                raise InboxError(code) from None
             failed = answer.get("Failed", [])
             if not failed:
                 return

@@ -31,10 +31,10 @@ class PowertoolsTelemetry:
             if self.metrics.metric_set:
                 self.metrics.flush_metrics()
 
-    def note(self, message: str, *, warn: bool = False, **details: object) -> None:
+    def log(self, message: str, *, warn: bool = False, **details: object) -> None:
         shown = {name: scrub(value) if isinstance(value, str) else value for name, value in details.items()}
         (self.logger.warning if warn else self.logger.info)(message, extra=shown)
 
     def secret_unanswered(self, why: str) -> None:
         """Says that Secrets Manager did not answer, for operators who look for the reason of an old value."""
-        self.note("a secret could not be fetched", warn=True, why=why)
+        self.log("a secret could not be fetched", warn=True, why=why)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 import httpx
-from botocore.exceptions import BotoCoreError, ClientError
 
+from rushes.adapters.aws import aws_errors
 from rushes.adapters.bounded_http import resolve
 from rushes.domain.media import HEAD_BYTES, Probed, container
 from rushes.errors import BucketError, OriginRefusedError, RescueError, UnusableRenderError
@@ -29,7 +29,7 @@ _LARGEST = 512 * 1024 * 1024  # bytes; a 10-second clip at the highest quality h
 _TYPES = {"mp4": "video/mp4", "mov": "video/quicktime", "webm": "video/webm"}
 
 
-class Rescue:
+class VideoDownloader:
     """Writes into one bucket what it fetches from `origins` (scheme, host and port). `clock` gives milliseconds."""
 
     def __init__(
@@ -56,7 +56,7 @@ class Rescue:
                 pieces = _Pieces(response.iter_raw(), lambda: self._clock() > ends_at)
                 return self._store(pieces, key, _announced(response))
 
-    def keep(self, data: str, key: str) -> Probed:
+    def save_inline(self, data: str, key: str) -> Probed:
         """Stores a video that came inline, as base64 or data URI; raises `RescueError`."""
         text = data.partition(";base64,")[2] if data.startswith("data:") else data
         try:
@@ -98,10 +98,11 @@ class Rescue:
         if size is not None and size > _LARGEST:
             raise UnusableRenderError("the video is too large")
         try:
-            self._upload(body, key, _TYPES[found])
+            with aws_errors(BucketError):
+                self._upload(body, key, _TYPES[found])
             stored = self._probe(key)
-        except (ClientError, BotoCoreError, BucketError) as error:
-            raise RescueError(f"the bucket refused: {type(error).__name__}") from None
+        except BucketError as error:
+            raise RescueError(f"the bucket refused: {error}") from None
         if stored is None:
             raise RescueError("the copy is not in the bucket")
         return stored

@@ -1,4 +1,8 @@
-"""Money set aside, counted and summed up: integer micro-dollars, by scope and month (UTC)."""
+"""The types of the budgets: reservations before a purchase, their refusal, and the costs of clips afterwards.
+
+A budget is a sum for one scope (a caller, or all callers together) and one month in UTC. Amounts are integer
+micro-dollars. A clip's own share of it is `clip.billable_amount`. Pure.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +22,7 @@ class Cost:
     task_uuid: str
     index: int
     created_at: int
-    counted: int
+    budgeted: int
     model: str
     tags: Mapping[str, str]
 
@@ -50,7 +54,7 @@ class OverBudget:
 
     scope: str
     limit: int
-    counted: int
+    budgeted: int
 
 
 def month_of(at: int) -> str:

@@ -1,13 +1,15 @@
-"""Callers and their API keys. A key is stored only as its SHA-256: it has 256 random bits and needs no slow hash."""
+"""Callers and their API keys: the types, the form of a name, and how a key is made and hashed.
+
+A key is stored only as its SHA-256; it has 256 random bits, so no slow hash is needed. `services.authentication` finds
+the caller of a key.
+"""
 
 import hashlib
 import re
 import secrets
 from dataclasses import dataclass
 
-_PREFIX = "rushes_"
-
-
+KEY_PREFIX = "rushes_"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
@@ -36,7 +38,7 @@ class ApiKey:
 
 def new_key() -> str:
     """A fresh API key. It is shown once and never stored."""
-    return _PREFIX + secrets.token_urlsafe(32)
+    return KEY_PREFIX + secrets.token_urlsafe(32)
 
 
 def hash_key(key: str) -> str:

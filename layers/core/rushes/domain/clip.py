@@ -84,7 +84,7 @@ class Decision:
     free: bool
 
     @property
-    def parks(self) -> bool:
+    def needs_review(self) -> bool:
         """Whether the clip waits for a person."""
         return self.status == Status.REVIEW
 
@@ -214,7 +214,7 @@ class Clip:
     maybe_sent_to: str = ""  # the account of that attempt, see `Lease`
     lease: Lease | None = None
     next_check_at: int | None = None
-    counted: int = 0
+    budgeted: int = 0
     version: int = 1
 
     @property
@@ -242,7 +242,7 @@ class Clip:
     @property
     def settled(self) -> bool:
         """Whether the budgets hold what the facts say; if not, the next look moves the difference."""
-        return self.counted == worth(self)
+        return self.budgeted == billable_amount(self)
 
     def of(self, kind: Kind) -> dict[str, Known]:
         """Everything known of one kind, by key."""
@@ -265,7 +265,7 @@ class Clip:
     def open(self) -> bool:
         """Whether anything more can be learned about this clip by looking."""
         decision = self.decision
-        if decision is None or (decision.parks and self.asked_at is not None):
+        if decision is None or (decision.needs_review and self.asked_at is not None):
             return True
         return not any(self.has(kind) for kind in decision.closed_by)
 
@@ -311,7 +311,7 @@ def merge_all(clip: Clip, facts: Iterable[Fact]) -> Clip:
     return clip
 
 
-def worth(clip: Clip) -> int:
+def billable_amount(clip: Clip) -> int:
     """What this clip costs, as far as the facts tell, in micro-dollars: the sum that the budgets should hold for it.
 
     Every distinct render counts, at its reported cost as far as that is believed, or else the estimate. Without one,
@@ -367,7 +367,7 @@ def next_check(clip: Clip, now: int, times: Timings) -> int | None:
     if kind is None or decision is None:
         return _next_try(clip, now, times)
     since = _first(clip, kind)
-    if decision.parks:
+    if decision.needs_review:
         return since if clip.asked_at is None else _pause(clip.asked_at, now, times)
     if not clip.open or decision.look is None:
         return None
@@ -381,13 +381,13 @@ def next_check(clip: Clip, now: int, times: Timings) -> int | None:
             return last_look if last_look > now else _pause(last_look, now, times)
 
 
-def settle(clip: Clip, now: int, times: Timings) -> Clip:
+def refresh_derived(clip: Clip, now: int, times: Timings) -> Clip:
     """The clip with everything derived brought up to date: call it once, before saving."""
-    return replace(clip, counted=worth(clip), next_check_at=next_check(clip, now, times))
+    return replace(clip, budgeted=billable_amount(clip), next_check_at=next_check(clip, now, times))
 
 
-def settle_later(clip: Clip, now: int, times: Timings) -> Clip:
-    """`settle` without the money: that stays, and a look comes soon to move it, also if the clip is closed."""
+def defer_budget(clip: Clip, now: int, times: Timings) -> Clip:
+    """`refresh_derived` without the money: that stays, and a look comes soon to move it, also if the clip is closed."""
     return replace(clip, next_check_at=now + times.check)
 
 
@@ -398,7 +398,7 @@ def lease_to(clip: Clip, holder: str, now: int, times: Timings, account: str) ->
     """
     if clip.lease and clip.lease.until > now:
         return None
-    left = taken_over(clip, now)
+    left = expire_lease(clip, now)
     return (
         None if sent_elsewhere(left, account) else replace(left, lease=Lease(holder, now, now + times.lease, account))
     )
@@ -409,12 +409,12 @@ def sent_elsewhere(clip: Clip, account: str) -> bool:
     return clip.maybe_sent_to not in ("", account)
 
 
-def taken_over(clip: Clip, now: int) -> Clip:
+def expire_lease(clip: Clip, now: int) -> Clip:
     """The clip with a lease that ran out turned into what it means: an attempt whose answer nobody recorded."""
     if clip.lease is None or clip.lease.until > now:
         return clip
     evidence = Fact(kind=Kind.ATTEMPTED, key="ambiguous: no outcome recorded", at=now, witness=Witness.CLOCK)
-    return merge(replace(maybe_sent(clip, clip.lease.since, clip.lease.account), lease=None), evidence)
+    return merge(replace(mark_possibly_sent(clip, clip.lease.since, clip.lease.account), lease=None), evidence)
 
 
 def release(clip: Clip, holder: str) -> Clip:
@@ -422,7 +422,7 @@ def release(clip: Clip, holder: str) -> Clip:
     return replace(clip, lease=None) if clip.lease and clip.lease.holder == holder else clip
 
 
-def maybe_sent(clip: Clip, at: int, account: str = "") -> Clip:
+def mark_possibly_sent(clip: Clip, at: int, account: str = "") -> Clip:
     """The clip, with an attempt at `at` that may have bought it. The earliest one stands, and nothing unsays it."""
     if clip.maybe_sent_at is None:
         return replace(clip, maybe_sent_at=at, maybe_sent_to=account)

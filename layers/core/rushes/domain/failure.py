@@ -1,4 +1,8 @@
-"""Why a clip was refused or failed: the few categories of trouble, and the reason that callers may read. Pure."""
+"""The reasons of refusals and failures: a dozen categories of trouble, and the text that callers may read.
+
+It hides one rule: trouble with the service's own account at Runware is the operator's, and its words stay out of
+callers' sight. The provider's codes are mapped to categories in `runware.error_codes`. Pure.
+"""
 
 from collections.abc import Mapping
 from enum import StrEnum

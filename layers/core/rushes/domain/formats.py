@@ -1,4 +1,8 @@
-"""How values are written: canonical JSON, times, dollars, UUIDs. Pure."""
+"""The written forms of values: canonical JSON, ISO 8601 times, dollars and UUIDs.
+
+Everything inside counts milliseconds and micro-dollars; the conversions to and from what people and callers see are
+here, each once. Pure.
+"""
 
 import json
 import re
@@ -7,6 +11,13 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+MOST_DOLLARS = 10**9  # of any amount that a person sets: its micro-dollars are exact in JSON and in the table
+UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+UUID4_SCHEMA: dict[str, Any] = {
+    "format": "uuid",
+    "pattern": "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}$",
+}
+"""The same for a JSON Schema: there the letters may be of either case."""
 _EXACT = 2**53  # up to here every integer is a float
 
 
@@ -38,9 +49,6 @@ def dollars(amount: int) -> float:
     return amount / 1_000_000
 
 
-MOST_DOLLARS = 10**9  # of any amount that a person sets: its micro-dollars are exact in JSON and in the table
-
-
 def micro_dollars(text: str) -> int:
     """Dollars as written by a person, as micro-dollars; raises `ValueError` unless it is from 0 to `MOST_DOLLARS`."""
     try:
@@ -50,13 +58,3 @@ def micro_dollars(text: str) -> int:
         return int((amount * 1_000_000).to_integral_value())
     except ArithmeticError:
         raise ValueError(text) from None
-
-
-UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
-
-
-UUID4_SCHEMA: dict[str, Any] = {
-    "format": "uuid",
-    "pattern": "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}$",
-}
-"""The same for a JSON Schema: there the letters may be of either case."""

@@ -1,4 +1,8 @@
-"""A task: one request of a caller, recorded with its clips. Its status follows from theirs."""
+"""A task is one request of a caller, recorded with its clips.
+
+The types that the table takes and returns for tasks are here, and the one rule by which a task's status follows from
+its clips'. Pure.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""Every interval of the service, and the order between them that keeps buyers apart."""
+"""Every interval of the service, and the order between them that keeps buyers apart.
+
+`config` reads the values; their relations are checked here, at start, so no use case has to trust them. Pure.
+"""
 
 from dataclasses import dataclass
 from itertools import pairwise

@@ -1,17 +1,21 @@
-"""The rules of buying, without I/O: what is sent for a clip, and what an attempt's outcome makes of it.
+"""Translates Runware's answers into facts of a clip: outcomes of attempts, webhooks, polls and task details.
 
-`submit` and `reconcile` both buy, and both end here, so that an outcome means the same whoever sent.
+Every source of facts ends here, so an answer means the same for each use case. It hides which words of the provider's
+prove a purchase, a render or nothing at all, and which may be repeated to a caller. Pure.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
 
-from rushes.domain.clip import Clip, Fact, Kind, Scalar, Witness, maybe_sent, merge, release
+from rushes.domain.clip import Clip, Fact, Kind, Scalar, Witness, mark_possibly_sent, merge, release
 from rushes.domain.failure import ABOUT_ACCOUNTS, ACCOUNT_TROUBLE, Category, about_our_account, reason
 from rushes.domain.formats import canonical
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome, Refused
 from rushes.runware.response import Envelope, Problem, Result
 from rushes.runware.wire import WireError
+
+_KNOWS_THE_CLIP = {Category.CONFLICT, Category.DELIVERY}
+_NOT_ABOUT_A_RENDER = {Category.NOT_FOUND, Category.AUTH}
 
 
 def conclude(
@@ -33,7 +37,7 @@ def conclude(
         case NeverArrived(why):
             return _evidence(clip, f"never arrived: {why}", now)
         case Ambiguous(why):
-            return _evidence(maybe_sent(clip, sent_at, account), f"ambiguous: {why}", now)
+            return _evidence(mark_possibly_sent(clip, sent_at, account), f"ambiguous: {why}", now)
 
 
 def is_account_trouble(outcome: Outcome) -> bool:
@@ -79,12 +83,6 @@ def _shown(code: str, fields: Mapping[str, Scalar]) -> tuple[int, WireError]:
         return 503, {"code": "providerRefusesUs", "message": message}
     error: WireError = json.loads(str(fields["error"]))
     return 400, error
-
-
-_KNOWS_THE_CLIP = {Category.CONFLICT, Category.DELIVERY}
-
-
-_NOT_ABOUT_A_RENDER = {Category.NOT_FOUND, Category.AUTH}
 
 
 def webhook_facts(said: Envelope, now: int) -> Iterator[Fact]:

@@ -63,7 +63,6 @@ class Order:
     price: int  # of one clip, in micro-dollars
     extension: str
     destination: str | None
-    include_cost: bool
 
 
 def check(task: Mapping[str, Any]) -> Order | list[WireError]:
@@ -86,7 +85,6 @@ def check(task: Mapping[str, Any]) -> Order | list[WireError]:
         price=model.price(task.get("duration", model.default_duration)),
         extension=model.formats[task.get("outputFormat", model.default_format)],
         destination=task.get("destination"),
-        include_cost=task.get("includeCost", False),
     )
 
 

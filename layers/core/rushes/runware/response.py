@@ -98,7 +98,7 @@ class Report:
     envelope: Envelope
     proper: bool
 
-    def denies(self, task_uuid: str) -> bool:
+    def confirms_absent(self, task_uuid: str) -> bool:
         """Whether Runware answered properly and knows nothing of this task.
 
         An item that names no task may be about this one, of which alone it was asked.

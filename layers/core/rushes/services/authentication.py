@@ -6,10 +6,10 @@ reads each key and each name at most once a minute; a refusal by name is final f
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Protocol
 
-from rushes.domain.caller import _PREFIX, Caller, hash_key
+from rushes.domain.caller import KEY_PREFIX, Caller, hash_key
 from rushes.runware.wire import wire_error
+from rushes.services.ports import CallerTable
 
 _KEPT = 60_000  # milliseconds: a revoked key stops working within this time
 _MOST_KEPT = 1000
@@ -19,28 +19,20 @@ NOT_ALLOWED = wire_error(
 )
 
 
-class Keys(Protocol):
-    """Where keys and callers are kept."""
-
-    def caller(self, key_hash: str) -> Caller | None: ...
-
-    def caller_named(self, name: str) -> Caller | None: ...
-
-
 class Callers:
     """Finds callers, reading each key and each name at most once a minute. `clock` gives milliseconds.
 
     `default_limit` is what a caller may spend in a month that no operator has made, in micro-dollars. None refuses it.
     """
 
-    def __init__(self, keys: Keys, clock: Callable[[], int], default_limit: int | None = None) -> None:
+    def __init__(self, keys: CallerTable, clock: Callable[[], int], default_limit: int | None = None) -> None:
         self._keys, self._clock, self._default_limit = keys, clock, default_limit
         self._known: OrderedDict[tuple[str, str], tuple[int, Caller | None]] = OrderedDict()
 
     def of(self, authorization: str | None) -> Caller | None:
         """The caller behind an `Authorization` header; None if there is none, or it is disabled."""
         scheme, _, key = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not key.startswith(_PREFIX) or len(key) > 100 or not key.isascii():
+        if scheme.lower() != "bearer" or not key.startswith(KEY_PREFIX) or len(key) > 100 or not key.isascii():
             return None
         key_hash = hash_key(key)
         found = self._remembered(("key", key_hash), lambda: self._keys.caller(key_hash))

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from rushes.domain.caller import Caller, is_name
 from rushes.domain.formats import canonical
@@ -30,8 +30,17 @@ from rushes.runware.wire import WireError, wire_error
 from rushes.services.authentication import NOT_ALLOWED
 from rushes.services.image_metadata import AGAIN, task_of
 from rushes.services.input_images import images_of
-from rushes.services.ports import Metric, SideBySide, Telemetry
-from rushes.services.request_validation import LARGEST_BODY, Answer, Poll, parse, twice, uuid_of, validate
+from rushes.services.ports import (
+    InboxQueue,
+    Metric,
+    ReportStore,
+    RequestFile,
+    RequestFileStore,
+    RequestFileVersion,
+    SideBySide,
+    Telemetry,
+)
+from rushes.services.request_validation import LARGEST_BODY, Poll, WireResponse, parse, twice, uuid_of, validate
 
 LIMITS = Limits(size=256 * 1024 * 1024, lines=10_000, line=LARGEST_BODY)
 LARGEST_IMAGE = 20 * 1024 * 1024  # bytes
@@ -49,63 +58,6 @@ _ENDING = len(f".{uuid.UUID(int=0)}.json")  # the longest that is put behind a r
 
 TakeIn = Callable[[Mapping[str, Any], Caller], Mapping[str, Any] | list[WireError]]
 """Keeps the inline images of a valid task in the bucket: the task with their addresses, or what is wrong with them."""
-
-
-class Drop(Protocol):
-    """One version of an object, read once."""
-
-    @property
-    def encoding(self) -> str: ...
-
-    @property
-    def metadata(self) -> Mapping[str, str]: ...
-
-    @property
-    def hidden_metadata(self) -> int: ...
-
-    def chunks(self) -> Iterator[bytes]: ...
-
-
-class Put(Protocol):
-    """One version of an object without its bytes. `put_at` is in milliseconds."""
-
-    @property
-    def version(self) -> str: ...
-
-    @property
-    def etag(self) -> str: ...
-
-    @property
-    def size(self) -> int: ...
-
-    @property
-    def put_at(self) -> int: ...
-
-    @property
-    def metadata(self) -> Mapping[str, str]: ...
-
-
-class Drops(Protocol):
-    """Where drops are read."""
-
-    def open(self, key: str, version: str) -> Drop | None: ...
-
-    def head(self, key: str, version: str) -> Put | None: ...
-
-    def before(self, key: str, version: str) -> str | None:
-        """The version that this one replaced; None if there was none, or the object had been deleted."""
-
-
-class Reports(Protocol):
-    """Where reports are put."""
-
-    def put(self, key: str, content: bytes) -> None: ...
-
-
-class Inbox(Protocol):
-    """Where messages are sent; returns when all of them are there."""
-
-    def send(self, texts: Iterable[str]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +109,7 @@ class Verdict:
 
 
 @dataclass(slots=True)
-class Report:
+class ImportReport:
     """What a caller reads about a drop. It follows from the drop alone, so that a repeat writes the same bytes."""
 
     about: Mapping[str, str]
@@ -193,15 +145,15 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Intake:
+class ImportService:
     """The use case with its adapters. `may_order` is false for a caller that may spend nothing. `clock` gives
     milliseconds.
     """
 
     bucket: str
-    drops: Drops
-    inbox: Inbox
-    reports: Reports
+    drops: RequestFileStore
+    inbox: InboxQueue
+    reports: ReportStore
     take_in: TakeIn
     may_order: Callable[[str], bool]
     telemetry: Telemetry
@@ -216,26 +168,26 @@ class Intake:
         """
         place = place_of(self.bucket, key, version)
         if isinstance(place, str):
-            self.telemetry.note("an object that is no request", warn=True, key=key, why=place)
+            self.telemetry.log("an object that is no request", warn=True, key=key, why=place)
             self.telemetry.count(Metric.TASKS_REFUSED)
             return
-        report = Report({"object": f"s3://{self.bucket}/{key}", "versionId": version})
+        report = ImportReport({"object": f"s3://{self.bucket}/{key}", "versionId": version})
         try:
             self._take(place, report, ends_at)
         except _GoneError:
-            self.telemetry.note("a request that is gone", warn=True, key=key)
+            self.telemetry.log("a request that is gone", warn=True, key=key)
             return
         except UnreadableError as error:
             self._refuse(report, wire_error("invalidFile", str(error)))
         except _RefusedError as refused:
             self._refuse(report, refused.error)
         self.reports.put(f"{place.origin.report}.json", report.content)
-        self.telemetry.note("taken in", key=key, accepted=report.accepted, refused=report.refused)
+        self.telemetry.log("taken in", key=key, accepted=report.accepted, refused=report.refused)
 
     def requested(self, caller: str, event: Mapping[str, Any]) -> None:
         """Takes the task of an event for this caller; a report is put only if it is refused."""
         origin, event_id = origin_of_event(caller, event), event.get("id")
-        report = Report({"event": event_id} if isinstance(event_id, str) else {})
+        report = ImportReport({"event": event_id} if isinstance(event_id, str) else {})
         if self.may_order(caller):
             entry = _entry(1, json.dumps(event.get("detail")).encode(), "detail", origin)
             if isinstance(entry.task, dict) and "taskUUID" not in entry.task:
@@ -245,13 +197,13 @@ class Intake:
             self._refuse(report, NOT_ALLOWED)
         if report.refused or report.errors:
             self.reports.put(f"{origin.report}.json", report.content)
-        self.telemetry.note("taken in", event=origin.report, accepted=report.accepted, refused=report.refused)
+        self.telemetry.log("taken in", event=origin.report, accepted=report.accepted, refused=report.refused)
 
-    def _refuse(self, report: Report, error: WireError) -> None:
+    def _refuse(self, report: ImportReport, error: WireError) -> None:
         report.errors.append(error)
         self.telemetry.count(Metric.TASKS_REFUSED)
 
-    def _take(self, place: Place, report: Report, ends_at: int) -> None:
+    def _take(self, place: Place, report: ImportReport, ends_at: int) -> None:
         if place.fault:
             raise UnreadableError(place.fault)
         if not self.may_order(place.origin.caller):
@@ -286,7 +238,7 @@ class Intake:
             return None
         return before.version
 
-    def _digest(self, place: Place, put: Put) -> bytes:
+    def _digest(self, place: Place, put: RequestFileVersion) -> bytes:
         drop = self.drops.open(place.key, put.version)
         if drop is None:
             raise BucketError("a version is going")
@@ -295,7 +247,7 @@ class Intake:
             digest.update(chunk)
         return digest.digest()
 
-    def _in_time(self, entries: Iterable[Entry], ends_at: int, report: Report) -> Iterator[Entry]:
+    def _in_time(self, entries: Iterable[Entry], ends_at: int, report: ImportReport) -> Iterator[Entry]:
         """The entries, as long as there is time to take them in."""
         for entry in entries:
             if self.clock() > ends_at:
@@ -325,7 +277,7 @@ class Intake:
                     raise UnreadableError("The image has metadata that S3 cannot show; encode it as RFC 2047 says.")
                 yield _entry_of_image(drop, place)
 
-    def _send(self, block: Sequence[Entry], origin: Origin, named: Mapping[str, int], report: Report) -> None:
+    def _send(self, block: Sequence[Entry], origin: Origin, named: Mapping[str, int], report: ImportReport) -> None:
         verdicts = self.side_by_side(partial(self._judge, origin=origin, named=named), block)
         messages = [verdict.message.text for verdict in verdicts if verdict.message]
         self.inbox.send(messages)
@@ -341,7 +293,7 @@ class Intake:
             return Verdict(entry.line, task_uuid, errors=entry.errors)
         if task_uuid and named.get(task_uuid, 0) > 1:
             return Verdict(entry.line, task_uuid, errors=[twice(task_uuid)])
-        answer = Answer()
+        answer = WireResponse()
         valid = validate([task], answer)
         if not valid:
             return Verdict(entry.line, task_uuid, errors=[error for _, error in answer.errors])
@@ -420,7 +372,7 @@ def _hashed(name: str) -> str:
     return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
 
 
-def _asked(put: Put, kind: str) -> Mapping[str, str]:
+def _asked(put: RequestFileVersion, kind: str) -> Mapping[str, str]:
     """The part of the metadata that makes it another order: of an image all, else the word that asks for one."""
     metadata = {name.lower(): value for name, value in put.metadata.items()}
     return metadata if kind == "image" else {AGAIN: metadata[AGAIN]} if AGAIN in metadata else {}
@@ -444,7 +396,7 @@ def _entry(number: int, content: bytes, called: str, origin: Origin) -> Entry:
     return Entry(number, _completed(tasks[0], number, origin), size=len(content))
 
 
-def _entry_of_image(drop: Drop, place: Place) -> Entry:
+def _entry_of_image(drop: RequestFile, place: Place) -> Entry:
     image = whole(drop.chunks(), LARGEST_IMAGE, "image")
     task = task_of(drop.metadata, image)
     if isinstance(task, list):

@@ -1,40 +1,33 @@
 """The use case behind the inbox: one message, one task, bought as `POST /v1` buys it.
 
-Nobody waits for an answer. What can be served later raises, and the message comes back until its queue sets it aside;
-what never can is told in a report beside that of its file; everything else is in the record.
+No caller waits for an answer. A task that can be served later raises, and its message comes back until the queue sets
+it aside; a task that never can gets a report beside that of its file; everything else is in the record.
 """
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from rushes.domain.inbox_message import Message
 from rushes.errors import PostponedError
 from rushes.runware.wire import WireError
 from rushes.services.authentication import NOT_ALLOWED, Callers
-from rushes.services.circuit_breaker import Gate
-from rushes.services.ports import Metric, Telemetry
+from rushes.services.circuit_breaker import CircuitBreaker
+from rushes.services.ports import Metric, ReportStore, Telemetry
 from rushes.services.purchase import Buyer
-from rushes.services.submit import BUSY, OVER_BUDGET, Request, Submitting
+from rushes.services.submit import BUSY, OVER_BUDGET, Request, SubmitService
 
 _LATER = (BUSY["code"], OVER_BUDGET)
 
 
-class Reports(Protocol):
-    """Where reports are put."""
-
-    def put(self, key: str, content: bytes) -> None: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Taking:
-    """The use case with its adapters. `gate` is what `submitting` buys through. `clock` gives milliseconds."""
+class InboxService:
+    """The use case with its adapters. `submitting` buys through the `breaker`. `clock` gives milliseconds."""
 
-    submitting: Submitting
-    gate: Gate
+    submitting: SubmitService
+    breaker: CircuitBreaker
     callers: Callers
-    reports: Reports
+    reports: ReportStore
     telemetry: Telemetry
     clock: Callable[[], int]
 
@@ -47,7 +40,7 @@ class Taking:
         times = self.submitting.times
         if self.clock() + times.http + times.to_finish > buyer.ends_at:
             raise PostponedError("no time is left")
-        if self.gate.shut:
+        if self.breaker.is_open:
             raise PostponedError("Runware refuses us")
         caller = self.callers.named(message.caller)
         if caller is None:

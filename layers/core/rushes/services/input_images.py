@@ -13,7 +13,7 @@ import hashlib
 import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import imagesize
 
@@ -21,6 +21,7 @@ from rushes.domain.caller import Caller
 from rushes.domain.media import Head, picture
 from rushes.runware.catalog import MODELS, VideoModel
 from rushes.runware.wire import DATA_URI, S3_OBJECT, WireError, wire_error
+from rushes.services.ports import ImageStore
 
 _PARAMETER = "inputs.frameImages"
 _ADDRESS = "s3://"
@@ -30,38 +31,24 @@ _MIME_TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 _HEADS = (64 * 1024, 1024 * 1024)  # bytes
 
 
-class Inputs(Protocol):
-    """What taking in needs of S3. Both calls raise `BucketError` when S3 cannot say."""
-
-    @property
-    def name(self) -> str:
-        """Our bucket."""
-
-    def keep(self, key: str, content: bytes, content_type: str) -> None:
-        """Puts an object into our bucket, unless it is there already."""
-
-    def head(self, bucket: str, key: str, length: int) -> Head | None:
-        """The first bytes of an object, at most `length`; None if it is not there or not for us to read."""
-
-
 @dataclass(frozen=True, slots=True)
 class OnlyLooking:
     """Inputs of which nothing is kept, for a dry run."""
 
-    inputs: Inputs
+    inputs: ImageStore
 
     @property
     def name(self) -> str:
         return self.inputs.name
 
-    def keep(self, key: str, content: bytes, content_type: str) -> None:
+    def put_if_absent(self, key: str, content: bytes, content_type: str) -> None:
         """Keeps nothing."""
 
     def head(self, bucket: str, key: str, length: int) -> Head | None:
         return self.inputs.head(bucket, key, length)
 
 
-def take_in(task: Mapping[str, Any], caller: Caller, inputs: Inputs) -> Mapping[str, Any] | list[WireError]:
+def take_in(task: Mapping[str, Any], caller: Caller, inputs: ImageStore) -> Mapping[str, Any] | list[WireError]:
     """A valid task whose images are checked, with addresses in our bucket instead of inline ones; or its faults.
 
     Doing it again does nothing new. Raises `BucketError` when S3 cannot say, or cannot keep.
@@ -102,7 +89,7 @@ def folder(caller: str) -> str:
     return f"inputs/{caller}/"
 
 
-def _taken(image: str, caller: Caller, inputs: Inputs, model: VideoModel) -> str | list[WireError]:
+def _taken(image: str, caller: Caller, inputs: ImageStore, model: VideoModel) -> str | list[WireError]:
     if in_bucket := S3_OBJECT.fullmatch(image):
         return _looked_at(image, in_bucket[1], in_bucket[2], caller, inputs, model)
     return _kept(image, caller, inputs, model) if _is_inline(image) else image
@@ -113,7 +100,7 @@ def _is_inline(image: str) -> bool:
     return DATA_URI.match(image) is not None or not {":", "-"} & set(image[:64])
 
 
-def _kept(image: str, caller: Caller, inputs: Inputs, model: VideoModel) -> str | list[WireError]:
+def _kept(image: str, caller: Caller, inputs: ImageStore, model: VideoModel) -> str | list[WireError]:
     data_uri = DATA_URI.match(image)
     start = data_uri.end() if data_uri else 0
     # Before it is decoded: of what is too large no copy is made.
@@ -132,12 +119,12 @@ def _kept(image: str, caller: Caller, inputs: Inputs, model: VideoModel) -> str 
     if declared != judged:
         return [_fault("Format", f"says {_MIME_TYPES[declared]} and is {_MIME_TYPES[judged]}", model)]
     key = f"{folder(caller.name)}{hashlib.sha256(content).hexdigest()}.{judged}"
-    inputs.keep(key, content, _MIME_TYPES[judged])
+    inputs.put_if_absent(key, content, _MIME_TYPES[judged])
     return f"{_ADDRESS}{inputs.name}/{key}"
 
 
 def _looked_at(
-    image: str, bucket: str, key: str, caller: Caller, inputs: Inputs, model: VideoModel
+    image: str, bucket: str, key: str, caller: Caller, inputs: ImageStore, model: VideoModel
 ) -> str | list[WireError]:
     if not _may_use(caller, bucket, key, inputs.name):
         why = "names a place that is not among those your images may come from; the operator can add it"

@@ -1,9 +1,8 @@
-"""The use case behind `announce`: what became of a clip is told on the event bus, and a manifest laid beside its copy.
+"""Publishes a clip's end: an event on the bus, and a manifest beside its copy. The use case behind `announce`.
 
-Fed with every change of a clip, as the clip was before and as it is after. Nothing of what was told is remembered: a
-change whose announcement is not the one of before is told. So a repeat tells the same again, under the same id, and
-whoever stops half-way is simply fed the change once more. The manifest is written before its event, so that whoever is
-told finds it.
+It gets every change of a clip, as the clip was before and as it is after, and publishes a change whose event is another
+than the one before. It keeps no record of its own: a repeated change publishes the same event under the same id, so a
+process that stopped half-way is given the change again. The manifest is written before its event, for the listeners.
 """
 
 import json
@@ -11,18 +10,17 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
 from rushes.domain.clip import Clip, Kind, Known, Status, believed_cost
 from rushes.domain.failure import reason
 from rushes.domain.formats import dollars, iso
-from rushes.domain.task import Task
 from rushes.domain.views import Json, manifest_key, render, timeline
-from rushes.services.ports import Telemetry
+from rushes.services.ports import EventPublisher, ManifestStore, TaskQueries, Telemetry
 
 
-class News(StrEnum):
-    """What is told of a clip: the detail types of our events."""
+class EventType(StrEnum):
+    """The detail types of our events."""
 
     STORED = "Clip Stored"
     FAILED = "Clip Failed"
@@ -30,69 +28,45 @@ class News(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Announcement:
-    """What there is to tell of a clip. `about` tells two of one kind apart: the pinned version, or why it ended so."""
+class ClipEvent:
+    """The event due for a clip. `about` distinguishes two of one type: the pinned version, or the reason."""
 
-    news: News
+    event_type: EventType
     about: str
 
 
-class Tasks(Protocol):
-    """Where requests are kept, as long as they are."""
-
-    def task(self, caller: str, task_uuid: str) -> Task | None: ...
-
-
-class Shelf(Protocol):
-    """Where clips' copies are, and their manifests."""
-
-    def manifest(self, key: str) -> bytes | None: ...
-
-    def keep_manifest(self, key: str, content: bytes) -> None: ...
-
-    def has(self, object_key: str, version: str) -> bool: ...
-
-    def digest(self, object_key: str, version: str) -> str | None: ...
-
-
-class Bus(Protocol):
-    """Where events go."""
-
-    def tell(self, detail_type: str, detail: Mapping[str, Any]) -> None: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Announcing:
-    """The use case with its adapters. `bucket` is the name of the shelf, for those who are told."""
+class PublishService:
+    """The use case with its adapters. `bucket` is the name of the clips' bucket, for the listeners."""
 
-    tasks: Tasks
-    shelf: Shelf
-    bus: Bus
+    tasks: TaskQueries
+    manifests: ManifestStore
+    bus: EventPublisher
     telemetry: Telemetry
     bucket: str
 
-    def changed(self, before: Clip | None, after: Clip) -> None:
-        """Tells what this change of a clip means to others, if anything.
+    def publish_change(self, before: Clip | None, after: Clip) -> None:
+        """Publishes the event of this change, if there is one, and its manifest.
 
-        Raises `BusyError`, `BucketError` or `BusError` when it could not; then it has to be told again.
+        Raises `BusyError`, `BucketError` or `BusError` when it could not; then the change has to come again.
         """
-        news = announced(after)
-        if news is None:
+        event = event_of(after)
+        if event is None:
             return
         task = self.tasks.task(after.caller, after.task_uuid)
         request = task.request if task else {}
-        laid = self._lay_manifest(after, request)
-        if news != announced(before):
-            self.bus.tell(news.news, detail(after, news, request, self.bucket, laid))
-            self.telemetry.note(
-                "told: " + news.news,
+        manifest_at = self._put_manifest(after, request)
+        if event != event_of(before):
+            self.bus.publish(event.event_type, detail(after, event, request, self.bucket, manifest_at))
+            self.telemetry.log(
+                "published: " + event.event_type,
                 caller=after.caller,
                 taskUUID=after.task_uuid,
                 clip=after.index,
                 clipUUID=after.clip_uuid,
             )
 
-    def _lay_manifest(self, clip: Clip, request: Mapping[str, Any]) -> str | None:
+    def _put_manifest(self, clip: Clip, request: Mapping[str, Any]) -> str | None:
         """Writes the manifest beside the copy and returns its key; None if there is no copy, or no more.
 
         One that describes this revision of the clip, or a later one, stands: a repeat must not turn it back.
@@ -100,48 +74,48 @@ class Announcing:
         if clip.copy is None:
             return None
         key, (version, copy) = manifest_key(clip), clip.copy
-        known = _read(self.shelf.manifest(key))
+        known = _read(self.manifests.manifest(key))
         same_clip = known.get("clipUUID") == clip.clip_uuid
         if same_clip and known["revision"] >= clip.version:
             return key
         same_copy = same_clip and known.get("versionId") == version
         if same_copy:
             # Nobody reads megabytes for what is known. But where the copy was erased, its manifest must not come back.
-            sha256 = known["sha256"] if self.shelf.has(clip.object_key, version) else None
+            sha256 = known["sha256"] if self.manifests.has(clip.object_key, version) else None
         else:
-            sha256 = self.shelf.digest(clip.object_key, version)
+            sha256 = self.manifests.digest(clip.object_key, version)
         if sha256 is None:
-            self.telemetry.note("a copy is gone", warn=True, key=clip.object_key, clipUUID=clip.clip_uuid)
+            self.telemetry.log("a copy is gone", warn=True, key=clip.object_key, clipUUID=clip.clip_uuid)
             return None
-        self.shelf.keep_manifest(key, manifest(clip, version, copy, sha256, request, self.bucket))
+        self.manifests.put_manifest(key, manifest(clip, version, copy, sha256, request, self.bucket))
         return key
 
 
-def announced(clip: Clip | None) -> Announcement | None:
+def event_of(clip: Clip | None) -> ClipEvent | None:
     """What others should know of a clip as it is; None while it is under way, as is a failure that is still doubted."""
     if clip is None:
         return None
     if clip.copy:
-        return Announcement(News.STORED, clip.copy[0])
+        return ClipEvent(EventType.STORED, clip.copy[0])
     match clip.status:
         case Status.FAILED if not clip.open:
-            return Announcement(News.FAILED, str(clip.decisive))
+            return ClipEvent(EventType.FAILED, str(clip.decisive))
         case Status.REVIEW:
-            return Announcement(News.NEEDS_REVIEW, str(clip.decisive))
+            return ClipEvent(EventType.NEEDS_REVIEW, str(clip.decisive))
     return None
 
 
-def event_id(clip: Clip, news: Announcement) -> str:
+def event_id(clip: Clip, event: ClipEvent) -> str:
     """The same for the same announcement, however often it is made, and no other's."""
-    return str(uuid.uuid5(uuid.UUID(clip.clip_uuid), f"{news.news}/{news.about}"))
+    return str(uuid.uuid5(uuid.UUID(clip.clip_uuid), f"{event.event_type}/{event.about}"))
 
 
 def detail(
-    clip: Clip, news: Announcement, request: Mapping[str, Any], bucket: str, laid: str | None
+    clip: Clip, event: ClipEvent, request: Mapping[str, Any], bucket: str, manifest_at: str | None
 ) -> Mapping[str, Any]:
     """The event's detail, as docs/events has its schema: no links and no tokens, whoever listens."""
-    told: Json = {
-        "id": event_id(clip, news),
+    content: Json = {
+        "id": event_id(clip, event),
         "revision": clip.version,
         "caller": clip.caller,
         "taskUUID": clip.task_uuid,
@@ -151,22 +125,22 @@ def detail(
         "bucket": bucket,
         "objectKey": clip.object_key,
         **render(clip),
-        "cost": dollars(clip.counted),
+        "cost": dollars(clip.budgeted),
         "tags": dict(request.get("tags") or {}),
     }
-    match news.news:
-        case News.STORED:
-            told["versionId"] = news.about
-            known = clip.of(Kind.STORED)[news.about].fields
+    match event.event_type:
+        case EventType.STORED:
+            content["versionId"] = event.about
+            known = clip.of(Kind.STORED)[event.about].fields
             if "container" in known:
-                told["container"] = known["container"]
-            if laid:
-                told["manifestKey"] = laid
-        case News.FAILED:
-            told["error"] = _error(clip, Kind(news.about))
-        case News.NEEDS_REVIEW:
-            told["why"] = news.about
-    return told
+                content["container"] = known["container"]
+            if manifest_at:
+                content["manifestKey"] = manifest_at
+        case EventType.FAILED:
+            content["error"] = _error(clip, Kind(event.about))
+        case EventType.NEEDS_REVIEW:
+            content["why"] = event.about
+    return content
 
 
 def manifest(clip: Clip, version: str, copy: Known, sha256: str, request: Mapping[str, Any], bucket: str) -> bytes:

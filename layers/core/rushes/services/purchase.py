@@ -7,7 +7,7 @@ if that cannot be saved, the lease stays behind and says so to whoever finds it.
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from rushes.domain import webhook_token
 from rushes.domain.clip import Clip, release
@@ -17,22 +17,8 @@ from rushes.runware import facts
 from rushes.runware.outcome import Outcome, Refused
 from rushes.runware.wire import OURS
 from rushes.services import input_images
-from rushes.services.ports import Metric, Telemetry
-from rushes.services.update_clip import Clips, learn
-
-
-class Links(Protocol):
-    """What buying needs of the bucket."""
-
-    def upload_link(self, key: str, seconds: int) -> str: ...
-
-    def image_link(self, bucket: str, key: str, seconds: int) -> str: ...
-
-
-class Seller(Protocol):
-    """What buying needs of Runware."""
-
-    def submit(self, task: Mapping[str, Any], key: str) -> Outcome: ...
+from rushes.services.ports import ClipObjects, ClipTable, Metric, RunwareOrders, Telemetry
+from rushes.services.update_clip import update_clip
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +48,12 @@ class Buyer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Purchasing:
+class PurchaseService:
     """What every attempt needs. `clock` gives milliseconds."""
 
-    clips: Clips
-    links: Links
-    seller: Seller
+    clips: ClipTable
+    links: ClipObjects
+    seller: RunwareOrders
     telemetry: Telemetry
     times: Timings
     webhook_url: str
@@ -88,9 +74,9 @@ class Purchasing:
         if isinstance(outcome, Refused) and facts.is_account_trouble(outcome):
             self.telemetry.count(Metric.PROVIDER_REFUSES_US)
             status, code, said = outcome.status, outcome.problem.code, outcome.problem.message
-            self.telemetry.note("Runware refuses our account", warn=True, httpStatus=status, code=code, said=said)
+            self.telemetry.log("Runware refuses our account", warn=True, httpStatus=status, code=code, said=said)
         now = self.clock()
-        learned = self._learn(
+        learned = self._update(
             clip,
             lambda current: facts.conclude(
                 current,
@@ -106,7 +92,7 @@ class Purchasing:
 
     def give_back(self, clip: Clip, buyer: Buyer) -> Clip:
         """Ends a lease under which nothing was sent, so that it does not count as an attempt."""
-        return self._learn(clip, lambda current: release(current, buyer.holder))
+        return self._update(clip, lambda current: release(current, buyer.holder))
 
     def _order(self, clip: Clip, request: Mapping[str, Any], buyer: Buyer, now: int) -> dict[str, Any] | None:
         """What is sent for the clip; None if no link can be signed just now for its upload or its image."""
@@ -115,18 +101,18 @@ class Purchasing:
             link = self.links.upload_link(clip.object_key, seconds)
             reachable = input_images.linked(request, lambda bucket, key: self.links.image_link(bucket, key, seconds))
         except BucketError as error:
-            self.telemetry.note("no link could be signed", warn=True, why=str(error), clipUUID=clip.clip_uuid)
+            self.telemetry.log("no link could be signed", warn=True, why=str(error), clipUUID=clip.clip_uuid)
             return None
         callback = callback_url(self.webhook_url, clip, buyer.credentials.webhook_keys, now)
         least_ttl = self.times.copy_deadline // 1000
         return on_the_wire(reachable, clip, callback=callback, upload_link=link, least_ttl=least_ttl)
 
-    def _learn(self, clip: Clip, change: Callable[[Clip], Clip]) -> Clip:
+    def _update(self, clip: Clip, change: Callable[[Clip], Clip]) -> Clip:
         try:
-            return learn(self.clips, clip, change, now=self.clock(), times=self.times, telemetry=self.telemetry)
+            return update_clip(self.clips, clip, change, now=self.clock(), times=self.times, telemetry=self.telemetry)
         except BusyError as error:
             # The lease may stay behind; then the attempt counts as ambiguous.
-            self.telemetry.note(
+            self.telemetry.log(
                 "an attempt's outcome could not be saved",
                 warn=True,
                 why=str(error),

@@ -12,19 +12,20 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any, Protocol
+from typing import Any
 
-from rushes.domain.budget import Costs, month_of
+from rushes.domain.budget import month_of
 from rushes.domain.caller import Caller
 from rushes.domain.clip import Clip, Kind, Status
 from rushes.domain.failure import about_our_account, reason
 from rushes.domain.formats import UUID4, dollars, iso
-from rushes.domain.task import Found, Page, Task, task_status
+from rushes.domain.task import Found, Task, task_status
 from rushes.domain.timings import Timings
 from rushes.domain.views import Json, manifest_key, render, timeline
 from rushes.errors import UnreadableError
 from rushes.runware import facts
 from rushes.runware.wire import WireError, wire_error
+from rushes.services.ports import ClipObjects, TaskQueries
 
 MOST_TASKS = 100
 USUAL_TASKS = 20
@@ -35,24 +36,6 @@ _LARGEST_PAGE = 4 * 1024 * 1024  # bytes of JSON; Lambda's answers end at 6 MB
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _MARK_BYTES = 6
 _ONE_DAY = 86_400_000  # milliseconds
-
-
-class Table(Protocol):
-    """What reading needs of the table."""
-
-    def whole(self, caller: str, task_uuid: str) -> Found | None: ...
-
-    def page(self, caller: str, most: int, *, after: str | None = None, day: str = "") -> Page: ...
-
-    def costs(self, caller: str, since: int, until: int, most: int, after: str | None = None) -> Costs: ...
-
-    def budget(self, scope: str, month: str) -> tuple[int, int | None]: ...
-
-
-class Links(Protocol):
-    """What reading needs of the bucket."""
-
-    def download_link(self, key: str, seconds: int, version: str | None = None, container: str = "") -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +72,11 @@ class CostsQuery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class QueryService:
     """The use cases with their adapters. `clock` gives milliseconds."""
 
-    table: Table
-    links: Links
+    table: TaskQueries
+    links: ClipObjects
     times: Timings
     clock: Callable[[], int]
 
@@ -146,7 +129,7 @@ class Reading:
                 "taskUUID": cost.task_uuid,
                 "clip": cost.index,
                 "createdAt": iso(cost.created_at),
-                "cost": dollars(cost.counted),
+                "cost": dollars(cost.budgeted),
                 **({"model": cost.model} if cost.model else {}),
                 **({"tags": dict(cost.tags)} if cost.tags else {}),
             }
@@ -190,7 +173,7 @@ class Reading:
     def _found(self, caller: str, task_uuid: str) -> Found | None:
         """Nothing but a UUID becomes part of a key."""
         name = task_uuid.lower()
-        return self.table.whole(caller, name) if UUID4.fullmatch(name) else None
+        return self.table.get_task_with_clips(caller, name) if UUID4.fullmatch(name) else None
 
     def _told(self, found: Found, *, whole: bool = False) -> Json:
         task, clips = found.task, found.clips
@@ -199,7 +182,7 @@ class Reading:
             "status": task_status(clips),
             "createdAt": iso(task.created_at),
             "request": dict(task.request),
-            "cost": dollars(sum(clip.counted for clip in clips)),
+            "cost": dollars(sum(clip.budgeted for clip in clips)),
             "clips": [self._clip(task, clip, whole) for clip in clips],
         }
 
@@ -219,7 +202,7 @@ class Reading:
             "clip": clip.index,
             "status": clip.status,
             "open": clip.open,
-            "cost": dollars(clip.counted),
+            "cost": dollars(clip.budgeted),
             "objectKey": clip.object_key,
             "clipUUID": clip.clip_uuid,
             **{name: value for name, value in optional.items() if value is not None},
@@ -243,7 +226,7 @@ class Reading:
     def _result(self, task: Task, clip: Clip) -> Json:
         """A stored clip as Runware tells it. Without a render's details our own UUID stands for the video's."""
         known = {"videoUUID": clip.clip_uuid, **render(clip)}
-        cost = {"cost": dollars(clip.counted)} if task.request.get("includeCost") is True else {}
+        cost = {"cost": dollars(clip.budgeted)} if task.request.get("includeCost") is True else {}
         return {**known, "videoURL": self._copy(task, clip)["videoURL"], **cost}
 
     def _lifetime(self, task: Task) -> int:

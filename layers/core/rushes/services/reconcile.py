@@ -4,8 +4,8 @@ Nothing depends on a webhook. Every open clip lies in the index under the time o
 oldest, moves each forward before it works on it, asks the witnesses, and learns what they say. It may run twice at
 once and die anywhere: what is moved forward comes back, and what is learned is merged under a version condition.
 
-The rules of sending again are design decisions about money; they stand in `_settle`, and nowhere else. When a clip is
-given up is one rule, too: `_is_over`.
+The rules of sending again are design decisions about money; they stand in `_resolve_uncertain_purchase`,
+and nowhere else. The end of a clip's patience is one rule, too: `_is_over`.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from rushes.config import WhenAmbiguous
 from rushes.domain.clip import (
@@ -23,14 +23,13 @@ from rushes.domain.clip import (
     Scalar,
     Witness,
     answers_to_asks,
+    expire_lease,
     lease_to,
     merge_all,
+    refresh_derived,
     sent_elsewhere,
-    settle,
-    taken_over,
 )
 from rushes.domain.media import Probed, stored_fact
-from rushes.domain.task import Task
 from rushes.domain.timings import Timings
 from rushes.errors import (
     BucketError,
@@ -45,9 +44,17 @@ from rushes.errors import (
 from rushes.runware.facts import details_facts, is_account_trouble, poll_facts
 from rushes.runware.outcome import Ambiguous, NeverArrived
 from rushes.runware.response import Report
-from rushes.services.ports import Metric, SideBySide, Telemetry
-from rushes.services.purchase import Buyer, Purchasing
-from rushes.services.update_clip import Clips, learn, report_overruns, save
+from rushes.services.ports import (
+    ClipObjects,
+    Metric,
+    RunwareLookups,
+    SideBySide,
+    TaskTable,
+    Telemetry,
+    VideoTransfer,
+)
+from rushes.services.purchase import Buyer, PurchaseService
+from rushes.services.update_clip import report_overruns, save, update_clip
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -59,40 +66,8 @@ _MOST_REFUSED = 16  # shared questions that a sweep asks again in parts, after R
 _KEY = re.compile(r"videos/(?P<caller>[^/]+)/.+/(?P<task>[0-9a-f-]{36})-(?P<clip>[0-3])\.[a-z0-9]+")
 
 
-class Table(Clips, Protocol):
-    """What reconciling needs of the table."""
-
-    def due(self, now: int, most: int) -> Sequence[tuple[str, str, int]]: ...
-
-    def task(self, caller: str, task_uuid: str) -> Task | None: ...
-
-    def postpone(self, name: tuple[str, str, int], now: int, until: int) -> None: ...
-
-
-class Bucket(Protocol):
-    """What reconciling needs of the bucket."""
-
-    def probe(self, key: str, version: str | None = None) -> Probed | None: ...
-
-
-class Provider(Protocol):
-    """What reconciling asks Runware."""
-
-    def poll(self, task_uuids: Sequence[str], key: str) -> Report: ...
-
-    def details(self, task_uuid: str, key: str) -> Report: ...
-
-
-class Rescuer(Protocol):
-    """Brings a render's bytes into the bucket; both raise `RescueError` with the reason."""
-
-    def fetch(self, url: str, key: str, ends_at: int) -> Probed: ...
-
-    def keep(self, data: str, key: str) -> Probed: ...
-
-
 @dataclass(slots=True)
-class Run:
+class Sweep:
     """One sweep: who buys in it, how often in a row Runware has failed it, and how much it may be asked at once."""
 
     buyer: Buyer
@@ -110,17 +85,17 @@ class Run:
 
 
 @dataclass(slots=True)
-class Testimony:
+class LookupResult:
     """What the witnesses said of one clip.
 
-    `asked`: there was time to ask them. `unanswered` names those that gave no answer. `silent`: all of them answered
-    that they know nothing. `at_work`: `getResponse` knows the clip and names neither render nor failure.
+    `asked`: there was time to ask them. `unanswered` names those that gave no answer. `all_absent`: all of them
+    answered that they know nothing. `at_work`: `getResponse` knows the clip and names neither render nor failure.
     """
 
     facts: list[Fact] = field(default_factory=list)
     asked: bool = True
     unanswered: list[str] = field(default_factory=list)
-    silent: bool = True
+    all_absent: bool = True
     at_work: bool = False
 
     @property
@@ -130,6 +105,10 @@ class Testimony:
     def has(self, kind: Kind) -> bool:
         return any(fact.kind == kind for fact in self.facts)
 
+    def add_report(self, report: Report | None, clip_uuid: str) -> None:
+        """Runware's answer, None if there is none: the clip is absent only if every answer confirms that."""
+        self.all_absent &= report is not None and report.confirms_absent(clip_uuid)
+
     @property
     def summary(self) -> str:
         """For people, why this decided nothing more."""
@@ -137,18 +116,18 @@ class Testimony:
             return f"no answer from {' and '.join(self.unanswered)}"
         if self.at_work:
             return "Runware has it and names no end"
-        return "every witness denies it" if self.silent else "no witness knows its end"
+        return "every witness denies it" if self.all_absent else "no witness knows its end"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reconciling:
+class ReconcileService:
     """The use case with its adapters. `clock` gives milliseconds."""
 
-    table: Table
-    bucket: Bucket
-    provider: Provider
-    rescuer: Rescuer
-    purchasing: Purchasing
+    table: TaskTable
+    bucket: ClipObjects
+    provider: RunwareLookups
+    rescuer: VideoTransfer
+    purchasing: PurchaseService
     telemetry: Telemetry
     times: Timings
     when_ambiguous: WhenAmbiguous
@@ -157,7 +136,7 @@ class Reconciling:
 
     def sweep(self, buyer: Buyer) -> int:
         """Works on due clips, oldest first, until none is left or the time is up. Returns how many it took."""
-        run, taken = Run(buyer), 0
+        run, taken = Sweep(buyer), 0
         passed: set[tuple[str, str, int]] = set()  # named by the index, which may lag behind, and not to be had
         while self._has_time(run):
             most = BATCH + len(passed)
@@ -180,17 +159,17 @@ class Reconciling:
         named = _KEY.fullmatch(object_key)
         clip = self.table.clip(named["caller"], named["task"], int(named["clip"])) if named else None
         if clip is None or clip.object_key != object_key:
-            self.telemetry.note("an object that no clip waits for", warn=True, key=object_key)
+            self.telemetry.log("an object that no clip waits for", warn=True, key=object_key)
         elif version not in clip.of(Kind.STORED):
             copy = stored_fact(self.bucket.probe(object_key, version), object_key, self.clock())
             if copy:
-                self._learn(clip, [copy])
+                self._update(clip, [copy])
 
-    def _may_ask(self, run: Run) -> bool:
+    def _may_ask(self, run: Sweep) -> bool:
         """Whether a question to Runware, or an order, can still be answered in time."""
         return self.clock() + self.times.http <= run.buyer.ends_at
 
-    def _has_time(self, run: Run) -> bool:
+    def _has_time(self, run: Sweep) -> bool:
         return self.clock() + 2 * self.times.http <= run.buyer.ends_at
 
     def _claim(self, key: tuple[str, str, int]) -> Clip | None:
@@ -202,7 +181,7 @@ class Reconciling:
             return None
         if clip is None or clip.next_check_at is None or clip.next_check_at > now or (clip.settled and not clip.open):
             return None
-        saved = save(self.table, clip, taken_over(clip, now), now=now, times=self.times)
+        saved = save(self.table, clip, expire_lease(clip, now), now=now, times=self.times)
         report_overruns(self.table, clip, saved, self.telemetry)
         return saved
 
@@ -211,7 +190,7 @@ class Reconciling:
         now = self.clock()
         self.table.postpone(key, now, now + self.times.last_look)
         self.telemetry.count(Metric.UNREADABLE_CLIPS)
-        self.telemetry.note("a clip that this version cannot read", warn=True, which=str(key))
+        self.telemetry.log("a clip that this version cannot read", warn=True, which=str(key))
 
     def _isolated(self, work: Callable[[T], R]) -> Callable[[T], R | None]:
         """The same work, but what goes wrong with one clip is noted and stays with that clip."""
@@ -223,12 +202,12 @@ class Reconciling:
                 return None  # somebody else is on it
             except Exception as error:  # whatever it is, the other clips are not to blame
                 why = f"{type(error).__name__}: {error}"
-                self.telemetry.note("a clip could not be looked at", warn=True, why=why, which=str(item)[:300])
+                self.telemetry.log("a clip could not be looked at", warn=True, why=why, which=str(item)[:300])
                 return None
 
         return attempt
 
-    def _work(self, clips: Sequence[Clip], run: Run) -> None:
+    def _work(self, clips: Sequence[Clip], run: Sweep) -> None:
         running = [clip for clip in clips if clip.decisive == Kind.ACCEPTED]
         others = [clip for clip in clips if clip.decisive != Kind.ACCEPTED]
         reported = self._poll_together([clip.clip_uuid for clip in running], run)
@@ -238,7 +217,7 @@ class Reconciling:
 
         self.side_by_side(self._isolated(look), [*running, *others])
 
-    def _poll_together(self, uuids: Sequence[str], run: Run) -> dict[str, Report | None]:
+    def _poll_together(self, uuids: Sequence[str], run: Sweep) -> dict[str, Report | None]:
         """The poll's answer for each of these clips, asked for in as few questions as Runware takes.
 
         One clip can spoil a question for the others, and so can their number. A question that was turned away as a
@@ -264,13 +243,13 @@ class Reconciling:
             run.most_polled = min(run.most_polled, half)
         return halves[0] | halves[1]
 
-    def _look(self, clip: Clip, run: Run, report: Report | None) -> None:
+    def _look(self, clip: Clip, run: Sweep, report: Report | None) -> None:
         """What one clip needs. Out of time, it is left for the next sweep: it has been moved forward."""
         if self.clock() > run.buyer.ends_at:
             return
         match clip.decisive:
             case None:
-                self._settle(clip, run)
+                self._resolve_uncertain_purchase(clip, run)
             case Kind.ACCEPTED:
                 self._follow(clip, report, run)
             case Kind.RENDERED | Kind.UNDELIVERED:
@@ -282,15 +261,15 @@ class Reconciling:
             case Kind.UNPROVEN | Kind.UNSAVED:
                 self._look_again(clip, run)
 
-    def _is_over(self, since: int, limit: int, testimony: Testimony) -> bool:
+    def _is_over(self, since: int, limit: int, lookup: LookupResult) -> bool:
         """The one rule for giving up: past the limit once every witness has answered, or else past the hard limit.
 
         Never without having had the time to ask about this clip alone.
         """
-        patience = limit if testimony.answered else self.times.hard(limit)
-        return testimony.asked and self.clock() >= since + patience
+        patience = limit if lookup.answered else self.times.hard(limit)
+        return lookup.asked and self.clock() >= since + patience
 
-    def _settle(self, clip: Clip, run: Run) -> None:
+    def _resolve_uncertain_purchase(self, clip: Clip, run: Sweep) -> None:
         """A clip of which nobody knows whether it was bought. The one place where a clip may be sent again.
 
         Without an attempt that may have arrived there is nothing to ask: send, or at the deadline give up for certain.
@@ -303,22 +282,22 @@ class Reconciling:
         now = self.clock()
         if clip.maybe_sent_at is None and not clip.unread:
             if now >= clip.created_at + self.times.deadline:
-                self._learn(clip, [_given_up(now)])
+                self._update(clip, [_given_up(now)])
             else:
                 self._buy(clip, run)
             return
-        testimony = self._ask(clip, run)
-        if testimony.facts:
-            self._learn(clip, testimony.facts)
-        elif self._is_over(clip.created_at, self.times.deadline, testimony):
+        lookup = self._ask(clip, run)
+        if lookup.facts:
+            self._update(clip, lookup.facts)
+        elif self._is_over(clip.created_at, self.times.deadline, lookup):
             where = " in another Runware account" if sent_elsewhere(clip, run.buyer.credentials.account) else ""
             doubt = "a later version knows more of it" if clip.unread else f"an attempt may have arrived{where}"
-            why = f"{doubt}: {testimony.summary}"
-            self._learn(clip, [_parked(Kind.UNPROVEN, why, self.clock())])
-        elif testimony.silent and not clip.unread and self.when_ambiguous == "resend":
+            why = f"{doubt}: {lookup.summary}"
+            self._update(clip, [_needs_review(Kind.UNPROVEN, why, self.clock())])
+        elif lookup.all_absent and not clip.unread and self.when_ambiguous == "resend":
             self._buy(clip, run)
 
-    def _buy(self, clip: Clip, run: Run) -> None:
+    def _buy(self, clip: Clip, run: Sweep) -> None:
         """Sends a clip under a lease, taken over exactly the version in hand.
 
         The lease begins when the resend window is judged, so that a repeat takes effect within the two together.
@@ -330,7 +309,7 @@ class Reconciling:
         if task is None or late or leased is None or run.gave_up or not self._may_ask(run):
             return
         try:
-            saved = self.table.save(clip, settle(leased, now, self.times))
+            saved = self.table.save(clip, refresh_derived(leased, now, self.times))
         except BusyError as error:
             if error.maybe_written:  # a lease left behind would count as an attempt
                 self.purchasing.give_back(leased, run.buyer)
@@ -339,7 +318,7 @@ class Reconciling:
         if outcome:
             run.saw(failed=isinstance(outcome, Ambiguous | NeverArrived) or is_account_trouble(outcome))
 
-    def _follow(self, clip: Clip, report: Report | None, run: Run) -> None:
+    def _follow(self, clip: Clip, report: Report | None, run: Sweep) -> None:
         """A running clip. It shared its poll with others; what that does not mention is simply not known yet.
 
         So before it is parked it is asked about alone, or one clip that spoils the poll would hide all others.
@@ -348,49 +327,49 @@ class Reconciling:
         facts = self._facts_of(report, clip, now) + self._copy_of(clip, now)
         since = clip.learned_at(Kind.ACCEPTED) or clip.created_at
         if now >= since + self.times.deadline and merge_all(clip, facts).decisive == Kind.ACCEPTED:
-            testimony = self._ask(clip, run)
-            facts += testimony.facts
+            lookup = self._ask(clip, run)
+            facts += lookup.facts
             is_running = merge_all(clip, facts).decisive == Kind.ACCEPTED
-            if is_running and self._is_over(since, self.times.deadline, testimony):
-                facts.append(_parked(Kind.UNPROVEN, f"bought, and no result: {testimony.summary}", self.clock()))
-        self._learn(clip, facts)
+            if is_running and self._is_over(since, self.times.deadline, lookup):
+                facts.append(_needs_review(Kind.UNPROVEN, f"bought, and no result: {lookup.summary}", self.clock()))
+        self._update(clip, facts)
 
-    def _save_copy(self, clip: Clip, run: Run) -> None:
+    def _save_copy(self, clip: Clip, run: Sweep) -> None:
         """A render without a copy: the upload may be under way; later it is rescued; at last people decide."""
-        testimony = Testimony()
+        lookup = LookupResult()
         since = clip.learned_at(clip.decisive or Kind.RENDERED) or clip.created_at
-        self._look_for_copy(clip, run, testimony, rescue=self.clock() >= since + self.times.rescue_after)
-        if not testimony.has(Kind.STORED) and self._is_over(since, self.times.copy_deadline, testimony):
+        self._look_for_copy(clip, run, lookup, rescue=self.clock() >= since + self.times.rescue_after)
+        if not lookup.has(Kind.STORED) and self._is_over(since, self.times.copy_deadline, lookup):
             why = "rendered, but no copy could be had by the deadline"
-            if testimony.unanswered:
-                why += f": {testimony.summary}"
-            testimony.facts.append(_parked(Kind.UNSAVED, why, self.clock()))
-        self._learn(clip, testimony.facts)
+            if lookup.unanswered:
+                why += f": {lookup.summary}"
+            lookup.facts.append(_needs_review(Kind.UNSAVED, why, self.clock()))
+        self._update(clip, lookup.facts)
 
-    def _look_for_copy(self, clip: Clip, run: Run, testimony: Testimony, *, rescue: bool) -> None:
+    def _look_for_copy(self, clip: Clip, run: Sweep, lookup: LookupResult, *, rescue: bool) -> None:
         """Into the bucket, and else, if it is time for that, at Runware's own copy."""
-        self._ask_bucket(clip, testimony)
-        if rescue and not testimony.has(Kind.STORED):
-            testimony.facts += self._rescue(clip, run, testimony)
+        self._ask_bucket(clip, lookup)
+        if rescue and not lookup.has(Kind.STORED):
+            lookup.facts += self._rescue(clip, run, lookup)
 
-    def _rescue(self, clip: Clip, run: Run, testimony: Testimony) -> list[Fact]:
+    def _rescue(self, clip: Clip, run: Sweep, lookup: LookupResult) -> list[Fact]:
         """Tries the addresses on record, then what a poll says now, and keeps the reasons of what failed."""
         renders = clip.of(Kind.RENDERED).values()
         urls = {str(known.fields["videoURL"]) for known in renders if "videoURL" in known.fields}
         facts = self._fetched(clip, sorted(urls), run)
         if any(fact.kind == Kind.STORED for fact in facts):
             return facts
-        report = self._ask_poll(clip, run, testimony)
+        report = self._ask_poll(clip, run, lookup)
         if report is None:
             return facts
         said = report.envelope.about(clip.clip_uuid)
         fresh = {result.video_url for result in said.results if result.video_url} - urls
         facts += self._fetched(clip, sorted(fresh), run)
         for data in [result.data for result in said.results if result.data]:
-            facts += self._saved(clip, partial(self.rescuer.keep, data, clip.object_key), data)
+            facts += self._saved(clip, partial(self.rescuer.save_inline, data, clip.object_key), data)
         return facts
 
-    def _fetched(self, clip: Clip, urls: Iterable[str], run: Run) -> list[Fact]:
+    def _fetched(self, clip: Clip, urls: Iterable[str], run: Sweep) -> list[Fact]:
         """The first address that holds a video is enough.
 
         One that gave something else is asked again only when the clip's time is over, once more before people are.
@@ -417,7 +396,7 @@ class Reconciling:
         except RescueError as error:
             if isinstance(error, OriginRefusedError):
                 self.telemetry.count(Metric.RENDER_ORIGINS_REFUSED)
-                self.telemetry.note(
+                self.telemetry.log(
                     "RescueOrigins lacks the origin of a render",
                     warn=True,
                     origin=error.origin,
@@ -429,86 +408,83 @@ class Reconciling:
         self.telemetry.count(Metric.CLIPS_RESCUED)
         return [replace(copy, fields={**copy.fields, "rescued": True})]
 
-    def _look_last(self, clip: Clip, run: Run) -> None:
+    def _look_last(self, clip: Clip, run: Sweep) -> None:
         """A failure is believed for good after one more look, which every witness has to answer.
 
         A poll that still knows the clip, and no failure of it, is not yet the last word.
         """
-        testimony = self._ask(clip, run)
-        limit = self.times.hard(self.times.last_look) if testimony.at_work else self.times.last_look
-        if self._is_over(clip.learned_at(Kind.FAILED) or clip.created_at, limit, testimony):
-            testimony.facts.append(Fact(kind=Kind.LAST_LOOK, at=self.clock(), witness=Witness.CLOCK))
-        self._learn(clip, testimony.facts)
+        lookup = self._ask(clip, run)
+        limit = self.times.hard(self.times.last_look) if lookup.at_work else self.times.last_look
+        if self._is_over(clip.learned_at(Kind.FAILED) or clip.created_at, limit, lookup):
+            lookup.facts.append(Fact(kind=Kind.LAST_LOOK, at=self.clock(), witness=Witness.CLOCK))
+        self._update(clip, lookup.facts)
 
-    def _complete(self, clip: Clip, run: Run) -> None:
+    def _complete(self, clip: Clip, run: Sweep) -> None:
         """A stored clip whose render nobody has described yet: its seed, its cost."""
-        testimony = Testimony()
-        self._ask_poll(clip, run, testimony)
-        facts, since = testimony.facts, clip.learned_at(Kind.STORED) or clip.created_at
+        lookup = LookupResult()
+        self._ask_poll(clip, run, lookup)
+        facts, since = lookup.facts, clip.learned_at(Kind.STORED) or clip.created_at
         is_described = merge_all(clip, facts).has(Kind.RENDERED)
-        if not is_described and self._is_over(since, self.times.last_look, testimony):
+        if not is_described and self._is_over(since, self.times.last_look, lookup):
             facts.append(Fact(kind=Kind.DETAILS_UNKNOWN, at=self.clock(), witness=Witness.CLOCK))
-        self._learn(clip, facts)
+        self._update(clip, facts)
 
-    def _look_again(self, clip: Clip, run: Run) -> None:
+    def _look_again(self, clip: Clip, run: Sweep) -> None:
         """A clip in review that an operator wants to have looked at once more; what is learned may end the review."""
-        testimony, since = Testimony(), clip.asked_at
+        lookup, since = LookupResult(), clip.asked_at
         if since is None:
             return
         if clip.decisive == Kind.UNSAVED:
-            self._look_for_copy(clip, run, testimony, rescue=True)
+            self._look_for_copy(clip, run, lookup, rescue=True)
         else:
-            testimony = self._ask(clip, run)
-        if self._is_over(since, 0, testimony):
-            testimony.facts += answers_to_asks(clip, self.clock(), testimony.summary)
-        self._learn(clip, testimony.facts)
+            lookup = self._ask(clip, run)
+        if self._is_over(since, 0, lookup):
+            lookup.facts += answers_to_asks(clip, self.clock(), lookup.summary)
+        self._update(clip, lookup.facts)
 
-    def _ask(self, clip: Clip, run: Run) -> Testimony:
+    def _ask(self, clip: Clip, run: Sweep) -> LookupResult:
         """Every witness about this clip alone: the bucket, `getResponse`, and `getTaskDetails`."""
-        testimony = Testimony()
-        self._ask_bucket(clip, testimony)
-        self._ask_poll(clip, run, testimony)
+        lookup = LookupResult()
+        self._ask_bucket(clip, lookup)
+        self._ask_poll(clip, run, lookup)
         # Whether this question exists for certain nobody knows: it has to be answered, be it by turning it away.
         details = self._asked(lambda key: self.provider.details(clip.clip_uuid, key), run)
-        self._hear(details, clip, testimony)
+        lookup.add_report(details, clip.clip_uuid)
         if details is None:
-            testimony.unanswered.append("getTaskDetails")
+            lookup.unanswered.append("getTaskDetails")
         else:
             said = details.envelope.about(clip.clip_uuid)
-            testimony.facts += details_facts(said, clip.clip_uuid, self.clock())
-        return testimony
+            lookup.facts += details_facts(said, clip.clip_uuid, self.clock())
+        return lookup
 
-    def _ask_poll(self, clip: Clip, run: Run, testimony: Testimony) -> Report | None:
+    def _ask_poll(self, clip: Clip, run: Sweep, lookup: LookupResult) -> Report | None:
         """`getResponse` about this clip alone; to be turned away is no answer."""
-        testimony.asked = self._may_ask(run)
+        lookup.asked = self._may_ask(run)
         report = self._polled([clip.clip_uuid], run)
-        self._hear(report, clip, testimony)
+        lookup.add_report(report, clip.clip_uuid)
         if report is None or not report.answers(clip.clip_uuid):
-            testimony.unanswered.append("getResponse")
+            lookup.unanswered.append("getResponse")
         facts = self._facts_of(report, clip, self.clock())
-        testimony.at_work = any(fact.kind == Kind.ACCEPTED for fact in facts)
-        testimony.facts += facts
+        lookup.at_work = any(fact.kind == Kind.ACCEPTED for fact in facts)
+        lookup.facts += facts
         return report
 
-    def _ask_bucket(self, clip: Clip, testimony: Testimony) -> None:
+    def _ask_bucket(self, clip: Clip, lookup: LookupResult) -> None:
         now = self.clock()
         try:
             probed = self.bucket.probe(clip.object_key)
         except BucketError:
-            testimony.unanswered.append("the bucket")
-            testimony.silent = False
+            lookup.unanswered.append("the bucket")
+            lookup.all_absent = False
             return
         if probed is None:
             return
-        testimony.silent = False
+        lookup.all_absent = False
         copy = stored_fact(probed, clip.object_key, now)
         # Even an object that is no video came through a link that only Runware was given.
-        testimony.facts.append(
+        lookup.facts.append(
             copy or Fact(kind=Kind.ACCEPTED, key="an object was uploaded", at=now, witness=Witness.BUCKET)
         )
-
-    def _hear(self, report: Report | None, clip: Clip, testimony: Testimony) -> None:
-        testimony.silent &= report is not None and report.denies(clip.clip_uuid)
 
     def _facts_of(self, report: Report | None, clip: Clip, now: int) -> list[Fact]:
         if report is None:
@@ -525,10 +501,10 @@ class Reconciling:
             return []
         return [copy] if copy else []
 
-    def _polled(self, task_uuids: Sequence[str], run: Run) -> Report | None:
+    def _polled(self, task_uuids: Sequence[str], run: Sweep) -> Report | None:
         return self._asked(lambda key: self.provider.poll(task_uuids, key), run)
 
-    def _asked(self, ask: Callable[[str], Report], run: Run) -> Report | None:
+    def _asked(self, ask: Callable[[str], Report], run: Sweep) -> Report | None:
         """Runware's answer, or None when it has none or there is no time or patience left to ask for one."""
         if run.gave_up or not self._may_ask(run):
             return None
@@ -536,13 +512,13 @@ class Reconciling:
             report = ask(run.buyer.credentials.runware_key)
         except ProviderError as error:
             run.saw(failed=True)
-            self.telemetry.note("Runware could not be asked", warn=True, why=str(error))
+            self.telemetry.log("Runware could not be asked", warn=True, why=str(error))
             return None
         run.saw(failed=False)
         return report
 
-    def _learn(self, clip: Clip, facts: Sequence[Fact]) -> None:
-        learn(
+    def _update(self, clip: Clip, facts: Sequence[Fact]) -> None:
+        update_clip(
             self.table,
             clip,
             lambda current: merge_all(current, facts),
@@ -569,5 +545,5 @@ def _mark(source: str) -> str:
     return f"({hashlib.sha256(source.encode(errors='replace')).hexdigest()[:12]})"
 
 
-def _parked(kind: Kind, why: str, now: int) -> Fact:
+def _needs_review(kind: Kind, why: str, now: int) -> Fact:
     return Fact(kind=kind, at=now, witness=Witness.CLOCK, fields={"why": why})

@@ -1,4 +1,9 @@
-"""A request body into orders and polls, or into what is wrong with it, task by task. Pure."""
+"""Turns a request body into orders and polls, or into the faults of each task.
+
+It hides the limits of a body (size, nesting, number of values, all checked before or while it is parsed), the place of
+an `authentication` task, and the rules that concern several tasks together. A single order's rules are in
+`runware.request`. Pure.
+"""
 
 import json
 from collections import Counter
@@ -14,27 +19,13 @@ from rushes.runware.wire import WireError, wire_error
 from rushes.services import input_images
 
 MOST_TASKS = 20
-
-
 MOST_CLIPS = 20
-
-
 LARGEST_BODY = 5 * 1024 * 1024  # bytes
-
-
 # Bytes of JSON, images not counted: what is recorded of them is an address. The table's items end at 400 KB.
 _LARGEST_TASK = 350_000
-
-
 _MOST_FAULTS = 50
-
-
 _LARGEST_AUTHENTICATION = 4096  # bytes, white space before it included
-
-
 _DEEPEST = 20  # levels of nesting; a valid request has five
-
-
 _MOST_MEMBERS = 2000  # of a request, numbers in arrays and empty arrays among them; parsing a million takes seconds
 
 
@@ -46,7 +37,7 @@ class Poll:
 
 
 @dataclass(slots=True)
-class Answer:
+class WireResponse:
     """Runware's envelope in the making: items of `data`, and errors with the HTTP status each calls for."""
 
     data: list[dict[str, Any]] = field(default_factory=list)
@@ -141,7 +132,7 @@ def _decoded(body: bytes, called: str) -> object:
     return value
 
 
-def validate(tasks: Sequence[object], answer: Answer) -> list[Order | Poll]:
+def validate(tasks: Sequence[object], answer: WireResponse) -> list[Order | Poll]:
     """The orders and polls among the tasks; the faults of the others go into the answer.
 
     No UUID may stand twice, not even to be bought and asked for: what is said of it could contradict itself.

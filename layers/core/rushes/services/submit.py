@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from rushes.domain.budget import EVERYBODY, OverBudget, Reservation, month_of
 from rushes.domain.caller import Caller
@@ -23,26 +23,13 @@ from rushes.runware import facts
 from rushes.runware.request import Order
 from rushes.runware.wire import WireError, wire_error
 from rushes.services import input_images
-from rushes.services.input_images import Inputs, OnlyLooking
-from rushes.services.ports import MOST_AT_ONCE, Metric, SideBySide, Telemetry
-from rushes.services.purchase import Buyer, Purchasing
-from rushes.services.queries import Reading
-from rushes.services.request_validation import Answer, Poll, _of_task, validate
-from rushes.services.update_clip import Clips
+from rushes.services.input_images import OnlyLooking
+from rushes.services.ports import MOST_AT_ONCE, ImageStore, Metric, SideBySide, TaskTable, Telemetry
+from rushes.services.purchase import Buyer, PurchaseService
+from rushes.services.queries import QueryService
+from rushes.services.request_validation import Poll, WireResponse, _of_task, validate
 
 OVER_BUDGET = "budgetExceeded"
-
-
-class Table(Clips, Protocol):
-    """What submitting needs of the table."""
-
-    def record(
-        self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation]
-    ) -> Recorded | Existing | OverBudget: ...
-
-    def known(self, caller: str, task_uuid: str) -> Task | None: ...
-
-    def clips(self, caller: str, task_uuid: str) -> list[Clip]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +47,13 @@ _Send: TypeAlias = tuple[Clip, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Submitting:
+class SubmitService:
     """The use case with its adapters. `clock` gives milliseconds."""
 
-    table: Table
-    inputs: Inputs
-    reading: Reading
-    purchasing: Purchasing
+    table: TaskTable
+    inputs: ImageStore
+    reading: QueryService
+    purchasing: PurchaseService
     telemetry: Telemetry
     times: Timings
     monthly_limit: int
@@ -75,9 +62,9 @@ class Submitting:
     new_uuid: Callable[[], str]
     side_by_side: SideBySide
 
-    def submit(self, tasks: Sequence[object], request: Request) -> Answer:
+    def submit(self, tasks: Sequence[object], request: Request) -> WireResponse:
         """Buys or tells what every valid task of a request asks for; a bad one leaves the others bought."""
-        answer = Answer()
+        answer = WireResponse()
         valid = validate(tasks, answer)
         orders = [each for each in valid if isinstance(each, Order)]
         taken = self.side_by_side(lambda order: self._take_in(order, request), orders)
@@ -124,17 +111,17 @@ class Submitting:
         if not input_images.has_to_be_taken_in(order.request):
             return order.request
         try:
-            if known := self.table.known(request.caller.name, order.task_uuid):
+            if known := self.table.get_tombstone(request.caller.name, order.task_uuid):
                 return Existing(known)
             if not self._has_time(order.clips, request.buyer):
                 raise BusyError("no time is left to send what would be recorded")
             taken = input_images.take_in(order.request, request.caller, self.inputs)
         except (BucketError, BusyError) as error:
-            self.telemetry.note("images not taken in", warn=True, why=str(error), taskUUID=order.task_uuid)
+            self.telemetry.log("images not taken in", warn=True, why=str(error), taskUUID=order.task_uuid)
             return [(503, BUSY)]
         return [(400, fault) for fault in taken] if isinstance(taken, list) else taken
 
-    def _tell(self, task_uuid: str, caller: Caller, answer: Answer) -> None:
+    def _tell(self, task_uuid: str, caller: Caller, answer: WireResponse) -> None:
         try:
             data, errors = self.reading.poll(caller.name, task_uuid)
         except (BusyError, BucketError):
@@ -142,7 +129,9 @@ class Submitting:
         answer.data += data
         answer.errors += errors
 
-    def _record(self, order: Order, taken: _Taken, request: Request, answer: Answer, unsent: list[Clip]) -> list[_Send]:
+    def _record(
+        self, order: Order, taken: _Taken, request: Request, answer: WireResponse, unsent: list[Clip]
+    ) -> list[_Send]:
         """The clips that are now this call's to send; otherwise the answer already says why there are none.
 
         Clips that may be recorded, and are not to be sent since it is unknown, are added to the `unsent`.
@@ -200,14 +189,14 @@ class Submitting:
             month=month_of(now),
             created_at=now,
             lease=Lease(buyer.holder, now, now + self.times.lease, buyer.credentials.account),
-            counted=order.price,
+            budgeted=order.price,
         )
         return replace(clip, next_check_at=next_check(clip, now, self.times))
 
 
-def price(tasks: Sequence[object], caller: Caller, inputs: Inputs) -> Answer:
+def price(tasks: Sequence[object], caller: Caller, inputs: ImageStore) -> WireResponse:
     """A dry run: what the tasks would cost, in dollars, with nothing recorded, nothing kept and nothing bought."""
-    answer = Answer()
+    answer = WireResponse()
     for each in validate(tasks, answer):
         if isinstance(each, Poll):
             answer.data.append({"taskType": "getResponse", "taskUUID": each.task_uuid, "dryRun": True, "cost": 0.0})
@@ -225,7 +214,7 @@ def price(tasks: Sequence[object], caller: Caller, inputs: Inputs) -> Answer:
     return answer
 
 
-def _acknowledge(task_uuid: str, clips: Sequence[Clip], answer: Answer) -> None:
+def _acknowledge(task_uuid: str, clips: Sequence[Clip], answer: WireResponse) -> None:
     """What a caller hears of a recorded task: accepted, unless Runware refused every clip of it."""
     refusals = facts.refusals(clips)
     answer.errors += [(status, _of_task(task_uuid, error)) for status, error in refusals]
@@ -258,7 +247,7 @@ def _over_budget(refusal: OverBudget, order: Order) -> WireError:
     if refusal.scope == EVERYBODY:
         message = f"The service's limit for this month is reached: {needed}. Nothing was bought."
     else:
-        left = dollars(max(0, refusal.limit - refusal.counted))
+        left = dollars(max(0, refusal.limit - refusal.budgeted))
         limit = dollars(refusal.limit)
         message = f"Your limit of ${limit:.2f} for this month has ${left:.3f} left, {needed}. Nothing was bought."
     return wire_error(OVER_BUDGET, message, "numberResults")

@@ -5,28 +5,17 @@ is written. Metrics that mean money are counted here, from what the saved change
 """
 
 from collections.abc import Callable
-from typing import Protocol
 
-from rushes.domain.clip import Clip, Kind, Status, disbelieves, is_full, settle, settle_later
+from rushes.domain.clip import Clip, Kind, Status, defer_budget, disbelieves, is_full, refresh_derived
 from rushes.domain.timings import Timings
 from rushes.errors import BusyError, StaleError
-from rushes.services.ports import Metric, Telemetry
+from rushes.services.ports import ClipTable, Metric, Telemetry
 
 _TRIES = 20  # every lost race means that somebody else's change was saved, so this many are never lost in earnest
 
 
-class Clips(Protocol):
-    """Where clips are kept."""
-
-    def save(self, before: Clip, after: Clip) -> Clip: ...
-
-    def clip(self, caller: str, task_uuid: str, index: int) -> Clip | None: ...
-
-    def budget(self, scope: str, month: str) -> tuple[int, int | None]: ...
-
-
-def learn(
-    clips: Clips,
+def update_clip(
+    clips: ClipTable,
     clip: Clip,
     change: Callable[[Clip], Clip],
     *,
@@ -52,8 +41,8 @@ def learn(
             continue
         except BusyError as error:
             if error.maybe_written:  # then nothing is left to save the next time, and it would never be counted
-                _alarm(clip, settle(changed, now, times), telemetry)
-                report_overruns(clips, clip, settle(changed, now, times), telemetry)
+                _alarm(clip, refresh_derived(changed, now, times), telemetry)
+                report_overruns(clips, clip, refresh_derived(changed, now, times), telemetry)
             raise
         _report(clip, saved, telemetry)
         report_overruns(clips, clip, saved, telemetry)
@@ -61,19 +50,19 @@ def learn(
     raise BusyError("the clip was changed by others again and again")
 
 
-def save(clips: Clips, before: Clip, after: Clip, *, now: int, times: Timings) -> Clip:
+def save(clips: ClipTable, before: Clip, after: Clip, *, now: int, times: Timings) -> Clip:
     """The changed clip as saved, with its money; while the budgets stay contended, without.
 
     A month's budget is one item for all clips, a clip's own is contended by its sources alone. So what is known for
     certain is saved whatever becomes of the budgets, and the next look at the clip moves the difference.
     """
-    settled = settle(after, now, times)
+    settled = refresh_derived(after, now, times)
     try:
         return clips.save(before, settled)
     except BusyError as error:
-        if error.maybe_written or settled.counted == before.counted:
+        if error.maybe_written or settled.budgeted == before.budgeted:
             raise  # a second write would meet the first one, and take it for another process's
-    return clips.save(before, settle_later(after, now, times))
+    return clips.save(before, defer_budget(after, now, times))
 
 
 def _report(before: Clip, after: Clip, telemetry: Telemetry) -> None:
@@ -82,7 +71,7 @@ def _report(before: Clip, after: Clip, telemetry: Telemetry) -> None:
             telemetry.count(metric)
     _alarm(before, after, telemetry)
     if before.status != after.status:
-        telemetry.note(
+        telemetry.log(
             "clip is " + after.status,
             caller=after.caller,
             taskUUID=after.task_uuid,
@@ -98,9 +87,9 @@ def _alarm(before: Clip, after: Clip, telemetry: Telemetry) -> None:
             telemetry.count(metric)
 
 
-def report_overruns(clips: Clips, before: Clip, after: Clip, telemetry: Telemetry) -> None:
+def report_overruns(clips: ClipTable, before: Clip, after: Clip, telemetry: Telemetry) -> None:
     """Facts may cost more than was set aside: then an operator has to know, even though nothing more is bought."""
-    if after.counted <= before.counted:
+    if after.budgeted <= before.budgeted:
         return
     for scope in after.scopes:
         try:
@@ -109,7 +98,7 @@ def report_overruns(clips: Clips, before: Clip, after: Clip, telemetry: Telemetr
             continue  # what was learned is saved, and that is what matters
         if limit is not None and counted > limit:
             telemetry.count(Metric.BUDGET_EXCEEDED)
-            telemetry.note("a budget is exceeded", warn=True, scope=scope, counted=counted, limit=limit)
+            telemetry.log("a budget is exceeded", warn=True, scope=scope, counted=counted, limit=limit)
 
 
 _MILESTONES: dict[Metric, Callable[[Clip], bool]] = {

@@ -6,31 +6,24 @@ twice, late, or after a poll has told the same, changes nothing.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from rushes.domain.clip import Clip, Fact, Kind, merge_all
-from rushes.domain.media import Probed, stored_fact
+from rushes.domain.media import stored_fact
 from rushes.domain.redaction import Redactor
 from rushes.domain.timings import Timings
 from rushes.errors import BucketError, UnknownClipError, UnreadableError
 from rushes.runware.facts import webhook_facts
 from rushes.runware.response import read
-from rushes.services.ports import Telemetry
-from rushes.services.update_clip import Clips, learn
-
-
-class Copies(Protocol):
-    """Where clips' bytes are."""
-
-    def probe(self, key: str) -> Probed | None: ...
+from rushes.services.ports import ClipObjects, ClipTable, Telemetry
+from rushes.services.update_clip import update_clip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Receiving:
+class WebhookService:
     """The use case with its adapters. `clock` gives milliseconds."""
 
-    clips: Clips
-    copies: Copies
+    clips: ClipTable
+    copies: ClipObjects
     telemetry: Telemetry
     times: Timings
     clock: Callable[[], int]
@@ -54,7 +47,7 @@ class Receiving:
         facts = list(webhook_facts(said, now))
         if any(fact.kind == Kind.RENDERED for fact in facts) and not clip.has(Kind.STORED):
             facts += self._copy(clip, now)
-        return learn(
+        return update_clip(
             self.clips,
             clip,
             lambda current: merge_all(current, facts),
@@ -68,6 +61,6 @@ class Receiving:
         try:
             copy = stored_fact(self.copies.probe(clip.object_key), clip.object_key, now)
         except BucketError as error:
-            self.telemetry.note("the bucket could not be asked", warn=True, why=str(error), clipUUID=clip.clip_uuid)
+            self.telemetry.log("the bucket could not be asked", warn=True, why=str(error), clipUUID=clip.clip_uuid)
             return []
         return [copy] if copy else []

@@ -1,0 +1,229 @@
+"""The operators' side of the table: callers and keys, clips that need review, and reads of everything.
+
+Not in the deployed layer, since no function needs any of it.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from rushes.adapters.dynamodb import items
+from rushes.adapters.dynamodb.items import Item
+from rushes.adapters.dynamodb.table import DynamoDbTable, is_condition
+from rushes.domain.budget import Cost
+from rushes.domain.caller import ApiKey, Caller
+from rushes.domain.clip import Clip
+from rushes.domain.task import Task
+from rushes.errors import UnreadableClipError
+
+
+@dataclass(slots=True)
+class TableSnapshot:
+    """All that the table holds, as it was while it was read. For people who check it; no function reads it all.
+
+    `tombstones` are tasks of which a first clip would still tell a repeat from a conflict. API keys lie twice: `keys`
+    are found by hash, `listed` beside their caller. `unrecognized_keys` are the primary keys of items of no known kind.
+    """
+
+    tasks: list[Task] = field(default_factory=list)
+    clips: list[Clip] = field(default_factory=list)
+    budgets: dict[tuple[str, str], int] = field(default_factory=dict)
+    callers: dict[str, Caller] = field(default_factory=dict)
+    keys: dict[str, tuple[str, ApiKey]] = field(default_factory=dict)
+    listed: dict[str, tuple[str, ApiKey]] = field(default_factory=dict)
+    tombstones: set[tuple[str, str]] = field(default_factory=set)
+    unrecognized_keys: list[str] = field(default_factory=list)
+
+
+class AdminTable(DynamoDbTable):
+    """The table with the operators' reads and writes."""
+
+    def all_costs(self, since: int, until: int) -> Iterator[Cost]:
+        """What every caller's clips of these milliseconds count, in no order. Reads the whole index."""
+        pages = self._pages(
+            "scan",
+            IndexName="costs",
+            FilterExpression="createdAtMs BETWEEN :since AND :until",
+            ExpressionAttributeValues=items.to_attributes({":since": since, ":until": until}),
+        )
+        return (items.read_cost(items.from_attributes(item)) for page in pages for item in page["Items"])
+
+    def set_caller(self, caller: Caller) -> None:
+        """Sets what a caller may spend in a month, whichever door it comes in by, and where its images may lie.
+
+        Makes the caller if need be. One that is disabled stays so.
+        """
+        self._client.update_item(
+            TableName=self._table,
+            Key=items.caller_key(caller.name),
+            UpdateExpression="SET monthlyLimit = :limit, imageSources = :sources",
+            ExpressionAttributeValues=items.to_attributes(
+                {":limit": caller.monthly_limit, ":sources": list(caller.image_sources)}
+            ),
+        )
+
+    def disable_caller(self, name: str, disabled: bool = True) -> bool:
+        """Closes every door of a caller, or opens them again; False if no operator has made it."""
+        change: dict[str, Any] = {"UpdateExpression": "REMOVE disabled"}
+        if disabled:
+            change = {
+                "UpdateExpression": "SET disabled = :yes",
+                "ExpressionAttributeValues": items.to_attributes({":yes": True}),
+            }
+        try:
+            self._retried(
+                lambda: self._client.update_item(
+                    TableName=self._table,
+                    Key=items.caller_key(name),
+                    ConditionExpression="attribute_exists(pk)",
+                    **change,
+                )
+            )
+        except ClientError as error:
+            if is_condition(error):
+                return False
+            raise
+        return True
+
+    def all_callers(self) -> list[Caller]:
+        """Every caller that an operator has made, by name. Reads the whole table."""
+        pages = self._pages(
+            "scan",
+            FilterExpression="sk = :caller",
+            ExpressionAttributeValues=items.to_attributes({":caller": "caller"}),
+        )
+        found = [items.from_attributes(item) for page in pages for item in page["Items"]]
+        callers = (items.read_caller(item["pk"].removeprefix("caller#"), item) for item in found)
+        return sorted(callers, key=lambda each: each.name)
+
+    def add_key(self, key_hash: str, caller: Caller, name: str, now: int) -> None:
+        """Makes an API key of a caller known, after `set_caller`. `name` is by what people tell keys apart."""
+        self.set_caller(caller)
+        # Neither `caller` nor `createdAt`: those would list the key among the caller's recent tasks.
+        item = items.to_attributes({"keyCaller": caller.name, "name": name, "madeAt": now})
+        keys = (items.api_key(key_hash), items.listed_key(caller.name, key_hash))
+        writes: list[Any] = [{"Put": {"TableName": self._table, "Item": {**key, **item}}} for key in keys]
+        self._retried(lambda: self._client.transact_write_items(TransactItems=writes))
+
+    def keys(self, caller: str) -> list[ApiKey]:
+        """A caller's API keys, oldest first, the revoked ones among them."""
+        answer = self._retried(
+            lambda: self._client.query(
+                TableName=self._table,
+                KeyConditionExpression="pk = :pk AND begins_with(sk, :key)",
+                ExpressionAttributeValues=items.to_attributes({":pk": f"caller#{caller}", ":key": "key#"}),
+                ConsistentRead=True,
+            )
+        )
+        return sorted(
+            (items.read_api_key(items.from_attributes(item)) for item in answer["Items"]),
+            key=lambda key: (key.made_at, key.key_hash),
+        )
+
+    def all_keys(self) -> list[tuple[str, ApiKey]]:
+        """Every caller's API keys, each with its caller's name, by name and age. Reads the whole table."""
+        pages = self._pages(
+            "scan", FilterExpression="sk = :key", ExpressionAttributeValues=items.to_attributes({":key": "key"})
+        )
+        found = [items.from_attributes(item) for page in pages for item in page["Items"]]
+        keys = [(str(item["keyCaller"]), items.read_api_key(item)) for item in found]
+        return sorted(keys, key=lambda each: (each[0], each[1].made_at, each[1].key_hash))
+
+    def revoke_key(self, key_hash: str, now: int) -> bool:
+        """Makes an API key useless, for ever; whoever remembers it does so for a minute. False if there is none.
+
+        A key that was revoked before stays revoked since then.
+        """
+        answer = self._retried(
+            lambda: self._client.get_item(TableName=self._table, Key=items.api_key(key_hash), ConsistentRead=True)
+        )
+        if "Item" not in answer:
+            return False
+        keys = (
+            items.api_key(key_hash),
+            items.listed_key(items.from_attributes(answer["Item"])["keyCaller"], key_hash),
+        )
+        writes: list[Any] = [self._revoke(key, now) for key in keys]
+        self._retried(lambda: self._client.transact_write_items(TransactItems=writes))
+        return True
+
+    def in_review(self) -> list[tuple[str, str, int]]:
+        """The clips that wait for a person, the longest waiting first: caller, task and clip. The index may lag."""
+        pages = self._pages("query", IndexName="due", **_of_shard(items.REVIEW_SHARD))
+        return [items.clip_name(items.from_attributes(item)) for page in pages for item in page["Items"]]
+
+    def snapshot(self) -> TableSnapshot:
+        """Reads the whole table, page after page: nothing that a function should do."""
+        found = TableSnapshot()
+        for page in self._pages("scan", ConsistentRead=True):
+            for item in page["Items"]:
+                _enter(found, items.from_attributes(item))
+        return found
+
+    def forget(self, caller: str, task_uuid: str) -> None:
+        """Empties what the caller wrote; what is left still tells a repeat from a conflict, and holds the money."""
+        for clip in self.clips(caller, task_uuid):
+            key = items.clip_key(caller, task_uuid, clip.index)
+            self._retried(
+                partial(self._client.update_item, TableName=self._table, Key=key, UpdateExpression="REMOVE tags")
+            )
+        with suppress(ClientError):  # what the retries let through is that the request is not there: it has expired
+            self._retried(
+                lambda: self._client.update_item(
+                    TableName=self._table,
+                    Key={"pk": {"S": items.task_pk(caller, task_uuid)}, "sk": {"S": "request"}},
+                    UpdateExpression="SET #request = :nothing",
+                    ConditionExpression="attribute_exists(pk)",
+                    ExpressionAttributeNames={"#request": "request"},
+                    ExpressionAttributeValues={":nothing": {"S": "{}"}},
+                )
+            )
+
+    def _revoke(self, key: Item, now: int) -> Item:
+        return {
+            "Update": {
+                "TableName": self._table,
+                "Key": key,
+                "UpdateExpression": "SET revokedAt = if_not_exists(revokedAt, :now)",
+                "ExpressionAttributeValues": items.to_attributes({":now": now}),
+            }
+        }
+
+
+def _of_shard(shard: str) -> dict[str, Any]:
+    return {
+        "KeyConditionExpression": "dueShard = :shard",
+        "ExpressionAttributeValues": items.to_attributes({":shard": shard}),
+    }
+
+
+def _enter(snapshot: TableSnapshot, item: Item) -> None:
+    """Puts an item where it belongs, or its primary key among the unrecognized ones."""
+    kind, _, name = item["pk"].partition("#")
+    try:
+        match kind, item["sk"]:
+            case "task", "request":
+                snapshot.tasks.append(items.read_task(item))
+            case "task", _:
+                _enter_clip(snapshot, item)
+            case "budget", month:
+                snapshot.budgets[name, month] = item.get("counted", 0)
+            case "caller", "caller":
+                snapshot.callers[name] = items.read_caller(name, item)
+            case "caller" | "key", _:
+                key = items.read_api_key(item)
+                (snapshot.keys if kind == "key" else snapshot.listed)[key.key_hash] = (item["keyCaller"], key)
+            case _:
+                raise ValueError(kind)
+    except (KeyError, ValueError, TypeError, AttributeError, UnreadableClipError):
+        snapshot.unrecognized_keys.append(f"{item['pk']} {item['sk']}")
+
+
+def _enter_clip(snapshot: TableSnapshot, item: Item) -> None:
+    snapshot.clips.append(items.read_clip(item))
+    if "fingerprint" in item:
+        snapshot.tombstones.add((item["clipCaller"], item["taskUUID"]))

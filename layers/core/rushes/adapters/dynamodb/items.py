@@ -1,0 +1,268 @@
+"""The table's items: attribute names, key shapes, and the way from an item to a domain object and back. Pure."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rushes.adapters.dynamodb import attribute_values
+from rushes.domain.budget import Cost
+from rushes.domain.caller import ApiKey, Caller
+from rushes.domain.clip import Claim, Clip, Facts, Known, Lease
+from rushes.domain.formats import iso
+from rushes.domain.task import Found, Task
+from rushes.errors import UnreadableClipError, UnreadableError
+
+Item = dict[str, Any]
+SHARDS = 8  # of the index of open clips: how far writes to it spread
+REVIEW_SHARD = "review"
+_POSITION = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z#[0-9a-f-]{36}")
+_COST_POSITION = re.compile(r"(\d{13})#([0-9a-f-]{36})#(\d{1,2})")
+# Reading an item as a clip fails in these ways when it is none, whatever else the table may hold one day.
+_NO_CLIP = (AttributeError, KeyError, TypeError, ValueError, ArithmeticError)
+_TOKENS = 4  # kept of a clip's last saves: by so many others a save may be followed and is still recognised
+
+
+def to_attributes(values: Mapping[str, Any]) -> Item:
+    return {name: attribute_values.wire(value) for name, value in values.items()}
+
+
+def from_attributes(item: Mapping[str, Any]) -> Item:
+    return {name: attribute_values.plain(value) for name, value in item.items()}
+
+
+def task_pk(caller: str, task_uuid: str) -> str:
+    return f"task#{caller}#{task_uuid}"
+
+
+def clip_key(caller: str, task_uuid: str, index: int) -> Item:
+    return {"pk": {"S": task_pk(caller, task_uuid)}, "sk": {"S": f"clip#{index}"}}
+
+
+def budget_key(scope: str, month: str) -> Item:
+    return {"pk": {"S": f"budget#{scope}"}, "sk": {"S": month}}
+
+
+def caller_key(name: str) -> Item:
+    return {"pk": {"S": f"caller#{name}"}, "sk": {"S": "caller"}}
+
+
+def api_key(key_hash: str) -> Item:
+    return {"pk": {"S": f"key#{key_hash}"}, "sk": {"S": "key"}}
+
+
+def listed_key(caller: str, key_hash: str) -> Item:
+    """The same API key's item beside its caller, so that keys can be listed and revoked by name."""
+    return {"pk": {"S": f"caller#{caller}"}, "sk": {"S": f"key#{key_hash}"}}
+
+
+def task_start_key(caller: str, position: str, day: str) -> Item:
+    """The key after which a page of tasks begins; the item need not exist."""
+    if not _POSITION.fullmatch(position) or not position.startswith(day):
+        raise UnreadableError("The cursor does not belong to this list.")
+    _, _, task_uuid = position.partition("#")
+    pk, sk = task_pk(caller, task_uuid), "request"
+    return to_attributes({"caller": caller, "createdAt": position, "pk": pk, "sk": sk})
+
+
+def cost_start_key(caller: str, position: str, since: int, until: int) -> Item:
+    """The key after which a page of costs begins; the item need not exist."""
+    match = _COST_POSITION.fullmatch(position)
+    if not match or not since <= int(match[1]) <= until:  # DynamoDB refuses a beginning outside of what is asked for
+        raise UnreadableError("The cursor does not belong to this list.")
+    return {
+        **to_attributes({"clipCaller": caller, "createdAtMs": int(match[1])}),
+        **clip_key(caller, match[2], int(match[3])),
+    }
+
+
+def clip_name(key: Item) -> tuple[str, str, int]:
+    _, caller, task_uuid = key["pk"].split("#")
+    return caller, task_uuid, int(key["sk"].removeprefix("clip#"))
+
+
+def save_token_name(saved: Clip) -> str:
+    """The attribute that holds the token of the save that wrote this version."""
+    return f"save{saved.version % _TOKENS}"
+
+
+def _sortable(created_at: int, task_uuid: str) -> str:
+    """Creation time first, so that the index sorts by it; the UUID keeps two tasks of one millisecond apart."""
+    return f"{iso(created_at)}#{task_uuid}"
+
+
+def task_item(task: Task) -> Item:
+    return to_attributes(
+        {
+            "pk": task_pk(task.caller, task.task_uuid),
+            "sk": "request",
+            "caller": task.caller,
+            "taskUUID": task.task_uuid,
+            "createdAt": _sortable(task.created_at, task.task_uuid),
+            "createdAtMs": task.created_at,
+            # As text: DynamoDB's numbers are not JSON's, and nothing is ever looked up inside.
+            "request": json.dumps(task.request, ensure_ascii=False),
+            "fingerprint": task.fingerprint,
+            "clips": task.clips,
+            **({"expiresAt": task.expires_at // 1000} if task.expires_at is not None else {}),
+        }
+    )
+
+
+def lasting_attributes(task: Task, clip: Clip) -> Item:
+    """The attributes of a clip that outlive the request: those of costs and, in the first clip, those of repeats."""
+    tombstone = {"fingerprint": task.fingerprint, "clips": task.clips} if clip.index == 0 else {}
+    tags = task.request.get("tags")
+    tagged = {"tags": json.dumps(tags, ensure_ascii=False)} if tags else {}
+    return to_attributes({**tombstone, "model": task.request.get("model", ""), **tagged})
+
+
+def clip_item(clip: Clip) -> Item:
+    changing = {name: value for name, value in changing_attributes(clip).items() if value is not None}
+    return to_attributes(
+        {
+            "pk": task_pk(clip.caller, clip.task_uuid),
+            "sk": f"clip#{clip.index}",
+            "clipCaller": clip.caller,  # not `caller`: that would list every clip among the recent tasks
+            "taskUUID": clip.task_uuid,
+            "clip": clip.index,
+            "clipUUID": clip.clip_uuid,
+            "objectKey": clip.object_key,
+            "estimate": clip.estimate,
+            "month": clip.month,
+            "createdAtMs": clip.created_at,
+            **changing,
+        }
+    )
+
+
+def changing_attributes(clip: Clip) -> dict[str, Any]:
+    """The attributes that a save writes; None removes one."""
+    lease = clip.lease
+    return {
+        "facts": {_fact_name(*name): known_value(known) for name, known in clip.facts.items()},
+        "maybeSentAt": clip.maybe_sent_at,
+        "maybeSentTo": clip.maybe_sent_to or None,
+        "lease": asdict(lease) if lease else None,
+        "dueShard": _shard(clip) if clip.next_check_at is not None else None,
+        "nextCheckAt": clip.next_check_at,
+        "counted": clip.budgeted,
+        "version": clip.version,
+    }
+
+
+def _shard(clip: Clip) -> str:
+    # While its money is to follow, a clip in review is looked at as others are.
+    is_in_review = clip.decision is not None and clip.decision.needs_review and not clip.open and clip.settled
+    return REVIEW_SHARD if is_in_review else str(int(clip.clip_uuid[:8], 16) % SHARDS)
+
+
+def _fact_name(kind: str, key: str) -> str:
+    return f"{kind}:{key}" if key else str(kind)
+
+
+def known_value(known: Known) -> dict[str, Any]:
+    """A fact as an earlier version can read it as well, with its claims beside that if there are several."""
+    seen = {str(witness): at for witness, at in known.seen.items()}
+    fields = dict(known.fields)
+    claims = {source: {"at": claim.at, "fields": dict(claim.fields)} for source, claim in known.claims.items()}
+    return {"seen": seen, **({"fields": fields} if fields else {}), **({"claims": claims} if len(claims) > 1 else {})}
+
+
+def read_task(item: Item) -> Task:
+    """A task from its own item, or from its first clip's once the request has expired."""
+    return Task(
+        caller=item.get("caller") or item["clipCaller"],
+        task_uuid=item["taskUUID"],
+        request=json.loads(item.get("request", "{}")),
+        fingerprint=item["fingerprint"],
+        clips=item["clips"],
+        created_at=item["createdAtMs"],
+        expires_at=item["expiresAt"] * 1000 if "expiresAt" in item else None,
+    )
+
+
+def read_clip(item: Item) -> Clip:
+    """A clip from its item; raises `UnreadableClipError` for what another version, or a person, has made of it."""
+    try:
+        return _clip_of(item)
+    except _NO_CLIP as error:
+        raise UnreadableClipError(type(error).__name__) from None
+
+
+def clip_of_image(image: Mapping[str, Any]) -> Clip:
+    """A clip from an image of its item in the table's stream; raises `UnreadableError` if that is no clip."""
+    try:
+        return _clip_of(from_attributes(image))
+    except _NO_CLIP:
+        raise UnreadableError("the image is not a clip's") from None
+
+
+def _clip_of(item: Item) -> Clip:
+    lease = item.get("lease")
+    return Clip(
+        caller=item["clipCaller"],
+        task_uuid=item["taskUUID"],
+        index=item["clip"],
+        clip_uuid=item["clipUUID"],
+        object_key=item["objectKey"],
+        estimate=item["estimate"],
+        month=item["month"],
+        created_at=item["createdAtMs"],
+        facts=read_facts(item["facts"]),
+        maybe_sent_at=item.get("maybeSentAt"),
+        maybe_sent_to=item.get("maybeSentTo", ""),
+        lease=Lease(lease["holder"], lease["since"], lease["until"], lease.get("account", "")) if lease else None,
+        next_check_at=item.get("nextCheckAt"),
+        budgeted=item["counted"],
+        version=item["version"],
+    )
+
+
+def read_facts(values: Mapping[str, Any]) -> Facts:
+    """Facts as they are stored, also those of kinds and witnesses that only a later version knows.
+
+    What does not have a fact's shape cannot be kept by a save, so it is not read.
+    """
+    facts = {}
+    for name, value in values.items():
+        kind, _, key = name.partition(":")
+        if not value["seen"] or value.keys() - {"seen", "fields", "claims"}:
+            raise ValueError(name)
+        facts[kind, key] = _known(value)
+    return facts
+
+
+def _known(value: Mapping[str, Any]) -> Known:
+    if "claims" in value:
+        return Known({source: Claim(claim["at"], claim["fields"]) for source, claim in value["claims"].items()})
+    return Known.of_all(value["seen"], value.get("fields", {}))
+
+
+def task_with_clips(items: Sequence[Item]) -> Found | None:
+    """The task that these items make up; None if there is none."""
+    clips = sorted((read_clip(item) for item in items if "clipUUID" in item), key=lambda clip: clip.index)
+    # Its own item comes first; once that has expired, its first clip's knows enough.
+    known = [item for item in items if "request" in item] or [item for item in items if "fingerprint" in item]
+    if not known or not clips:
+        return None
+    task = read_task(known[0])
+    return Found(task, tuple(clips), _sortable(task.created_at, task.task_uuid))
+
+
+def read_cost(item: Item) -> Cost:
+    _, task_uuid, index = clip_name(item)
+    tags = json.loads(item.get("tags", "{}"))
+    made, counted = item["createdAtMs"], item["counted"]
+    return Cost(item["clipCaller"], task_uuid, index, made, counted, item.get("model", ""), tags)
+
+
+def read_caller(name: str, item: Item) -> Caller:
+    return Caller(name, item["monthlyLimit"], tuple(item["imageSources"]), item.get("disabled", False))
+
+
+def read_api_key(item: Item) -> ApiKey:
+    """An API key, from either of its items."""
+    lies = item["sk"] if item["sk"].startswith("key#") else item["pk"]
+    return ApiKey(lies.removeprefix("key#"), item["name"], item["madeAt"], item.get("revokedAt"))

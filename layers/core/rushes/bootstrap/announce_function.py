@@ -1,0 +1,37 @@
+"""The wiring of `functions/announce`."""
+
+import os
+from dataclasses import dataclass
+from functools import cache
+
+from rushes.adapters.aws import aws_client, aws_config
+from rushes.adapters.dynamodb.table import DynamoDbTable
+from rushes.adapters.eventbridge import EventBridgeBus
+from rushes.adapters.s3 import S3_CONFIG, S3Manifests
+from rushes.adapters.telemetry import PowertoolsTelemetry
+from rushes.config import AnnounceSettings
+from rushes.services.publish import PublishService
+
+
+@dataclass(frozen=True, slots=True)
+class AnnounceWiring:
+    """Everything the function is made of. `to_finish` is in milliseconds."""
+
+    announcing: PublishService
+    telemetry: PowertoolsTelemetry
+    to_finish: int
+
+
+@cache
+def wiring() -> AnnounceWiring:
+    """Made once a process, at the first call."""
+    settings = AnnounceSettings.read(os.environ)
+    telemetry = PowertoolsTelemetry()
+    announcing = PublishService(
+        tasks=DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table),
+        manifests=S3Manifests(aws_client("s3", S3_CONFIG), settings.bucket),
+        bus=EventBridgeBus(aws_client("events", aws_config()), settings.bus),
+        telemetry=telemetry,
+        bucket=settings.bucket,
+    )
+    return AnnounceWiring(announcing, telemetry, settings.timings.to_finish)

@@ -1,0 +1,50 @@
+"""The wiring of `functions/intake`."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+from rushes.adapters.aws import aws_client, aws_config, clock
+from rushes.adapters.dynamodb.table import DynamoDbTable
+from rushes.adapters.s3 import S3_CONFIG, S3Bucket, S3Reports, S3RequestFiles
+from rushes.adapters.sqs import SqsQueue
+from rushes.adapters.telemetry import PowertoolsTelemetry
+from rushes.adapters.thread_pool import side_by_side
+from rushes.config import IntakeSettings
+from rushes.services.authentication import Callers
+from rushes.services.import_requests import ImportService
+from rushes.services.input_images import take_in
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeWiring:
+    """Everything the function is made of."""
+
+    telemetry: PowertoolsTelemetry
+    intake: ImportService
+    clock: Callable[[], int]
+
+
+@cache
+def wiring() -> IntakeWiring:
+    """Made once a process, at the first call."""
+    settings = IntakeSettings.read(os.environ)
+    telemetry = PowertoolsTelemetry()
+    s3 = aws_client("s3", S3_CONFIG)
+    bucket = S3Bucket(s3, settings.bucket)
+    table = DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table)
+    # Only submit has the limit: here an unknown caller is let in or not.
+    callers = Callers(table, clock, 0 if settings.unknown_callers else None)
+    intake = ImportService(
+        bucket=settings.bucket,
+        drops=S3RequestFiles(s3, settings.bucket),
+        inbox=SqsQueue(aws_client("sqs", aws_config()), settings.inbox),
+        reports=S3Reports(s3, settings.bucket),
+        take_in=lambda task, caller: take_in(task, caller, bucket),
+        may_order=lambda caller: callers.named(caller) is not None,
+        telemetry=telemetry,
+        side_by_side=side_by_side,
+        clock=clock,
+    )
+    return IntakeWiring(telemetry, intake, clock)

@@ -1,0 +1,72 @@
+"""What both functions that buy are made of: `submit_function` and `reconcile_function` add their own."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import httpx
+
+from rushes.adapters.aws import aws_client, aws_config, clock
+from rushes.adapters.dynamodb.table import DynamoDbTable
+from rushes.adapters.runware_api import RunwareClient, http_client
+from rushes.adapters.s3 import S3_CONFIG, S3Bucket
+from rushes.adapters.secrets import SecretsManagerSecret, runware_key, webhook_keys
+from rushes.adapters.telemetry import PowertoolsTelemetry
+from rushes.config import BuyingSettings
+from rushes.services.purchase import Buyer, Credentials, PurchaseService
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+
+@dataclass(frozen=True, slots=True)
+class PurchaseParts:
+    """Clients and adapters of one process."""
+
+    telemetry: PowertoolsTelemetry
+    store: DynamoDbTable
+    s3: "S3Client"
+    bucket: S3Bucket
+    http: httpx.Client
+    runware: RunwareClient
+    purchasing: PurchaseService
+    runware_secret: SecretsManagerSecret
+    webhook_secret: SecretsManagerSecret
+
+    def buyer(self, holder: str, remaining: int, *, patient: bool = False) -> Buyer:
+        """The buyer of this invocation, with `remaining` milliseconds to live.
+
+        Raises `MissingSecretError` before anything is recorded or sent.
+        """
+        credentials = Credentials(runware_key(self.runware_secret), webhook_keys(self.webhook_secret))
+        return Buyer(holder, clock() + remaining - self.purchasing.times.to_finish, credentials, patient)
+
+
+def assemble(settings: BuyingSettings) -> PurchaseParts:
+    """Makes the clients, without a call to any service."""
+    telemetry = PowertoolsTelemetry()
+    store = DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table)
+    s3 = aws_client("s3", S3_CONFIG)
+    bucket = S3Bucket(s3, settings.bucket)
+    http = http_client(settings.timings.http / 1000)
+    runware = RunwareClient(http, settings.runware_url)
+    secrets = aws_client("secretsmanager", aws_config())
+    purchasing = PurchaseService(
+        clips=store,
+        links=bucket,
+        seller=runware,
+        telemetry=telemetry,
+        times=settings.timings,
+        webhook_url=settings.webhook_url,
+        clock=clock,
+    )
+    return PurchaseParts(
+        telemetry=telemetry,
+        store=store,
+        s3=s3,
+        bucket=bucket,
+        http=http,
+        runware=runware,
+        purchasing=purchasing,
+        runware_secret=SecretsManagerSecret(secrets, settings.runware_secret, clock, telemetry.secret_unanswered),
+        webhook_secret=SecretsManagerSecret(secrets, settings.webhook_secret, clock, telemetry.secret_unanswered),
+    )

@@ -1,0 +1,42 @@
+"""The wiring of `functions/reconcile`."""
+
+import os
+from dataclasses import dataclass
+from functools import cache
+
+from rushes.adapters.aws import clock
+from rushes.adapters.thread_pool import side_by_side
+from rushes.adapters.video_download import VideoDownloader
+from rushes.bootstrap.purchase_parts import PurchaseParts, assemble
+from rushes.config import ReconcileSettings
+from rushes.services.reconcile import ReconcileService
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcileWiring:
+    """Everything the function is made of."""
+
+    parts: PurchaseParts
+    reconciling: ReconcileService
+
+
+@cache
+def wiring() -> ReconcileWiring:
+    """Made once a process, at the first call."""
+    settings = ReconcileSettings.read(os.environ)
+    parts = assemble(settings)
+    reconciling = ReconcileService(
+        table=parts.store,
+        bucket=parts.bucket,
+        provider=parts.runware,
+        rescuer=VideoDownloader(
+            parts.s3, settings.bucket, parts.bucket.probe, parts.http, settings.rescue_origins, clock
+        ),
+        purchasing=parts.purchasing,
+        telemetry=parts.telemetry,
+        times=settings.timings,
+        when_ambiguous=settings.when_ambiguous,
+        clock=clock,
+        side_by_side=side_by_side,
+    )
+    return ReconcileWiring(parts, reconciling)

@@ -1,1 +1,0 @@
-"""The verbs of the `rushes` command, a module for each group, and what they share."""

@@ -1,0 +1,47 @@
+"""The schemas of a `videoInference` task in docs/openapi.json: `python -m scripts.openapi` writes them anew.
+
+They follow from the model's data. The rest of the document is kept by hand, and held against the deployed routes and
+real answers by tests.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rushes.runware.catalog import KLING_2_1_MASTER
+from rushes.runware.request import request_type
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "openapi.json"
+
+
+def schemas() -> dict[str, Any]:
+    """The generated schemas by name."""
+    whole: dict[str, Any] = _tidied(
+        request_type(KLING_2_1_MASTER).model_json_schema(ref_template="#/components/schemas/{model}")
+    )
+    parts: dict[str, Any] = whole.pop("$defs")
+    return {**parts, "VideoInference": whole}
+
+
+def render(text: str) -> str:
+    """The document with its generated schemas as the model's data has them now."""
+    document = json.loads(text)
+    document["components"]["schemas"] |= schemas()
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _tidied(node: Any) -> Any:
+    """Without titles made of names, and without defaults that stand for a missing value."""
+    if isinstance(node, list):
+        return [_tidied(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        name: _tidied(value)
+        for name, value in node.items()
+        if name != "title" and not (name == "default" and value is None)
+    }
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(render(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,110 @@
+"""What the command is made of: its imports, its own constants, and verbs whose part is not installed."""
+
+import ast
+import importlib.util
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rushes.domain import formats
+from rushes.runware.catalog import KLING_2_1_MASTER
+from rushes_cli import extras, limits, output
+from tests.cli.conftest import Run
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "cli" / "src" / "rushes_cli"
+CALLERS = {"httpx", "rich", "rushes_cli", "typer"}
+
+
+ROOTS = {"rushes": ROOT / "layers" / "core", "rushes_cli": SOURCE.parent}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The modules that a file imports, wherever in it, but for those that only types need."""
+    nodes: list[ast.AST] = [ast.parse(path.read_text())]
+    for node in nodes:
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        nodes += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield str(node.module)
+            yield from (f"{node.module}.{each.name}" for each in node.names)
+
+
+def file_of(name: str) -> Path | None:
+    """Where a module of ours lies."""
+    path = ROOTS[name.partition(".")[0]] / name.replace(".", "/")
+    return next((each for each in (path.with_suffix(".py"), path / "__init__.py") if each.exists()), None)
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.glob("*.py")), ids=lambda path: path.stem)
+def test_callers_verbs_need_three_packages(path: Path) -> None:
+    """What callers use imports the standard library, httpx, rich and typer, and nothing of the core."""
+    assert {name.partition(".")[0] for name in imported(path)} <= CALLERS | sys.stdlib_module_names
+
+
+def test_operators_verbs_need_their_extra() -> None:
+    """All that operators' verbs import, in the core as well, is in the extra, and the extra holds nothing else."""
+    paths, packages = list((SOURCE / "operator").glob("*.py")), set()
+    for path in paths:
+        for name in imported(path):
+            top = name.partition(".")[0]
+            found = file_of(name) if top in ROOTS else None
+            paths += [found] if found and found not in paths else []
+            packages |= {top} - ROOTS.keys()
+    extra = tomllib.loads((ROOT / "cli/pyproject.toml").read_text())["project"]["optional-dependencies"]["operator"]
+    declared = {each.partition(">")[0] for each in extra}
+    assert packages - sys.stdlib_module_names - CALLERS == declared | {"botocore"}
+    assert declared | {"rushes"} == set(extras.OPERATOR_PACKAGES)
+
+
+def test_the_commands_constants_are_the_services() -> None:
+    """What help says of the model, and what amounts may be, is what the core goes by."""
+    assert KLING_2_1_MASTER.air == limits.MODEL
+    assert tuple(f"{width}x{height}" for width, height in KLING_2_1_MASTER.sizes) == limits.SIZES
+    assert KLING_2_1_MASTER.durations == limits.DURATIONS
+    assert (KLING_2_1_MASTER.results.least, KLING_2_1_MASTER.results.most) == limits.CLIPS
+    assert tuple(KLING_2_1_MASTER.formats.values()) == limits.FORMATS
+    assert limits.MOST_DOLLARS == formats.MOST_DOLLARS
+
+
+@pytest.mark.parametrize("text", ["0", "5", "0.924", "1e3", "1000000000", "0.0000005", "-1", "nan", "inf", "x", "1e10"])
+def test_amounts_are_read_alike(text: str) -> None:
+    """The command reads an amount as the service does, or refuses it as the service does."""
+
+    def read(function: object) -> int | None:
+        try:
+            return function(text)  # type: ignore[operator]
+        except ValueError:
+            return None
+
+    assert read(limits.micro_dollars) == read(formats.micro_dollars)
+
+
+def test_times_are_written_alike() -> None:
+    """The command writes a time as the service does."""
+    assert output.iso(1_764_250_000_007) == formats.iso(1_764_250_000_007)
+
+
+def test_version(run: Run) -> None:
+    """The version is the project's."""
+    ran = run("--version")
+    assert (ran.status, ran.out) == (0, "rushes 0.1.0\n")
+
+
+@pytest.mark.parametrize("arguments", [["keys", "create"], ["check", "--nonsense"], ["cost", "--by", "caller"]])
+def test_an_operators_verb_without_its_extra(run: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    """It says in one sentence how to install it, whatever follows it, and ends with 2; its help stays."""
+    found = importlib.util.find_spec
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "boto3" else found(name))
+    ran = run(*arguments)
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err.endswith("in a checkout of Rushes.\n")
+    assert ran.err.count("\n") == 1
+    assert "pipx install --force './cli[operator]'" in ran.err
+    assert run(arguments[0], "--help").status == 0

@@ -1,0 +1,123 @@
+"""`rushes login`: what is checked, what is written, and who may read it."""
+
+import getpass
+import os
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from rushes_cli.login import with_profile
+from tests.cli.conftest import KEY, FakeService, Run, alone
+
+WRONG = "rushes_" + "w" * 43
+
+
+@pytest.fixture
+def config(fake: FakeService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where the configuration is written, with no address or key in the environment."""
+    alone(monkeypatch, tmp_path)
+    return tmp_path / "config" / "rushes" / "config.toml"
+
+
+def test_login_from_a_script(config: Path, fake: FakeService, run: Run) -> None:
+    """Address and key are checked and kept for this user alone; the next command needs nothing else."""
+    fake.add()
+    ran = run("login", "--url", f"{fake.url}/v1", "--key-stdin", stdin=f"{KEY}\n")
+    assert (ran.status, ran.err) == (0, "")
+    assert "Profile default is written" in ran.out
+    assert KEY not in ran.out
+    assert (config.stat().st_mode & 0o777, config.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert tomllib.loads(config.read_text()) == {
+        "default": "default",
+        "profiles": {"default": {"url": fake.url, "api_key": KEY}},
+    }
+    assert list(config.parent.iterdir()) == [config]
+    assert run("list").status == 0
+
+
+def test_login_asks(config: Path, fake: FakeService, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal both are asked for, the key without echo."""
+
+    class Terminal:
+        def isatty(self) -> bool:
+            return True
+
+    asked: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda prompt: asked.append(prompt) or fake.url)
+    monkeypatch.setattr(getpass, "getpass", lambda prompt: asked.append(prompt) or KEY)
+    monkeypatch.setattr("rushes_cli.login.sys", type("Sys", (), {"stdin": Terminal(), "stdout": sys.stdout}))
+    assert run("login", "-p", "prod").status == 0
+    assert asked == ["Address of the service: ", "API key: "]
+    assert tomllib.loads(config.read_text())["default"] == "prod"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key", "status", "says"),
+    [
+        (["--url", "{url}"], WRONG, 5, "does not accept the API key of profile default"),
+        (["--url", "{url}/elsewhere"], KEY, 1, "is that the address of a Rushes service?"),
+        (["--url", "http://127.0.0.1:9"], KEY, 4, "nobody answers there"),
+        (["--url", "http://rushes.example"], KEY, 2, "a key is sent over https only"),
+        (["--url", "{url}"], "", 2, "needs a url and an api_key"),
+        (["--url", "{url}", "-p", "local"], KEY, 2, "local always is the local stack"),
+        (["--url", "{url}", "-p", "a.b"], KEY, 2, "a profile is named by"),
+        ([], KEY, 2, "--key-stdin goes with --url"),
+    ],
+)
+def test_nothing_is_written_unless_it_works(
+    config: Path, fake: FakeService, run: Run, arguments: list[str], key: str, status: int, says: str
+) -> None:
+    """A wrong address, a wrong key and a wrong name are told apart, and leave no file."""
+    ran = run("login", "--key-stdin", *(each.format(url=fake.url) for each in arguments), stdin=key)
+    assert ran.status == status, ran.err
+    assert says in ran.err
+    assert "Traceback" not in ran.err
+    assert (key or "no key") not in ran.err
+    assert not config.parent.exists()
+
+
+def test_what_else_is_configured_stays(config: Path, fake: FakeService, run: Run) -> None:
+    """Other profiles, comments, the default and what a replaced profile says besides stay; the mode is mended."""
+    config.parent.mkdir()
+    config.write_text(
+        '# mine\ndefault = "prod"\n\n[profiles.prod]\nurl = "https://old.example"  # old\napi_key = "old"\n'
+        'ask_above = 2.5 # dollars\n\n[profiles.other]\nurl = "https://other.example"\napi_key = "k"\n'
+    )
+    config.chmod(0o644)
+    assert run("login", "-p", "prod", "--url", fake.url, "--key-stdin", stdin=KEY).status == 0
+    text = config.read_text()
+    assert tomllib.loads(text) == {
+        "default": "prod",
+        "profiles": {
+            "prod": {"url": fake.url, "api_key": KEY, "ask_above": 2.5},
+            "other": {"url": "https://other.example", "api_key": "k"},
+        },
+    }
+    assert text.startswith("# mine\n")
+    assert "# dollars" in text
+    assert config.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "profiles.prod.url = 'https://old.example'\n",
+        "profiles = 5\n",
+        "[profiles]\nprod = 1\n",
+        "[profiles.prod]  # a comment\nurl = 'x'\n",
+        "[profiles.prod]\nurl = '''\nx'''\n",
+    ],
+)
+def test_a_file_that_cannot_be_changed_safely_is_left(text: str) -> None:
+    """A text whose change would say anything else than the new profile is refused."""
+    assert with_profile(text, "prod", {"url": "https://a.example", "api_key": "k"}) is None
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written(config: Path, fake: FakeService, run: Run) -> None:
+    """A folder without permission is named, and the command ends with 2."""
+    config.parent.mkdir(mode=0o500)
+    ran = run("login", "--url", fake.url, "--key-stdin", stdin=KEY)
+    assert (ran.status, "Permission denied" in ran.err) == (2, True)

@@ -1,0 +1,90 @@
+"""`rushes retry`: what failed, once more, and never twice by accident."""
+
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from rushes.runware.request import UUID4
+from rushes_cli import task_files
+from tests.cli.conftest import FakeService, Json, Run, made
+
+
+def partly_failed(fake: FakeService) -> Json:
+    """A task of four clips of which two have failed for good."""
+    request = {"taskUUID": str(uuid.uuid4()), "positivePrompt": "a lighthouse", "numberResults": 4, "duration": 5}
+    task = made(request, "stored")
+    for number in (1, 3):
+        task["clips"][number] |= {"status": "failed", "open": False}
+    fake.tasks[task["taskUUID"]] = task | {"status": "partial"}
+    return task
+
+
+def test_a_retry_repeats_what_failed(fake: FakeService, run: Run) -> None:
+    """The new task asks for as many clips as failed, in the old one's words."""
+    task = partly_failed(fake)
+    ran = run("retry", task["taskUUID"].upper())
+    assert ran.status == 0, ran.err
+    (new,) = (each for uuid_, each in fake.tasks.items() if uuid_ != task["taskUUID"])
+    assert ran.out == f"{new['taskUUID']}\n"
+    assert new["request"] == {**task["request"], "numberResults": 2, "taskUUID": new["taskUUID"]}
+    assert UUID4.fullmatch(new["taskUUID"])
+
+
+def test_a_double_click_buys_nothing_twice(fake: FakeService, run: Run) -> None:
+    """The same retry again, or at the same time, ends at the same task; another attempt is another task."""
+    task = partly_failed(fake)
+    first = run("retry", task["taskUUID"])
+    again = run("retry", task["taskUUID"], "--json")
+    assert again.status == 0
+    assert again.json == {
+        "taskUUIDs": first.out.split(),
+        "refused": [],
+        "price": 0.0,
+        "repeated": True,
+        "dryRun": False,
+    }
+    assert "retried before" in again.err
+    assert len(fake.tasks) == 2
+    assert run("retry", task["taskUUID"], "--attempt", "2").status == 0
+    assert len(fake.tasks) == 3
+
+
+def test_the_uuid_follows_from_task_attempt_and_clips() -> None:
+    """Equal retries have equal UUIDs however they are written, and any difference makes another."""
+    old = str(uuid.uuid4())
+    assert task_files.derived_uuid(old, 1, [1, 3]) == task_files.derived_uuid(old.upper(), 1, [3, 1, 1])
+    others = [(old, 1, [1]), (old, 2, [1, 3]), (str(uuid.uuid4()), 1, [1, 3]), (old, 1, [13])]
+    with ThreadPoolExecutor() as executor:
+        found = set(executor.map(lambda given: task_files.derived_uuid(*given), [*others, (old, 1, [1, 3])]))
+    assert len(found) == 5
+
+
+@pytest.mark.parametrize(
+    ("clip", "arguments", "status", "says"),
+    [
+        ({"status": "running", "open": True}, [], 1, "is running"),
+        ({"status": "stored", "open": False}, [], 1, "is stored"),
+        ({"status": "failed", "open": True}, [], 1, "looked at once more"),
+        ({"status": "review", "open": False}, [], 1, "--accept-second-charge"),
+        ({"status": "failed", "open": False}, ["--clip", "7"], 2, "no clip 7"),
+        ({"status": "review", "open": False}, ["--accept-second-charge"], 0, "1 clip"),
+        ({"status": "failed", "open": False}, ["--clip", "0"], 0, "1 clip"),
+    ],
+)
+def test_only_what_may_be_repeated_is(
+    fake: FakeService, run: Run, clip: Json, arguments: list[str], status: int, says: str
+) -> None:
+    """Nothing open, stored, or possibly paid for is bought again without the explicit word."""
+    task = fake.add(clip=clip)
+    ran = run("retry", task["taskUUID"], *arguments)
+    assert (ran.status, len(fake.tasks)) == (status, 1 if status else 2)
+    assert says in ran.err
+
+
+def test_what_is_no_longer_kept_cannot_be_repeated(fake: FakeService, run: Run) -> None:
+    """A forgotten request is said to be that; an unknown task as well."""
+    task = fake.add("failed", request={})
+    assert "no longer kept" in run("retry", task["taskUUID"]).err
+    assert run("retry", str(uuid.uuid4())).status == 1
+    assert len(fake.tasks) == 1

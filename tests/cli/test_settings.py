@@ -1,0 +1,240 @@
+"""Which service is meant, where keys come from, and what is said when nobody lets us in."""
+
+import json
+import os
+from pathlib import Path
+
+import boto3
+import pytest
+from werkzeug.wrappers import Request, Response
+
+from rushes_cli import local_stack, profiles
+from rushes_cli.exits import CommandError
+from tests.cli.conftest import KEY, FakeService, Run, alone, answer, cut
+
+CONFIG = """
+default = "staging"
+
+[profiles.staging]
+url = "https://staging.example.com/v1/"
+api_key = "rushes_staging"
+ask_above = 0.5
+
+[profiles.prod]
+url = "https://prod.example.com"
+api_key = "rushes_prod"
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A configuration with two profiles, readable by its owner only."""
+    path = tmp_path / "rushes" / "config.toml"
+    path.parent.mkdir()
+    path.write_text(CONFIG)
+    path.chmod(0o600)
+    return path
+
+
+def chosen(config: Path, profile: str | None = None, **environment: str) -> profiles.Target:
+    runtime = config.parent / "runtime"
+    runtime.mkdir(exist_ok=True)
+    homes = {"XDG_CONFIG_HOME": str(config.parents[1]), "XDG_RUNTIME_DIR": str(runtime)}
+    return profiles.choose(profile, {**homes, **environment}, lambda _: None)
+
+
+def test_the_nearest_word_wins(config: Path) -> None:
+    """A profile on the command line, then the two variables, then RUSHES_PROFILE, then the default."""
+    both = {"RUSHES_URL": "https://here.example.com", "RUSHES_API_KEY": "k", "RUSHES_PROFILE": "prod"}
+    assert chosen(config, "staging", **both).url == "https://staging.example.com"
+    assert chosen(config, **both).url == "https://here.example.com"
+    assert chosen(config, RUSHES_PROFILE="prod").api_key == "rushes_prod"
+    assert chosen(config).ask_above == 500_000
+    assert "rushes_staging" not in repr(chosen(config))
+
+
+@pytest.mark.parametrize("verb", [["check"], ["review"], ["keys", "list"], ["redrive"], ["cost", "--by", "caller"]])
+def test_an_operator_says_which_stack(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, verb: list[str]
+) -> None:
+    """Where no stack is named and none is running, that is what is missing, and not first a region."""
+    alone(monkeypatch, tmp_path)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    ran = run(*verb)
+    assert (ran.status, ran.err) == (5, "rushes: Name the deployed stack with --stack.\n")
+    ran = run(*verb, "--stack", "mine")
+    assert (ran.status, ran.err) == (5, "rushes: AWS's tools find no region here: set AWS_DEFAULT_REGION.\n")
+
+
+@pytest.mark.parametrize("only", ["RUSHES_URL", "RUSHES_API_KEY"])
+def test_a_key_goes_nowhere_it_was_not_meant_for(config: Path, only: str) -> None:
+    """One of the two variables alone is not completed from a profile."""
+    with pytest.raises(CommandError, match="go together") as caught:
+        chosen(config, **{only: "https://example.com"})
+    assert caught.value.status == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[profiles.x]\nurl = 'https://e.com'", "needs a url and an api_key"),
+        ("[profiles.x]\nurl = 'http://example.com'\napi_key = 'k'", "over https only"),
+        ("[profiles.x]\nurl = 'https://u:p@e.com'\napi_key = 'k'", "not the address"),
+        ("[profiles.x]\nurl = 'e.com'\napi_key = 'k'", "not the address"),
+        ("[profiles.x]\nurl = 'https://[e.com'\napi_key = 'k'", "not the address"),
+        ("[profiles.x]\nurl = 'https://e.com'\napi_key = 'ü'", "not an API key"),
+        ("[profiles.x]\nurl = 'https://e.com'\napi_key = 'k'\nask_above = 'x'", "not an amount"),
+        ("[profiles.y]", "has no profile x"),
+        ("profiles = 3", "has no profile x"),
+        ("[", "is not TOML"),
+    ],
+)
+def test_a_bad_configuration_is_said(config: Path, text: str, says: str) -> None:
+    """Every fault of the file is named, with exit status 2 and without the key."""
+    config.write_text(text)
+    with pytest.raises(CommandError, match=says) as caught:
+        chosen(config, "x")
+    assert caught.value.status == 2
+
+
+def test_a_file_that_others_can_read_gets_a_warning(config: Path) -> None:
+    """The warning comes with the remedy, and the command goes on."""
+    warnings: list[str] = []
+    environment = {"XDG_CONFIG_HOME": str(config.parents[1])}
+    profiles.choose(None, environment, warnings.append)
+    assert warnings == []
+    config.chmod(0o644)
+    profiles.choose(None, environment, warnings.append)
+    assert warnings == [f"{config} can be read by others and may hold a key: chmod 600 {config}"]
+
+
+STACK = local_stack.RunningStack(
+    pid=os.getpid(),
+    url="http://127.0.0.1:1",
+    api_key="rushes_local",
+    emulator_url="http://127.0.0.1:2",
+    aws_url="http://127.0.0.1:3",
+    access_key="a",
+    secret_key="s",
+    region="us-east-1",
+    table="t",
+    bucket="b",
+    stack="rushes",
+)
+
+
+def test_a_running_stack_is_found(tmp_path: Path) -> None:
+    """Without any configuration the local stack is meant, while it runs; nobody else can read its file."""
+    environment = {"XDG_RUNTIME_DIR": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+    with local_stack.announced(STACK, environment):
+        assert profiles.choose(None, environment, print).api_key == "rushes_local"
+        assert profiles.choose("local", environment, print).url == STACK.url
+        assert (tmp_path / "rushes" / f"{STACK.pid}.json").stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(CommandError, match="No local stack") as caught:
+        profiles.choose("local", environment, print)
+    assert caught.value.status == 5
+
+
+def test_the_file_of_a_dead_or_strange_stack_is_not_believed(tmp_path: Path) -> None:
+    """A process that is gone, a file that others can write, or one that is a link leads nowhere."""
+    environment = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    with local_stack.announced(STACK, environment):
+        path = tmp_path / "rushes" / f"{STACK.pid}.json"
+        path.chmod(0o666)
+        assert local_stack.find(environment) is None
+        path.chmod(0o600)
+        whole = json.loads(path.read_text())
+        path.write_text(json.dumps({**whole, "pid": 2**22 - 1}))
+        assert local_stack.find(environment) is None
+        path.write_text("{")
+        assert local_stack.find(environment) is None
+        path.write_text(json.dumps(whole))
+        assert local_stack.find(environment) == STACK
+        path.rename(tmp_path / "elsewhere.json")
+        path.symlink_to(tmp_path / "elsewhere.json")
+        assert local_stack.find(environment) is None
+
+
+def test_the_stack_that_started_last_is_found_until_it_ends(tmp_path: Path) -> None:
+    """A stack that ends removes its own file and nobody else's, and the one before it is found again."""
+    environment = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    other = local_stack.RunningStack(**{name: getattr(STACK, name) for name in STACK.__slots__} | {"pid": os.getppid()})
+    with local_stack.announced(other, environment):
+        with local_stack.announced(STACK, environment):
+            assert local_stack.find(environment) == STACK
+        assert local_stack.find(environment) == other
+    with local_stack.announced(STACK, environment):
+        with local_stack.announced(other, environment):
+            assert local_stack.find(environment) == other
+        assert local_stack.find(environment) == STACK
+    assert local_stack.find(environment) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_service_is_configured(fake: FakeService, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any word on where to go, the sentence says what to do."""
+    monkeypatch.delenv("RUSHES_URL")
+    monkeypatch.delenv("RUSHES_API_KEY")
+    ran = run("list")
+    assert ran.status == 5
+    assert "rushes dev" in ran.err
+
+
+def test_a_wrong_key(fake: FakeService, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that is not accepted has its own exit status, and is not repeated."""
+    monkeypatch.setenv("RUSHES_API_KEY", "rushes_wrong")
+    ran = run("list")
+    assert (ran.status, ran.out) == (5, "")
+    assert "does not accept the API key of the environment." in ran.err
+    assert "rushes_wrong" not in ran.err
+
+
+def test_no_server(fake: FakeService, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody at the address: one line, exit status 4."""
+    monkeypatch.setenv("RUSHES_URL", "http://127.0.0.1:1")
+    ran = run("list")
+    assert (ran.status, ran.out) == (4, "")
+    assert ran.err == "rushes: http://127.0.0.1:1 cannot serve this now: nobody answers there.\n"
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504, "cut"])
+def test_a_passing_trouble_is_waited_out(fake: FakeService, run: Run, status: int | str) -> None:
+    """What may be better in a moment is asked again; what stays bad ends with 4."""
+    left = [1, 2]
+
+    def trouble(request: Request) -> Response | None:
+        if not left:
+            return None
+        left.pop()
+        return cut(request) if status == "cut" else answer({"message": "Not now."}, int(status))
+
+    fake.trouble = trouble
+    assert run("list").status == 0
+    left += [1] * 9
+    assert run("list").status == 4
+
+
+@pytest.mark.parametrize(
+    ("response", "status"),
+    [
+        (Response("<html>", 200), 1),
+        (Response("<html>", 500), 1),
+        (answer({"errors": [{"code": "invalidLimit", "message": "Too many."}]}, 400), 2),
+        (Response("Not Found", 404), 1),
+    ],
+)
+def test_an_answer_that_is_none(fake: FakeService, run: Run, response: Response, status: int) -> None:
+    """Whatever else answers, the command ends with one line."""
+    fake.trouble = lambda _: response
+    ran = run("list")
+    assert (ran.status, ran.out) == (status, "")
+    assert ran.err.startswith("rushes: ")
+    assert ran.err.count("\n") == 1
+
+
+def test_the_key_is_in_the_header_alone(fake: FakeService, run: Run) -> None:
+    """The key goes into no address and no body."""
+    run("submit", "a lighthouse")
+    assert KEY not in json.dumps(fake.asked)

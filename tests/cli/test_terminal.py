@@ -1,0 +1,217 @@
+"""The command as a process of its own: on a terminal, in a pipe, interrupted, and asked to complete."""
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from werkzeug.wrappers import Request, Response
+
+from tests.cli.conftest import KEY, FakeService
+
+RUSHES = str(Path(sys.executable).with_name("rushes"))
+PATIENCE = 30.0
+
+
+def environment(fake: FakeService, tmp_path: Path) -> dict[str, str]:
+    homes = {name: str(tmp_path) for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "HOME")}
+    return {
+        "PATH": os.environ["PATH"],
+        "TERM": "xterm-256color",
+        "COLUMNS": "80",
+        "LANG": "C.UTF-8",
+        **homes,
+        "RUSHES_URL": fake.url,
+        "RUSHES_API_KEY": KEY,
+    }
+
+
+class Terminal:
+    """A command on a pseudo-terminal: what it shows, and what is typed."""
+
+    def __init__(self, process: subprocess.Popen[bytes], controller: int) -> None:
+        self.process, self._controller = process, controller
+        self.shown = ""
+
+    def wait_for(self, text: str) -> None:
+        """Reads until this is shown."""
+        deadline = time.monotonic() + PATIENCE
+        while text not in self.shown:
+            assert time.monotonic() < deadline, self.shown
+            assert self._read(), self.shown
+
+    def type(self, text: str) -> None:
+        os.write(self._controller, text.encode())
+
+    def end(self) -> int:
+        """Reads to the end and returns the exit status."""
+        while self._read():
+            pass
+        return self.process.wait(PATIENCE)
+
+    def _read(self) -> bool:
+        if not select.select([self._controller], [], [], PATIENCE)[0]:
+            return False
+        try:
+            piece = os.read(self._controller, 65536)
+        except OSError:  # how Linux says that the other end is closed
+            return False
+        self.shown += piece.decode(errors="replace")
+        return bool(piece)
+
+
+@contextmanager
+def on_terminal(fake: FakeService, tmp_path: Path, *arguments: str) -> Iterator[Terminal]:
+    """The command with a terminal for its input, output and errors."""
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [RUSHES, *arguments],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env=environment(fake, tmp_path),
+        start_new_session=True,
+    )
+    os.close(terminal)
+    try:
+        yield Terminal(process, controller)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(controller)
+
+
+def test_a_terminal_gets_a_table(fake: FakeService, tmp_path: Path) -> None:
+    """On a terminal a list is drawn in colour; in a pipe the same list has neither colours nor cuts."""
+    task = fake.add("failed", request={"positivePrompt": "a lighthouse " * 20})
+    with on_terminal(fake, tmp_path, "list") as terminal:
+        assert terminal.end() == 0
+        assert "\x1b[31mfailed" in terminal.shown
+        assert "\t" not in terminal.shown
+        assert task["taskUUID"] in terminal.shown  # to be copied, so on one line
+    piped = subprocess.run(
+        [RUSHES, "list"], env=environment(fake, tmp_path), capture_output=True, text=True, timeout=30
+    )
+    assert "\x1b" not in piped.stdout
+    assert f"{task['taskUUID']}\tfailed\t" in piped.stdout
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["list", "--json"]])
+def test_a_full_disk_is_one_line(fake: FakeService, tmp_path: Path, arguments: list[str]) -> None:
+    """Where the result cannot be written, that is said in a line, and the status is that of a failure."""
+    fake.add()
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [RUSHES, *arguments],
+            env=environment(fake, tmp_path),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+        )
+    assert (ran.returncode, ran.stderr) == (1, "rushes: [Errno 28] No space left on device\n")
+
+
+@pytest.mark.parametrize(("typed", "status", "bought"), [("y\n", 0, 1), ("n\n", 6, 0), ("\x04", 6, 0)])
+def test_a_high_price_is_asked_for(fake: FakeService, tmp_path: Path, typed: str, status: int, bought: int) -> None:
+    """On a terminal a high price is a question; only a yes buys."""
+    with on_terminal(fake, tmp_path, "submit", "a lighthouse", "--ask-above", "0.5") as terminal:
+        terminal.wait_for("Buy for $0.924? [y/N]")
+        terminal.type(typed)
+        assert terminal.end() == status
+    assert len(fake.tasks) == bought
+
+
+def test_watch_on_a_terminal(fake: FakeService, tmp_path: Path) -> None:
+    """The live table is shown while a task runs, and its last state stays."""
+    task = fake.add("running")
+    looked = threading.Event()
+
+    def finish(request: Request) -> Response | None:
+        if request.path.startswith("/tasks/"):
+            if looked.is_set():
+                task["status"] = "succeeded"
+                task["clips"][0]["status"] = "stored"
+            looked.set()
+        return None
+
+    fake.trouble = finish
+    with on_terminal(fake, tmp_path, "watch") as terminal:
+        terminal.wait_for("0 of 1 clips stored")
+        assert terminal.end() == 0
+        assert "1 of 1 clips stored" in terminal.shown
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_watch_ends_quietly(
+    fake: FakeService, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    """Ctrl-C and SIGTERM end the watching with their own statuses and without a traceback."""
+    fake.add("running")
+    with on_terminal(fake, tmp_path, "watch") as terminal:
+        terminal.wait_for("0 of 1 clips stored")
+        terminal.process.send_signal(number)
+        assert terminal.end() == status
+        assert "Traceback" not in terminal.shown
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_order_says_how_to_go_on(
+    fake: FakeService, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    """Whoever ends an order before its answer hears that the same command again buys nothing twice, and so it is."""
+    ordered, ended = threading.Event(), threading.Event()
+
+    def hold(request: Request) -> Response | None:
+        if request.path == "/v1" and "X-Runware-Dry-Run" not in request.headers:
+            ordered.set()
+            ended.wait(PATIENCE)
+        return None
+
+    fake.after = hold
+    with on_terminal(fake, tmp_path, "submit", "a lighthouse") as terminal:
+        assert ordered.wait(PATIENCE)
+        terminal.process.send_signal(number)
+        assert terminal.end() == status
+        assert "Give the same command again" in terminal.shown
+        assert "Traceback" not in terminal.shown
+    ended.set()
+    with on_terminal(fake, tmp_path, "submit", "a lighthouse") as terminal:
+        assert terminal.end() == 0
+    assert len(fake.tasks) == 1
+
+
+def test_a_reader_that_has_seen_enough(fake: FakeService, tmp_path: Path) -> None:
+    """`rushes list | head` ends without a word about pipes."""
+    for _ in range(300):
+        fake.add(request={"positivePrompt": "a lighthouse " * 5})
+    with subprocess.Popen(
+        [RUSHES, "list", "--all"],
+        env=environment(fake, tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        out, err = process.stdout, process.stderr
+        assert out is not None
+        assert err is not None
+        assert out.readline().startswith("task\t")
+        out.close()
+        assert err.read() == ""
+
+
+def test_completion(fake: FakeService, tmp_path: Path) -> None:
+    """The shell can ask what a word may become."""
+    asked = {"_RUSHES_COMPLETE": "complete_bash", "COMP_WORDS": "rushes tr", "COMP_CWORD": "1"}
+    done = subprocess.run(
+        [RUSHES], env={**environment(fake, tmp_path), **asked}, capture_output=True, text=True, timeout=30
+    )
+    assert done.stdout.split() == ["trigger"]

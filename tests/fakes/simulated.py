@@ -1,0 +1,537 @@
+"""Table, bucket and Runware as effects of a simulated world: each call can be stopped, lost or made to fail.
+
+tests/contract runs one suite against these and against moto and the emulator. Runware's answers are made as bytes and
+read by the real code, so that a schedule covers the reading, too.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from rushes.domain.clip import Clip
+from rushes.domain.media import Head, Probed, container
+from rushes.domain.task import Found
+from rushes.errors import BucketError, BusyError, ProviderError, RescueError
+from rushes.runware.outcome import Ambiguous, NeverArrived, Outcome, read_answer
+from rushes.runware.response import Report, read_report
+from tests.fakes.table import FakeTable, Name
+from tests.simulation.world import World
+
+T = TypeVar("T")
+
+MP4 = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isommp41\x00\x00\x00\x48mdat" + bytes(64)
+RESCUED = MP4 + b"\x00\x00\x00\x0ffreerescued"
+AGAIN = MP4 + b"\x00\x00\x00\x0dfreeagain"
+
+
+class SimulatedTable(FakeTable):
+    """The table, every call of which is an effect: `busy_now` and `contended_now` make writes fail while they are true.
+
+    The index of open clips lags by `lag` milliseconds.
+    """
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+        self.busy_now: Callable[[str], bool] = lambda _: False
+        self.contended_now: Callable[[], bool] = lambda: False
+        self.refused = 0  # writes that failed and had no effect
+        self.lag = 0
+        self._listed: dict[Name, tuple[int, Clip | None]] = {}  # when a row changed, and from what
+
+    def get_task_with_clips(self, caller: str, task_uuid: str) -> Found | None:
+        """A task with its clips, without it being an effect: for those who look from outside."""
+        task = self.tasks.get((caller, task_uuid))
+        return Found(task, tuple(self.clips_of(caller, task_uuid)), "") if task else None
+
+    def call(self, name: str, act: Callable[[], T]) -> T:
+        """An effect whose answer may be lost: then the store repeats it, and either gets that answer or gives up."""
+
+        def attempt() -> T:
+            if name in ("record", "save") and self.busy_now(name):
+                self.refused += 1
+                raise BusyError("made busy")
+            return act()
+
+        def unheard(manner: str) -> T:
+            if manner == "again":
+                return attempt()
+            raise BusyError("the answer was lost", maybe_written=name in ("record", "save"))
+
+        return self._world.effect(name, attempt, unheard)
+
+    def check_contention(self) -> None:
+        """Takes the time of the store's patience before it raises."""
+        if self.contended_now():
+            self._world.move_to(self._world.now + 1_000)
+            raise BusyError("the budgets are contended")
+
+    def changing(self, name: Name, before: Clip | None) -> None:
+        """Keeps the row that the index lists until it has caught up."""
+        if before is None or self._world.now >= self._listed[name][0] + self.lag:
+            self._listed[name] = self._world.now, before
+
+    def as_listed(self, name: Name, row: Clip) -> Clip | None:
+        """A row as the index has it, which changes some time later."""
+        if not self.lag:
+            return row
+        at, before = self._listed[name]
+        return before if self._world.now < at + self.lag else row
+
+
+class SimulatedBucket:
+    """The bucket: objects with versions. `lost` makes S3 unable to answer while it is true."""
+
+    name = "bucket"
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.objects: dict[str, list[bytes]] = {}
+        self.lost: Callable[[], bool] = lambda: False
+        self.found_nothing: Callable[[str], None] = lambda _: None
+
+    def upload_link(self, key: str, seconds: int) -> str:
+        return f"https://bucket.example/{key}?X-Amz-Expires={seconds}"
+
+    def image_link(self, bucket: str, key: str, seconds: int) -> str:
+        return f"https://{bucket}.example/{key}?X-Amz-Expires={seconds}"
+
+    def download_link(self, key: str, seconds: int, version: str | None = None, container: str = "") -> str:
+        del seconds, container
+        return f"https://bucket.example/{key}?versionId={version}"
+
+    def put_if_absent(self, key: str, content: bytes, content_type: str) -> None:
+        del content_type
+        self._world.effect("keep image", lambda: self._keep(key, content))
+
+    def head(self, bucket: str, key: str, length: int) -> Head | None:
+        return self._world.effect("head", lambda: self._head(bucket, key, length))
+
+    def put(self, key: str, content: bytes) -> str:
+        """What an upload does; returns the version."""
+        versions = self.objects.setdefault(key, [])
+        versions.append(content)
+        return str(len(versions))
+
+    def probe(self, key: str, version: str | None = None) -> Probed | None:
+        return self._world.effect("probe", lambda: self._probe(key, version))
+
+    def _keep(self, key: str, content: bytes) -> None:
+        if self.lost():
+            raise BucketError("made unavailable")
+        if key not in self.objects:
+            self.put(key, content)
+
+    def _head(self, bucket: str, key: str, length: int) -> Head | None:
+        if self.lost():
+            raise BucketError("made unavailable")
+        versions = self.objects.get(key) if bucket == self.name else None
+        return Head(len(versions[-1]), versions[-1][:length]) if versions else None
+
+    def _probe(self, key: str, version: str | None) -> Probed | None:
+        if self.lost():
+            raise BucketError("made unavailable")
+        versions = self.objects.get(key)
+        if not versions:
+            self.found_nothing(key)
+            return None
+        number = int(version or len(versions))
+        if number > len(versions):
+            return None
+        content = versions[number - 1]
+        return Probed(str(number), len(content), f"etag-{number}", container(content, len(content)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switches:
+    """What is not known about Runware and must not matter; the defaults are its best manners. Times in milliseconds."""
+
+    render: int = 240_000
+    finished_uuid_refused: bool = True
+    poll_knows_running: bool = True
+    poll_knows_finished_for: int | None = None  # None: for ever
+    details: str = "known"  # known, missing, or never (the task type does not exist)
+    polls_err: bool = False
+    polls_whole: bool = False  # one unknown task of several, and the poll says nothing of the others
+    polls_most: int = 1000  # a poll for more is turned away
+    forgets: int = 0  # of the first renders; no question about them is answered with anything
+    questions: str = ""  # how every question is turned away: see TURNED_AWAY
+    webhook: str = "enveloped"  # enveloped, flat, array, or lost
+    failures_call: bool = True
+    webhook_tries: int = 4
+    webhook_twice: bool = False
+    upload: str = "before"  # before, after, late, never, garbage, empty, spoiled (then empty), twice
+    conflict_status: int = 400
+    render_fails: str = ""  # an error code
+    fails_then_succeeds: bool = False
+    url: bool = True
+    inline: bool = False
+    cost: bool = True
+    nsfw: bool = False
+    url_works: bool = True
+    second_render: bool = False  # made and charged a minute later, for the same purchase
+
+
+@dataclass(slots=True)
+class Execution:
+    """One execution at the fake Runware: a charge unless it failed."""
+
+    uuid: str
+    request: Mapping[str, Any]
+    accepted_at: int
+    done_at: int
+    video_uuid: str
+    charge: int
+    failed: bool = False
+    finished: bool = False
+    second: str = ""  # the second render's videoUUID, once there is one
+
+    @property
+    def is_rendered(self) -> bool:
+        return self.finished and not self.failed
+
+
+UNANSWERED: Mapping[str, Outcome] = {
+    "refused connection": NeverArrived("ConnectError"),
+    "lost": Ambiguous("ReadTimeout"),
+}
+"""Fates of a submission that never arrived."""
+
+REFUSALS: Mapping[str, tuple[int, str]] = {
+    "500": (500, '{"errors": [{"code": "internalServerError"}]}'),
+    "503": (503, '{"errors": [{"code": "serverUnavailable"}]}'),
+    "bare 429": (429, "slow down"),
+    "429": (429, '{"errors": [{"code": "rateLimitExceeded"}]}'),
+    "no": (400, '{"data": [], "errors": [{"code": "invalidPositivePrompt", "message": "no", "taskUUID": "UUID"}]}'),
+    "no account": (402, '{"errors": [{"code": "insufficientCredits"}]}'),
+}
+"""Fates of a submission that arrived and was not taken."""
+
+AFTERWARDS: Mapping[str, tuple[int, bytes] | None] = {
+    "cut after": None,
+    "500 after": (500, b'{"errors": [{"code": "internalServerError"}]}'),
+    "503 after": (503, b'{"errors": [{"code": "serverUnavailable"}]}'),
+    "garbled after": (200, b"<html>"),
+}
+"""Fates of a submission that was taken, with an answer that does not say so."""
+
+TURNED_AWAY: Mapping[str, tuple[int, bytes]] = {
+    "no key": (401, b'{"errors": [{"code": "authenticationFailed", "message": "no"}]}'),
+    "no money": (402, b'{"errors": [{"code": "insufficientCredits", "message": "no"}]}'),
+    "no money, in a 400": (400, b'{"data": [], "errors": [{"code": "insufficientCredits", "message": "no"}]}'),
+    "no such question": (400, b'{"data": [], "errors": [{"code": "unsupportedParameter", "message": "no"}]}'),
+}
+"""Answers to a question that are about who asks, or how, and not about any task."""
+
+DEFINITE = {"refused connection", "429", "no", "no account"}
+"""Fates whose answer, once heard, proves that the attempt bought nothing."""
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """Watches what is sent: a promise may be broken without harm, if Runware happens to be kind, but not unnoticed.
+
+    A clip may be sent again only after every witness has denied it since the last attempt that may have arrived, while
+    that attempt is young, under a policy that allows it, with nobody else at it, and with no sign of it on record. A
+    repeat is decided within the `window` and sent before its lease is over, by clocks that are up to `skew` apart.
+    """
+
+    lease: int
+    window: int
+    allows_resending: bool
+    skew: int = 0
+    doubtful: dict[str, list[int]] = field(default_factory=dict)
+    denied: dict[str, dict[str, int]] = field(default_factory=dict)
+    in_flight: set[str] = field(default_factory=set)
+    keys: dict[str, str] = field(default_factory=dict)  # object key -> clipUUID
+    improper: list[str] = field(default_factory=list)
+
+    def sends(self, uuid: str, now: int) -> None:
+        """Somebody is about to send this clip."""
+        if uuid in self.in_flight:
+            self.improper.append("two buyers of one clip at once")
+        for at in self.doubtful.get(uuid, ()):
+            denied = self.denied.get(uuid, {})
+            if not self.allows_resending:
+                self.improper.append("sent again although the policy is review")
+            if any(denied.get(witness, -1) < at for witness in ("bucket", "poll", "details")):
+                self.improper.append("sent again although a witness had not denied the clip")
+            if now >= at + self.window + self.lease + self.skew:
+                self.improper.append("sent again after the resend window")
+
+    def denies(self, uuid: str, witness: str, now: int) -> None:
+        """A witness has answered properly that it knows nothing of this clip."""
+        self.denied.setdefault(uuid, {})[witness] = now
+
+
+@dataclass(slots=True)
+class SimulatedRunware:
+    """Runware: accepts, renders, uploads, calls back, answers questions, and keeps the ledger that judges.
+
+    `fates` says what becomes of the next submissions, one each; then they go well. `deliver` is the way of a webhook
+    into the service, True if it was answered with 2xx; `uploaded` hears of every object.
+    """
+
+    world: World
+    bucket: SimulatedBucket
+    switches: Switches = field(default_factory=Switches)
+    fates: list[str] = field(default_factory=list)
+    deliver: Callable[[Mapping[str, Any], bytes], bool] = lambda _request, _body: True
+    uploaded: Callable[[str, str], None] = lambda _key, _version: None
+    down: Callable[[], bool] = lambda: False
+    executions: list[Execution] = field(default_factory=list)
+    supervisor: Supervisor = field(default_factory=lambda: Supervisor(60_000, 120_000, True))
+    fetching: Callable[[str], None] = lambda _key: None
+    answered: dict[str, tuple[int, bool]] = field(default_factory=dict)  # last poll for one alone, and if it was told
+    in_a_row: int = 0  # failures, as the process at work saw them
+    most_in_a_row: int | None = None  # None: the process at work may go on
+
+    def charged(self, clip_uuid: str) -> int:
+        """How often a clip was paid for."""
+        return sum(1 for task in self.executions if task.uuid == clip_uuid and task.charge)
+
+    def ledger(self) -> int:
+        """Everything charged, in micro-dollars."""
+        return sum(task.charge for task in self.executions)
+
+    def submit(self, task: Mapping[str, Any], key: str) -> Outcome:
+        del key
+        uuid, at, doubt = task["taskUUID"], self.world.now, True
+        self.supervisor.keys[_object_key(task)] = uuid
+        fate = "refused connection" if self.down() else (self.fates[0] if self.fates else "well")
+        sent: list[str] = []
+        try:
+            outcome = self.world.effect("submit", lambda: sent.append(uuid) or self._submit(task))
+            doubt = fate not in DEFINITE
+            self._saw(failed=isinstance(outcome, Ambiguous | NeverArrived))
+            return outcome
+        finally:
+            self.supervisor.in_flight.discard(uuid)
+            if sent and doubt:
+                self.supervisor.doubtful.setdefault(uuid, []).append(at)
+
+    def poll(self, task_uuids: Sequence[str], key: str) -> Report:
+        del key
+        return self._question("poll", lambda: self._poll(task_uuids))
+
+    def details(self, task_uuid: str, key: str) -> Report:
+        del key
+        return self._question("details", lambda: self._details(task_uuid))
+
+    def _question(self, name: str, ask: Callable[[], Report]) -> Report:
+        try:
+            report = self.world.effect(name, ask)
+        except ProviderError:
+            self._saw(failed=True)
+            raise
+        self._saw(failed=False)
+        return report
+
+    def _saw(self, failed: bool) -> None:
+        self.in_a_row = self.in_a_row + 1 if failed else 0
+        if self.most_in_a_row is not None and self.in_a_row > self.most_in_a_row:
+            self.supervisor.improper.append("went on asking a Runware that had failed again and again")
+
+    def fetch(self, url: str, key: str, ends_at: int) -> Probed:
+        del ends_at
+        self.fetching(key)
+        return self.world.effect("fetch", lambda: self._fetch(url, key))
+
+    def save_inline(self, data: str, key: str) -> Probed:
+        del data
+        return self.world.effect("keep", lambda: self._stored(key))
+
+    def _submit(self, task: Mapping[str, Any]) -> Outcome:
+        self.supervisor.sends(task["taskUUID"], self.world.now)
+        self.supervisor.in_flight.add(task["taskUUID"])
+        fate = self.fates.pop(0) if self.fates else "well"
+        if self.down():
+            fate = "refused connection"
+        if fate in UNANSWERED:
+            return UNANSWERED[fate]
+        if fate == "late":
+            # It takes effect before the lease is over, or never: assumption A4.
+            self.world.at(self.world.now + 50_000, lambda: self._accept(task) and None)
+            return Ambiguous("ReadTimeout")
+        if fate in REFUSALS:
+            status, text = REFUSALS[fate]
+            return read_answer(status, text.replace("UUID", task["taskUUID"]).encode(), task["taskUUID"])
+        status, body = self._accept(task)
+        if fate in AFTERWARDS:
+            lost = AFTERWARDS[fate]
+            return read_answer(*lost, task["taskUUID"]) if lost else Ambiguous("RemoteProtocolError")
+        return read_answer(status, json.dumps(body).encode(), task["taskUUID"])
+
+    def _accept(self, request: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+        uuid = request["taskUUID"]
+        known = [task for task in self.executions if task.uuid == uuid]
+        if known and (self.switches.finished_uuid_refused or not all(task.finished for task in known)):
+            error = {"code": "conflictTaskUUID", "message": "known", "taskUUID": uuid}
+            return self.switches.conflict_status, {"data": [], "errors": [error]}
+        number = len(self.executions) + 1
+        task = Execution(
+            uuid=uuid,
+            request=request,
+            accepted_at=self.world.now,
+            done_at=self.world.now + self.switches.render,
+            video_uuid=f"00000000-0000-4000-8000-{number:012d}",
+            charge=0 if self.switches.render_fails and not self.switches.fails_then_succeeds else 924_000,
+            failed=bool(self.switches.render_fails),
+        )
+        self.executions.append(task)
+        self.world.at(task.done_at, lambda: self.finish(task))
+        return 200, {"data": [{"taskType": "videoInference", "taskUUID": uuid}]}
+
+    def finish(self, task: Execution) -> None:
+        """Ends a render, once, however often it is told to."""
+        if task.finished:
+            return
+        task.finished = True
+        if task.failed:
+            if self.switches.failures_call:
+                self._call(task, self._error(task))
+            if self.switches.fails_then_succeeds:
+                self.world.at(self.world.now + 30_000, lambda: self._succeed(task))
+            return
+        self._succeed(task)
+
+    def _succeed(self, task: Execution) -> None:
+        task.failed = False
+        now, upload = self.world.now, self.switches.upload
+        if upload in ("before", "garbage", "empty", "spoiled", "twice"):
+            self._upload(task)
+        self.world.at(now + 500, lambda: self._call(task, {"data": [self._item(task)]}))
+        if self.switches.second_render:
+            self.world.at(now + 60_000, lambda: self._render_again(task))
+        if self.switches.webhook_twice:
+            self.world.at(now + 90_000, lambda: self._call(task, {"data": [self._item(task)]}))
+        if upload in ("after", "late"):
+            self.world.at(now + (2_000 if upload == "after" else 400_000), lambda: self._upload(task))
+
+    def _render_again(self, task: Execution) -> None:
+        task.second, task.charge = task.video_uuid.replace("00000000", "11111111"), task.charge + 924_000
+        self._call(task, {"data": [self._item(task) | {"videoUUID": task.second}]})
+
+    def _upload(self, task: Execution) -> None:
+        key = _object_key(task.request)
+        content = {"garbage": b"<html>not a video</html>", "empty": b""}.get(self.switches.upload, MP4)
+        self.uploaded(key, self.bucket.put(key, content))
+        if self.switches.upload == "spoiled":
+            self.uploaded(key, self.bucket.put(key, b""))
+        if self.switches.upload == "twice":
+            self.uploaded(key, self.bucket.put(key, AGAIN))
+
+    def _call(self, task: Execution, body: Mapping[str, Any], attempt: int = 1) -> None:
+        """One webhook; again later unless it was answered with 2xx, a bounded number of times."""
+        shape = self.switches.webhook
+        if shape == "lost":
+            return
+        items = body.get("data") or body.get("errors") or []
+        sent: Any = {"flat": items[0], "array": items}.get(shape, body)
+        if not self.deliver(task.request, json.dumps(sent).encode()) and attempt < self.switches.webhook_tries:
+            self.world.at(self.world.now + 250 * 2**attempt, lambda: self._call(task, body, attempt + 1))
+
+    def _item(self, task: Execution) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "taskType": "videoInference",
+            "taskUUID": task.uuid,
+            "status": "success",
+            "videoUUID": task.video_uuid,
+            "seed": 7,
+        }
+        if self.switches.url:
+            found["videoURL"] = f"https://vm.runware.ai/{task.video_uuid}.mp4"
+        if self.switches.inline:
+            found["videoBase64Data"] = "AAAAGGZ0eXBpc29t"
+        if self.switches.cost:
+            found["cost"] = 0.924
+        if self.switches.nsfw:
+            found["NSFWContent"] = True
+        return found
+
+    def _items(self, task: Execution) -> list[dict[str, Any]]:
+        """What a poll tells of a task that has not failed."""
+        if not task.finished:
+            return [{"taskType": "videoInference", "taskUUID": task.uuid, "status": "processing"}]
+        second = [self._item(task) | {"videoUUID": task.second}] if task.second else []
+        return [self._item(task), *second]
+
+    def _error(self, task: Execution) -> dict[str, Any]:
+        code = self.switches.render_fails
+        return {"errors": [{"code": code, "message": "failed", "status": "error", "taskUUID": task.uuid}]}
+
+    def _poll(self, task_uuids: Sequence[str]) -> Report:
+        self._must_answer()
+        report = self._poll_answer(task_uuids)
+        if len(task_uuids) == 1 and report.answers(task_uuids[0]):
+            (uuid,) = task_uuids
+            told = any(task.uuid == uuid and task.is_rendered for task in self._remembered())
+            self.answered[uuid] = self.world.now, told
+        return report
+
+    def _remembered(self) -> list[Execution]:
+        return [task for task in self.executions[self.switches.forgets :] if self._remembers(task)]
+
+    def _poll_answer(self, task_uuids: Sequence[str]) -> Report:
+        if self.switches.questions:
+            return read_report(*TURNED_AWAY[self.switches.questions])
+        if len(task_uuids) > self.switches.polls_most:
+            return read_report(400, b'{"errors": [{"code": "tooManyTasks", "message": "too many"}]}')
+        if self.switches.polls_whole and (unknown := set(task_uuids) - {task.uuid for task in self._remembered()}):
+            missing = [{"code": "taskNotFound", "message": "unknown", "taskUUID": uuid} for uuid in sorted(unknown)]
+            return read_report(404, json.dumps({"errors": missing}).encode())
+        data: list[dict[str, Any]] = []
+        errors: list[dict[str, Any]] = []
+        for task in self._remembered():
+            if task.uuid in task_uuids and task.finished and task.failed:
+                errors += self._error(task)["errors"]
+            elif task.uuid in task_uuids:
+                data += self._items(task)
+        if not errors:
+            known = {item["taskUUID"] for item in data}
+            for uuid in set(task_uuids) - known:
+                self.supervisor.denies(uuid, "poll", self.world.now)
+        body = {"data": data, **({"errors": errors} if errors else {})}
+        return read_report(400 if errors and not data else 200, json.dumps(body).encode())
+
+    def _details(self, task_uuid: str) -> Report:
+        self._must_answer()
+        if self.switches.questions:
+            return read_report(*TURNED_AWAY[self.switches.questions])
+        if self.switches.details == "never":
+            return read_report(400, b'{"errors": [{"code": "unsupportedTaskType", "message": "unknown"}]}')
+        data = []
+        for task in self.executions[self.switches.forgets :] if self.switches.details == "known" else []:
+            if task.uuid == task_uuid:
+                last = [self._item(task)] if task.finished and not task.failed else [{"taskUUID": task.uuid}]
+                data.append({"taskType": "getTaskDetails", "taskUUID": task.uuid, "response": {"data": last}})
+        if not data:
+            self.supervisor.denies(task_uuid, "details", self.world.now)
+        return read_report(200, json.dumps({"data": data}).encode())
+
+    def _must_answer(self) -> None:
+        if self.switches.polls_err or self.down():
+            raise ProviderError("HTTP 503")
+
+    def _remembers(self, task: Execution) -> bool:
+        if not task.finished:
+            return self.switches.poll_knows_running
+        kept = self.switches.poll_knows_finished_for
+        return kept is None or self.world.now < task.done_at + kept
+
+    def _fetch(self, url: str, key: str) -> Probed:
+        if not self.switches.url_works or self.down():
+            raise RescueError("HTTP 404")
+        del url
+        return self._stored(key)
+
+    def _stored(self, key: str) -> Probed:
+        content = RESCUED  # what was uploaded need not be the same, byte by byte
+        version = self.bucket.put(key, content)
+        self.uploaded(key, version)
+        return Probed(version, len(content), f"etag-{version}", "mp4")
+
+
+def _object_key(request: Mapping[str, Any]) -> str:
+    return str(request["uploadEndpoint"]).removeprefix("https://bucket.example/").partition("?")[0]

@@ -1,0 +1,226 @@
+"""The table in memory, under the conditions of the real one.
+
+Everything that the use cases can notice of the table holds here: new items only, one version after another, limits
+before budgets, a repeated write of one's own recognised. tests/contract runs one suite against it and against moto.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from rushes.domain.budget import Cost, Costs, OverBudget, Reservation
+from rushes.domain.caller import Caller
+from rushes.domain.clip import Clip
+from rushes.domain.task import Existing, Found, Page, Recorded, Task
+from rushes.errors import BusyError, StaleError, UnreadableClipError
+from tests.fakes.builders import START
+
+T = TypeVar("T")
+Name = tuple[str, str, int]  # of a clip: caller, task, index
+
+
+class FakeTable:
+    """Tasks, clips, budgets and callers.
+
+    `busy` names the calls that fail as if the table were away, `unheard` those that take effect and then fail. While
+    `contended`, no save moves money. `before_save` runs ahead of every save, to race it; `watch` sees each change of a
+    clip, as it was before and as it is after. `unreadable` are clips that this version of the service cannot read.
+    """
+
+    remembers = 4  # writes of a clip that a repeated write recognises as its own
+
+    def __init__(self) -> None:
+        self.tasks: dict[tuple[str, str], Task] = {}
+        self.rows: dict[Name, Clip] = {}
+        self.budgets: dict[tuple[str, str], tuple[int, int | None]] = {}  # sum and limit
+        self.keys: dict[str, str] = {}  # hash -> caller's name
+        self.callers: dict[str, Caller] = {}
+        self.changes: list[tuple[Clip, Clip]] = []  # its stream of clips: before and after, in order
+        self.busy: set[str] = set()
+        self.unheard: set[str] = set()
+        self.contended = False
+        self.before_save: Callable[[], None] = lambda: None
+        self.watch: Callable[[Clip | None, Clip], None] = lambda _before, _after: None
+        self.unreadable: set[Name] = set()
+        self.saves = 0
+        self.asked: list[tuple[str, int, str | None, str]] = []  # of `page`
+        self._own: dict[Name, list[tuple[Clip, Clip]]] = {}  # writes as given and as saved, newest last
+
+    def record(
+        self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation]
+    ) -> Recorded | Existing | OverBudget:
+        return self.call("record", lambda: self._record(task, clips, reservations))
+
+    def save(self, before: Clip, after: Clip) -> Clip:
+        self.before_save()
+        return self.call("save", lambda: self._save(before, after))
+
+    def clip(self, caller: str, task_uuid: str, index: int) -> Clip | None:
+        return self.call("clip", lambda: self._read((caller, task_uuid, index)))
+
+    def clips(self, caller: str, task_uuid: str) -> list[Clip]:
+        return self.call("clips", lambda: self.clips_of(caller, task_uuid))
+
+    def get_tombstone(self, caller: str, task_uuid: str) -> Task | None:
+        return self.call("get_tombstone", lambda: self.tasks.get((caller, task_uuid)))
+
+    def task(self, caller: str, task_uuid: str) -> Task | None:
+        return self.call("task", lambda: self.tasks.get((caller, task_uuid)))
+
+    def due(self, now: int, most: int) -> list[Name]:
+        return self.call("due", lambda: self._due(now, most))
+
+    def postpone(self, name: Name, now: int, until: int) -> None:
+        self.call("postpone", lambda: self._postpone(name, now, until))
+
+    def budget(self, scope: str, month: str) -> tuple[int, int | None]:
+        name = f"budget of {scope}"
+        return self.call(name if name in self.busy else "budget", lambda: self.budgets.get((scope, month), (0, None)))
+
+    def get_task_with_clips(self, caller: str, task_uuid: str) -> Found | None:
+        clips = self.clips(caller, task_uuid)
+        if not clips:
+            return None
+        task = self.tasks.get((caller, task_uuid)) or Task(
+            caller=caller, task_uuid=task_uuid, request={}, fingerprint="", clips=len(clips), created_at=START
+        )
+        return Found(task, tuple(clips), f"{task.created_at}#{task_uuid}")
+
+    def page(self, caller: str, most: int, *, after: str | None = None, day: str = "") -> Page:
+        self.asked.append((caller, most, after, day))
+        found = [self.get_task_with_clips(*key) for key in self.tasks if key[0] == caller]
+        listed = sorted((each for each in found if each), key=lambda each: each.position, reverse=True)
+        rest = [each for each in listed if after is None or each.position < after]
+        return Page(tuple(rest[:most]), rest[most - 1].position if len(rest) > most else None)
+
+    def costs(self, caller: str, since: int, until: int, most: int, after: str | None = None) -> Costs:
+        listed = [self._cost(row) for row in self.rows.values() if row.caller == caller]
+        found = [each for each in listed if since <= each.created_at <= until]
+        found.sort(key=_place, reverse=True)
+        rest = [each for each in found if after is None or _place(each) < after]
+        return Costs(tuple(rest[:most]), _place(rest[most - 1]) if len(rest) > most else None)
+
+    def caller(self, key_hash: str) -> Caller | None:
+        return self.callers.get(self.keys.get(key_hash, ""))
+
+    def caller_named(self, name: str) -> Caller | None:
+        return self.callers.get(name)
+
+    def set_caller(self, caller: Caller) -> None:
+        self.callers[caller.name] = caller
+
+    def add_key(self, key_hash: str, caller: Caller, name: str, now: int) -> None:
+        del name, now
+        self.set_caller(caller)
+        self.keys[key_hash] = caller.name
+
+    def put(self, row: Clip) -> Clip:
+        """Puts a clip there, no questions asked."""
+        self.rows[row.caller, row.task_uuid, row.index] = row
+        return row
+
+    def race(self, row: Clip) -> None:
+        """Saves a clip as another process would, for `before_save`."""
+        self.put(row)
+
+    def clips_of(self, caller: str, task_uuid: str) -> list[Clip]:
+        """The clips of a task, without it being a call."""
+        return [clip for key, clip in sorted(self.rows.items()) if key[:2] == (caller, task_uuid)]
+
+    def first_look(self) -> int | None:
+        """When the next clip is due, open or with money that is to follow."""
+        due = (row.next_check_at for row in self.rows.values() if row.open or not row.settled)
+        return min(filter(None, due), default=None)
+
+    def call(self, name: str, act: Callable[[], T]) -> T:
+        """One call of the service's."""
+        if name in self.busy:
+            raise BusyError("made busy")
+        found = act()
+        if name in self.unheard:
+            raise BusyError("made unheard", maybe_written=True)
+        return found
+
+    def changing(self, name: Name, before: Clip | None) -> None:
+        """A row is about to change."""
+
+    def as_listed(self, name: Name, row: Clip) -> Clip | None:
+        """A row as the index of open clips has it."""
+        del name
+        return row
+
+    def check_contention(self) -> None:
+        """Raises if no money can be moved just now."""
+        if self.contended:
+            raise BusyError("the budgets are contended")
+
+    def _read(self, name: Name) -> Clip | None:
+        if name in self.unreadable:
+            raise UnreadableClipError("KeyError")
+        return self.rows.get(name)
+
+    def _postpone(self, name: Name, now: int, until: int) -> None:
+        row = self.rows[name]
+        if row.next_check_at is not None and row.next_check_at <= now:
+            self.rows[name] = replace(row, next_check_at=until)
+
+    def _record(
+        self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation]
+    ) -> Recorded | Existing | OverBudget:
+        if known := self.tasks.get((task.caller, task.task_uuid)):
+            return Recorded() if known is task else Existing(known)  # the token of a transaction recognises a repeat
+        for wanted in reservations:
+            held, _ = self.budgets.get((wanted.scope, wanted.month), (0, None))
+            if held + wanted.amount > wanted.limit:
+                return OverBudget(wanted.scope, wanted.limit, held)
+        for wanted in reservations:
+            held, _ = self.budgets.get((wanted.scope, wanted.month), (0, None))
+            self.budgets[wanted.scope, wanted.month] = held + wanted.amount, wanted.limit
+        self.tasks[task.caller, task.task_uuid] = task
+        for clip in clips:
+            self.changing((clip.caller, clip.task_uuid, clip.index), None)
+            self.put(clip)
+        for clip in clips:
+            self.watch(None, clip)
+        return Recorded()
+
+    def _save(self, before: Clip, after: Clip) -> Clip:
+        name = before.caller, before.task_uuid, before.index
+        if name not in self.rows or self.rows[name].version != before.version:
+            latest = self._own.get(name, [])[-self.remembers :] if self.remembers else []
+            for given, own in latest:
+                if given is after:
+                    return own
+            raise StaleError
+        if after.budgeted != before.budgeted:
+            self.check_contention()
+        saved = replace(after, version=before.version + 1)
+        self.saves += 1
+        self._own.setdefault(name, []).append((after, saved))
+        self.changes.append((self.rows[name], saved))
+        self.changing(name, self.rows[name])
+        self.rows[name] = saved
+        for scope in after.scopes:
+            held, limit = self.budgets.get((scope, after.month), (0, None))
+            self.budgets[scope, after.month] = held + after.budgeted - before.budgeted, limit
+        self.watch(before, saved)
+        return saved
+
+    def _due(self, now: int, most: int) -> list[Name]:
+        listed = ((name, self.as_listed(name, row)) for name, row in self.rows.items())
+        due = [
+            (row.next_check_at, name)
+            for name, row in listed
+            if row and (row.open or not row.settled) and row.next_check_at is not None and row.next_check_at <= now
+        ]
+        return [name for _, name in sorted(due)[:most]]
+
+    def _cost(self, row: Clip) -> Cost:
+        task = self.tasks.get((row.caller, row.task_uuid))
+        sent = task.request if task else {}
+        model, tags = sent.get("model", ""), sent.get("tags") or {}
+        return Cost(row.caller, row.task_uuid, row.index, row.created_at, row.budgeted, model, tags)
+
+
+def _place(cost: Cost) -> str:
+    return f"{cost.created_at}#{cost.task_uuid}#{cost.index}"

@@ -1,0 +1,176 @@
+"""The use cases on in-memory stand-ins for the bucket and Runware, with behaviour that a test can steer."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, TypeVar
+
+import httpx
+
+from rushes.domain.caller import Caller
+from rushes.domain.clip import Clip
+from rushes.domain.media import Head, Probed, container
+from rushes.errors import BucketError
+from rushes.runware.outcome import Accepted, Outcome
+from rushes.services.purchase import Buyer, Credentials, PurchaseService
+from rushes.services.queries import QueryService
+from rushes.services.submit import Request, SubmitService
+from rushes.services.webhook import WebhookService
+from tests.fakes.builders import TASK_UUID, TIMES, uuid4
+from tests.fakes.table import FakeTable
+from tests.fakes.telemetry import FakeClock, FakeTelemetry
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class FakeBucket:
+    """Objects by key, with one version each. `down` makes S3 unable to say; `no_links` makes signing fail.
+
+    `others` are objects of other buckets, by bucket and key. `calls` counts what was done about images.
+    """
+
+    name = "clips"
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.types: dict[str, str] = {}
+        self.others: dict[tuple[str, str], bytes] = {}
+        self.calls: Counter[str] = Counter()
+        self.probes = 0
+        self.down = self.no_links = False
+
+    def upload_link(self, key: str, seconds: int) -> str:
+        if self.no_links:
+            raise BucketError("NoCredentials")
+        return f"https://bucket.example/{key}?X-Amz-Expires={seconds}"
+
+    def image_link(self, bucket: str, key: str, seconds: int) -> str:
+        if self.no_links:
+            raise BucketError("NoCredentials")
+        return f"https://{bucket}.example/{key}?X-Amz-Expires={seconds}"
+
+    def put_if_absent(self, key: str, content: bytes, content_type: str) -> None:
+        self.calls["keep"] += 1
+        if self.down:
+            raise BucketError("SlowDown")
+        self.objects.setdefault(key, content)
+        self.types.setdefault(key, content_type)
+
+    def head(self, bucket: str, key: str, length: int) -> Head | None:
+        self.calls["head"] += 1
+        if self.down:
+            raise BucketError("SlowDown")
+        content = self.objects.get(key) if bucket == self.name else self.others.get((bucket, key))
+        return None if content is None else Head(len(content), content[:length])
+
+    def download_link(self, key: str, seconds: int, version: str | None = None, container: str = "") -> str:
+        if self.no_links:
+            raise BucketError("NoCredentials")
+        return f"https://bucket.example/{key}?versionId={version}&X-Amz-Expires={seconds}"
+
+    def probe(self, key: str) -> Probed | None:
+        self.probes += 1
+        if self.down:
+            raise BucketError("SlowDown")
+        content = self.objects.get(key)
+        return None if content is None else Probed("v1", len(content), "etag", container(content, len(content)))
+
+
+class FakeRunware:
+    """Runware's side of buying: answers from `script`, then accepts. `on_send` sees each task before the answer."""
+
+    def __init__(self) -> None:
+        self.script: list[Outcome] = []
+        self.sent: list[Mapping[str, Any]] = []
+        self.keys: set[str] = set()
+        self.on_send: Callable[[Mapping[str, Any]], None] = lambda _: None
+
+    def submit(self, task: Mapping[str, Any], key: str) -> Outcome:
+        self.sent.append(task)
+        self.keys.add(key)
+        self.on_send(task)
+        return self.script.pop(0) if self.script else Accepted("acknowledged")
+
+
+def transport(handler: Callable[[httpx.Request], httpx.Response]) -> httpx.MockTransport:
+    """Answers as the handler says, in bytes that are still to be read, as they come over a wire."""
+
+    def answer(sent: httpx.Request) -> httpx.Response:
+        response = handler(sent)
+        return httpx.Response(response.status_code, stream=httpx.ByteStream(response.read()))
+
+    return httpx.MockTransport(answer)
+
+
+def one_after_another(work: Callable[[T], R], items: Iterable[T], /) -> list[R]:
+    """`SideBySide`, in order."""
+    return [work(item) for item in items]
+
+
+@dataclass
+class UseCases:
+    """The fakes, and the use cases on them."""
+
+    clock: FakeClock = field(default_factory=FakeClock)
+    table: FakeTable = field(default_factory=FakeTable)
+    bucket: FakeBucket = field(default_factory=FakeBucket)
+    seller: FakeRunware = field(default_factory=FakeRunware)
+    telemetry: FakeTelemetry = field(default_factory=FakeTelemetry)
+    caller: Caller = Caller("ann", 100_000_000)  # noqa: RUF009 (frozen)
+    monthly_limit: int = 1_000_000_000
+    retention: int | None = None
+
+    def __post_init__(self) -> None:
+        self.numbers = count(1)
+
+    @property
+    def purchasing(self) -> PurchaseService:
+        return PurchaseService(
+            clips=self.table,
+            links=self.bucket,
+            seller=self.seller,
+            telemetry=self.telemetry,
+            times=TIMES,
+            webhook_url="https://hooks.example",
+            clock=self.clock,
+        )
+
+    @property
+    def submitting(self) -> SubmitService:
+        return SubmitService(
+            table=self.table,
+            inputs=self.bucket,
+            reading=self.reading,
+            purchasing=self.purchasing,
+            telemetry=self.telemetry,
+            times=TIMES,
+            monthly_limit=self.monthly_limit,
+            retention=self.retention,
+            clock=self.clock,
+            new_uuid=lambda: uuid4(next(self.numbers)),
+            side_by_side=one_after_another,
+        )
+
+    @property
+    def reading(self) -> QueryService:
+        return QueryService(table=self.table, links=self.bucket, times=TIMES, clock=self.clock)
+
+    @property
+    def receiving(self) -> WebhookService:
+        return WebhookService(
+            clips=self.table, copies=self.bucket, telemetry=self.telemetry, times=TIMES, clock=self.clock
+        )
+
+    def buyer(self, lasts: int = TIMES.function, *, patient: bool = False) -> Buyer:
+        """Somebody who may buy for `lasts` milliseconds from now."""
+        return Buyer("holder", self.clock.now + lasts, Credentials("runware-key", ["signing-key"]), patient)
+
+    def call(self, lasts: int = TIMES.function) -> Request:
+        """One call of the caller's."""
+        return Request(self.caller, self.buyer(lasts))
+
+    def row(self, index: int = 0, task_uuid: str = TASK_UUID) -> Clip:
+        """A clip as it is in the table."""
+        return self.table.rows[self.caller.name, task_uuid, index]

@@ -1,0 +1,157 @@
+"""API keys to callers, with one read per key and minute."""
+
+import pytest
+
+from rushes.domain.caller import Caller, hash_key, is_name, new_key
+from rushes.services.authentication import Callers
+from tests.fakes.telemetry import FakeClock
+
+KEY = "rushes_abc"
+ANN = Caller("ann", 5)
+
+
+class Keys:
+    """Counts its reads."""
+
+    def __init__(self) -> None:
+        self.known = {hash_key(KEY): ANN}
+        self.named = {"ann": ANN}
+        self.reads = 0
+
+    def caller(self, key_hash: str) -> Caller | None:
+        self.reads += 1
+        return self.known.get(key_hash)
+
+    def caller_named(self, name: str) -> Caller | None:
+        self.reads += 1
+        return self.named.get(name)
+
+
+@pytest.fixture
+def keys() -> Keys:
+    return Keys()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def callers(keys: Keys, clock: FakeClock) -> Callers:
+    return Callers(keys, clock, default_limit=7)
+
+
+@pytest.mark.parametrize("header", [f"Bearer {KEY}", f"bearer {KEY}", f"BEARER {KEY}"])
+def test_a_key_names_its_caller(callers: Callers, header: str) -> None:
+    """The scheme's case does not matter."""
+    assert callers.of(header) == ANN
+
+
+@pytest.mark.parametrize(
+    "header",
+    [None, "", KEY, "Bearer", "Bearer ", f"Basic {KEY}", f"Bearer  {KEY}", "Bearer abc", "Bearer rushes_" + "a" * 100],
+)
+def test_what_cannot_be_a_key_is_not_even_looked_up(callers: Callers, keys: Keys, header: str | None) -> None:
+    """Malformed headers cost no read."""
+    assert callers.of(header) is None
+    assert keys.reads == 0
+
+
+@pytest.mark.parametrize(("key", "found"), [(KEY, ANN), ("rushes_unknown", None)])
+def test_what_was_found_or_not_is_kept_for_a_minute(
+    callers: Callers, keys: Keys, clock: FakeClock, key: str, found: Caller | None
+) -> None:
+    """A known and an unknown key are each read once a minute."""
+    for passed, reads in ((0, 1), (60_000, 1), (1, 2)):
+        clock.now += passed
+        assert callers.of(f"Bearer {key}") == found
+        assert keys.reads == reads
+
+
+def test_a_revoked_key_stops_within_a_minute(callers: Callers, keys: Keys, clock: FakeClock) -> None:
+    """What is remembered of a key ends after a minute, and with it the key."""
+    assert callers.of(f"Bearer {KEY}") == ANN
+    keys.known.clear()
+    assert callers.of(f"Bearer {KEY}") == ANN
+    clock.now += 60_001
+    assert callers.of(f"Bearer {KEY}") is None
+
+
+def test_memory_is_bounded(callers: Callers, keys: Keys) -> None:
+    """A flood of invented keys pushes out the oldest instead of filling the memory."""
+    for number in range(1001):
+        callers.of(f"Bearer rushes_{number}")
+    assert keys.reads == 1001
+    callers.of("Bearer rushes_1000")
+    assert keys.reads == 1001
+    callers.of("Bearer rushes_0")
+    assert keys.reads == 1002
+
+
+def test_keys_are_long_random_and_stored_as_a_hash() -> None:
+    """A new key is unlike any other, can be used as a header, and its hash does not show it."""
+    one, other = new_key(), new_key()
+    assert one != other
+    assert len(one) >= 50
+    assert one.isascii()
+    assert one not in hash_key(one)
+    assert len(hash_key(one)) == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "good"),
+    [
+        ("ann", True),
+        ("a", True),
+        ("film-2", True),
+        ("0a", True),
+        ("a" * 64, True),
+        ("a" * 65, False),
+        ("", False),
+        ("all", False),
+        ("Ann", False),
+        ("-a", False),
+        ("a/b", False),
+        ("a#b", False),
+        ("a.b", False),
+        ("a\n", False),
+        ("ä", False),
+    ],
+)
+def test_a_callers_name_fits_into_keys_and_paths(name: str, good: bool) -> None:
+    """Names are safe in object keys and callback paths, and none is the scope of all callers."""
+    assert is_name(name) is good
+
+
+def test_a_name_that_no_operator_made_has_the_default_limit(callers: Callers, keys: Keys, clock: FakeClock) -> None:
+    """Doors without a key find their caller by name, with one read a minute."""
+    for passed, reads in ((0, 2), (60_000, 2), (1, 4)):
+        clock.now += passed
+        assert callers.named("ann") == ANN
+        assert callers.named("nobody") == Caller("nobody", 7)
+        assert keys.reads == reads
+
+
+def test_a_name_is_not_mistaken_for_a_keys_hash(callers: Callers, keys: Keys) -> None:
+    """A caller may be named like the hash of somebody's key, and is still another one."""
+    assert callers.of(f"Bearer {KEY}") == ANN
+    assert callers.named(hash_key(KEY)) == Caller(hash_key(KEY), 7)
+
+
+def test_a_name_that_no_operator_made_is_refused_where_no_default_is_given(keys: Keys, clock: FakeClock) -> None:
+    """Such a caller may order nothing; one that is made a moment later may, whatever was remembered."""
+    callers = Callers(keys, clock)
+    assert callers.named("bob") is None
+    keys.named["bob"] = Caller("bob", 3)
+    assert callers.named("bob") == Caller("bob", 3)
+
+
+def test_every_door_is_closed_for_a_disabled_caller(callers: Callers, keys: Keys, clock: FakeClock) -> None:
+    """By key and by name, within a minute, and whatever unknown callers may do."""
+    assert callers.of(f"Bearer {KEY}") == callers.named("ann") == ANN
+    keys.named["ann"] = keys.known[hash_key(KEY)] = Caller("ann", 5, disabled=True)
+    clock.now += 60_001
+    assert callers.of(f"Bearer {KEY}") is callers.named("ann") is None
+    keys.named["ann"] = ANN
+    assert callers.named("ann") == ANN

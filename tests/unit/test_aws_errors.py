@@ -1,0 +1,34 @@
+"""The one way from AWS's errors to ours."""
+
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
+
+from rushes.adapters.aws import aws_errors
+from rushes.errors import BucketError, InboxError
+
+REFUSED = ClientError({"Error": {"Code": "AccessDenied", "Message": "not on arn:aws:s3:::clips/key"}}, "PutObject")
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [
+        (REFUSED, "AccessDenied"),
+        (EndpointConnectionError(endpoint_url="https://example/?secret"), "EndpointConnectionError"),
+        (NoCredentialsError(), "NoCredentialsError"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_error_of_aws_is_ours_with_its_code_alone(raised: Exception, code: str) -> None:
+    """AWS's code, or the type where no answer came: no name, no link, and no trace of the first error."""
+    with pytest.raises(InboxError) as caught, aws_errors(InboxError):
+        raise raised
+    assert str(caught.value) == code
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("raised", [KeyError("x"), BucketError("own"), OSError("disk")], ids=repr)
+def test_other_errors_pass(raised: Exception) -> None:
+    """What is no error of AWS stays what it is."""
+    with pytest.raises(type(raised)) as caught, aws_errors(InboxError):
+        raise raised
+    assert caught.value is raised

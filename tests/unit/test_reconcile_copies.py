@@ -1,0 +1,267 @@
+"""What reconciling does about a render without a copy: which addresses are asked how often, and what is learned."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from rushes.domain.clip import Clip, Fact, Kind, Status, Witness, merge, refresh_derived
+from rushes.domain.media import Probed, container
+from rushes.errors import OriginRefusedError, RescueError, UnusableRenderError
+from rushes.runware.response import Report, read_report
+from rushes.services.ports import Metric
+from rushes.services.purchase import Buyer, Credentials
+from rushes.services.reconcile import ReconcileService
+from tests.fakes.builders import CLIP_UUID, MP4, START, TIMES, WEBM, clip
+from tests.fakes.table import FakeTable
+from tests.fakes.telemetry import FakeClock, FakeTelemetry
+from tests.fakes.use_cases import FakeBucket, one_after_another
+
+URL = "https://vm.runware.ai/1.mp4?sig=secret"
+MINUTE = 60_000
+
+
+class Due(FakeTable):
+    """A table that lists what is due."""
+
+    clock: FakeClock
+
+    def due(self, now: int, most: int) -> Sequence[tuple[str, str, int]]:
+        return [key for key, row in self.rows.items() if row.next_check_at is not None and row.next_check_at <= now]
+
+
+@dataclass
+class Internet:
+    """Addresses and what they give: bytes for the bucket, or an error."""
+
+    bucket: FakeBucket
+    pages: dict[str, bytes | RescueError] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+
+    def fetch(self, url: str, key: str, ends_at: int) -> Probed:
+        self.asked.append(url)
+        self.ends.append(ends_at)
+        page = self.pages[url]
+        if isinstance(page, RescueError):
+            raise page
+        self.bucket.objects[key] = page
+        return Probed("v1", len(page), "etag", container(page, len(page)))
+
+    def save_inline(self, data: str, key: str) -> Probed:
+        page = self.pages[data]
+        if isinstance(page, RescueError):
+            raise page
+        self.bucket.objects[key] = page
+        return Probed("v1", len(page), "etag", container(page, len(page)))
+
+
+@dataclass
+class Polls:
+    """Runware, which tells of one render at the addresses given, or in the answer itself."""
+
+    urls: list[str] = field(default_factory=list)
+    inline: list[str] = field(default_factory=list)
+
+    def poll(self, task_uuids: Sequence[str], key: str) -> Report:
+        items = [{"taskUUID": CLIP_UUID, "status": "success", "videoUUID": "v", "videoURL": url} for url in self.urls]
+        items += [{"taskUUID": CLIP_UUID, "videoUUID": "v", "videoBase64Data": data} for data in self.inline]
+        return read_report(200, json.dumps({"data": items}).encode())
+
+    details = poll
+
+
+class World:
+    """A rendered clip, known since START, and sweeps."""
+
+    def __init__(self, **order: Any) -> None:
+        self.clock, self.table, self.bucket, self.telemetry = FakeClock(), Due(), FakeBucket(), FakeTelemetry()
+        self.internet, self.polls = Internet(self.bucket), Polls([URL])
+        fields = {"videoURL": URL}
+        rendered = Fact(kind=Kind.RENDERED, key="v", at=START, witness=Witness.WEBHOOK, fields=fields)
+        self.table.put(refresh_derived(clip(rendered, **order), START, TIMES))
+        self.reconciling = ReconcileService(
+            table=self.table,
+            bucket=self.bucket,  # type: ignore[arg-type]  # it has one version of each object
+            provider=self.polls,
+            rescuer=self.internet,
+            purchasing=None,  # type: ignore[arg-type]  # nothing is bought
+            telemetry=self.telemetry,
+            times=TIMES,
+            when_ambiguous="resend",
+            clock=self.clock,
+            side_by_side=one_after_another,
+        )
+
+    @property
+    def clip(self) -> Clip:
+        (row,) = self.table.rows.values()
+        return row
+
+    def sweep(self, seconds_left: int = 45) -> None:
+        self.reconciling.sweep(Buyer("me", self.clock.now + seconds_left * 1000, Credentials("key", ()), True))
+
+    def live(self) -> None:
+        """A sweep a minute, until nothing is due any more."""
+        while self.clip.open:
+            self.clock.now += MINUTE
+            self.sweep()
+
+    def reasons(self) -> Mapping[str, Any]:
+        return self.clip.of(Kind.ATTEMPTED)
+
+
+@pytest.mark.parametrize("error", ["no video at the address", "the video is too large"])
+def test_what_is_no_video_is_asked_for_twice(error: str) -> None:
+    """Once at first and once before people are asked, and the reason is on record without the address's secrets."""
+    world = World()
+    world.internet.pages[URL] = UnusableRenderError(error)
+    world.live()
+    assert world.clip.status == Status.REVIEW
+    assert world.internet.asked == [URL] * 2
+    (reason,) = world.reasons()
+    assert reason.startswith(f"rescue failed: {error} (")
+    assert "secret" not in reason
+
+
+def test_a_passing_failure_is_tried_at_every_look() -> None:
+    """A status that may change is asked for again, at growing intervals."""
+    world = World()
+    world.internet.pages[URL] = RescueError("HTTP 404")
+    world.live()
+    assert world.clip.status == Status.REVIEW
+    assert len(world.internet.asked) > 10
+
+
+def test_a_new_address_is_asked_at_once() -> None:
+    """What one address gave says nothing of another."""
+    world = World()
+    world.internet.pages[URL] = UnusableRenderError("no video at the address")
+    world.clock.now += MINUTE
+    world.sweep()
+    other = "https://vm.runware.ai/2.mp4"
+    world.polls.urls, world.internet.pages[other] = [other], MP4
+    world.live()
+    assert world.clip.status == Status.STORED
+    assert world.internet.asked == [URL, other]
+
+
+def test_what_was_a_passing_page_is_fetched_at_last() -> None:
+    """At the copy deadline the address is asked once more, and a video that lies there now is the copy."""
+    world = World()
+    world.internet.pages[URL] = UnusableRenderError("no video at the address")
+    world.clock.now += MINUTE
+    world.sweep()
+    world.internet.pages[URL] = MP4
+    world.live()
+    assert world.clip.status == Status.STORED
+    assert world.clip.copy is not None
+    assert world.clip.copy[1].at >= START + TIMES.copy_deadline
+
+
+@pytest.mark.parametrize(("early", "asked"), [(0, 1), (1, 0)])
+def test_at_the_copy_deadline_itself_the_address_is_asked_once_more(early: int, asked: int) -> None:
+    """The look that gives the clip up is the one that asks again."""
+    world = World()
+    world.internet.pages[URL] = UnusableRenderError("no video at the address")
+    world.clock.now += MINUTE
+    world.sweep()
+    world.internet.asked.clear()
+    world.clock.now = START + TIMES.copy_deadline - early
+    world.sweep()
+    assert len(world.internet.asked) == asked
+    assert (world.clip.status == Status.REVIEW) is bool(asked)
+
+
+def test_a_video_of_another_kind_is_stored_at_once() -> None:
+    """WEBM was rendered where MP4 was ordered: one download, and the record has what it is."""
+    world = World()
+    world.internet.pages[URL] = WEBM
+    world.live()
+    assert world.clip.status == Status.STORED
+    assert world.internet.asked == [URL]
+    assert world.clip.copy is not None
+    assert {"container": "webm", "ordered": "mp4", "rescued": True}.items() <= world.clip.copy[1].fields.items()
+
+
+def test_a_fetch_ends_before_the_sweep_does() -> None:
+    """What came last has still to go into the bucket."""
+    world = World()
+    world.internet.pages[URL] = MP4
+    world.clock.now += MINUTE
+    world.sweep(seconds_left=45)
+    assert world.internet.ends == [world.clock.now + 45_000 - TIMES.http // 2]
+
+
+def test_a_refused_origin_is_named_and_counted() -> None:
+    """The operator learns the origin at the first refusal, and the clip is fetched once it is allowed."""
+    world = World()
+    world.internet.pages[URL] = OriginRefusedError("https://im.runware.ai")
+    world.clock.now += MINUTE
+    world.sweep()
+    assert world.telemetry.counted[Metric.RENDER_ORIGINS_REFUSED] == 1
+    assert [details["origin"] for _, warn, details in world.telemetry.notes if warn] == ["https://im.runware.ai"]
+    assert list(world.reasons()) == ["rescue failed: https://im.runware.ai is not an allowed origin"]
+    world.internet.pages[URL] = MP4
+    world.live()
+    assert world.clip.status == Status.STORED
+
+
+def test_no_fetch_begins_that_cannot_end() -> None:
+    """With less than the HTTP timeout left, nothing is fetched, and nothing is said against the address."""
+    world = World()
+    world.internet.pages[URL] = MP4
+    world.clock.now += MINUTE
+    probe = world.bucket.probe
+
+    def slow(key: str) -> Probed | None:
+        world.clock.now += 15_000
+        return probe(key)
+
+    world.bucket.probe = slow  # type: ignore[method-assign]
+    world.sweep(seconds_left=24)
+    assert world.internet.asked == []
+    assert not world.reasons()
+
+
+def test_a_render_inside_the_answer_is_kept() -> None:
+    """Where no address gives a video, the bytes that a poll brings along are the copy."""
+    world = World()
+    world.internet.pages = {URL: RescueError("HTTP 404"), "QUJD": MP4}
+    world.polls.inline = ["QUJD"]
+    world.clock.now += MINUTE
+    world.sweep()
+    assert world.clip.status == Status.STORED
+    assert world.clip.of(Kind.STORED)["v1"].fields["rescued"] is True
+    assert list(world.reasons()) == ["rescue failed: HTTP 404"]
+    assert world.telemetry.counted[Metric.CLIPS_RESCUED] == 1
+
+
+def test_a_rescue_that_brought_no_video_stores_nothing() -> None:
+    """What lies in the bucket afterwards decides, not that something was fetched."""
+    world = World()
+    world.internet.pages[URL] = b"<Error>"
+    world.clock.now += MINUTE
+    world.sweep()
+    assert world.clip.status == Status.RENDERED
+    assert list(world.reasons()) == ["rescue failed: the copy in the bucket is no video"]
+    assert world.clip.learned_at(Kind.ATTEMPTED) == world.clock.now
+    assert not world.telemetry.counted[Metric.CLIPS_RESCUED]
+
+
+def test_each_address_leaves_its_reason() -> None:
+    """The record says of every address why it gave no copy."""
+    world, other = World(), "https://vm.runware.ai/2.mp4"
+    world.internet.pages = {
+        URL: RescueError("HTTP 404"),
+        other: RescueError("HTTP 403"),
+        other + "2": RescueError("no"),
+    }
+    known = Fact(kind=Kind.RENDERED, key="w", at=START, witness=Witness.WEBHOOK, fields={"videoURL": other})
+    world.table.put(refresh_derived(merge(world.clip, known), START, TIMES))
+    world.polls.urls = [other + "2"]
+    world.clock.now += MINUTE
+    world.sweep()
+    assert sorted(world.reasons()) == ["rescue failed: HTTP 403", "rescue failed: HTTP 404", "rescue failed: no"]

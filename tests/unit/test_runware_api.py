@@ -1,0 +1,533 @@
+"""Sending to Runware: what every way of failing proves, over real sockets where the difference is made there."""
+
+import gzip
+import json
+import socket
+import ssl
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from rushes.adapters import bounded_http
+from rushes.adapters.runware_api import RunwareClient, http_client
+from rushes.errors import ProviderError
+from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome, Refused
+from tests.fakes.builders import CLIP_UUID, request
+from tests.fakes.use_cases import transport
+
+TASK = request(taskUUID=CLIP_UUID)
+ACK = json.dumps({"data": [{"taskUUID": CLIP_UUID}]}).encode()
+REFUSAL = json.dumps({"errors": [{"taskUUID": CLIP_UUID, "code": "invalidModel"}]}).encode()
+PATIENCE = 0.25  # seconds: the client's timeout here
+LONG = 5  # seconds: less than any behaviour here lasts, and enough for a machine that is busy
+Behaviour = Callable[[socket.socket, threading.Event], None]
+
+
+class Server:
+    """Accepts connections and does one thing with each, until it is closed."""
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        self.connections = 0
+        self.requests: list[bytes] = []
+        self.over = threading.Event()
+        self._behaviour = behaviour
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self.over.set()
+        with closing(socket.create_connection(("127.0.0.1", self.port))):
+            self._thread.join(5)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while True:
+            connection, _ = self._listener.accept()
+            with connection:
+                if self.over.is_set():
+                    return
+                self.connections += 1
+                connection.settimeout(30)
+                with suppress(OSError):  # the client may go away
+                    self._behaviour(connection, self.over)
+
+
+@contextmanager
+def serving(behaviour: Behaviour) -> Iterator[Server]:
+    server = Server(behaviour)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def submitted(url: str) -> Outcome:
+    with http_client(PATIENCE) as http:
+        return RunwareClient(http, url).submit(TASK, "key")
+
+
+def mocked(handler: Callable[[httpx.Request], httpx.Response]) -> RunwareClient:
+    return RunwareClient(httpx.Client(transport=transport(handler)), "https://api.example/v1")
+
+
+def read_request(connection: socket.socket) -> bytes:
+    """One whole HTTP request."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += connection.recv(65536)
+    head, _, body = received.partition(b"\r\n\r\n")
+    length = sum(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+    while len(body) < length:
+        body += connection.recv(65536)
+    return head + b"\r\n\r\n" + body
+
+
+def answering(raw: bytes) -> Behaviour:
+    """Reads the request, sends these bytes, and closes."""
+
+    def behave(connection: socket.socket, _: threading.Event) -> None:
+        read_request(connection)
+        connection.sendall(raw)
+
+    return behave
+
+
+def answer(status: str, body: bytes, *headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+def stall(connection: socket.socket, over: threading.Event) -> None:
+    """Reads the request and says nothing."""
+    read_request(connection)
+    over.wait(30)
+
+
+def stall_at_once(_: socket.socket, over: threading.Event) -> None:
+    """Takes the connection and neither reads nor says anything."""
+    over.wait(30)
+
+
+def stall_in_the_body(connection: socket.socket, over: threading.Event) -> None:
+    """Begins a promising answer and says no more."""
+    read_request(connection)
+    connection.sendall(answer("200 OK", ACK)[:-5])
+    over.wait(30)
+
+
+def reset(connection: socket.socket, _: threading.Event) -> None:
+    """Reads the request and resets the connection."""
+    read_request(connection)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def dripping(first: bytes, each: bytes) -> Behaviour:
+    """Sends an answer slowly enough to last, and quickly enough never to stall."""
+
+    def behave(connection: socket.socket, over: threading.Event) -> None:
+        read_request(connection)
+        connection.sendall(first)
+        for _ in range(200):
+            connection.sendall(each)
+            if over.wait(PATIENCE / 5):
+                return
+
+    return behave
+
+
+def sip(connection: socket.socket, over: threading.Event) -> None:
+    """Takes a request slowly enough to last, and quickly enough never to stall."""
+    while not over.wait(PATIENCE / 5):
+        connection.recv(1_000_000)
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+DRIPS = {
+    "headers": dripping(OK, b"X: y\r\n"),
+    "one header": dripping(OK + b"X: ", b"y"),
+    "status line": dripping(b"", b"H"),
+    "1xx": dripping(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+    "many 1xx": dripping(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 50),
+    "body": dripping(OK + b"Content-Length: 1000\r\n\r\n", b" "),
+    "chunks": dripping(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "body without a length": dripping(OK + b"\r\n", b" "),
+    "nothing": stall_at_once,
+}
+
+
+@pytest.mark.parametrize(
+    ("raw", "outcome"),
+    [
+        (answer("200 OK", ACK), Accepted("acknowledged")),
+        (answer("200 OK", gzip.compress(ACK), "Content-Encoding: gzip"), Accepted("acknowledged")),
+        (answer("200 OK", b"not gzip", "Content-Encoding: gzip"), Ambiguous),
+        (answer("200 OK", ACK)[:-3], Ambiguous),
+        (answer("400 Bad Request", REFUSAL), Refused),
+        (answer("400 Bad Request", REFUSAL)[:-3], Ambiguous),
+        (answer("302 Found", b"", "Location: https://127.0.0.1:1/"), Ambiguous),
+        (answer("307 Temporary Redirect", REFUSAL, "Location: /v1"), Ambiguous),
+        (answer("503 Service Unavailable", b""), Ambiguous),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", Ambiguous),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", Ambiguous),
+        (b"", Ambiguous),
+        (b"HTTP/1.1 200", Ambiguous),
+        (b"nonsense\r\n\r\n", Ambiguous),
+        (b"\x00\xff" * 1000, Ambiguous),
+    ],
+    ids=range(15),
+)
+def test_what_comes_back_is_read_once(raw: bytes, outcome: object) -> None:
+    """Every answer over the wire gives its outcome after one single request: no retry and no redirect."""
+    with serving(answering(raw)) as server:
+        said = submitted(f"http://127.0.0.1:{server.port}/v1")
+        assert said == outcome or (isinstance(outcome, type) and isinstance(said, outcome)), said
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize("behaviour", [stall, stall_at_once, stall_in_the_body, reset, lambda *_: None])
+def test_after_the_connection_stands_every_failure_is_ambiguous(behaviour: Behaviour) -> None:
+    """A stall, a reset or a close once bytes may have gone out proves nothing, and is tried once."""
+    with serving(behaviour) as server:
+        started = time.monotonic()
+        assert isinstance(submitted(f"http://127.0.0.1:{server.port}/v1"), Ambiguous)
+        assert time.monotonic() - started < LONG
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize("drip", DRIPS)
+def test_a_dripping_answer_ends_with_the_timeout(drip: str) -> None:
+    """The whole exchange ends about when the HTTP timeout does, since the lease and the function rely on it."""
+    with serving(DRIPS[drip]) as server:
+        started = time.monotonic()
+        assert submitted(f"http://127.0.0.1:{server.port}/v1") == Ambiguous("ReadTimeout")
+        assert time.monotonic() - started < LONG
+        with http_client(PATIENCE) as http, pytest.raises(ProviderError, match="ReadTimeout"):
+            RunwareClient(http, f"http://127.0.0.1:{server.port}/v1").poll([CLIP_UUID], "key")
+
+
+def test_a_request_that_is_taken_slowly_ends_with_the_timeout() -> None:
+    """Sending is bounded as a whole as well; what was sent of it proves nothing."""
+    large = {**TASK, "positivePrompt": "x" * 20_000_000}
+    with serving(sip) as server, http_client(PATIENCE) as http:
+        started = time.monotonic()
+        assert RunwareClient(http, f"http://127.0.0.1:{server.port}/v1").submit(large, "key") == Ambiguous(
+            "WriteTimeout"
+        )
+        assert time.monotonic() - started < LONG
+
+
+def test_a_connection_that_is_never_accepted() -> None:
+    """The system takes the connection and the bytes, and no program ever does: they may arrive later."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        started = time.monotonic()
+        assert submitted(f"http://127.0.0.1:{port}/v1") == Ambiguous("ReadTimeout")
+        assert submitted(f"https://127.0.0.1:{port}/v1") == NeverArrived("ConnectTimeout")
+        assert time.monotonic() - started < LONG
+
+
+def test_eight_at_once_take_no_longer_than_one() -> None:
+    """Each has its own time, and none waits for another's."""
+    with ExitStack() as stack, ThreadPoolExecutor(8) as threads, http_client(PATIENCE) as http:
+        servers = [stack.enter_context(serving(DRIPS["headers"])) for _ in range(8)]
+        sellers = [RunwareClient(http, f"http://127.0.0.1:{server.port}/v1") for server in servers]
+        started = time.monotonic()
+        said = list(threads.map(lambda seller: seller.submit(TASK, "key"), sellers))
+        assert said == [Ambiguous("ReadTimeout")] * 8
+        assert time.monotonic() - started < LONG
+
+
+def test_a_name_that_takes_too_long_never_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resolving cannot be ended, but it is not waited for, and only so many wait in the background."""
+    answer, asked = threading.Event(), threading.Semaphore(0)
+
+    def resolve(*_: object, **__: object) -> list[object]:
+        asked.release()
+        answer.wait(30)
+        return []
+
+    monkeypatch.setattr(bounded_http, "_lookups", threading.BoundedSemaphore(2))
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    before = threading.active_count()
+    with http_client(0.05) as http:
+        seller = RunwareClient(http, "https://api.example/v1")
+        assert [seller.submit(TASK, "key") for _ in range(5)] == [NeverArrived("ConnectTimeout")] * 5
+    assert threading.active_count() <= before + 2
+    answer.set()
+    for _ in range(2):
+        assert asked.acquire(timeout=5)
+    assert not asked.acquire(blocking=False)
+    for _ in range(2):
+        assert bounded_http._lookups.acquire(timeout=5), "a lookup that ended makes room for others"
+
+
+def test_the_next_address_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several addresses the first that takes the connection is used, within the one timeout."""
+    with serving(answering(answer("200 OK", ACK))) as server:
+        addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, 0)) for host in ("127.0.0.2", "127.0.0.1")]
+        genuine = socket.getaddrinfo
+
+        def resolve(host: str, *rest: Any, **more: Any) -> Any:
+            return addresses if host == "api.example" else genuine(host, *rest, **more)
+
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+        assert submitted(f"http://api.example:{server.port}/v1") == Accepted("acknowledged")
+
+
+def test_a_refused_connection_never_arrived() -> None:
+    """Nobody listens: nothing was sent."""
+    with closing(socket.socket()) as unused:
+        unused.bind(("127.0.0.1", 0))
+        assert submitted(f"http://127.0.0.1:{unused.getsockname()[1]}/v1") == NeverArrived("ConnectError")
+
+
+def test_an_unknown_name_never_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is not resolved: nothing was sent."""
+
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert submitted("https://api.example/v1") == NeverArrived("ConnectError")
+
+
+@pytest.fixture
+def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Behaviour], Behaviour]:
+    """Makes a behaviour speak TLS with a certificate that new clients trust."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name, now = x509.Name([]), datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    chain = tmp_path / "chain.pem"
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    chain.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + secret)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(chain)
+    client = ssl.create_default_context(cafile=str(chain))
+    monkeypatch.setattr(httpx, "create_ssl_context", lambda **_: client)
+
+    def over_tls(behaviour: Behaviour) -> Behaviour:
+        def behave(connection: socket.socket, over: threading.Event) -> None:
+            with server.wrap_socket(connection, server_side=True) as secure:
+                behaviour(secure, over)
+
+        return behave
+
+    return over_tls
+
+
+def test_an_order_goes_over_tls(trusted: Callable[[Behaviour], Behaviour]) -> None:
+    """A large order over TLS is sent whole, and its answer is read."""
+    seen: list[bytes] = []
+
+    def behave(connection: socket.socket, _: threading.Event) -> None:
+        seen.append(read_request(connection))
+        connection.sendall(answer("200 OK", ACK))
+
+    large = {**TASK, "positivePrompt": "x" * 1_000_000}
+    with serving(trusted(behave)) as server, http_client(LONG) as http:
+        said = RunwareClient(http, f"https://127.0.0.1:{server.port}/v1").submit(large, "key")
+    assert said == Accepted("acknowledged")
+    assert json.loads(seen[0].partition(b"\r\n\r\n")[2]) == [large]
+
+
+@pytest.mark.parametrize("drip", ["headers", "1xx", "body"])
+def test_a_dripping_answer_over_tls_ends_with_the_timeout(trusted: Callable[[Behaviour], Behaviour], drip: str) -> None:
+    """The deadline is that of the connection below as well."""
+    with serving(trusted(DRIPS[drip])) as server, http_client(4 * PATIENCE) as http:
+        started = time.monotonic()
+        outcome = RunwareClient(http, f"https://127.0.0.1:{server.port}/v1").submit(TASK, "key")
+        assert outcome == Ambiguous("ReadTimeout")
+        assert time.monotonic() - started < LONG
+
+
+def test_a_dripping_handshake_never_arrived() -> None:
+    """A handshake is bounded as a whole, too."""
+
+    def behave(connection: socket.socket, over: threading.Event) -> None:
+        connection.recv(65536)
+        connection.sendall(b"\x16\x03\x03\x40\x00")  # a record of 16 KB
+        while not over.wait(PATIENCE / 5):
+            connection.sendall(b"\x00")
+
+    with serving(behave) as server:
+        started = time.monotonic()
+        assert submitted(f"https://127.0.0.1:{server.port}/v1") == NeverArrived("ConnectTimeout")
+        assert time.monotonic() - started < LONG
+
+
+def test_a_failed_tls_handshake_never_arrived() -> None:
+    """A server that does not speak TLS never saw the request."""
+
+    def behave(connection: socket.socket, _: threading.Event) -> None:
+        connection.recv(65536)
+        connection.sendall(answer("400 Bad Request", REFUSAL))
+
+    with serving(behave) as server:
+        assert submitted(f"https://127.0.0.1:{server.port}/v1") == NeverArrived("ConnectError")
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize("behaviour", [stall_at_once, lambda *_: None])
+def test_a_tls_handshake_that_does_not_end_never_arrived(behaviour: Behaviour) -> None:
+    """A handshake that stalls or is cut off ends before the first byte of the request."""
+    with serving(behaviour) as server:
+        assert isinstance(submitted(f"https://127.0.0.1:{server.port}/v1"), NeverArrived)
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (httpx.ConnectError, NeverArrived),
+        (httpx.ConnectTimeout, NeverArrived),
+        (httpx.PoolTimeout, NeverArrived),
+        (httpx.ReadError, Ambiguous),
+        (httpx.ReadTimeout, Ambiguous),
+        (httpx.WriteError, Ambiguous),
+        (httpx.WriteTimeout, Ambiguous),
+        (httpx.CloseError, Ambiguous),
+        (httpx.RemoteProtocolError, Ambiguous),
+        (httpx.ProxyError, Ambiguous),
+        (httpx.DecodingError, Ambiguous),
+        (httpx.TooManyRedirects, Ambiguous),
+    ],
+)
+def test_each_error_of_the_transport_has_its_outcome(error: type[httpx.RequestError], outcome: type) -> None:
+    """Only what fails before the first byte never arrived; the reason is the error's name and nothing of its text."""
+
+    def fail(_: httpx.Request) -> httpx.Response:
+        raise error("with a secret")
+
+    assert mocked(fail).submit(TASK, "key") == outcome(error.__name__)
+
+
+def test_one_task_goes_out_with_the_key() -> None:
+    """The body is an array of the one task in UTF-8, the key a bearer token."""
+    seen: list[httpx.Request] = []
+
+    def accept(sent: httpx.Request) -> httpx.Response:
+        seen.append(sent)
+        return httpx.Response(200, content=ACK)
+
+    task = {**TASK, "positivePrompt": "ä \U0001f3ac"}
+    assert mocked(accept).submit(task, "key") == Accepted("acknowledged")
+    (sent,) = seen
+    assert (sent.method, str(sent.url)) == ("POST", "https://api.example/v1")
+    assert sent.headers["accept-encoding"] == "identity"
+    assert (sent.headers["authorization"], sent.headers["content-type"]) == ("Bearer key", "application/json")
+    assert json.loads(sent.content) == [task]
+
+
+def test_every_request_has_a_connection_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No connection is kept, which could be closed just as the next request goes out, and no proxy is used."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+
+    def keep_alive(connection: socket.socket, over: threading.Event) -> None:
+        read_request(connection)
+        connection.sendall(answer("200 OK", ACK, "Connection: keep-alive"))
+        assert connection.recv(1) == b"", "a second request came on the same connection"
+
+    with serving(keep_alive) as server, http_client(PATIENCE) as http:
+        runware = RunwareClient(http, f"http://127.0.0.1:{server.port}/v1")
+        assert [runware.submit(TASK, "key") for _ in range(2)] == [Accepted("acknowledged")] * 2
+        assert server.connections == 2
+
+
+def test_an_endless_answer_is_ambiguous() -> None:
+    """More than a few megabytes are not read, and prove nothing."""
+    padded = ACK + b" " * 5 * 1024 * 1024
+    runware = mocked(lambda _: httpx.Response(200, stream=httpx.ByteStream(padded)))
+    assert runware.submit(TASK, "key") == Ambiguous("DecodingError")
+
+
+@pytest.mark.parametrize(
+    ("body", "coding"),
+    [
+        (gzip.compress(bytes(5 * 1024 * 1024)), "gzip"),
+        (gzip.compress(gzip.compress(bytes(64 * 1024 * 1024))), "gzip, gzip"),
+        (gzip.compress(ACK)[:-9], "gzip"),
+        (ACK, "gzip"),
+        (ACK, "br"),
+        (ACK, "zstd"),
+        (ACK, "nonsense"),
+    ],
+    ids=["a bomb", "a bomb in a bomb", "cut off", "not gzip", "br", "zstd", "unknown"],
+)
+def test_a_compressed_answer_is_bounded(body: bytes, coding: str) -> None:
+    """Compression is not asked for; what is compressed all the same is read within the bound, or not at all."""
+    with serving(answering(answer("200 OK", body, f"Content-Encoding: {coding}"))) as server, http_client(5) as http:
+        runware = RunwareClient(http, f"http://127.0.0.1:{server.port}/v1")
+        assert runware.submit(TASK, "key") == Ambiguous("DecodingError")
+        with pytest.raises(ProviderError, match="DecodingError"):
+            runware.poll([CLIP_UUID], "key")
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "identity"])
+def test_an_answer_compressed_once_is_read(coding: str) -> None:
+    """A purchase is not in doubt for a compression alone."""
+    body = {"gzip": gzip.compress, "deflate": zlib.compress, "identity": bytes}[coding](ACK)
+    with serving(answering(answer("200 OK", body, f"Content-Encoding: {coding}"))) as server:
+        assert submitted(f"http://127.0.0.1:{server.port}/v1") == Accepted("acknowledged")
+
+
+@pytest.mark.parametrize("error", [MemoryError, RuntimeError, OSError, RecursionError, ValueError])
+def test_whatever_goes_wrong_has_an_outcome(error: type[Exception]) -> None:
+    """No error of a library is uncaught: bytes may have gone out, and a question has no answer."""
+
+    def fail(_: httpx.Request) -> httpx.Response:
+        raise error("with a secret")
+
+    assert mocked(fail).submit(TASK, "key") == Ambiguous(error.__name__)
+    with pytest.raises(ProviderError, match=f"^{error.__name__}$"):
+        mocked(fail).details(CLIP_UUID, "key")
+
+
+@pytest.mark.parametrize(("name", "task_type"), [("poll", "getResponse"), ("details", "getTaskDetails")])
+def test_questions_name_their_tasks(name: str, task_type: str) -> None:
+    """A question is one request that names every task, and its answer is a report."""
+    seen: list[object] = []
+
+    def reply(sent: httpx.Request) -> httpx.Response:
+        seen.append(json.loads(sent.content))
+        return httpx.Response(200, json={"data": []})
+
+    runware = mocked(reply)
+    report = runware.poll([CLIP_UUID, "other"], "key") if name == "poll" else runware.details(CLIP_UUID, "key")
+    uuids = [CLIP_UUID, "other"] if name == "poll" else [CLIP_UUID]
+    assert seen == [[{"taskType": task_type, "taskUUID": uuid} for uuid in uuids]]
+    assert report.confirms_absent(CLIP_UUID)
+
+
+@pytest.mark.parametrize("error", [httpx.ConnectError, httpx.ReadTimeout, httpx.RemoteProtocolError])
+def test_a_question_without_an_answer_is_the_providers_fault(error: type[httpx.RequestError]) -> None:
+    """A question that fails says nothing about any task, whatever failed."""
+
+    def fail(_: httpx.Request) -> httpx.Response:
+        raise error("with a secret")
+
+    with pytest.raises(ProviderError, match=f"^{error.__name__}$"):
+        mocked(fail).poll([CLIP_UUID], "key")

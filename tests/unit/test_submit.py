@@ -1,0 +1,784 @@
+"""Bodies into orders, orders into purchases, and what the caller hears, on fakes."""
+
+import json
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rushes.domain.budget import OverBudget, Reservation
+from rushes.domain.caller import Caller
+from rushes.domain.clip import Kind, Lease, Status
+from rushes.domain.formats import canonical
+from rushes.domain.task import Existing, Recorded
+from rushes.errors import BusyError, UnreadableError
+from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived
+from rushes.runware.request import Order
+from rushes.services.ports import Metric
+from rushes.services.request_validation import (
+    LARGEST_BODY,
+    WireResponse,
+    bearer_in,
+    parse,
+    validate,
+    without_authentication,
+)
+from rushes.services.submit import price
+from tests.fakes.builders import MONTH, PRICE, START, TASK_UUID, TIMES, refusal, request, uuid4
+from tests.fakes.use_cases import FakeBucket, UseCases
+from tests.unit.pictures import data_uri, picture
+
+ACK = {"taskType": "videoInference", "taskUUID": TASK_UUID}
+
+
+def dumped(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+def submit(world: UseCases, *tasks: object, lasts: int = TIMES.function) -> WireResponse:
+    """The answer to these tasks, or to one valid task."""
+    return world.submitting.submit(tasks or [request()], world.call(lasts))
+
+
+def codes(answer: WireResponse) -> list[tuple[int, str]]:
+    return [(status, error["code"]) for status, error in answer.errors]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"not json",
+        b"null",
+        b"5",
+        b'"text"',
+        b"[]",
+        dumped([{}] * 21),
+        b'[{"taskUUID": "\xff"}]',
+        b"\xff\xfe[\x00]\x00",
+        b"[" * 100_000,
+        b"[" * 100_000 + b"]" * 100_000,
+        b'[{"a":' * 30_000,
+        b'[{"CFGScale": NaN}]',
+        b'[{"CFGScale": Infinity}]',
+        b'[{"CFGScale": -Infinity}]',
+        b'[{"CFGScale": 1e400}]',
+        b'[{"ttl": 1' + b"0" * 5000 + b"}]",
+        b'[{"positivePrompt": "\\ud800"}]',
+        b'[{"\\udfff": 1}]',
+        b"[{}]" + b" " * LARGEST_BODY,
+    ],
+    ids=lambda body: body[:24].decode(errors="replace"),
+)
+def test_a_body_that_is_no_array_of_tasks_is_unreadable(body: bytes) -> None:
+    """What cannot be read as tasks is one error, whose message never repeats the input."""
+    with pytest.raises(UnreadableError, match=r"^The (body must |array must |body is UTF-16)"):
+        parse(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"\xef\xbb\xbf[{}]", "begins with a byte order mark"),
+        (b"\xff\xfe[\x00]\x00", "is UTF-16"),
+        (b"\x1f\x8b\x08\x00", "is compressed (gzip)"),
+        (b'[{"CFGScale": 1e400}]', "no number beyond 1.8e308, such as 1e400"),
+        (b'[{"CFGScale": -1e400}]', "no number beyond 1.8e308, such as 1e400"),
+        (b'[{"ttl": 1' + b"0" * 5000 + b"}]", "no number beyond 1.8e308"),
+        (b'[{"CFGScale": NaN}]', "without NaN"),
+        (b'[{"CFGScale": -Infinity}]', "without -Infinity"),
+        (b'[{"positivePrompt": "\\ud800"}]', "in UTF-8"),
+        (b'[{"positivePrompt": }]', "must be JSON; unexpected at character 21"),
+        (b'[{"positivePrompt": "a\x00b"}]', "must be JSON; unexpected at character 23"),
+        (b'[{"x": ' + b"[" * 30 + b"]" * 30 + b"}]", "more than 20 levels deep"),
+    ],
+    ids=lambda value: str(value[:24]),
+)
+def test_each_kind_of_unreadable_body_has_its_own_message(body: bytes, words: str) -> None:
+    """A fault that no editor shows is named, for a body and for a line alike."""
+    for called in ("body", "line"):
+        with pytest.raises(UnreadableError, match=rf"^The {called} .*{re.escape(words)}"):
+            parse(body, called)
+
+
+@pytest.mark.parametrize(
+    ("body", "tasks"),
+    [
+        (b"{}", [{}]),
+        (b'[1, "a", null]', [1, "a", None]),
+        (dumped([{}] * 20), [{}] * 20),
+        (b"\n [ { } ] \n", [{}]),
+        ('[{"positivePrompt": "\U0001f3ac ä"}]'.encode(), [{"positivePrompt": "\U0001f3ac ä"}]),
+    ],
+)
+def test_a_bare_object_counts_as_an_array_of_one(body: bytes, tasks: list[object]) -> None:
+    """One to twenty tasks are read, a single one with or without its array."""
+    assert parse(body) == tasks
+
+
+def test_the_largest_body_is_read() -> None:
+    """The size limit is inclusive."""
+    assert parse(b"[{}]".ljust(LARGEST_BODY)) == [{}]
+
+
+def test_nesting_is_unreadable_or_a_fault_at_any_depth() -> None:
+    """Whatever depth parse lets through, validate can judge."""
+
+    def judge(body: bytes) -> None:
+        # Handlers call both from one place, validate through two more functions.
+        try:
+            tasks = parse(body)
+        except UnreadableError:
+            return
+        (lambda: (lambda: validate(tasks, WireResponse()))())()
+
+    for depth in range(300, 1000):
+        judge(dumped(request())[:-1] + b', "x": ' + b"[" * depth + b"]" * depth + b"}")
+
+
+LOGIN = {"taskType": "authentication", "apiKey": "rushes_key"}
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (dumped([LOGIN, request()]), True),
+        (dumped([{"apiKey": "rushes_key", "taskType": "authentication", "more": [1]}]), True),
+        (dumped(LOGIN), True),
+        (b" \n [ \t " + dumped(LOGIN) + b", {" + b"\xff" * 10_000, True),
+        (dumped([request(), LOGIN]), False),
+        (dumped([{**LOGIN, "apiKey": 5}]), False),
+        (dumped([{"taskType": "authentication"}]), False),
+        (dumped([{**LOGIN, "taskType": "Authentication"}]), False),
+        (dumped([[LOGIN]]), False),
+        (b" " * 4096 + dumped([LOGIN]), False),
+        (dumped([{"more": "x" * 4096, **LOGIN}]), False),
+        (b"[" * 4096, False),
+        (b'{"a":' * 1000, False),
+        (b"[1" + b"0" * 4400, False),
+        (b"[", False),
+        (b"\xff\xfe", False),
+        (b"", False),
+    ],
+    ids=lambda value: str(value[:40]) if isinstance(value, bytes) else "",
+)
+def test_a_key_is_read_from_the_first_task_alone(body: bytes, found: bool) -> None:
+    """An `authentication` task at the beginning is a credential; nothing behind it is read to find it."""
+    assert bearer_in(body) == ("Bearer rushes_key" if found else None)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_hold_a_key_or_none(body: bytes) -> None:
+    """Bytes of a sender who is not known raise nothing."""
+    assert bearer_in(body) is None
+
+
+def test_an_authentication_task_is_no_order() -> None:
+    """It is taken off the tasks, does not count among the twenty, and is refused beside a key in the header."""
+    tasks = [request(taskUUID=uuid4(number)) for number in range(20)]
+    assert without_authentication(parse(dumped([LOGIN, *tasks])), mixed=False) == tasks
+    assert without_authentication(tasks, mixed=True) == tasks
+    assert without_authentication([LOGIN], mixed=False) == []
+    with pytest.raises(UnreadableError, match="beside the Authorization header"):
+        without_authentication([LOGIN, *tasks], mixed=True)
+    with pytest.raises(UnreadableError, match="1 to 20 tasks"):
+        parse(dumped([LOGIN, *tasks, request()]))
+
+
+def test_an_authentication_task_elsewhere_is_refused_without_its_key() -> None:
+    """A second one, or one of a file, is a fault of its own, and its key is not repeated."""
+    answer = WireResponse()
+    assert len(validate([request(), LOGIN], answer)) == 1
+    ((status, error),) = answer.errors
+    assert (status, error["code"]) == (400, "unsupportedTaskType")
+    assert "before all others" in error["message"]
+    assert "rushes_key" not in json.dumps(answer.body)
+
+
+@pytest.mark.parametrize("task", [None, 5, "text", [], [[]], True])
+def test_a_task_that_is_no_object_is_a_fault(task: object) -> None:
+    """Anything but an object in the array is refused by itself."""
+    answer = WireResponse()
+    assert validate([task], answer) == []
+    assert codes(answer) == [(400, "invalidTask")]
+
+
+@pytest.mark.parametrize(("named", "code"), [("imageInference", "unsupportedTaskType"), ("", "unsupportedTaskType")])
+def test_other_task_types_are_refused_as_one_fault(named: str, code: str) -> None:
+    """A task of another type is not also judged as a video."""
+    answer = WireResponse()
+    validate([{"taskType": named, "taskUUID": TASK_UUID.upper()}], answer)
+    ((_, error),) = answer.errors
+    assert (error["code"], error["taskUUID"]) == (code, TASK_UUID)
+
+
+def test_a_task_that_the_table_could_not_hold_is_refused() -> None:
+    """A task is refused when it is too large without its inline image, however large that is."""
+    image = "data:image/png;base64," + "iVBORw0KGgoAAAAN" + "A" * 1_000_000
+    framed = request(inputs={"frameImages": [image]})
+    answer = WireResponse()
+    assert len(validate([framed], answer)) == 1
+    validate([framed | {"tags": {"a": "x" * 350_000}}], answer)
+    ((_, error),) = answer.errors
+    assert (error["code"], error["parameter"], error["taskUUID"]) == ("valueTooLarge", "body", TASK_UUID)
+
+
+def test_every_fault_names_its_task() -> None:
+    """All faults of a task carry its UUID and type, so that the caller can tell tasks apart."""
+    answer = WireResponse()
+    validate([request(duration=7, seed=1)], answer)
+    assert [(error["taskUUID"], error["taskType"]) for _, error in answer.errors] == [(TASK_UUID, "videoInference")] * 2
+
+
+def test_one_uuid_twice_in_a_request_buys_neither(world: UseCases) -> None:
+    """Two tasks under one UUID, capitals or not, are one fault, and the third task is bought."""
+    answer = submit(world, request(), request(taskUUID=TASK_UUID.upper()), request(taskUUID=uuid4(99)))
+    assert codes(answer) == [(400, "duplicateTaskUUID")]
+    assert [item["taskUUID"] for item in answer.data] == [uuid4(99)]
+    assert len(world.seller.sent) == 1
+
+
+@pytest.mark.parametrize("bad", [request(duration=7), {"taskType": "other", "taskUUID": TASK_UUID}])
+def test_no_error_stands_beside_an_accepted_task_of_the_same_uuid(world: UseCases, bad: dict[str, Any]) -> None:
+    """A UUID that a request uses twice is never both accepted and refused in one answer."""
+    answer = submit(world, request(), bad)
+    assert not {item["taskUUID"] for item in answer.data} & {error.get("taskUUID") for _, error in answer.errors}
+
+
+@pytest.mark.parametrize(("clips", "bought"), [((4,) * 5, 20), ((4, 4, 4, 4, 3, 1), 20), ((4, 4, 4, 4, 4, 1), 0)])
+def test_twenty_clips_are_the_most(world: UseCases, clips: tuple[int, ...], bought: int) -> None:
+    """A request for more than twenty clips in all buys none of them."""
+    answer = submit(world, *(request(taskUUID=uuid4(90 + n), numberResults=many) for n, many in enumerate(clips)))
+    assert len(world.seller.sent) == bought
+    assert bool(answer.errors) is not bool(bought)
+
+
+def priced(*tasks: object) -> WireResponse:
+    return price(tasks, UseCases().caller, FakeBucket())
+
+
+def test_a_dry_run_prices_and_touches_nothing() -> None:
+    """A dry run answers the cost in dollars, and the faults of the bad ones."""
+    answer = priced(request(duration=10, numberResults=2), request(taskUUID=uuid4(1), duration=7))
+    assert answer.data == [{**ACK, "dryRun": True, "cost": 3.696}]
+    assert codes(answer) == [(400, "unsupportedDuration")]
+
+
+@pytest.mark.parametrize(
+    ("data", "statuses", "status", "keys"),
+    [
+        ([ACK], [], 200, {"data"}),
+        ([], [], 200, {"data"}),
+        ([ACK], [400], 200, {"data", "errors"}),
+        ([], [402, 402], 402, {"data", "errors"}),
+        ([], [503], 503, {"data", "errors"}),
+        ([], [402, 503], 400, {"data", "errors"}),
+    ],
+)
+def test_the_answers_status_follows_what_it_holds(
+    data: list[dict[str, Any]], statuses: list[int], status: int, keys: set[str]
+) -> None:
+    """200 as soon as anything was accepted, else the common status; no `errors` key without errors."""
+    answer = WireResponse(data, [(number, {"code": "x"}) for number in statuses])
+    assert answer.status == status
+    assert set(answer.body) == keys
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+mutated = st.builds(
+    lambda changes, left_out: {name: value for name, value in {**request(), **changes}.items() if name != left_out},
+    st.dictionaries(
+        st.sampled_from([*request(), "duration", "ttl", "inputs", "tags", "numberResults", "width", "height", ""]),
+        json_values | st.sampled_from([5, 10, 5.0, 4, "klingai:5@3", uuid4(5)]),
+        max_size=2,
+    ),
+    st.sampled_from([None, *request()]),
+)
+
+
+@given(json_values | st.lists(json_values | mutated, max_size=5))
+def test_any_json_is_judged_and_what_is_valid_has_a_price(body: object) -> None:
+    """Whatever is sent is unreadable, faulty or an order with a price; nothing else can happen."""
+    try:
+        tasks = parse(dumped(body))
+    except UnreadableError:
+        return
+    answer = WireResponse()
+    orders = validate(tasks, answer)
+    assert len(orders) + len(answer.errors) >= 1
+    assert all(order.price in (PRICE, 2 * PRICE) for order in orders)
+    assert [item["cost"] > 0 for item in priced(*tasks).data] == [True] * len(orders)
+    json.dumps(answer.body, allow_nan=False)
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_are_tasks_or_unreadable(body: bytes) -> None:
+    """Whatever bytes come, the one error is all that can happen."""
+    with suppress(UnreadableError):
+        parse(body)
+
+
+def test_the_intent_is_recorded_before_anything_is_sent(world: UseCases) -> None:
+    """When Runware sees the first clip, the task, every clip with its lease, and the money are in the table."""
+    seen: list[Mapping[str, Any]] = []
+
+    def look(task: Mapping[str, Any]) -> None:
+        seen.append(task)
+        rows = [world.row(index) for index in range(3)]
+        assert ("ann", TASK_UUID) in world.table.tasks
+        assert task["taskUUID"] in {row.clip_uuid for row in rows}
+        assert rows[len(seen) - 1].lease == Lease(
+            "holder", START, START + TIMES.lease, world.buyer().credentials.account
+        )
+        assert world.table.budgets["all", MONTH][0] == world.table.budgets["ann", MONTH][0] == 3 * PRICE
+
+    world.seller.on_send = look
+    assert submit(world, request(numberResults=3)).body == {"data": [ACK]}
+    assert len(seen) == 3
+
+
+def test_each_clip_is_bought_by_itself(world: UseCases) -> None:
+    """Every result is its own purchase, with its own UUID, object and callback."""
+    submit(world, request(numberResults=4, destination="film", outputFormat="WEBM"))
+    assert len({sent["taskUUID"] for sent in world.seller.sent}) == 4
+    assert len({sent["webhookURL"] for sent in world.seller.sent}) == 4
+    keys = [world.row(index).object_key for index in range(4)]
+    assert keys == [f"videos/ann/film/{TASK_UUID}-{index}.webm" for index in range(4)]
+
+
+def test_a_bought_clip_is_recorded_as_such(world: UseCases) -> None:
+    """After an acknowledgement the clip runs, without a lease, under the day's key, for its estimate."""
+    submit(world)
+    row = world.row()
+    assert (row.status, row.lease, row.budgeted, row.month) == (Status.RUNNING, None, PRICE, MONTH)
+    assert row.object_key == f"videos/ann/2026/09/21/{TASK_UUID}-0.mp4"
+    assert row.next_check_at == START + TIMES.usual_render
+    assert world.telemetry.counted == {Metric.CLIPS_BOUGHT: 1}
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        request(),
+        request(taskUUID=TASK_UUID.upper()),
+        dict(reversed(request().items())),
+    ],
+)
+def test_a_repeat_gets_the_stored_answer_and_buys_nothing(world: UseCases, again: dict[str, Any]) -> None:
+    """The same request under the same UUID is answered as before, whatever the order or case of its writing."""
+    assert submit(world).body == submit(world, again).body == {"data": [ACK]}
+    assert len(world.seller.sent) == 1
+    assert world.table.budgets["all", MONTH][0] == PRICE
+
+
+def test_a_number_written_otherwise_is_the_same_request(world: UseCases) -> None:
+    """5 and 5.0 are one number, so that is a repeat."""
+    submit(world, request(duration=5))
+    assert submit(world, request(duration=5.0)).body == {"data": [ACK]}
+
+
+@pytest.mark.parametrize("changes", [{"positivePrompt": "another"}, {"duration": 5}, {"tags": {"a": "b"}}])
+def test_another_request_under_a_known_uuid_is_a_conflict(world: UseCases, changes: dict[str, Any]) -> None:
+    """A different request under a used UUID buys nothing, even if it only states a default."""
+    submit(world)
+    answer = submit(world, request(**changes))
+    assert codes(answer) == [(400, "conflictTaskUUID")]
+    assert answer.data == []
+    assert len(world.seller.sent) == 1
+
+
+def test_callers_have_uuids_of_their_own(world: UseCases) -> None:
+    """Another caller's task under the same UUID is another task."""
+    submit(world)
+    world.caller = Caller("bob", 100_000_000)
+    assert submit(world).body == {"data": [ACK]}
+    assert len({sent["taskUUID"] for sent in world.seller.sent}) == 2
+
+
+def test_one_bad_task_leaves_the_others_bought(world: UseCases) -> None:
+    """An array may succeed in part, and says so task by task."""
+    answer = submit(world, request(duration=7), request(taskUUID=uuid4(50)), 5)
+    assert (answer.status, [item["taskUUID"] for item in answer.data]) == (200, [uuid4(50)])
+    assert codes(answer) == [(400, "unsupportedDuration"), (400, "invalidTask")]
+    assert len(world.seller.sent) == 1
+
+
+@pytest.mark.parametrize("scope", ["all", "ann"])
+@pytest.mark.parametrize(("limit", "bought"), [(2 * PRICE, 2), (2 * PRICE - 1, 1), (0, 0), (PRICE - 1, 0)])
+def test_no_purchase_starts_beyond_a_limit(world: UseCases, scope: str, limit: int, bought: int) -> None:
+    """Both limits hold to the micro-dollar, and what is refused is neither recorded nor sent."""
+    if scope == "all":
+        world.monthly_limit = limit
+    else:
+        world.caller = Caller("ann", limit)
+    answer = submit(world, *(request(taskUUID=uuid4(60 + number)) for number in range(5)))
+    assert (len(answer.data), len(world.seller.sent), len(world.table.tasks)) == (bought,) * 3
+    assert codes(answer) == [(402, "budgetExceeded")] * (5 - bought)
+    assert answer.status == (200 if bought else 402)
+    assert world.table.budgets.get((scope, MONTH), (0, 0))[0] == bought * PRICE
+    assert world.telemetry.counted[Metric.BUDGET_REFUSED] == 5 - bought
+
+
+def test_a_task_is_within_the_budget_as_a_whole_or_not_at_all(world: UseCases) -> None:
+    """Four clips where three fit buy none."""
+    world.caller = Caller("ann", 3 * PRICE)
+    assert codes(submit(world, request(numberResults=4))) == [(402, "budgetExceeded")]
+    assert world.seller.sent == []
+
+
+def test_a_repeat_wins_over_a_budget_that_is_used_up(world: UseCases) -> None:
+    """What was bought is acknowledged again though nothing more could be bought."""
+    world.caller = Caller("ann", PRICE)
+    submit(world)
+    assert submit(world).body == {"data": [ACK]}
+
+
+@pytest.mark.parametrize(
+    ("mine", "everybodys", "counted", "message"),
+    [
+        (
+            2_500_000,
+            10**9,
+            PRICE,
+            "Your limit of $2.50 for this month has $1.576 left, this task needs $1.848. Nothing was bought.",
+        ),
+        (
+            0,
+            10**9,
+            PRICE,
+            "Your limit of $0.00 for this month has $0.000 left, this task needs $1.848. Nothing was bought.",
+        ),
+        (
+            10**9,
+            77,
+            0,
+            "The service's limit for this month is reached: this task needs $1.848. Nothing was bought.",
+        ),
+    ],
+)
+def test_the_callers_own_limit_is_told_and_the_services_is_not(
+    world: UseCases, mine: int, everybodys: int, counted: int, message: str
+) -> None:
+    """A caller hears its own figures; the limit of all callers together is the operator's."""
+    world.caller, world.monthly_limit = Caller("ann", mine), everybodys
+    world.table.budgets["ann", MONTH] = counted, mine
+    ((_, error),) = submit(world, request(numberResults=2)).errors
+    assert (error["code"], error["parameter"], error["message"]) == ("budgetExceeded", "numberResults", message)
+
+
+@pytest.mark.parametrize(("limit", "bought"), [(2 * PRICE, True), (PRICE, False), (0, False)])
+def test_a_changed_limit_decides_whatever_the_month_was_recorded_with(
+    world: UseCases, limit: int, bought: bool
+) -> None:
+    """The caller's current limit decides; the one that the month's item holds is only a record of the last order."""
+    world.table.budgets["ann", MONTH] = PRICE, 50 * PRICE
+    world.caller = Caller("ann", limit)
+    answer = submit(world)
+    assert bool(answer.data) is bought is bool(world.seller.sent)
+    assert codes(answer) == ([] if bought else [(402, "budgetExceeded")])
+    assert world.table.budgets["ann", MONTH] == ((2 * PRICE, 2 * PRICE) if bought else (PRICE, 50 * PRICE))
+
+
+def test_a_table_that_is_busy_before_the_record_sends_nothing(world: UseCases) -> None:
+    """Without a record nothing is bought, and the caller may send the same again."""
+    world.table.busy = {"record"}
+    answer = submit(world)
+    assert (codes(answer), answer.status) == ([(503, "serviceUnavailable")], 503)
+    assert world.seller.sent == []
+    assert world.telemetry.notes == []  # nothing was written, so there is no lease to give back
+    world.table.busy = set()
+    assert submit(world).body == {"data": [ACK]}
+
+
+def test_a_table_that_is_busy_after_the_send_changes_nothing_for_the_caller(world: UseCases) -> None:
+    """A recorded task is acknowledged though its outcome could not be saved; the lease stays as evidence."""
+    world.table.busy = {"save"}
+    assert submit(world).body == {"data": [ACK]}
+    assert world.row().lease == Lease("holder", START, START + TIMES.lease, world.buyer().credentials.account)
+    world.table.busy = set()
+    assert submit(world).body == {"data": [ACK]}
+    assert len(world.seller.sent) == 1
+
+
+def test_a_table_that_is_busy_when_a_repeat_is_read_is_503(world: UseCases) -> None:
+    """A repeat whose clips cannot be read is told to come again, not told anything untrue."""
+    submit(world)
+    world.table.busy = {"clips"}
+    assert codes(submit(world)) == [(503, "serviceUnavailable")]
+
+
+def test_a_bucket_that_cannot_sign_changes_nothing_for_the_caller(world: UseCases) -> None:
+    """A recorded task is acknowledged though no upload link could be had, since from then on it is seen through."""
+    world.bucket.no_links = True
+    assert submit(world).body == {"data": [ACK]}
+
+
+@pytest.mark.parametrize("outcome", [Accepted("conflict"), NeverArrived("ConnectError"), Ambiguous("ReadTimeout")])
+def test_a_recorded_task_is_acknowledged_whatever_came_of_it(world: UseCases, outcome: Any) -> None:
+    """Doubt is the service's, not the caller's."""
+    world.seller.script = [outcome]
+    assert submit(world).body == {"data": [ACK]}
+    assert world.row().open
+    assert world.row().maybe_sent_at == (START if isinstance(outcome, Ambiguous) else None)
+
+
+@pytest.mark.parametrize("lasts", [TIMES.http - 1, 0])
+def test_without_time_to_send_nothing_is_recorded(world: UseCases, lasts: int) -> None:
+    """A function about to end neither records nor sends, and the caller sends the same again."""
+    answer = submit(world, lasts=lasts)
+    assert (codes(answer), answer.status) == ([(503, "serviceUnavailable")], 503)
+    assert (world.seller.sent, world.table.tasks) == ([], {})
+    assert submit(world).body == {"data": [ACK]}
+
+
+def test_a_repeat_is_acknowledged_whatever_time_is_left(world: UseCases) -> None:
+    """Time to send is asked for only where something would be recorded."""
+    world.bucket.others["photos", "cat.png"] = picture()
+    world.caller = Caller("ann", 100 * PRICE, ("photos/",))
+    with_image = request(inputs={"frameImages": ["s3://photos/cat.png"]})
+    assert submit(world, with_image).data
+    assert submit(world, with_image, lasts=0).data
+
+
+@pytest.mark.parametrize(("clips", "lasts", "recorded"), [(8, 0, True), (9, 0, False), (9, 1, True), (17, 1, False)])
+def test_time_is_left_for_every_round_of_clips(world: UseCases, clips: int, lasts: int, recorded: bool) -> None:
+    """Sent side by side, so many clips take several rounds: the first may last, the others have to be given back."""
+    names = [uuid4(number) for number in range(clips)]
+    time = TIMES.http + lasts * TIMES.to_finish
+    answer = world.submitting.submit([request(taskUUID=name) for name in names], world.call(time))
+    assert ("ann", names[-1]) in world.table.tasks if recorded else codes(answer) == [(503, "serviceUnavailable")]
+    assert len(world.table.tasks) == clips - (not recorded)
+
+
+@pytest.mark.parametrize("slowness", [500, 2_000, 4_000, 6_000, 12_000])
+def test_a_slow_table_leaves_no_lease_of_what_was_not_sent(world: UseCases, slowness: int) -> None:
+    """Recording ends while there is time to send: what is not recorded is 503, what is has been sent or given back."""
+    genuine = world.table.record
+
+    def slow(*given: Any) -> Any:
+        world.clock.now += slowness
+        return genuine(*given)
+
+    world.table.record = slow  # type: ignore[method-assign]
+    names = [uuid4(number) for number in range(20)]
+    call = world.call(TIMES.function - TIMES.to_finish)
+    answer = world.submitting.submit([request(taskUUID=name) for name in names], call)
+    assert world.clock.now <= call.buyer.ends_at
+    assert len(world.table.tasks) + len(codes(answer)) == 20
+    assert set(codes(answer)) <= {(503, "serviceUnavailable")}
+    assert [item["taskUUID"] for item in answer.data] == [uuid for _, uuid in world.table.tasks]
+    sent = {task["taskUUID"] for task in world.seller.sent}
+    assert sent
+    for row in world.table.rows.values():
+        assert row.clip_uuid in sent or row.lease is None
+        assert row.maybe_sent_at is None
+
+
+def test_a_record_that_may_have_taken_effect_leaves_no_lease(world: UseCases) -> None:
+    """Nothing is sent for a record whose answer was lost, so its clips must not look as if they had been."""
+    world.table.unheard = {"record"}
+    assert codes(submit(world, request(numberResults=2))) == [(503, "serviceUnavailable")]
+    assert world.seller.sent == []
+    for index in range(2):
+        row = world.row(index)
+        assert (row.lease, row.maybe_sent_at, row.status) == (None, None, Status.PENDING)
+        assert row.next_check_at is not None
+
+
+@pytest.mark.parametrize("patient", [False, True])
+def test_a_hundred_refused_at_once_leave_no_doubt(world: UseCases, patient: bool) -> None:
+    """Contended budgets hold up the money, not the refusal: each caller hears no, and the money follows."""
+    world.table.contended = True
+    for number in range(100):
+        world.seller.script = [refusal()]
+        call = replace(world.call(), buyer=world.buyer(patient=patient))
+        answer = world.submitting.submit([request(taskUUID=uuid4(number))], call)
+        assert codes(answer) == [(400, "invalidModel")]
+    for row in world.table.rows.values():
+        assert (row.status, row.lease, row.maybe_sent_at, row.budgeted) == (Status.FAILED, None, None, PRICE)
+        assert (row.settled, row.open) == (False, False)
+        assert row.next_check_at == START + TIMES.check
+    assert world.table.budgets["all", MONTH][0] == 100 * PRICE
+
+
+def test_a_clip_given_back_is_left_to_others(world: UseCases) -> None:
+    """Where no time is left for a clip's turn its lease ends, the task is acknowledged, and a sweep sends it."""
+    world.seller.on_send = lambda _: setattr(world.clock, "now", world.clock.now + 2 * TIMES.http)
+    assert submit(world, request(numberResults=2)).body == {"data": [ACK]}
+    assert len(world.seller.sent) == 1
+    row = world.row(1)
+    assert (row.lease, row.maybe_sent_at, row.status) == (None, None, Status.PENDING)
+    assert row.next_check_at is not None
+
+
+def test_clips_that_waited_too_long_for_their_turn_are_not_sent(world: UseCases) -> None:
+    """The time is looked at before every single clip, not once for all."""
+    world.seller.on_send = lambda _: setattr(world.clock, "now", world.clock.now + TIMES.http)
+    submit(world, request(numberResults=4))
+    assert len(world.seller.sent) == 2
+    assert [world.row(index).status for index in range(4)] == [Status.RUNNING] * 2 + [Status.PENDING] * 2
+
+
+def test_a_task_refused_as_a_whole_answers_with_the_errors(world: UseCases) -> None:
+    """If Runware refused every clip the caller gets its errors, on repeats too, and the money back."""
+    world.seller.script = [refusal(), refusal(code="promptBlocked")]
+    for _ in range(2):
+        answer = submit(world, request(numberResults=2))
+        assert (answer.status, answer.data) == (400, [])
+        assert codes(answer) == [(400, "invalidModel"), (400, "promptBlocked")]
+        assert all(error["taskUUID"] == TASK_UUID for _, error in answer.errors)
+    assert len(world.seller.sent) == 2
+    assert world.table.budgets["all", MONTH][0] == world.table.budgets["ann", MONTH][0] == 0
+
+
+def test_a_task_refused_in_part_is_accepted(world: UseCases) -> None:
+    """One clip that was not refused makes the task accepted, without any error beside it."""
+    world.seller.script = [refusal(), Accepted("acknowledged")]
+    assert submit(world, request(numberResults=2)).body == {"data": [ACK]}
+    assert world.table.budgets["ann", MONTH][0] == PRICE
+
+
+@pytest.mark.parametrize("status", [401, 402, 403])
+def test_account_trouble_answers_503(world: UseCases, status: int) -> None:
+    """Runware's no to our account is the operator's: 503 with a code of its own, an alarm, and nothing counted."""
+    world.seller.script = [refusal(status, "invalidApiKey", None)]
+    answer = submit(world)
+    assert (answer.status, codes(answer)) == (503, [(503, "providerRefusesUs")])
+    assert world.telemetry.counted[Metric.PROVIDER_REFUSES_US] == 1
+    assert world.row().has(Kind.REFUSED)
+    assert world.table.budgets["all", MONTH][0] == 0
+
+
+def test_the_fake_table_keeps_the_stores_answers(world: UseCases) -> None:
+    """The fake says recorded, existing and over budget as the real table would, and refuses what is made busy."""
+    submit(world)
+    task, row = world.table.tasks["ann", TASK_UUID], world.row()
+    assert isinstance(world.table.record(replace(task), [row], []), Existing)  # another call's, not a repeated one
+    other = replace(task, task_uuid=uuid4(1))
+    wanted = Reservation("ann", MONTH, PRICE, PRICE)
+    assert world.table.record(other, [], [wanted]) == OverBudget("ann", PRICE, PRICE)
+    assert isinstance(world.table.record(other, [], []), Recorded)
+    world.table.busy = {"record"}
+    with pytest.raises(BusyError):
+        world.table.record(other, [], [])
+
+
+def test_orders_keep_the_order_of_the_request() -> None:
+    """Tasks are bought in the order in which they were sent."""
+    uuids = [uuid4(number) for number in (9, 3, 7)]
+    orders = validate([request(taskUUID=name) for name in uuids], WireResponse())
+    assert all(isinstance(order, Order) for order in orders)
+    assert [order.task_uuid for order in orders] == uuids
+
+
+@pytest.mark.parametrize(
+    ("retention", "expires"),
+    [(None, None), (86_400_000, START + TIMES.longest_open + 86_400_000)],
+    ids=["kept", "dropped"],
+)
+def test_a_request_may_be_dropped_once_nobody_can_need_it(retention: int | None, expires: int | None) -> None:
+    """Never while a clip can be open; never at all unless asked for."""
+    world = UseCases(retention=retention)
+    submit(world)
+    assert world.table.tasks["ann", TASK_UUID].expires_at == expires
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Images
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def with_image(**changes: Any) -> dict[str, Any]:
+    return request(inputs={"frameImages": [data_uri(picture())]}, **changes)
+
+
+def test_what_is_recorded_and_sent_is_the_images_address(world: UseCases) -> None:
+    """The table holds an address, Runware gets a link, and the fingerprint is of what the caller sent."""
+    submit(world, with_image(numberResults=2))
+    ((key, content),) = world.bucket.objects.items()
+    assert content == picture()
+    recorded = world.table.tasks["ann", TASK_UUID]
+    assert recorded.request == {**with_image(numberResults=2), "inputs": {"frameImages": [f"s3://clips/{key}"]}}
+    assert len(canonical(recorded.request)) < 1000
+    links = [sent["inputs"]["frameImages"] for sent in world.seller.sent]
+    assert links == [[f"https://clips.example/{key}?X-Amz-Expires=7200"]] * 2
+    assert submit(world, recorded.request | {"numberResults": 2}).errors[0][1]["code"] == "conflictTaskUUID"
+
+
+def test_images_are_in_place_before_their_task_is_recorded(world: UseCases) -> None:
+    """Without its image a task is not recorded, so that no clip can be sent that Runware would refuse."""
+    kept: list[int] = []
+    record = world.table.record
+
+    def look(*arguments: Any) -> Any:
+        kept.append(len(world.bucket.objects))
+        return record(*arguments)
+
+    world.table.record = look  # type: ignore[method-assign]
+    submit(world, with_image())
+    assert kept == [1]
+
+
+def test_a_bucket_that_is_away_buys_nothing(world: UseCases) -> None:
+    """While images cannot be kept their task is told to come again, the other one is bought; later so is the first."""
+    world.bucket.down = True
+    answer = submit(world, with_image(), request(taskUUID=uuid4(70)))
+    assert codes(answer) == [(503, "serviceUnavailable")]
+    assert answer.errors[0][1]["taskUUID"] == TASK_UUID
+    assert [item["taskUUID"] for item in answer.data] == [uuid4(70)]
+    assert ("ann", TASK_UUID) not in world.table.tasks
+    world.bucket.down = False
+    assert submit(world, with_image()).body == {"data": [ACK]}
+    assert len(world.seller.sent) == 2
+
+
+def test_a_repeat_needs_no_bucket(world: UseCases) -> None:
+    """A known task is acknowledged, and a conflict told, without S3 being asked about its image."""
+    submit(world, with_image())
+    world.bucket.down = True
+    asked = world.bucket.calls.copy()
+    assert submit(world, with_image()).body == {"data": [ACK]}
+    assert codes(submit(world, with_image(duration=10))) == [(400, "conflictTaskUUID")]
+    assert world.bucket.calls == asked
+    assert len(world.seller.sent) == 1
+
+
+def test_a_task_without_images_asks_nobody_beforehand(world: UseCases) -> None:
+    """What needs no S3 costs no extra read either."""
+    world.table.busy = {"get_tombstone"}
+    image = "https://example.com/a.png"
+    assert submit(world, request(inputs={"frameImages": [image]})).body == {"data": [ACK]}
+    assert world.bucket.calls == {}
+
+
+def test_faults_of_an_image_are_the_tasks_faults(world: UseCases) -> None:
+    """They name the task, in a dry run too; nothing of it is recorded, and the other task is bought."""
+    bad = request(inputs={"frameImages": [data_uri(picture(299, 2049))]})
+    answer = submit(world, bad, request(taskUUID=uuid4(70)))
+    expected = [(400, "invalidFrameImageWidth"), (400, "invalidFrameImageHeight")]
+    assert codes(answer) == codes(priced(bad)) == expected
+    assert all(error["taskUUID"] == TASK_UUID and error["taskType"] for _, error in answer.errors)
+    assert list(world.table.tasks) == [("ann", uuid4(70))]
+
+
+def test_a_dry_run_says_when_it_cannot_look() -> None:
+    """A bucket that is away makes a dry run busy, not wrong."""
+    bucket = FakeBucket()
+    bucket.down = True
+    looked_for = request(inputs={"frameImages": ["s3://clips/inputs/ann/a.png"]})
+    assert codes(price([looked_for], UseCases().caller, bucket)) == [(503, "serviceUnavailable")]
+
+
+def test_images_are_not_taken_in_without_time_to_send(world: UseCases) -> None:
+    """A function that is about to end does not begin with S3, which may be slow; the caller sends again."""
+    assert codes(submit(world, with_image(), lasts=TIMES.http - 1)) == [(503, "serviceUnavailable")]
+    assert (world.table.tasks, world.bucket.calls) == ({}, {})

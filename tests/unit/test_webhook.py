@@ -1,0 +1,355 @@
+"""What a webhook or a poll proves about a clip, and the webhook's use case on fakes."""
+
+import json
+from typing import Any
+
+import pytest
+
+from rushes.domain.clip import Fact, Kind, Status, Witness, billable_amount, merge_all
+from rushes.errors import BusyError, UnknownClipError, UnreadableError
+from rushes.runware.facts import details_facts, poll_facts, webhook_facts
+from rushes.runware.response import read
+from rushes.services.ports import Metric
+from tests.fakes.builders import CLIP_UUID, MP4, PRICE, START, TASK_UUID, WEBM, clip, fact
+from tests.fakes.use_cases import UseCases
+
+DONE = {"taskUUID": CLIP_UUID, "videoUUID": "v", "videoURL": "https://vm.runware.ai/v.mp4", "seed": 7, "cost": 0.924}
+RUNNING = {"taskUUID": CLIP_UUID, "status": "processing"}
+
+
+def problem(code: str, **more: Any) -> dict[str, Any]:
+    return {"errors": [{"taskUUID": CLIP_UUID, "code": code, "message": "m", **more}]}
+
+
+def dumped(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+def receive(world: UseCases, body: object) -> Any:
+    """The clip after a webhook with this body."""
+    return world.receiving.receive(body if isinstance(body, bytes) else dumped(body), "ann", TASK_UUID, 0)
+
+
+@pytest.fixture
+def running(world: UseCases) -> UseCases:
+    """A world with one running clip."""
+    world.table.put(clip(fact(Kind.ACCEPTED)))
+    return world
+
+
+@pytest.mark.parametrize("body", [DONE, {"data": [DONE]}, [DONE], {"data": [DONE], "errors": []}])
+def test_a_result_is_learned_in_every_shape(running: UseCases, body: object) -> None:
+    """A finished render is recorded under its video with address, seed and cost, through the webhook."""
+    after = receive(running, body)
+    known = after.of(Kind.RENDERED)["v"]
+    assert after == running.row()
+    assert after.status == Status.RENDERED
+    assert known.seen == {Witness.WEBHOOK: START}
+    assert known.fields == {"videoURL": "https://vm.runware.ai/v.mp4", "seed": 7, "cost": 924_000}
+    assert after.budgeted == 924_000
+
+
+def test_a_result_with_its_copy_in_the_bucket_is_stored(running: UseCases) -> None:
+    """The webhook probes the bucket at once, so that an upload that came first is seen."""
+    running.bucket.objects[clip().object_key] = MP4
+    after = receive(running, DONE)
+    assert after.status == Status.STORED
+    assert after.of(Kind.STORED)["v1"].fields == {"size": len(MP4), "etag": "etag", "container": "mp4"}
+    assert after.next_check_at is None
+
+
+def test_a_video_of_another_kind_is_a_copy(running: UseCases) -> None:
+    """Runware put something else than was ordered: it was paid for, and the record has what it is."""
+    running.bucket.objects[clip().object_key] = WEBM
+    after = receive(running, DONE)
+    assert after.status == Status.STORED
+    assert {"container": "webm", "ordered": "mp4"}.items() <= after.of(Kind.STORED)["v1"].fields.items()
+
+
+@pytest.mark.parametrize("content", [b"", b"<Error>", b"\x1aE\xdf\xa3webm", b"<!--ftypmp42--><script>"])
+def test_what_is_no_video_is_no_copy(running: UseCases, content: bytes) -> None:
+    """An empty or foreign object does not store a clip."""
+    running.bucket.objects[clip().object_key] = content
+    assert receive(running, DONE).status == Status.RENDERED
+
+
+def test_the_webhook_counts_though_the_bucket_is_down(running: UseCases) -> None:
+    """A result is learned even if S3 cannot say whether the copy is there."""
+    running.bucket.down = True
+    assert receive(running, DONE).status == Status.RENDERED
+    assert running.telemetry.notes[0][1]
+
+
+@pytest.mark.parametrize("body", [DONE, problem("timeoutProvider", status="error")])
+def test_a_repeat_changes_nothing(running: UseCases, body: object) -> None:
+    """The same webhook again is answered with the same clip, and nothing is written."""
+    first = receive(running, body)
+    running.clock.now += 60_000
+    assert receive(running, body) == first
+    assert running.table.saves == 1
+
+
+def test_a_stored_clip_is_not_probed_again(running: UseCases) -> None:
+    """Late webhooks of a stored clip cost no request to the bucket."""
+    running.bucket.objects[clip().object_key] = MP4
+    receive(running, DONE)
+    receive(running, {**DONE, "NSFWContent": True})
+    assert running.bucket.probes == 1
+    assert running.row().of(Kind.RENDERED)["v"].fields["NSFWContent"] is True
+
+
+@pytest.mark.parametrize("body", [RUNNING, {"data": [RUNNING]}, {"data": [{**RUNNING, "progress": 40}]}])
+def test_progress_is_answered_and_not_recorded(running: UseCases, body: object) -> None:
+    """A progress report is no trouble and leaves no trace."""
+    assert receive(running, body) == clip(fact(Kind.ACCEPTED))
+    assert (running.table.saves, running.bucket.probes) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"junk",
+        {"data": []},
+        {**DONE, "taskUUID": "00000000-0000-4000-8000-00000000ffff"},
+        {key: value for key, value in DONE.items() if key != "taskUUID"} | {"taskType": "videoInference"},
+        {"errors": [{"taskUUID": "other", "code": "x"}]},
+    ],
+    ids=lambda body: str(body)[:40],
+)
+def test_a_body_about_nothing_here_is_unreadable(running: UseCases, body: object) -> None:
+    """Junk, and news of any other clip, teach nothing about this one."""
+    with pytest.raises(UnreadableError):
+        receive(running, body)
+    assert running.row() == clip(fact(Kind.ACCEPTED))
+
+
+def test_only_items_of_this_clip_are_used(running: UseCases) -> None:
+    """In a mixed body the items of other clips are left alone."""
+    other = {**DONE, "taskUUID": "other", "videoUUID": "w"}
+    assert set(receive(running, {"data": [other, DONE]}).of(Kind.RENDERED)) == {"v"}
+
+
+def test_an_error_without_a_uuid_is_about_this_clip(running: UseCases) -> None:
+    """Some errors name no task; the callback's path says which clip is meant."""
+    assert receive(running, {"errors": [{"code": "timeoutProvider"}]}).status == Status.FAILED
+
+
+def test_an_unknown_clip_is_said_so(world: UseCases) -> None:
+    """A webhook for a clip that is not recorded is not learned anywhere."""
+    with pytest.raises(UnknownClipError):
+        receive(world, DONE)
+    assert world.table.rows == {}
+
+
+@pytest.mark.parametrize("call", ["clip", "save"])
+def test_what_could_not_be_saved_is_raised(running: UseCases, call: str) -> None:
+    """The provider must hear that it has to try again."""
+    running.table.busy = {call}
+    with pytest.raises(BusyError):
+        receive(running, DONE)
+
+
+def test_two_results_are_two_renders(running: UseCases) -> None:
+    """Two videos for one clip are both kept and both counted: that was paid twice."""
+    after = receive(running, {"data": [DONE, {**DONE, "videoUUID": "w"}]})
+    assert after.budgeted == 2 * 924_000
+
+
+def test_seven_webhooks_of_made_up_renders_keep_nobody_out(running: UseCases) -> None:
+    """However much is forged, little of it is kept or counted, people hear of it, and the genuine result is learned."""
+    for call in range(7):
+        made_up = [{**DONE, "videoUUID": f"0{call}{number:02}", "cost": 10_000} for number in range(16)]
+        after = receive(running, {"data": made_up})
+        assert after.budgeted <= 4 * PRICE
+    running.bucket.objects[clip().object_key] = MP4
+    after = receive(running, DONE)
+    assert after.status == Status.STORED
+    known = merge_all(after, poll_facts(read(dumped(DONE)), START + 9))
+    assert "v" in known.of(Kind.RENDERED)
+    assert running.telemetry.counted[Metric.COST_DISBELIEVED] == running.telemetry.counted[Metric.TOO_MANY_FACTS] == 1
+
+
+def test_a_large_cost_counts_only_if_runware_says_so_when_asked(running: UseCases) -> None:
+    """A webhook's claim of many times the price stays a claim, until a poll says the same."""
+    after = receive(running, {**DONE, "cost": 4.62})
+    assert (after.budgeted, after.of(Kind.RENDERED)["v"].fields["cost"]) == (PRICE, 5 * PRICE)
+    assert billable_amount(merge_all(after, poll_facts(read(dumped({**DONE, "cost": 4.62})), START))) == 5 * PRICE
+
+
+def test_a_late_result_beats_a_failure(running: UseCases) -> None:
+    """A render that comes after a failure is a render."""
+    assert receive(running, problem("timeoutProvider")).status == Status.FAILED
+    assert receive(running, DONE).status == Status.RENDERED
+
+
+def test_an_errors_evidence_is_scrubbed(running: UseCases) -> None:
+    """What an error echoes of our links is not kept."""
+    body = problem("inferenceError", responseContent=["PUT https://b.example/k?X-Amz-Signature=secret failed"])
+    body["errors"][0]["message"] = "calling https://h.example/w?token=secret"
+    (known,) = receive(running, body).of(Kind.FAILED).values()
+    assert known.fields["category"] == "provider"
+    assert "secret" not in str(known.fields)
+
+
+HOSTILE = [
+    {**DONE, "cost": 10**9},
+    {**DONE, "cost": -1},
+    {**DONE, "cost": "0.924"},
+    {**DONE, "seed": True},
+    {**DONE, "seed": 2**70},
+    {**DONE, "videoURL": "u" * 10**5},
+    {**DONE, "videoUUID": "\ud800"},
+    {"errors": [{"taskUUID": CLIP_UUID, "error": {"error": {"code": "x"}}, "code": {"a": 1}, "message": "\ud800"}]},
+    {"errors": [{"taskUUID": CLIP_UUID, "code": "\udfff" * 10**5, "allowedValues": [{"a": ["\ud800"]}] * 10**3}]},
+]
+
+
+@pytest.mark.parametrize("body", HOSTILE, ids=lambda body: str(body)[:60])
+def test_hostile_values_leave_a_record_that_can_be_stored(running: UseCases, body: object) -> None:
+    """Absurd values are left out or cut: the money stays sane, the texts encodable, the record small."""
+    after = receive(running, body)
+    assert after.budgeted == clip().estimate
+    for (_, key), known in after.facts.items():
+        texts = [key, *(value for value in known.fields.values() if isinstance(value, str))]
+        assert sum(len(text.encode()) for text in texts) < 200_000
+        assert all(type(value) in (str, int, bool) and abs(value) < 10**38 for value in known.fields.values()
+                   if not isinstance(value, str))  # fmt: skip
+
+
+def test_an_infinite_limit_in_an_error_is_no_exception(running: UseCases) -> None:
+    """An error whose `min` is beyond any float is still that error."""
+    body = f'{{"errors": [{{"taskUUID": "{CLIP_UUID}", "code": "inferenceError", "min": 1e400}}]}}'
+    assert receive(running, body.encode()).status == Status.FAILED
+
+
+WEBHOOK, POLL = "webhook", "poll"
+
+
+@pytest.mark.parametrize(
+    ("code", "final", "by_webhook", "by_poll"),
+    [
+        ("timeoutProvider", False, Kind.FAILED, Kind.FAILED),
+        ("inferenceError", True, Kind.FAILED, Kind.FAILED),
+        ("invalidProviderContent", True, Kind.FAILED, Kind.FAILED),
+        ("somethingNew", False, Kind.FAILED, Kind.FAILED),
+        ("uploadFailed", True, Kind.UNDELIVERED, Kind.UNDELIVERED),
+        ("mediaStorageFileCouldNotBeMoved", False, Kind.UNDELIVERED, Kind.UNDELIVERED),
+        ("webhookTimeout", False, Kind.ACCEPTED, Kind.ACCEPTED),
+        ("conflictTaskUUID", False, Kind.ACCEPTED, Kind.ACCEPTED),
+        ("taskNotFound", False, Kind.ACCEPTED, None),
+        ("taskExpired", True, Kind.ACCEPTED, None),
+        ("invalidApiKey", False, Kind.ACCEPTED, None),
+        ("rateLimitExceeded", False, Kind.FAILED, None),
+        ("internalServerError", False, Kind.FAILED, None),
+        ("insufficientCredits", False, Kind.FAILED, None),
+        ("thirdPartyInsufficientCredits", True, Kind.FAILED, Kind.FAILED),
+        ("internalServerError", True, Kind.FAILED, Kind.FAILED),
+        ("providerRateLimitExceeded", True, Kind.FAILED, Kind.FAILED),
+    ],
+)
+def test_what_an_error_proves(code: str, final: bool, by_webhook: Kind, by_poll: Kind | None) -> None:
+    """Any error in a webhook proves the purchase; the poll's own trouble proves nothing; only renders fail."""
+    said = read(dumped(problem(code, **({"status": "error"} if final else {}))))
+    assert [fact.kind for fact in webhook_facts(said, START)] == [by_webhook]
+    assert [fact.kind for fact in poll_facts(said, START)] == ([by_poll] if by_poll else [])
+
+
+@pytest.mark.parametrize("number", ["1e400", "1e99999999999999999999", "9" * 5000])
+def test_a_webhook_is_read_for_all_its_oddities(running: UseCases, number: str) -> None:
+    """A byte order mark or an absurd number in the body of a paid render leave it a render."""
+    body = b"\xef\xbb\xbf" + dumped(DONE)[:-1] + f', "NSFWContent": {number}, "progress": {number}}}'.encode()
+    after = receive(running, body)
+    assert (after.status, after.budgeted) == (Status.RENDERED, 924_000)
+
+
+@pytest.mark.parametrize("status", [None, "error"])
+def test_a_polls_error_that_names_no_task_fails_none(status: str | None) -> None:
+    """Many clips share a poll: an error of the whole must not be taken for the end of each of them."""
+    body = {"errors": [{"code": "valueTooLarge", "message": "too many tasks", "status": status}]}
+    assert list(poll_facts(read(dumped(body)).about(CLIP_UUID), START)) == []
+
+
+@pytest.mark.parametrize(
+    ("item", "by_webhook", "by_poll"),
+    [
+        (DONE, Kind.RENDERED, Kind.RENDERED),
+        ({"taskUUID": CLIP_UUID, "videoUUID": "v"}, Kind.RENDERED, Kind.RENDERED),
+        ({"taskUUID": CLIP_UUID, "videoURL": "u"}, Kind.ACCEPTED, Kind.ACCEPTED),
+        ({"taskUUID": CLIP_UUID, "videoBase64Data": "AAAA"}, Kind.ACCEPTED, Kind.ACCEPTED),
+        (RUNNING, None, Kind.ACCEPTED),
+        ({"taskUUID": CLIP_UUID, "taskType": "videoInference"}, None, Kind.ACCEPTED),
+    ],
+)
+def test_what_an_item_proves(item: dict[str, Any], by_webhook: Kind | None, by_poll: Kind) -> None:
+    """A `videoUUID` proves a render; anything less at most the purchase, and progress in a webhook nothing new."""
+    said = read(dumped({"data": [item]}))
+    assert [fact.kind for fact in webhook_facts(said, START)] == ([by_webhook] if by_webhook else [])
+    assert [(fact.kind, fact.witness) for fact in poll_facts(said, START)] == [(by_poll, Witness.POLL)]
+
+
+def test_an_address_without_a_name_is_kept() -> None:
+    """A result that lacks its `videoUUID` is no render, since nobody could tell it from a second one.
+
+    But where its video is stands in the record, for whoever looks at a clip that was not uploaded.
+    """
+    said = read(dumped({"data": [{"taskUUID": CLIP_UUID, "videoURL": "https://vm.runware.ai/v.mp4"}]}))
+    for facts in (webhook_facts(said, START), poll_facts(said, START)):
+        (known,) = facts
+        assert (known.kind, known.key) == (Kind.ACCEPTED, "result without videoUUID")
+        assert known.fields == {"videoURL": "https://vm.runware.ai/v.mp4"}
+
+
+def test_inline_data_never_becomes_a_field() -> None:
+    """Base64 results are not written into the record."""
+    said = read(dumped({"data": [{**DONE, "videoBase64Data": "QUJD" * 100}]}))
+    (known,) = webhook_facts(said, START)
+    assert "QUJD" not in str(known)
+
+
+@pytest.mark.parametrize(
+    ("response", "kinds"),
+    [
+        ({"data": [DONE]}, [Kind.RENDERED]),
+        ({"errors": [{"taskUUID": CLIP_UUID, "code": "conflictTaskUUID"}]}, [Kind.ACCEPTED]),
+        ({"errors": [{"taskUUID": CLIP_UUID, "code": "uploadFailed"}]}, [Kind.UNDELIVERED]),
+        ({"errors": [{"taskUUID": CLIP_UUID, "code": "invalidModel"}]}, []),
+        ({"data": [{**DONE, "taskUUID": "other"}]}, []),
+        (5, []),
+    ],
+)
+def test_what_a_tasks_details_prove(response: object, kinds: list[Kind]) -> None:
+    """A task that has details was executed; the last response proves results and conflicts, and never a failure."""
+    said = read(dumped({"data": [{"taskUUID": CLIP_UUID, "response": response}]}))
+    first, *others = details_facts(said, CLIP_UUID, START)
+    assert (first.kind, first.key) == (Kind.ACCEPTED, "details")
+    assert [fact.kind for fact in others] == kinds
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "key", "fields"),
+    [
+        (problem("uploadFailed"), Kind.UNDELIVERED, "uploadFailed", {}),
+        (problem("webhookFailed"), Kind.ACCEPTED, "webhookFailed", {}),
+        (problem("conflictTaskUUID"), Kind.ACCEPTED, "conflictTaskUUID", {}),
+        ({"taskUUID": CLIP_UUID, "videoURL": "u"}, Kind.ACCEPTED, "result without videoUUID", {"videoURL": "u"}),
+        ({"taskUUID": CLIP_UUID, "videoBase64Data": "QUJD"}, Kind.ACCEPTED, "result without videoUUID", {}),
+    ],
+)
+def test_a_fact_has_its_key_time_and_witness(body: Any, kind: Kind, key: str, fields: dict[str, Any]) -> None:
+    """What a report proves is on record under its code, as of when it came, and with who said it."""
+    said = read(dumped(body))
+    for facts, witness in (
+        (webhook_facts(said, START + 7), Witness.WEBHOOK),
+        (poll_facts(said, START + 7), Witness.POLL),
+    ):
+        assert list(facts) == [Fact(kind=kind, key=key, at=START + 7, witness=witness, fields=fields)]
+    details = read(dumped({"data": [{"taskUUID": CLIP_UUID, "response": body}]}))
+    _, inner = details_facts(details, CLIP_UUID, START + 7)
+    assert inner == Fact(kind=kind, key=key, at=START + 7, witness=Witness.POLL, fields=fields)
+
+
+def test_a_copy_is_dated_when_the_webhook_found_it(running: UseCases) -> None:
+    """Which copy is a clip's follows from when each was learned of."""
+    running.bucket.objects[clip().object_key] = MP4
+    running.clock.now += 5
+    assert receive(running, DONE).of(Kind.STORED)["v1"].seen == {Witness.BUCKET: START + 5}
