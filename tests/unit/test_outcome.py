@@ -95,12 +95,26 @@ def test_everything_else_is_ambiguous(status: int, body: object) -> None:
     assert isinstance(outcome(status, body), Ambiguous)
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "why"),
+    [
+        (502, b"<html>", "HTTP 502 without Runware's envelope"),
+        (503, error("serviceUnavailable"), "HTTP 503"),
+        (408, error("requestTimeout"), "HTTP 408"),
+        (200, {"data": []}, "a success without an acknowledgement"),
+    ],
+)
+def test_a_doubt_has_its_reason(status: int, body: object, why: str) -> None:
+    """People who decide about a doubtful clip read in its timeline what came back."""
+    assert outcome(status, body) == Ambiguous(why)
+
+
 @pytest.mark.parametrize("code", ["invalidModel", "promptBlocked", "insufficientCredits", "invalidApiKey"])
 def test_a_success_that_turns_this_clip_down_is_a_no(code: str) -> None:
     """A partial answer may refuse with 200; only an error that names this clip and is about the request counts."""
     said = outcome(200, error(code))
     assert isinstance(said, Refused)
-    assert said.status == 200
+    assert (said.status, said.problem.code) == (200, code)
 
 
 @given(st.integers(100, 599), st.binary(max_size=30))

@@ -299,11 +299,12 @@ def test_an_older_change_brings_no_older_copy_back(told: World) -> None:
     """Nor does a change at which another copy was the clip's: a later revision has pinned the one learned of first."""
     second = fact(Kind.STORED, "v2", START + 3000, Witness.BUCKET, size=len(MP4), etag="e", container="mp4")
     older, newer = saved(ACCEPTED, second, version=3), saved(ACCEPTED, second, STORED, version=4)
-    told.shelf.copies |= {(older.object_key, version): MP4 for version in ("v1", "v2")}
+    told.shelf.copies |= {(older.object_key, "v1"): MP4, (older.object_key, "v2"): MP4 + b"another"}
     told.publish_change(saved(ACCEPTED), older)
     told.publish_change(older, newer)
     told.publish_change(saved(ACCEPTED), older)
     assert (told.manifest(newer)["revision"], told.manifest(newer)["versionId"]) == (4, "v1")
+    assert told.manifest(newer)["sha256"] == DIGEST  # of these bytes, not of the copy that was described before
 
 
 @pytest.mark.parametrize("written_before", [False, True])

@@ -112,3 +112,9 @@ def test_the_lease_of_another_buyer_is_not_given_back(world: UseCases) -> None:
     lease = Lease("holder", START, START + TIMES.lease)
     theirs = world.table.put(clip(lease=replace(lease, holder="other"), version=3))
     assert world.purchasing.give_back(clip(lease=lease), world.buyer()) == theirs == world.row()
+
+
+def test_an_attempt_asks_for_the_copy_until_its_deadline(world: UseCases) -> None:
+    """To the second: a `ttl` that is a moment too short loses a paid clip whose upload failed."""
+    world.purchasing.attempt(leased(world), request(ttl=60), world.buyer())
+    assert world.seller.sent[0]["ttl"] == TIMES.copy_deadline // 1000

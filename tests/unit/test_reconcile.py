@@ -12,11 +12,11 @@ from rushes.domain.clip import Clip, Fact, Kind, Known, Lease, Status, Witness, 
 from rushes.domain.media import Probed
 from rushes.domain.task import Task
 from rushes.errors import ProviderError, RescueError, UnreadableClipError
-from rushes.runware.outcome import Ambiguous, NeverArrived
+from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived
 from rushes.runware.response import Report, read_report
 from rushes.services.ports import Metric
 from rushes.services.reconcile import BATCH, MOST_POLLED, ReconcileService
-from tests.fakes.builders import CLIP_UUID, MP4, START, TASK_UUID, TIMES, clip, fact, request, uuid4
+from tests.fakes.builders import CLIP_UUID, MP4, START, TASK_UUID, TIMES, clip, fact, refusal, request, uuid4
 from tests.fakes.table import FakeTable
 from tests.fakes.telemetry import FakeClock
 from tests.fakes.use_cases import FakeBucket, UseCases, one_after_another
@@ -134,6 +134,7 @@ class Service:
         self.clock = self.world.clock
         self.runware = Runware(self.clock)
         self.rescuer = Rescuer()
+        self.versions = Versions(self.world.bucket)
         self.when_ambiguous: WhenAmbiguous = "resend"
 
     @property
@@ -145,13 +146,11 @@ class Service:
     def sent(self) -> int:
         return len(self.world.seller.sent)
 
-    def sweep(self, at: int | None = None, lasts: int = SWEEP) -> int:
-        """One sweep, so many milliseconds after START."""
-        if at is not None:
-            self.clock.now = START + at
-        reconciling = ReconcileService(
+    @property
+    def reconciling(self) -> ReconcileService:
+        return ReconcileService(
             table=self.table,
-            bucket=Versions(self.world.bucket),
+            bucket=self.versions,
             provider=self.runware,
             rescuer=self.rescuer,
             purchasing=self.world.purchasing,
@@ -161,7 +160,12 @@ class Service:
             clock=self.clock,
             side_by_side=one_after_another,
         )
-        return reconciling.sweep(self.world.buyer(lasts, patient=True))
+
+    def sweep(self, at: int | None = None, lasts: int = SWEEP) -> int:
+        """One sweep, so many milliseconds after START."""
+        if at is not None:
+            self.clock.now = START + at
+        return self.reconciling.sweep(self.world.buyer(lasts, patient=True))
 
     def put(self, *facts: Fact, **changes: Any) -> Clip:
         """A due clip."""
@@ -180,11 +184,14 @@ class Service:
 
 @dataclass
 class Versions:
-    """The bucket, with the one version that each object has."""
+    """The bucket, with the one version that each object has. `asked` are the questions about a certain version."""
 
     bucket: FakeBucket
+    asked: list[tuple[str, str]] = field(default_factory=list)
 
     def probe(self, key: str, version: str | None = None) -> Probed | None:
+        if version:
+            self.asked.append((key, version))
         return self.bucket.probe(key)
 
 
@@ -215,6 +222,10 @@ def test_what_was_never_sent_is_given_up_at_the_deadline(service: Service) -> No
     service.put()
     service.sweep(TIMES.deadline)
     assert (service.sent, service.row().decisive, service.row().budgeted) == (0, Kind.REFUSED, 0)
+    fields = service.row().of(Kind.REFUSED)["providerUnreachable"].fields
+    error = json.loads(str(fields["error"]))
+    assert (fields["httpStatus"], fields["category"]) == (503, "provider")
+    assert error == {"code": "providerUnreachable", "message": fields["message"]}
 
 
 @pytest.mark.parametrize(("passed", "is_sent"), [(TIMES.resend_window - 1, True), (TIMES.resend_window, False)])
@@ -268,7 +279,7 @@ def test_a_clip_with_a_fact_of_a_later_version_is_never_called_unbought(service:
     assert service.row().of(Kind.UNPROVEN)[""].fields["why"] == why
 
 
-@pytest.mark.parametrize("outcome", [Ambiguous("ReadTimeout"), NeverArrived("ConnectError")])
+@pytest.mark.parametrize("outcome", [Ambiguous("ReadTimeout"), NeverArrived("ConnectError"), refusal(401)])
 def test_a_sweep_stops_buying_when_runware_is_down(service: Service, outcome: Any) -> None:
     """After three failures in a row nothing more is sent, and every other clip keeps its certainty."""
     service.many(5)
@@ -278,6 +289,15 @@ def test_a_sweep_stops_buying_when_runware_is_down(service: Service, outcome: An
     assert sum(row.maybe_sent_at is None and not row.facts for row in service.table.rows.values()) == 2
 
 
+def test_failures_with_a_success_between_them_stop_nothing(service: Service) -> None:
+    """Only what fails in a row says that Runware is down."""
+    service.many(6)
+    lost, taken = Ambiguous("ReadTimeout"), Accepted("acknowledged")
+    service.world.seller.script = [lost, lost, taken, lost, lost, taken]
+    service.sweep(20_000)
+    assert service.sent == 6
+
+
 def test_a_sweep_stops_asking_when_runware_is_down(service: Service) -> None:
     """After three failures in a row nobody is asked about, and nothing is sent."""
     service.many(5, STORED)
@@ -285,6 +305,36 @@ def test_a_sweep_stops_asking_when_runware_is_down(service: Service) -> None:
     service.runware.down = True
     service.sweep(20_000)
     assert (len(service.runware.polls), service.sent) == (3, 0)
+
+
+def test_a_doubtful_clip_that_was_denied_is_parked_with_that_reason(service: Service) -> None:
+    """An attempt into this very account is not called one into another."""
+    service.put(maybe_sent_at=START, maybe_sent_to=service.world.buyer().credentials.account)
+    service.sweep(TIMES.deadline)
+    why = "an attempt may have arrived: every witness denies it"
+    assert service.row().of(Kind.UNPROVEN)[""].fields["why"] == why
+
+
+@pytest.mark.parametrize(("content", "kind"), [(MP4, Kind.STORED), (b"<Error>", Kind.ACCEPTED)])
+def test_an_upload_proves_a_doubtful_purchase(service: Service, content: bytes, kind: Kind) -> None:
+    """Only Runware was given the link, so whatever came through it means that the clip is not sent again."""
+    service.put(maybe_sent_at=START)
+    service.world.bucket.objects[clip().object_key] = content
+    service.sweep(20_000)
+    assert (service.sent, service.row().decisive) == (0, kind)
+    (known,) = service.row().of(kind).values()
+    assert known.seen == {Witness.BUCKET: START + 20_000}
+
+
+@pytest.mark.parametrize("facts", [[ACCEPTED], [RENDERED], [FAILED]])
+def test_a_copy_in_the_bucket_is_found(service: Service, facts: list[Fact]) -> None:
+    """Though its event was lost, and whatever Runware says."""
+    service.put(*facts)
+    service.world.bucket.objects[clip().object_key] = MP4
+    service.sweep(TIMES.last_look)
+    assert service.row().status == Status.STORED
+    assert service.row().of(Kind.STORED)["v1"].seen == {Witness.BUCKET: START + TIMES.last_look}
+    assert service.rescuer.fetched == []
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -298,6 +348,49 @@ def test_a_clip_that_is_not_due_in_truth_is_left_alone(service: Service) -> None
     service.table.lagging = [("ann", TASK_UUID, 0)]
     assert service.sweep(0) == 0
     assert service.sent == 0
+
+
+@pytest.mark.parametrize(("lasts", "taken"), [(2 * TIMES.http, 1), (2 * TIMES.http - 1, 0)])
+def test_a_sweep_takes_nothing_that_it_cannot_work_on(service: Service, lasts: int, taken: int) -> None:
+    """A clip is moved forward when it is taken: with less than two requests' time left it waits for the next sweep."""
+    service.put()
+    assert service.sweep(0, lasts) == service.sent == taken
+
+
+def test_the_index_may_name_what_is_gone_or_closed(service: Service) -> None:
+    """Neither is worked on, and nothing is wrong with them."""
+    before = service.put(fact(Kind.REFUSED), budgeted=0, next_check_at=None)
+    service.table.lagging = [("ann", uuid4(9), 0), ("ann", TASK_UUID, 0)]
+    assert service.sweep(0) == 0
+    assert service.row() == before
+
+
+@pytest.mark.parametrize(("left", "asked"), [(TIMES.http, 2), (TIMES.http - 1, 1)])
+def test_nothing_is_asked_without_time_for_the_answer(service: Service, left: int, asked: int) -> None:
+    """To the millisecond."""
+    service.many(2, STORED)
+    service.runware.takes = SWEEP - left
+    service.sweep(0)
+    assert len(service.runware.polls) == asked
+
+
+@pytest.mark.parametrize(
+    ("facts", "rendered", "found"), [([ACCEPTED], False, 0), ([ACCEPTED], True, 1), ([STORED, RENDERED], True, 0)]
+)
+def test_a_render_that_a_poll_found_first_is_counted(
+    service: Service, facts: list[Fact], rendered: bool, found: int
+) -> None:
+    """The metric shows how many webhooks were lost: a render that is known already was found by none."""
+    service.put(*facts)
+    service.runware.rendered = {CLIP_UUID} if rendered else set()
+    service.sweep(TIMES.usual_render)
+    assert service.world.telemetry.counted[Metric.FOUND_BY_POLL] == found
+
+
+def test_a_sweep_tells_how_many_it_took(service: Service) -> None:
+    """All of them, however often it went to the index."""
+    service.many(BATCH + 1, STORED)
+    assert service.sweep(0) == BATCH + 1
 
 
 def test_an_index_that_lags_does_not_end_the_sweep(service: Service) -> None:
@@ -403,6 +496,43 @@ def test_an_answered_look_gives_up_at_the_limit(service: Service, case: str) -> 
     assert is_over()
 
 
+@pytest.mark.parametrize("case", [case for case in GIVEN_UP if case != "doubtful"])
+def test_a_limit_counts_from_what_the_clip_waits_for(service: Service, case: str) -> None:
+    """Time that passed before the purchase, the render or the failure became known shortens no later limit."""
+    facts, changes, limit, _ = GIVEN_UP[case]
+    _, is_over = put_case(service, case)
+    service.put(*facts, **changes, created_at=START - 10 * limit)
+    service.sweep(limit - 1)
+    assert not is_over()
+
+
+GIVEN_UP_AT_ONCE = {
+    "never sent": ([], {}, TIMES.deadline, Kind.REFUSED),
+    **GIVEN_UP,
+    "asked": ([ACCEPTED, fact(Kind.UNPROVEN), fact(Kind.ASKED, "a")], {}, 0, Kind.ANSWERED),
+}
+
+
+@pytest.mark.parametrize("case", GIVEN_UP_AT_ONCE)
+def test_what_the_clock_decides_is_on_record_as_its_decision(service: Service, case: str) -> None:
+    """A clip that was given up says when, and that it was no witness outside who said so."""
+    facts, changes, limit, kind = GIVEN_UP_AT_ONCE[case]
+    service.put(*facts, **changes)
+    service.rescuer.fails = True
+    service.sweep(limit)
+    (known,) = service.row().of(kind).values()
+    assert known.seen == {Witness.CLOCK: START + limit}
+
+
+def test_a_render_described_at_the_last_moment_is_described(service: Service) -> None:
+    """What the last look brings ends the looking; nothing is said to be unknown beside it."""
+    service.put(STORED)
+    service.runware.rendered = {CLIP_UUID}
+    service.sweep(TIMES.last_look)
+    assert service.row().has(Kind.RENDERED)
+    assert not service.row().has(Kind.DETAILS_UNKNOWN)
+
+
 @each_case
 def test_without_an_answer_the_limit_moves_by_one_deadline(service: Service, case: str) -> None:
     """A Runware that is deaf around the limit ends nothing that it may know; the hard limit ends it all the same."""
@@ -469,13 +599,16 @@ def test_a_failure_that_still_renders_is_not_believed_at_the_last_look(service: 
         ({}, "bought, and no result: every witness denies it"),
         ({"rendering": {CLIP_UUID}}, "bought, and no result: Runware has it and names no end"),
         ({"down": True}, "bought, and no result: no answer from getResponse and getTaskDetails"),
+        ({"objects": [b"<Error>"]}, "bought, and no result: no witness knows its end"),
     ],
 )
 def test_the_reason_for_parking_is_true(service: Service, change: dict[str, Any], why: str) -> None:
     """The record says what the last look came to."""
     service.put(ACCEPTED)
+    service.world.bucket.objects |= {clip().object_key: content for content in change.get("objects", [])}
     for name, value in change.items():
-        setattr(service.runware, name, value)
+        if name != "objects":
+            setattr(service.runware, name, value)
     service.sweep(TIMES.hard(TIMES.deadline))
     assert service.row().of(Kind.UNPROVEN)[""].fields["why"] == why
 
@@ -505,6 +638,54 @@ def test_an_upload_that_failed_proves_a_render(service: Service) -> None:
     service.sweep(TIMES.rescue_after)
     assert service.row().status == Status.STORED
     assert service.row().budgeted == clip().estimate
+    assert service.row().has(Kind.RENDERED)  # which the poll knew that was asked for an address
+
+
+KEY = clip().object_key
+
+
+def test_an_object_that_was_created_stores_its_clip(service: Service) -> None:
+    """Whatever the clip waits for, its copy is learned at the version that S3 names, as of now."""
+    service.put(fact(Kind.UNPROVEN, witness=Witness.CLOCK))
+    service.world.bucket.objects[KEY] = MP4
+    service.clock.now += 5
+    service.reconciling.uploaded(KEY, "v1")
+    assert service.row().status == Status.STORED
+    assert service.row().of(Kind.STORED)["v1"].seen == {Witness.BUCKET: START + 5}
+    assert service.versions.asked == [(KEY, "v1")]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        KEY.replace("ann", "bob"),
+        KEY.replace("-0.mp4", "-1.mp4"),
+        KEY.replace("-0.mp4", "-0.webm"),
+        KEY.replace("-0.mp4", "-4.mp4"),
+        KEY.replace("2026/09/21/", "elsewhere/"),
+        "inputs/ann/a.png",
+    ],
+)
+def test_an_object_of_no_clip_is_noted(service: Service, key: str) -> None:
+    """A key that is not exactly a recorded clip's changes nothing and is not even looked at."""
+    before = service.put()
+    service.world.bucket.objects[key] = MP4
+    service.reconciling.uploaded(key, "v1")
+    assert service.row() == before
+    assert service.versions.asked == []
+    ((_, warn, details),) = service.world.telemetry.notes
+    assert (warn, details["key"]) == (True, key)
+
+
+@pytest.mark.parametrize(("facts", "content"), [([STORED], MP4), ([RENDERED], b"<Error>"), ([RENDERED], None)])
+def test_a_created_object_that_teaches_nothing(service: Service, facts: list[Fact], content: bytes | None) -> None:
+    """A version known already is not read again; one that is gone or no video is no copy."""
+    before = service.put(*facts)
+    if content is not None:
+        service.world.bucket.objects[KEY] = content
+    service.reconciling.uploaded(KEY, "v1")
+    assert service.row() == before
+    assert len(service.versions.asked) == (0 if facts == [STORED] else 1)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rushes.domain.clip import Clip, Fact, Kind, Status, Witness, refresh_derived
+from rushes.domain.clip import Clip, Fact, Kind, Status, Witness, merge, refresh_derived
 from rushes.domain.media import Probed, container
 from rushes.errors import OriginRefusedError, RescueError, UnusableRenderError
 from rushes.runware.response import Report, read_report
@@ -51,17 +51,23 @@ class Internet:
         return Probed("v1", len(page), "etag", container(page, len(page)))
 
     def save_inline(self, data: str, key: str) -> Probed:
-        raise UnusableRenderError("no video at the address")
+        page = self.pages[data]
+        if isinstance(page, RescueError):
+            raise page
+        self.bucket.objects[key] = page
+        return Probed("v1", len(page), "etag", container(page, len(page)))
 
 
 @dataclass
 class Polls:
-    """Runware, which tells of one render at the addresses given."""
+    """Runware, which tells of one render at the addresses given, or in the answer itself."""
 
     urls: list[str] = field(default_factory=list)
+    inline: list[str] = field(default_factory=list)
 
     def poll(self, task_uuids: Sequence[str], key: str) -> Report:
         items = [{"taskUUID": CLIP_UUID, "status": "success", "videoUUID": "v", "videoURL": url} for url in self.urls]
+        items += [{"taskUUID": CLIP_UUID, "videoUUID": "v", "videoBase64Data": data} for data in self.inline]
         return read_report(200, json.dumps({"data": items}).encode())
 
     details = poll
@@ -155,6 +161,20 @@ def test_what_was_a_passing_page_is_fetched_at_last() -> None:
     assert world.clip.copy[1].at >= START + TIMES.copy_deadline
 
 
+@pytest.mark.parametrize(("early", "asked"), [(0, 1), (1, 0)])
+def test_at_the_copy_deadline_itself_the_address_is_asked_once_more(early: int, asked: int) -> None:
+    """The look that gives the clip up is the one that asks again."""
+    world = World()
+    world.internet.pages[URL] = UnusableRenderError("no video at the address")
+    world.clock.now += MINUTE
+    world.sweep()
+    world.internet.asked.clear()
+    world.clock.now = START + TIMES.copy_deadline - early
+    world.sweep()
+    assert len(world.internet.asked) == asked
+    assert (world.clip.status == Status.REVIEW) is bool(asked)
+
+
 def test_a_video_of_another_kind_is_stored_at_once() -> None:
     """WEBM was rendered where MP4 was ordered: one download, and the record has what it is."""
     world = World()
@@ -204,3 +224,44 @@ def test_no_fetch_begins_that_cannot_end() -> None:
     world.sweep(seconds_left=24)
     assert world.internet.asked == []
     assert not world.reasons()
+
+
+def test_a_render_inside_the_answer_is_kept() -> None:
+    """Where no address gives a video, the bytes that a poll brings along are the copy."""
+    world = World()
+    world.internet.pages = {URL: RescueError("HTTP 404"), "QUJD": MP4}
+    world.polls.inline = ["QUJD"]
+    world.clock.now += MINUTE
+    world.sweep()
+    assert world.clip.status == Status.STORED
+    assert world.clip.of(Kind.STORED)["v1"].fields["rescued"] is True
+    assert list(world.reasons()) == ["rescue failed: HTTP 404"]
+    assert world.telemetry.counted[Metric.CLIPS_RESCUED] == 1
+
+
+def test_a_rescue_that_brought_no_video_stores_nothing() -> None:
+    """What lies in the bucket afterwards decides, not that something was fetched."""
+    world = World()
+    world.internet.pages[URL] = b"<Error>"
+    world.clock.now += MINUTE
+    world.sweep()
+    assert world.clip.status == Status.RENDERED
+    assert list(world.reasons()) == ["rescue failed: the copy in the bucket is no video"]
+    assert world.clip.learned_at(Kind.ATTEMPTED) == world.clock.now
+    assert not world.telemetry.counted[Metric.CLIPS_RESCUED]
+
+
+def test_each_address_leaves_its_reason() -> None:
+    """The record says of every address why it gave no copy."""
+    world, other = World(), "https://vm.runware.ai/2.mp4"
+    world.internet.pages = {
+        URL: RescueError("HTTP 404"),
+        other: RescueError("HTTP 403"),
+        other + "2": RescueError("no"),
+    }
+    known = Fact(kind=Kind.RENDERED, key="w", at=START, witness=Witness.WEBHOOK, fields={"videoURL": other})
+    world.table.put(refresh_derived(merge(world.clip, known), START, TIMES))
+    world.polls.urls = [other + "2"]
+    world.clock.now += MINUTE
+    world.sweep()
+    assert sorted(world.reasons()) == ["rescue failed: HTTP 403", "rescue failed: HTTP 404", "rescue failed: no"]

@@ -442,15 +442,37 @@ def test_a_repeat_wins_over_a_budget_that_is_used_up(world: UseCases) -> None:
     assert submit(world).body == {"data": [ACK]}
 
 
-def test_the_callers_own_limit_is_told_and_the_services_is_not(world: UseCases) -> None:
+@pytest.mark.parametrize(
+    ("mine", "everybodys", "counted", "message"),
+    [
+        (
+            2_500_000,
+            10**9,
+            PRICE,
+            "Your limit of $2.50 for this month has $1.576 left, this task needs $1.848. Nothing was bought.",
+        ),
+        (
+            0,
+            10**9,
+            PRICE,
+            "Your limit of $0.00 for this month has $0.000 left, this task needs $1.848. Nothing was bought.",
+        ),
+        (
+            10**9,
+            77,
+            0,
+            "The service's limit for this month is reached: this task needs $1.848. Nothing was bought.",
+        ),
+    ],
+)
+def test_the_callers_own_limit_is_told_and_the_services_is_not(
+    world: UseCases, mine: int, everybodys: int, counted: int, message: str
+) -> None:
     """A caller hears its own figures; the limit of all callers together is the operator's."""
-    world.caller, world.monthly_limit = Caller("ann", PRICE - 1), 3 * PRICE
-    ((_, own),) = submit(world).errors
-    assert "$0.92" in own["message"]
-    world.caller, world.monthly_limit = Caller("ann", 99 * PRICE), 77
-    ((_, shared),) = submit(world).errors
-    assert "0.000077" not in shared["message"]
-    assert shared["code"] == "budgetExceeded"
+    world.caller, world.monthly_limit = Caller("ann", mine), everybodys
+    world.table.budgets["ann", MONTH] = counted, mine
+    ((_, error),) = submit(world, request(numberResults=2)).errors
+    assert (error["code"], error["parameter"], error["message"]) == ("budgetExceeded", "numberResults", message)
 
 
 @pytest.mark.parametrize(("limit", "bought"), [(2 * PRICE, True), (PRICE, False), (0, False)])

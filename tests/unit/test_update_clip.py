@@ -134,6 +134,13 @@ def test_a_budget_that_facts_overran_is_reported(world: UseCases) -> None:
     assert world.telemetry.counted[Metric.BUDGET_EXCEEDED] == 1
 
 
+def test_a_budget_that_was_overrun_before_is_reported_once(world: UseCases) -> None:
+    """Only what adds to the sum rings the alarm, or every later fact would."""
+    world.table.budgets = {("all", MONTH): (2 * PRICE, PRICE), ("ann", MONTH): (2 * PRICE, PRICE)}
+    learned(world, world.table.put(clip(budgeted=PRICE)), fact(Kind.ACCEPTED))
+    assert not world.telemetry.counted[Metric.BUDGET_EXCEEDED]
+
+
 @pytest.mark.parametrize("unreadable", ["all", "ann"])
 def test_one_budget_that_cannot_be_read_hides_no_other(world: UseCases, unreadable: str) -> None:
     """Where both are overrun and one is away, the other is reported, and what was learned is saved."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rushes.domain.clip import Kind, Status, Witness, billable_amount, merge_all
+from rushes.domain.clip import Fact, Kind, Status, Witness, billable_amount, merge_all
 from rushes.errors import BusyError, UnknownClipError, UnreadableError
 from rushes.runware.facts import details_facts, poll_facts, webhook_facts
 from rushes.runware.response import read
@@ -323,3 +323,33 @@ def test_what_a_tasks_details_prove(response: object, kinds: list[Kind]) -> None
     first, *others = details_facts(said, CLIP_UUID, START)
     assert (first.kind, first.key) == (Kind.ACCEPTED, "details")
     assert [fact.kind for fact in others] == kinds
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "key", "fields"),
+    [
+        (problem("uploadFailed"), Kind.UNDELIVERED, "uploadFailed", {}),
+        (problem("webhookFailed"), Kind.ACCEPTED, "webhookFailed", {}),
+        (problem("conflictTaskUUID"), Kind.ACCEPTED, "conflictTaskUUID", {}),
+        ({"taskUUID": CLIP_UUID, "videoURL": "u"}, Kind.ACCEPTED, "result without videoUUID", {"videoURL": "u"}),
+        ({"taskUUID": CLIP_UUID, "videoBase64Data": "QUJD"}, Kind.ACCEPTED, "result without videoUUID", {}),
+    ],
+)
+def test_a_fact_has_its_key_time_and_witness(body: Any, kind: Kind, key: str, fields: dict[str, Any]) -> None:
+    """What a report proves is on record under its code, as of when it came, and with who said it."""
+    said = read(dumped(body))
+    for facts, witness in (
+        (webhook_facts(said, START + 7), Witness.WEBHOOK),
+        (poll_facts(said, START + 7), Witness.POLL),
+    ):
+        assert list(facts) == [Fact(kind=kind, key=key, at=START + 7, witness=witness, fields=fields)]
+    details = read(dumped({"data": [{"taskUUID": CLIP_UUID, "response": body}]}))
+    _, inner = details_facts(details, CLIP_UUID, START + 7)
+    assert inner == Fact(kind=kind, key=key, at=START + 7, witness=Witness.POLL, fields=fields)
+
+
+def test_a_copy_is_dated_when_the_webhook_found_it(running: UseCases) -> None:
+    """Which copy is a clip's follows from when each was learned of."""
+    running.bucket.objects[clip().object_key] = MP4
+    running.clock.now += 5
+    assert receive(running, DONE).of(Kind.STORED)["v1"].seen == {Witness.BUCKET: START + 5}

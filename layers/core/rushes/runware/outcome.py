@@ -57,7 +57,7 @@ def read_answer(status: int, body: bytes, clip_uuid: str, redactor: Redactor = B
     problem = said.problems[0] if said.problems and not said.results else None
     if status == 429 and problem:
         return NeverArrived(f"HTTP 429 {problem.code}")
-    if 400 <= status < 500 and status not in (408, 429) and problem:
+    if 400 <= status < 500 and status != 408 and problem:
         return Refused(status, problem)
     return Ambiguous(f"HTTP {status}")
 
