@@ -641,6 +641,15 @@ def test_an_upload_that_failed_proves_a_render(service: Service) -> None:
     assert service.row().has(Kind.RENDERED)  # which the poll knew that was asked for an address
 
 
+def test_a_render_without_a_copy_is_parked_with_what_is_missing(service: Service) -> None:
+    """Both are for people to read: what is wanting, and which witness did not answer."""
+    service.put(RENDERED)
+    service.rescuer.fails = service.runware.down = True
+    service.sweep(TIMES.hard(TIMES.copy_deadline))
+    why = "rendered, but no copy could be had by the deadline: no answer from getResponse"
+    assert service.row().of(Kind.UNSAVED)[""].fields["why"] == why
+
+
 KEY = clip().object_key
 
 

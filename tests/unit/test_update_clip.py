@@ -134,6 +134,13 @@ def test_a_budget_that_facts_overran_is_reported(world: UseCases) -> None:
     assert world.telemetry.counted[Metric.BUDGET_EXCEEDED] == 1
 
 
+def test_a_budget_that_is_used_up_to_its_limit_is_not_overrun(world: UseCases) -> None:
+    """To the micro-dollar."""
+    world.table.budgets = {("all", MONTH): (PRICE, PRICE + 1), ("ann", MONTH): (PRICE, PRICE + 1)}
+    learned(world, world.table.put(clip(budgeted=PRICE)), fact(Kind.RENDERED, "v", cost=PRICE + 1))
+    assert not world.telemetry.counted[Metric.BUDGET_EXCEEDED]
+
+
 def test_a_budget_that_was_overrun_before_is_reported_once(world: UseCases) -> None:
     """Only what adds to the sum rings the alarm, or every later fact would."""
     world.table.budgets = {("all", MONTH): (2 * PRICE, PRICE), ("ann", MONTH): (2 * PRICE, PRICE)}
