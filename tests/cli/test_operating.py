@@ -1,6 +1,7 @@
 """What an operator's verbs do, done to the local stack: the webhook key rotated, a task erased, or told once more."""
 
 import json
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -82,7 +83,7 @@ def function(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]
     for name, value in stack.functions["webhook"].function.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "true")
-    monkeypatch.setattr(webhook, "clock", lambda: function.now)
+    monkeypatch.setattr(sys.modules[webhook.wiring.__module__], "clock", lambda: function.now)
     yield function
     webhook.wiring.cache_clear()
 
