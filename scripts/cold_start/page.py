@@ -121,16 +121,6 @@ scripts/cold_start/references.
 
 "Restored" is what is left of a cold start when the process comes from a snapshot that was taken after the handler had
 been loaded (SnapStart): a process counts from there. What a restore itself takes is AWS's and in no figure.
-
-A sweep runs in memory. In the local stack gateway, moto and emulator share one Python process, so its rows compare
-functions under the same load and say nothing about AWS. Webhooks come at their pace whether or not earlier ones are
-answered, and an answer's time counts from when its webhook was due; "bare" is the floor as a receiver in the same
-stack, and ratios are to the receiver that makes the same calls.
-
-A hundred webhooks a second leave to each at most ten milliseconds of the one processor that the process of gateway and
-local AWS can use; the last row says how many it takes. Where the receiver that makes the same calls leaves webhooks
-unanswered, too, it is these two that cannot keep pace, or a machine with other work. The bare receiver makes one call
-of the three. What is ours of it stands in the row "warm `webhook`".
 """
 
 _SHARES = """
