@@ -148,14 +148,14 @@ def validate(tasks: Sequence[object], answer: WireResponse) -> list[Order | Poll
     answer.errors += [(400, twice(uuid)) for uuid, times in named.items() if uuid and times > 1]
     orders = [each for each in valid if isinstance(each, Order)]
     if sum(order.clips for order in orders) > MOST_CLIPS:
-        answer.errors += [(400, _of_task(order.task_uuid, _TOO_MANY)) for order in orders]
+        answer.errors += [(400, of_task(order.task_uuid, _TOO_MANY)) for order in orders]
         return [each for each in valid if isinstance(each, Poll)]
     return valid
 
 
 def twice(task_uuid: str) -> WireError:
     """What is said of each of several tasks under one UUID."""
-    return _of_task(task_uuid, _TWICE)
+    return of_task(task_uuid, _TWICE)
 
 
 def _check(task: object) -> Order | Poll | list[WireError]:
@@ -200,7 +200,7 @@ def uuid_of(task: object) -> str | None:
     return task_uuid.lower() if isinstance(task_uuid, str) and len(task_uuid) <= 36 else None
 
 
-def _of_task(task_uuid: str, error: WireError) -> WireError:
+def of_task(task_uuid: str, error: WireError) -> WireError:
     return {**error, "taskUUID": task_uuid, "taskType": "videoInference"}
 
 

@@ -27,7 +27,7 @@ from rushes.services.input_images import OnlyLooking
 from rushes.services.ports import MOST_AT_ONCE, ImageStore, Metric, SideBySide, TaskTable, Telemetry
 from rushes.services.purchase import Buyer, PurchaseService
 from rushes.services.queries import QueryService
-from rushes.services.request_validation import Poll, WireResponse, _of_task, validate
+from rushes.services.request_validation import Poll, WireResponse, of_task, validate
 
 OVER_BUDGET = "budgetExceeded"
 
@@ -82,7 +82,7 @@ class SubmitService:
                 bought.append((order, mine))
                 slowest = max(slowest, self.clock() - began)
             else:
-                answer.errors.append((503, _of_task(order.task_uuid, BUSY)))
+                answer.errors.append((503, of_task(order.task_uuid, BUSY)))
         sent = self.side_by_side(lambda send: self.purchasing.attempt(*send, request.buyer)[0], sends)
         self.side_by_side(lambda clip: self.purchasing.give_back(clip, request.buyer), unsent)
         for order, mine in bought:
@@ -125,7 +125,7 @@ class SubmitService:
         try:
             data, errors = self.reading.poll(caller.name, task_uuid)
         except (BusyError, BucketError):
-            data, errors = [], [(503, _of_task(task_uuid, BUSY))]
+            data, errors = [], [(503, of_task(task_uuid, BUSY))]
         answer.data += data
         answer.errors += errors
 
@@ -137,7 +137,7 @@ class SubmitService:
         Clips that may be recorded, and are not to be sent since it is unknown, are added to the `unsent`.
         """
         if isinstance(taken, list):
-            answer.errors += [(status, _of_task(order.task_uuid, error)) for status, error in taken]
+            answer.errors += [(status, of_task(order.task_uuid, error)) for status, error in taken]
             return []
         now = self.clock()
         content = order.request if isinstance(taken, Existing) else taken
@@ -152,14 +152,14 @@ class SubmitService:
                 case Existing(known) if known.fingerprint == task.fingerprint:
                     _acknowledge(order.task_uuid, self.table.clips(task.caller, task.task_uuid), answer)
                 case Existing():
-                    answer.errors.append((400, _of_task(order.task_uuid, _CONFLICT)))
+                    answer.errors.append((400, of_task(order.task_uuid, _CONFLICT)))
                 case OverBudget():
                     self.telemetry.count(Metric.BUDGET_REFUSED)
-                    answer.errors.append((402, _of_task(order.task_uuid, _over_budget(outcome, order))))
+                    answer.errors.append((402, of_task(order.task_uuid, _over_budget(outcome, order))))
         except BusyError as error:
             if error.maybe_written:  # their leases, left behind, would count as attempts
                 unsent += clips
-            answer.errors.append((503, _of_task(order.task_uuid, BUSY)))
+            answer.errors.append((503, of_task(order.task_uuid, BUSY)))
         return []
 
     def _reserve_and_record(
@@ -204,10 +204,10 @@ def price(tasks: Sequence[object], caller: Caller, inputs: ImageStore) -> WireRe
         try:
             taken = input_images.take_in(each.request, caller, OnlyLooking(inputs))
         except BucketError:
-            answer.errors.append((503, _of_task(each.task_uuid, BUSY)))
+            answer.errors.append((503, of_task(each.task_uuid, BUSY)))
             continue
         if isinstance(taken, list):
-            answer.errors += [(400, _of_task(each.task_uuid, fault)) for fault in taken]
+            answer.errors += [(400, of_task(each.task_uuid, fault)) for fault in taken]
             continue
         cost = dollars(each.price * each.clips)
         answer.data.append({"taskType": "videoInference", "taskUUID": each.task_uuid, "dryRun": True, "cost": cost})
@@ -217,7 +217,7 @@ def price(tasks: Sequence[object], caller: Caller, inputs: ImageStore) -> WireRe
 def _acknowledge(task_uuid: str, clips: Sequence[Clip], answer: WireResponse) -> None:
     """What a caller hears of a recorded task: accepted, unless Runware refused every clip of it."""
     refusals = facts.refusals(clips)
-    answer.errors += [(status, _of_task(task_uuid, error)) for status, error in refusals]
+    answer.errors += [(status, of_task(task_uuid, error)) for status, error in refusals]
     if not refusals:
         answer.data.append({"taskType": "videoInference", "taskUUID": task_uuid})
 
