@@ -34,15 +34,15 @@ def _take(record: Record, ends_at: int) -> None:
         content = json.loads(record["body"])
     except (ValueError, RecursionError) as error:  # it is no other the next time
         wired.telemetry.log(
-            "an event that is no JSON", warn=True, messageId=message_id(record), why=type(error).__name__
+            "an event that is no JSON", warn=True, messageId=message_id(record), reason=type(error).__name__
         )
         wired.telemetry.count(Metric.TASKS_REFUSED)
         return
     match content:
         case {"detail-type": "Object Created", "detail": {"object": {"key": str(key), "version-id": str(version)}}}:
-            wired.intake.dropped(key, version, ends_at)
+            wired.intake.import_file(key, version, ends_at)
         case {"caller": str(caller), "event": {"detail-type": "Video Requested"} as requested} if is_name(caller):
-            wired.intake.requested(caller, requested)
+            wired.intake.import_event(caller, requested)
         case {"source": "rushes", "detail-type": str(kind)}:
             # The bus's dead letters hold our own events, too: sent back, they come here and order nothing.
             wired.telemetry.log("an event that orders nothing", detailType=kind)

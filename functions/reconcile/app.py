@@ -9,7 +9,7 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from rushes.bootstrap.reconcile_function import wiring
-from rushes.lambda_events import Record, message_id, reason, work_on
+from rushes.lambda_events import Record, error_text, message_id, work_on
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
@@ -18,8 +18,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     try:
         if "Records" in event:
             return dict(work_on(event, _uploaded, message_id))
-        buyer = wired.parts.buyer(context.aws_request_id, context.get_remaining_time_in_millis(), patient=True)
-        return {"taken": wired.reconciling.sweep(buyer)}
+        buyer = wired.parts.buyer(context.aws_request_id, context.get_remaining_time_in_millis(), unattended=True)
+        return {"taken": wired.reconcile_service.sweep(buyer)}
     finally:
         wired.parts.telemetry.flush()
 
@@ -29,7 +29,7 @@ def _uploaded(record: Record) -> None:
     wired = wiring()
     try:
         created = json.loads(record["body"])["detail"]["object"]
-        wired.reconciling.uploaded(created["key"], created.get("version-id", "null"))
+        wired.reconcile_service.uploaded(created["key"], created.get("version-id", "null"))
     except Exception as error:
-        wired.parts.telemetry.log("an upload could not be looked at", warn=True, why=reason(error))
+        wired.parts.telemetry.log("an upload could not be looked at", warn=True, error_text=error_text(error))
         raise

@@ -11,7 +11,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from rushes.bootstrap.submit_function import SubmitWiring, wiring
 from rushes.domain import inbox_message
 from rushes.errors import MissingSecretError, RushesError, UnreadableError
-from rushes.lambda_events import Record, body_of, header, json_response, message_id, reason, work_on
+from rushes.lambda_events import Record, body_of, error_text, header, json_response, message_id, work_on
 from rushes.runware.wire import wire_error
 from rushes.services.purchase import Buyer
 from rushes.services.request_validation import WireResponse, bearer_in, parse, without_authentication
@@ -35,7 +35,7 @@ def _answered(wired: SubmitWiring, event: dict[str, Any], context: LambdaContext
     try:
         return _submit(wired, event, context)
     except RushesError as error:
-        wired.parts.telemetry.log("not served", warn=True, why=reason(error))
+        wired.parts.telemetry.log("not served", warn=True, error_text=error_text(error))
         match error:
             case UnreadableError():
                 return WireResponse(errors=[(400, wire_error("invalidRequest", str(error), "body", type="array"))])
@@ -56,7 +56,7 @@ def _submit(wired: SubmitWiring, event: dict[str, Any], context: LambdaContext) 
         case str():  # whoever writes "true" means not to buy, and would
             return WireResponse(errors=[(400, _NO_SUCH_DRY_RUN)])
     buyer = wired.parts.buyer(context.aws_request_id, context.get_remaining_time_in_millis())
-    return wired.submitting.submit(tasks, Request(caller=caller, buyer=buyer))
+    return wired.submit_service.submit(tasks, Request(caller=caller, buyer=buyer))
 
 
 def _batch(wired: SubmitWiring, event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def _batch(wired: SubmitWiring, event: dict[str, Any], context: LambdaContext) -
 
     Without secrets to buy with it is one: it raises before any message is looked at, and all of them come back.
     """
-    buyer = wired.parts.buyer(context.aws_request_id, context.get_remaining_time_in_millis(), patient=True)
+    buyer = wired.parts.buyer(context.aws_request_id, context.get_remaining_time_in_millis(), unattended=True)
     return dict(work_on(event, partial(_take, buyer=buyer), message_id, all_may_fail=True))
 
 
@@ -72,9 +72,11 @@ def _take(record: Record, buyer: Buyer) -> None:
     """One message. An exception leaves it in the queue, and after a few times aside."""
     wired = wiring()
     try:
-        wired.taking.take(inbox_message.read(record["body"]), buyer)
+        wired.inbox_service.take(inbox_message.read(record["body"]), buyer)
     except Exception as error:
-        wired.parts.telemetry.log("a message comes back", warn=True, messageId=message_id(record), why=reason(error))
+        wired.parts.telemetry.log(
+            "a message comes back", warn=True, messageId=message_id(record), error_text=error_text(error)
+        )
         raise
 
 

@@ -16,7 +16,7 @@ from rushes.bootstrap.tasks_function import wiring
 from rushes.domain.caller import Caller
 from rushes.domain.views import Json
 from rushes.errors import RushesError
-from rushes.lambda_events import header, http_response, reason
+from rushes.lambda_events import error_text, header, http_response
 from rushes.runware.wire import WireError, wire_error
 from rushes.services.queries import QueryService, not_found
 
@@ -39,28 +39,28 @@ def handler(event: Event, _: LambdaContext) -> HttpAnswer:
             html, headers = page()
             return http_response(200, "text/html; charset=utf-8", html, headers)
         caller = wired.callers.of(header(event, "authorization"))
-        return READ[event["routeKey"]](wired.reading, caller, event) if caller else _errors(401, _NO_CALLER)
+        return READ[event["routeKey"]](wired.query_service, caller, event) if caller else _errors(401, _NO_CALLER)
     except RushesError as error:
-        wired.telemetry.log("not served", warn=True, why=reason(error))
+        wired.telemetry.log("not served", warn=True, error_text=error_text(error))
         return _errors(503, _BUSY)
 
 
-def _tasks(reading: QueryService, caller: Caller, event: Event) -> HttpAnswer:
-    return _page(reading.tasks(caller, event.get("queryStringParameters") or {}))
+def _tasks(query_service: QueryService, caller: Caller, event: Event) -> HttpAnswer:
+    return _page(query_service.tasks(caller, event.get("queryStringParameters") or {}))
 
 
-def _task(reading: QueryService, caller: Caller, event: Event) -> HttpAnswer:
+def _task(query_service: QueryService, caller: Caller, event: Event) -> HttpAnswer:
     task_uuid = event["pathParameters"]["taskUUID"]
-    found = reading.task(caller, task_uuid)
+    found = query_service.task(caller, task_uuid)
     return _json(200, found) if found else _errors(404, not_found(task_uuid))
 
 
-def _costs(reading: QueryService, caller: Caller, event: Event) -> HttpAnswer:
-    return _page(reading.costs(caller, event.get("queryStringParameters") or {}))
+def _costs(query_service: QueryService, caller: Caller, event: Event) -> HttpAnswer:
+    return _page(query_service.costs(caller, event.get("queryStringParameters") or {}))
 
 
-def _budget(reading: QueryService, caller: Caller, _: Event) -> HttpAnswer:
-    return _json(200, reading.budget(caller))
+def _budget(query_service: QueryService, caller: Caller, _: Event) -> HttpAnswer:
+    return _json(200, query_service.budget(caller))
 
 
 PAGE = "GET /"

@@ -14,7 +14,7 @@ from rushes.adapters.secrets import webhook_keys
 from rushes.bootstrap.webhook_function import WebhookWiring, wiring
 from rushes.domain import webhook_token
 from rushes.errors import BadTokenError, RushesError, UnknownClipError, UnreadableError
-from rushes.lambda_events import body_of, json_response, reason
+from rushes.lambda_events import body_of, error_text, json_response
 from rushes.services.ports import Metric
 
 
@@ -26,20 +26,20 @@ def handler(event: dict[str, Any], _: LambdaContext) -> dict[str, Any]:
     about = {"caller": caller, "taskUUID": task_uuid, "clip": index}
     try:
         token = _verified(event, webhook_token.subject(caller, task_uuid, index), wired)
-        clip = wired.receiving.receive(body_of(event), caller, task_uuid, int(index), token)
+        clip = wired.webhook_service.receive(body_of(event), caller, task_uuid, int(index), token)
         return json_response(200, {"message": clip.status})
     except BadTokenError:
         # Nothing of the path is logged: none of it is proven to be about anything.
         wired.telemetry.count(Metric.WEBHOOKS_REJECTED)
         return json_response(401, {"message": "invalid token"})
     except UnreadableError as error:
-        wired.telemetry.log("webhook says nothing", warn=True, why=str(error), **about)
+        wired.telemetry.log("webhook says nothing", warn=True, error_text=str(error), **about)
         return json_response(400, {"message": str(error)})
     except UnknownClipError:
         wired.telemetry.log("webhook for a clip that is not recorded", warn=True, **about)
         return json_response(404, {"message": "no such clip"})
     except (RushesError, ClientError, BotoCoreError) as error:
-        wired.telemetry.log("webhook not saved", warn=True, why=reason(error), **about)
+        wired.telemetry.log("webhook not saved", warn=True, error_text=error_text(error), **about)
         return json_response(503, {"message": "not saved; send it again"})
     finally:
         wired.telemetry.flush()

@@ -68,7 +68,7 @@ def test_what_callers_write_is_text(api: FakeApi, visit: VisitPage) -> None:
     task = api.add("failed", prompt=HOSTILE, tags={"<b>x</b>": "<i>y</i>", "__proto__": "constructor"})
     clip = task["clips"][0]
     clip["error"] = {"code": "constructor", "message": HOSTILE}
-    clip["timeline"] += [{"at": "never", "fact": "constructor", "witness": "toString", "key": HOSTILE}]
+    clip["timeline"] += [{"at": "never", "fact": "constructor", "source": "toString", "key": HOSTILE}]
     sneaky = api.add("stored", prompt="sneaky", clip={"videoURL": "javascript:alert(1)", "manifestURL": "data:,x"})
     here = visit()
     page = here.page
@@ -398,7 +398,7 @@ def test_back_and_forth_at_once_ends_in_the_details(api: FakeApi, visit: VisitPa
 def test_the_details_say_what_comes_next(api: FakeApi, visit: VisitPage, status: str) -> None:
     """What is open says when it is looked at, what is parked says that a person decides."""
     task = api.add(status, prompt="a lighthouse")
-    task["clips"][0]["maybeSentAt"] = task["createdAt"]
+    task["clips"][0]["possiblySentAt"] = task["createdAt"]
     page = visit().page
     page.locator(".prompt").click()
     dialog = page.get_by_role("dialog")

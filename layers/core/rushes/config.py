@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rushes.domain.formats import MOST_DOLLARS, micro_dollars
+from rushes.domain.formats import MAX_DOLLARS, micro_dollars
 from rushes.domain.timings import Timings
 from rushes.errors import SettingsError
 
@@ -92,8 +92,8 @@ class WebhookSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AnnounceSettings:
-    """What `announce` needs to know. `bus` is the event bus's name."""
+class PublishSettings:
+    """What `publish` needs to know. `bus` is the event bus's name."""
 
     table: str
     bucket: str
@@ -101,7 +101,7 @@ class AnnounceSettings:
     timings: Timings
 
     @classmethod
-    def read(cls, environment: Environment) -> "AnnounceSettings":
+    def read(cls, environment: Environment) -> "PublishSettings":
         return cls(
             table=_text(environment, "TABLE_NAME"),
             bucket=_text(environment, "BUCKET_NAME"),
@@ -210,7 +210,7 @@ def _micro_dollars(environment: Environment, name: str) -> int:
     try:
         return micro_dollars(_text(environment, name))
     except ValueError:
-        raise SettingsError(f"{name} is not an amount from 0 to {MOST_DOLLARS} dollars") from None
+        raise SettingsError(f"{name} is not an amount from 0 to {MAX_DOLLARS} dollars") from None
 
 
 def _when_ambiguous(environment: Environment) -> WhenAmbiguous:

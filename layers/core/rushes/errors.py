@@ -107,9 +107,9 @@ class UnreadableClipError(StoreError):
 class BusyError(StoreError):
     """The table could not be used: contention, throttling or an outage outlasted the retries, or access is denied.
 
-    `maybe_written`: the answer to a write was lost, which may have taken effect. Otherwise nothing was written.
+    `possibly_written`: the answer to a write was lost, which may have taken effect. Otherwise nothing was written.
     """
 
-    def __init__(self, why: str = "", *, maybe_written: bool = False) -> None:
-        super().__init__(why)
-        self.maybe_written = maybe_written
+    def __init__(self, reason: str = "", *, possibly_written: bool = False) -> None:
+        super().__init__(reason)
+        self.possibly_written = possibly_written

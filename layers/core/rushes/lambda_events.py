@@ -35,15 +35,15 @@ def work_on(
 
     Raises `BatchError` if all of them did, so that the function is seen to fail, unless that may well be.
     """
-    failed, why = [], set()
+    failed, error_text = [], set()
     for record in event["Records"]:
         try:
             work(record)
         except Exception as error:  # whatever it is, the other records are not to blame
             failed.append(record)
-            why.add(type(error).__name__)
+            error_text.add(type(error).__name__)
     if failed and len(failed) == len(event["Records"]) and not all_may_fail:
-        raise BatchError(f"all {len(failed)} records failed: {', '.join(sorted(why))}")
+        raise BatchError(f"all {len(failed)} records failed: {', '.join(sorted(error_text))}")
     return {"batchItemFailures": [{"itemIdentifier": identify(record)} for record in failed]}
 
 
@@ -72,6 +72,6 @@ def json_response(status: int, body: object) -> dict[str, Any]:
     return http_response(status, "application/json", json.dumps(body))
 
 
-def reason(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """An error for the log. The text of an error that is not ours may hold anything, so only its type is given."""
     return f"{type(error).__name__}: {error}" if isinstance(error, RushesError) else type(error).__name__

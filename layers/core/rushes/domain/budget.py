@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-EVERYBODY = "all"  # the budget scope that holds every caller's clips
+ALL_CALLERS = "all"  # the budget scope that holds every caller's clips
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeAlias
 
-from rushes.domain.budget import EVERYBODY
+from rushes.domain.budget import ALL_CALLERS
 from rushes.domain.formats import canonical
 from rushes.domain.timings import Timings
 
@@ -50,7 +50,7 @@ class Status(StrEnum):
     PARTIAL = "partial"  # tasks only
 
 
-class Witness(StrEnum):
+class FactSource(StrEnum):
     """Through whom a fact was learned."""
 
     SUBMISSION = "submission"
@@ -61,7 +61,7 @@ class Witness(StrEnum):
     OPERATOR = "operator"
 
 
-class Look(StrEnum):
+class FirstCheck(StrEnum):
     """When an open clip is looked at first, counted from its decisive fact."""
 
     SOON = "soon"
@@ -80,7 +80,7 @@ class Decision:
     rank: int
     status: Status
     closed_by: frozenset[Kind]
-    look: Look | None
+    look: FirstCheck | None
     free: bool
 
     @property
@@ -90,44 +90,46 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Meaning:
+class KindRule:
     """What a kind of fact means: what it decides, None for evidence, and how many keys of it each source may fill."""
 
     decides: Decision | None
-    most: int
+    limit: int
 
 
 # Everything that depends on a fact's kind: no rule about kinds stands anywhere else, and none has a default.
 #                            rank status           closed_by            look               free    most
-MEANINGS: Mapping[str, Meaning] = {
-    Kind.REFUSED: Meaning(Decision(5, Status.FAILED, frozenset({Kind.REFUSED}), None, free=True), most=4),
-    Kind.ACCEPTED: Meaning(Decision(10, Status.RUNNING, frozenset(), Look.AFTER_RENDER, free=False), most=8),
-    Kind.UNPROVEN: Meaning(Decision(20, Status.REVIEW, frozenset({Kind.UNPROVEN}), None, free=False), most=8),
-    Kind.FAILED: Meaning(Decision(30, Status.FAILED, frozenset({Kind.LAST_LOOK}), Look.LAST, free=True), most=4),
-    Kind.UNDELIVERED: Meaning(Decision(35, Status.RENDERED, frozenset(), Look.SOON, free=False), most=8),
-    Kind.RENDERED: Meaning(Decision(40, Status.RENDERED, frozenset(), Look.SOON, free=False), most=4),
-    Kind.UNSAVED: Meaning(Decision(45, Status.REVIEW, frozenset({Kind.UNSAVED}), None, free=False), most=8),
-    Kind.GIVEN_UP: Meaning(Decision(47, Status.FAILED, frozenset({Kind.GIVEN_UP}), None, free=False), most=8),
-    Kind.STORED: Meaning(
-        Decision(50, Status.STORED, frozenset({Kind.RENDERED, Kind.DETAILS_UNKNOWN}), Look.SOON, free=False),
-        most=4,
+KIND_RULES: Mapping[str, KindRule] = {
+    Kind.REFUSED: KindRule(Decision(5, Status.FAILED, frozenset({Kind.REFUSED}), None, free=True), limit=4),
+    Kind.ACCEPTED: KindRule(Decision(10, Status.RUNNING, frozenset(), FirstCheck.AFTER_RENDER, free=False), limit=8),
+    Kind.UNPROVEN: KindRule(Decision(20, Status.REVIEW, frozenset({Kind.UNPROVEN}), None, free=False), limit=8),
+    Kind.FAILED: KindRule(
+        Decision(30, Status.FAILED, frozenset({Kind.LAST_LOOK}), FirstCheck.LAST, free=True), limit=4
     ),
-    Kind.ATTEMPTED: Meaning(None, most=8),
-    Kind.LAST_LOOK: Meaning(None, most=8),
-    Kind.DETAILS_UNKNOWN: Meaning(None, most=8),
-    Kind.ASKED: Meaning(None, most=100),
-    Kind.ANSWERED: Meaning(None, most=100),
+    Kind.UNDELIVERED: KindRule(Decision(35, Status.RENDERED, frozenset(), FirstCheck.SOON, free=False), limit=8),
+    Kind.RENDERED: KindRule(Decision(40, Status.RENDERED, frozenset(), FirstCheck.SOON, free=False), limit=4),
+    Kind.UNSAVED: KindRule(Decision(45, Status.REVIEW, frozenset({Kind.UNSAVED}), None, free=False), limit=8),
+    Kind.GIVEN_UP: KindRule(Decision(47, Status.FAILED, frozenset({Kind.GIVEN_UP}), None, free=False), limit=8),
+    Kind.STORED: KindRule(
+        Decision(50, Status.STORED, frozenset({Kind.RENDERED, Kind.DETAILS_UNKNOWN}), FirstCheck.SOON, free=False),
+        limit=4,
+    ),
+    Kind.ATTEMPTED: KindRule(None, limit=8),
+    Kind.LAST_LOOK: KindRule(None, limit=8),
+    Kind.DETAILS_UNKNOWN: KindRule(None, limit=8),
+    Kind.ASKED: KindRule(None, limit=100),
+    Kind.ANSWERED: KindRule(None, limit=100),
 }
-_UNREAD = Meaning(None, most=1000)  # of a kind that only a later version knows: kept as it is, and decides nothing
+_UNREAD = KindRule(None, limit=1000)  # of a kind that only a later version knows: kept as it is, and decides nothing
 
 # Kinds whose facts are about something that never changes: the earliest claim stands whole, and the earliest are kept.
 _UNCHANGING = {Kind.STORED}
 _RESCUE = "rescue"  # the source of copies that the service made itself
 
 # How many times the estimate a reported cost may be to count. A webhook is believed by whoever has its address.
-_BELIEVED_OF_WEBHOOKS = 3
-_BELIEVED_WHEN_ASKED = 10
-_ASKED = {Witness.POLL, Witness.OPERATOR}
+_MAX_COST_FACTOR_OF_WEBHOOKS = 3
+_MAX_COST_FACTOR_OF_POLLS = 10
+_ASKED_SOURCES = {FactSource.POLL, FactSource.OPERATOR}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +139,7 @@ class Fact:
     kind: Kind
     key: str = ""
     at: int
-    witness: Witness
+    source: FactSource
     fields: Mapping[str, Scalar] = field(default_factory=dict)
 
 
@@ -150,23 +152,23 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class FactRecord:
     """All that is known under one kind and key: the claim of each source, which is a witness or our own rescue."""
 
     claims: Mapping[str, Claim]
 
     @classmethod
-    def of_all(cls, seen: Mapping[str, int], fields: Mapping[str, Scalar]) -> "Known":
+    def of_all(cls, seen: Mapping[str, int], fields: Mapping[str, Scalar]) -> "FactRecord":
         """What several witnesses say alike."""
-        return cls({_source(witness, fields): Claim(at, fields) for witness, at in seen.items()})
+        return cls({_source(source, fields): Claim(at, fields) for source, at in seen.items()})
 
     @property
     def seen(self) -> Mapping[str, int]:
-        """Which witness saw it and when first; a later version may know more of them than `Witness`."""
+        """Which witness saw it and when first; a later version may know more of them than `FactSource`."""
         seen: dict[str, int] = {}
         for source, claim in self.claims.items():
-            witness = Witness.BUCKET if source == _RESCUE else source
-            seen[witness] = min(claim.at, seen.get(witness, claim.at))
+            source = FactSource.BUCKET if source == _RESCUE else source
+            seen[source] = min(claim.at, seen.get(source, claim.at))
         return seen
 
     @property
@@ -180,7 +182,7 @@ class Known:
         return min(claim.at for claim in self.claims.values())
 
 
-Facts: TypeAlias = Mapping[tuple[str, str], Known]
+Facts: TypeAlias = Mapping[tuple[str, str], FactRecord]
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +212,8 @@ class Clip:
     created_at: int
 
     facts: Facts = field(default_factory=dict)
-    maybe_sent_at: int | None = None
-    maybe_sent_to: str = ""  # the account of that attempt, see `Lease`
+    possibly_sent_at: int | None = None
+    possibly_sent_to: str = ""  # the account of that attempt, see `Lease`
     lease: Lease | None = None
     next_check_at: int | None = None
     budgeted: int = 0
@@ -220,7 +222,7 @@ class Clip:
     @property
     def scopes(self) -> tuple[str, str]:
         """The budgets that this clip counts in."""
-        return EVERYBODY, self.caller
+        return ALL_CALLERS, self.caller
 
     @property
     def decisive(self) -> Kind | None:
@@ -232,7 +234,7 @@ class Clip:
     def decision(self) -> Decision | None:
         """What the decisive kind means, or None while nothing is known."""
         kind = self.decisive
-        return MEANINGS[kind].decides if kind else None
+        return KIND_RULES[kind].decides if kind else None
 
     @property
     def status(self) -> Status:
@@ -240,23 +242,23 @@ class Clip:
         return decision.status if decision else Status.PENDING
 
     @property
-    def settled(self) -> bool:
+    def budget_is_current(self) -> bool:
         """Whether the budgets hold what the facts say; if not, the next look moves the difference."""
         return self.budgeted == billable_amount(self)
 
-    def of(self, kind: Kind) -> dict[str, Known]:
+    def of(self, kind: Kind) -> dict[str, FactRecord]:
         """Everything known of one kind, by key."""
         return {key: known for (other, key), known in self.facts.items() if other == kind}
 
     def has(self, kind: Kind) -> bool:
         return any(other == kind for other, _ in self.facts)
 
-    def learned_at(self, kind: Kind) -> int | None:
+    def first_seen_at(self, kind: Kind) -> int | None:
         """When a kind of fact was first learned."""
         return min((known.at for known in self.of(kind).values()), default=None)
 
     @property
-    def copy(self) -> tuple[str, Known] | None:
+    def copy(self) -> tuple[str, FactRecord] | None:
         """The pinned object version and what is known of it: the copy that was learned of first."""
         copies = self.of(Kind.STORED)
         return min(copies.items(), key=lambda item: (item[1].at, item[0])) if copies else None
@@ -276,14 +278,14 @@ class Clip:
         return min((known.at for key, known in self.of(Kind.ASKED).items() if key not in answered), default=None)
 
     @property
-    def unread(self) -> bool:
+    def has_unknown_kinds(self) -> bool:
         """Whether there is a fact of a kind that only a later version knows."""
-        return any(kind not in MEANINGS for kind, _ in self.facts)
+        return any(kind not in KIND_RULES for kind, _ in self.facts)
 
 
 def rank(kind: str) -> int:
     """How much a kind of fact decides, 0 for evidence."""
-    decides = MEANINGS.get(kind, _UNREAD).decides
+    decides = KIND_RULES.get(kind, _UNREAD).decides
     return decides.rank if decides else 0
 
 
@@ -292,14 +294,14 @@ def merge(clip: Clip, fact: Fact) -> Clip:
 
     What each source claims is kept apart, as far as the bounds go: so no number of forged webhooks keeps a poll out.
     """
-    name, source = (fact.kind, fact.key), _source(fact.witness, fact.fields)
+    name, source = (fact.kind, fact.key), _source(fact.source, fact.fields)
     news = Claim(fact.at, dict(fact.fields))
     old = clip.facts.get(name)
     claim = old.claims.get(source) if old else None
     joined = _join(fact.kind, claim, news) if claim else news
     if joined == claim:
         return clip
-    facts = {**clip.facts, name: Known({**(old.claims if old else {}), source: joined})}
+    facts = {**clip.facts, name: FactRecord({**(old.claims if old else {}), source: joined})}
     bounded = _bounded(facts, fact.kind, source)
     return clip if bounded == clip.facts else replace(clip, facts=bounded)
 
@@ -320,13 +322,13 @@ def billable_amount(clip: Clip) -> int:
     """
     renders = clip.of(Kind.RENDERED)
     if renders:
-        costs = [believed_cost(known, clip.estimate) for known in renders.values()]
+        costs = [plausible_cost(known, clip.estimate) for known in renders.values()]
         return sum(clip.estimate if cost is None else cost for cost in costs)
     decision = clip.decision
     return 0 if decision and decision.free and not clip.open else clip.estimate
 
 
-def believed_cost(render: Known, estimate: int) -> int | None:
+def plausible_cost(render: FactRecord, estimate: int) -> int | None:
     """The largest reported cost of a render that is no multiple too many of the estimate; None if there is none.
 
     A larger one is believed of a poll, since we asked, than of a webhook; beyond that it is kept as a claim.
@@ -334,25 +336,25 @@ def believed_cost(render: Known, estimate: int) -> int | None:
     costs = []
     for source, claim in render.claims.items():
         cost = claim.fields.get("cost")
-        most = _BELIEVED_WHEN_ASKED if source in _ASKED else _BELIEVED_OF_WEBHOOKS
-        if isinstance(cost, int) and cost <= estimate * most:
+        limit = _MAX_COST_FACTOR_OF_POLLS if source in _ASKED_SOURCES else _MAX_COST_FACTOR_OF_WEBHOOKS
+        if isinstance(cost, int) and cost <= estimate * limit:
             costs.append(cost)
     return max(costs, default=None)
 
 
-def disbelieves(clip: Clip) -> bool:
+def has_implausible_cost(clip: Clip) -> bool:
     """Whether a render of this clip is said to have cost more than is counted for it."""
     renders = clip.of(Kind.RENDERED).values()
     return any(
-        "cost" in known.fields and known.fields["cost"] != believed_cost(known, clip.estimate) for known in renders
+        "cost" in known.fields and known.fields["cost"] != plausible_cost(known, clip.estimate) for known in renders
     )
 
 
-def is_full(clip: Clip) -> bool:
+def has_too_many_facts(clip: Clip) -> bool:
     """Whether one source has filled the room for a kind of fact, our own evidence aside: what else it says is cut."""
     counts = Counter((kind, source) for (kind, _), known in clip.facts.items() for source in known.claims)
     return any(
-        count >= MEANINGS.get(kind, _UNREAD).most for (kind, _), count in counts.items() if kind != Kind.ATTEMPTED
+        count >= KIND_RULES.get(kind, _UNREAD).limit for (kind, _), count in counts.items() if kind != Kind.ATTEMPTED
     )
 
 
@@ -372,11 +374,11 @@ def next_check(clip: Clip, now: int, times: Timings) -> int | None:
     if not clip.open or decision.look is None:
         return None
     match decision.look:
-        case Look.SOON:
+        case FirstCheck.SOON:
             return _pause(since, now, times)
-        case Look.AFTER_RENDER:
+        case FirstCheck.AFTER_RENDER:
             return max(since + times.usual_render, _pause(since, now, times))
-        case Look.LAST:
+        case FirstCheck.LAST:
             last_look = since + times.last_look
             return last_look if last_look > now else _pause(last_look, now, times)
 
@@ -399,21 +401,21 @@ def lease_to(clip: Clip, holder: str, now: int, times: Timings, account: str) ->
     if clip.lease and clip.lease.until > now:
         return None
     left = expire_lease(clip, now)
-    return (
-        None if sent_elsewhere(left, account) else replace(left, lease=Lease(holder, now, now + times.lease, account))
-    )
+    if sent_to_other_account(left, account):
+        return None
+    return replace(left, lease=Lease(holder, now, now + times.lease, account))
 
 
-def sent_elsewhere(clip: Clip, account: str) -> bool:
+def sent_to_other_account(clip: Clip, account: str) -> bool:
     """Whether an attempt may have bought the clip in another account, which knows nothing of what this one is asked."""
-    return clip.maybe_sent_to not in ("", account)
+    return clip.possibly_sent_to not in ("", account)
 
 
 def expire_lease(clip: Clip, now: int) -> Clip:
     """The clip with a lease that ran out turned into what it means: an attempt whose answer nobody recorded."""
     if clip.lease is None or clip.lease.until > now:
         return clip
-    evidence = Fact(kind=Kind.ATTEMPTED, key="ambiguous: no outcome recorded", at=now, witness=Witness.CLOCK)
+    evidence = Fact(kind=Kind.ATTEMPTED, key="ambiguous: no outcome recorded", at=now, source=FactSource.CLOCK)
     return merge(replace(mark_possibly_sent(clip, clip.lease.since, clip.lease.account), lease=None), evidence)
 
 
@@ -424,21 +426,21 @@ def release(clip: Clip, holder: str) -> Clip:
 
 def mark_possibly_sent(clip: Clip, at: int, account: str = "") -> Clip:
     """The clip, with an attempt at `at` that may have bought it. The earliest one stands, and nothing unsays it."""
-    if clip.maybe_sent_at is None:
-        return replace(clip, maybe_sent_at=at, maybe_sent_to=account)
-    return replace(clip, maybe_sent_at=min(at, clip.maybe_sent_at))
+    if clip.possibly_sent_at is None:
+        return replace(clip, possibly_sent_at=at, possibly_sent_to=account)
+    return replace(clip, possibly_sent_at=min(at, clip.possibly_sent_at))
 
 
-def answers_to_asks(clip: Clip, now: int, why: str) -> list[Fact]:
+def answered_facts(clip: Clip, now: int, reason: str) -> list[Fact]:
     """That a look for which a person had asked has taken place, and what it came to."""
     return [
-        Fact(kind=Kind.ANSWERED, key=key, at=now, witness=Witness.CLOCK, fields={"why": why})
+        Fact(kind=Kind.ANSWERED, key=key, at=now, source=FactSource.CLOCK, fields={"reason": reason})
         for key in clip.of(Kind.ASKED).keys() - clip.of(Kind.ANSWERED).keys()
     ]
 
 
-def _source(witness: str, fields: Mapping[str, Scalar]) -> str:
-    return _RESCUE if fields.get("rescued") else str(witness)
+def _source(source: str, fields: Mapping[str, Scalar]) -> str:
+    return _RESCUE if fields.get("rescued") else str(source)
 
 
 def _join(kind: Kind, one: Claim, other: Claim) -> Claim:
@@ -468,16 +470,16 @@ def _bounded(facts: Facts, kind: Kind, source: str) -> Facts:
         for (other, key), known in facts.items()
         if other == kind and source in known.claims
     ]
-    if len(claims) <= MEANINGS[kind].most:
+    if len(claims) <= KIND_RULES[kind].limit:
         return facts
     _, key = max(claims, key=lambda claim: claim if kind in _UNCHANGING else claim[1:])
     left = {other: claim for other, claim in facts[kind, key].claims.items() if other != source}
     rest = {name: known for name, known in facts.items() if name != (kind, key)}
-    return {**rest, (kind, key): Known(left)} if left else rest
+    return {**rest, (kind, key): FactRecord(left)} if left else rest
 
 
 def _first(clip: Clip, kind: Kind) -> int:
-    at = clip.learned_at(kind)
+    at = clip.first_seen_at(kind)
     return clip.created_at if at is None else at
 
 

@@ -28,21 +28,21 @@ class Category(StrEnum):
     UNKNOWN = "unknown"
 
 
-ABOUT_ACCOUNTS = (Category.AUTH, Category.QUOTA)
+ACCOUNT_CATEGORIES = (Category.AUTH, Category.QUOTA)
 """Account trouble in words. Which status they come with is not documented, and an answer in parts is a 200."""
 
 
-ACCOUNT_TROUBLE = (401, 402, 403)
+ACCOUNT_STATUSES = (401, 402, 403)
 """Statuses of an answer that refuse us, whatever its code says: a wrong key, no money, no permission."""
 
 
-def about_our_account(fields: Mapping[str, Scalar]) -> bool:
+def is_account_failure(fields: Mapping[str, Scalar]) -> bool:
     """Whether a refusal or failure was about this service's own account at Runware rather than the clip."""
-    return fields.get("httpStatus") in ACCOUNT_TROUBLE or fields.get("category") in ABOUT_ACCOUNTS
+    return fields.get("httpStatus") in ACCOUNT_STATUSES or fields.get("category") in ACCOUNT_CATEGORIES
 
 
-def reason(fields: Mapping[str, Scalar]) -> str:
+def failure_reason(fields: Mapping[str, Scalar]) -> str:
     """Why a clip was refused or failed, as callers may read it. Our account's trouble is none of theirs."""
-    if about_our_account(fields):
+    if is_account_failure(fields):
         return "This service's own account at Runware is in trouble. The operator has to act."
     return scrub(str(fields.get("message", "Runware gave no reason.")))

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-MOST_DOLLARS = 10**9  # of any amount that a person sets: its micro-dollars are exact in JSON and in the table
+MAX_DOLLARS = 10**9  # of any amount that a person sets: its micro-dollars are exact in JSON and in the table
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 UUID4_SCHEMA: dict[str, Any] = {
     "format": "uuid",
@@ -50,10 +50,10 @@ def dollars(amount: int) -> float:
 
 
 def micro_dollars(text: str) -> int:
-    """Dollars as written by a person, as micro-dollars; raises `ValueError` unless it is from 0 to `MOST_DOLLARS`."""
+    """Dollars as written by a person, as micro-dollars; raises `ValueError` unless it is from 0 to `MAX_DOLLARS`."""
     try:
         amount = Decimal(text)
-        if not amount.is_finite() or not 0 <= amount <= MOST_DOLLARS:
+        if not amount.is_finite() or not 0 <= amount <= MAX_DOLLARS:
             raise ValueError(text)
         return int((amount * 1_000_000).to_integral_value())
     except ArithmeticError:

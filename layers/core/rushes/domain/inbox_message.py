@@ -12,7 +12,7 @@ from rushes.domain.caller import is_name
 from rushes.domain.formats import UUID4
 from rushes.errors import UnreadableError
 
-LARGEST_MESSAGE = 256 * 1024  # bytes, of one message and of all messages of a batch
+MAX_MESSAGE_BYTES = 256 * 1024  # bytes, of one message and of all messages of a batch
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,11 @@
 import re
 from dataclasses import dataclass
 
-from rushes.domain.clip import Fact, Kind, Scalar, Witness
+from rushes.domain.clip import Fact, FactSource, Kind, Scalar
 
 HEAD_BYTES = 512  # enough for the first boxes of an MP4 or MOV, and for the header of a WEBM
-_LARGEST_BOX = 512 * 1024 * 1024  # bytes, where the file's size is unknown: no text begins with such a number
-_LARGEST_FTYP = 4096
+_MAX_BOX_BYTES = 512 * 1024 * 1024  # bytes, where the file's size is unknown: no text begins with such a number
+_MAX_FTYP_BYTES = 4096
 _EBML, _SEGMENT, _DOCTYPE = 0x1A45DFA3.to_bytes(4), 0x18538067.to_bytes(4), 0x4282.to_bytes(2)
 _PADDING = {b"wide", b"free", b"skip"}
 _MOVIE_HEADERS = {b"mvhd", b"cmov"}
@@ -21,7 +21,7 @@ _BRANDS = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Probed:
+class ProbeResult:
     """What lies under a key: `container` is None when the first bytes are not a video's. `size` is in bytes."""
 
     version: str
@@ -79,12 +79,12 @@ def extension(key: str, container: str) -> str:
     return ordered if not container or same_kind(ordered, container) else container
 
 
-def is_video(probed: Probed) -> bool:
+def is_video(probed: ProbeResult) -> bool:
     """Whether an object is a video at all."""
     return probed.size > 0 and probed.container is not None
 
 
-def stored_fact(probed: Probed | None, key: str, now: int) -> Fact | None:
+def stored_fact(probed: ProbeResult | None, key: str, now: int) -> Fact | None:
     """What a probe proves: the clip is stored, or nothing. An empty or foreign object is not a copy.
 
     A video of another kind than its key promises is a copy: it was paid for, and can be played. The fact has both.
@@ -95,7 +95,7 @@ def stored_fact(probed: Probed | None, key: str, now: int) -> Fact | None:
     fields: dict[str, Scalar] = {"size": probed.size, "etag": probed.etag, "container": found}
     if not same_kind(found, ordered):
         fields["ordered"] = ordered
-    return Fact(kind=Kind.STORED, key=probed.version, at=now, witness=Witness.BUCKET, fields=fields)
+    return Fact(kind=Kind.STORED, key=probed.version, at=now, source=FactSource.BUCKET, fields=fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def _box(head: bytes, at: int, size: int | None) -> _Box | None:
     if length == 0:
         return _Box(kind, payload, 0)
     end = at + length
-    return _Box(kind, payload, end) if payload <= end <= (_LARGEST_BOX if size is None else size) else None
+    return _Box(kind, payload, end) if payload <= end <= (_MAX_BOX_BYTES if size is None else size) else None
 
 
 def _is_followed(head: bytes, box: _Box, size: int | None) -> bool:
@@ -130,7 +130,7 @@ def _is_followed(head: bytes, box: _Box, size: int | None) -> bool:
 
 
 def _by_brand(head: bytes, ftyp: _Box) -> str | None:
-    if ftyp.end - ftyp.payload < 8 or ftyp.end % 4 or ftyp.end > _LARGEST_FTYP:
+    if ftyp.end - ftyp.payload < 8 or ftyp.end % 4 or ftyp.end > _MAX_FTYP_BYTES:
         return None
     major, rest = head[ftyp.payload : ftyp.payload + 4], head[ftyp.payload + 8 : ftyp.end]
     brands = [major, *(rest[at : at + 4] for at in range(0, len(rest), 4))]
@@ -145,7 +145,7 @@ def _is_webm(head: bytes, size: int | None) -> bool:
     """Whether an EBML header names WEBM, and a segment follows it. Matroska has the same signature."""
     length, at = _vint(head, 4)
     end = at + length
-    if at == 0 or end > _LARGEST_FTYP or (size is not None and end >= size):
+    if at == 0 or end > _MAX_FTYP_BYTES or (size is not None and end >= size):
         return False
     if len(head) >= end + 4 and not head.startswith((_SEGMENT, b"\xec", b"\xbf"), end):
         return False

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 REMOVED = "[removed]"
-_DEEPEST = 8  # encodings one inside the other; a text with more is not worth reading
-_SHORTEST = 6  # characters of a secret: a shorter one would be found in ordinary words
-_SHORTEST_VALUE = 16  # characters of a query's value that may be secret
+_MAX_DEPTH = 8  # encodings one inside the other; a text with more is not worth reading
+_MIN_LENGTH = 6  # characters of a secret: a shorter one would be found in ordinary words
+_MIN_VALUE_LENGTH = 16  # characters of a query's value that may be secret
 _URL = re.compile(r"(https?://[^\s\"'<>?]*)(\?[^\s\"'<>]*)?", re.IGNORECASE)
 _NAMES = r"token|x-amz-[a-z-]{1,40}|api_?key|authorization"
 _PAIR = re.compile(
@@ -38,7 +38,7 @@ class Redactor:
     def text(self, text: str) -> str:
         """The text without secrets. Where none is hidden by an encoding, the rest of it stays as it is."""
         shown = text
-        for _ in range(_DEEPEST):
+        for _ in range(_MAX_DEPTH):
             cleaned = self._cleaned(text)
             if cleaned != text:
                 shown = cleaned
@@ -59,7 +59,7 @@ class Redactor:
 
     def holds(self, text: str) -> bool:
         """Whether one of the known secrets is in a text, however encoded."""
-        for _ in range(_DEEPEST):
+        for _ in range(_MAX_DEPTH):
             if self._values and self._values.search(text):
                 return True
             decoded = _decoded(text)
@@ -100,7 +100,7 @@ def secrets_in(value: object) -> Iterator[str]:
         except ValueError:
             return
         yield query
-        yield from (member for _, member in parse_qsl(query) if len(member) >= _SHORTEST_VALUE)
+        yield from (member for _, member in parse_qsl(query) if len(member) >= _MIN_VALUE_LENGTH)
     elif isinstance(value, list | dict):
         for member in value.values() if isinstance(value, dict) else value:
             yield from secrets_in(member)
@@ -109,10 +109,10 @@ def secrets_in(value: object) -> Iterator[str]:
 def _forms(secret: str) -> Iterator[str]:
     """A secret as it is, as it reads decoded, and the parts of a signed token."""
     decoded = secret
-    for _ in range(_DEEPEST):
+    for _ in range(_MAX_DEPTH):
         decoded = _decoded(decoded)
-    yield from (form for form in (secret, decoded) if len(form) >= _SHORTEST)
-    yield from (part for part in secret.split(".") if len(part) >= _SHORTEST_VALUE)
+    yield from (form for form in (secret, decoded) if len(form) >= _MIN_LENGTH)
+    yield from (part for part in secret.split(".") if len(part) >= _MIN_VALUE_LENGTH)
 
 
 def _decoded(text: str) -> str:

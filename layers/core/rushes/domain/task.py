@@ -28,7 +28,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class TaskWithClips:
     """A recorded task with its clips. `position` is where it stands among its caller's tasks."""
 
     task: Task
@@ -40,7 +40,7 @@ class Found:
 class Page:
     """Some of a caller's tasks, newest first. The next page begins after the position `end`; None: there is none."""
 
-    found: tuple[Found, ...]
+    found: tuple[TaskWithClips, ...]
     end: str | None
 
 

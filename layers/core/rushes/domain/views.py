@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from rushes.domain.clip import Clip, Kind, Scalar, rank
-from rushes.domain.failure import about_our_account, reason
+from rushes.domain.failure import failure_reason, is_account_failure
 from rushes.domain.formats import dollars, iso
 from rushes.domain.redaction import scrub_all
 
@@ -36,20 +36,20 @@ def timeline(clip: Clip) -> list[Json]:
     """
     entries = []
     for (kind, key), known in clip.facts.items():
-        first = min(known.seen, key=lambda witness: (known.seen[witness], witness))
-        for witness, at in known.seen.items():
-            fields = _fields(known.fields) if witness == first else {}
-            entry = {"at": iso(at), "fact": str(kind), "key": key, "witness": str(witness), "fields": fields}
+        first = min(known.seen, key=lambda source: (known.seen[source], source))
+        for source, at in known.seen.items():
+            fields = _fields(known.fields) if source == first else {}
+            entry = {"at": iso(at), "fact": str(kind), "key": key, "source": str(source), "fields": fields}
             entries.append(
-                ((at, rank(kind), kind, key, witness), {name: value for name, value in entry.items() if value})
+                ((at, rank(kind), kind, key, source), {name: value for name, value in entry.items() if value})
             )
     return [entry for _, entry in sorted(entries, key=lambda each: each[0])]
 
 
 def _fields(fields: Mapping[str, Scalar]) -> Json:
-    if about_our_account(fields):
+    if is_account_failure(fields):
         rest = {name: value for name, value in fields.items() if name not in ("message", "error")}
-        return dict(sorted({**rest, "message": reason(fields)}.items()))
+        return dict(sorted({**rest, "message": failure_reason(fields)}.items()))
     told: Json = dict(sorted(fields.items()))
     if isinstance(told.get("cost"), int):
         told["cost"] = dollars(told["cost"])

@@ -13,7 +13,7 @@ from rushes.errors import BadTokenError
 
 VALID_SECONDS = 7 * 24 * 3600
 _SKEW_SECONDS = 60  # the signer's clock may be ahead of ours, and a webhook may come at once
-_LONGEST = 200
+_MAX_LENGTH = 200
 
 
 class _Signer(TimestampSigner):
@@ -37,7 +37,7 @@ def sign(subject: str, keys: Sequence[str], now: int) -> str:
 def verify(token: str, subject: str, keys: Sequence[str], now: int) -> None:
     """Raises `BadTokenError` unless one of `keys` signed `subject` within the last seven days."""
     try:
-        if len(token) > _LONGEST:
+        if len(token) > _MAX_LENGTH:
             raise BadTokenError
         signer = _Signer(keys, now + _SKEW_SECONDS * 1000)
         signed: bytes = signer.unsign(f"{subject}.{token}", max_age=VALID_SECONDS + _SKEW_SECONDS)

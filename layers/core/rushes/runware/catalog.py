@@ -11,11 +11,11 @@ from dataclasses import dataclass
 class Span:
     """An inclusive range, open where None."""
 
-    least: int | None
-    most: int | None
+    minimum: int | None
+    maximum: int | None
 
     def __contains__(self, number: int) -> bool:
-        return (self.least is None or self.least <= number) and (self.most is None or number <= self.most)
+        return (self.minimum is None or self.minimum <= number) and (self.maximum is None or number <= self.maximum)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,9 +35,9 @@ class VideoModel:
     quality: Span
     results: Span
     ttl: Span  # seconds
-    most_frame_images: int
+    max_frame_images: int
     image_sides: Span  # pixels
-    most_image_bytes: int
+    max_image_bytes: int
     micro_dollars_per_second: int
 
     def price(self, seconds: float) -> int:
@@ -59,9 +59,9 @@ KLING_2_1_MASTER = VideoModel(
     quality=Span(20, 99),
     results=Span(1, 4),
     ttl=Span(60, 365 * 24 * 3600),  # the page has no upper bound; beyond a year nothing can be meant
-    most_frame_images=1,
+    max_frame_images=1,
     image_sides=Span(300, 2048),
-    most_image_bytes=20 * 1024 * 1024,
+    max_image_bytes=20 * 1024 * 1024,
     micro_dollars_per_second=184_800,
 )
 

@@ -7,8 +7,8 @@ prove a purchase, a render or nothing at all, and which may be repeated to a cal
 import json
 from collections.abc import Iterable, Iterator, Mapping
 
-from rushes.domain.clip import Clip, Fact, Kind, Scalar, Witness, mark_possibly_sent, merge, release
-from rushes.domain.failure import ABOUT_ACCOUNTS, ACCOUNT_TROUBLE, Category, about_our_account, reason
+from rushes.domain.clip import Clip, Fact, FactSource, Kind, Scalar, mark_possibly_sent, merge, release
+from rushes.domain.failure import ACCOUNT_CATEGORIES, ACCOUNT_STATUSES, Category, failure_reason, is_account_failure
 from rushes.domain.formats import canonical
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome, Refused
 from rushes.runware.response import Envelope, Problem, Result
@@ -19,7 +19,7 @@ _NOT_ABOUT_A_RENDER = {Category.NOT_FOUND, Category.AUTH}
 
 
 def conclude(
-    clip: Clip, outcome: Outcome, *, holder: str, account: str, sent_at: int, now: int, patient: bool = False
+    clip: Clip, outcome: Outcome, *, holder: str, account: str, sent_at: int, now: int, unattended: bool = False
 ) -> Clip:
     """The clip after `holder`'s attempt, sent at `sent_at` into `account`, ended with `outcome`.
 
@@ -29,21 +29,21 @@ def conclude(
     clip = release(clip, holder)
     match outcome:
         case Accepted(how):
-            return merge(clip, Fact(kind=Kind.ACCEPTED, key=how, at=now, witness=Witness.SUBMISSION))
-        case Refused() if clip.maybe_sent_at is None and not (patient and is_account_trouble(outcome)):
+            return merge(clip, Fact(kind=Kind.ACCEPTED, key=how, at=now, source=FactSource.SUBMISSION))
+        case Refused() if clip.possibly_sent_at is None and not (unattended and is_account_refusal(outcome)):
             return merge(clip, _refusal(outcome, now))
         case Refused(_, problem):
             return _evidence(clip, f"refused: {problem.code}", now)
-        case NeverArrived(why):
-            return _evidence(clip, f"never arrived: {why}", now)
-        case Ambiguous(why):
-            return _evidence(mark_possibly_sent(clip, sent_at, account), f"ambiguous: {why}", now)
+        case NeverArrived(failure_reason):
+            return _evidence(clip, f"never arrived: {failure_reason}", now)
+        case Ambiguous(failure_reason):
+            return _evidence(mark_possibly_sent(clip, sent_at, account), f"ambiguous: {failure_reason}", now)
 
 
-def is_account_trouble(outcome: Outcome) -> bool:
+def is_account_refusal(outcome: Outcome) -> bool:
     """Whether Runware refused us rather than the clip: a wrong key, no money, no permission."""
     return isinstance(outcome, Refused) and (
-        outcome.status in ACCOUNT_TROUBLE or outcome.problem.category in ABOUT_ACCOUNTS
+        outcome.status in ACCOUNT_STATUSES or outcome.problem.category in ACCOUNT_CATEGORIES
     )
 
 
@@ -63,24 +63,24 @@ def refusals(clips: Iterable[Clip]) -> list[tuple[int, WireError]]:
 def evidence(problem: Problem, **more: Scalar) -> dict[str, Scalar]:
     """The fields of a refusal or failure. Of our account's trouble the provider's words are left to the log."""
     fields = {**more, "category": str(problem.category)}
-    if about_our_account(fields):
-        return {**fields, "message": reason(fields)}
+    if is_account_failure(fields):
+        return {**fields, "message": failure_reason(fields)}
     return {**fields, "message": problem.message, "error": canonical(dict(problem.wire))}
 
 
 def _refusal(outcome: Refused, now: int) -> Fact:
     fields = evidence(outcome.problem, httpStatus=outcome.status)
-    return Fact(kind=Kind.REFUSED, key=outcome.problem.code, at=now, witness=Witness.SUBMISSION, fields=fields)
+    return Fact(kind=Kind.REFUSED, key=outcome.problem.code, at=now, source=FactSource.SUBMISSION, fields=fields)
 
 
 def _evidence(clip: Clip, text: str, now: int) -> Clip:
-    return merge(clip, Fact(kind=Kind.ATTEMPTED, key=text, at=now, witness=Witness.SUBMISSION))
+    return merge(clip, Fact(kind=Kind.ATTEMPTED, key=text, at=now, source=FactSource.SUBMISSION))
 
 
 def _shown(code: str, fields: Mapping[str, Scalar]) -> tuple[int, WireError]:
-    if about_our_account(fields):
+    if is_account_failure(fields):
         message = f"Runware refused this service's own account ({code}). Nothing was bought; the operator has to act."
-        return 503, {"code": "providerRefusesUs", "message": message}
+        return 503, {"code": "providerAccountRefused", "message": message}
     error: WireError = json.loads(str(fields["error"]))
     return 400, error
 
@@ -89,14 +89,14 @@ def webhook_facts(said: Envelope, now: int) -> Iterator[Fact]:
     """What a webhook proves. Progress proves nothing that the record lacks; any error proves at least the purchase."""
     for result in said.results:
         if result.video_uuid:
-            yield _rendered(result, result.video_uuid, Witness.WEBHOOK, now)
+            yield _rendered(result, result.video_uuid, FactSource.WEBHOOK, now)
         elif result.video_url or result.data:
-            yield _nameless(result, Witness.WEBHOOK, now)
+            yield _nameless(result, FactSource.WEBHOOK, now)
     for problem in said.problems:
         if problem.category in _KNOWS_THE_CLIP | _NOT_ABOUT_A_RENDER:
-            yield _known(problem, Witness.WEBHOOK, now)
+            yield _known(problem, FactSource.WEBHOOK, now)
         else:
-            yield _failed(problem, Witness.WEBHOOK, now)
+            yield _failed(problem, FactSource.WEBHOOK, now)
 
 
 def poll_facts(said: Envelope, now: int) -> Iterator[Fact]:
@@ -106,18 +106,18 @@ def poll_facts(said: Envelope, now: int) -> Iterator[Fact]:
     """
     for result in said.results:
         if result.video_uuid:
-            yield _rendered(result, result.video_uuid, Witness.POLL, now)
+            yield _rendered(result, result.video_uuid, FactSource.POLL, now)
         elif result.video_url or result.data:
-            yield _nameless(result, Witness.POLL, now)
+            yield _nameless(result, FactSource.POLL, now)
         else:
-            yield _accepted("known", Witness.POLL, now)
+            yield _accepted("known", FactSource.POLL, now)
     for problem in said.problems:
         if problem.of_asking:
             continue
         if problem.category in _KNOWS_THE_CLIP:
-            yield _known(problem, Witness.POLL, now)
+            yield _known(problem, FactSource.POLL, now)
         elif problem.category not in _NOT_ABOUT_A_RENDER:
-            yield _failed(problem, Witness.POLL, now)
+            yield _failed(problem, FactSource.POLL, now)
 
 
 def details_facts(said: Envelope, clip_uuid: str, now: int) -> Iterator[Fact]:
@@ -126,16 +126,16 @@ def details_facts(said: Envelope, clip_uuid: str, now: int) -> Iterator[Fact]:
     Errors in there prove nothing more: the last response may be the one to a refused duplicate.
     """
     for details in said.results:
-        yield _accepted("details", Witness.POLL, now)
+        yield _accepted("details", FactSource.POLL, now)
         if details.response:
             inner = details.response.about(clip_uuid)
             yield from poll_facts(Envelope(inner.results, ()), now)
             for problem in inner.problems:
                 if problem.category in _KNOWS_THE_CLIP:
-                    yield _known(problem, Witness.POLL, now)
+                    yield _known(problem, FactSource.POLL, now)
 
 
-def _rendered(result: Result, video_uuid: str, witness: Witness, now: int) -> Fact:
+def _rendered(result: Result, video_uuid: str, source: FactSource, now: int) -> Fact:
     known: dict[str, Scalar | None] = {
         "videoURL": result.video_url,
         "seed": result.seed,
@@ -143,25 +143,25 @@ def _rendered(result: Result, video_uuid: str, witness: Witness, now: int) -> Fa
         "cost": result.cost,
     }
     fields = {name: value for name, value in known.items() if value is not None}
-    return Fact(kind=Kind.RENDERED, key=video_uuid, at=now, witness=witness, fields=fields)
+    return Fact(kind=Kind.RENDERED, key=video_uuid, at=now, source=source, fields=fields)
 
 
-def _nameless(result: Result, witness: Witness, now: int) -> Fact:
+def _nameless(result: Result, source: FactSource, now: int) -> Fact:
     """A result that cannot be told from another one: no render, but its address is kept for people."""
     fields = {"videoURL": result.video_url} if result.video_url else {}
-    return Fact(kind=Kind.ACCEPTED, key="result without videoUUID", at=now, witness=witness, fields=fields)
+    return Fact(kind=Kind.ACCEPTED, key="result without videoUUID", at=now, source=source, fields=fields)
 
 
-def _accepted(how: str, witness: Witness, now: int) -> Fact:
-    return Fact(kind=Kind.ACCEPTED, key=how, at=now, witness=witness)
+def _accepted(how: str, source: FactSource, now: int) -> Fact:
+    return Fact(kind=Kind.ACCEPTED, key=how, at=now, source=source)
 
 
-def _known(problem: Problem, witness: Witness, now: int) -> Fact:
+def _known(problem: Problem, source: FactSource, now: int) -> Fact:
     """Trouble that Runware can only have with a task of its own; with an upload, only if there was a render."""
     if problem.category == Category.DELIVERY and not problem.code.startswith("webhook"):
-        return Fact(kind=Kind.UNDELIVERED, key=problem.code, at=now, witness=witness)
-    return _accepted(problem.code, witness, now)
+        return Fact(kind=Kind.UNDELIVERED, key=problem.code, at=now, source=source)
+    return _accepted(problem.code, source, now)
 
 
-def _failed(problem: Problem, witness: Witness, now: int) -> Fact:
-    return Fact(kind=Kind.FAILED, key=problem.code, at=now, witness=witness, fields=evidence(problem))
+def _failed(problem: Problem, source: FactSource, now: int) -> Fact:
+    return Fact(kind=Kind.FAILED, key=problem.code, at=now, source=source, fields=evidence(problem))

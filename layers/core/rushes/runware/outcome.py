@@ -28,12 +28,12 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class NeverArrived:
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Ambiguous:
-    why: str
+    reason: str
 
 
 Outcome: TypeAlias = Accepted | Refused | NeverArrived | Ambiguous

@@ -35,9 +35,9 @@ from rushes.runware.wire import DATA_URI, OURS, S3_OBJECT, WireError, wire_error
 _ANY_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _WEB = re.compile(r"https?://[^\s/?#\\]+([/?#][^\s\\]*)?", re.IGNORECASE)
 _DESTINATION = re.compile(r"(?!\.{1,2}(/|$))[A-Za-z0-9_.-]+(/(?!\.{1,2}(/|$))[A-Za-z0-9_.-]+)*")
-_LONGEST_URL = 4096
-_LONGEST_KEY = 1024  # bytes
-_MOST_FAULTS = 50
+_MAX_URL_LENGTH = 4096
+_MAX_KEY_BYTES = 1024  # bytes
+_MAX_FAULTS = 50
 _SEPARATOR = re.compile(r"[:=]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_IN_PROMPT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -73,7 +73,7 @@ def check(task: Mapping[str, Any]) -> Order | list[WireError]:
     try:
         request_type(model).model_validate(task)
     except ValidationError as error:
-        faults = [_wire_error(detail, model) for detail in error.errors(include_url=False)[:_MOST_FAULTS]]
+        faults = [_wire_error(detail, model) for detail in error.errors(include_url=False)[:_MAX_FAULTS]]
     faults += _size_faults(task, model, {str(fault["parameter"]) for fault in faults})
     if faults:
         return faults
@@ -93,13 +93,13 @@ def request_type(model: VideoModel) -> type[BaseModel]:
     """The request type of one model, its limits taken from the model's data."""
     prompt = Annotated[
         str,
-        StringConstraints(strict=True, min_length=model.prompt.least, max_length=model.prompt.most),
+        StringConstraints(strict=True, min_length=model.prompt.minimum, max_length=model.prompt.maximum),
         AfterValidator(_prompt),
     ]
     size = Annotated[int, Field(strict=True, json_schema_extra={"enum": sorted({n for s in model.sizes for n in s})})]
     cfg_scale = Annotated[
         float,
-        Field(strict=True, ge=model.cfg_scale.least, le=model.cfg_scale.most, allow_inf_nan=False),
+        Field(strict=True, ge=model.cfg_scale.minimum, le=model.cfg_scale.maximum, allow_inf_nan=False),
         AfterValidator(_in_steps(model.cfg_scale_steps)),
     ]
     duration = Annotated[
@@ -110,7 +110,7 @@ def request_type(model: VideoModel) -> type[BaseModel]:
     inputs = create_model(
         "Inputs",
         __base__=_Strict,
-        frameImages=(Annotated[list[_FrameImage], Field(max_length=model.most_frame_images)], []),
+        frameImages=(Annotated[list[_FrameImage], Field(max_length=model.max_frame_images)], []),
     )
     fields: dict[str, Any] = {
         "taskType": (Literal["videoInference"], ...),
@@ -150,10 +150,10 @@ class _Safety(_Strict):
 
 def _image(value: str) -> str:
     """Looks no further than an inline image's first bytes: whoever takes it in decodes it, once."""
-    if len(value) <= _LONGEST_URL and (_ANY_UUID.fullmatch(value) or _WEB.fullmatch(value)):
+    if len(value) <= _MAX_URL_LENGTH and (_ANY_UUID.fullmatch(value) or _WEB.fullmatch(value)):
         return value
-    in_bucket = S3_OBJECT.fullmatch(value) if len(value) <= _LONGEST_URL else None
-    if in_bucket and len(in_bucket[2].encode()) <= _LONGEST_KEY:
+    in_bucket = S3_OBJECT.fullmatch(value) if len(value) <= _MAX_URL_LENGTH else None
+    if in_bucket and len(in_bucket[2].encode()) <= _MAX_KEY_BYTES:
         return value
     data_uri = DATA_URI.match(value)
     start = data_uri.end() if data_uri else 0
@@ -264,7 +264,7 @@ def _in_steps(per_unit: int) -> Callable[[float], float]:
 
 
 def _integer(span: Span) -> object:
-    return Annotated[int, Field(strict=True, ge=span.least, le=span.most)]
+    return Annotated[int, Field(strict=True, ge=span.minimum, le=span.maximum)]
 
 
 def _size_faults(task: Mapping[str, Any], model: VideoModel, faulty: set[str]) -> list[WireError]:
@@ -328,8 +328,8 @@ def _wire_error(detail: ErrorDetails, model: VideoModel) -> WireError:
         documentation=f"{model.documentation}#request-{'-'.join(path).lower()}"
         if known and path[0] not in OURS
         else None,
-        min=limits.least if limits else None,
-        max=limits.most if limits else None,
+        min=limits.minimum if limits else None,
+        max=limits.maximum if limits else None,
         allowedValues=allowed,
     )
 
@@ -385,7 +385,7 @@ def _limits(parameter: str, model: VideoModel) -> Span | None:
         "outputQuality": model.quality,
         "numberResults": model.results,
         "ttl": model.ttl,
-        "inputs.frameImages": Span(None, model.most_frame_images),
+        "inputs.frameImages": Span(None, model.max_frame_images),
     }.get(parameter)
 
 

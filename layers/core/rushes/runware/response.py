@@ -12,22 +12,22 @@ from decimal import Decimal
 from math import isfinite
 from typing import Any
 
-from rushes.domain.failure import ACCOUNT_TROUBLE, Category
+from rushes.domain.failure import ACCOUNT_STATUSES, Category
 from rushes.domain.formats import canonical
 from rushes.domain.redaction import BY_SHAPE, Redactor
 from rushes.errors import ProviderError, UnreadableError
 from rushes.runware.error_codes import categorise
 
 # What is kept must fit into an item of the table, as many facts of it as `clip.MEANINGS` allows: 400 KB in all.
-_LONGEST = 2048  # bytes kept of any text of the provider's
-_LONGEST_NAME = 100  # bytes of a code, and of what a video is called
-_MOST_READ = 16_384  # characters of a text that are looked through for secrets; what is beyond them is cut
-_LONGEST_SECRET = 4_096  # characters, encoded
-_MOST_SHOWN = 8192  # bytes of JSON, of what an error says besides its message
-_LONGEST_INTEGER = 100  # digits; what is longer is a number all the same, but no count or seed of anything
-_MOST_ITEMS = 1000
-_MOST_OF_ONE = 16  # items about one task, which has one result
-_HIGHEST_COST = Decimal(10_000)  # dollars for one clip: above it a cost is noise, not a price
+_MAX_LENGTH = 2048  # bytes kept of any text of the provider's
+_MAX_NAME_LENGTH = 100  # bytes of a code, and of what a video is called
+_MAX_READ_LENGTH = 16_384  # characters of a text that are looked through for secrets; what is beyond them is cut
+_MAX_SECRET_LENGTH = 4_096  # characters, encoded
+_MAX_DETAILS_BYTES = 8192  # bytes of JSON, of what an error says besides its message
+_MAX_INTEGER_DIGITS = 100  # digits; what is longer is a number all the same, but no count or seed of anything
+_MAX_ITEMS = 1000
+_MAX_ITEM_BYTES = 16  # items about one task, which has one result
+_MAX_COST = Decimal(10_000)  # dollars for one clip: above it a cost is noise, not a price
 # Kinds of trouble that whoever asks may have as well as a task; of a task that failed they are `final`.
 _OF_ASKING = {Category.AUTH, Category.QUOTA, Category.RATE_LIMIT, Category.SERVER}
 _DATA_FIELDS = ("videoBase64Data", "videoDataURI")
@@ -86,13 +86,13 @@ class Envelope:
     def about(self, task_uuid: str) -> "Envelope":
         """The part that names this task, and the problems that name none; no more of it than a record can hold."""
         return Envelope(
-            tuple(result for result in self.results if result.task_uuid == task_uuid)[:_MOST_OF_ONE],
-            tuple(problem for problem in self.problems if problem.task_uuid in (task_uuid, None))[:_MOST_OF_ONE],
+            tuple(result for result in self.results if result.task_uuid == task_uuid)[:_MAX_ITEM_BYTES],
+            tuple(problem for problem in self.problems if problem.task_uuid in (task_uuid, None))[:_MAX_ITEM_BYTES],
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class LookupResponse:
     """The answer to a question. `proper` means HTTP 200 without any error: then absence is an answer, too."""
 
     envelope: Envelope
@@ -116,7 +116,7 @@ class Report:
         return self.proper or bool(said.results) or not all(problem.of_asking for problem in said.problems)
 
 
-def read_report(status: int, body: bytes, redactor: Redactor = BY_SHAPE) -> Report:
+def read_lookup(status: int, body: bytes, redactor: Redactor = BY_SHAPE) -> LookupResponse:
     """The answer to `getResponse` or `getTaskDetails`; raises `ProviderError` unless it is Runware's own.
 
     A 4xx is read, since a task that failed for good has been seen answered with 400; a 5xx is the poll's own trouble.
@@ -128,9 +128,9 @@ def read_report(status: int, body: bytes, redactor: Redactor = BY_SHAPE) -> Repo
         envelope = read(body, redactor)
     except UnreadableError:
         raise ProviderError(f"HTTP {status} without Runware's envelope") from None
-    if status in ACCOUNT_TROUBLE and not any(problem.final for problem in envelope.problems):
+    if status in ACCOUNT_STATUSES and not any(problem.final for problem in envelope.problems):
         raise ProviderError(f"HTTP {status}")
-    return Report(envelope, proper=status == 200 and not envelope.problems)
+    return LookupResponse(envelope, proper=status == 200 and not envelope.problems)
 
 
 def read(body: bytes | str, redactor: Redactor = BY_SHAPE) -> Envelope:
@@ -148,7 +148,7 @@ def read(body: bytes | str, redactor: Redactor = BY_SHAPE) -> Envelope:
 
 def _number(text: str) -> int | Decimal | None:
     """A number, None for one that no computer holds: what else the body says is worth too much to refuse it."""
-    if len(text) <= _LONGEST_INTEGER and text.lstrip("-").isdigit():
+    if len(text) <= _MAX_INTEGER_DIGITS and text.lstrip("-").isdigit():
         return int(text)
     try:
         return Decimal(text)
@@ -170,7 +170,7 @@ def _envelope(value: object, redactor: Redactor, inner: bool = False) -> Envelop
         items, errors = [value], []
     else:
         raise UnreadableError("the body is not Runware's envelope")
-    if len(items) + len(errors) > _MOST_ITEMS:
+    if len(items) + len(errors) > _MAX_ITEMS:
         raise UnreadableError("the body has too many items")
     if not all(isinstance(item, dict) for item in (*items, *errors)):
         raise UnreadableError("the body's items are not objects")
@@ -198,7 +198,7 @@ def _result(item: Mapping[str, Any], redactor: Redactor, inner: bool) -> Result:
     data = next((item[name] for name in _DATA_FIELDS if isinstance(item.get(name), str) and item[name]), None)
     return Result(
         task_uuid=_uuid(item),
-        video_uuid=_address(item, "videoUUID", redactor, _LONGEST_NAME),
+        video_uuid=_address(item, "videoUUID", redactor, _MAX_NAME_LENGTH),
         video_url=_address(item, "videoURL", redactor),
         seed=seed if isinstance(seed, int) and not isinstance(seed, bool) and abs(seed) < 2**64 else None,
         nsfw=nsfw if isinstance(nsfw, bool) else None,
@@ -228,7 +228,7 @@ def _problem(item: Mapping[str, Any], redactor: Redactor) -> Problem:
 def _details(error: Mapping[str, Any], redactor: Redactor) -> dict[str, Any]:
     """What may be shown of an error besides its message, as far as there is room for it."""
     details: dict[str, Any] = {}
-    room = _MOST_SHOWN
+    room = _MAX_DETAILS_BYTES
     for name in _SHOWN:
         if error.get(name) is None:
             continue
@@ -249,32 +249,32 @@ def _code(error: Mapping[str, Any], redactor: Redactor) -> str | None:
     """A code is a word, on which money may depend: no caller's link may make it into something else."""
     value = error.get("code")
     if isinstance(value, str) and value.isalpha() and value.isascii():
-        return _cut(value, _LONGEST_NAME)
-    return _text(error, "code", redactor, _LONGEST_NAME)
+        return _cut(value, _MAX_NAME_LENGTH)
+    return _text(error, "code", redactor, _MAX_NAME_LENGTH)
 
 
-def _address(item: Mapping[str, Any], name: str, redactor: Redactor, longest: int = _LONGEST) -> str | None:
+def _address(item: Mapping[str, Any], name: str, redactor: Redactor, longest: int = _MAX_LENGTH) -> str | None:
     """A text that is only good whole: as it is, or not at all if it holds what we sent."""
     value = item.get(name)
-    if not isinstance(value, str) or not value or redactor.holds(value[:_MOST_READ]):
+    if not isinstance(value, str) or not value or redactor.holds(value[:_MAX_READ_LENGTH]):
         return None
     return _cut(value, longest)
 
 
-def _text(item: Mapping[str, Any], name: str, redactor: Redactor, longest: int = _LONGEST) -> str | None:
+def _text(item: Mapping[str, Any], name: str, redactor: Redactor, longest: int = _MAX_LENGTH) -> str | None:
     value = item.get(name)
     return _told(value, redactor, longest) if isinstance(value, str) and value else None
 
 
-def _told(text: str, redactor: Redactor, longest: int = _LONGEST) -> str:
+def _told(text: str, redactor: Redactor, longest: int = _MAX_LENGTH) -> str:
     """The beginning of a text, without secrets."""
-    if len(text) > _MOST_READ:
+    if len(text) > _MAX_READ_LENGTH:
         # The cut may go through a secret, which holds no blank; half of one could not be recognised.
-        text = text[: max(text.rfind(" ", 0, _MOST_READ), _MOST_READ - _LONGEST_SECRET)]
+        text = text[: max(text.rfind(" ", 0, _MAX_READ_LENGTH), _MAX_READ_LENGTH - _MAX_SECRET_LENGTH)]
     return _cut(redactor.text(text), longest)
 
 
-def _cut(text: str, longest: int = _LONGEST) -> str:
+def _cut(text: str, longest: int = _MAX_LENGTH) -> str:
     """The beginning of a text, in so many bytes, as it can be stored."""
     # A lone surrogate is legal in JSON's escapes and illegal everywhere we would store it.
     return text[:longest].encode(errors="replace")[:longest].decode(errors="ignore")
@@ -300,6 +300,6 @@ def _micro_dollars(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         return None
     amount = Decimal(value)
-    if not amount.is_finite() or not 0 < amount <= _HIGHEST_COST:
+    if not amount.is_finite() or not 0 < amount <= _MAX_COST:
         return None
     return int((amount * 1_000_000).to_integral_value()) or None

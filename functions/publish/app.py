@@ -8,9 +8,9 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from rushes.adapters.dynamodb.items import clip_of_image
-from rushes.bootstrap.announce_function import wiring
+from rushes.bootstrap.publish_function import wiring
 from rushes.errors import BusyError
-from rushes.lambda_events import Record, reason, sequence_number, work_on
+from rushes.lambda_events import Record, error_text, sequence_number, work_on
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
@@ -25,11 +25,11 @@ def _changed(record: Record, context: LambdaContext) -> None:
         if context.get_remaining_time_in_millis() < wired.to_finish:
             raise BusyError("no time is left for this change")
         before = images.get("OldImage")
-        wired.announcing.publish_change(
+        wired.publish_service.publish_change(
             clip_of_image(before) if before else None, clip_of_image(images.get("NewImage", {}))
         )
     except Exception as error:
         # The batch's answer names it by its place in the stream only.
         keys = {name: value.get("S") for name, value in images.get("Keys", {}).items()}
-        wired.telemetry.log("a change could not be told", warn=True, why=reason(error), **keys)
+        wired.telemetry.log("a change could not be told", warn=True, error_text=error_text(error), **keys)
         raise
