@@ -1,7 +1,7 @@
 """Writes docs/cli.md, the reference of the `rushes` command, from the command itself.
 
 reference.py             writes it
-reference.py --check     fails if the page is out of date, and changes nothing
+reference.py --check     says whether it is up to date, and changes nothing
 """
 
 import inspect
@@ -133,8 +133,8 @@ def _value(option: Any) -> str:
 
 
 def _row(name: str, parameter: Any) -> str:
-    text = (parameter.help or "").replace("|", "\\|")
-    return f"| {name} | {text}{_default(parameter)} |"
+    said = (parameter.help or "").replace("|", "\\|")
+    return f"| {name} | {said}{_default(parameter)} |"
 
 
 def _default(parameter: Any) -> str:
@@ -151,7 +151,7 @@ def main(arguments: list[str]) -> int:
     page = reference()
     if arguments == ["--check"]:
         if not PATH.exists() or PATH.read_text(encoding="utf-8") != page:
-            print("docs/cli.md is out of date: run make reference")
+            print("docs/cli.md is not what the command says: run make reference")
             return 1
         return 0
     PATH.write_text(page, encoding="utf-8")
