@@ -1,4 +1,4 @@
-"""Publishes the changes of clips from the table's stream on the event bus, and stored clips with a manifest.
+"""Publishes changes of clips from the table's stream on the event bus, and writes a manifest for each stored clip.
 
 The event source's filter passes only changes of clips, in the order in which they were saved.
 """

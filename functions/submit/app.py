@@ -31,7 +31,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 
 def _answered(wired: SubmitWiring, event: dict[str, Any], context: LambdaContext) -> WireResponse:
-    """Maps errors to responses, in this one place. A batch has none: any response would delete its messages."""
+    """Maps errors to responses, in this one place. Not for a batch, whose messages a response would delete."""
     try:
         return _submit(wired, event, context)
     except RushesError as error:
@@ -60,7 +60,7 @@ def _submit(wired: SubmitWiring, event: dict[str, Any], context: LambdaContext) 
 
 
 def _batch(wired: SubmitWiring, event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Processes each message by itself. If all fail that is not an error of the function: a budget may be used up.
+    """Processes each message by itself. If all fail, that is no error of the function: a budget may be used up.
 
     A missing secret is an error: it raises before the first message, and all of them are retried.
     """

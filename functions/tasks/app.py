@@ -88,4 +88,4 @@ def _json(status: int, body: Json) -> HttpAnswer:
 
 
 _NO_CALLER = wire_error("invalidApiKey", "Send your API key as Authorization: Bearer.", "apiKey", type="string")
-_BUSY = wire_error("serviceUnavailable", "The service is busy. Ask again later.")
+_BUSY = wire_error("serviceUnavailable", "The service is busy. Try again later.")

@@ -126,7 +126,7 @@ _LATER_KIND = KindRule(None, limit=1000)  # a later version's kind: kept unchang
 _IMMUTABLE = {Kind.STORED}
 _RESCUE = "rescue"  # the source of copies that the service made itself
 
-# The largest multiple of the estimate that is accepted as a cost. Anyone with the URL of a webhook can forge it.
+# The largest multiple of the estimate that is accepted as a cost. Anyone with a webhook's URL can forge one.
 _MAX_COST_FACTOR_OF_WEBHOOKS = 3
 _MAX_COST_FACTOR_OF_POLLS = 10
 _TRUSTED_SOURCES = {FactSource.POLL, FactSource.OPERATOR}

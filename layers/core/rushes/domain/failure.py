@@ -44,5 +44,5 @@ def is_account_failure(fields: Mapping[str, Scalar]) -> bool:
 def failure_reason(fields: Mapping[str, Scalar]) -> str:
     """Returns the reason of a refusal or failure for callers. It hides the details of an account problem."""
     if is_account_failure(fields):
-        return "This service's own account at Runware is in trouble. The operator has to act."
+        return "There is a problem with this service's own account at Runware. The operator has to act."
     return scrub(str(fields.get("message", "Runware gave no reason.")))

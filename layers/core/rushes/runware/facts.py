@@ -23,8 +23,9 @@ def apply_outcome(
 ) -> Clip:
     """Returns the clip with the outcome of `holder`'s attempt, sent at `sent_at` into `account`, and without its lease.
 
-    A refusal closes the clip only if no earlier attempt is ambiguous: it proves nothing about that one, and is kept as
-    evidence. An `unattended` buyer also keeps the refusal of our own account as mere evidence, to retry the clip later.
+    A refusal closes the clip only if no earlier attempt is ambiguous. Otherwise it is kept as evidence, since it proves
+    nothing about the earlier attempt. An `unattended` buyer also keeps a refusal of our own account as evidence, so
+    that the clip is retried later.
     """
     clip = release(clip, holder)
     match outcome:
