@@ -142,7 +142,7 @@ class _Strict(BaseModel):
 
 
 class _Safety(_Strict):
-    """If both are given, `mode` overrides at Runware, so both are sent unchanged."""
+    """A content check by Runware. If both are given, `mode` overrides `checkContent`."""
 
     checkContent: bool = False
     mode: Literal["none", "fast", "full"] = "none"
