@@ -41,10 +41,10 @@ _MINUTE = 60_000  # milliseconds, like all times of a clip
 _MAX_MINUTES = 600
 # The line that each function logs for an event without a clip; when it arrives, all earlier lines have arrived.
 _MARKERS = {
-    "submit": "not served",
+    "submit": "request failed",
     "webhook": "WebhooksRejected",
     "reconcile": "an object that no clip waits for",
-    "publish": "a change could not be told",
+    "publish": "change could not be published",
 }
 
 
