@@ -107,8 +107,9 @@ the ratios are what counts.
 _HOW = """
 How it is measured: each figure is processor time (user and system) of a fresh process without site-packages, which
 answers one event (cold) or hundreds of them after a warm-up (warm). AWS is answered inside the process, at botocore's
-HTTP layer, and Runware over loopback by another process, so TLS to AWS is in nobody's figure. Processes run turn by
-turn; a ratio is the median of the rounds' ratios, and the times beside it are medians.
+HTTP layer, and Runware over loopback by another process, so TLS is in nobody's figure, nor is the reading of the
+authorities' certificates before the first handshake with Runware. Processes run turn by turn; a ratio is the median
+of the rounds' ratios, and the times beside it are medians.
 
 Ours runs with the layers as `make build` leaves them; the references run with the same versions as pip installs them,
 as they would be deployed. The rows "on our layers" give the floor our pruned layers too. Byte code is there beforehand

@@ -15,7 +15,7 @@ import yaml
 from rushes import config
 from rushes.adapters.telemetry import PowertoolsTelemetry
 from rushes.domain.caller import is_name
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 from rushes_local import template as templates
 
 FUNCTIONS = ["Submit", "Intake", "Webhook", "Reconcile", "Publish", "Tasks"]

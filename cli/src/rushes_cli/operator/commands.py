@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types_boto3_sqs import SQSClient
 
     from rushes.domain.clip import Clip
-    from rushes.services.ports import Metric
+    from rushes.services.metric import Metric
 
 Json = dict[str, Any]
 

@@ -75,7 +75,7 @@ def _without_words(clip: Clip) -> Clip:
     """The clip without the provider's words, which may repeat the prompt, and without the address of its copy."""
     facts = {
         (kind, key): FactRecord(
-            {source: replace(claim, fields=dict(_kept(key, claim.fields))) for source, claim in known.claims.items()}
+            {source: claim._replace(fields=dict(_kept(key, claim.fields))) for source, claim in known.claims.items()}
         )
         for (kind, key), known in clip.facts.items()
     }

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -162,7 +161,7 @@ def _caller(name: str, limit_usd: str, images: Sequence[str] | None) -> "Caller"
 
 def _completed(store: "AdminTable", wanted: "Caller", images: Sequence[str] | None) -> "Caller":
     before = None if images else store.caller_named(wanted.name)
-    return replace(wanted, image_sources=before.image_sources) if before else wanted
+    return wanted._replace(image_sources=before.image_sources) if before else wanted
 
 
 def _image_source(address: str) -> str:

@@ -16,7 +16,8 @@ from rushes.domain.clip import Clip, Fact, FactSource, Kind, Scalar, Status, mer
 from rushes.domain.formats import canonical
 from rushes.domain.media import HEAD_BYTES, container, stored_fact
 from rushes.domain.timings import Timings
-from rushes.services.ports import Metric, Telemetry
+from rushes.services.metric import Metric
+from rushes.services.ports import Telemetry
 from rushes.services.update_clip import update_clip
 from rushes_cli.output import iso
 
