@@ -78,7 +78,7 @@ class PurchaseService:
         now = self.clock()
         learned = self._update(
             clip,
-            lambda current: facts.conclude(
+            lambda current: facts.apply_outcome(
                 current,
                 outcome,
                 holder=buyer.holder,

@@ -236,7 +236,7 @@ class ReconcileService:
             return {}
         report = self._polled(uuids, run)
         found: dict[str, LookupResponse | None] = dict.fromkeys(uuids, report)
-        left = [uuid for uuid in uuids if report and report.turned_away and not report.answers(uuid)]
+        left = [uuid for uuid in uuids if report and report.rejected_whole and not report.answers(uuid)]
         if not left or len(uuids) == 1 or run.refused >= _MAX_REFUSED:
             return found
         run.refused += 1
@@ -244,7 +244,7 @@ class ReconcileService:
             return found | self._poll_together(left, run)
         half = (len(uuids) + 1) // 2
         halves = self._poll_together(uuids[:half], run), self._poll_together(uuids[half:], run)
-        if all(answer and not answer.turned_away for part in halves for answer in part.values()):
+        if all(answer and not answer.rejected_whole for part in halves for answer in part.values()):
             run.max_polled = min(run.max_polled, half)
         return halves[0] | halves[1]
 
