@@ -62,7 +62,7 @@ costs: $(dev) ## measure the AWS cost of a clip, print it and write docs/costs.m
 openapi: $(dev) ## write the schema of a task from the model catalog into docs/openapi.json
 	@$(PYTHON) -m scripts.openapi
 
-bench: $(dev) ## measure cold and warm starts for docs/benchmarks.md (QUICK=1 runs it without limits and output)
+bench: $(dev) ## measure cold and warm starts for docs/benchmarks.md (QUICK=1 checks no limits and writes nothing)
 	@$(PYTHON) -m scripts.cold_start $(if $(QUICK),--quick)
 
 chaos: $(dev) ## run the local stack with random faults and check the result (FOR=120 SEED=7)
