@@ -16,14 +16,33 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-SERVICES = frozenset({"dynamodb", "events", "s3", "secretsmanager", "sqs"})
-"""The services in use. botocore's data for the other four hundred is half of the installed bytes."""
+OPERATIONS = {
+    "dynamodb": {"BatchGetItem", "GetItem", "Query", "TransactWriteItems", "UpdateItem"},
+    "events": {"PutEvents"},
+    "s3": {"GetObject", "HeadObject", "ListObjectVersions", "PutObject"},
+    "secretsmanager": {"GetSecretValue"},
+    "sqs": {"SendMessageBatch"},
+}
+"""The operations in use. botocore's data for the other four hundred services is half of the installed bytes. A client
+reads the whole model of its service: with the other operations a cold start takes a twentieth longer."""
+
+UNSEEN_OPERATIONS = {
+    "s3": {
+        # of s3transfer, which sends a large copy in parts
+        *("CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload", "AbortMultipartUpload"),
+        # of botocore itself, for a bucket in another region and for a directory bucket
+        *("HeadBucket", "CreateSession"),
+    }
+}
+"""Operations that libraries call."""
 
 # Whole folders, relative to python/. A function that begins to use one fails in tests/sam/test_build.py.
 _UNUSED = (
-    "aws_lambda_powertools/event_handler/openapi/swagger_ui",
+    "aws_lambda_powertools/event_handler",
     "aws_lambda_powertools/utilities/auth_alpha",
+    "aws_lambda_powertools/utilities/batch",
     "aws_lambda_powertools/utilities/circuit_breaker",
+    "aws_lambda_powertools/utilities/data_classes",
     "aws_lambda_powertools/utilities/data_masking",
     "aws_lambda_powertools/utilities/feature_flags",
     "aws_lambda_powertools/utilities/idempotency",
@@ -85,7 +104,7 @@ def prune(python: Path) -> None:
 
 def _prune_botocore(data: Path) -> None:
     for folder in [path for path in data.iterdir() if path.is_dir()]:
-        if folder.name not in SERVICES:
+        if folder.name not in OPERATIONS:
             shutil.rmtree(folder)
             continue
         *old_versions, newest = sorted(path for path in folder.iterdir() if path.is_dir())
@@ -94,16 +113,36 @@ def _prune_botocore(data: Path) -> None:
         for examples in newest.glob("examples-*"):
             examples.unlink()
         for model in newest.glob("service-*.json.gz"):
-            _without_documentation(model)
+            _reduce(model, OPERATIONS[folder.name] | UNSEEN_OPERATIONS.get(folder.name, set()))
     endpoints = data / "endpoints.json"
     _rewrite(endpoints, _known_endpoints(json.loads(endpoints.read_bytes())))
 
 
-def _without_documentation(model: Path) -> None:
-    """Empties the documentation in a service's model: most of the text that botocore parses for a first client."""
+def _reduce(model: Path, operations: set[str]) -> None:
+    """Reduces a service's model to these operations, without documentation."""
     content = _undocumented(json.loads(gzip.decompress(model.read_bytes())))
+    content["operations"] = {name: each for name, each in content["operations"].items() if name in operations}
+    needed = _shapes_in(content["operations"], content["shapes"])
+    content["shapes"] = {name: shape for name, shape in content["shapes"].items() if name in needed}
     # mtime=0: the same text makes the same bytes, or every build would be deployed again.
     model.write_bytes(gzip.compress(json.dumps(content, separators=(",", ":")).encode(), mtime=0))
+
+
+def _shapes_in(node: Any, shapes: dict[str, Any]) -> set[str]:
+    """The names of the shapes that a part of a model refers to, and those that these refer to."""
+    found: set[str] = set()
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list):
+            waiting += node
+        elif isinstance(node, dict):
+            waiting += node.values()
+            name = node.get("shape")
+            if isinstance(name, str) and name in shapes and name not in found:
+                found.add(name)
+                waiting.append(shapes[name])
+    return found
 
 
 def _undocumented(node: Any) -> Any:
@@ -121,7 +160,7 @@ def _undocumented(node: Any) -> Any:
 def _known_endpoints(content: dict[str, Any]) -> dict[str, Any]:
     for partition in content["partitions"]:
         services = partition["services"]
-        partition["services"] = {name: services[name] for name in services if name in SERVICES}
+        partition["services"] = {name: services[name] for name in services if name in OPERATIONS}
     return content
 
 
@@ -138,7 +177,8 @@ def compile_all(python: Path) -> None:
             cfile=str(source.parent / "__pycache__" / f"{source.stem}.{sys.implementation.cache_tag}.pyc"),
             dfile=str(_DEPLOYED / within),
             doraise=True,
-            optimize=2,
+            # A dataclass without a docstring makes one of its signature, which is a third of its cost.
+            optimize=1 if b"dataclass" in source.read_bytes() else 2,
             # File times change on the way to Lambda, the source does not.
             invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
         )

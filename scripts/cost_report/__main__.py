@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 from rushes_local.template import Template
 from scripts.cost_report.metering import ClipUsage, Usage, measure
 

@@ -389,7 +389,7 @@ def _earlier(clip: Clip, milliseconds: int) -> Clip:
     """The clip with all times of its facts moved into the past."""
     assert clip.next_check_at is not None
     facts = {
-        name: FactRecord({source: replace(claim, at=claim.at - milliseconds) for source, claim in known.claims.items()})
+        name: FactRecord({source: claim._replace(at=claim.at - milliseconds) for source, claim in known.claims.items()})
         for name, known in clip.facts.items()
     }
     return replace(clip, facts=facts, next_check_at=clip.next_check_at - milliseconds)

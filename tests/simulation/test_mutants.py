@@ -265,7 +265,7 @@ def refusal_outranks_acceptance(patch: Patch) -> None:
     """A no is believed although the clip is known to be bought."""
     meaning = clip.KIND_RULES[Kind.REFUSED]
     assert meaning.decides
-    louder = replace(meaning, decides=replace(meaning.decides, rank=15))
+    louder = meaning._replace(decides=meaning.decides._replace(rank=15))
     patch.setattr(clip, "KIND_RULES", {**clip.KIND_RULES, Kind.REFUSED: louder})
     patch.setattr(facts, "mark_possibly_sent", lambda given, *_: given)
 

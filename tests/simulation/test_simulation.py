@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 )
 
 from rushes.domain.clip import Status
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 from tests.fakes.builders import PRICE, TIMES
 from tests.fakes.simulated import TURNED_AWAY, Switches
 from tests.simulation.enumeration import (

@@ -9,10 +9,9 @@ host, and no header signed but `host`, since nobody knows which headers Runware'
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from botocore.config import Config
@@ -157,8 +156,7 @@ class S3Bucket:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRequestFile:
+class StoredRequestFile(NamedTuple):
     """One version of an object. `metadata` is the user's; `hidden_metadata` counts what S3 cannot show of it."""
 
     encoding: str
@@ -177,8 +175,7 @@ class StoredRequestFile:
             self.body.close()
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectVersion:
+class ObjectVersion(NamedTuple):
     """One version of an object without its bytes. `put_at` is in milliseconds."""
 
     version: str

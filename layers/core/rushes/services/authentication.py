@@ -4,12 +4,17 @@ A caller that comes in by another door than a key (a prefix of the bucket, the e
 reads each key and each name at most once a minute; a refusal by name is final for an order, so that is read afresh.
 """
 
+from __future__ import annotations
+
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from rushes.domain.caller import KEY_PREFIX, Caller, hash_key
 from rushes.runware.wire import wire_error
-from rushes.services.ports import CallerTable
+
+if TYPE_CHECKING:
+    from rushes.services.ports import CallerTable
 
 _KEPT = 60_000  # milliseconds: a revoked key stops working within this time
 _MAX_KEPT = 1000

@@ -11,6 +11,8 @@ A drop is read twice. The first reading finds what is wrong with it as a whole, 
 once; only then does the second send anything. The report comes last: what it calls accepted is in the inbox.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import re
@@ -19,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rushes.domain.caller import Caller, is_name
 from rushes.domain.formats import canonical
@@ -30,16 +32,7 @@ from rushes.runware.wire import WireError, wire_error
 from rushes.services.authentication import NOT_ALLOWED
 from rushes.services.image_metadata import AGAIN, task_of
 from rushes.services.input_images import images_of
-from rushes.services.ports import (
-    ConcurrentMap,
-    InboxQueue,
-    Metric,
-    ReportStore,
-    RequestFile,
-    RequestFileStore,
-    RequestFileVersion,
-    Telemetry,
-)
+from rushes.services.metric import Metric
 from rushes.services.request_validation import (
     MAX_BODY_BYTES,
     Poll,
@@ -49,6 +42,17 @@ from rushes.services.request_validation import (
     uuid_of,
     validate,
 )
+
+if TYPE_CHECKING:
+    from rushes.services.ports import (
+        ConcurrentMap,
+        InboxQueue,
+        ReportStore,
+        RequestFile,
+        RequestFileStore,
+        RequestFileVersion,
+        Telemetry,
+    )
 
 LIMITS = Limits(size=256 * 1024 * 1024, lines=10_000, line=MAX_BODY_BYTES)
 MAX_IMAGE_BYTES = 20 * 1024 * 1024  # bytes
@@ -68,8 +72,7 @@ StoreImages = Callable[[Mapping[str, Any], Caller], Mapping[str, Any] | list[Wir
 """Keeps the inline images of a valid task in the bucket: the task with their addresses, or what is wrong with them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where tasks come from: who pays for them, what their UUIDs follow from, and the stem of their reports' keys.
 
     Without `names` a task has to bring its own UUID.
@@ -85,8 +88,7 @@ class Origin:
         return str(uuid.UUID(bytes=digest[:16], version=4))
 
 
-@dataclass(frozen=True, slots=True)
-class RequestLocation:
+class RequestLocation(NamedTuple):
     """A drop by its key and version. `fault`: the reason why it can only be reported."""
 
     key: str
@@ -96,8 +98,7 @@ class RequestLocation:
     fault: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One task of a drop as it was read, or what is wrong with its line; `size` is that of the line in bytes."""
 
     line: int
@@ -106,8 +107,7 @@ class Entry:
     size: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class LineResult:
+class LineResult(NamedTuple):
     """What becomes of an entry: a message, or errors."""
 
     line: int
@@ -152,7 +152,7 @@ class ImportReport:
         return json.dumps(content, indent=1).encode()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class ImportService:
     """The use case with its adapters. `may_order` is false for a caller that may spend nothing. `clock` gives
     milliseconds.

@@ -4,23 +4,29 @@ No caller waits for an answer. A task that can be served later raises, and its m
 it aside; a task that never can gets a report beside that of its file; everything else is in the record.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rushes.domain.inbox_message import Message
 from rushes.errors import PostponedError
 from rushes.runware.wire import WireError
 from rushes.services.authentication import NOT_ALLOWED, Callers
 from rushes.services.circuit_breaker import CircuitBreaker
-from rushes.services.ports import Metric, ReportStore, Telemetry
+from rushes.services.metric import Metric
 from rushes.services.purchase import Buyer
 from rushes.services.submit import BUSY, OVER_BUDGET, Request, SubmitService
+
+if TYPE_CHECKING:
+    from rushes.services.ports import ReportStore, Telemetry
 
 _LATER = (BUSY["code"], OVER_BUDGET)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class InboxService:
     """The use case with its adapters. `submitting` buys through the `breaker`. `clock` gives milliseconds."""
 

@@ -7,13 +7,14 @@ an `s3://` address like those that callers send. Such an address becomes a link 
 Only the beginning of an image is looked at, for its format and its size. What Runware cannot decode, Runware refuses.
 """
 
+from __future__ import annotations
+
 import base64
 import binascii
 import hashlib
 import io
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import imagesize
 
@@ -21,7 +22,9 @@ from rushes.domain.caller import Caller
 from rushes.domain.media import Head, picture
 from rushes.runware.catalog import MODELS, VideoModel
 from rushes.runware.wire import DATA_URI, S3_OBJECT, WireError, wire_error
-from rushes.services.ports import ImageStore
+
+if TYPE_CHECKING:
+    from rushes.services.ports import ImageStore
 
 _PARAMETER = "inputs.frameImages"
 _ADDRESS = "s3://"
@@ -31,8 +34,7 @@ _MIME_TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 _HEADS = (64 * 1024, 1024 * 1024)  # bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ReadOnlyImageStore:
+class ReadOnlyImageStore(NamedTuple):
     """Inputs of which nothing is kept, for a dry run."""
 
     inputs: ImageStore

@@ -1,11 +1,12 @@
-"""What the use cases need of the world, each need once, as protocols; and the names of all metrics.
+"""What the use cases need of the world, each need once, as protocols.
 
 The adapters satisfy these protocols and the use cases name nothing else of them, so this module hides which services
 stand behind a table, a bucket, a queue or Runware. Times are in milliseconds, money in micro-dollars.
+
+For type checkers alone: no function loads this module, since making a protocol takes as long as importing a module.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
 from rushes.domain.budget import Costs, OverBudget, Reservation
@@ -15,9 +16,7 @@ from rushes.domain.media import Head, ProbeResult
 from rushes.domain.task import Existing, Page, Recorded, Task, TaskWithClips
 from rushes.runware.outcome import Outcome
 from rushes.runware.response import LookupResponse
-
-# Runware advises a low, steady concurrency, and every clip's work is mostly waiting for it.
-MAX_AT_ONCE = 8
+from rushes.services.metric import Metric
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -206,7 +205,7 @@ class EventPublisher(Protocol):
 class Telemetry(Protocol):
     """Log lines and metrics."""
 
-    def count(self, metric: "Metric", amount: int = 1) -> None: ...
+    def count(self, metric: Metric, amount: int = 1) -> None: ...
 
     def log(self, message: str, *, warn: bool = False, **details: object) -> None: ...
 
@@ -215,26 +214,3 @@ class ConcurrentMap(Protocol):
     """Like `map`, but complete when it returns; the results are in the items' order."""
 
     def __call__(self, work: Callable[[T], R], items: Iterable[T], /) -> list[R]: ...
-
-
-class Metric(StrEnum):
-    """Every metric. Those that an operator has to act on have an alarm in the template and a line in the runbook."""
-
-    TASKS_IMPORTED = "TasksImported"
-    TASKS_REFUSED = "TasksRefused"
-    CLIPS_BOUGHT = "ClipsBought"
-    CLIPS_STORED = "ClipsStored"
-    CLIPS_RESCUED = "ClipsRescued"
-    RENDER_ORIGINS_REFUSED = "RenderOriginsRefused"
-    CLIPS_IN_REVIEW = "ClipsInReview"
-    FOUND_BY_POLL = "FoundByPoll"
-    AMBIGUOUS_PURCHASES = "AmbiguousPurchases"
-    SECOND_RENDERS = "SecondRenders"
-    OVERWRITTEN_CLIPS = "OverwrittenClips"
-    IMPLAUSIBLE_COST = "ImplausibleCost"
-    TOO_MANY_FACTS = "TooManyFacts"
-    BUDGET_REFUSED = "BudgetRefused"
-    BUDGET_EXCEEDED = "BudgetExceeded"
-    ACCOUNT_REFUSED = "AccountRefused"
-    WEBHOOKS_REJECTED = "WebhooksRejected"
-    UNREADABLE_CLIPS = "UnreadableClips"

@@ -4,10 +4,12 @@ The caller of `attempt` has put a lease for its holder into the table. What come
 if that cannot be saved, the lease stays behind and says so to whoever finds it.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rushes.domain import webhook_token
 from rushes.domain.clip import Clip, release
@@ -17,12 +19,14 @@ from rushes.runware import facts
 from rushes.runware.outcome import Outcome, Refused
 from rushes.runware.wire import OURS
 from rushes.services import input_images
-from rushes.services.ports import ClipObjects, ClipTable, Metric, RunwareOrders, Telemetry
+from rushes.services.metric import Metric
 from rushes.services.update_clip import update_clip
 
+if TYPE_CHECKING:
+    from rushes.services.ports import ClipObjects, ClipTable, RunwareOrders, Telemetry
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+
+class Credentials(NamedTuple):
     """What a purchase is made and called back with; `webhook_keys` are newest first."""
 
     runware_key: str
@@ -34,8 +38,7 @@ class Credentials:
         return hashlib.sha256(f"account {self.runware_key}".encode()).hexdigest()[:12]
 
 
-@dataclass(frozen=True, slots=True)
-class Buyer:
+class Buyer(NamedTuple):
     """Who buys: the name that its leases carry, and until when its function may run, in milliseconds.
 
     `patient`: nobody waits for an answer, so trouble with our account leaves the clip pending instead of refused.
@@ -47,7 +50,7 @@ class Buyer:
     unattended: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class PurchaseService:
     """What every attempt needs. `clock` gives milliseconds."""
 

@@ -8,12 +8,14 @@ The rules of sending again are design decisions about money; they stand in `_res
 and nowhere else. The end of a clip's patience is one rule, too: `_is_over`.
 """
 
+from __future__ import annotations
+
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from rushes.config import WhenAmbiguous
 from rushes.domain.clip import (
@@ -44,17 +46,12 @@ from rushes.errors import (
 from rushes.runware.facts import details_facts, is_account_refusal, poll_facts
 from rushes.runware.outcome import Ambiguous, NeverArrived
 from rushes.runware.response import LookupResponse
-from rushes.services.ports import (
-    ClipObjects,
-    ConcurrentMap,
-    Metric,
-    RunwareLookups,
-    TaskTable,
-    Telemetry,
-    VideoTransfer,
-)
+from rushes.services.metric import Metric
 from rushes.services.purchase import Buyer, PurchaseService
 from rushes.services.update_clip import report_overruns, save, update_clip
+
+if TYPE_CHECKING:
+    from rushes.services.ports import ClipObjects, ConcurrentMap, RunwareLookups, TaskTable, Telemetry, VideoTransfer
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -119,7 +116,7 @@ class LookupResult:
         return "every witness denies it" if self.all_absent else "no witness knows its end"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class ReconcileService:
     """The use case with its adapters. `clock` gives milliseconds."""
 

@@ -4,7 +4,10 @@ Every witness ends here, so a repeat or a late fact is an ordinary outcome: the 
 is written. Metrics that mean money are counted here, from what the saved change really changed.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from rushes.domain.clip import (
     Clip,
@@ -17,7 +20,10 @@ from rushes.domain.clip import (
 )
 from rushes.domain.timings import Timings
 from rushes.errors import BusyError, StaleError
-from rushes.services.ports import ClipTable, Metric, Telemetry
+from rushes.services.metric import Metric
+
+if TYPE_CHECKING:
+    from rushes.services.ports import ClipTable, Telemetry
 
 _TRIES = 20  # every lost race means that somebody else's change was saved, so this many are never lost in earnest
 
