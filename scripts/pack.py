@@ -1,10 +1,10 @@
 #!/usr/bin/env python3.13
-"""What `sam build` leaves to do: takes out of the layers what no function uses, and compiles what they load.
+"""Packs the layers after `sam build`: removes files that no function uses, and adds byte code.
 
     scripts/pack.py .aws-sam/build
 
-Lambda cannot write beside the code, so without byte code it would compile every module anew at every cold start, which
-takes longer than all the rest of it. Running this twice changes nothing the second time: SAM caches what it builds.
+Lambda cannot write beside the code, so without byte code it would compile every module at every cold start, which takes
+longer than all the rest of it. Packing is idempotent, since SAM caches its builds.
 """
 
 import gzip
@@ -23,8 +23,8 @@ OPERATIONS = {
     "secretsmanager": {"GetSecretValue"},
     "sqs": {"SendMessageBatch"},
 }
-"""What the functions call. botocore's data for the other four hundred services is half of what pip installs, and a
-client reads the whole of its service's model: with the other operations a cold start takes a twentieth longer."""
+"""The called operations. botocore's data for the other four hundred services is half of the installed bytes, and a client
+parses the whole of its service's model: with the other operations a cold start takes a twentieth longer."""
 
 UNSEEN_OPERATIONS = {
     "s3": {
@@ -34,7 +34,7 @@ UNSEEN_OPERATIONS = {
         *("HeadBucket", "CreateSession"),
     }
 }
-"""What libraries call for us."""
+"""Operations that libraries call."""
 
 # Whole folders, relative to python/. A function that begins to use one fails in tests/sam/test_build.py.
 _UNUSED = (
@@ -57,9 +57,9 @@ _UNUSED = (
     "pydantic/v1",
 )
 OPERATORS_ONLY = ("rushes/adapters/dynamodb/admin.py",)
-"""Modules of the core that only operators' commands use; tests/package/test_imports.py sees that no function does."""
+"""Modules of the core for operators' commands; tests/package/test_imports.py checks that no function imports them."""
 
-# Loaded by no function, and worth more than a few kilobytes: works without byte code, only slower.
+# Loaded by no function, and larger than a few kilobytes: they work without byte code, only slower.
 _NOT_COMPILED = (
     "anyio/_backends",
     "anyio/_core",
@@ -74,7 +74,7 @@ _NOT_COMPILED = (
     "s3transfer/processpool.py",
     "urllib3/contrib/emscripten",
 )
-_DEPLOYED = Path("/opt/python")  # where Lambda puts a layer's python/: what tracebacks are to name
+_DEPLOYED = Path("/opt/python")  # where Lambda mounts a layer's python/, for tracebacks
 
 
 def pack(build: Path) -> None:
@@ -88,12 +88,12 @@ def pack(build: Path) -> None:
 
 
 def prune(python: Path) -> None:
-    """Takes out of a layer's python/ what no function reads."""
+    """Removes files from a layer's python/ that no function reads."""
     for name in _UNUSED:
         shutil.rmtree(python / name, ignore_errors=True)
     for module in OPERATORS_ONLY:
         (python / module).unlink(missing_ok=True)
-    for leftover in python.glob("*.dist-info/RECORD"):  # a list for pip, which never comes here again
+    for leftover in python.glob("*.dist-info/RECORD"):  # a list for pip, which does not run again
         leftover.unlink()
     for leftover in python.glob("*.dist-info/sboms"):
         shutil.rmtree(leftover)
@@ -119,12 +119,12 @@ def _prune_botocore(data: Path) -> None:
 
 
 def _reduce(model: Path, operations: set[str]) -> None:
-    """Leaves of a service's model these operations, and no prose."""
+    """Keeps these operations of a service's model, without documentation."""
     content = _undocumented(json.loads(gzip.decompress(model.read_bytes())))
     content["operations"] = {name: each for name, each in content["operations"].items() if name in operations}
     needed = _shapes_in(content["operations"], content["shapes"])
     content["shapes"] = {name: shape for name, shape in content["shapes"].items() if name in needed}
-    # The same text makes the same bytes, or every build would be deployed anew.
+    # mtime=0: the same text makes the same bytes, or every build would be deployed again.
     model.write_bytes(gzip.compress(json.dumps(content, separators=(",", ":")).encode(), mtime=0))
 
 
@@ -147,7 +147,7 @@ def _shapes_in(node: Any, shapes: dict[str, Any]) -> set[str]:
 
 def _undocumented(node: Any) -> Any:
     if isinstance(node, dict):
-        # A shape may have a member of that name, which is no text; and botocore reads some of these texts.
+        # A shape may have a member of that name, which is no text; botocore needs the key with a text.
         return {
             key: "" if key == "documentation" and isinstance(value, str) else _undocumented(value)
             for key, value in node.items()
@@ -177,9 +177,9 @@ def compile_all(python: Path) -> None:
             cfile=str(source.parent / "__pycache__" / f"{source.stem}.{sys.implementation.cache_tag}.pyc"),
             dfile=str(_DEPLOYED / within),
             doraise=True,
-            # A dataclass without docstring writes itself one, of its own signature: a third of what its making takes.
+            # A dataclass without a docstring makes one of its own signature, a third of the time that it takes to make.
             optimize=1 if b"dataclass" in source.read_bytes() else 2,
-            # Times change on the way to Lambda, the source does not.
+            # File times change on the way to Lambda, the source does not.
             invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
         )
 
@@ -192,7 +192,7 @@ def _to_compile(python: Path) -> Iterator[Path]:
 
 
 if __name__ == "__main__":
-    # Who measures runs the layers with this very Python; who deploys does not.
+    # The benchmark runs the layers with this very Python; a deployment does not.
     if sys.version_info[:2] != (3, 13) and "--for-this-python" not in sys.argv[2:]:
-        raise SystemExit("byte code is for one version: this needs Lambda's Python, 3.13")
+        raise SystemExit("byte code depends on the version: run this with Lambda's Python, 3.13")
     pack(Path(sys.argv[1]))
