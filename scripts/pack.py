@@ -23,8 +23,8 @@ OPERATIONS = {
     "secretsmanager": {"GetSecretValue"},
     "sqs": {"SendMessageBatch"},
 }
-"""The called operations. botocore's data for the other four hundred services is half of the installed bytes, and a client
-parses the whole of its service's model: with the other operations a cold start takes a twentieth longer."""
+"""The called operations. botocore's data for the other four hundred services is half of the installed bytes, and a
+client parses the whole of its service's model: with the other operations a cold start takes a twentieth longer."""
 
 UNSEEN_OPERATIONS = {
     "s3": {
