@@ -23,8 +23,8 @@ dev := .venv/dev.stamp
 sam := .venv-sam/stamp
 checkov := .venv-checkov/stamp
 
-.PHONY: help demo dev test test-batch test-page simulate openapi bench chaos check fmt lint types validate drift build \
-  sam-local test-sam environments reference compile costs deploy stack-name lint-workflows clean
+.PHONY: help demo dev test test-batch test-page simulate openapi bench chaos check static fmt lint types validate drift \
+  build sam-local test-sam environments reference compile costs deploy stack-name lint-workflows clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -51,7 +51,7 @@ test-page: $(dev) ## test the gallery in Chromium; screenshots are in out/galler
 	@$(PYTHON) -m pytest -m browser -n 2 --dist loadfile tests/gallery $(ARGS)
 
 test-batch: $(dev) ## run the slow tests: a file of a thousand lines, every schedule, the tutorial, more chaos
-	@$(PYTHON) -m pytest -q -m batch $(ARGS)
+	@$(PYTHON) -m pytest -q -m batch -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 simulate: $(dev) ## simulate every crash and race in memory (FOR=600: seconds of additional random histories)
 	@SIMULATE_SECONDS="$(or $(FOR),0)" $(PYTHON) -m pytest -q -m "" tests/simulation
@@ -68,7 +68,11 @@ bench: $(dev) ## measure cold and warm starts for docs/benchmarks.md (QUICK=1 ch
 chaos: $(dev) ## run the local stack with random faults and check the result (FOR=120 SEED=7)
 	@$(PYTHON) -m tests.chaos --for "$(or $(FOR),60)" $(if $(SEED),--seed "$(SEED)")
 
-check: lint types validate drift test ## run all checks of CI except the SAM tests
+check: static test ## run all checks of CI except the SAM tests
+
+# In parallel, each with its output in one piece: none of them takes more than one core.
+static:
+	@$(MAKE) -j2 --output-sync=target lint types validate drift
 
 fmt: $(dev) ## format the code and apply ruff's fixes
 	@$(PYTHON) -m ruff format

@@ -23,8 +23,8 @@ OPERATIONS = {
     "secretsmanager": {"GetSecretValue"},
     "sqs": {"SendMessageBatch"},
 }
-"""The operations in use. botocore's data for the other four hundred services is half of the installed bytes. A client
-reads the whole model of its service: with the other operations a cold start takes a twentieth longer."""
+"""The called operations. botocore's data for the other four hundred services is half of the installed bytes, and a
+client parses the whole of its service's model: with the other operations a cold start takes a twentieth longer."""
 
 UNSEEN_OPERATIONS = {
     "s3": {
@@ -119,7 +119,7 @@ def _prune_botocore(data: Path) -> None:
 
 
 def _reduce(model: Path, operations: set[str]) -> None:
-    """Reduces a service's model to these operations, without documentation."""
+    """Keeps these operations of a service's model, without documentation."""
     content = _undocumented(json.loads(gzip.decompress(model.read_bytes())))
     content["operations"] = {name: each for name, each in content["operations"].items() if name in operations}
     needed = _shapes_in(content["operations"], content["shapes"])
@@ -177,7 +177,7 @@ def compile_all(python: Path) -> None:
             cfile=str(source.parent / "__pycache__" / f"{source.stem}.{sys.implementation.cache_tag}.pyc"),
             dfile=str(_DEPLOYED / within),
             doraise=True,
-            # A dataclass without a docstring makes one of its signature, which is a third of its cost.
+            # A dataclass without a docstring makes one of its own signature, a third of the time that it takes to make.
             optimize=1 if b"dataclass" in source.read_bytes() else 2,
             # File times change on the way to Lambda, the source does not.
             invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,

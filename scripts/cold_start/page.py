@@ -107,7 +107,7 @@ drift; only the ratios are comparable.
 _HOW = """
 Each figure is the processor time (user and system) of a fresh process without site-packages, which handles one event
 (cold), or hundreds of events after a warm-up (warm). AWS is simulated inside the process, at botocore's HTTP layer, and
-Runware over loopback by another process, so no figure includes TLS, or the reading of the authorities' certificates
+Runware over loopback by another process. So no figure includes TLS, nor the reading of the certificate authorities
 before the first handshake with Runware. The processes run by turns. A ratio is the median of the rounds' ratios, and
 the times beside it are medians.
 
