@@ -43,8 +43,9 @@ dev: $(local) ## run the same stack until Ctrl-C
 # Before every commit
 # ----------------------------------------------------------------------------------------------------------------------
 
+# Playwright and the SAM tests are left out: without their markers they only cost their imports.
 test: $(dev) ## run the tests (ARGS="-k webhook" for a selection)
-	@$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/gallery --ignore tests/sam $(ARGS)
 
 test-page: $(dev) ## test the gallery in Chromium; screenshots are in out/gallery
 	@scripts/install-browser

@@ -280,8 +280,11 @@ class Stack:
         # moto says of every type that it does not know what we have already left out.
         logging.getLogger("moto").setLevel(logging.ERROR)
         self.aws.load()
+        from moto.cloudformation import models
         from moto.cloudformation.parsing import get_model_map
 
+        # moto tries YAML first, which takes it half a second; what it is given below is JSON.
+        models.Stack.parse_template = staticmethod(json.loads)  # type: ignore[method-assign,assignment]
         cloudformation = self.client("cloudformation", config=Config(retries={"total_max_attempts": 1}))
         body = template.for_cloudformation(get_model_map())
         parameters = {**self._create_secrets(template, provider().api_key), **self._endpoints(provider())}

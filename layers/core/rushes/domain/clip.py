@@ -118,6 +118,7 @@ KIND_RULES: Mapping[str, KindRule] = {
     Kind.ASKED: KindRule(None, limit=100),
     Kind.ANSWERED: KindRule(None, limit=100),
 }
+_RANKS: Mapping[str, int] = {kind: rule.decides.rank for kind, rule in KIND_RULES.items() if rule.decides}
 _LATER_KIND = KindRule(None, limit=1000)  # a later version's kind: kept unchanged, decides nothing
 
 # Kinds of facts about immutable things: claims are not joined; the earliest ones are kept.
@@ -223,8 +224,11 @@ class Clip:
     @property
     def decisive(self) -> Kind | None:
         """The kind with the highest rank among the facts, or None without a decisive fact."""
-        found = max((kind for kind, _ in self.facts), key=rank, default="")
-        return Kind(found) if rank(found) else None
+        decisive, highest = "", 0
+        for kind, _ in self.facts:
+            if rank(kind) > highest:
+                decisive, highest = kind, rank(kind)
+        return Kind(decisive) if decisive else None
 
     @property
     def decision(self) -> Decision | None:
@@ -281,8 +285,7 @@ class Clip:
 
 def rank(kind: str) -> int:
     """The rank of a kind of fact, 0 for evidence."""
-    decides = KIND_RULES.get(kind, _LATER_KIND).decides
-    return decides.rank if decides else 0
+    return _RANKS.get(kind, 0)
 
 
 def merge(clip: Clip, fact: Fact) -> Clip:
