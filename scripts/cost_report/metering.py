@@ -43,7 +43,7 @@ _MAX_MINUTES = 600
 _LAST_WORDS = {
     "submit": "not served",
     "webhook": "WebhooksRejected",
-    "reconcile": "an object that no clip waits for",
+    "reconcile": "uploaded object belongs to no clip",
     "publish": "a change could not be told",
 }
 

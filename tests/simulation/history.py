@@ -313,9 +313,7 @@ def verdict(history: History) -> list[str]:
     improper = {*history.runware.supervisor.improper, *history.watching.improper}
     broken += sorted(improper) + history.unsaved + _uncounted(clips, history)
     surprises = {
-        note
-        for note in map(str, history.telemetry.notes)
-        if "could not be looked at" in note and "BusyError" not in note
+        note for note in map(str, history.telemetry.notes) if "clip check failed" in note and "BusyError" not in note
     }
     return broken + sorted(surprises) + _money(clips, history)
 

@@ -156,11 +156,11 @@ def test_while_runware_refuses_us_orders_wait() -> None:
     uuids = [uuid4(number) for number in range(4)]
     desk.take(taskUUID=uuids[0])
     for _ in range(2):
-        with pytest.raises(PostponedError, match="Runware refuses us"):
+        with pytest.raises(PostponedError, match="Runware refuses the account"):
             desk.take(taskUUID=uuids[1])
     desk.world.clock.now += 60_000
     desk.take(taskUUID=uuids[1])
-    with pytest.raises(PostponedError, match="Runware refuses us"):
+    with pytest.raises(PostponedError, match="Runware refuses the account"):
         desk.take(taskUUID=uuids[2])
     assert len(desk.world.table.tasks) == len(desk.world.runware.sent) == 2
     desk.world.clock.now += 60_000
