@@ -18,7 +18,7 @@ from rushes.services.ports import Metric, ReportStore, Telemetry
 from rushes.services.purchase import Buyer
 from rushes.services.submit import BUSY, OVER_BUDGET, Request, SubmitService
 
-_TEMPORARY = (BUSY["code"], OVER_BUDGET)
+_RETRYABLE = (BUSY["code"], OVER_BUDGET)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +49,9 @@ class InboxService:
         request = Request(caller=caller, buyer=buyer)
         answer = self.submit_service.submit([message.task], request)
         errors = [error for _, error in answer.errors]
-        temporary = [error["code"] for error in errors if error["code"] in _TEMPORARY]
-        if temporary:
-            raise PostponedError(temporary[0])
+        retryable = [error["code"] for error in errors if error["code"] in _RETRYABLE]
+        if retryable:
+            raise PostponedError(retryable[0])
         if errors:
             self._refuse(message, errors)
 
