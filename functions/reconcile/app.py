@@ -29,7 +29,7 @@ def _uploaded(record: Record) -> None:
     wired = wiring()
     try:
         created = json.loads(record["body"])["detail"]["object"]
-        wired.reconcile_service.uploaded(created["key"], created.get("version-id", "null"))
+        wired.reconcile_service.check_upload(created["key"], created.get("version-id", "null"))
     except Exception as error:
         wired.parts.telemetry.log("an upload could not be looked at", warn=True, error_text=error_text(error))
         raise

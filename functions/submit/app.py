@@ -72,7 +72,7 @@ def _take(record: Record, buyer: Buyer) -> None:
     """One message. An exception leaves it in the queue, and after a few times aside."""
     wired = wiring()
     try:
-        wired.inbox_service.take(inbox_message.read(record["body"]), buyer)
+        wired.inbox_service.buy(inbox_message.read(record["body"]), buyer)
     except Exception as error:
         wired.parts.telemetry.log(
             "a message comes back", warn=True, messageId=message_id(record), error_text=error_text(error)

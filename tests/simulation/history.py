@@ -243,7 +243,7 @@ class History:
 
     def _uploaded(self, key: str, version: str, tries: int) -> None:
         try:
-            done = self.process(lambda: self.reconcile_service.uploaded(key, version) or True)
+            done = self.process(lambda: self.reconcile_service.check_upload(key, version) or True)
         except RushesError:
             done = False  # the message stays in the queue
         if not done and tries:

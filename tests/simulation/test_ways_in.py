@@ -80,7 +80,7 @@ class Flow:
             inbox=self,
             reports=self,
             store_images=self.store_images,
-            may_order=lambda caller: self.callers.named(caller) is not None,
+            may_order=lambda caller: self.callers.by_name(caller) is not None,
             telemetry=self.history.telemetry,
             concurrent_map=one_after_another,
             clock=self.world.clock,
@@ -147,7 +147,7 @@ class Flow:
         )
         event = {"Records": [{"messageId": str(number), "body": text} for number, text in enumerate(texts)]}
         answer = work_on(
-            event, lambda record: self.inbox_service.take(read(record["body"]), buyer), message_id, all_may_fail=True
+            event, lambda record: self.inbox_service.buy(read(record["body"]), buyer), message_id, all_may_fail=True
         )
         return [texts[int(failure["itemIdentifier"])] for failure in answer["batchItemFailures"]]
 

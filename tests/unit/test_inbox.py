@@ -63,7 +63,7 @@ class Desk:
         )
 
     def take(self, lasts: int = TIMES.function, **changes: Any) -> None:
-        self.inbox_service.take(Message("ann", request(**changes), REPORT), self.world.buyer(lasts, unattended=True))
+        self.inbox_service.buy(Message("ann", request(**changes), REPORT), self.world.buyer(lasts, unattended=True))
 
 
 def test_a_message_is_bought_once() -> None:
@@ -205,7 +205,7 @@ def postponed(orders: int, batch: int) -> int:
         for number in range(start, start + batch):
             before = len(desk.world.runware.sent)
             try:
-                desk.inbox_service.take(Message("ann", request(taskUUID=uuid4(number)), REPORT), buyer)
+                desk.inbox_service.buy(Message("ann", request(taskUUID=uuid4(number)), REPORT), buyer)
             except PostponedError:
                 back += 1
             desk.world.clock.now += 6_000 * (len(desk.world.runware.sent) - before)

@@ -658,7 +658,7 @@ def test_an_object_that_was_created_stores_its_clip(service: Service) -> None:
     service.put(fact(Kind.UNPROVEN, source=FactSource.CLOCK))
     service.world.bucket.objects[KEY] = MP4
     service.clock.now += 5
-    service.reconcile_service.uploaded(KEY, "v1")
+    service.reconcile_service.check_upload(KEY, "v1")
     assert service.row().status == Status.STORED
     assert service.row().of(Kind.STORED)["v1"].seen == {FactSource.BUCKET: START + 5}
     assert service.versions.asked == [(KEY, "v1")]
@@ -679,7 +679,7 @@ def test_an_object_of_no_clip_is_noted(service: Service, key: str) -> None:
     """A key that is not exactly a recorded clip's changes nothing and is not even looked at."""
     before = service.put()
     service.world.bucket.objects[key] = MP4
-    service.reconcile_service.uploaded(key, "v1")
+    service.reconcile_service.check_upload(key, "v1")
     assert service.row() == before
     assert service.versions.asked == []
     ((_, warn, details),) = service.world.telemetry.notes
@@ -692,7 +692,7 @@ def test_a_created_object_that_teaches_nothing(service: Service, facts: list[Fac
     before = service.put(*facts)
     if content is not None:
         service.world.bucket.objects[KEY] = content
-    service.reconcile_service.uploaded(KEY, "v1")
+    service.reconcile_service.check_upload(KEY, "v1")
     assert service.row() == before
     assert len(service.versions.asked) == (0 if facts == [STORED] else 1)
 

@@ -15,7 +15,7 @@ from rushes.services.publish import PublishService
 
 @dataclass(frozen=True, slots=True)
 class PublishWiring:
-    """Everything the function is made of. `to_finish` is in milliseconds."""
+    """The parts of the function. `to_finish` is in milliseconds."""
 
     publish_service: PublishService
     telemetry: PowertoolsTelemetry
@@ -24,7 +24,7 @@ class PublishWiring:
 
 @cache
 def wiring() -> PublishWiring:
-    """Made once a process, at the first call."""
+    """Built once in each process, at the first call."""
     settings = PublishSettings.read(os.environ)
     telemetry = PowertoolsTelemetry()
     publish_service = PublishService(

@@ -15,7 +15,7 @@ from rushes.services.queries import QueryService
 
 @dataclass(frozen=True, slots=True)
 class TasksWiring:
-    """Everything the function is made of."""
+    """The parts of the function."""
 
     callers: Callers
     query_service: QueryService
@@ -25,7 +25,7 @@ class TasksWiring:
 
 @cache
 def wiring() -> TasksWiring:
-    """Made once a process, at the first call."""
+    """Built once in each process, at the first call."""
     settings = TasksSettings.read(os.environ)
     table = DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table)
     bucket = S3Bucket(aws_client("s3", S3_CONFIG), settings.bucket)

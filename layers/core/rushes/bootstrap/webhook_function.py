@@ -16,7 +16,7 @@ from rushes.services.webhook import WebhookService
 
 @dataclass(frozen=True, slots=True)
 class WebhookWiring:
-    """Everything the function is made of."""
+    """The parts of the function."""
 
     webhook_service: WebhookService
     secret: SecretsManagerSecret
@@ -26,7 +26,7 @@ class WebhookWiring:
 
 @cache
 def wiring() -> WebhookWiring:
-    """Made once a process, at the first call."""
+    """Built once in each process, at the first call."""
     settings = WebhookSettings.read(os.environ)
     telemetry = PowertoolsTelemetry()
     webhook_service = WebhookService(
@@ -37,5 +37,5 @@ def wiring() -> WebhookWiring:
         clock=clock,
     )
     secrets = aws_client("secretsmanager", aws_config())
-    secret = SecretsManagerSecret(secrets, settings.webhook_secret, clock, telemetry.secret_unanswered)
+    secret = SecretsManagerSecret(secrets, settings.webhook_secret, clock, telemetry.log_secret_failure)
     return WebhookWiring(webhook_service, secret, telemetry, clock)

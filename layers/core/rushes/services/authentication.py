@@ -38,11 +38,11 @@ class Callers:
         found = self._cached(("key", key_hash), lambda: self._keys.caller(key_hash))
         return None if found is None or found.disabled else found
 
-    def named(self, name: str) -> Caller | None:
+    def by_name(self, name: str) -> Caller | None:
         """The caller of this name; None if it may not order. A refusal is read from the table, never from the cache."""
-        return self._named(name) or self._named(name, fresh=True)
+        return self._by_name(name) or self._by_name(name, fresh=True)
 
-    def _named(self, name: str, *, fresh: bool = False) -> Caller | None:
+    def _by_name(self, name: str, *, fresh: bool = False) -> Caller | None:
         found = self._cached(("name", name), lambda: self._keys.caller_named(name), fresh=fresh)
         if found is None and self._default_limit is not None:
             return Caller(name, self._default_limit)

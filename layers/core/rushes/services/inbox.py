@@ -32,7 +32,7 @@ class InboxService:
     telemetry: Telemetry
     clock: Callable[[], int]
 
-    def take(self, message: Message, buyer: Buyer) -> None:
+    def buy(self, message: Message, buyer: Buyer) -> None:
         """Buys the task of one message; repeats of it buy nothing. Raises `PostponedError` if it has to be redelivered.
 
         A task is not recorded without time to send it: the sweep would buy it, outside the inbox's concurrency limit.
@@ -42,7 +42,7 @@ class InboxService:
             raise PostponedError("no time is left")
         if self.breaker.is_open:
             raise PostponedError("Runware refuses the account")
-        caller = self.callers.named(message.caller)
+        caller = self.callers.by_name(message.caller)
         if caller is None:
             self._refuse(message, [NOT_ALLOWED])
             return

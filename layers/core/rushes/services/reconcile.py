@@ -151,7 +151,7 @@ class ReconcileService:
             self._check_all(claimed, run)
         return count
 
-    def uploaded(self, object_key: str, version: str) -> None:
+    def check_upload(self, object_key: str, version: str) -> None:
         """Probes one created object, as S3's event names it, whatever the status of its clip.
 
         It probes exactly this object version: a later one has an event of its own and may not be a video.

@@ -45,7 +45,7 @@ def update_clip(
         except StaleError:
             current = clips.clip(clip.caller, clip.task_uuid, clip.index)
             if current is None:
-                raise BusyError("the clip is gone") from None
+                raise BusyError("the clip does not exist any more") from None
             clip = current
             continue
         except BusyError as error:
