@@ -47,9 +47,8 @@ class SecretsManagerSecret:
             self._fetch()
         if self._value is None or (self._failure and not self._is_usable(self._failure, age)):
             failure = self._failure or SecretsError("no answer")
-            raise type(failure)(
-                *failure.args
-            )  # a new exception, since each raise of the same one would extend its traceback
+            # A new exception, because each raise of the same one would extend its traceback.
+            raise type(failure)(*failure.args)
         return self._value
 
     def refresh(self) -> bool:

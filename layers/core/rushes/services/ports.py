@@ -54,7 +54,7 @@ class TaskTable(ClipTable, Protocol):
         """The keys of at most `limit` due clips, oldest first: caller, task and clip. Eventually consistent."""
 
     def postpone(self, name: tuple[str, str, int], now: int, until: int) -> None:
-        """Moves the next check of a clip from before `now` to `until`, without reading the clip."""
+        """Postpones the next check of a clip that is due at `now` to `until`, without reading the clip."""
 
 
 class TaskQueries(Protocol):
@@ -212,7 +212,7 @@ class Telemetry(Protocol):
 
 
 class ConcurrentMap(Protocol):
-    """Like `map`, but concurrent and complete when it returns; the results are in the items' order."""
+    """Like `map`, but possibly concurrent, and complete when it returns; the results are in the items' order."""
 
     def __call__(self, work: Callable[[T], R], items: Iterable[T], /) -> list[R]: ...
 

@@ -81,7 +81,7 @@ class PublishService:
             return key
         same_copy = same_clip and existing.get("versionId") == version
         if same_copy:
-            # The digest need not be computed again. The copy is looked up, because an erased one gets no new manifest.
+            # The digest is reused instead of reading the copy again. An erased copy gets no new manifest.
             sha256 = existing["sha256"] if self.manifests.has(clip.object_key, version) else None
         else:
             sha256 = self.manifests.digest(clip.object_key, version)

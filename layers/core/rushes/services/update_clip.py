@@ -20,7 +20,7 @@ from rushes.domain.timings import Timings
 from rushes.errors import BusyError, StaleError
 from rushes.services.ports import ClipTable, Metric, Telemetry
 
-_MAX_ATTEMPTS = 20  # each conflict means that another process saved a change, so this many in a row do not occur
+_MAX_ATTEMPTS = 20  # each conflict is a save by another process, and a clip never has this many writers at once
 
 
 def update_clip(
