@@ -41,10 +41,10 @@ _MINUTE = 60_000  # milliseconds, like all times of a clip
 _MAX_MINUTES = 600
 # What each function is known to log for an event that is nobody's; it tells that all earlier lines have come through.
 _LAST_WORDS = {
-    "submit": "not served",
+    "submit": "request failed",
     "webhook": "WebhooksRejected",
     "reconcile": "uploaded object belongs to no clip",
-    "publish": "a change could not be told",
+    "publish": "change could not be published",
 }
 
 

@@ -73,13 +73,13 @@ def intent_after_the_send(patch: Patch) -> None:
 
 def doubt_cleared_by_a_no(patch: Patch) -> None:
     """A definite no is believed although an earlier attempt may have arrived."""
-    original = facts.conclude
+    original = facts.apply_outcome
 
-    def conclude(given: Clip, outcome: Outcome, **more: Any) -> Clip:
+    def apply_outcome(given: Clip, outcome: Outcome, **more: Any) -> Clip:
         certain = replace(given, possibly_sent_at=None) if isinstance(outcome, Refused) else given
         return original(certain, outcome, **more)
 
-    patch.setattr(facts, "conclude", conclude)
+    patch.setattr(facts, "apply_outcome", apply_outcome)
 
 
 def doubt_not_kept(patch: Patch) -> None:
@@ -266,21 +266,21 @@ def refusal_outranks_acceptance(patch: Patch) -> None:
     meaning = clip.KIND_RULES[Kind.REFUSED]
     assert meaning.decides
     louder = replace(meaning, decides=replace(meaning.decides, rank=15))
-    patch.setattr(clip, "MEANINGS", {**clip.KIND_RULES, Kind.REFUSED: louder})
+    patch.setattr(clip, "KIND_RULES", {**clip.KIND_RULES, Kind.REFUSED: louder})
     patch.setattr(facts, "mark_possibly_sent", lambda given, *_: given)
 
 
 def ambiguity_called_refusal(patch: Patch) -> None:
     """An answer that proves nothing is taken for a no."""
-    original = facts.conclude
+    original = facts.apply_outcome
 
-    def conclude(given: Clip, outcome: Outcome, **more: Any) -> Clip:
+    def apply_outcome(given: Clip, outcome: Outcome, **more: Any) -> Clip:
         if isinstance(outcome, outcomes.Ambiguous):
             body = b'{"errors": [{"code": "internalServerError", "message": "no"}]}'
             outcome = Refused(500, outcomes.read(body).problems[0])
         return original(given, outcome, **more)
 
-    patch.setattr(facts, "conclude", conclude)
+    patch.setattr(facts, "apply_outcome", apply_outcome)
 
 
 def own_writes_are_not_recognised(patch: Patch) -> None:
@@ -374,13 +374,13 @@ def young_before_it_is_asked(patch: Patch) -> None:
 
 def sent_when_answered(patch: Patch) -> None:
     """An attempt is remembered as of when its answer came."""
-    original = facts.conclude
+    original = facts.apply_outcome
 
-    def conclude(given: Clip, outcome: Outcome, *, now: int, sent_at: int, **more: Any) -> Clip:
+    def apply_outcome(given: Clip, outcome: Outcome, *, now: int, sent_at: int, **more: Any) -> Clip:
         del sent_at
         return original(given, outcome, now=now, sent_at=now, **more)
 
-    patch.setattr(facts, "conclude", conclude)
+    patch.setattr(facts, "apply_outcome", apply_outcome)
 
 
 def never_gives_up_on_runware(patch: Patch) -> None:

@@ -15,7 +15,7 @@ import pytest
 from rushes.domain.caller import Caller
 from rushes.domain.clip import Status
 from rushes.domain.inbox_message import read
-from rushes.lambda_events import message_id, work_on
+from rushes.lambda_events import message_id, process_batch
 from rushes.runware.wire import WireError
 from rushes.services import inbox as inbox_service
 from rushes.services.authentication import Callers
@@ -146,7 +146,7 @@ class Flow:
             f"run {next(self.numbers)}", self.world.now + TIMES.function - 2_000, CREDENTIALS, True
         )
         event = {"Records": [{"messageId": str(number), "body": text} for number, text in enumerate(texts)]}
-        answer = work_on(
+        answer = process_batch(
             event, lambda record: self.inbox_service.buy(read(record["body"]), buyer), message_id, all_may_fail=True
         )
         return [texts[int(failure["itemIdentifier"])] for failure in answer["batchItemFailures"]]

@@ -272,8 +272,8 @@ def test_nothing_secret_is_logged(stack: Stack, logged: list[str]) -> None:
     kinds = (
         '"POST /v1"',
         "clip status changed",
-        "not served",
-        "webhook says nothing",
+        "request failed",
+        "webhook unreadable",
         "AccountRefused",
         "WebhooksRejected",
     )

@@ -6,7 +6,7 @@ import pytest
 
 from rushes.domain import webhook_token
 from rushes.domain.clip import Clip, Kind, Lease, Status, billable_amount, lease_to
-from rushes.runware.facts import conclude, is_account_refusal, refusals
+from rushes.runware.facts import apply_outcome, is_account_refusal, refusals
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome
 from rushes.services.ports import Metric
 from rushes.services.purchase import build_wire_task, callback_url
@@ -26,7 +26,7 @@ SENT_AT, NOW = START + 5, START + 9
 def concluded(outcome: Outcome, *, possibly_sent_at: int | None = None, unattended: bool = False) -> Clip:
     """A leased clip after one attempt."""
     leased = clip(lease=Lease("me", START, START + TIMES.lease), possibly_sent_at=possibly_sent_at)
-    return conclude(leased, outcome, holder="me", account="a1", sent_at=SENT_AT, now=NOW, unattended=unattended)
+    return apply_outcome(leased, outcome, holder="me", account="a1", sent_at=SENT_AT, now=NOW, unattended=unattended)
 
 
 def wire(**changes: Any) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def test_an_outcome_leaves_somebody_elses_lease() -> None:
     """A late outcome is learned, but the lease of the next buyer stays, and so does the doubt it found."""
     taken = lease_to(clip(lease=Lease("me", START, START + 1)), "next", START + 1, TIMES, "a1")
     assert taken is not None
-    after = conclude(taken, refusal(), holder="me", account="a1", sent_at=START, now=NOW)
+    after = apply_outcome(taken, refusal(), holder="me", account="a1", sent_at=START, now=NOW)
     assert after.lease == taken.lease
     assert not after.has(Kind.REFUSED)
 

@@ -25,7 +25,7 @@ from typing import Any
 from rushes.domain.caller import Caller, is_name
 from rushes.domain.formats import canonical
 from rushes.domain.inbox_message import MAX_MESSAGE_BYTES, Message
-from rushes.domain.jsonl import Limits, Line, refuse_foreign, split, whole
+from rushes.domain.jsonl import Limits, Line, read_whole, reject_foreign_encoding, split
 from rushes.errors import BucketError, UnreadableError
 from rushes.runware.wire import WireError, wire_error
 from rushes.services.authentication import NOT_ALLOWED
@@ -275,8 +275,8 @@ class ImportService:
                 for line in split(file.chunks(), self.limits):
                     yield _entry_of_line(line, location.origin, self.limits)
             case "json":
-                content = whole(file.chunks(), self.limits.line, "file")
-                refuse_foreign(content)
+                content = read_whole(file.chunks(), self.limits.line, "file")
+                reject_foreign_encoding(content)
                 entry = _entry(1, content, "file", location.origin)
                 if entry.errors:
                     raise UnreadableError(entry.errors[0]["message"])
@@ -408,7 +408,7 @@ def _entry(number: int, content: bytes, called: str, origin: Origin) -> Entry:
 
 
 def _entry_of_image(file: RequestFile, location: RequestLocation) -> Entry:
-    image = whole(file.chunks(), MAX_IMAGE_BYTES, "image")
+    image = read_whole(file.chunks(), MAX_IMAGE_BYTES, "image")
     task = task_of(file.metadata, image)
     if isinstance(task, list):
         return Entry(1, errors=task)

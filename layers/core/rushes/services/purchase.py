@@ -81,7 +81,7 @@ class PurchaseService:
         now = self.clock()
         updated = self._update(
             clip,
-            lambda current: facts.conclude(
+            lambda current: facts.apply_outcome(
                 current,
                 outcome,
                 holder=buyer.holder,

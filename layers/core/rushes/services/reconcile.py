@@ -240,7 +240,7 @@ class ReconcileService:
             return {}
         response = self._poll(uuids, run)
         found: dict[str, LookupResponse | None] = dict.fromkeys(uuids, response)
-        left = [uuid for uuid in uuids if response and response.turned_away and not response.answers(uuid)]
+        left = [uuid for uuid in uuids if response and response.rejected_whole and not response.answers(uuid)]
         if not left or len(uuids) == 1 or run.refused >= _MAX_REFUSED:
             return found
         run.refused += 1
@@ -248,7 +248,7 @@ class ReconcileService:
             return found | self._poll_together(left, run)
         half = (len(uuids) + 1) // 2
         halves = self._poll_together(uuids[:half], run), self._poll_together(uuids[half:], run)
-        if all(each and not each.turned_away for part in halves for each in part.values()):
+        if all(each and not each.rejected_whole for part in halves for each in part.values()):
             run.max_polled = min(run.max_polled, half)
         return halves[0] | halves[1]
 

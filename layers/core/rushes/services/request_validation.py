@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rushes.domain.formats import UUID4, canonical
-from rushes.domain.jsonl import refuse_foreign
+from rushes.domain.jsonl import reject_foreign_encoding
 from rushes.errors import UnreadableError
 from rushes.runware.request import Order, check
 from rushes.runware.wire import WireError, wire_error
@@ -116,7 +116,7 @@ def _decoded(body: bytes, called: str) -> object:
     def refuse_constant(name: str) -> None:
         raise UnreadableError(f"The {called} must be JSON, without {name}.")
 
-    refuse_foreign(body[:8], called)
+    reject_foreign_encoding(body[:8], called)
     try:
         value: object = json.loads(body.decode("utf-8"), parse_constant=refuse_constant)
         if _depth(value) > _MAX_DEPTH:
