@@ -54,7 +54,7 @@ def _verified(event: Mapping[str, Any], subject: str, wired: WebhookWiring) -> s
     try:
         webhook_token.verify(token, subject, webhook_keys(wired.secret), wired.clock())
     except BadTokenError:
-        if not wired.secret.renew():
+        if not wired.secret.refresh():
             raise
         webhook_token.verify(token, subject, webhook_keys(wired.secret), wired.clock())
     return token

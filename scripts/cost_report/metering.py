@@ -43,7 +43,7 @@ _MAX_MINUTES = 600
 _MARKERS = {
     "submit": "request failed",
     "webhook": "WebhooksRejected",
-    "reconcile": "an object that no clip waits for",
+    "reconcile": "uploaded object belongs to no clip",
     "publish": "change could not be published",
 }
 

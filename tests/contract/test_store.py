@@ -25,7 +25,7 @@ from botocore.stub import Stubber
 from rushes.adapters.aws import aws_config
 from rushes.adapters.dynamodb import attribute_values
 from rushes.adapters.dynamodb.admin import AdminTable
-from rushes.adapters.dynamodb.items import known_value, read_facts
+from rushes.adapters.dynamodb.items import fact_value, read_facts
 from rushes.domain.budget import ALL_CALLERS, OverBudget, Reservation
 from rushes.domain.caller import Caller
 from rushes.domain.clip import (
@@ -70,7 +70,7 @@ class Table(Protocol):
 
     def get_tombstone(self, caller: str, task_uuid: str) -> Task | None: ...
 
-    def due(self, now: int, most: int) -> list[tuple[str, str, int]]: ...
+    def due(self, now: int, limit: int) -> list[tuple[str, str, int]]: ...
 
     def budget(self, scope: str, month: str) -> tuple[int, int | None]: ...
 
@@ -1087,7 +1087,7 @@ def test_facts_of_an_earlier_version_are_read() -> None:
     assert known[Kind.RENDERED, "v"].claims == {"poll": Claim(5, {"cost": 7}), "webhook": Claim(3, {"cost": 7})}
     assert known[Kind.STORED, "1"].claims == {"rescue": Claim(9, {"rescued": True})}
     assert known[Kind.LAST_LOOK, ""].seen == {FactSource.CLOCK: 9}
-    assert known_value(known[Kind.STORED, "1"]) == facts["stored:1"]
+    assert fact_value(known[Kind.STORED, "1"]) == facts["stored:1"]
 
 
 def test_costs_follow_the_clips(real: Real) -> None:

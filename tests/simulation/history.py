@@ -243,7 +243,7 @@ class History:
 
     def _uploaded(self, key: str, version: str, tries: int) -> None:
         try:
-            done = self.process(lambda: self.reconcile_service.uploaded(key, version) or True)
+            done = self.process(lambda: self.reconcile_service.check_upload(key, version) or True)
         except RushesError:
             done = False  # the message stays in the queue
         if not done and tries:
@@ -313,9 +313,7 @@ def verdict(history: History) -> list[str]:
     improper = {*history.runware.supervisor.improper, *history.watching.improper}
     broken += sorted(improper) + history.unsaved + _uncounted(clips, history)
     surprises = {
-        note
-        for note in map(str, history.telemetry.notes)
-        if "could not be looked at" in note and "BusyError" not in note
+        note for note in map(str, history.telemetry.notes) if "clip check failed" in note and "BusyError" not in note
     }
     return broken + sorted(surprises) + _money(clips, history)
 

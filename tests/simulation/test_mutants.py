@@ -387,7 +387,7 @@ def sent_when_answered(patch: Patch) -> None:
 
 def never_gives_up_on_runware(patch: Patch) -> None:
     """A sweep goes on asking a Runware that does not answer."""
-    patch.setattr(reconcile.Sweep, "gave_up", False)
+    patch.setattr(reconcile.Sweep, "is_runware_down", False)
 
 
 def rescued_at_once(patch: Patch) -> None:

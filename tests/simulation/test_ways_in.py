@@ -80,7 +80,7 @@ class Flow:
             inbox=self,
             reports=self,
             store_images=self.store_images,
-            may_order=lambda caller: self.callers.named(caller) is not None,
+            may_order=lambda caller: self.callers.by_name(caller) is not None,
             telemetry=self.history.telemetry,
             concurrent_map=one_after_another,
             clock=self.world.clock,
@@ -147,7 +147,7 @@ class Flow:
         )
         event = {"Records": [{"messageId": str(number), "body": text} for number, text in enumerate(texts)]}
         answer = process_batch(
-            event, lambda record: self.inbox_service.take(read(record["body"]), buyer), message_id, all_may_fail=True
+            event, lambda record: self.inbox_service.buy(read(record["body"]), buyer), message_id, all_may_fail=True
         )
         return [texts[int(failure["itemIdentifier"])] for failure in answer["batchItemFailures"]]
 
@@ -300,19 +300,19 @@ def report_first(patch: Patch) -> None:
     """The report is put before the messages are sent."""
     original = ImportService._send
 
-    def send(self: ImportService, block: Any, origin: Any, named: Any, report: Any) -> None:
-        verdicts = [self._judge(entry, origin=origin, named=named) for entry in block]
-        for each in verdicts:
+    def send(self: ImportService, block: Any, origin: Any, uuid_counts: Any, report: Any) -> None:
+        results = [self._validate(entry, origin=origin, uuid_counts=uuid_counts) for entry in block]
+        for each in results:
             report.add(each)
         self.reports.put(f"{origin.report}.json", report.content)
-        original(self, block, origin, named, type(report)(report.about))
+        original(self, block, origin, uuid_counts, type(report)(report.about))
 
     patch.setattr(ImportService, "_send", send)
 
 
 def postponed_is_refused(patch: Patch) -> None:
     """What has to come back is told as a refusal instead."""
-    patch.setattr(inbox_service, "_LATER", ())
+    patch.setattr(inbox_service, "_RETRYABLE", ())
 
 
 @pytest.mark.parametrize("mutant", [random_uuids, report_first], ids=lambda mutant: mutant.__name__)

@@ -199,7 +199,7 @@ class Versions:
 def service() -> Iterator[Service]:
     made = Service()
     yield made
-    noted = [note for note in made.world.telemetry.notes if note[0] == "a clip could not be looked at"]
+    noted = [note for note in made.world.telemetry.notes if note[0] == "clip check failed"]
     assert not noted, noted
 
 
@@ -275,7 +275,7 @@ def test_a_clip_with_a_fact_of_a_later_version_is_never_called_unbought(service:
     """At the deadline it is parked: nobody here can say what the fact means."""
     service.table.put(clip(next_check_at=START, facts={("bought", ""): FactRecord.of_all({"oracle": START}, {})}))
     service.sweep(TIMES.deadline)
-    reason = "a later version knows more of it: every witness denies it"
+    reason = "it has facts of a later version: every source confirms its absence"
     assert service.row().of(Kind.UNPROVEN)[""].fields["reason"] == reason
 
 
@@ -311,7 +311,7 @@ def test_a_doubtful_clip_that_was_denied_is_parked_with_that_reason(service: Ser
     """An attempt into this very account is not called one into another."""
     service.put(possibly_sent_at=START, possibly_sent_to=service.world.buyer().credentials.account)
     service.sweep(TIMES.deadline)
-    reason = "an attempt may have arrived: every witness denies it"
+    reason = "an attempt may have arrived: every source confirms its absence"
     assert service.row().of(Kind.UNPROVEN)[""].fields["reason"] == reason
 
 
@@ -596,10 +596,10 @@ def test_a_failure_that_still_renders_is_not_believed_at_the_last_look(service: 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({}, "bought, and no result: every witness denies it"),
-        ({"rendering": {CLIP_UUID}}, "bought, and no result: Runware has it and names no end"),
-        ({"down": True}, "bought, and no result: no answer from getResponse and getTaskDetails"),
-        ({"objects": [b"<Error>"]}, "bought, and no result: no witness knows its end"),
+        ({}, "bought, but no result: every source confirms its absence"),
+        ({"rendering": {CLIP_UUID}}, "bought, but no result: Runware reports it in progress"),
+        ({"down": True}, "bought, but no result: no answer from getResponse and getTaskDetails"),
+        ({"objects": [b"<Error>"]}, "bought, but no result: no source has its outcome"),
     ],
 )
 def test_the_reason_for_parking_is_true(service: Service, change: dict[str, Any], reason: str) -> None:
@@ -646,7 +646,7 @@ def test_a_render_without_a_copy_is_parked_with_what_is_missing(service: Service
     service.put(RENDERED)
     service.rescuer.fails = service.runware.down = True
     service.sweep(TIMES.hard(TIMES.copy_deadline))
-    reason = "rendered, but no copy could be had by the deadline: no answer from getResponse"
+    reason = "rendered, but no copy was obtained by the deadline: no answer from getResponse"
     assert service.row().of(Kind.UNSAVED)[""].fields["reason"] == reason
 
 
@@ -658,7 +658,7 @@ def test_an_object_that_was_created_stores_its_clip(service: Service) -> None:
     service.put(fact(Kind.UNPROVEN, source=FactSource.CLOCK))
     service.world.bucket.objects[KEY] = MP4
     service.clock.now += 5
-    service.reconcile_service.uploaded(KEY, "v1")
+    service.reconcile_service.check_upload(KEY, "v1")
     assert service.row().status == Status.STORED
     assert service.row().of(Kind.STORED)["v1"].seen == {FactSource.BUCKET: START + 5}
     assert service.versions.asked == [(KEY, "v1")]
@@ -679,7 +679,7 @@ def test_an_object_of_no_clip_is_noted(service: Service, key: str) -> None:
     """A key that is not exactly a recorded clip's changes nothing and is not even looked at."""
     before = service.put()
     service.world.bucket.objects[key] = MP4
-    service.reconcile_service.uploaded(key, "v1")
+    service.reconcile_service.check_upload(key, "v1")
     assert service.row() == before
     assert service.versions.asked == []
     ((_, warn, details),) = service.world.telemetry.notes
@@ -692,7 +692,7 @@ def test_a_created_object_that_teaches_nothing(service: Service, facts: list[Fac
     before = service.put(*facts)
     if content is not None:
         service.world.bucket.objects[KEY] = content
-    service.reconcile_service.uploaded(KEY, "v1")
+    service.reconcile_service.check_upload(KEY, "v1")
     assert service.row() == before
     assert len(service.versions.asked) == (0 if facts == [STORED] else 1)
 
@@ -725,7 +725,7 @@ def test_an_ask_is_answered_once(service: Service, case: str) -> None:
     service.rescuer.fails = True
     service.sweep(10**7)
     assert (service.row().status, service.row().open) == (Status.REVIEW, False)
-    assert service.row().of(Kind.ANSWERED)[ASKED.key].fields["reason"] == "every witness denies it"
+    assert service.row().of(Kind.ANSWERED)[ASKED.key].fields["reason"] == "every source confirms its absence"
 
 
 def test_an_ask_waits_for_an_answer(service: Service) -> None:

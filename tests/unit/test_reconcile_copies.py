@@ -246,7 +246,7 @@ def test_a_rescue_that_brought_no_video_stores_nothing() -> None:
     world.clock.now += MINUTE
     world.sweep()
     assert world.clip.status == Status.RENDERED
-    assert list(world.reasons()) == ["rescue failed: the copy in the bucket is no video"]
+    assert list(world.reasons()) == ["rescue failed: the copy in the bucket is not a video"]
     assert world.clip.first_seen_at(Kind.ATTEMPTED) == world.clock.now
     assert not world.telemetry.counted[Metric.CLIPS_RESCUED]
 

@@ -122,7 +122,7 @@ def test_a_new_status_is_noted_with_the_clips_names(world: UseCases) -> None:
     after = learned(world, world.table.put(clip()), fact(Kind.ACCEPTED))
     learned(world, after, fact(Kind.ACCEPTED, "again"))
     ((message, warn, details),) = world.telemetry.notes
-    assert (message, warn) == (f"clip is {Status.RUNNING}", False)
+    assert (message, warn, details["status"]) == ("clip status changed", False, Status.RUNNING)
     assert (details["taskUUID"], details["clip"]) == (TASK_UUID, 0)
 
 
@@ -156,7 +156,7 @@ def test_one_budget_that_cannot_be_read_hides_no_other(world: UseCases, unreadab
     world.table.busy = {f"budget of {unreadable}"}
     assert learned(world, before, fact(Kind.RENDERED, "v", cost=PRICE + 1)) == world.row()
     assert world.telemetry.counted[Metric.BUDGET_EXCEEDED] == 1
-    (note,) = [details for message, _, details in world.telemetry.notes if message == "a budget is exceeded"]
+    (note,) = [details for message, _, details in world.telemetry.notes if message == "budget exceeded"]
     assert note["scope"] == ({"all", "ann"} - {unreadable}).pop()
 
 

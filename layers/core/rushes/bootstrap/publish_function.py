@@ -14,7 +14,7 @@ from rushes.services.publish import PublishService
 
 
 class PublishWiring(NamedTuple):
-    """Everything the function is made of. `to_finish` is in milliseconds."""
+    """The parts of the function. `to_finish` is in milliseconds."""
 
     publish_service: PublishService
     telemetry: PowertoolsTelemetry
@@ -23,7 +23,7 @@ class PublishWiring(NamedTuple):
 
 @cache
 def wiring() -> PublishWiring:
-    """Made once a process, at the first call."""
+    """Built once in each process, at the first call."""
     settings = PublishSettings.read(os.environ)
     telemetry = PowertoolsTelemetry()
     publish_service = PublishService(

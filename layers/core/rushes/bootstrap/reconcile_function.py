@@ -13,7 +13,7 @@ from rushes.services.reconcile import ReconcileService
 
 
 class ReconcileWiring(NamedTuple):
-    """Everything the function is made of."""
+    """The parts of the function."""
 
     parts: PurchaseParts
     reconcile_service: ReconcileService
@@ -21,11 +21,11 @@ class ReconcileWiring(NamedTuple):
 
 @cache
 def wiring() -> ReconcileWiring:
-    """Made once a process, at the first call."""
+    """Built once in each process, at the first call."""
     settings = ReconcileSettings.read(os.environ)
     parts = assemble(settings)
     reconcile_service = ReconcileService(
-        table=parts.store,
+        table=parts.table,
         bucket=parts.bucket,
         provider=parts.runware,
         rescuer=VideoDownloader(

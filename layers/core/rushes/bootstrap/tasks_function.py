@@ -14,7 +14,7 @@ from rushes.services.queries import QueryService
 
 
 class TasksWiring(NamedTuple):
-    """Everything the function is made of."""
+    """The parts of the function."""
 
     callers: Callers
     query_service: QueryService
@@ -24,7 +24,7 @@ class TasksWiring(NamedTuple):
 
 @cache
 def wiring() -> TasksWiring:
-    """Made once a process, at the first call."""
+    """Built once in each process, at the first call."""
     settings = TasksSettings.read(os.environ)
     table = DynamoDbTable(aws_client("dynamodb", table_config()), settings.table)
     bucket = S3Bucket(aws_client("s3", S3_CONFIG), settings.bucket)

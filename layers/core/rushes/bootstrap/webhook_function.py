@@ -15,7 +15,7 @@ from rushes.services.webhook import WebhookService
 
 
 class WebhookWiring(NamedTuple):
-    """Everything the function is made of."""
+    """The parts of the function."""
 
     webhook_service: WebhookService
     secret: SecretsManagerSecret
@@ -25,7 +25,7 @@ class WebhookWiring(NamedTuple):
 
 @cache
 def wiring() -> WebhookWiring:
-    """Made once a process, at the first call."""
+    """Built once in each process, at the first call."""
     settings = WebhookSettings.read(os.environ)
     telemetry = PowertoolsTelemetry()
     webhook_service = WebhookService(
@@ -36,5 +36,5 @@ def wiring() -> WebhookWiring:
         clock=clock,
     )
     secrets = aws_client("secretsmanager", aws_config())
-    secret = SecretsManagerSecret(secrets, settings.webhook_secret, clock, telemetry.secret_unanswered)
+    secret = SecretsManagerSecret(secrets, settings.webhook_secret, clock, telemetry.log_secret_failure)
     return WebhookWiring(webhook_service, secret, telemetry, clock)

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class Metric(StrEnum):
-    """Every metric. Those that an operator has to act on have an alarm in the template and a line in the runbook."""
+    """Every metric. Those that need an operator have an alarm in the template and a row in the runbook."""
 
     TASKS_IMPORTED = "TasksImported"
     TASKS_REFUSED = "TasksRefused"
