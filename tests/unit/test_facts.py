@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rushes.domain import webhook_token
-from rushes.domain.clip import Clip, Kind, Lease, Status, billable_amount, lease_to
+from rushes.domain.clip import Clip, Kind, Lease, Status, Witness, billable_amount, lease_to
 from rushes.runware.facts import conclude, is_account_trouble, refusals
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome
 from rushes.services.ports import Metric
@@ -72,19 +72,21 @@ def test_the_callback_names_and_signs_this_clip() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "kind", "maybe_sent_at", "status"),
+    ("outcome", "kind", "key", "maybe_sent_at", "status"),
     [
-        ("accepted", Kind.ACCEPTED, None, Status.RUNNING),
-        ("conflict", Kind.ACCEPTED, None, Status.RUNNING),
-        ("refused", Kind.REFUSED, None, Status.FAILED),
-        ("never arrived", Kind.ATTEMPTED, None, Status.PENDING),
-        ("ambiguous", Kind.ATTEMPTED, SENT_AT, Status.PENDING),
+        ("accepted", Kind.ACCEPTED, "acknowledged", None, Status.RUNNING),
+        ("conflict", Kind.ACCEPTED, "conflict", None, Status.RUNNING),
+        ("refused", Kind.REFUSED, "invalidModel", None, Status.FAILED),
+        ("never arrived", Kind.ATTEMPTED, "never arrived: ConnectError", None, Status.PENDING),
+        ("ambiguous", Kind.ATTEMPTED, "ambiguous: ReadTimeout", SENT_AT, Status.PENDING),
     ],
 )
-def test_each_outcome_of_the_only_attempt(outcome: str, kind: Kind, maybe_sent_at: int | None, status: Status) -> None:
-    """Each outcome leaves exactly its fact, its doubt and no lease."""
+def test_each_outcome_of_the_only_attempt(
+    outcome: str, kind: Kind, key: str, maybe_sent_at: int | None, status: Status
+) -> None:
+    """Each outcome leaves exactly its fact, as of when it came, its doubt and no lease."""
     after = concluded(OUTCOMES[outcome])
-    assert [kind for kind, _ in after.facts] == [kind]
+    assert {name: known.seen for name, known in after.facts.items()} == {(kind, key): {Witness.SUBMISSION: NOW}}
     assert (after.maybe_sent_at, after.status, after.lease) == (maybe_sent_at, status, None)
     assert after.maybe_sent_to == ("a1" if maybe_sent_at else "")
 
@@ -99,13 +101,15 @@ def test_an_earlier_doubt_is_never_unsaid(outcome: str) -> None:
     assert after.open
     assert billable_amount(after) == PRICE
     assert len(after.facts) == 1
+    if outcome == "refused":
+        assert after.of(Kind.ATTEMPTED)["refused: invalidModel"].seen == {Witness.SUBMISSION: NOW}
 
 
 def test_an_outcome_leaves_somebody_elses_lease() -> None:
     """A late outcome is learned, but the lease of the next buyer stays, and so does the doubt it found."""
     taken = lease_to(clip(lease=Lease("me", START, START + 1)), "next", START + 1, TIMES, "a1")
     assert taken is not None
-    after = conclude(taken, refusal(), holder="me", account="a1", sent_at=START, now=NOW)
+    after = conclude(taken, refusal(), holder="me", account="a1", sent_at=START, now=NOW, patient=False)
     assert after.lease == taken.lease
     assert not after.has(Kind.REFUSED)
 
@@ -157,6 +161,7 @@ def test_the_caller_never_sees_our_accounts_trouble_as_its_own(status: int, code
     """A caller whose clips were refused for our account hears 503, whatever the provider said."""
     ((shown, error),) = refusals([concluded(refusal(status, code))])
     assert (shown, error["code"]) == (503, "providerRefusesUs")
+    assert code in error["message"]  # which the operator needs, and which gives nothing away
 
 
 def leased(world: UseCases, lasts: int = TIMES.lease) -> Clip:

@@ -6,7 +6,7 @@ import pytest
 
 from rushes.domain.clip import Clip, Kind, Lease, Status
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome
-from tests.fakes.builders import PRICE, START, TIMES, clip, refusal, request
+from tests.fakes.builders import PRICE, START, TASK_UUID, TIMES, clip, refusal, request
 from tests.fakes.use_cases import UseCases
 
 
@@ -24,7 +24,7 @@ def test_a_doubtful_attempt_is_as_old_as_its_sending(world: UseCases, lasts: int
     world.seller.on_send = lambda _: setattr(world.clock, "now", world.clock.now + lasts)
     after, _ = world.purchasing.attempt(before, request(), world.buyer())
     assert after == world.row()
-    assert after.maybe_sent_at == START
+    assert (after.maybe_sent_at, after.maybe_sent_to) == (START, world.buyer().credentials.account)
     assert after.learned_at(Kind.ATTEMPTED) == START + lasts
 
 
@@ -83,6 +83,8 @@ def test_an_outcome_that_cannot_be_saved_leaves_the_lease(world: UseCases) -> No
     after, outcome = world.purchasing.attempt(before, request(), world.buyer())
     assert isinstance(outcome, Accepted)
     assert after == world.row() == before
+    ((_, warn, details),) = world.telemetry.notes
+    assert (warn, details) == (True, {"why": "made busy", "taskUUID": TASK_UUID, "clip": 0})
 
 
 def test_a_refusal_is_saved_while_the_budgets_are_contended(world: UseCases) -> None:
@@ -117,4 +119,4 @@ def test_the_lease_of_another_buyer_is_not_given_back(world: UseCases) -> None:
 def test_an_attempt_asks_for_the_copy_until_its_deadline(world: UseCases) -> None:
     """To the second: a `ttl` that is a moment too short loses a paid clip whose upload failed."""
     world.purchasing.attempt(leased(world), request(ttl=60), world.buyer())
-    assert world.seller.sent[0]["ttl"] == TIMES.copy_deadline // 1000
+    assert repr(world.seller.sent[0]["ttl"]) == str(TIMES.copy_deadline // 1000)  # whole seconds

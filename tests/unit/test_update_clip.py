@@ -8,7 +8,7 @@ from rushes.domain.clip import Clip, Fact, Kind, Status, mark_possibly_sent, mer
 from rushes.errors import BusyError
 from rushes.services.ports import Metric
 from rushes.services.update_clip import update_clip
-from tests.fakes.builders import MONTH, PRICE, START, TASK_UUID, TIMES, clip, fact
+from tests.fakes.builders import CLIP_UUID, MONTH, PRICE, START, TASK_UUID, TIMES, clip, fact
 from tests.fakes.use_cases import UseCases
 
 
@@ -120,10 +120,11 @@ def test_a_doubtful_purchase_is_counted(world: UseCases) -> None:
 def test_a_new_status_is_noted_with_the_clips_names(world: UseCases) -> None:
     """The log tells which clip came where, and stays silent while it stays there."""
     after = learned(world, world.table.put(clip()), fact(Kind.ACCEPTED))
+    names = {"caller": "ann", "taskUUID": TASK_UUID, "clip": 0, "clipUUID": CLIP_UUID}
+    noted = [(f"clip is {Status.RUNNING}", False, names)]
+    assert world.telemetry.notes == noted
     learned(world, after, fact(Kind.ACCEPTED, "again"))
-    ((message, warn, details),) = world.telemetry.notes
-    assert (message, warn) == (f"clip is {Status.RUNNING}", False)
-    assert (details["taskUUID"], details["clip"]) == (TASK_UUID, 0)
+    assert world.telemetry.notes == noted
 
 
 def test_a_budget_that_facts_overran_is_reported(world: UseCases) -> None:

@@ -191,6 +191,13 @@ def test_an_errors_evidence_is_scrubbed(running: UseCases) -> None:
     assert "secret" not in str(known.fields)
 
 
+def test_the_webhooks_own_token_is_not_kept(running: UseCases) -> None:
+    """An error that echoes the token, in a shape that no secret has, is kept without it."""
+    body = problem("inferenceError", message="no answer from opensesame")
+    after = running.receiving.receive(dumped(body), "ann", TASK_UUID, 0, token="opensesame")
+    assert after.of(Kind.FAILED)["inferenceError"].fields["message"] == "no answer from [removed]"
+
+
 HOSTILE = [
     {**DONE, "cost": 10**9},
     {**DONE, "cost": -1},

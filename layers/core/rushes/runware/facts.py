@@ -6,6 +6,7 @@ prove a purchase, a render or nothing at all, and which may be repeated to a cal
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeGuard
 
 from rushes.domain.clip import Clip, Fact, Kind, Scalar, Witness, mark_possibly_sent, merge, release
 from rushes.domain.failure import ABOUT_ACCOUNTS, ACCOUNT_TROUBLE, Category, about_our_account, reason
@@ -19,7 +20,7 @@ _NOT_ABOUT_A_RENDER = {Category.NOT_FOUND, Category.AUTH}
 
 
 def conclude(
-    clip: Clip, outcome: Outcome, *, holder: str, account: str, sent_at: int, now: int, patient: bool = False
+    clip: Clip, outcome: Outcome, *, holder: str, account: str, sent_at: int, now: int, patient: bool
 ) -> Clip:
     """The clip after `holder`'s attempt, sent at `sent_at` into `account`, ended with `outcome`.
 
@@ -40,7 +41,7 @@ def conclude(
             return _evidence(mark_possibly_sent(clip, sent_at, account), f"ambiguous: {why}", now)
 
 
-def is_account_trouble(outcome: Outcome) -> bool:
+def is_account_trouble(outcome: Outcome) -> TypeGuard[Refused]:
     """Whether Runware refused us rather than the clip: a wrong key, no money, no permission."""
     return isinstance(outcome, Refused) and (
         outcome.status in ACCOUNT_TROUBLE or outcome.problem.category in ABOUT_ACCOUNTS
