@@ -1,6 +1,5 @@
 """Facts are saved though the budgets are contended, and a sweep moves the money; a lost answer leaves no lease."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -166,15 +165,11 @@ def test_what_moves_no_money_is_busy(world: UseCases) -> None:
     assert learned(world, before, fact(Kind.ACCEPTED)).settled
 
 
-def test_a_month_is_one_in_utc_wherever_the_process_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("ahead_of_utc")
+def test_a_month_is_one_in_utc_wherever_the_process_runs() -> None:
     """The last millisecond of a month counts in it, the next one in the next, in the same year or another."""
     new_year = int(datetime(2027, 1, 1, tzinfo=UTC).timestamp() * 1000)
-    monkeypatch.setenv("TZ", "AHEAD-14")
-    time.tzset()
-    months = month_of(new_year - 1), month_of(new_year)
-    monkeypatch.undo()
-    time.tzset()
-    assert months == ("2026-12", "2027-01")
+    assert (month_of(new_year - 1), month_of(new_year)) == ("2026-12", "2027-01")
 
 
 @pytest.mark.parametrize("unheard", [True, False])

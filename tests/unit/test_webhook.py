@@ -1,13 +1,14 @@
 """What a webhook or a poll proves about a clip, and the webhook's use case on fakes."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from rushes.domain.clip import Fact, Kind, Status, Witness, billable_amount, merge_all
 from rushes.errors import BusyError, UnknownClipError, UnreadableError
-from rushes.runware.facts import details_facts, poll_facts, webhook_facts
+from rushes.runware.facts import details_facts, evidence, poll_facts, webhook_facts
 from rushes.runware.response import read
 from rushes.services.ports import Metric
 from tests.fakes.builders import CLIP_UUID, MP4, PRICE, START, TASK_UUID, WEBM, clip, fact
@@ -328,7 +329,7 @@ def test_what_a_tasks_details_prove(response: object, kinds: list[Kind]) -> None
     """A task that has details was executed; the last response proves results and conflicts, and never a failure."""
     said = read(dumped({"data": [{"taskUUID": CLIP_UUID, "response": response}]}))
     first, *others = details_facts(said, CLIP_UUID, START)
-    assert (first.kind, first.key) == (Kind.ACCEPTED, "details")
+    assert first == fact(Kind.ACCEPTED, "details")
     assert [fact.kind for fact in others] == kinds
 
 
@@ -353,6 +354,27 @@ def test_a_fact_has_its_key_time_and_witness(body: Any, kind: Kind, key: str, fi
     details = read(dumped({"data": [{"taskUUID": CLIP_UUID, "response": body}]}))
     _, inner = details_facts(details, CLIP_UUID, START + 7)
     assert inner == Fact(kind=kind, key=key, at=START + 7, witness=Witness.POLL, fields=fields)
+
+
+def test_a_failure_has_its_key_time_witness_and_evidence() -> None:
+    """So has a failure, with Runware's own words."""
+    said = read(dumped(problem("timeoutProvider")))
+    failure = fact(Kind.FAILED, "timeoutProvider", START + 7, **evidence(said.problems[0]))
+    assert list(poll_facts(said, START + 7)) == [failure]
+    assert list(webhook_facts(said, START + 7)) == [replace(failure, witness=Witness.WEBHOOK)]
+
+
+def test_a_poll_that_names_the_clip_proves_the_purchase() -> None:
+    """Progress is a fact of its own, as of when it was asked for."""
+    assert list(poll_facts(read(dumped({"data": [RUNNING]})), START + 7)) == [fact(Kind.ACCEPTED, "known", START + 7)]
+
+
+def test_an_error_of_the_poll_hides_no_error_of_the_clip() -> None:
+    """Each error is judged for itself, whatever stands before it."""
+    body = {"errors": problem("rateLimitExceeded")["errors"] + problem("timeoutProvider")["errors"]}
+    assert [(fact.kind, fact.key) for fact in poll_facts(read(dumped(body)), START)] == [
+        (Kind.FAILED, "timeoutProvider")
+    ]
 
 
 def test_a_copy_is_dated_when_the_webhook_found_it(running: UseCases) -> None:

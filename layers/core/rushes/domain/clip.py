@@ -366,7 +366,7 @@ def next_check(clip: Clip, now: int, times: Timings) -> int | None:
     kind, decision = clip.decisive, clip.decision
     if kind is None or decision is None:
         return _next_try(clip, now, times)
-    since = _first(clip, kind)
+    since = min(known.at for known in clip.of(kind).values())
     if decision.needs_review:
         return since if clip.asked_at is None else _pause(clip.asked_at, now, times)
     if not clip.open or decision.look is None:
@@ -474,11 +474,6 @@ def _bounded(facts: Facts, kind: Kind, source: str) -> Facts:
     left = {other: claim for other, claim in facts[kind, key].claims.items() if other != source}
     rest = {name: known for name, known in facts.items() if name != (kind, key)}
     return {**rest, (kind, key): Known(left)} if left else rest
-
-
-def _first(clip: Clip, kind: Kind) -> int:
-    at = clip.learned_at(kind)
-    return clip.created_at if at is None else at
 
 
 def _next_try(clip: Clip, now: int, times: Timings) -> int:

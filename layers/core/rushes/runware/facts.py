@@ -19,9 +19,7 @@ _KNOWS_THE_CLIP = {Category.CONFLICT, Category.DELIVERY}
 _NOT_ABOUT_A_RENDER = {Category.NOT_FOUND, Category.AUTH}
 
 
-def conclude(
-    clip: Clip, outcome: Outcome, *, holder: str, account: str, sent_at: int, now: int, patient: bool
-) -> Clip:
+def conclude(clip: Clip, outcome: Outcome, *, holder: str, account: str, sent_at: int, now: int, patient: bool) -> Clip:
     """The clip after `holder`'s attempt, sent at `sent_at` into `account`, ended with `outcome`.
 
     A "no" closes the clip only if it answers the only attempt there was. After an ambiguous one it proves nothing

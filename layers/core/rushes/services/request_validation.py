@@ -115,7 +115,7 @@ def _decoded(body: bytes, called: str) -> object:
     def refuse_constant(name: str) -> None:
         raise UnreadableError(f"The {called} must be JSON, without {name}.")
 
-    refuse_foreign(body[:8], called)
+    refuse_foreign(body, called)
     try:
         value: object = json.loads(body.decode("utf-8"), parse_constant=refuse_constant)
         if _depth(value) > _DEEPEST:
