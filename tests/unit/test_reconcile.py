@@ -15,7 +15,7 @@ from rushes.errors import ProviderError, RescueError, UnreadableClipError
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived
 from rushes.runware.response import Report, read_report
 from rushes.services.ports import Metric
-from rushes.services.reconcile import BATCH, MOST_POLLED, ReconcileService
+from rushes.services.reconcile import BATCH, MOST_POLLED, LookupResult, ReconcileService
 from tests.fakes.builders import CLIP_UUID, MP4, START, TASK_UUID, TIMES, clip, fact, refusal, request, uuid4
 from tests.fakes.table import FakeTable
 from tests.fakes.telemetry import FakeClock
@@ -35,9 +35,11 @@ class SweptTable(FakeTable):
     def __init__(self) -> None:
         super().__init__()
         self.lagging: list[Name] = []
+        self.mosts: list[int] = []  # how many names it was asked for, each time
         self.unreadable: dict[Name, int] = {}  # and when they are due
 
     def due(self, now: int, most: int) -> list[Name]:
+        self.mosts.append(most)
         rows = {key: row.next_check_at for key, row in self.rows.items() if row.open and row.next_check_at is not None}
         found = sorted((at, key) for key, at in (rows | self.unreadable).items() if at <= now)
         return (self.lagging + [key for _, key in found if key not in self.lagging])[:most]
@@ -72,9 +74,11 @@ class Runware:
     takes: int = 0
     down: bool = False
     details_down: bool = False
+    detailed: list[dict[str, Any]] = field(default_factory=list)  # what `getTaskDetails` answers
     polls: list[list[str]] = field(default_factory=list)
 
     def poll(self, task_uuids: Sequence[str], key: str) -> Report:
+        assert key == "runware-key"
         self.polls.append(list(task_uuids))
         self.clock.now += self.takes
         if self.down:
@@ -94,10 +98,11 @@ class Runware:
         return answer(200, data=data)
 
     def details(self, task_uuid: str, key: str) -> Report:
+        assert key == "runware-key"
         self.clock.now += self.takes
         if self.down or self.details_down:
             raise ProviderError("HTTP 503")
-        return answer(200, data=[])
+        return answer(200, data=self.detailed)
 
     @property
     def alone(self) -> list[str]:
@@ -279,6 +284,34 @@ def test_a_clip_with_a_fact_of_a_later_version_is_never_called_unbought(service:
     assert service.row().of(Kind.UNPROVEN)[""].fields["why"] == why
 
 
+def test_a_tasks_details_prove_a_doubtful_purchase(service: Service) -> None:
+    """A clip that the poll has forgotten is not sent again: the details have its render, and another clip's."""
+    service.put(maybe_sent_at=START)
+    service.runware.detailed = [
+        {"taskUUID": uuid, "response": {"data": [{"taskUUID": uuid, "videoUUID": f"video-{uuid}"}]}}
+        for uuid in (uuid4(9), CLIP_UUID)
+    ]
+    service.sweep(20_000)
+    assert service.sent == 0
+    assert service.row().of(Kind.RENDERED)[f"video-{CLIP_UUID}"].seen == {Witness.POLL: START + 20_000}
+    assert len(service.row().of(Kind.RENDERED)) == 1
+
+
+def test_a_lease_left_behind_is_a_doubtful_attempt(service: Service) -> None:
+    """The buyer that took it is gone: the sweep asks, as after any attempt that may have arrived."""
+    service.when_ambiguous = "review"
+    service.put(lease=Lease("gone", START - 5, START + 10, "account"))
+    assert service.sweep(9) == 1
+    assert (service.row().maybe_sent_at, len(service.runware.polls)) == (None, 0)
+    service.sweep(TIMES.check + 9)
+    assert (service.row().lease, service.row().maybe_sent_at, service.row().maybe_sent_to) == (
+        None,
+        START - 5,
+        "account",
+    )
+    assert (service.sent, len(service.runware.polls)) == (0, 1)
+
+
 @pytest.mark.parametrize("outcome", [Ambiguous("ReadTimeout"), NeverArrived("ConnectError"), refusal(401)])
 def test_a_sweep_stops_buying_when_runware_is_down(service: Service, outcome: Any) -> None:
     """After three failures in a row nothing more is sent, and every other clip keeps its certainty."""
@@ -315,15 +348,40 @@ def test_a_doubtful_clip_that_was_denied_is_parked_with_that_reason(service: Ser
     assert service.row().of(Kind.UNPROVEN)[""].fields["why"] == why
 
 
-@pytest.mark.parametrize(("content", "kind"), [(MP4, Kind.STORED), (b"<Error>", Kind.ACCEPTED)])
-def test_an_upload_proves_a_doubtful_purchase(service: Service, content: bytes, kind: Kind) -> None:
+@pytest.mark.parametrize(
+    ("reports", "absent"),
+    [
+        ([answer(200, data=[])], True),
+        ([answer(200, data=[{"taskUUID": uuid4(9)}])], True),
+        ([answer(200, data=[{"taskUUID": CLIP_UUID}])], False),
+        ([answer(200, data=[{}])], False),
+        ([answer(404, errors=[{"code": "invalidValue"}])], False),
+        ([None], False),
+        ([None, answer(200, data=[])], False),
+        ([answer(200, data=[]), answer(200, data=[])], True),
+    ],
+)
+def test_only_answers_that_lack_the_clip_deny_it(reports: list[Report | None], absent: bool) -> None:
+    """One that names it, one that names no task, one that was turned away or none at all denies nothing."""
+    lookup = LookupResult()
+    for report in reports:
+        lookup.add_report(report, CLIP_UUID)
+    assert lookup.all_absent is absent
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "key"),
+    [(MP4, Kind.STORED, "v1"), (b"<Error>", Kind.ACCEPTED, "an object was uploaded")],
+)
+def test_an_upload_proves_a_doubtful_purchase(service: Service, content: bytes, kind: Kind, key: str) -> None:
     """Only Runware was given the link, so whatever came through it means that the clip is not sent again."""
     service.put(maybe_sent_at=START)
     service.world.bucket.objects[clip().object_key] = content
     service.sweep(20_000)
     assert (service.sent, service.row().decisive) == (0, kind)
-    (known,) = service.row().of(kind).values()
-    assert known.seen == {Witness.BUCKET: START + 20_000}
+    assert {name: known.seen for name, known in service.row().of(kind).items()} == {
+        key: {Witness.BUCKET: START + 20_000}
+    }
 
 
 @pytest.mark.parametrize("facts", [[ACCEPTED], [RENDERED], [FAILED]])
@@ -400,7 +458,28 @@ def test_an_index_that_lags_does_not_end_the_sweep(service: Service) -> None:
     for _, uuid, _ in service.table.lagging:
         service.table.put(replace(service.row(uuid), next_check_at=START + 10**9))
     assert service.sweep(0) == 100
+    assert service.table.mosts[:3] == [BATCH, 2 * BATCH, 3 * BATCH]  # for no more than it has to
     assert len({uuid for uuids in service.runware.polls for uuid in uuids}) == 100
+
+
+def test_an_error_that_was_not_foreseen_stays_with_its_clip(service: Service) -> None:
+    """The next clip is worked on, and the log names the first one and the error."""
+    first, second = service.many(2)
+    genuine = service.table.task
+
+    def task(caller: str, task_uuid: str) -> Task | None:
+        if task_uuid == first:
+            raise ValueError("boom")
+        return genuine(caller, task_uuid)
+
+    service.table.task = task  # type: ignore[method-assign]
+    service.sweep(0)
+    assert [sent["taskUUID"] for sent in service.world.seller.sent] == [second]
+    noted = service.world.telemetry.notes
+    assert [(details["why"], first in str(details["which"])) for _, warn, details in noted if warn] == [
+        ("ValueError: boom", True)
+    ]
+    noted.clear()
 
 
 def test_clips_that_cannot_be_read_are_moved_aside(service: Service) -> None:
@@ -450,7 +529,7 @@ def test_a_runware_that_answers_nothing_is_not_asked_for_ever(service: Service) 
     uuids = service.many(2 * MOST_POLLED, ACCEPTED)
     service.runware.spoilers = set(uuids)
     service.sweep(TIMES.usual_render)
-    assert len(service.runware.polls) <= 40
+    assert len(service.runware.polls) == 2 + 2 * 16  # sixteen questions are asked again in halves
     assert {service.row(uuid).status for uuid in uuids} == {Status.RUNNING}
 
 
@@ -533,6 +612,15 @@ def test_a_render_described_at_the_last_moment_is_described(service: Service) ->
     assert not service.row().has(Kind.DETAILS_UNKNOWN)
 
 
+def test_a_copy_found_at_the_last_moment_is_a_copy(service: Service) -> None:
+    """Nothing is said to be unsaved beside it."""
+    service.put(RENDERED)
+    service.world.bucket.objects[clip().object_key] = MP4
+    service.sweep(TIMES.copy_deadline)
+    assert service.row().status == Status.STORED
+    assert not service.row().has(Kind.UNSAVED)
+
+
 @each_case
 def test_without_an_answer_the_limit_moves_by_one_deadline(service: Service, case: str) -> None:
     """A Runware that is deaf around the limit ends nothing that it may know; the hard limit ends it all the same."""
@@ -572,6 +660,15 @@ def test_a_sweep_without_time_gives_nothing_up(service: Service, case: str) -> N
     assert not is_over()
 
 
+def test_a_shared_answer_is_kept_though_no_time_is_left_for_more(service: Service) -> None:
+    """What the shared question brought is on record; the question about the clip alone is left to the next sweep."""
+    service.put(ACCEPTED)
+    service.runware.rendering, service.runware.takes = {CLIP_UUID}, SWEEP - TIMES.http + 1
+    service.sweep(TIMES.deadline)
+    assert len(service.runware.polls) == 1
+    assert service.row().of(Kind.ACCEPTED).keys() == {"acknowledged", "known"}
+
+
 def test_clips_past_their_deadline_are_each_asked_about_alone(service: Service) -> None:
     """A sweep that runs out of time parks only those of which it has asked; the others are found by the next."""
     uuids = service.many(20, ACCEPTED)
@@ -599,16 +696,19 @@ def test_a_failure_that_still_renders_is_not_believed_at_the_last_look(service: 
         ({}, "bought, and no result: every witness denies it"),
         ({"rendering": {CLIP_UUID}}, "bought, and no result: Runware has it and names no end"),
         ({"down": True}, "bought, and no result: no answer from getResponse and getTaskDetails"),
+        ({"bucket_down": True}, "bought, and no result: no answer from the bucket"),
         ({"objects": [b"<Error>"]}, "bought, and no result: no witness knows its end"),
+        ({"detailed": [{"taskUUID": CLIP_UUID}]}, "bought, and no result: no witness knows its end"),
+        ({"detailed": [{"taskUUID": uuid4(9)}]}, "bought, and no result: every witness denies it"),
     ],
 )
 def test_the_reason_for_parking_is_true(service: Service, change: dict[str, Any], why: str) -> None:
     """The record says what the last look came to."""
     service.put(ACCEPTED)
     service.world.bucket.objects |= {clip().object_key: content for content in change.get("objects", [])}
-    for name, value in change.items():
-        if name != "objects":
-            setattr(service.runware, name, value)
+    service.world.bucket.down = change.get("bucket_down", False)
+    for name in change.keys() - {"objects", "bucket_down"}:
+        setattr(service.runware, name, change[name])
     service.sweep(TIMES.hard(TIMES.deadline))
     assert service.row().of(Kind.UNPROVEN)[""].fields["why"] == why
 

@@ -145,7 +145,7 @@ class ReconcileService:
             claims = self.side_by_side(self._isolated(self._claim), due)
             passed |= {name for name, clip in zip(due, claims, strict=True) if clip is None}
             claimed = [clip for clip in claims if clip]
-            if not due or (not claimed and len(named) < most):
+            if not claimed and len(named) < most:
                 break
             taken += len(claimed)
             self._work(claimed, run)
