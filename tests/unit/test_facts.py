@@ -249,6 +249,8 @@ def test_account_trouble_raises_the_alarm(world: UseCases, patient: bool) -> Non
     world.seller.script = [refusal(401, "invalidApiKey")]
     after, _ = world.purchasing.attempt(leased(world), request(), world.buyer(patient=patient))
     assert world.telemetry.counted[Metric.PROVIDER_REFUSES_US] == 1
+    details = {"httpStatus": 401, "code": "invalidApiKey", "said": "no"}
+    assert world.telemetry.notes[0] == ("Runware refuses our account", True, details)
     assert after.has(Kind.REFUSED) is not patient
 
 

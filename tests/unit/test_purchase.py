@@ -6,7 +6,7 @@ import pytest
 
 from rushes.domain.clip import Clip, Kind, Lease, Status
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome
-from tests.fakes.builders import PRICE, START, TASK_UUID, TIMES, clip, refusal, request
+from tests.fakes.builders import CLIP_UUID, PRICE, START, TASK_UUID, TIMES, clip, refusal, request
 from tests.fakes.use_cases import UseCases
 
 
@@ -74,6 +74,8 @@ def test_no_link_no_attempt(world: UseCases) -> None:
     after, outcome = world.purchasing.attempt(before, request(), world.buyer())
     assert (outcome, world.seller.sent) == (None, [])
     assert (after.lease, after.maybe_sent_at) == (None, None)
+    details = {"why": "NoCredentials", "clipUUID": CLIP_UUID}
+    assert world.telemetry.notes == [("no link could be signed", True, details)]
 
 
 def test_an_outcome_that_cannot_be_saved_leaves_the_lease(world: UseCases) -> None:
@@ -83,8 +85,8 @@ def test_an_outcome_that_cannot_be_saved_leaves_the_lease(world: UseCases) -> No
     after, outcome = world.purchasing.attempt(before, request(), world.buyer())
     assert isinstance(outcome, Accepted)
     assert after == world.row() == before
-    ((_, warn, details),) = world.telemetry.notes
-    assert (warn, details) == (True, {"why": "made busy", "taskUUID": TASK_UUID, "clip": 0})
+    details = {"why": "made busy", "taskUUID": TASK_UUID, "clip": 0}
+    assert world.telemetry.notes == [("an attempt's outcome could not be saved", True, details)]
 
 
 def test_a_refusal_is_saved_while_the_budgets_are_contended(world: UseCases) -> None:

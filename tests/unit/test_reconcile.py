@@ -75,6 +75,8 @@ class Runware:
     down: bool = False
     details_down: bool = False
     detailed: list[dict[str, Any]] = field(default_factory=list)  # what `getTaskDetails` answers
+    fault: str = "taskNotFound"  # of a spoiler that is named
+    detailed_of: list[str] = field(default_factory=list)
     polls: list[list[str]] = field(default_factory=list)
 
     def poll(self, task_uuids: Sequence[str], key: str) -> Report:
@@ -86,7 +88,7 @@ class Runware:
         if len(task_uuids) > self.most:
             return answer(400, errors=[{"code": "arrayTooLarge", "message": "too many"}])
         if spoiled := sorted(self.spoilers & set(task_uuids)):
-            named = [{"code": "taskNotFound", "message": "unknown", "taskUUID": uuid} for uuid in spoiled]
+            named = [{"code": self.fault, "message": "unknown", "taskUUID": uuid} for uuid in spoiled]
             unnamed = [{"code": "invalidValue", "message": "no"}]
             return answer(404, errors=named if self.names_spoilers else unnamed)
         data = [{"taskUUID": uuid, "status": "processing"} for uuid in task_uuids if uuid in self.rendering]
@@ -99,6 +101,7 @@ class Runware:
 
     def details(self, task_uuid: str, key: str) -> Report:
         assert key == "runware-key"
+        self.detailed_of.append(task_uuid)
         self.clock.now += self.takes
         if self.down or self.details_down:
             raise ProviderError("HTTP 503")
@@ -295,6 +298,7 @@ def test_a_tasks_details_prove_a_doubtful_purchase(service: Service) -> None:
     assert service.sent == 0
     assert service.row().of(Kind.RENDERED)[f"video-{CLIP_UUID}"].seen == {Witness.POLL: START + 20_000}
     assert len(service.row().of(Kind.RENDERED)) == 1
+    assert service.runware.detailed_of == [CLIP_UUID]
 
 
 def test_a_lease_left_behind_is_a_doubtful_attempt(service: Service) -> None:
@@ -433,15 +437,17 @@ def test_nothing_is_asked_without_time_for_the_answer(service: Service, left: in
 
 
 @pytest.mark.parametrize(
-    ("facts", "rendered", "found"), [([ACCEPTED], False, 0), ([ACCEPTED], True, 1), ([STORED, RENDERED], True, 0)]
+    ("facts", "rendered", "found"), [([ACCEPTED], False, 0), ([ACCEPTED], True, 1), ([RENDERED], True, 0)]
 )
 def test_a_render_that_a_poll_found_first_is_counted(
     service: Service, facts: list[Fact], rendered: bool, found: int
 ) -> None:
     """The metric shows how many webhooks were lost: a render that is known already was found by none."""
     service.put(*facts)
+    service.rescuer.fails = True
     service.runware.rendered = {CLIP_UUID} if rendered else set()
     service.sweep(TIMES.usual_render)
+    assert service.runware.polls
     assert service.world.telemetry.counted[Metric.FOUND_BY_POLL] == found
 
 
@@ -679,6 +685,15 @@ def test_clips_past_their_deadline_are_each_asked_about_alone(service: Service) 
     assert parked <= set(service.runware.alone)
 
 
+def test_a_failure_that_is_told_with_a_4xx_is_an_answer(service: Service) -> None:
+    """Runware has answered about this very clip: the failure is believed at its last look."""
+    service.put(FAILED)
+    service.runware.spoilers, service.runware.names_spoilers = {CLIP_UUID}, True
+    service.runware.fault = "timeoutProvider"
+    service.sweep(TIMES.last_look)
+    assert service.row().has(Kind.LAST_LOOK)
+
+
 def test_a_failure_that_still_renders_is_not_believed_at_the_last_look(service: Service) -> None:
     """Runware contradicts itself: the failure stands only at the hard limit."""
     service.put(FAILED)
@@ -826,6 +841,14 @@ def test_an_ask_is_answered_once(service: Service, case: str) -> None:
     service.sweep(10**7)
     assert (service.row().status, service.row().open) == (Status.REVIEW, False)
     assert service.row().of(Kind.ANSWERED)[ASKED.key].fields["why"] == "every witness denies it"
+
+
+def test_a_render_that_cannot_be_had_is_not_denied(service: Service) -> None:
+    """The answer to the person tells a clip that Runware lacks from one whose copy it does not give."""
+    service.put(*PARKED["unsaved"], ASKED)
+    service.rescuer.fails, service.runware.rendered = True, {CLIP_UUID}
+    service.sweep(10**7)
+    assert service.row().of(Kind.ANSWERED)[ASKED.key].fields["why"] == "no witness knows its end"
 
 
 def test_an_ask_waits_for_an_answer(service: Service) -> None:

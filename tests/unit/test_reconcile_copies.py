@@ -227,8 +227,8 @@ def test_a_refused_origin_is_named_and_counted() -> None:
     world.clock.now += MINUTE
     world.sweep()
     assert world.telemetry.counted[Metric.RENDER_ORIGINS_REFUSED] == 1
-    named = {"origin": "https://im.runware.ai", "clipUUID": CLIP_UUID}
-    assert [details for _, warn, details in world.telemetry.notes if warn] == [named]
+    details = {"origin": "https://im.runware.ai", "clipUUID": CLIP_UUID}
+    assert ("RescueOrigins lacks the origin of a render", True, details) in world.telemetry.notes
     assert list(world.reasons()) == ["rescue failed: https://im.runware.ai is not an allowed origin"]
     world.internet.pages[URL] = MP4
     world.live()
@@ -265,11 +265,12 @@ def test_a_render_inside_the_answer_is_kept() -> None:
     assert world.telemetry.counted[Metric.CLIPS_RESCUED] == 1
 
 
-def test_an_answer_with_no_video_in_it_leaves_its_reason() -> None:
-    """As an address does."""
+@pytest.mark.parametrize("data", ["QUJD", "\ud800"])
+def test_an_answer_with_no_video_in_it_leaves_its_reason(data: str) -> None:
+    """As an address does, be it text that no encoding has."""
     world = World()
-    world.internet.pages = {URL: RescueError("HTTP 404"), "QUJD": UnusableRenderError("no video in the answer")}
-    world.polls.inline = ["QUJD"]
+    world.internet.pages = {URL: RescueError("HTTP 404"), data: UnusableRenderError("no video in the answer")}
+    world.polls.inline = [data]
     world.clock.now += MINUTE
     world.sweep()
     first, second = sorted(world.reasons())
@@ -285,7 +286,7 @@ def test_a_rescue_that_brought_no_video_stores_nothing() -> None:
     world.sweep()
     assert world.clip.status == Status.RENDERED
     assert list(world.reasons()) == ["rescue failed: the copy in the bucket is no video"]
-    assert world.clip.learned_at(Kind.ATTEMPTED) == world.clock.now
+    assert [known.seen for known in world.reasons().values()] == [{Witness.BUCKET: world.clock.now}]
     assert not world.telemetry.counted[Metric.CLIPS_RESCUED]
 
 

@@ -133,6 +133,8 @@ def test_a_budget_that_facts_overran_is_reported(world: UseCases) -> None:
     world.table.budgets = {("all", MONTH): (PRICE, PRICE), ("ann", MONTH): (PRICE, 2 * PRICE)}
     learned(world, before, fact(Kind.RENDERED, "v", cost=PRICE + 1))
     assert world.telemetry.counted[Metric.BUDGET_EXCEEDED] == 1
+    details = {"scope": "all", "counted": PRICE + 1, "limit": PRICE}
+    assert world.telemetry.notes[-1] == ("a budget is exceeded", True, details)
 
 
 def test_a_budget_that_is_used_up_to_its_limit_is_not_overrun(world: UseCases) -> None:

@@ -78,7 +78,8 @@ def test_the_webhook_counts_though_the_bucket_is_down(running: UseCases) -> None
     """A result is learned even if S3 cannot say whether the copy is there."""
     running.bucket.down = True
     assert receive(running, DONE).status == Status.RENDERED
-    assert running.telemetry.notes[0][1]
+    details = {"why": "SlowDown", "clipUUID": CLIP_UUID}
+    assert running.telemetry.notes[0] == ("the bucket could not be asked", True, details)
 
 
 @pytest.mark.parametrize("body", [DONE, problem("timeoutProvider", status="error")])
