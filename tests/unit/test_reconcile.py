@@ -342,6 +342,7 @@ def test_a_sweep_stops_asking_when_runware_is_down(service: Service) -> None:
     service.runware.down = True
     service.sweep(20_000)
     assert (len(service.runware.polls), service.sent) == (3, 0)
+    assert service.world.telemetry.notes == [("Runware could not be asked", True, {"why": "HTTP 503"})] * 3
 
 
 def test_a_doubtful_clip_that_was_denied_is_parked_with_that_reason(service: Service) -> None:
@@ -481,11 +482,11 @@ def test_an_error_that_was_not_foreseen_stays_with_its_clip(service: Service) ->
     service.table.task = task  # type: ignore[method-assign]
     service.sweep(0)
     assert [sent["taskUUID"] for sent in service.world.seller.sent] == [second]
-    noted = service.world.telemetry.notes
-    assert [(details["why"], first in str(details["which"])) for _, warn, details in noted if warn] == [
-        ("ValueError: boom", True)
-    ]
-    noted.clear()
+    ((message, _, details),) = [note for note in service.world.telemetry.notes if note[1]]
+    assert (message, details["why"]) == ("a clip could not be looked at", "ValueError: boom")
+    assert first in str(details["which"])
+    assert len(str(details["which"])) == 300
+    service.world.telemetry.notes.clear()
 
 
 def test_clips_that_cannot_be_read_are_moved_aside(service: Service) -> None:
@@ -496,6 +497,8 @@ def test_clips_that_cannot_be_read_are_moved_aside(service: Service) -> None:
     assert service.sweep(0) == 1
     assert service.sent == 1
     assert service.world.telemetry.counted[Metric.UNREADABLE_CLIPS] == BATCH + 1
+    noted = ("a clip that this version cannot read", True, {"which": str(("ann", uuid4(0), 0))})
+    assert noted in service.world.telemetry.notes
     assert set(service.table.unreadable.values()) == {START + TIMES.last_look}
     service.sweep(TIMES.last_look)
     assert service.world.telemetry.counted[Metric.UNREADABLE_CLIPS] == 2 * (BATCH + 1)
@@ -797,8 +800,7 @@ def test_an_object_of_no_clip_is_noted(service: Service, key: str) -> None:
     service.reconciling.uploaded(key, "v1")
     assert service.row() == before
     assert service.versions.asked == []
-    ((_, warn, details),) = service.world.telemetry.notes
-    assert (warn, details["key"]) == (True, key)
+    assert service.world.telemetry.notes == [("an object that no clip waits for", True, {"key": key})]
 
 
 @pytest.mark.parametrize(("facts", "content"), [([STORED], MP4), ([RENDERED], b"<Error>"), ([RENDERED], None)])
@@ -870,7 +872,8 @@ def test_a_doubtful_clip_is_not_sent_into_another_account(service: Service) -> N
     service.sweep(TIMES.deadline)
     known = service.world.row()
     assert (service.sent, known.status) == (0, Status.REVIEW)
-    assert "in another Runware account" in str(known.of(Kind.UNPROVEN)[""].fields["why"])
+    why = "an attempt may have arrived in another Runware account: every witness denies it"
+    assert known.of(Kind.UNPROVEN)[""].fields["why"] == why
 
 
 def test_a_doubtful_clip_is_sent_into_the_same_account(service: Service) -> None:

@@ -186,7 +186,9 @@ def test_an_authentication_task_is_no_order() -> None:
     assert without_authentication(parse(dumped([LOGIN, *tasks])), mixed=False) == tasks
     assert without_authentication(tasks, mixed=True) == tasks
     assert without_authentication([LOGIN], mixed=False) == []
-    with pytest.raises(UnreadableError, match="beside the Authorization header"):
+    with pytest.raises(
+        UnreadableError, match=r"^The body must not hold an authentication task beside the Authorization header\.$"
+    ):
         without_authentication([LOGIN, *tasks], mixed=True)
     with pytest.raises(UnreadableError, match="1 to 20 tasks"):
         parse(dumped([LOGIN, *tasks, request()]))
@@ -742,6 +744,7 @@ def test_a_bucket_that_is_away_buys_nothing(world: UseCases) -> None:
     world.bucket.down = True
     answer = submit(world, with_image(), request(taskUUID=uuid4(70)))
     assert codes(answer) == [(503, "serviceUnavailable")]
+    assert ("images not taken in", True, {"why": "SlowDown", "taskUUID": TASK_UUID}) in world.telemetry.notes
     assert answer.errors[0][1]["taskUUID"] == TASK_UUID
     assert [item["taskUUID"] for item in answer.data] == [uuid4(70)]
     assert ("ann", TASK_UUID) not in world.table.tasks
@@ -803,3 +806,5 @@ def test_images_are_not_taken_in_without_time_to_send(world: UseCases) -> None:
     """A function that is about to end does not begin with S3, which may be slow; the caller sends again."""
     assert codes(submit(world, with_image(), lasts=TIMES.http - 1)) == [(503, "serviceUnavailable")]
     assert (world.table.tasks, world.bucket.calls) == ({}, {})
+    ((_, _, details),) = world.telemetry.notes
+    assert details["why"] == "no time is left to send what would be recorded"
