@@ -233,7 +233,9 @@ def test_what_was_never_sent_is_given_up_at_the_deadline(service: Service) -> No
     fields = service.row().of(Kind.REFUSED)["providerUnreachable"].fields
     error = json.loads(str(fields["error"]))
     assert (fields["httpStatus"], fields["category"]) == (503, "provider")
-    assert error == {"code": "providerUnreachable", "message": fields["message"]}
+    message = "Runware could not be reached, or refused our account, until the deadline. Nothing was bought."
+    assert error == {"code": "providerUnreachable", "message": message}
+    assert fields["message"] == message
 
 
 @pytest.mark.parametrize(("passed", "is_sent"), [(TIMES.resend_window - 1, True), (TIMES.resend_window, False)])

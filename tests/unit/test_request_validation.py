@@ -148,7 +148,7 @@ def test_a_task_may_be_as_large_as_an_item_holds(over: int) -> None:
     [
         (b"[" * 20 + b"1" + b"]" * 20, b"[" * 21 + b"1" + b"]" * 21, "20 levels"),
         (b'[{"a":[0' + b",0" * 1997 + b"]}]", b'[{"a":[0' + b",0" * 1998 + b"]}]", "2000 values"),
-        (b'["' + b'\\"[,{' * 9000 + b'","\\\\",","]', b"[" + b'"",' * 2000 + b'""]', "2000 values"),
+        (b'["' + b'\\"[,{' * 9000 + b'","\\\\","' + b"," * 3000 + b'"]', b"[" + b'"",' * 2000 + b'""]', "2000 values"),
         (pairs(2000), pairs(2001), "2000 values"),
     ],
     ids=["levels", "values", "texts", "pairs"],
