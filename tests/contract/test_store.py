@@ -25,7 +25,7 @@ from botocore.stub import Stubber
 from rushes.adapters.aws import aws_config
 from rushes.adapters.dynamodb import attribute_values
 from rushes.adapters.dynamodb.admin import AdminTable
-from rushes.adapters.dynamodb.items import known_value, read_facts
+from rushes.adapters.dynamodb.items import SHARDS, known_value, read_facts
 from rushes.domain.budget import EVERYBODY, OverBudget, Reservation
 from rushes.domain.caller import Caller
 from rushes.domain.clip import (
@@ -407,6 +407,20 @@ def test_due(table: Table) -> None:
     assert table.due(1000, 100) == oldest_first
     assert table.due(1000, 2) == oldest_first[:2]
     assert table.due(99, 100) == []
+
+
+def test_no_shard_is_read_further_than_what_is_asked_for(real: Real) -> None:
+    """Of a long index one page is enough."""
+    limits: list[int | None] = []
+
+    def note(params: dict[str, Any], **_: Any) -> None:
+        limits.append(params.get("Limit"))
+
+    event = "provide-client-params.dynamodb.Query"
+    real.client.meta.events.register(event, note)
+    real.store.due(START, 7)
+    real.client.meta.events.unregister(event, note)
+    assert limits == [7] * SHARDS
 
 
 @pytest.mark.parametrize(

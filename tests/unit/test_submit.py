@@ -808,3 +808,4 @@ def test_images_are_not_taken_in_without_time_to_send(world: UseCases) -> None:
     assert (world.table.tasks, world.bucket.calls) == ({}, {})
     ((_, _, details),) = world.telemetry.notes
     assert details["why"] == "no time is left to send what would be recorded"
+    assert submit(world, with_image(), lasts=TIMES.http).body == {"data": [ACK]}

@@ -71,14 +71,14 @@ def test_losing_for_ever_is_busy(world: UseCases) -> None:
     before = world.table.put(clip())
     versions = iter(range(2, 1000))
     world.table.before_save = lambda: world.table.race(clip(version=next(versions)))
-    with pytest.raises(BusyError):
+    with pytest.raises(BusyError, match=r"^the clip was changed by others again and again$"):
         learned(world, before, fact(Kind.ACCEPTED))
     assert world.table.saves == 0
 
 
 def test_a_clip_that_is_gone_is_busy(world: UseCases) -> None:
     """A clip that vanished under our hands is not made up again."""
-    with pytest.raises(BusyError):
+    with pytest.raises(BusyError, match=r"^the clip is gone$"):
         learned(world, clip(), fact(Kind.ACCEPTED))
     assert world.table.rows == {}
 

@@ -28,7 +28,7 @@ def dumped(value: object) -> bytes:
 
 def receive(world: UseCases, body: object) -> Any:
     """The clip after a webhook with this body."""
-    return world.receiving.receive(body if isinstance(body, bytes) else dumped(body), "ann", TASK_UUID, 0)
+    return world.receiving.receive(body if isinstance(body, bytes) else dumped(body), "ann", TASK_UUID, 0, "token")
 
 
 @pytest.fixture
@@ -120,7 +120,8 @@ def test_progress_is_answered_and_not_recorded(running: UseCases, body: object) 
 )
 def test_a_body_about_nothing_here_is_unreadable(running: UseCases, body: object) -> None:
     """Junk, and news of any other clip, teach nothing about this one."""
-    with pytest.raises(UnreadableError):
+    words = "" if body == b"junk" else "^the body says nothing about this clip$"
+    with pytest.raises(UnreadableError, match=words):
         receive(running, body)
     assert running.row() == clip(fact(Kind.ACCEPTED))
 

@@ -28,7 +28,7 @@ class WebhookService:
     times: Timings
     clock: Callable[[], int]
 
-    def receive(self, body: bytes, caller: str, task_uuid: str, index: int, token: str = "") -> Clip:
+    def receive(self, body: bytes, caller: str, task_uuid: str, index: int, token: str) -> Clip:
         """Learns what a webhook body says about this clip, and returns the clip as it is now.
 
         `token` is the one that it came with, which nobody else may read.
