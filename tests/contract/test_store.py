@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
+from random import SystemRandom
 from typing import Any, Protocol
 
 import boto3
@@ -781,6 +782,16 @@ def test_trouble_that_stays(real: Real, call: str) -> None:
     assert real.store.clip("ann", TASK_UUID, 0) == clip()
     assert real.store.task("ann", uuid4(2)) is None
     assert real.store.budget("ann", MONTH)[0] == PRICE
+
+
+def test_pauses_double(real: Real, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longest that chance allows is twice the longest before it."""
+    monkeypatch.setattr(SystemRandom, "uniform", lambda _self, _shortest, longest: longest)
+    real.stack.aws.faults.fail("dynamodb", "ThrottlingException")
+    with pytest.raises(BusyError):
+        real.store.clip("ann", TASK_UUID, 0)
+    real.stack.aws.faults.clear()
+    assert real.pauses == [0.02, 0.04, 0.08, 0.16, 0.32, 0.64]
 
 
 def test_patience_does_not_multiply(real: Real, monkeypatch: pytest.MonkeyPatch) -> None:
