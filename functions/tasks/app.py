@@ -1,6 +1,6 @@
-"""`GET /tasks`, `/tasks/{taskUUID}`, `/costs`, `/budget`: a caller's own, read-only; `GET /`, the page that shows it.
+"""`GET /tasks`, `/tasks/{taskUUID}`, `/costs` and `/budget` for a caller's own data; `GET /` for the gallery page.
 
-Answers: 200; 400 a parameter is wrong; 401 no valid key; 404 no such task of this caller's; 503 busy.
+Responses: 200; 400 invalid parameter; 401 no valid key; 404 no such task of this caller; 503 busy.
 """
 
 import json
@@ -16,7 +16,7 @@ from rushes.bootstrap.tasks_function import wiring
 from rushes.domain.caller import Caller
 from rushes.domain.views import Json
 from rushes.errors import RushesError
-from rushes.lambda_events import header, http_response, reason
+from rushes.lambda_events import error_text, header, http_response
 from rushes.runware.wire import WireError, wire_error
 from rushes.services.queries import QueryService, not_found
 
@@ -26,41 +26,41 @@ HttpAnswer = dict[str, Any]
 
 @cache
 def page() -> tuple[str, Mapping[str, str]]:
-    """The page and its headers, read and hashed once a process."""
+    """Returns the page and its headers, read and hashed once a process."""
     html = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     return html, gallery.headers(html, wiring().bucket.origin)
 
 
 def handler(event: Event, _: LambdaContext) -> HttpAnswer:
-    """The Lambda entry point; the one place where what went wrong becomes an HTTP answer."""
+    """The Lambda entry point, and the one place that maps errors to HTTP responses."""
     wired = wiring()
     try:
         if event["routeKey"] == PAGE:
             html, headers = page()
             return http_response(200, "text/html; charset=utf-8", html, headers)
         caller = wired.callers.of(header(event, "authorization"))
-        return READ[event["routeKey"]](wired.reading, caller, event) if caller else _errors(401, _NO_CALLER)
+        return READ[event["routeKey"]](wired.query_service, caller, event) if caller else _errors(401, _NO_CALLER)
     except RushesError as error:
-        wired.telemetry.log("not served", warn=True, why=reason(error))
+        wired.telemetry.log("request failed", warn=True, reason=error_text(error))
         return _errors(503, _BUSY)
 
 
-def _tasks(reading: QueryService, caller: Caller, event: Event) -> HttpAnswer:
-    return _page(reading.tasks(caller, event.get("queryStringParameters") or {}))
+def _tasks(query_service: QueryService, caller: Caller, event: Event) -> HttpAnswer:
+    return _page(query_service.tasks(caller, event.get("queryStringParameters") or {}))
 
 
-def _task(reading: QueryService, caller: Caller, event: Event) -> HttpAnswer:
+def _task(query_service: QueryService, caller: Caller, event: Event) -> HttpAnswer:
     task_uuid = event["pathParameters"]["taskUUID"]
-    found = reading.task(caller, task_uuid)
+    found = query_service.task(caller, task_uuid)
     return _json(200, found) if found else _errors(404, not_found(task_uuid))
 
 
-def _costs(reading: QueryService, caller: Caller, event: Event) -> HttpAnswer:
-    return _page(reading.costs(caller, event.get("queryStringParameters") or {}))
+def _costs(query_service: QueryService, caller: Caller, event: Event) -> HttpAnswer:
+    return _page(query_service.costs(caller, event.get("queryStringParameters") or {}))
 
 
-def _budget(reading: QueryService, caller: Caller, _: Event) -> HttpAnswer:
-    return _json(200, reading.budget(caller))
+def _budget(query_service: QueryService, caller: Caller, _: Event) -> HttpAnswer:
+    return _json(200, query_service.budget(caller))
 
 
 PAGE = "GET /"
@@ -73,7 +73,7 @@ READ: Mapping[str, Callable[[QueryService, Caller, Event], HttpAnswer]] = {
 
 
 def _page(found: Json | list[WireError]) -> HttpAnswer:
-    """A page of a list, or what was wrong with the question."""
+    """A page of a list, or the faults of the request."""
     return _errors(400, *found) if isinstance(found, list) else _json(200, found)
 
 
@@ -82,10 +82,10 @@ def _errors(status: int, *errors: WireError) -> HttpAnswer:
 
 
 def _json(status: int, body: Json) -> HttpAnswer:
-    # The links in it are good for whoever has them, so nothing on the way may keep it.
+    # It contains presigned URLs, which work without a key, so no cache may keep it.
     headers = {"Cache-Control": "no-store", **gallery.PROTECTIVE}
     return http_response(status, "application/json", json.dumps(body, ensure_ascii=False), headers)
 
 
 _NO_CALLER = wire_error("invalidApiKey", "Send your API key as Authorization: Bearer.", "apiKey", type="string")
-_BUSY = wire_error("serviceUnavailable", "The service is busy. Ask again later.")
+_BUSY = wire_error("serviceUnavailable", "The service is busy. Try again later.")

@@ -104,8 +104,8 @@ class Demo:
         clips = {(task["taskUUID"], clip["clip"]): clip for task in tasks for clip in task["clips"]}
         for clip in clips.values():
             if clip["status"] != "stored":
-                why = f" ({refusal(clip['error'])})" if clip.get("error") else ""
-                yield f"clip {clip['clip']} is {clip['status']}{why}, not stored"
+                reason = f" ({refusal(clip['error'])})" if clip.get("error") else ""
+                yield f"clip {clip['clip']} is {clip['status']}{reason}, not stored"
         for result in fetch(self._screen, client, tasks, self._out, _PARALLEL):
             clip = clips[result.task_uuid, result.clip]
             if result.problem:

@@ -90,7 +90,7 @@ def dev(
         with _started(stack, console):
             api_key = stack.create_key("dev")
             stack.store.set_caller(Caller("events", 50_000_000))  # that of the event bus, which needs no key
-            with local_stack.announced(_whereabouts(stack, api_key), os.environ):
+            with local_stack.registered(_whereabouts(stack, api_key), os.environ):
                 _describe(stack, api_key, bought=provider is not None)
                 while True:
                     stack.check()

@@ -36,7 +36,7 @@ _LAST_PAUSE = 0.2
 _FIRST_BACK_OFF = 0.05
 _LAST_BACK_OFF = 1.0
 
-_LONGEST_END = 1.0
+_MAX_END = 1.0
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Triggers:
 
     def join(self) -> None:
         """Wait for the threads, whose functions have been stopped; at most a second."""
-        end = time.monotonic() + _LONGEST_END
+        end = time.monotonic() + _MAX_END
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
 

@@ -31,11 +31,11 @@ from rushes_local.stack import StackError
 
 MACHINE = "arm64" if platform.machine() in ("arm64", "aarch64") else "x86_64"
 
-_LONGEST_BUILD = 300.0
+_MAX_BUILD = 300.0
 # An image is made of the layers before a server listens.
-_LONGEST_START = 180.0
+_MAX_START = 180.0
 # It removes its containers, which get ten seconds each to end by themselves.
-_LONGEST_END = 60.0
+_MAX_END = 60.0
 _LOOK_EVERY = 0.1
 
 # In the access log of SAM CLI's servers. A webhook's token is in it, and no log of ours holds one.
@@ -75,8 +75,8 @@ def remove_containers(folder: Path) -> None:
 def build(root: Path, folder: Path, architecture: str = MACHINE) -> None:
     """`sam build` of the project at `root` into `folder`, and what `make build` does after it."""
     override = f"Architecture={architecture}"
-    run(root, "build", "--build-dir", str(folder), "--parameter-overrides", override, timeout=_LONGEST_BUILD)
-    _run(root, ["python3.13", "scripts/pack.py", str(folder)], _LONGEST_BUILD, {})
+    run(root, "build", "--build-dir", str(folder), "--parameter-overrides", override, timeout=_MAX_BUILD)
+    _run(root, ["python3.13", "scripts/pack.py", str(folder)], _MAX_BUILD, {})
 
 
 def run(
@@ -161,13 +161,13 @@ class SamServer:
 
     def wait(self) -> None:
         """Wait until it listens. Raises StackError when it ends instead, or takes too long."""
-        deadline = time.monotonic() + _LONGEST_START
+        deadline = time.monotonic() + _MAX_START
         while True:
             self.check()
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
                 return
             if time.monotonic() > deadline:
-                raise StackError(f"{self._said()}\nsam local {self.command} did not listen after {_LONGEST_START:g} s")
+                raise StackError(f"{self._said()}\nsam local {self.command} did not listen after {_MAX_START:g} s")
             time.sleep(_LOOK_EVERY)
 
     def check(self) -> None:
@@ -184,7 +184,7 @@ class SamServer:
             return
         self._process.terminate()
         try:
-            self._process.wait(_LONGEST_END)
+            self._process.wait(_MAX_END)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

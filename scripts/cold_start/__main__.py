@@ -15,7 +15,7 @@ from pathlib import Path
 from rushes_local.template import DeclaredFunction
 from scripts.cold_start import cases
 from scripts.cold_start.cases import CASES, Case
-from scripts.cold_start.measure import Measured, Program, import_shares, ratio, side_by_side
+from scripts.cold_start.measure import Measured, Program, concurrent_map, import_shares, ratio
 from scripts.cold_start.packages import ROOT, Packages
 from scripts.cold_start.page import Row, page, table, verdict
 from scripts.cost_report.metering import measure
@@ -91,7 +91,7 @@ class Bench:
                 programs["usual"] = self._reference("usual", function)
             if function.routes:
                 programs["restored"] = replace(self._ours(function), restored=True)
-            found = side_by_side(programs, self._effort.rounds)
+            found = concurrent_map(programs, self._effort.rounds)
             self._check_compiled(found["ours"])
             self._modules[function.name] = len(found["ours"].modules)
             yield _compared(f"cold `{function.name}`, floor", found["ours"], found["floor"], case.cold)
@@ -108,7 +108,7 @@ class Bench:
             case = CASES[function.name]
             if case.same:
                 programs = {"ours": self._ours(function), "same": self._reference(case.same, function)}
-                found = side_by_side(
+                found = concurrent_map(
                     programs, self._effort.warm_rounds, warm_up=self._effort.warm_up, events=self._effort.events
                 )
                 yield _compared(f"warm `{function.name}`, the same calls", found["ours"], found["same"], case.warm)

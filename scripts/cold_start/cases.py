@@ -13,7 +13,7 @@ from rushes.adapters.dynamodb.admin import AdminTable
 from rushes.config import read_timings
 from rushes.domain import webhook_token
 from rushes.domain.caller import Caller, hash_key
-from rushes.domain.clip import Clip, Fact, Kind, Witness, merge
+from rushes.domain.clip import Clip, Fact, FactSource, Kind, merge
 from rushes.domain.task import Task
 from rushes.domain.timings import Timings
 from rushes_local.template import DeclaredFunction, Template
@@ -74,7 +74,7 @@ CASES: Mapping[str, Case] = {
     "intake": Case(event=lambda: _file("video-requested"), cold=1.5),
     "webhook": Case(event=_webhook, status=200, cold=1.25, usual=0.65, warm=1.5, same="bare_webhook"),
     "reconcile": Case(event=lambda: _file("schedule"), cold=1.5),
-    "announce": Case(event=lambda: _file("clip-changed"), cold=1.1),
+    "publish": Case(event=lambda: _file("clip-changed"), cold=1.1),
     "tasks": Case(event=lambda: _file("tasks-one"), status=200, cold=1.1),
 }
 
@@ -123,7 +123,7 @@ def items() -> list[dict[str, Any]]:
         budgeted=924_000,
         next_check_at=now + 240_000,
     )
-    accepted = Fact(kind=Kind.ACCEPTED, key="acknowledged", at=now + 900, witness=Witness.SUBMISSION)
+    accepted = Fact(kind=Kind.ACCEPTED, key="acknowledged", at=now + 900, source=FactSource.SUBMISSION)
     store.record(task, [merge(clip, accepted)], [])
     return written.items
 

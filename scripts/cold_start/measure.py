@@ -101,7 +101,7 @@ def _started(program: Program, warm_up: int, events: int, *options: str) -> list
     return result.stderr.strip().splitlines()
 
 
-def side_by_side(
+def concurrent_map(
     programs: Mapping[str, Program], rounds: int, *, warm_up: int = 0, events: int = 1
 ) -> dict[str, Measured]:
     """Every program once in each round, in an order that turns, so that none always follows the same one."""

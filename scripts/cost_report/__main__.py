@@ -23,8 +23,8 @@ _GB = 1_000_000_000
 
 # Billed milliseconds of one warm invocation. Times on a developer's machine say nothing about Lambda, and Runware's
 # answer, a TLS handshake included, is most of what `submit` waits for.
-# `announce` reads a stored clip as a stream; a change that is no news it only looks at.
-MILLISECONDS = {"submit": 350, "webhook": 60, "reconcile": 30, "announce": 5}
+# `publish` reads a stored clip as a stream; a change that is no news it only looks at.
+MILLISECONDS = {"submit": 350, "webhook": 60, "reconcile": 30, "publish": 5}
 DIGEST_MILLISECONDS = 300
 # What a clip adds to the sweeps that look at it: a poll; a download and an upload.
 SWEEP_MILLISECONDS = {"happy": 0, "polled": 300, "rescued": 2500, "refused": 0}
@@ -102,7 +102,7 @@ def clip_lines(measured: ClipUsage, path: str) -> list[CostLine]:
 def told_lines(measured: ClipUsage) -> list[CostLine]:
     """What telling of one clip uses, on top of any path that ends with it stored: the event and the manifest."""
     usage = measured.told
-    seconds = (usage.invocations.total() * MILLISECONDS["announce"] + DIGEST_MILLISECONDS) / 1000
+    seconds = (usage.invocations.total() * MILLISECONDS["publish"] + DIGEST_MILLISECONDS) / 1000
     # The manifest is an object as well, so S3 has an event for it.
     events = usage.calls["events PutEvents"] + usage.calls["s3 PUT"]
     return [
@@ -111,7 +111,7 @@ def told_lines(measured: ClipUsage) -> list[CostLine]:
         CostLine("S3 GET", usage.calls["s3 GET"]),
         CostLine("EventBridge event", events),
         CostLine("Lambda request", usage.invocations.total()),
-        CostLine("Lambda GB-second", measured.memory_mb["announce"] / 1024 * seconds),
+        CostLine("Lambda GB-second", measured.memory_mb["publish"] / 1024 * seconds),
         CostLine("CloudWatch log GB", _rounded(_logged(usage)) / _GB),
     ]
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 
-from rushes.domain.clip import Clip, Known
+from rushes.domain.clip import Clip, FactRecord
 from rushes_local.aws.application import Access
 from rushes_local.event_sources import queue_event, schedule_event, start_of, stream_event
 from rushes_local.runware.emulator import OneShot
@@ -38,13 +38,13 @@ _READ_UNIT = 4096
 _LOG_EVENT = 26  # bytes that CloudWatch adds to every line
 _PATIENCE = 15.0  # seconds
 _MINUTE = 60_000  # milliseconds, like all times of a clip
-_MOST_MINUTES = 600
+_MAX_MINUTES = 600
 # What each function is known to log for an event that is nobody's; it tells that all earlier lines have come through.
 _LAST_WORDS = {
-    "submit": "not served",
+    "submit": "request failed",
     "webhook": "WebhooksRejected",
     "reconcile": "an object that no clip waits for",
-    "announce": "a change could not be told",
+    "publish": "change could not be published",
 }
 
 
@@ -278,7 +278,7 @@ class _Bench:
         The first one comes half a minute after what happened last: that is the mean of what can be.
         """
         used, pause = Usage(), _MINUTE // 2
-        for _ in range(_MOST_MINUTES):
+        for _ in range(_MAX_MINUTES):
             (clip,) = self._stack.store.clips(CALLER, task_uuid)
             if clip.next_check_at is None:
                 return used
@@ -289,14 +289,14 @@ class _Bench:
         raise MeteringError("the sweeps come to no end with this clip")
 
     def changes(self) -> Sequence[Mapping[str, Any]]:
-        """What the stream says of clips since this was last asked, of that which reaches `announce`."""
+        """What the stream says of clips since this was last asked, of that which reaches `publish`."""
         answer = self._streams.get_records(ShardIterator=self._place)
         self._place = answer["NextShardIterator"]
         return _of_clips(answer["Records"])
 
     def tell(self, change: Mapping[str, Any]) -> Usage:
-        """One change reaches `announce` through the stream."""
-        return self._invoked("announce", stream_event([change], "arn"))
+        """One change reaches `publish` through the stream."""
+        return self._invoked("publish", stream_event([change], "arn"))
 
     @contextmanager
     def metered(self) -> Iterator[_Metered]:
@@ -338,7 +338,7 @@ class _Bench:
         nobodys = {"Body": json.dumps({"detail": {"object": {"key": "videos/nobodys"}}})}
         record = {"MessageId": "1", "ReceiptHandle": "1", "Attributes": {}, "MD5OfBody": "", **nobodys}
         self._stack.functions["reconcile"].invoke(queue_event([record], "arn"))
-        self._stack.functions["announce"].invoke({"Records": [{"dynamodb": {"SequenceNumber": "0"}}, *self._no_news()]})
+        self._stack.functions["publish"].invoke({"Records": [{"dynamodb": {"SequenceNumber": "0"}}, *self._no_news()]})
         for name, words in _LAST_WORDS.items():
             self._journal.wait_for(name, words, said)
         return [
@@ -346,7 +346,7 @@ class _Bench:
         ]
 
     def _no_news(self) -> Sequence[Any]:
-        """A change that `announce` says nothing of. Beside it a record that it cannot read is a line and no failure."""
+        """A change that `publish` says nothing of. Beside it a record that it cannot read is a line and no failure."""
         answer = self._streams.get_records(ShardIterator=self._beginning)
         records: list[Any] = stream_event(_of_clips(answer["Records"])[:1], "arn")["Records"]
         return records
@@ -387,7 +387,7 @@ def _earlier(clip: Clip, milliseconds: int) -> Clip:
     """The clip as if everything about it had happened so much earlier."""
     assert clip.next_check_at is not None
     facts = {
-        name: Known({source: replace(claim, at=claim.at - milliseconds) for source, claim in known.claims.items()})
+        name: FactRecord({source: replace(claim, at=claim.at - milliseconds) for source, claim in known.claims.items()})
         for name, known in clip.facts.items()
     }
     return replace(clip, facts=facts, next_check_at=clip.next_check_at - milliseconds)

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 LINES, EVERY = 1000, 20  # of which one is bad
 BAD = LINES // EVERY
 GOOD = LINES - BAD
-LARGEST_CLIP = 200_000  # bytes
+MAX_CLIP = 200_000  # bytes
 PATIENCE = 600.0  # seconds; a few tens are enough where nothing else runs
 PROMPT = "a lighthouse at dusk"  # one for all, since the emulator keeps what it has rendered
 NAME, KEY = "ada", "requests/ada/campaign/lines.jsonl"
@@ -148,7 +148,7 @@ def test_a_thousand_lines(capsys: pytest.CaptureFixture[str]) -> None:
             "manifests": GOOD,
             "set aside": 0,
         }
-        assert max(batch.videos().values()) < LARGEST_CLIP
+        assert max(batch.videos().values()) < MAX_CLIP
         assert report[0] == f"{KEY.replace('requests', 'reports', 1)}.{version}.json"
 
         event = {

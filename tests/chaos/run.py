@@ -174,7 +174,7 @@ def report(
         "tasks recorded": len(found.clips),
         **dict(sorted(statuses.items())),
         **{f"in review: {kind}": count for kind, count in kinds.items()},
-        "maybe sent": sum(clip.maybe_sent_at is not None for clip in clips),
+        "maybe sent": sum(clip.possibly_sent_at is not None for clip in clips),
         "rescued": sum(any(copy.fields.get("rescued") for copy in clip.of(Kind.STORED).values()) for clip in clips),
         "charges": len(paid),
         "paid, micro-dollars": sum(charge.micro_dollars for charge in paid),

@@ -26,7 +26,7 @@ Json = dict[str, Any]
 
 _TICK = 0.25  # seconds
 _WAITING = 12  # fates kept ready: more than there are submissions in a tick
-_LONGEST_STORM = 1.8  # seconds
+_MAX_STORM = 1.8  # seconds
 
 _SERVER_ERRORS = (500, 503, 504)
 _TABLE_FAULTS = ("InternalServerError", "ThrottlingException", "ProvisionedThroughputExceededException")
@@ -120,14 +120,14 @@ class Weather:
                 {"details_status": status},
                 {"poll_status": status, "details_status": status},
                 {"submit_status": status, "submit_bare": chance.random() < 0.5},
-                {"knows_running": False},
-                {"knows_details": False},
-                {"tells_delivery_failure": "instead"},
+                {"finds_running": False},
+                {"finds_details": False},
+                {"reports_delivery_failure": "instead"},
                 {"video_url_status": chance.choice((404, 500))},
                 {"video_url_empty_reads": 2},
             )
         )
-        self._runware_until = time.monotonic() + chance.uniform(0.3, _LONGEST_STORM)
+        self._runware_until = time.monotonic() + chance.uniform(0.3, _MAX_STORM)
         self.counts[f"storm at Runware: {', '.join(self._storm)}"] += 1
 
     def _storm_aws(self) -> None:
@@ -136,7 +136,7 @@ class Weather:
         code = chance.choice(_TABLE_FAULTS if service == "dynamodb" else _BUCKET_FAULTS)
         after = code.startswith("Internal") and chance.random() < 0.5
         self.stack.aws.faults.fail(service, code, fraction=chance.choice((0.1, 0.3, 0.6)), after=after)
-        self._aws_until = time.monotonic() + chance.uniform(0.3, _LONGEST_STORM)
+        self._aws_until = time.monotonic() + chance.uniform(0.3, _MAX_STORM)
         self.counts[f"storm in {service}: {code}{', answer lost' if after else ''}"] += 1
 
     def _forge(self) -> None:
@@ -170,7 +170,7 @@ def _manners(chance: random.Random, climate: Climate) -> Json:
         "webhook_shape": chance.choice(("envelope", "full", "flat", "array", "singular")),
         "webhook_on_failure": chance.random() < 0.7,
         "webhook_progress": chance.random() < 0.5,
-        "tells_delivery_failure": chance.choice(("no", "beside")),
+        "reports_delivery_failure": chance.choice(("no", "beside")),
         "upload": chance.choice(("before", "after")),
         "upload_content_type": chance.choice(("", "video/mp4", "application/octet-stream")),
         "refuses_running": not climate.lawless,

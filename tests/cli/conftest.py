@@ -164,7 +164,7 @@ def made(request: Json, status: str = "running") -> Json:
             "objectKey": f"videos/alice/2026/11/24/{request['taskUUID']}-{number}.mp4",
             "clipUUID": str(uuid.uuid4()),
             "nextCheckAt": stamp(now + timedelta(minutes=3)),
-            "timeline": [{"at": stamp(now), "fact": "accepted", "key": "acknowledged", "witness": "submission"}],
+            "timeline": [{"at": stamp(now), "fact": "accepted", "key": "acknowledged", "source": "submission"}],
         }
         for number in range(request.get("numberResults", 1))
     ]

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from rushes.adapters.s3 import S3_CONFIG, S3Bucket
-from rushes.domain.budget import EVERYBODY, Reservation
+from rushes.domain.budget import ALL_CALLERS, Reservation
 from rushes.domain.caller import hash_key
-from rushes.domain.clip import Clip, Fact, Kind, Known, Witness, defer_budget, merge_all, refresh_derived
+from rushes.domain.clip import Clip, Fact, FactRecord, FactSource, Kind, defer_budget, merge_all, refresh_derived
 from rushes.domain.task import Task
 from rushes_cli.operator import erase
 from rushes_cli.operator.consistency import MEANINGS, Flaw, Terms, check, manifest_key
@@ -98,7 +98,7 @@ class Case:
     def learn(self, *facts: tuple[Kind, str, dict[str, Any]]) -> None:
         """Saves what was learned, as every witness does."""
         clip = self.clip
-        told = [Fact(kind=kind, key=key, at=NOW, witness=Witness.POLL, fields=fields) for kind, key, fields in facts]
+        told = [Fact(kind=kind, key=key, at=NOW, source=FactSource.POLL, fields=fields) for kind, key, fields in facts]
         self.stack.store.save(clip, refresh_derived(merge_all(clip, told), NOW, TIMES))
 
     def store(self) -> None:
@@ -158,7 +158,9 @@ class Case:
         clip = self.clip
         ((_, known),) = clip.of(Kind.STORED).items()
         facts = {name: each for name, each in clip.facts.items() if name[0] != Kind.STORED}
-        self.record(facts={**facts, (Kind.STORED, version): Known.of_all(known.seen, {**known.fields, "size": size})})
+        self.record(
+            facts={**facts, (Kind.STORED, version): FactRecord.of_all(known.seen, {**known.fields, "size": size})}
+        )
 
     def swap(self, body: bytes) -> None:
         """Lets other bytes be the version on record, which S3 itself would never do; size and manifest follow."""
@@ -261,7 +263,7 @@ PLANTED: dict[str, tuple[Callable[[Case], None] | None, Callable[[Case], object]
     "no JSON": (Case.store, lambda c: c.put(c.manifest, b"{"), Flaw.MANIFEST_UNREADABLE, lambda c: c.name),
     "a stale one": (Case.store, lambda c: c.describe(versionId="old"), Flaw.MANIFEST_DIFFERS, lambda c: c.name),
     "a budget": (Case.store, budget("", 1), Flaw.BUDGET_DIFFERS, lambda c: f"{c.caller} {MONTH}"),
-    "all budgets": (Case.store, budget(EVERYBODY, -1), Flaw.BUDGET_DIFFERS, lambda c: f"{EVERYBODY} {MONTH}"),
+    "all budgets": (Case.store, budget(ALL_CALLERS, -1), Flaw.BUDGET_DIFFERS, lambda c: f"{ALL_CALLERS} {MONTH}"),
     "miscounted": (Case.store, lambda c: c.record(budgeted=1), Flaw.MISCOUNTED, lambda c: c.name),
     "miscounted for long": (
         Case.store,
@@ -351,7 +353,7 @@ def test_what_is_in_good_order_is_no_finding(stack: Stack, monkeypatch: pytest.M
         looks.append(1)
         found = genuine()
         if len(looks) == 1:
-            found.budgets[EVERYBODY, MONTH] += 1
+            found.budgets[ALL_CALLERS, MONTH] += 1
         return found
 
     monkeypatch.setattr(stack.store, "snapshot", snapshot)

@@ -68,9 +68,9 @@ def test_the_commands_constants_are_the_services() -> None:
     assert KLING_2_1_MASTER.air == limits.MODEL
     assert tuple(f"{width}x{height}" for width, height in KLING_2_1_MASTER.sizes) == limits.SIZES
     assert KLING_2_1_MASTER.durations == limits.DURATIONS
-    assert (KLING_2_1_MASTER.results.least, KLING_2_1_MASTER.results.most) == limits.CLIPS
+    assert (KLING_2_1_MASTER.results.minimum, KLING_2_1_MASTER.results.maximum) == limits.CLIPS
     assert tuple(KLING_2_1_MASTER.formats.values()) == limits.FORMATS
-    assert limits.MOST_DOLLARS == formats.MOST_DOLLARS
+    assert limits.MAX_DOLLARS == formats.MAX_DOLLARS
 
 
 @pytest.mark.parametrize("text", ["0", "5", "0.924", "1e3", "1000000000", "0.0000005", "-1", "nan", "inf", "x", "1e10"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from rushes_cli.local_stack import RunningStack, announced
+from rushes_cli.local_stack import RunningStack, registered
 from rushes_local.aws.application import CREDENTIALS
 from rushes_local.stack import STACK_NAME, Stack
 from rushes_local.trigger import forged
@@ -157,7 +157,7 @@ def test_steps(stack: Stack, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path
         bucket=stack.bucket_name,
         stack=STACK_NAME,
     )
-    with announced(where, os.environ):
+    with registered(where, os.environ):
         (uuid,) = run("submit", "a canal", "--json").json["taskUUIDs"]
         for kind, after in {"processing": "running", "failure": "failed"}.items():
             assert run("trigger", kind, "--json").json["after"] == after
@@ -178,6 +178,6 @@ def test_a_stack_that_is_silent_cannot_be_triggered(run: Run, monkeypatch: pytes
     """A stack that was killed leaves its word behind; that it does not answer is one line, and worth another try."""
     alone(monkeypatch, tmp_path)
     nowhere = dict.fromkeys(RunningStack.__slots__, "http://127.0.0.1:1") | {"pid": os.getpid()}
-    with announced(RunningStack(**nowhere), os.environ):
+    with registered(RunningStack(**nowhere), os.environ):
         ran = run("trigger", "heal")
     assert (ran.status, ran.err.count("\n")) == (4, 1)

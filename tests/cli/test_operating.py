@@ -316,11 +316,11 @@ def test_what_was_not_told_is_told_again(stack: Stack, user: User, run: Run) -> 
     """The verb tells what is true of each clip of a task now, and lays the manifests that are missing."""
     task = order(numberResults=2)
     clip, listener = finished(user, task), Listener(stack)
-    ran = run("announce", user.name, task["taskUUID"].upper(), "--stack", STACK_NAME)
+    ran = run("publish", user.name, task["taskUUID"].upper(), "--stack", STACK_NAME)
     told = [event["detail-type"] for each in user.clips(task) for event in listener.about(each.clip_uuid)]
     assert told == ["Clip Stored", "Clip Stored"]
     assert clip.object_key.replace(".mp4", ".json") in {key for key, _ in whole_bucket(stack)}
     assert ran.out.splitlines() == [f"Clip {n} is stored: sent as Clip Stored." for n in (0, 1)]
-    ran = run("announce", "nobody", task["taskUUID"], "--stack", STACK_NAME)
+    ran = run("publish", "nobody", task["taskUUID"], "--stack", STACK_NAME)
     assert ran.status == 1
     assert "has no task" in ran.err

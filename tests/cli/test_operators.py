@@ -10,7 +10,7 @@ import pytest
 from botocore.client import BaseClient
 
 from rushes.domain.caller import Caller
-from rushes.domain.clip import Clip, Fact, Kind, Status, Witness, merge_all
+from rushes.domain.clip import Clip, Fact, FactSource, Kind, Status, merge_all
 from rushes.services.update_clip import update_clip
 from rushes_cli.operator.review import NoTelemetry, clock
 from rushes_local.stack import STACK_NAME, Stack
@@ -32,17 +32,17 @@ def told(user: User, clip: Clip, *facts: Fact) -> Clip:
 
 
 def fact(kind: Kind, key: str = "", **fields: Any) -> Fact:
-    return Fact(kind=kind, key=key, at=clock(), witness=Witness.CLOCK, fields=fields)
+    return Fact(kind=kind, key=key, at=clock(), source=FactSource.CLOCK, fields=fields)
 
 
 def unproven(user: User) -> Clip:
     """A clip of which nobody knows whether it was bought."""
-    return told(user, user.buy(), fact(Kind.UNPROVEN, why="an attempt may have arrived"))
+    return told(user, user.buy(), fact(Kind.UNPROVEN, reason="an attempt may have arrived"))
 
 
 def unsaved(user: User) -> Clip:
     """A clip that was rendered, and of which there is no copy."""
-    return told(user, user.buy(), fact(Kind.RENDERED, "v", cost=924_000), fact(Kind.UNSAVED, why="no copy"))
+    return told(user, user.buy(), fact(Kind.RENDERED, "v", cost=924_000), fact(Kind.UNSAVED, reason="no copy"))
 
 
 def name(clip: Clip) -> tuple[str, ...]:
@@ -58,7 +58,7 @@ def test_review_lists_what_waits_with_its_evidence(stack: Stack, user: User, run
     assert [each["taskUUID"] for each in found] == [clip.task_uuid, other.task_uuid]
     assert set(found[0]) == {
         *("caller", "taskUUID", "clip", "status", "open", "cost", "objectKey", "clipUUID"),
-        *("maybeSentAt", "nextCheckAt", "timeline"),
+        *("possiblySentAt", "nextCheckAt", "timeline"),
     }
     out = run("review", "--stack", STACK_NAME).out
     assert "an attempt may have arrived. Whether it was bought cannot be proven." in out
@@ -87,13 +87,13 @@ def test_giving_up_releases_what_was_not_bought(stack: Stack, user: User, run: R
     """An unproven clip that is given up has failed, with the operator's reason, and its money is back."""
     clip = unproven(user)
     assert user.counted(clip) == 924_000
-    ran = run("review", "give-up", *name(clip), "--why", "Runware knows nothing of it.", "--json")
+    ran = run("review", "give-up", *name(clip), "--reason", "Runware knows nothing of it.", "--json")
     assert ran.status == 0, ran.err
     assert (ran.json["status"], ran.json["open"], ran.json["cost"]) == ("failed", False, 0.0)
     now = user.now(clip)
     assert (now.status, now.open, now.next_check_at) == (Status.FAILED, False, None)
     assert now.of(Kind.FAILED)["givenUp"].fields["message"] == "Runware knows nothing of it."
-    assert list(now.of(Kind.FAILED)["givenUp"].seen) == [Witness.OPERATOR]
+    assert list(now.of(Kind.FAILED)["givenUp"].seen) == [FactSource.OPERATOR]
     assert user.counted(clip) == 0
     assert run("review", "give-up", *name(clip)).err.endswith("not in review; nothing was decided.\n")
 
@@ -106,10 +106,10 @@ def test_asking_again(user: User, run: Run, parked: Callable[[User], Clip]) -> N
     assert ran.status == 0, ran.err
     assert (ran.json["status"], ran.json["open"], ran.json["cost"]) == ("review", True, 0.924)
     now = user.now(clip)
-    assert [known.seen.keys() for known in now.of(Kind.ASKED).values()] == [{Witness.OPERATOR}]
+    assert [known.seen.keys() for known in now.of(Kind.ASKED).values()] == [{FactSource.OPERATOR}]
     assert [named[1] for named in user.stack.store.due(clock() + 60_000, 10)] == [clip.task_uuid]
     assert run("review", "--stack", STACK_NAME, "--json").json["parked"] == []
-    told(user, now, fact(Kind.ANSWERED, *now.of(Kind.ASKED), why="nothing new"))
+    told(user, now, fact(Kind.ANSWERED, *now.of(Kind.ASKED), reason="nothing new"))
     out = run("review", "--stack", STACK_NAME).out
     assert "An operator wants bucket and Runware to be asked once more." in out
     assert "They were asked once more: nothing new." in out
@@ -144,7 +144,7 @@ def test_a_copy_settles_a_review(stack: Stack, user: User, run: Run, tmp_path: P
     assert now.open  # its seed and its cost are still asked for
     assert now.copy is not None
     assert now.copy[1].fields["size"] == len(video)
-    assert Witness.OPERATOR in now.copy[1].seen
+    assert FactSource.OPERATOR in now.copy[1].seen
 
 
 def test_an_unknown_clip(stack: Stack, user: User, run: Run) -> None:

@@ -76,7 +76,7 @@ def test_what_people_wrote_steers_no_terminal(fake: FakeService, run: Run) -> No
 def test_every_state_has_an_outlook(status: Status, is_open: bool) -> None:
     """Whatever a clip's state, there is a sentence on what comes next, and it names no placeholder."""
     clip = {"status": status, "open": is_open, "nextCheckAt": "2026-11-24T10:00:00.000Z"}
-    for more in ({}, {"maybeSentAt": "2026-11-24T09:00:00.000Z"}):
+    for more in ({}, {"possiblySentAt": "2026-11-24T09:00:00.000Z"}):
         text = explaining.outlook({**clip, **more})
         assert text.endswith(".")
         assert "{" not in text
@@ -85,7 +85,7 @@ def test_every_state_has_an_outlook(status: Status, is_open: bool) -> None:
 @pytest.mark.parametrize("kind", list(Kind))
 def test_every_fact_has_a_sentence(kind: Kind) -> None:
     """Every kind of fact that can be recorded is told in words of its own."""
-    fact = {"fact": kind, "key": "k", "witness": "poll", "fields": {"message": "why.", "cost": 0.924, "size": 7}}
+    fact = {"fact": kind, "key": "k", "source": "poll", "fields": {"message": "why.", "cost": 0.924, "size": 7}}
     text = explaining.sentence(fact)
     assert text.endswith(".")
     assert "{" not in text
@@ -96,10 +96,10 @@ def test_explain_tells_the_story_in_order(fake: FakeService, run: Run) -> None:
     """Steps come in the order of their times, beginning with the record, and end with what is next."""
     at = [stamp(TODAY + timedelta(hours=hour)) for hour in (1, 2, 3)]
     timeline = [
-        {"at": at[1], "fact": "rendered", "key": "v", "witness": "webhook", "fields": {"cost": 0.924, "seed": 7}},
-        {"at": at[2], "fact": "stored", "key": "1", "witness": "bucket", "fields": {"size": 2_000_000}},
+        {"at": at[1], "fact": "rendered", "key": "v", "source": "webhook", "fields": {"cost": 0.924, "seed": 7}},
+        {"at": at[2], "fact": "stored", "key": "1", "source": "bucket", "fields": {"size": 2_000_000}},
     ]
-    task = fake.add(clip={"timeline": timeline, "maybeSentAt": at[0]})
+    task = fake.add(clip={"timeline": timeline, "possiblySentAt": at[0]})
     (told,) = run("explain", task["taskUUID"], "--json").json["clips"]
     assert [step["at"] for step in told["story"]] == [task["createdAt"], *at]
     assert "for $0.924, as was learned through its webhook (video v, seed 7)" in told["story"][2]["text"]

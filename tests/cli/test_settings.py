@@ -127,7 +127,7 @@ STACK = local_stack.RunningStack(
 def test_a_running_stack_is_found(tmp_path: Path) -> None:
     """Without any configuration the local stack is meant, while it runs; nobody else can read its file."""
     environment = {"XDG_RUNTIME_DIR": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
-    with local_stack.announced(STACK, environment):
+    with local_stack.registered(STACK, environment):
         assert profiles.choose(None, environment, print).api_key == "rushes_local"
         assert profiles.choose("local", environment, print).url == STACK.url
         assert (tmp_path / "rushes" / f"{STACK.pid}.json").stat().st_mode & 0o777 == 0o600
@@ -140,7 +140,7 @@ def test_a_running_stack_is_found(tmp_path: Path) -> None:
 def test_the_file_of_a_dead_or_strange_stack_is_not_believed(tmp_path: Path) -> None:
     """A process that is gone, a file that others can write, or one that is a link leads nowhere."""
     environment = {"XDG_RUNTIME_DIR": str(tmp_path)}
-    with local_stack.announced(STACK, environment):
+    with local_stack.registered(STACK, environment):
         path = tmp_path / "rushes" / f"{STACK.pid}.json"
         path.chmod(0o666)
         assert local_stack.find(environment) is None
@@ -161,12 +161,12 @@ def test_the_stack_that_started_last_is_found_until_it_ends(tmp_path: Path) -> N
     """A stack that ends removes its own file and nobody else's, and the one before it is found again."""
     environment = {"XDG_RUNTIME_DIR": str(tmp_path)}
     other = local_stack.RunningStack(**{name: getattr(STACK, name) for name in STACK.__slots__} | {"pid": os.getppid()})
-    with local_stack.announced(other, environment):
-        with local_stack.announced(STACK, environment):
+    with local_stack.registered(other, environment):
+        with local_stack.registered(STACK, environment):
             assert local_stack.find(environment) == STACK
         assert local_stack.find(environment) == other
-    with local_stack.announced(STACK, environment):
-        with local_stack.announced(other, environment):
+    with local_stack.registered(STACK, environment):
+        with local_stack.registered(other, environment):
             assert local_stack.find(environment) == other
         assert local_stack.find(environment) == STACK
     assert local_stack.find(environment) is None

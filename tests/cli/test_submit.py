@@ -256,6 +256,6 @@ def test_batches_hold_what_one_request_may() -> None:
     tasks = [{"n": number, "numberResults": 1 + number % 4, "x": "y" * 900_000} for number in range(12)]
     batches = list(task_files.batches(tasks))
     assert [task for batch in batches for task in batch] == tasks
-    assert all(len(json.dumps(batch)) <= task_files.MOST_BYTES + 100_000 for batch in batches)
-    assert all(sum(map(task_files.clips, batch)) <= task_files.MOST_CLIPS for batch in batches)
+    assert all(len(json.dumps(batch)) <= task_files.MAX_BYTES + 100_000 for batch in batches)
+    assert all(sum(map(task_files.clips, batch)) <= task_files.MAX_CLIPS for batch in batches)
     assert [len(batch) for batch in task_files.batches([{}] * 45)] == [20, 20, 5]

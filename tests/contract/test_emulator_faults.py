@@ -146,8 +146,8 @@ def test_polls_may_err(service: "Service", status: int) -> None:
 
 
 def test_polls_may_not_know_a_running_task(stepped: "Service") -> None:
-    """Without knows_running a task is unknown until it is finished."""
-    stepped.emulator.faults.knows_running = False
+    """Without finds_running a task is unknown until it is finished."""
+    stepped.emulator.faults.finds_running = False
     task = stepped.task()
     stepped.post(task)
     assert stepped.poll(task).json() == {"data": []}
@@ -157,11 +157,11 @@ def test_polls_may_not_know_a_running_task(stepped: "Service") -> None:
 
 
 def test_polls_may_forget_a_finished_task(start: "Callable[..., Service]") -> None:
-    """After knows_finished_seconds a finished task is unknown, and unknown_uuid says how that is told."""
+    """After finds_finished_seconds a finished task is unknown, and unknown_uuid says how that is told."""
     now = [1_000.0]
     service = start(clock=lambda: now[0])
     task = service.run()
-    service.emulator.faults.knows_finished_seconds = 60
+    service.emulator.faults.finds_finished_seconds = 60
     now[0] += 60
     assert service.poll(task).json()["data"]
     now[0] += 1
@@ -172,9 +172,9 @@ def test_polls_may_forget_a_finished_task(start: "Callable[..., Service]") -> No
 
 
 def test_details_may_be_missing_or_err(service: "Service") -> None:
-    """Without knows_details the task type does not exist; details_status fails it, and only it."""
+    """Without finds_details the task type does not exist; details_status fails it, and only it."""
     task = service.run()
-    service.emulator.faults.knows_details = False
+    service.emulator.faults.finds_details = False
     assert codes(service.details(task)) == ["unsupportedTaskType"]
     service.emulator.faults.details_status = 500
     assert service.details(task).status_code == 500
@@ -331,7 +331,7 @@ def test_another_format_is_rendered(service: "Service", made: str) -> None:
 def test_a_failed_upload(service: "Service", tells: Any, results: int, errors: int, switched: bool) -> None:
     """A PUT that fails is not repeated; the webhook comes all the same, and polls tell it as the switch says."""
     service.emulator.faults.upload_fails = switched
-    service.emulator.faults.tells_delivery_failure = tells
+    service.emulator.faults.reports_delivery_failure = tells
     service.receiver.statuses = [] if switched else [403]
     body = service.poll(service.run()).json()
     assert (len(body["data"]), [error["code"] for error in body.get("errors", [])]) == (
@@ -350,7 +350,7 @@ def test_a_failed_upload(service: "Service", tells: Any, results: int, errors: i
 def test_a_webhook_is_repeated_within_bounds(service: "Service", status: int, retries: int) -> None:
     """Without a 2xx the call is repeated webhook_retries times, the same each time, and then given up."""
     service.emulator.faults.webhook_retries = retries
-    service.emulator.faults.tells_delivery_failure = "beside"
+    service.emulator.faults.reports_delivery_failure = "beside"
     service.receiver.statuses = [status] * 20
     task = service.run(uploadEndpoint=...)
     assert len(service.receiver.calls) == 1 + retries
@@ -500,7 +500,7 @@ def test_a_mistaken_body_is_refused(service: "Service", body: bytes) -> None:
 
 def test_switches_over_http(service: "Service") -> None:
     """PUT sets exactly what it names and everything else back to its default; GET shows all."""
-    service.client.put("/_emulator/faults", json={"upload": "never", "knows_finished_seconds": 5})
+    service.client.put("/_emulator/faults", json={"upload": "never", "finds_finished_seconds": 5})
     shown = service.client.put(
         "/_emulator/faults", json={"webhook_copies": 0, "next_submissions": [{"match": "x", "failure": "taskFailed"}]}
     ).json()

@@ -20,7 +20,7 @@ from rushes.adapters import video_download
 from rushes.adapters.runware_api import http_client
 from rushes.adapters.s3 import S3_CONFIG, S3Bucket
 from rushes.adapters.video_download import VideoDownloader
-from rushes.domain.media import Probed
+from rushes.domain.media import ProbeResult
 from rushes.errors import OriginRefusedError, RescueError, UnusableRenderError
 from rushes.runware.facts import poll_facts
 from rushes.runware.response import read
@@ -459,11 +459,11 @@ def test_nobody_there(place: Place) -> None:
 @pytest.mark.parametrize("limit", [len(MP4) - 1, 100])
 def test_too_large(place: Place, site: Site, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     """A video over the cap is not stored; one that just fits is."""
-    monkeypatch.setattr(video_download, "_LARGEST", limit)
+    monkeypatch.setattr(video_download, "_MAX_VIDEO_BYTES", limit)
     with pytest.raises(RescueError, match="too large"):
         place.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, LATER)
     place.assert_empty()
-    monkeypatch.setattr(video_download, "_LARGEST", len(MP4))
+    monkeypatch.setattr(video_download, "_MAX_VIDEO_BYTES", len(MP4))
     place.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, LATER)
 
 
@@ -530,13 +530,13 @@ def test_a_bucket_that_refuses(place: Place, stack: Stack, after: str, size: int
 def test_kept(place: Place, prefix: str) -> None:
     """A video that came inline is in the bucket, byte by byte."""
     found = place.rescue().save_inline(prefix + base64.b64encode(MP4).decode(), KEY)
-    assert isinstance(found, Probed)
+    assert isinstance(found, ProbeResult)
     assert place.content(found.version) == MP4
     assert place.s3.head_object(Bucket=place.name, Key=KEY)["ContentType"] == "video/mp4"
 
 
 @pytest.mark.parametrize(
-    ("data", "why"),
+    ("data", "reason"),
     [
         ("*", "base64"),
         (base64.b64encode(MP4).decode()[:-3], "base64"),
@@ -546,16 +546,16 @@ def test_kept(place: Place, prefix: str) -> None:
         ("ü", "base64"),
     ],
 )
-def test_inline_data_that_is_no_video(place: Place, data: str, why: str) -> None:
+def test_inline_data_that_is_no_video(place: Place, data: str, reason: str) -> None:
     """Inline data that is not base64, or not a video's, leaves nothing."""
-    with pytest.raises(RescueError, match=why):
+    with pytest.raises(RescueError, match=reason):
         place.rescue().save_inline(data, KEY)
     place.assert_empty()
 
 
 def test_inline_data_that_is_too_large(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cap holds for inline data as well."""
-    monkeypatch.setattr(video_download, "_LARGEST", len(MP4) - 1)
+    monkeypatch.setattr(video_download, "_MAX_VIDEO_BYTES", len(MP4) - 1)
     with pytest.raises(RescueError, match="too large"):
         place.rescue().save_inline(base64.b64encode(MP4).decode(), KEY)
     place.assert_empty()

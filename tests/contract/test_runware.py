@@ -11,7 +11,7 @@ import pytest
 from rushes.adapters.runware_api import RunwareClient
 from rushes.runware.facts import details_facts, poll_facts
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome, Refused
-from rushes.runware.response import Report
+from rushes.runware.response import LookupResponse
 from rushes_local.runware.emulator import Emulator, OneShot
 from tests.fakes.simulated import SimulatedBucket, SimulatedRunware, Switches
 from tests.simulation.world import World
@@ -38,10 +38,10 @@ class Asked:
     def submit(self, task: Mapping[str, Any]) -> Outcome:
         return self.api.submit(task, "emulator-key")
 
-    def poll(self, *uuids: str) -> Report:
+    def poll(self, *uuids: str) -> LookupResponse:
         return self.api.poll(uuids, "emulator-key")
 
-    def details(self, task_uuid: str) -> Report:
+    def details(self, task_uuid: str) -> LookupResponse:
         return self.api.details(task_uuid, "emulator-key")
 
 
@@ -122,7 +122,7 @@ def runware(request: pytest.FixtureRequest) -> Iterator[Simulated | Emulated]:
         made.emulator.close()
 
 
-def kinds(report: Report, task_uuid: str) -> list[str]:
+def kinds(report: LookupResponse, task_uuid: str) -> list[str]:
     """What a poll proves about a clip."""
     return sorted(str(fact.kind) for fact in poll_facts(report.envelope.about(task_uuid), 0))
 

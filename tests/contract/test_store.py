@@ -27,16 +27,16 @@ from rushes.adapters.aws import aws_config
 from rushes.adapters.dynamodb import attribute_values
 from rushes.adapters.dynamodb.admin import AdminTable
 from rushes.adapters.dynamodb.items import SHARDS, known_value, read_facts
-from rushes.domain.budget import EVERYBODY, OverBudget, Reservation
+from rushes.domain.budget import ALL_CALLERS, OverBudget, Reservation
 from rushes.domain.caller import Caller
 from rushes.domain.clip import (
     Claim,
     Clip,
+    FactRecord,
+    FactSource,
     Kind,
-    Known,
     Lease,
     Status,
-    Witness,
     defer_budget,
     merge_all,
     refresh_derived,
@@ -146,7 +146,7 @@ def reserve(amount: int = PRICE, limit: int = 10 * PRICE, scope: str = "ann") ->
 
 def both(amount: int = PRICE, mine: int = 10 * PRICE, all_callers: int = 10 * PRICE) -> list[Reservation]:
     """What `submit` reserves: from everybody's month and from the caller's own."""
-    return [reserve(amount, all_callers, EVERYBODY), reserve(amount, mine)]
+    return [reserve(amount, all_callers, ALL_CALLERS), reserve(amount, mine)]
 
 
 def put(table: Table, *clips: Clip) -> None:
@@ -169,7 +169,7 @@ def test_recorded(table: Table) -> None:
     assert table.clips("ann", TASK_UUID) == clips
     assert table.clip("ann", TASK_UUID, 1) == clips[1]
     assert table.budget("ann", MONTH) == (2 * PRICE, 7 * PRICE)
-    assert table.budget(EVERYBODY, MONTH) == (2 * PRICE, 9 * PRICE)
+    assert table.budget(ALL_CALLERS, MONTH) == (2 * PRICE, 9 * PRICE)
 
 
 def test_nothing_there(table: Table) -> None:
@@ -190,7 +190,7 @@ def test_recorded_already(table: Table, fingerprint: str) -> None:
     again = table.record(task(fingerprint=fingerprint, clips=1), [clip(clip_uuid=uuid4(9))], both())
     assert again == Existing(task())
     assert table.clips("ann", TASK_UUID) == [clip()]
-    assert table.budget("ann", MONTH)[0] == table.budget(EVERYBODY, MONTH)[0] == PRICE
+    assert table.budget("ann", MONTH)[0] == table.budget(ALL_CALLERS, MONTH)[0] == PRICE
 
 
 def test_a_known_task_has_its_fingerprint(table: Table) -> None:
@@ -218,7 +218,7 @@ def test_another_callers_task(table: Table) -> None:
     assert table.task("bob", TASK_UUID) == task(caller="bob")
 
 
-@pytest.mark.parametrize("scope", ["ann", EVERYBODY])
+@pytest.mark.parametrize("scope", ["ann", ALL_CALLERS])
 @pytest.mark.parametrize("before", [0, PRICE], ids=["a missing month", "a month in use"])
 def test_the_limit_is_exact(table: Table, scope: str, before: int) -> None:
     """A clip that reaches a limit is recorded; one that passes it by a micro-dollar is not, nor is anything of it."""
@@ -231,7 +231,7 @@ def test_the_limit_is_exact(table: Table, scope: str, before: int) -> None:
     assert refused == OverBudget(scope, enough - 1, before)
     assert table.task("ann", uuid4(2)) is None
     assert table.clips("ann", uuid4(2)) == []
-    assert table.budget("ann", MONTH)[0] == table.budget(EVERYBODY, MONTH)[0] == before
+    assert table.budget("ann", MONTH)[0] == table.budget(ALL_CALLERS, MONTH)[0] == before
     raised = [
         replace(each, limit=enough) if each.scope == scope else each for each in both(**(limits | {name: enough - 1}))
     ]
@@ -248,10 +248,10 @@ def test_more_than_the_whole_limit(table: Table) -> None:
 
 def test_the_first_budget_that_refuses_is_named(table: Table) -> None:
     """When both budgets are too small, everybody's is named."""
-    assert table.record(task(), [clip()], both(mine=0, all_callers=1)) == OverBudget(EVERYBODY, 1, 0)
+    assert table.record(task(), [clip()], both(mine=0, all_callers=1)) == OverBudget(ALL_CALLERS, 1, 0)
 
 
-@pytest.mark.parametrize("scope", ["ann", EVERYBODY])
+@pytest.mark.parametrize("scope", ["ann", ALL_CALLERS])
 @pytest.mark.parametrize("new", [PRICE, 2 * PRICE, 12 * PRICE], ids=["used up", "lowered", "raised"])
 def test_a_changed_limit(table: Table, scope: str, new: int) -> None:
     """Each reservation is held against its own limit, and the month records that of the last one that succeeded."""
@@ -310,7 +310,7 @@ def test_money_follows(table: Table, worth: int) -> None:
     saved = table.save(clip(), clip(budgeted=worth))
     assert saved.budgeted == worth
     assert table.budget("ann", MONTH) == (worth, PRICE)
-    assert table.budget(EVERYBODY, MONTH) == (worth, 10 * PRICE)
+    assert table.budget(ALL_CALLERS, MONTH) == (worth, 10 * PRICE)
 
 
 def test_money_stays(table: Table) -> None:
@@ -318,20 +318,20 @@ def test_money_stays(table: Table) -> None:
     table.record(task(), [clip()], [reserve()])
     table.save(clip(), clip(fact(Kind.ACCEPTED, "acknowledged")))
     assert table.budget("ann", MONTH) == (PRICE, 10 * PRICE)
-    assert table.budget(EVERYBODY, MONTH) == (0, None)
+    assert table.budget(ALL_CALLERS, MONTH) == (0, None)
 
 
 EVERYTHING = [
     *(
-        fact(kind, key, at=START + number, witness=list(Witness)[number % len(Witness)])
+        fact(kind, key, at=START + number, source=list(FactSource)[number % len(FactSource)])
         for number, (kind, key) in enumerate(
             (kind, key) for kind in Kind for key in ("", "a: key with a colon, ü and \N{CLAPPER BOARD}")
         )
     ),
     fact(Kind.RENDERED, uuid4(1), seed=2**63, cost=924_000, NSFWContent=False, videoURL="https://vm.runware.ai/1.mp4"),
-    fact(Kind.RENDERED, uuid4(1), at=START + 9, witness=Witness.WEBHOOK, seed=2**63, NSFWContent=False),
+    fact(Kind.RENDERED, uuid4(1), at=START + 9, source=FactSource.WEBHOOK, seed=2**63, NSFWContent=False),
     fact(Kind.RENDERED, uuid4(2), seed=0, NSFWContent=True, videoURL=""),
-    fact(Kind.STORED, "version-1", witness=Witness.BUCKET, size=8_000_000, etag="e", container="mp4"),
+    fact(Kind.STORED, "version-1", source=FactSource.BUCKET, size=8_000_000, etag="e", container="mp4"),
     fact(Kind.FAILED, "inferenceError", category="provider", message='said "no"', error='{"code":"x"}'),
 ]
 
@@ -350,8 +350,8 @@ def test_every_field_comes_back(table: Table) -> None:
     put(table, clip())
     full = merge_all(
         clip(
-            maybe_sent_at=START + 7,
-            maybe_sent_to="a1",
+            possibly_sent_at=START + 7,
+            possibly_sent_to="a1",
             lease=Lease("holder", START + 1, START + 60_001, "a1"),
             next_check_at=START + 60_001,
             budgeted=PRICE + 1,
@@ -365,7 +365,7 @@ def test_every_field_comes_back(table: Table) -> None:
     assert found == saved == replace(full, version=2)
     assert found is not None
     assert types_of(found) == types_of(full)  # since 0 equals False, and 1.0 equals 1
-    bare = replace(saved, maybe_sent_at=None, maybe_sent_to="", lease=None, next_check_at=None, facts={})
+    bare = replace(saved, possibly_sent_at=None, possibly_sent_to="", lease=None, next_check_at=None, facts={})
     assert table.clip("ann", TASK_UUID, 0) == saved
     assert table.save(saved, bare) == table.clip("ann", TASK_UUID, 0) == replace(bare, version=3)
 
@@ -458,13 +458,13 @@ def test_a_clip_whose_money_is_to_follow_is_due(table: Table, kind: Kind) -> Non
     put(table, clip())
     renders = [fact(Kind.RENDERED, uuid4(1)), fact(Kind.RENDERED, uuid4(2))] if kind == Kind.UNSAVED else []
     later = table.save(clip(), defer_budget(clip(fact(kind), *renders), START, TIMES))
-    assert not later.settled
+    assert not later.budget_is_current
     assert table.budget("ann", MONTH)[0] == PRICE
     assert table.due(START + TIMES.check - 1, 9) == []
     assert table.due(START + TIMES.check, 9) == [("ann", TASK_UUID, 0)]
     settled = table.save(later, refresh_derived(later, START, TIMES))
     assert table.due(START + 10**9, 9) == []
-    assert table.budget("ann", MONTH)[0] == table.budget(EVERYBODY, MONTH)[0] == settled.budgeted
+    assert table.budget("ann", MONTH)[0] == table.budget(ALL_CALLERS, MONTH)[0] == settled.budgeted
 
 
 def test_due_again(table: Table) -> None:
@@ -500,16 +500,16 @@ def change_fact(real: Real, name: str, value: Any) -> None:
 def test_what_a_later_version_knows_is_carried_through_a_save(real: Real) -> None:
     """Facts of unknown kinds and witnesses come back from a save by this version as they were."""
     put(real.store, clip())
-    change_fact(real, "cancelled:by:hand", {"seen": {"oracle": START}, "fields": {"cost": 9, "why": "é"}})
+    change_fact(real, "cancelled:by:hand", {"seen": {"oracle": START}, "fields": {"cost": 9, "reason": "é"}})
     change_fact(real, "accepted", {"seen": {"oracle": START}})
     found = real.store.clip("ann", TASK_UUID, 0)
     assert found
-    assert (found.status, found.unread) == (Status.RUNNING, True)
+    assert (found.status, found.has_unknown_kinds) == (Status.RUNNING, True)
     saved = real.store.save(found, refresh_derived(merge_all(found, [fact(Kind.ACCEPTED)]), START, TIMES))
     again = real.store.clip("ann", TASK_UUID, 0)
     assert again == saved
-    assert again.facts["cancelled", "by:hand"] == Known.of_all({"oracle": START}, {"cost": 9, "why": "é"})
-    assert again.facts[Kind.ACCEPTED, ""].seen == {"oracle": START, Witness.POLL: START}
+    assert again.facts["cancelled", "by:hand"] == FactRecord.of_all({"oracle": START}, {"cost": 9, "reason": "é"})
+    assert again.facts[Kind.ACCEPTED, ""].seen == {"oracle": START, FactSource.POLL: START}
 
 
 @pytest.mark.parametrize("value", [{"seen": {}}, {"seen": {"poll": 1}, "doubt": 1}, "text", {}])
@@ -596,7 +596,8 @@ def listed(store: AdminTable, number: int, clips: int = 1, caller: str = "ann") 
         new = task(index, caller=caller, clips=clips, created_at=at)
         limits = (100 * number * PRICE,) * 2
         assert (
-            store.record(new, members, [reserve(0, limits[0], EVERYBODY), reserve(0, limits[1], caller)]) == Recorded()
+            store.record(new, members, [reserve(0, limits[0], ALL_CALLERS), reserve(0, limits[1], caller)])
+            == Recorded()
         )
     return [uuid4(index) for index in range(number, 0, -1)]
 
@@ -721,7 +722,7 @@ def test_contention(real: Real) -> None:
     assert outcomes.count(Recorded()) == room
     assert outcomes.count(OverBudget("ann", room * PRICE, room * PRICE)) == 24 - room
     assert real.store.budget("ann", MONTH) == (room * PRICE, room * PRICE)
-    assert real.store.budget(EVERYBODY, MONTH)[0] == room * PRICE
+    assert real.store.budget(ALL_CALLERS, MONTH)[0] == room * PRICE
     recorded = [real.store.clips("ann", uuid4(number)) for number in range(1, 25)]
     assert [bool(clips) for clips in recorded] == [outcome == Recorded() for outcome in outcomes]
 
@@ -840,10 +841,10 @@ def test_a_conflict_of_transactions(real: Real) -> None:
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])
-@pytest.mark.parametrize("scope", [EVERYBODY, "ann"])
+@pytest.mark.parametrize("scope", [ALL_CALLERS, "ann"])
 def test_no_refusal_while_the_task_itself_is_in_another_transaction(real: Real, position: int, scope: str) -> None:
     """A budget that refuses beside a conflict on the request or a clip may hide that the task exists: try again."""
-    codes = ["None"] * 3 + ["ConditionalCheckFailed" if each == scope else "None" for each in (EVERYBODY, "ann")]
+    codes = ["None"] * 3 + ["ConditionalCheckFailed" if each == scope else "None" for each in (ALL_CALLERS, "ann")]
     codes[position] = "TransactionConflict"
     put(real.store, clip(), clip(index=1, clip_uuid=uuid4(9)))
     stub = Stubber(real.client)
@@ -879,7 +880,7 @@ def test_a_conflict_on_the_task_that_stays_is_busy(real: Real) -> None:
         )
     with stub, pytest.raises(BusyError) as raised:
         real.store.record(task(), [clip()], both())
-    assert not raised.value.maybe_written
+    assert not raised.value.possibly_written
 
 
 def test_a_conflict_beside_a_failed_condition(real: Real) -> None:
@@ -902,7 +903,7 @@ def test_recorded_though_the_answer_was_lost(real: Real) -> None:
     assert len(real.tokens) == 2
     assert real.tokens[0] == real.tokens[1] != ""
     assert real.store.clips("ann", TASK_UUID) == [clip()]
-    assert real.store.budget("ann", MONTH)[0] == real.store.budget(EVERYBODY, MONTH)[0] == PRICE
+    assert real.store.budget("ann", MONTH)[0] == real.store.budget(ALL_CALLERS, MONTH)[0] == PRICE
 
 
 def test_an_expired_request_leaves_what_keeps_it_from_being_bought_again(real: Real) -> None:
@@ -918,7 +919,7 @@ def test_an_expired_request_leaves_what_keeps_it_from_being_bought_again(real: R
     again = real.store.record(task(fingerprint="0" * 64), [clip(clip_uuid=uuid4(9))], both())
     assert again == Existing(task(request={}))
     assert real.store.clips("ann", TASK_UUID) == [clip()]
-    assert real.store.budget("ann", MONTH)[0] == real.store.budget(EVERYBODY, MONTH)[0] == PRICE
+    assert real.store.budget("ann", MONTH)[0] == real.store.budget(ALL_CALLERS, MONTH)[0] == PRICE
 
 
 @pytest.mark.parametrize("refused", [False, True], ids=["without money", "with money"])
@@ -971,11 +972,11 @@ def test_ones_own_save_is_recognised_under_those_of_others(
     found = real.store.clip("ann", TASK_UUID, 0)
     assert found is not None
     assert found.version == 2 + others
-    assert real.store.budget("ann", MONTH)[0] == real.store.budget(EVERYBODY, MONTH)[0] == worth
+    assert real.store.budget("ann", MONTH)[0] == real.store.budget(ALL_CALLERS, MONTH)[0] == worth
 
 
 @pytest.mark.parametrize(
-    ("error", "maybe_written"),
+    ("error", "possibly_written"),
     [
         (ClientError({"Error": {"Code": "ThrottlingException"}}, "UpdateItem"), False),
         (ClientError({"Error": {"Code": "AccessDeniedException"}}, "UpdateItem"), False),
@@ -989,7 +990,7 @@ def test_ones_own_save_is_recognised_under_those_of_others(
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
 def test_busy_says_whether_a_write_may_have_taken_effect(
-    real: Real, monkeypatch: pytest.MonkeyPatch, error: Exception, maybe_written: bool
+    real: Real, monkeypatch: pytest.MonkeyPatch, error: Exception, possibly_written: bool
 ) -> None:
     """Where an answer was lost on any try, a write may stand; where each try was turned away, none does."""
     put(real.store, clip())
@@ -1001,7 +1002,7 @@ def test_busy_says_whether_a_write_may_have_taken_effect(
     monkeypatch.setattr(real.client, "update_item", fail)
     with pytest.raises(BusyError) as raised:
         real.store.save(clip(), clip())
-    assert raised.value.maybe_written is maybe_written
+    assert raised.value.possibly_written is possibly_written
 
 
 def asked(real: Real, read: Callable[[AdminTable], object]) -> list[dict[str, Any]]:
@@ -1091,7 +1092,7 @@ def test_whatever_runware_says_fits_into_an_item(real: Real) -> None:
     put(real.store, before)
     facts = [*webhook_facts(said, START), *poll_facts(said, START)]
     refusals = [
-        replace(each, kind=Kind.REFUSED, witness=Witness.SUBMISSION) for each in facts if each.kind == Kind.FAILED
+        replace(each, kind=Kind.REFUSED, source=FactSource.SUBMISSION) for each in facts if each.kind == Kind.FAILED
     ]
     saved = real.store.save(before, refresh_derived(merge_all(before, [*facts, *refusals]), START, TIMES))
     assert real.store.clip("ann", TASK_UUID, 0) == saved
@@ -1110,7 +1111,7 @@ def test_facts_of_an_earlier_version_are_read() -> None:
     known = read_facts(facts)
     assert known[Kind.RENDERED, "v"].claims == {"poll": Claim(5, {"cost": 7}), "webhook": Claim(3, {"cost": 7})}
     assert known[Kind.STORED, "1"].claims == {"rescue": Claim(9, {"rescued": True})}
-    assert known[Kind.LAST_LOOK, ""].seen == {Witness.CLOCK: 9}
+    assert known[Kind.LAST_LOOK, ""].seen == {FactSource.CLOCK: 9}
     assert known_value(known[Kind.STORED, "1"]) == facts["stored:1"]
 
 

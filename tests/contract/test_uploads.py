@@ -14,7 +14,7 @@ import pytest
 from botocore.stub import Stubber
 
 from rushes.adapters.s3 import S3_CONFIG, S3Bucket
-from rushes.domain.media import Head, Probed
+from rushes.domain.media import Head, ProbeResult
 from rushes.errors import BucketError
 from rushes_local.stack import Stack
 from tests.conftest import http
@@ -226,7 +226,7 @@ def probed(request: pytest.FixtureRequest) -> "Iterator[Both]":
     yield bucket.probe, lambda key, body: put(bucket.upload_link(key, 60), body).headers["x-amz-version-id"]
 
 
-Both = tuple[Callable[..., Probed | None], Put]
+Both = tuple[Callable[..., ProbeResult | None], Put]
 
 
 def test_nothing_is_there(probed: Both) -> None:
@@ -302,7 +302,7 @@ def test_an_upload_is_found_with_its_version(bucket: S3Bucket) -> None:
     """What was PUT through a link is what the probe finds, version included."""
     answer = put(bucket.upload_link(KEY, 60))
     found = bucket.probe(KEY)
-    assert found == Probed(answer.headers["x-amz-version-id"], len(MP4), answer.headers["etag"].strip('"'), "mp4")
+    assert found == ProbeResult(answer.headers["x-amz-version-id"], len(MP4), answer.headers["etag"].strip('"'), "mp4")
 
 
 @pytest.mark.parametrize("code", ["InternalError", "SlowDown"])

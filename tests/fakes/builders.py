@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rushes.domain.clip import Clip, Fact, Kind, Scalar, Witness, merge_all
+from rushes.domain.clip import Clip, Fact, FactSource, Kind, Scalar, merge_all
 from rushes.domain.timings import Timings
 from rushes.runware.outcome import Refused
 from rushes.runware.response import Problem
@@ -75,9 +75,9 @@ def clip(*facts: Fact, **changes: Any) -> Clip:
     return merge_all(Clip(**values), facts)
 
 
-def fact(kind: Kind, key: str = "", at: int = START, witness: Witness = Witness.POLL, **fields: Scalar) -> Fact:
+def fact(kind: Kind, key: str = "", at: int = START, source: FactSource = FactSource.POLL, **fields: Scalar) -> Fact:
     """A fact, for short."""
-    return Fact(kind=kind, key=key, at=at, witness=witness, fields=fields)
+    return Fact(kind=kind, key=key, at=at, source=source, fields=fields)
 
 
 def refusal(status: int = 400, code: str = "invalidModel", task_uuid: str | None = CLIP_UUID) -> Refused:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from rushes.domain.clip import Clip
-from rushes.domain.media import Head, Probed, container
-from rushes.domain.task import Found
+from rushes.domain.media import Head, ProbeResult, container
+from rushes.domain.task import TaskWithClips
 from rushes.errors import BucketError, BusyError, ProviderError, RescueError
 from rushes.runware.outcome import Ambiguous, NeverArrived, Outcome, read_answer
-from rushes.runware.response import Report, read_report
+from rushes.runware.response import LookupResponse, read_lookup
 from tests.fakes.table import FakeTable, Name
 from tests.simulation.world import World
 
@@ -40,10 +40,10 @@ class SimulatedTable(FakeTable):
         self.lag = 0
         self._listed: dict[Name, tuple[int, Clip | None]] = {}  # when a row changed, and from what
 
-    def get_task_with_clips(self, caller: str, task_uuid: str) -> Found | None:
+    def get_task_with_clips(self, caller: str, task_uuid: str) -> TaskWithClips | None:
         """A task with its clips, without it being an effect: for those who look from outside."""
         task = self.tasks.get((caller, task_uuid))
-        return Found(task, tuple(self.clips_of(caller, task_uuid)), "") if task else None
+        return TaskWithClips(task, tuple(self.clips_of(caller, task_uuid)), "") if task else None
 
     def call(self, name: str, act: Callable[[], T]) -> T:
         """An effect whose answer may be lost: then the store repeats it, and either gets that answer or gives up."""
@@ -57,7 +57,7 @@ class SimulatedTable(FakeTable):
         def unheard(manner: str) -> T:
             if manner == "again":
                 return attempt()
-            raise BusyError("the answer was lost", maybe_written=name in ("record", "save"))
+            raise BusyError("the answer was lost", possibly_written=name in ("record", "save"))
 
         return self._world.effect(name, attempt, unheard)
 
@@ -114,7 +114,7 @@ class SimulatedBucket:
         versions.append(content)
         return str(len(versions))
 
-    def probe(self, key: str, version: str | None = None) -> Probed | None:
+    def probe(self, key: str, version: str | None = None) -> ProbeResult | None:
         return self._world.effect("probe", lambda: self._probe(key, version))
 
     def _keep(self, key: str, content: bytes) -> None:
@@ -129,7 +129,7 @@ class SimulatedBucket:
         versions = self.objects.get(key) if bucket == self.name else None
         return Head(len(versions[-1]), versions[-1][:length]) if versions else None
 
-    def _probe(self, key: str, version: str | None) -> Probed | None:
+    def _probe(self, key: str, version: str | None) -> ProbeResult | None:
         if self.lost():
             raise BucketError("made unavailable")
         versions = self.objects.get(key)
@@ -140,7 +140,7 @@ class SimulatedBucket:
         if number > len(versions):
             return None
         content = versions[number - 1]
-        return Probed(str(number), len(content), f"etag-{number}", container(content, len(content)))
+        return ProbeResult(str(number), len(content), f"etag-{number}", container(content, len(content)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +149,7 @@ class Switches:
 
     render: int = 240_000
     finished_uuid_refused: bool = True
-    poll_knows_running: bool = True
+    poll_finds_running: bool = True
     poll_knows_finished_for: int | None = None  # None: for ever
     details: str = "known"  # known, missing, or never (the task type does not exist)
     polls_err: bool = False
@@ -255,14 +255,14 @@ class Supervisor:
             denied = self.denied.get(uuid, {})
             if not self.allows_resending:
                 self.improper.append("sent again although the policy is review")
-            if any(denied.get(witness, -1) < at for witness in ("bucket", "poll", "details")):
+            if any(denied.get(source, -1) < at for source in ("bucket", "poll", "details")):
                 self.improper.append("sent again although a witness had not denied the clip")
             if now >= at + self.window + self.lease + self.skew:
                 self.improper.append("sent again after the resend window")
 
-    def denies(self, uuid: str, witness: str, now: int) -> None:
+    def denies(self, uuid: str, source: str, now: int) -> None:
         """A witness has answered properly that it knows nothing of this clip."""
-        self.denied.setdefault(uuid, {})[witness] = now
+        self.denied.setdefault(uuid, {})[source] = now
 
 
 @dataclass(slots=True)
@@ -311,15 +311,15 @@ class SimulatedRunware:
             if sent and doubt:
                 self.supervisor.doubtful.setdefault(uuid, []).append(at)
 
-    def poll(self, task_uuids: Sequence[str], key: str) -> Report:
+    def poll(self, task_uuids: Sequence[str], key: str) -> LookupResponse:
         del key
         return self._question("poll", lambda: self._poll(task_uuids))
 
-    def details(self, task_uuid: str, key: str) -> Report:
+    def details(self, task_uuid: str, key: str) -> LookupResponse:
         del key
         return self._question("details", lambda: self._details(task_uuid))
 
-    def _question(self, name: str, ask: Callable[[], Report]) -> Report:
+    def _question(self, name: str, ask: Callable[[], LookupResponse]) -> LookupResponse:
         try:
             report = self.world.effect(name, ask)
         except ProviderError:
@@ -333,12 +333,12 @@ class SimulatedRunware:
         if self.most_in_a_row is not None and self.in_a_row > self.most_in_a_row:
             self.supervisor.improper.append("went on asking a Runware that had failed again and again")
 
-    def fetch(self, url: str, key: str, ends_at: int) -> Probed:
+    def fetch(self, url: str, key: str, ends_at: int) -> ProbeResult:
         del ends_at
         self.fetching(key)
         return self.world.effect("fetch", lambda: self._fetch(url, key))
 
-    def save_inline(self, data: str, key: str) -> Probed:
+    def save_inline(self, data: str, key: str) -> ProbeResult:
         del data
         return self.world.effect("keep", lambda: self._stored(key))
 
@@ -461,7 +461,7 @@ class SimulatedRunware:
         code = self.switches.render_fails
         return {"errors": [{"code": code, "message": "failed", "status": "error", "taskUUID": task.uuid}]}
 
-    def _poll(self, task_uuids: Sequence[str]) -> Report:
+    def _poll(self, task_uuids: Sequence[str]) -> LookupResponse:
         self._must_answer()
         report = self._poll_answer(task_uuids)
         if len(task_uuids) == 1 and report.answers(task_uuids[0]):
@@ -473,14 +473,14 @@ class SimulatedRunware:
     def _remembered(self) -> list[Execution]:
         return [task for task in self.executions[self.switches.forgets :] if self._remembers(task)]
 
-    def _poll_answer(self, task_uuids: Sequence[str]) -> Report:
+    def _poll_answer(self, task_uuids: Sequence[str]) -> LookupResponse:
         if self.switches.questions:
-            return read_report(*TURNED_AWAY[self.switches.questions])
+            return read_lookup(*TURNED_AWAY[self.switches.questions])
         if len(task_uuids) > self.switches.polls_most:
-            return read_report(400, b'{"errors": [{"code": "tooManyTasks", "message": "too many"}]}')
+            return read_lookup(400, b'{"errors": [{"code": "tooManyTasks", "message": "too many"}]}')
         if self.switches.polls_whole and (unknown := set(task_uuids) - {task.uuid for task in self._remembered()}):
             missing = [{"code": "taskNotFound", "message": "unknown", "taskUUID": uuid} for uuid in sorted(unknown)]
-            return read_report(404, json.dumps({"errors": missing}).encode())
+            return read_lookup(404, json.dumps({"errors": missing}).encode())
         data: list[dict[str, Any]] = []
         errors: list[dict[str, Any]] = []
         for task in self._remembered():
@@ -493,14 +493,14 @@ class SimulatedRunware:
             for uuid in set(task_uuids) - known:
                 self.supervisor.denies(uuid, "poll", self.world.now)
         body = {"data": data, **({"errors": errors} if errors else {})}
-        return read_report(400 if errors and not data else 200, json.dumps(body).encode())
+        return read_lookup(400 if errors and not data else 200, json.dumps(body).encode())
 
-    def _details(self, task_uuid: str) -> Report:
+    def _details(self, task_uuid: str) -> LookupResponse:
         self._must_answer()
         if self.switches.questions:
-            return read_report(*TURNED_AWAY[self.switches.questions])
+            return read_lookup(*TURNED_AWAY[self.switches.questions])
         if self.switches.details == "never":
-            return read_report(400, b'{"errors": [{"code": "unsupportedTaskType", "message": "unknown"}]}')
+            return read_lookup(400, b'{"errors": [{"code": "unsupportedTaskType", "message": "unknown"}]}')
         data = []
         for task in self.executions[self.switches.forgets :] if self.switches.details == "known" else []:
             if task.uuid == task_uuid:
@@ -508,7 +508,7 @@ class SimulatedRunware:
                 data.append({"taskType": "getTaskDetails", "taskUUID": task.uuid, "response": {"data": last}})
         if not data:
             self.supervisor.denies(task_uuid, "details", self.world.now)
-        return read_report(200, json.dumps({"data": data}).encode())
+        return read_lookup(200, json.dumps({"data": data}).encode())
 
     def _must_answer(self) -> None:
         if self.switches.polls_err or self.down():
@@ -516,21 +516,21 @@ class SimulatedRunware:
 
     def _remembers(self, task: Execution) -> bool:
         if not task.finished:
-            return self.switches.poll_knows_running
+            return self.switches.poll_finds_running
         kept = self.switches.poll_knows_finished_for
         return kept is None or self.world.now < task.done_at + kept
 
-    def _fetch(self, url: str, key: str) -> Probed:
+    def _fetch(self, url: str, key: str) -> ProbeResult:
         if not self.switches.url_works or self.down():
             raise RescueError("HTTP 404")
         del url
         return self._stored(key)
 
-    def _stored(self, key: str) -> Probed:
+    def _stored(self, key: str) -> ProbeResult:
         content = RESCUED  # what was uploaded need not be the same, byte by byte
         version = self.bucket.put(key, content)
         self.uploaded(key, version)
-        return Probed(version, len(content), f"etag-{version}", "mp4")
+        return ProbeResult(version, len(content), f"etag-{version}", "mp4")
 
 
 def _object_key(request: Mapping[str, Any]) -> str:

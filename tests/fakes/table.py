@@ -11,7 +11,7 @@ from typing import TypeVar
 from rushes.domain.budget import Cost, Costs, OverBudget, Reservation
 from rushes.domain.caller import Caller
 from rushes.domain.clip import Clip
-from rushes.domain.task import Existing, Found, Page, Recorded, Task
+from rushes.domain.task import Existing, Page, Recorded, Task, TaskWithClips
 from rushes.errors import BusyError, StaleError, UnreadableClipError
 from tests.fakes.builders import START
 
@@ -77,14 +77,14 @@ class FakeTable:
         name = f"budget of {scope}"
         return self.call(name if name in self.busy else "budget", lambda: self.budgets.get((scope, month), (0, None)))
 
-    def get_task_with_clips(self, caller: str, task_uuid: str) -> Found | None:
+    def get_task_with_clips(self, caller: str, task_uuid: str) -> TaskWithClips | None:
         clips = self.clips(caller, task_uuid)
         if not clips:
             return None
         task = self.tasks.get((caller, task_uuid)) or Task(
             caller=caller, task_uuid=task_uuid, request={}, fingerprint="", clips=len(clips), created_at=START
         )
-        return Found(task, tuple(clips), f"{task.created_at}#{task_uuid}")
+        return TaskWithClips(task, tuple(clips), f"{task.created_at}#{task_uuid}")
 
     def page(self, caller: str, most: int, *, after: str | None = None, day: str = "") -> Page:
         self.asked.append((caller, most, after, day))
@@ -129,7 +129,7 @@ class FakeTable:
 
     def first_look(self) -> int | None:
         """When the next clip is due, open or with money that is to follow."""
-        due = (row.next_check_at for row in self.rows.values() if row.open or not row.settled)
+        due = (row.next_check_at for row in self.rows.values() if row.open or not row.budget_is_current)
         return min(filter(None, due), default=None)
 
     def call(self, name: str, act: Callable[[], T]) -> T:
@@ -138,7 +138,7 @@ class FakeTable:
             raise BusyError("made busy")
         found = act()
         if name in self.unheard:
-            raise BusyError("made unheard", maybe_written=True)
+            raise BusyError("made unheard", possibly_written=True)
         return found
 
     def changing(self, name: Name, before: Clip | None) -> None:
@@ -211,7 +211,10 @@ class FakeTable:
         due = [
             (row.next_check_at, name)
             for name, row in listed
-            if row and (row.open or not row.settled) and row.next_check_at is not None and row.next_check_at <= now
+            if row
+            and (row.open or not row.budget_is_current)
+            and row.next_check_at is not None
+            and row.next_check_at <= now
         ]
         return [name for _, name in sorted(due)[:most]]
 

@@ -10,7 +10,7 @@ import httpx
 
 from rushes.domain.caller import Caller
 from rushes.domain.clip import Clip
-from rushes.domain.media import Head, Probed, container
+from rushes.domain.media import Head, ProbeResult, container
 from rushes.errors import BucketError
 from rushes.runware.outcome import Accepted, Outcome
 from rushes.services.purchase import Buyer, Credentials, PurchaseService
@@ -70,12 +70,12 @@ class FakeBucket:
             raise BucketError("NoCredentials")
         return f"https://bucket.example/{key}?versionId={version}&X-Amz-Expires={seconds}"
 
-    def probe(self, key: str) -> Probed | None:
+    def probe(self, key: str) -> ProbeResult | None:
         self.probes += 1
         if self.down:
             raise BucketError("SlowDown")
         content = self.objects.get(key)
-        return None if content is None else Probed("v1", len(content), "etag", container(content, len(content)))
+        return None if content is None else ProbeResult("v1", len(content), "etag", container(content, len(content)))
 
 
 class FakeRunware:
@@ -116,7 +116,7 @@ class UseCases:
     clock: FakeClock = field(default_factory=FakeClock)
     table: FakeTable = field(default_factory=FakeTable)
     bucket: FakeBucket = field(default_factory=FakeBucket)
-    seller: FakeRunware = field(default_factory=FakeRunware)
+    runware: FakeRunware = field(default_factory=FakeRunware)
     telemetry: FakeTelemetry = field(default_factory=FakeTelemetry)
     caller: Caller = Caller("ann", 100_000_000)  # noqa: RUF009 (frozen)
     monthly_limit: int = 1_000_000_000
@@ -126,11 +126,11 @@ class UseCases:
         self.numbers = count(1)
 
     @property
-    def purchasing(self) -> PurchaseService:
+    def purchase_service(self) -> PurchaseService:
         return PurchaseService(
             clips=self.table,
             links=self.bucket,
-            seller=self.seller,
+            runware=self.runware,
             telemetry=self.telemetry,
             times=TIMES,
             webhook_url="https://hooks.example",
@@ -138,34 +138,34 @@ class UseCases:
         )
 
     @property
-    def submitting(self) -> SubmitService:
+    def submit_service(self) -> SubmitService:
         return SubmitService(
             table=self.table,
             inputs=self.bucket,
-            reading=self.reading,
-            purchasing=self.purchasing,
+            query_service=self.query_service,
+            purchase_service=self.purchase_service,
             telemetry=self.telemetry,
             times=TIMES,
             monthly_limit=self.monthly_limit,
             retention=self.retention,
             clock=self.clock,
             new_uuid=lambda: uuid4(next(self.numbers)),
-            side_by_side=one_after_another,
+            concurrent_map=one_after_another,
         )
 
     @property
-    def reading(self) -> QueryService:
+    def query_service(self) -> QueryService:
         return QueryService(table=self.table, links=self.bucket, times=TIMES, clock=self.clock)
 
     @property
-    def receiving(self) -> WebhookService:
+    def webhook_service(self) -> WebhookService:
         return WebhookService(
             clips=self.table, copies=self.bucket, telemetry=self.telemetry, times=TIMES, clock=self.clock
         )
 
-    def buyer(self, lasts: int = TIMES.function, *, patient: bool = False) -> Buyer:
+    def buyer(self, lasts: int = TIMES.function, *, unattended: bool = False) -> Buyer:
         """Somebody who may buy for `lasts` milliseconds from now."""
-        return Buyer("holder", self.clock.now + lasts, Credentials("runware-key", ["signing-key"]), patient)
+        return Buyer("holder", self.clock.now + lasts, Credentials("runware-key", ["signing-key"]), unattended)
 
     def call(self, lasts: int = TIMES.function) -> Request:
         """One call of the caller's."""

@@ -10,7 +10,7 @@ import pytest
 from runware import Runware
 from runware.errors import RunwareError
 
-from rushes.domain.clip import Clip, Fact, Kind, Witness, merge, refresh_derived
+from rushes.domain.clip import Clip, Fact, FactSource, Kind, merge, refresh_derived
 from rushes_local.runware.emulator import OneShot
 from tests.conftest import User, client, http, submissions
 from tests.fakes.builders import TIMES
@@ -55,7 +55,7 @@ def run(user: User, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[
 def close_failures(user: User) -> None:
     """What a sweep learns a quarter of an hour later: until then a failure is not final, and the client waits."""
     now = int(time.time() * 1000)
-    last_look = Fact(kind=Kind.LAST_LOOK, at=now, witness=Witness.CLOCK)
+    last_look = Fact(kind=Kind.LAST_LOOK, at=now, source=FactSource.CLOCK)
     for found in user.stack.store.page(user.name, 10).found:
         for clip in found.clips:
             if clip.open and clip.decisive == Kind.FAILED:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from functions.submit import app
-from rushes.domain.budget import EVERYBODY
+from rushes.domain.budget import ALL_CALLERS
 from rushes.domain.caller import hash_key
 from rushes.domain.clip import Clip, Kind, Status
 from rushes.domain.inbox_message import Message
@@ -486,7 +486,7 @@ def test_runware_refuses_us(user: User, status: int) -> None:
         answer = user.post(task)
         assert answer.status_code == 503
         (error,) = errors(answer)
-        assert (error["code"], error["taskUUID"]) == ("providerRefusesUs", task["taskUUID"])
+        assert (error["code"], error["taskUUID"]) == ("providerAccountRefused", task["taskUUID"])
         user.stack.emulator.faults.submit_status = 0
     (clip,) = user.clips(task)
     assert clip.status == Status.FAILED
@@ -498,8 +498,8 @@ def test_the_circuit_breaker_is_only_in_the_way_of_the_inbox(in_process: InProce
     """An order over HTTP goes straight to Runware; one of the inbox through the breaker."""
     in_process("submit")
     wired = app.wiring()
-    assert wired.submitting.purchasing.seller is wired.parts.runware
-    assert wired.taking.submitting.purchasing.seller is wired.taking.breaker
+    assert wired.submit_service.purchase_service.runware is wired.parts.runware
+    assert wired.inbox_service.submit_service.purchase_service.runware is wired.inbox_service.breaker
 
 
 def test_runware_refuses_the_request(user: User) -> None:
@@ -548,7 +548,7 @@ def test_an_ambiguous_answer(user: User, fault: Json) -> None:
     assert user.post(task).json() == {"data": [{"taskType": "videoInference", "taskUUID": task["taskUUID"]}]}
     (clip,) = user.clips(task)
     assert clip.status == Status.PENDING
-    assert clip.maybe_sent_at is not None
+    assert clip.possibly_sent_at is not None
     assert user.counted(clip) == PRICE
     assert user.post(task).status_code == 200
     assert len(user.sent(clip)) == 1, "a repeat of the caller's must never send again by itself"
@@ -560,7 +560,7 @@ def test_a_refusal_that_is_certain(user: User) -> None:
     user.stack.emulator.faults.next_submissions.append(OneShot(submit_status=429))
     assert user.post(task).status_code == 200
     (clip,) = user.clips(task)
-    assert (clip.status, clip.maybe_sent_at) == (Status.PENDING, None)
+    assert (clip.status, clip.possibly_sent_at) == (Status.PENDING, None)
 
 
 def test_the_webhook_is_faster_than_the_answer(user: User) -> None:
@@ -674,7 +674,7 @@ def set_counted(stack: Stack, clip: Clip, micro_dollars: int) -> None:
     """Writes what everybody's month holds."""
     client(stack, "dynamodb").update_item(
         TableName=stack.table_name,
-        Key={"pk": {"S": f"budget#{EVERYBODY}"}, "sk": {"S": clip.month}},
+        Key={"pk": {"S": f"budget#{ALL_CALLERS}"}, "sk": {"S": clip.month}},
         UpdateExpression="SET counted = :counted",
         ExpressionAttributeValues={":counted": {"N": str(micro_dollars)}},
     )

@@ -68,7 +68,7 @@ def test_a_stored_task_is_told_whole(user: User) -> None:
         assert {entry["fact"] for entry in clip["timeline"]} == {"accepted", "rendered", "stored"}
         assert [entry["at"] for entry in clip["timeline"]] == sorted(entry["at"] for entry in clip["timeline"])
         assert clip["updatedAt"] == clip["timeline"][-1]["at"]
-        assert not {"nextCheckAt", "error", "maybeSentAt"} & clip.keys()
+        assert not {"nextCheckAt", "error", "possiblySentAt"} & clip.keys()
 
 
 def test_a_running_task_is_told(user: User) -> None:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from rushes.domain import webhook_token
-from rushes.domain.clip import Clip, Kind, Status, Witness
+from rushes.domain.clip import Clip, FactSource, Kind, Status
 from rushes_local.stack import Stack
 from tests.conftest import Json, User, client, http, whole_bucket, whole_table
 from tests.functions.conftest import InProcess
@@ -231,7 +231,7 @@ def test_a_result_in_any_shape(user: User, shape: Callable[[Clip], Any]) -> None
     assert now.status == Status.RENDERED
     ((video_uuid, known),) = now.of(Kind.RENDERED).items()
     assert video_uuid == result(clip)["videoUUID"]
-    assert known.seen.keys() == {Witness.WEBHOOK}
+    assert known.seen.keys() == {FactSource.WEBHOOK}
     assert dict(known.fields) == {"videoURL": result(clip)["videoURL"], "seed": 169984304, "cost": 924_000}
 
 

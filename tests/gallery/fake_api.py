@@ -225,7 +225,9 @@ class FakeApi:
     def _shown(self, task: Json, detailed: bool = False) -> Json:
         clips = []
         for clip in task["clips"]:
-            shown = {name: value for name, value in clip.items() if detailed or name not in ("timeline", "maybeSentAt")}
+            shown = {
+                name: value for name, value in clip.items() if detailed or name not in ("timeline", "possiblySentAt")
+            }
             if clip["status"] == "stored":
                 self._signed += 1  # as in earnest, every answer brings new links
                 signature = 0 if self.lists_are_old and not detailed else self._signed
@@ -292,9 +294,9 @@ def _status(clips: list[Json]) -> str:
 _REFUSED = "The prompt was turned down by the provider's content policy."
 
 
-def _fact(fact: str, created: str, after: float, witness: str, key: str = "", **fields: Any) -> Json:
+def _fact(fact: str, created: str, after: float, source: str, key: str = "", **fields: Any) -> Json:
     moment = datetime.fromisoformat(created).timestamp() + after
-    return {"at": iso(moment), "fact": fact, "witness": witness, **({"key": key} if key else {}), "fields": fields}
+    return {"at": iso(moment), "fact": fact, "source": source, **({"key": key} if key else {}), "fields": fields}
 
 
 def _bought(clip: Json, created: str) -> list[Json]:
@@ -317,6 +319,6 @@ _TIMELINES: dict[str, Callable[[Json, str], list[Json]]] = {
     ],
     "review": lambda clip, created: [
         _fact("attempted", created, 10, "submission", "ambiguous: no answer in time"),
-        _fact("unproven", created, 7200, "clock", why="Neither the bucket nor Runware knows this clip."),
+        _fact("unproven", created, 7200, "clock", reason="Neither the bucket nor Runware knows this clip."),
     ],
 }

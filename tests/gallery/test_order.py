@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from rushes.runware.catalog import KLING_2_1_MASTER, Span
-from rushes.services.request_validation import LARGEST_BODY
+from rushes.services.request_validation import MAX_BODY_BYTES
 from tests.gallery.browsers import Visit
 from tests.gallery.fake_api import FakeApi, Request
 
@@ -45,23 +45,27 @@ def test_the_limits_are_the_models(form: Visit) -> None:
     """What the form offers and refuses is what the service's own description of the model says."""
     model, page = KLING_2_1_MASTER, form.page
     for name in ("positivePrompt", "negativePrompt"):
-        prompt = page.locator(f"#{name}").evaluate("field => [field.dataset.least, field.dataset.most].map(Number)")
+        prompt = page.locator(f"#{name}").evaluate(
+            "field => [field.dataset.minimum, field.dataset.maximum].map(Number)"
+        )
         assert Span(*prompt) == model.prompt
     assert values(page, "#size option") == ["", *[f"{width}x{height}" for width, height in model.sizes]]
     assert values(page, "[name=duration]") == [str(seconds) for seconds in model.durations]
     assert values(page, "[name=duration]:checked") == [str(model.default_duration)]
     results = model.results
-    assert values(page, "[name=numberResults]") == [str(n) for n in range(results.least or 0, (results.most or 0) + 1)]
+    assert values(page, "[name=numberResults]") == [
+        str(n) for n in range(results.minimum or 0, (results.maximum or 0) + 1)
+    ]
     assert values(page, "#outputFormat option") == list(model.formats)
     assert values(page, "#outputFormat option:checked") == [model.default_format]
     spans = page.locator("#CFGScale, #outputQuality").evaluate_all(
         "all => all.map((each) => [each.min, each.max, each.step].map(Number))"
     )
-    assert spans == [[0, 1, 1 / model.cfg_scale_steps], [model.quality.least, model.quality.most, 1]]
+    assert spans == [[0, 1, 1 / model.cfg_scale_steps], [model.quality.minimum, model.quality.maximum, 1]]
     assert page.evaluate("MODEL") == model.air
-    assert page.evaluate("[IMAGE.least, IMAGE.most]") == [model.image_sides.least, model.image_sides.most]
+    assert page.evaluate("[IMAGE.minimum, IMAGE.maximum]") == [model.image_sides.minimum, model.image_sides.maximum]
     in_base64 = page.evaluate("IMAGE.bytes") * 4 / 3
-    assert in_base64 + 4 * (2 * (model.prompt.most or 0)) < LARGEST_BODY
+    assert in_base64 + 4 * (2 * (model.prompt.maximum or 0)) < MAX_BODY_BYTES
 
 
 def test_the_price_is_shown_before(form: Visit) -> None:

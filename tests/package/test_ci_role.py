@@ -59,8 +59,8 @@ UNUSED = {
     "sns": r"DataProtection",
 }
 # Inline policies of a role, together, without white space.
-LONGEST_POLICIES = 10_240
-LONGEST_STACK_NAME = 32
+MAX_POLICIES = 10_240
+MAX_STACK_NAME = 32
 
 
 def own(kind: str, action: str) -> bool:
@@ -150,7 +150,7 @@ def filled(node: Any) -> Any:
     values = {"AWS::Partition": "aws-us-gov", "AWS::Region": "ap-southeast-2", "AWS::AccountId": "1" * 12}
     match node:
         case {"Fn::Sub": str(text)}:
-            return re.sub(r"\$\{([\w:]+)\}", lambda name: values.get(name[1], "s" * LONGEST_STACK_NAME), text)
+            return re.sub(r"\$\{([\w:]+)\}", lambda name: values.get(name[1], "s" * MAX_STACK_NAME), text)
         case dict():
             return {name: filled(value) for name, value in node.items()}
         case list():
@@ -162,15 +162,15 @@ def test_the_roles_fit_into_iam(page: dict[str, Any]) -> None:
     """Their policies stay below IAM's limit with the longest stack name, and have some room left for more."""
     for role in page["Resources"].values():
         documents = [policy["PolicyDocument"] for policy in role["Properties"]["Policies"]]
-        assert len(json.dumps(filled(documents), separators=(",", ":"))) < LONGEST_POLICIES - 500
+        assert len(json.dumps(filled(documents), separators=(",", ":"))) < MAX_POLICIES - 500
 
 
 @pytest.mark.parametrize(
     ("name", "fits"),
     [
         ("rushes-prod", True),
-        ("r" * LONGEST_STACK_NAME, True),
-        ("r" * (LONGEST_STACK_NAME + 1), False),
+        ("r" * MAX_STACK_NAME, True),
+        ("r" * (MAX_STACK_NAME + 1), False),
         ("Rushes", False),
         ("1rushes", False),
         ("rushes_prod", False),
@@ -186,4 +186,4 @@ def test_the_longest_name_is_made_whole(template: dict[str, Any]) -> None:
     """CloudFormation writes a random part of twelve or thirteen characters behind stack and logical id."""
     named = ("AWS::Serverless::Function", "AWS::IAM::Role", "AWS::Events::Rule")
     longest = max(len(name) for name, each in template["Resources"].items() if each["Type"] in named)
-    assert LONGEST_STACK_NAME + 1 + longest + 1 + 13 <= 64
+    assert MAX_STACK_NAME + 1 + longest + 1 + 13 <= 64

@@ -11,7 +11,7 @@ import pytest
 from rushes.adapters.dynamodb.items import clip_of_image
 from rushes.domain import inbox_message
 from rushes.domain.clip import Status
-from rushes.services.import_requests import Place, place_of
+from rushes.services.import_requests import RequestLocation, locate_request_file
 
 FOLDER = Path(__file__).resolve().parents[2] / "events"
 EVENTS = sorted(path for path in FOLDER.glob("*.json") if path.stem.startswith(("poll", "submit", "tasks", "webhook")))
@@ -127,7 +127,7 @@ def test_a_message_is_whole(name: str) -> None:
     match name:
         case "request-dropped":
             assert (body["source"], body["detail-type"]) == ("aws.s3", "Object Created")
-            assert isinstance(place_of("bucket", body["detail"]["object"]["key"], "v1"), Place)
+            assert isinstance(locate_request_file("bucket", body["detail"]["object"]["key"], "v1"), RequestLocation)
         case "video-requested":
             event = body["event"]
             assert (body.keys(), body["caller"]) == ({"caller", "event"}, about["caller"])

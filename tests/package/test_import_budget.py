@@ -23,7 +23,7 @@ HEAVY = {
     "requests",
 }
 BUDGET = {
-    "announce": set[str](),
+    "publish": set[str](),
     "intake": {"pydantic"},
     "reconcile": {"httpx"},
     "submit": {"httpx", "pydantic"},

@@ -7,9 +7,9 @@ import pytest
 from openapi_spec_validator import validate
 
 from functions.tasks import app as tasks
-from rushes.services.queries import MOST_COSTS, MOST_TASKS, USUAL_TASKS
-from rushes.services.request_validation import MOST_CLIPS
-from rushes.services.request_validation import MOST_TASKS as MOST_IN_ONE
+from rushes.services.queries import MAX_COSTS, MAX_TASKS, USUAL_TASKS
+from rushes.services.request_validation import MAX_CLIPS
+from rushes.services.request_validation import MAX_TASKS as MAX_IN_ONE
 from scripts import openapi
 
 Document = dict[str, Any]
@@ -51,11 +51,11 @@ def test_limits_are_those_of_the_code(document: Document) -> None:
     """How much goes into one request and onto one page."""
     body = document["paths"]["/v1"]["post"]
     (many, _) = body["requestBody"]["content"]["application/json"]["schema"]["anyOf"]
-    assert many["maxItems"] == MOST_IN_ONE + 1, "an authentication task comes on top"
-    assert body["description"].startswith(f"Up to {MOST_IN_ONE} tasks and {MOST_CLIPS} clips.")
+    assert many["maxItems"] == MAX_IN_ONE + 1, "an authentication task comes on top"
+    assert body["description"].startswith(f"Up to {MAX_IN_ONE} tasks and {MAX_CLIPS} clips.")
     listed, counted = (parameters(document, path)["limit"] for path in ("/tasks", "/costs"))
-    assert (listed["maximum"], listed["default"]) == (MOST_TASKS, USUAL_TASKS)
-    assert (counted["maximum"], counted["default"]) == (MOST_COSTS, MOST_COSTS)
+    assert (listed["maximum"], listed["default"]) == (MAX_TASKS, USUAL_TASKS)
+    assert (counted["maximum"], counted["default"]) == (MAX_COSTS, MAX_COSTS)
 
 
 def test_the_document_is_valid(document: Document) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-FUNCTIONS = [f"{name}Function" for name in ("Submit", "Intake", "Webhook", "Reconcile", "Announce", "Tasks")]
+FUNCTIONS = [f"{name}Function" for name in ("Submit", "Intake", "Webhook", "Reconcile", "Publish", "Tasks")]
 # CloudFormation's limit.
-LONGEST_DESCRIPTION = 256
+MAX_DESCRIPTION = 256
 # The lengths of parameters that a pattern bounds, or sense.
 BOUND_OTHERWISE = {"DeadlineSeconds": 5, "EventsCaller": 64, "MonthlyLimitUsd": 20}
 
@@ -88,7 +88,7 @@ def test_any_description_fits(name: str, template: dict[str, Any]) -> None:
         if "MaxLength" in parameter:
             assert f"of {parameter['MaxLength']} characters at most" in parameter["ConstraintDescription"]
     longest = sum(most(each, parameter) for each, parameter in used.items()) + len(used) - 1
-    assert longest <= LONGEST_DESCRIPTION
+    assert longest <= MAX_DESCRIPTION
 
 
 def test_what_is_waited_for_starts_from_snapshots(template: dict[str, Any]) -> None:

@@ -18,9 +18,9 @@ from rushes.domain.caller import is_name
 from rushes.services.ports import Metric
 from rushes_local import template as templates
 
-FUNCTIONS = ["Submit", "Intake", "Webhook", "Reconcile", "Announce", "Tasks"]
+FUNCTIONS = ["Submit", "Intake", "Webhook", "Reconcile", "Publish", "Tasks"]
 # Those that reason with the service's times.
-TIMED = ["Submit", "Webhook", "Reconcile", "Announce", "Tasks"]
+TIMED = ["Submit", "Webhook", "Reconcile", "Publish", "Tasks"]
 # What each function may do, statement by statement; to be widened only together with the need. Resources are in short
 # form: "Table" is the table's ARN.
 STATEMENTS = {
@@ -63,8 +63,8 @@ STATEMENTS = {
         "ReadRunwareKeyAndWebhookKeys": ({"secretsmanager:GetSecretValue"}, {"RunwareSecret", "WebhookSecret"}),
         "TakeUploads": ({"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}, {"UploadsQueue"}),
     },
-    "AnnounceRole": {
-        "WriteLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"AnnounceLogs"}),
+    "PublishRole": {
+        "WriteLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"PublishLogs"}),
         "FollowChanges": (
             {"dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator"},
             {"Table/stream/*"},
@@ -74,7 +74,7 @@ STATEMENTS = {
         "TellMissingFromForbidden": ({"s3:ListBucket", "s3:ListBucketVersions"}, {"Bucket"}),
         "LayManifests": ({"s3:PutObject"}, {"Bucket/videos/*.json"}),
         "TellTheBus": ({"events:PutEvents"}, {"EventBus"}),
-        "SetFailuresAside": ({"sqs:SendMessage"}, {"AnnounceDeadLetters"}),
+        "SetFailuresAside": ({"sqs:SendMessage"}, {"PublishDeadLetters"}),
     },
     "TasksRole": {
         "WriteLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"TasksLogs"}),
@@ -101,7 +101,7 @@ KEY_STATEMENTS = {
         "OpenTableVideosSecretsAndUploads": ("kms:Decrypt", {"dynamodb", "s3", "secretsmanager", "sqs"}),
         "SealUploads": ("kms:GenerateDataKey", {"s3"}),
     },
-    "AnnounceRole": {
+    "PublishRole": {
         "OpenTableAndCopies": ("kms:Decrypt", {"dynamodb", "s3"}),
         "SealManifests": ("kms:GenerateDataKey", {"s3"}),
     },
@@ -112,12 +112,12 @@ KEY_STATEMENTS = {
 # Metrics of ours that mean money, a clip that waits for somebody, or an attack, and how many of them in five minutes
 # are told to people. The others count what goes well or mends itself.
 ALARMING = {
-    Metric.SECOND_RENDER_SEEN: 1,
+    Metric.SECOND_RENDERS: 1,
     Metric.OVERWRITTEN_CLIPS: 1,
-    Metric.COST_DISBELIEVED: 1,
+    Metric.IMPLAUSIBLE_COST: 1,
     Metric.TOO_MANY_FACTS: 1,
     Metric.BUDGET_EXCEEDED: 1,
-    Metric.PROVIDER_REFUSES_US: 1,
+    Metric.ACCOUNT_REFUSED: 1,
     Metric.RENDER_ORIGINS_REFUSED: 1,
     Metric.CLIPS_IN_REVIEW: 1,
     Metric.WEBHOOKS_REJECTED: 20,
@@ -321,7 +321,7 @@ def test_a_given_key_seals_everything_that_is_kept(resources: dict[str, Any]) ->
         assert keys(kind, name) == [None] * count
 
     # What comes here may have found no way because of the key.
-    never = {"RequestsDeadLetters", "AnnounceDeadLetters"}
+    never = {"RequestsDeadLetters", "PublishDeadLetters"}
     for name, queue in properties_of(resources, "AWS::SQS::Queue", "HasKmsKey").items():
         # One or the other: SQS refuses both.
         sealed = (queue.get("KmsMasterKeyId"), queue.get("SqsManagedSseEnabled"))
@@ -369,7 +369,7 @@ def test_only_kinds_of_items_a_function_needs_are_within_its_reach(resources: di
         ("IntakeRole", "ReadCallers"): {"caller#*"},
         ("WebhookRole", "SaveFactsAndTheirMoney"): {"task#*", "budget#*"},
         ("ReconcileRole", "SaveFactsAndTheirMoney"): {"task#*", "budget#*"},
-        ("AnnounceRole", "ReadRequests"): {"task#*"},
+        ("PublishRole", "ReadRequests"): {"task#*"},
         ("TasksRole", "ReadKeysTasksAndBudgets"): {"key#*", "caller#*", "task#*", "budget#*"},
     }
 
@@ -641,9 +641,9 @@ def created(keys: list[dict[str, str]]) -> dict[str, Any]:
     }
 
 
-def test_changes_of_clips_reach_announce_and_nothing_else_does(resources: dict[str, Any]) -> None:
+def test_changes_of_clips_reach_publish_and_nothing_else_does(resources: dict[str, Any]) -> None:
     """The whole stream is followed, a failure takes no others along, and what fails for good is set aside."""
-    (source,) = resources["AnnounceFunction"]["Properties"]["Events"].values()
+    (source,) = resources["PublishFunction"]["Properties"]["Events"].values()
     assert source["Type"] == "DynamoDB"
     properties = dict(source["Properties"])
     (pattern,) = properties.pop("FilterCriteria")["Filters"]
@@ -660,10 +660,10 @@ def test_changes_of_clips_reach_announce_and_nothing_else_does(resources: dict[s
         "BisectBatchOnFunctionError": True,
         "MaximumRetryAttempts": 20,
         "DestinationConfig": {
-            "OnFailure": {"Type": "SQS", "Destination": {"Fn::GetAtt": ["AnnounceDeadLetters", "Arn"]}}
+            "OnFailure": {"Type": "SQS", "Destination": {"Fn::GetAtt": ["PublishDeadLetters", "Arn"]}}
         },
     }
-    assert resources["AnnounceDeadLetters"]["Properties"]["MessageRetentionPeriod"] == 14 * 24 * 3600
+    assert resources["PublishDeadLetters"]["Properties"]["MessageRetentionPeriod"] == 14 * 24 * 3600
 
 
 def test_the_bucket_tells_of_its_objects(resources: dict[str, Any]) -> None:
@@ -842,11 +842,11 @@ def test_failures_and_silence_ring(resources: dict[str, Any]) -> None:
     assert {alarm["MetricName"] for alarm in letters} == {"ApproximateNumberOfMessagesVisible"}
     assert [dimension(alarm) for alarm in letters] == [
         ("QueueName", {"Fn::GetAtt": [f"{name}DeadLetters", "QueueName"]})
-        for name in ("Inbox", "Requests", "Uploads", "Announce")
+        for name in ("Inbox", "Requests", "Uploads", "Publish")
     ]
 
     (behind,) = [alarm for alarm in functions if alarm["MetricName"] == "IteratorAge"]
-    assert (dimension(behind), behind["Statistic"]) == (("FunctionName", {"Ref": "AnnounceFunction"}), "Maximum")
+    assert (dimension(behind), behind["Statistic"]) == (("FunctionName", {"Ref": "PublishFunction"}), "Maximum")
     assert behind["Threshold"] < 24 * 3_600_000, "the stream has forgotten by then"
 
     every = functions + alarms(resources, "AWS/Events")
@@ -1024,8 +1024,8 @@ def test_the_dashboard_begins_with_the_funnel(resources: dict[str, Any]) -> None
         for name in ("RequestsQueue", "Inbox", "UploadsQueue")
     } | {
         ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", f"{name}DeadLetters.QueueName")
-        for name in ("Requests", "Inbox", "Uploads", "Announce")
-    } | {("AWS/Lambda", "IteratorAge", "FunctionName", "AnnounceFunction")}
+        for name in ("Requests", "Inbox", "Uploads", "Publish")
+    } | {("AWS/Lambda", "IteratorAge", "FunctionName", "PublishFunction")}
 
 
 def test_the_form_asks_for_every_parameter_once(template: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ import pytest
 from rushes_local.stack import Stack
 
 ROOT = Path(__file__).resolve().parents[2]
-MOST_BYTES = 60_000_000
+MAX_BYTES = 60_000_000
 NEVER = ("av", "boto3", "botocore", "moto", "pydantic", "rushes_local")
 
 pytestmark = [pytest.mark.batch, pytest.mark.timeout(300)]
@@ -76,7 +76,7 @@ def test_the_wheel_carries_the_core(wheel: Path) -> None:
 def test_it_is_small_and_alone(installed: Path) -> None:
     """At most 60 MB, and none of what only operators and developers need."""
     size = sum(path.stat().st_size for path in installed.rglob("*") if path.is_file() and not path.is_symlink())
-    assert size <= MOST_BYTES
+    assert size <= MAX_BYTES
     program = f"from importlib.util import find_spec; print([name for name in {NEVER} if find_spec(name)])"
     python = [str(installed / "bin" / "python"), "-I", "-c", program]
     assert subprocess.run(python, capture_output=True, text=True, timeout=60).stdout == "[]\n"

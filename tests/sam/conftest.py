@@ -19,7 +19,7 @@ from rushes_local import sam
 from rushes_local.stack import Stack, StackError
 
 ROOT = Path(__file__).resolve().parents[2]
-LONGEST_INVOCATION = 120
+MAX_INVOCATION = 120
 
 
 @pytest.fixture(scope="session")
@@ -94,7 +94,7 @@ def answer(payload: Any) -> Answer:
 @pytest.fixture
 def invoke(stack: Stack, containers: sam.Containers) -> Callable[[str, dict[str, Any]], Answer]:
     """Sends an event to a function of the template through `sam local start-lambda`."""
-    return lambda name, event: answer(containers.running[name].invoke(event, timeout=LONGEST_INVOCATION).payload)
+    return lambda name, event: answer(containers.running[name].invoke(event, timeout=MAX_INVOCATION).payload)
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def invoke_anew(stack: Stack, containers: sam.Containers, tmp_path: Path) -> Cal
         result = sam.run(
             ROOT,
             *("local", "invoke", name, "--event", str(file), *template, *containers.options),
-            timeout=LONGEST_INVOCATION,
+            timeout=MAX_INVOCATION,
             environment=containers.credentials,
         )
         return answer(json.loads(result.stdout.strip().splitlines()[-1]))

@@ -17,7 +17,7 @@ import pytest
 
 from rushes.domain import webhook_token
 from rushes.domain.caller import Caller, hash_key
-from rushes.domain.clip import Clip, Kind, Status, Witness
+from rushes.domain.clip import Clip, FactSource, Kind, Status
 from rushes_local.stack import Stack
 from tests.event_listener import Listener
 from tests.sam.conftest import Answer
@@ -160,7 +160,7 @@ def test_a_change_is_told(bought: Clip, invoke_anew: Invoke, stack: Stack) -> No
     facts = image["facts"]["M"]
     facts[f"stored:{put['VersionId']}"] = facts.pop(next(name for name in facts if name.startswith("stored:")))
     image["objectKey"] = {"S": bought.object_key}
-    assert invoke_anew("AnnounceFunction", event).payload == {"batchItemFailures": []}
+    assert invoke_anew("PublishFunction", event).payload == {"batchItemFailures": []}
     (told,) = listener.about(bought.clip_uuid)
     assert told["detail-type"] == "Clip Stored"
     where = {"Bucket": stack.bucket_name, "Key": told["detail"]["manifestKey"]}
@@ -209,7 +209,7 @@ def test_a_whole_task_through_the_apis(stack: Stack) -> None:
     clip = recorded(stack, task)
     assert clip.status is Status.STORED
     (rendered,) = clip.of(Kind.RENDERED).values()
-    assert set(rendered.seen) == {Witness.WEBHOOK}
+    assert set(rendered.seen) == {FactSource.WEBHOOK}
 
 
 def test_a_callers_tasks_are_told(bought: Clip, invoke_anew: Invoke, invoke: Invoke, stack: Stack) -> None:

@@ -43,7 +43,7 @@ PLAIN = Switches()
 ONE_AT_A_TIME = (
     PLAIN,
     Switches(finished_uuid_refused=False),
-    Switches(poll_knows_running=False),
+    Switches(poll_finds_running=False),
     Switches(poll_knows_finished_for=0),
     Switches(poll_knows_finished_for=300_000),
     Switches(details="missing"),
@@ -78,17 +78,17 @@ ADVERSE = (
     Switches(webhook="lost", polls_err=True, upload="never"),
     Switches(webhook="lost", upload="never", url_works=False),
     Switches(webhook="lost", poll_knows_finished_for=0, details="missing"),
-    Switches(webhook="lost", poll_knows_running=False, poll_knows_finished_for=0, details="missing", upload="never"),
-    Switches(finished_uuid_refused=False, poll_knows_running=False, poll_knows_finished_for=0, details="missing"),
+    Switches(webhook="lost", poll_finds_running=False, poll_knows_finished_for=0, details="missing", upload="never"),
+    Switches(finished_uuid_refused=False, poll_finds_running=False, poll_knows_finished_for=0, details="missing"),
     Switches(finished_uuid_refused=False, webhook="lost", upload="late", details="never"),
-    Switches(poll_knows_running=False, webhook="lost", details="missing", render=130_000),
+    Switches(poll_finds_running=False, webhook="lost", details="missing", render=130_000),
     Switches(render_fails="taskFailed", fails_then_succeeds=True, webhook="lost", upload="never"),
     Switches(render_fails="timeoutProvider", failures_call=False, poll_knows_finished_for=0, details="missing"),
     Switches(upload="late", url=False, webhook_twice=True),
     Switches(cost=False, webhook="lost", upload="late"),
     Switches(
         finished_uuid_refused=False,
-        poll_knows_running=False,
+        poll_finds_running=False,
         poll_knows_finished_for=0,
         details="missing",
         webhook="lost",
@@ -100,7 +100,7 @@ RACED = (
     Switches(webhook="lost"),
     Switches(upload="never"),
     Switches(poll_knows_finished_for=0, details="missing"),
-    Switches(poll_knows_running=False, webhook="lost"),
+    Switches(poll_finds_running=False, webhook="lost"),
 )
 
 # What two functions whose clocks differ may do to each other: the first is behind, ahead, or only every third one is.
@@ -334,10 +334,10 @@ PARTS = (
 )
 
 _named: dict[str, Setting] = {}
-_MOST_EFFECTS = 40  # sweeps repeat themselves after that
+_MAX_EFFECTS = 40  # sweeps repeat themselves after that
 
 
 def effects(setting: Setting) -> int:
     """How many effects the undisturbed history has, as far as they differ."""
     _named[repr(setting)] = setting
-    return min(_effects(repr(setting)), _MOST_EFFECTS)
+    return min(_effects(repr(setting)), _MAX_EFFECTS)

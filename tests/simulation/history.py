@@ -12,7 +12,7 @@ from itertools import count, cycle
 from typing import Any, TypeVar
 
 from rushes.config import WhenAmbiguous
-from rushes.domain.budget import EVERYBODY
+from rushes.domain.budget import ALL_CALLERS
 from rushes.domain.caller import Caller
 from rushes.domain.clip import Clip, Kind, Status
 from rushes.errors import BusyError, RushesError
@@ -37,7 +37,7 @@ CALLER = Caller("me", 50_000_000)
 MINUTE = 60_000
 THE_END = 48 * 3_600_000  # milliseconds: whatever is still open then is lost
 FOUND_WITHIN = 1_800_000  # milliseconds after its end, whoever shares the questions about it
-MOST_FAILURES = 6  # of Runware in a row that a sweep may see: some more than it takes to give up
+MAX_FAILURES = 6  # of Runware in a row that a sweep may see: some more than it takes to give up
 QUESTIONS = {"submit", "poll", "details"}  # effects that end within the HTTP timeout
 
 
@@ -73,9 +73,9 @@ class History:
     bucket: SimulatedBucket = field(init=False)
     runware: SimulatedRunware = field(init=False)
     telemetry: FakeTelemetry = field(default_factory=FakeTelemetry)
-    submitting: SubmitService = field(init=False)
-    reconciling: ReconcileService = field(init=False)
-    receiving: WebhookService = field(init=False)
+    submit_service: SubmitService = field(init=False)
+    reconcile_service: ReconcileService = field(init=False)
+    webhook_service: WebhookService = field(init=False)
     accepted: dict[str, WireResponse] = field(default_factory=dict)
     unsaved: list[str] = field(default_factory=list)
     minted: "count[int]" = field(default_factory=lambda: count(1 << 64))
@@ -106,31 +106,31 @@ class History:
         self.runware.deliver = self.deliver
         self.runware.uploaded = self.uploaded
         shared: dict[str, Any] = {"telemetry": self.telemetry, "times": TIMES, "clock": self.world.clock}
-        purchasing = PurchaseService(
-            clips=self.table, links=self.bucket, seller=self.runware, webhook_url="https://hooks.example", **shared
+        purchase_service = PurchaseService(
+            clips=self.table, links=self.bucket, runware=self.runware, webhook_url="https://hooks.example", **shared
         )
-        self.submitting = SubmitService(
+        self.submit_service = SubmitService(
             table=self.table,
             inputs=self.bucket,
-            reading=QueryService(table=self.table, links=self.bucket, times=TIMES, clock=self.world.clock),
-            purchasing=purchasing,
+            query_service=QueryService(table=self.table, links=self.bucket, times=TIMES, clock=self.world.clock),
+            purchase_service=purchase_service,
             monthly_limit=setting.limit,
             retention=None,
             new_uuid=lambda: str(uuid.UUID(int=next(self.minted), version=4)),
-            side_by_side=one_after_another,
+            concurrent_map=one_after_another,
             **shared,
         )
-        self.reconciling = ReconcileService(
+        self.reconcile_service = ReconcileService(
             table=self.table,
             bucket=self.bucket,
             provider=self.runware,
             rescuer=self.runware,
-            purchasing=purchasing,
+            purchase_service=purchase_service,
             when_ambiguous=setting.when_ambiguous,
-            side_by_side=one_after_another,
+            concurrent_map=one_after_another,
             **shared,
         )
-        self.receiving = WebhookService(clips=self.table, copies=self.bucket, **shared)
+        self.webhook_service = WebhookService(clips=self.table, copies=self.bucket, **shared)
         self.next_sweep = self.world.now + 37_000
         self.world.guests |= {
             "sweep": self.sweep,
@@ -155,17 +155,17 @@ class History:
         finally:
             world.offset, world.ends, runware.in_a_row, runware.most_in_a_row = outer
 
-    def buyer(self, patient: bool) -> Buyer:
+    def buyer(self, unattended: bool) -> Buyer:
         """Whoever buys in the process at work."""
         ends_at = self.world.ends + self.world.offset
-        return Buyer(f"run {self.world.effects}", ends_at, CREDENTIALS, patient)
+        return Buyer(f"run {self.world.effects}", ends_at, CREDENTIALS, unattended)
 
     def submit(self, task: Mapping[str, Any]) -> WireResponse | None:
         """One call of `POST /v1`; None if the function was stopped."""
         caller = Caller(CALLER.name, self.setting.limit)
 
         def program() -> WireResponse:
-            return self.submitting.submit([task], Request(caller, self.buyer(patient=False)))
+            return self.submit_service.submit([task], Request(caller, self.buyer(unattended=False)))
 
         answer = self.process(program)
         if answer and answer.data:
@@ -176,7 +176,9 @@ class History:
         """One run of `reconcile`; should it fail, the next one comes in a minute."""
         with suppress(BusyError):
             self.process(
-                lambda: self.reconciling.sweep(self.buyer(patient=True)), TIMES.lease - 10_000, questions=MOST_FAILURES
+                lambda: self.reconcile_service.sweep(self.buyer(unattended=True)),
+                TIMES.lease - 10_000,
+                questions=MAX_FAILURES,
             )
 
     def _sweep_later(self) -> None:
@@ -225,7 +227,7 @@ class History:
         path = str(request["webhookURL"]).removeprefix("https://hooks.example/webhooks/runware/").partition("?")[0]
         caller, task_uuid, index = path.split("/")
         try:
-            clip = self.process(lambda: self.receiving.receive(body, caller, task_uuid, int(index), ""))
+            clip = self.process(lambda: self.webhook_service.receive(body, caller, task_uuid, int(index), ""))
         except RushesError:
             return False
         if clip is not None and b"videoUUID" in body:
@@ -241,7 +243,7 @@ class History:
 
     def _uploaded(self, key: str, version: str, tries: int) -> None:
         try:
-            done = self.process(lambda: self.reconciling.uploaded(key, version) or True)
+            done = self.process(lambda: self.reconcile_service.uploaded(key, version) or True)
         except RushesError:
             done = False  # the message stays in the queue
         if not done and tries:
@@ -340,7 +342,7 @@ def _faults(clip: Clip, history: History) -> list[str]:
     blameless = history.world.stops or history.table.refused
     if clip.status == Status.REVIEW and not doubtful and not blameless:
         faults.append("in review although nothing was sent that may have been taken")
-    if doubtful and clip.maybe_sent_at is not None and clip.maybe_sent_at > doubtful[0] + history.skew:
+    if doubtful and clip.possibly_sent_at is not None and clip.possibly_sent_at > doubtful[0] + history.skew:
         faults.append("its first doubtful attempt is recorded as later than it was")
     return faults
 
@@ -350,7 +352,7 @@ def _found_late(clip: Clip, history: History) -> bool:
     switches = history.setting.switches
     if not switches.polls_whole and switches.polls_most >= len(history.table.rows):
         return False
-    found = min(clip.learned_at(kind) or THE_END + clip.created_at for kind in (Kind.RENDERED, Kind.STORED))
+    found = min(clip.first_seen_at(kind) or THE_END + clip.created_at for kind in (Kind.RENDERED, Kind.STORED))
     done = [task.done_at for task in history.runware.executions[switches.forgets :] if task.uuid == clip.clip_uuid]
     return bool(done) and found > min(done) + FOUND_WITHIN
 
@@ -360,7 +362,7 @@ def _uncounted(clips: list[Clip], history: History) -> list[str]:
     if history.world.stops or history.table.refused or "busy" in history.world.losses[:-1]:
         return []
     counts, faults = history.telemetry.counted, []
-    if any(len(clip.of(Kind.RENDERED)) > 1 for clip in clips) and not counts.get(Metric.SECOND_RENDER_SEEN):
+    if any(len(clip.of(Kind.RENDERED)) > 1 for clip in clips) and not counts.get(Metric.SECOND_RENDERS):
         faults.append("a second render was not counted")
     exceeded = any(limit is not None and amount > limit for amount, limit in history.table.budgets.values())
     if exceeded and not counts.get(Metric.BUDGET_EXCEEDED):
@@ -371,7 +373,7 @@ def _uncounted(clips: list[Clip], history: History) -> list[str]:
 def _money(clips: list[Clip], history: History) -> list[str]:
     """The budgets hold what the clips are worth, and what was paid unless the record itself says that it is unsure."""
     faults = []
-    for scope in (EVERYBODY, CALLER.name):
+    for scope in (ALL_CALLERS, CALLER.name):
         counted = sum(amount for (name, _), (amount, _) in history.table.budgets.items() if name == scope)
         if counted != sum(clip.budgeted for clip in clips):
             faults.append(f"the budget of {scope} holds {counted}, its clips {sum(clip.budgeted for clip in clips)}")

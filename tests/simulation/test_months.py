@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from rushes.domain.budget import EVERYBODY
+from rushes.domain.budget import ALL_CALLERS
 from tests.fakes.simulated import Switches
 from tests.simulation.history import CALLER, History, Setting, request, verdict
 
@@ -30,7 +30,7 @@ def test_facts_of_december_correct_november(switches: Switches, fates: tuple[str
     history.submit(request(1))
     history.world.move_to(BEFORE_MIDNIGHT + 20_000)
     history.go_on()
-    for scope in (EVERYBODY, CALLER.name):
+    for scope in (ALL_CALLERS, CALLER.name):
         assert history.table.budget(scope, "2026-11")[0] == november
         assert (scope, "2026-12") not in history.table.budgets
     assert not verdict(history)
@@ -45,6 +45,6 @@ def test_december_starts_with_a_budget_of_its_own() -> None:
     history.world.move_to(BEFORE_MIDNIGHT + 20_000)
     assert history.submit(request(2)).status == 200  # type: ignore[union-attr]
     history.go_on()
-    held = {month: amount for (scope, month), (amount, _) in history.table.budgets.items() if scope == EVERYBODY}
+    held = {month: amount for (scope, month), (amount, _) in history.table.budgets.items() if scope == ALL_CALLERS}
     assert held == {"2026-11": PRICE, "2026-12": PRICE}
     assert history.runware.ledger() == 2 * PRICE

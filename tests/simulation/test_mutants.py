@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from rushes.domain import clip, timings
-from rushes.domain.clip import Clip, Fact, Kind, Witness
+from rushes.domain.clip import Clip, Fact, FactSource, Kind
 from rushes.runware import facts
 from rushes.runware import outcome as outcomes
 from rushes.runware.outcome import NeverArrived, Outcome, Refused
 from rushes.services import purchase, reconcile, submit, update_clip
-from rushes.services import queries as reading
-from rushes.services.purchase import callback_url, on_the_wire
+from rushes.services import queries as query_service
+from rushes.services.purchase import build_wire_task, callback_url
 from tests.fakes import simulated as fakes
 from tests.simulation.enumeration import SAMPLED, everything, explore
 from tests.simulation.history import Setting
@@ -62,10 +62,10 @@ def intent_after_the_send(patch: Patch) -> None:
 
     def record(self: submit.SubmitService, task: Any, clips: Any, amount: int, request: Any) -> Any:
         for given in clips:
-            callback = callback_url(self.purchasing.webhook_url, given, ["key"], self.clock())
-            link = self.purchasing.links.upload_link(given.object_key, 60)
-            order = on_the_wire(task.request, given, callback=callback, upload_link=link, least_ttl=60)
-            self.purchasing.seller.submit(order, "key")
+            callback = callback_url(self.purchase_service.webhook_url, given, ["key"], self.clock())
+            link = self.purchase_service.links.upload_link(given.object_key, 60)
+            order = build_wire_task(task.request, given, callback=callback, upload_link=link, least_ttl=60)
+            self.purchase_service.runware.submit(order, "key")
         return original(self, task, clips, amount, request)
 
     patch.setattr(submit.SubmitService, "_reserve_and_record", record)
@@ -73,13 +73,13 @@ def intent_after_the_send(patch: Patch) -> None:
 
 def doubt_cleared_by_a_no(patch: Patch) -> None:
     """A definite no is believed although an earlier attempt may have arrived."""
-    original = facts.conclude
+    original = facts.apply_outcome
 
-    def conclude(given: Clip, outcome: Outcome, **more: Any) -> Clip:
-        certain = replace(given, maybe_sent_at=None) if isinstance(outcome, Refused) else given
+    def apply_outcome(given: Clip, outcome: Outcome, **more: Any) -> Clip:
+        certain = replace(given, possibly_sent_at=None) if isinstance(outcome, Refused) else given
         return original(certain, outcome, **more)
 
-    patch.setattr(facts, "conclude", conclude)
+    patch.setattr(facts, "apply_outcome", apply_outcome)
 
 
 def doubt_not_kept(patch: Patch) -> None:
@@ -98,13 +98,13 @@ def expired_lease_means_nothing(patch: Patch) -> None:
 
 def poll_error_read_as_no_sign(patch: Patch) -> None:
     """A witness that could not answer counts as one that knows nothing."""
-    original = reconcile.LookupResult.add_report
+    original = reconcile.LookupResult.add_response
 
-    def add_report(self: reconcile.LookupResult, report: Any, clip_uuid: str) -> None:
+    def add_response(self: reconcile.LookupResult, report: Any, clip_uuid: str) -> None:
         if report is not None:
             original(self, report, clip_uuid)
 
-    patch.setattr(reconcile.LookupResult, "add_report", add_report)
+    patch.setattr(reconcile.LookupResult, "add_response", add_response)
 
 
 def details_not_asked(patch: Patch) -> None:
@@ -113,9 +113,9 @@ def details_not_asked(patch: Patch) -> None:
 
 
 def outcomes_report() -> Any:
-    from rushes.runware.response import read_report
+    from rushes.runware.response import read_lookup
 
-    return read_report(200, b'{"data": []}')
+    return read_lookup(200, b'{"data": []}')
 
 
 def server_error_read_as_never_arrived(patch: Patch) -> None:
@@ -194,20 +194,22 @@ def failure_worth_nothing_at_once(patch: Patch) -> None:
 def rendered_without_deadline(patch: Patch) -> None:
     """A render whose bytes cannot be had is looked for for ever."""
     original = reconcile._needs_review
-    nothing = Fact(kind=Kind.ATTEMPTED, key="nothing", at=0, witness=Witness.CLOCK)
+    nothing = Fact(kind=Kind.ATTEMPTED, key="nothing", at=0, source=FactSource.CLOCK)
     patch.setattr(
-        reconcile, "_needs_review", lambda kind, why, now: nothing if kind == Kind.UNSAVED else original(kind, why, now)
+        reconcile,
+        "_needs_review",
+        lambda kind, reason, now: nothing if kind == Kind.UNSAVED else original(kind, reason, now),
     )
 
 
 def pending_without_deadline(patch: Patch) -> None:
     """A purchase that nobody can prove is looked at for ever."""
     original = reconcile._needs_review
-    nothing = Fact(kind=Kind.ATTEMPTED, key="nothing", at=0, witness=Witness.CLOCK)
+    nothing = Fact(kind=Kind.ATTEMPTED, key="nothing", at=0, source=FactSource.CLOCK)
     patch.setattr(
         reconcile,
         "_needs_review",
-        lambda kind, why, now: nothing if kind == Kind.UNPROVEN else original(kind, why, now),
+        lambda kind, reason, now: nothing if kind == Kind.UNPROVEN else original(kind, reason, now),
     )
 
 
@@ -261,24 +263,24 @@ def budget_not_corrected(patch: Patch) -> None:
 
 def refusal_outranks_acceptance(patch: Patch) -> None:
     """A no is believed although the clip is known to be bought."""
-    meaning = clip.MEANINGS[Kind.REFUSED]
+    meaning = clip.KIND_RULES[Kind.REFUSED]
     assert meaning.decides
     louder = replace(meaning, decides=replace(meaning.decides, rank=15))
-    patch.setattr(clip, "MEANINGS", {**clip.MEANINGS, Kind.REFUSED: louder})
+    patch.setattr(clip, "KIND_RULES", {**clip.KIND_RULES, Kind.REFUSED: louder})
     patch.setattr(facts, "mark_possibly_sent", lambda given, *_: given)
 
 
 def ambiguity_called_refusal(patch: Patch) -> None:
     """An answer that proves nothing is taken for a no."""
-    original = facts.conclude
+    original = facts.apply_outcome
 
-    def conclude(given: Clip, outcome: Outcome, **more: Any) -> Clip:
+    def apply_outcome(given: Clip, outcome: Outcome, **more: Any) -> Clip:
         if isinstance(outcome, outcomes.Ambiguous):
             body = b'{"errors": [{"code": "internalServerError", "message": "no"}]}'
             outcome = Refused(500, outcomes.read(body).problems[0])
         return original(given, outcome, **more)
 
-    patch.setattr(facts, "conclude", conclude)
+    patch.setattr(facts, "apply_outcome", apply_outcome)
 
 
 def own_writes_are_not_recognised(patch: Patch) -> None:
@@ -360,7 +362,7 @@ def young_before_it_is_asked(patch: Patch) -> None:
         resolve(self, given, run)
 
     def buy_then(self: reconcile.ReconcileService, given: Clip, run: Any) -> None:
-        since, now = given.maybe_sent_at, judged[given.clip_uuid]
+        since, now = given.possibly_sent_at, judged[given.clip_uuid]
         if since is not None and now < since + self.times.resend_window:
             later = self.clock() - now
             self = replace(self, times=replace(self.times, resend_window=self.times.resend_window + later))
@@ -372,13 +374,13 @@ def young_before_it_is_asked(patch: Patch) -> None:
 
 def sent_when_answered(patch: Patch) -> None:
     """An attempt is remembered as of when its answer came."""
-    original = facts.conclude
+    original = facts.apply_outcome
 
-    def conclude(given: Clip, outcome: Outcome, *, now: int, sent_at: int, **more: Any) -> Clip:
+    def apply_outcome(given: Clip, outcome: Outcome, *, now: int, sent_at: int, **more: Any) -> Clip:
         del sent_at
         return original(given, outcome, now=now, sent_at=now, **more)
 
-    patch.setattr(facts, "conclude", conclude)
+    patch.setattr(facts, "apply_outcome", apply_outcome)
 
 
 def never_gives_up_on_runware(patch: Patch) -> None:
@@ -418,15 +420,15 @@ def shared_polls_are_not_split(patch: Patch) -> None:
 
 def open_failures_are_told(patch: Patch) -> None:
     """A failure is told as final before the last look at it."""
-    original = reading.QueryService.poll
+    original = query_service.QueryService.poll
 
-    def poll(self: reading.QueryService, caller: str, task_uuid: str) -> Any:
+    def poll(self: query_service.QueryService, caller: str, task_uuid: str) -> Any:
         found = self._found(caller, task_uuid)
         if found and all(member.status == clip.Status.FAILED for member in found.clips):
             return [], [(200, {"code": "failed"}) for _ in found.clips]
         return original(self, caller, task_uuid)
 
-    patch.setattr(reading.QueryService, "poll", poll)
+    patch.setattr(query_service.QueryService, "poll", poll)
 
 
 MUTANTS = [

@@ -15,9 +15,9 @@ import pytest
 from rushes.domain.caller import Caller
 from rushes.domain.clip import Status
 from rushes.domain.inbox_message import read
-from rushes.lambda_events import message_id, work_on
+from rushes.lambda_events import message_id, process_batch
 from rushes.runware.wire import WireError
-from rushes.services import inbox as taking
+from rushes.services import inbox as inbox_service
 from rushes.services.authentication import Callers
 from rushes.services.circuit_breaker import CircuitBreaker
 from rushes.services.import_requests import ImportService, Origin
@@ -76,19 +76,19 @@ class Flow:
         self.callers = Callers(self.table, self.world.clock)
         self.intake = ImportService(
             bucket="bucket",
-            drops=self,
+            request_files=self,
             inbox=self,
             reports=self,
-            take_in=self.take_in,
+            store_images=self.store_images,
             may_order=lambda caller: self.callers.named(caller) is not None,
             telemetry=self.history.telemetry,
-            side_by_side=one_after_another,
+            concurrent_map=one_after_another,
             clock=self.world.clock,
         )
         breaker = CircuitBreaker(self.history.runware, self.world.clock)
-        purchasing = replace(self.history.submitting.purchasing, seller=breaker)
-        self.taking = InboxService(
-            submitting=replace(self.history.submitting, purchasing=purchasing),
+        purchase_service = replace(self.history.submit_service.purchase_service, runware=breaker)
+        self.inbox_service = InboxService(
+            submit_service=replace(self.history.submit_service, purchase_service=purchase_service),
             breaker=breaker,
             callers=self.callers,
             reports=self,
@@ -109,7 +109,7 @@ class Flow:
     def head(self, key: str, version: str) -> "Flow":
         return self  # there is no version before to compare it with
 
-    def take_in(self, task: Mapping[str, Any], caller: Caller) -> Mapping[str, Any] | list[WireError]:
+    def store_images(self, task: Mapping[str, Any], caller: Caller) -> Mapping[str, Any] | list[WireError]:
         return task
 
     def send(self, texts: Iterable[str]) -> None:
@@ -134,7 +134,7 @@ class Flow:
     def _intake(self) -> bool:
         """One run of intake; whether it ended by itself."""
         ends_at = self.world.now + 270_000
-        return self.world.run(lambda: self.intake.dropped(KEY, VERSION, ends_at) or True) or False
+        return self.world.run(lambda: self.intake.import_file(KEY, VERSION, ends_at) or True) or False
 
     def _submit(self, texts: Sequence[str]) -> list[str]:
         """One run of submit; the messages that come back."""
@@ -142,10 +142,12 @@ class Flow:
         return list(texts) if failed is None else failed
 
     def _batch(self, texts: Sequence[str]) -> list[str]:
-        buyer = taking.Buyer(f"run {next(self.numbers)}", self.world.now + TIMES.function - 2_000, CREDENTIALS, True)
+        buyer = inbox_service.Buyer(
+            f"run {next(self.numbers)}", self.world.now + TIMES.function - 2_000, CREDENTIALS, True
+        )
         event = {"Records": [{"messageId": str(number), "body": text} for number, text in enumerate(texts)]}
-        answer = work_on(
-            event, lambda record: self.taking.take(read(record["body"]), buyer), message_id, all_may_fail=True
+        answer = process_batch(
+            event, lambda record: self.inbox_service.take(read(record["body"]), buyer), message_id, all_may_fail=True
         )
         return [texts[int(failure["itemIdentifier"])] for failure in answer["batchItemFailures"]]
 
@@ -302,7 +304,7 @@ def report_first(patch: Patch) -> None:
 
 def postponed_is_refused(patch: Patch) -> None:
     """What has to come back is told as a refusal instead."""
-    patch.setattr(taking, "_LATER", ())
+    patch.setattr(inbox_service, "_LATER", ())
 
 
 @pytest.mark.parametrize("mutant", [random_uuids, report_first], ids=lambda mutant: mutant.__name__)

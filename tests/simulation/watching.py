@@ -6,7 +6,7 @@ The end of a history may be right although a clip was given up unasked, or a cal
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rushes.domain.clip import Clip, Kind, Status, Witness
+from rushes.domain.clip import Clip, FactSource, Kind, Status
 from rushes.domain.timings import Timings
 from rushes.services.publish import EventType, event_of
 from rushes.services.queries import QueryService
@@ -45,11 +45,11 @@ class Watching:
     improper: list[str] = field(default_factory=list)
     shown: dict[str, Shown] = field(default_factory=dict)
     told_failed: set[str] = field(default_factory=set)
-    reading: QueryService = field(init=False)
+    query_service: QueryService = field(init=False)
 
     def __post_init__(self) -> None:
         table, links, clock = self.watched.table, self.watched.bucket, self.watched.world.clock
-        self.reading = QueryService(table=table, links=links, times=self.times, clock=clock)
+        self.query_service = QueryService(table=table, links=links, times=self.times, clock=clock)
 
     def changed(self, before: Clip | None, after: Clip) -> None:
         """Judges one change of a clip, and what can be seen of it."""
@@ -65,20 +65,20 @@ class Watching:
         """Judges that a render is fetched: not before the upload had its time to arrive."""
         for clip in self.watched.table.rows.values():
             is_its_render = clip.object_key == object_key and clip.has(Kind.RENDERED)
-            begins = (clip.learned_at(Kind.RENDERED) or 0) + self.times.rescue_after
+            begins = (clip.first_seen_at(Kind.RENDERED) or 0) + self.times.rescue_after
             if is_its_render and self.watched.world.now + self.watched.skew < begins:
                 self.improper.append("fetched before the upload had its time to arrive")
 
     def _judge_giving_up(self, before: Clip, after: Clip) -> None:
         """Only an answer about this clip alone, given after its limit, may end the looking; or the hard limit."""
         for kind, since, limit in (
-            (Kind.UNPROVEN, before.learned_at(Kind.ACCEPTED) or before.created_at, self.times.deadline),
-            (Kind.UNSAVED, before.learned_at(Kind.RENDERED) or before.created_at, self.times.copy_deadline),
-            (Kind.LAST_LOOK, before.learned_at(Kind.FAILED) or before.created_at, self.times.last_look),
-            (Kind.DETAILS_UNKNOWN, before.learned_at(Kind.STORED) or before.created_at, self.times.last_look),
+            (Kind.UNPROVEN, before.first_seen_at(Kind.ACCEPTED) or before.created_at, self.times.deadline),
+            (Kind.UNSAVED, before.first_seen_at(Kind.RENDERED) or before.created_at, self.times.copy_deadline),
+            (Kind.LAST_LOOK, before.first_seen_at(Kind.FAILED) or before.created_at, self.times.last_look),
+            (Kind.DETAILS_UNKNOWN, before.first_seen_at(Kind.STORED) or before.created_at, self.times.last_look),
         ):
             given_up = after.of(kind).get("")
-            if not before.has(kind) and given_up and Witness.CLOCK in given_up.seen:
+            if not before.has(kind) and given_up and FactSource.CLOCK in given_up.seen:
                 self._judge_limit(kind, since, limit, after)
 
     def _judge_limit(self, kind: Kind, since: int, limit: int, after: Clip) -> None:
@@ -93,9 +93,9 @@ class Watching:
 
     def _judge_lease(self, before: Clip, after: Clip) -> None:
         """A repeat is decided within the window, and the lease that it is sent under begins then."""
-        if not after.lease or after.lease == before.lease or after.maybe_sent_at is None:
+        if not after.lease or after.lease == before.lease or after.possibly_sent_at is None:
             return
-        if after.lease.since >= after.maybe_sent_at + self.times.resend_window + 2 * self.watched.skew:
+        if after.lease.since >= after.possibly_sent_at + self.times.resend_window + 2 * self.watched.skew:
             self.improper.append("a repeat was decided after the resend window")
 
     def _judge_events(self, after: Clip) -> None:
@@ -112,7 +112,7 @@ class Watching:
 
     def _judge_answers(self, after: Clip) -> None:
         """`getResponse` may only go forward, unless a person had to decide."""
-        data, errors = self.reading.poll(after.caller, after.task_uuid)
+        data, errors = self.query_service.poll(after.caller, after.task_uuid)
         was = self.shown.setdefault(after.task_uuid, Shown())
         successes = {}
         for item in data:

@@ -14,7 +14,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-MOST_EFFECTS = 20_000  # of a history: one that goes on beyond them goes on for ever
+MAX_EFFECTS = 20_000  # of a history: one that goes on beyond them goes on for ever
 
 
 class Stopped(BaseException):
@@ -71,7 +71,7 @@ class World:
         `unheard` is what the program sees instead when the answer is lost in this manner; without it, none can be.
         """
         self.effects += 1
-        if self.effects > MOST_EFFECTS:
+        if self.effects > MAX_EFFECTS:
             raise EndlessError
         number = self.effects
         self.names.append(name)

@@ -58,7 +58,7 @@ TOY = """
 """
 
 
-class Witness:
+class FactSource:
     """Sees processes live and die: each toy connects to it, and its connection ends when it does."""
 
     def __init__(self) -> None:
@@ -95,11 +95,11 @@ class Witness:
 
 
 @pytest.fixture
-def witness() -> Iterator[Witness]:
+def source() -> Iterator[FactSource]:
     """A listener that toys connect to when their environment says so."""
-    witness = Witness()
-    yield witness
-    witness.close()
+    source = FactSource()
+    yield source
+    source.close()
 
 
 @pytest.fixture

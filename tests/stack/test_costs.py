@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 # A stack of its own cannot run beside the shared one.
 pytestmark = pytest.mark.usefixtures("no_shared_stack")
-MOST_DOLLARS_A_MILLION = 30.0
+MAX_DOLLARS_A_MILLION = 30.0
 
 # At most three writes, two reads and one probe a clip. The one PUT is Runware's upload.
 HAPPY_CALLS = {
@@ -28,7 +28,7 @@ HAPPY_CALLS = {
 
 # Beyond that, to tell others of it: one read, two looks into the bucket, the manifest and the event.
 TOLD_CALLS = {"dynamodb GetItem": 1, "events PutEvents": 1, "s3 GET": 2, "s3 PUT": 1}
-MOST_DOLLARS_TO_TELL_A_MILLION = 15.0
+MAX_DOLLARS_TO_TELL_A_MILLION = 15.0
 
 # Two indexes as the table's are, by their keys.
 DUE, RECENT = Index(("dueShard", "nextCheckAt")), Index(("caller", "createdAt"))
@@ -61,19 +61,19 @@ def test_the_caches_are_filled_by_few_calls(measured: ClipUsage) -> None:
 
 def test_a_clip_costs_little(measured: ClipUsage, prices: costs.Prices) -> None:
     """A million clips on the happy path cost at most 30 dollars besides Runware's price."""
-    assert costs.MILLION * costs.total(costs.clip_lines(measured, "happy"), prices) <= MOST_DOLLARS_A_MILLION
+    assert costs.MILLION * costs.total(costs.clip_lines(measured, "happy"), prices) <= MAX_DOLLARS_A_MILLION
 
 
-def test_telling_makes_no_call_too_many(measured: ClipUsage) -> None:
+def test_publishing_makes_no_call_too_many(measured: ClipUsage) -> None:
     """Of two changes one is news: the request, a manifest that is not there yet, the clip, the manifest, the event."""
     assert measured.told.calls == TOLD_CALLS
-    assert measured.told.invocations == {"announce": 2}
+    assert measured.told.invocations == {"publish": 2}
     assert (measured.told.http_requests, measured.told.messages, measured.told.write_units) == (0, 0, 0)
 
 
-def test_telling_costs_little(measured: ClipUsage, prices: costs.Prices) -> None:
+def test_publishing_costs_little(measured: ClipUsage, prices: costs.Prices) -> None:
     """To tell of a million clips costs at most 15 dollars, on top of what buying and recording them costs."""
-    assert costs.MILLION * costs.total(costs.told_lines(measured), prices) <= MOST_DOLLARS_TO_TELL_A_MILLION
+    assert costs.MILLION * costs.total(costs.told_lines(measured), prices) <= MAX_DOLLARS_TO_TELL_A_MILLION
 
 
 def test_the_page_is_up_to_date(measured: ClipUsage, prices: costs.Prices) -> None:

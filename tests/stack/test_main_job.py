@@ -13,7 +13,7 @@ import av
 import httpx
 import pytest
 
-from rushes.domain.budget import EVERYBODY
+from rushes.domain.budget import ALL_CALLERS
 from rushes.domain.clip import Clip, Kind, Status
 from rushes.domain.task import Task, task_status
 from rushes_local.runware.emulator import Charge
@@ -151,7 +151,7 @@ def test_one_webhook_delivered_at_once(stack: Stack, copies: int) -> None:
     for _ in range(3):
         clip, url, body = webhook_of(stack, user, order())
         assert clip.status == Status.RUNNING
-        before = stack.store.budget(EVERYBODY, clip.month)
+        before = stack.store.budget(ALL_CALLERS, clip.month)
         body["data"][0]["cost"] = 0.9  # so that money has to move, too
         answers = at_once(copies, lambda _, url=url, body=body: http().post(url, json=body))  # type: ignore[misc]
         assert [answer.status_code for answer in answers] == [200] * copies
@@ -161,7 +161,7 @@ def test_one_webhook_delivered_at_once(stack: Stack, copies: int) -> None:
         assert now.budgeted == 900_000
         # One wrote; those that lost the race found nothing left to write, or only an earlier moment of the same facts.
         assert clip.version < now.version <= clip.version + copies
-        assert stack.store.budget(EVERYBODY, clip.month)[0] == before[0] - PRICE + 900_000
+        assert stack.store.budget(ALL_CALLERS, clip.month)[0] == before[0] - PRICE + 900_000
     assert user.counted(clip) == 3 * 900_000
 
 
@@ -245,7 +245,7 @@ def test_the_books_agree(stack: Stack) -> None:
 
 def everybody(stack: Stack) -> int:
     """What all callers' budgets of all months hold, in micro-dollars."""
-    items = [item for item in whole_table(stack) if item["pk"]["S"] == f"budget#{EVERYBODY}"]
+    items = [item for item in whole_table(stack) if item["pk"]["S"] == f"budget#{ALL_CALLERS}"]
     return sum(int(item["counted"]["N"]) for item in items)
 
 
@@ -269,7 +269,7 @@ def test_nothing_secret_is_logged(stack: Stack, logged: list[str]) -> None:
     user.post(order(), Authorization="Bearer rushes_" + "A" * 43)
     stack.emulator.faults.submit_status = 401
     user.post(order())
-    kinds = ('"POST /v1"', "clip is", "not served", "webhook says nothing", "ProviderRefusesUs", "WebhooksRejected")
+    kinds = ('"POST /v1"', "clip is", "request failed", "webhook unreadable", "AccountRefused", "WebhooksRejected")
 
     def untold() -> list[str]:
         told = "\n".join(logged)

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from rushes.domain.clip import Clip, Kind, Status, Witness
+from rushes.domain.clip import Clip, FactSource, Kind, Status
 from rushes_local.runware.emulator import Emulator
 from rushes_local.servers import Server
 from rushes_local.stack import ProviderEndpoint, Stack
@@ -161,7 +161,7 @@ def test_a_provider_needs_no_way_in(logged: list[str]) -> None:
             assert wait_until(lambda: clip().status == Status.STORED, PATIENCE) < PATIENCE, clip()
             (render,) = clip().of(Kind.RENDERED).values()
             (copy,) = clip().of(Kind.STORED).values()
-    assert render.seen.keys() == {Witness.POLL}
+    assert render.seen.keys() == {FactSource.POLL}
     assert copy.fields["rescued"] is True
     assert len(emulator.ledger()) == 1
 

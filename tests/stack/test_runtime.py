@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from rushes_local.lambda_runtime import PAYLOAD_LIMIT, FunctionStartError
-from tests.stack.conftest import StartPool, Witness
+from tests.stack.conftest import FactSource, StartPool
 
 both_clients = pytest.mark.parametrize("pure", [False, True], ids=["awslambdaric", "pure"])
 
@@ -83,23 +83,23 @@ def test_crash_is_told_and_mended(start_pool: StartPool) -> None:
     assert pool.invoke({}).kind == "ok"
 
 
-def test_killed_while_busy(start_pool: StartPool, witness: Witness) -> None:
+def test_killed_while_busy(start_pool: StartPool, source: FactSource) -> None:
     """SIGKILL in the middle of an event is a crash, with the signal named."""
-    pool = start_pool(size=1, environment={"WITNESS_PORT": str(witness.port)})
-    witness.expect(1)
+    pool = start_pool(size=1, environment={"WITNESS_PORT": str(source.port)})
+    source.expect(1)
     with ThreadPoolExecutor(1) as executor:
         outcome = executor.submit(pool.invoke, {"do": "hang"})
-        witness.wait_busy()
+        source.wait_busy()
         os.kill(pool.pids()[0], signal.SIGKILL)
         assert outcome.result(10).payload["errorMessage"] == "Runtime exited with signal: 9"
 
 
-def test_killed_while_idle(start_pool: StartPool, witness: Witness) -> None:
+def test_killed_while_idle(start_pool: StartPool, source: FactSource) -> None:
     """A process killed between events is replaced without anybody asking."""
-    pool = start_pool(size=1, environment={"WITNESS_PORT": str(witness.port)})
-    witness.expect(1)
+    pool = start_pool(size=1, environment={"WITNESS_PORT": str(source.port)})
+    source.expect(1)
     os.kill(pool.pids()[0], signal.SIGKILL)
-    witness.expect(1)
+    source.expect(1)
     assert pool.invoke({}).kind == "ok"
 
 
@@ -117,28 +117,28 @@ def test_two_at_once(start_pool: StartPool, tmp_path: Path) -> None:
     assert len(pids) == 2
 
 
-def test_a_second_process_starts_when_the_first_is_busy(start_pool: StartPool, witness: Witness) -> None:
+def test_a_second_process_starts_when_the_first_is_busy(start_pool: StartPool, source: FactSource) -> None:
     """One process is enough until an event finds it busy; then another takes it."""
-    pool = start_pool(size=2, environment={"WITNESS_PORT": str(witness.port)})
-    witness.expect(1)
+    pool = start_pool(size=2, environment={"WITNESS_PORT": str(source.port)})
+    source.expect(1)
     assert [pool.invoke({}).kind for _ in range(3)] == ["ok"] * 3
     assert len(pool.pids()) == 1
     with ThreadPoolExecutor(1) as executor:
         busy = executor.submit(pool.invoke, {"do": "hang"})
-        witness.wait_busy()
+        source.wait_busy()
         assert pool.invoke({}, timeout=10).kind == "ok"
         assert len(pool.pids()) == 2
         pool.stop()
         assert busy.result(10).kind == "crashed"
 
 
-def test_one_at_a_time(start_pool: StartPool, witness: Witness) -> None:
+def test_one_at_a_time(start_pool: StartPool, source: FactSource) -> None:
     """A busy process takes no second event; whoever stops waiting leaves it at work."""
-    pool = start_pool(size=1, environment={"WITNESS_PORT": str(witness.port)})
-    witness.expect(1)
+    pool = start_pool(size=1, environment={"WITNESS_PORT": str(source.port)})
+    source.expect(1)
     with ThreadPoolExecutor(1) as executor:
         busy = executor.submit(pool.invoke, {"do": "hang"})
-        witness.wait_busy()
+        source.wait_busy()
         assert pool.invoke({}, timeout=0.1).kind == "unanswered"
         assert not busy.done()
         pool.stop()
@@ -199,12 +199,12 @@ def test_warm_call_is_quick(start_pool: StartPool, pure: bool) -> None:
     assert statistics.median(timed() for _ in range(30)) < 0.010
 
 
-def test_stop_leaves_no_process(start_pool: StartPool, witness: Witness) -> None:
+def test_stop_leaves_no_process(start_pool: StartPool, source: FactSource) -> None:
     """After `stop` every process is gone, and a further event is refused at once."""
-    pool = start_pool(size=2, environment={"WITNESS_PORT": str(witness.port)})
-    witness.expect(1)
+    pool = start_pool(size=2, environment={"WITNESS_PORT": str(source.port)})
+    source.expect(1)
     pool.stop()
-    witness.wait_all_dead()
+    source.wait_all_dead()
     assert pool.pids() == []
     assert pool.invoke({}).kind == "crashed"
 
@@ -226,13 +226,13 @@ PARENT = """
 
 
 @both_clients
-def test_processes_die_with_a_killed_parent(toy: Path, witness: Witness, pure: bool) -> None:
+def test_processes_die_with_a_killed_parent(toy: Path, source: FactSource, pure: bool) -> None:
     """When the parent is killed, so that it can clean up nothing, its idle and its busy processes end by themselves."""
-    command = [sys.executable, "-c", textwrap.dedent(PARENT), str(toy), str(witness.port), str(pure)]
+    command = [sys.executable, "-c", textwrap.dedent(PARENT), str(toy), str(source.port), str(pure)]
     with subprocess.Popen(command) as parent:
         try:
-            witness.expect(2)
-            witness.wait_busy()
+            source.expect(2)
+            source.wait_busy()
         finally:
             parent.kill()
-    witness.wait_all_dead()
+    source.wait_all_dead()

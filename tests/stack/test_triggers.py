@@ -16,7 +16,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from rushes.adapters.dynamodb.items import clip_of_image
-from rushes.domain.clip import Clip, Fact, Kind, Status, Witness, merge
+from rushes.domain.clip import Clip, Fact, FactSource, Kind, Status, merge
 from rushes_local.event_sources import (
     Source,
     Stream,
@@ -143,7 +143,7 @@ def test_the_schedule_finds_what_was_lost(watched: Watched, lost: str) -> None:
     clip = watched.wait(watched.order(f"without the {lost}"), complete)
 
     (render,) = clip.of(Kind.RENDERED).values()
-    assert (Witness.POLL if "webhook_copies" in switches else Witness.WEBHOOK) in render.seen
+    assert (FactSource.POLL if "webhook_copies" in switches else FactSource.WEBHOOK) in render.seen
     assert clip.copy is not None
     version, copy = clip.copy
     assert copy.fields.get("rescued", False) == ("upload" in switches)
@@ -174,7 +174,7 @@ def test_an_upload_is_noticed_by_itself(watched: Watched) -> None:
     assert {kind for kind, _ in clip.facts} == {Kind.ACCEPTED, Kind.STORED}
     assert clip.copy is not None
     version, copy = clip.copy
-    assert copy.seen.keys() == {Witness.BUCKET}
+    assert copy.seen.keys() == {FactSource.BUCKET}
     assert stack.client("s3").head_object(Bucket=stack.bucket_name, Key=clip.object_key)["VersionId"] == version
 
 
@@ -187,7 +187,7 @@ def test_what_became_of_clips_is_told_by_itself(watched: Watched) -> None:
     stack.emulator.faults.next_submissions.append(OneShot(submit_status=400, submit_code="invalidPositivePrompt"))
     refused = watched.clip(watched.order("to be refused", refused=True))
     parked = watched.wait(watched.order("to be parked"), lambda clip: clip.status == Status.STORED)
-    unsure = Fact(kind=Kind.UNPROVEN, key="nobody knows", at=1, witness=Witness.CLOCK)
+    unsure = Fact(kind=Kind.UNPROVEN, key="nobody knows", at=1, source=FactSource.CLOCK)
     stack.store.save(parked, merge(replace(parked, facts={}), unsure))
 
     def told() -> set[tuple[str, str]]:

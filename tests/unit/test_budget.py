@@ -47,19 +47,19 @@ def world() -> UseCases:
 
 def sweep(world: UseCases) -> int:
     """One sweep, from now on."""
-    reconciling = ReconcileService(
+    reconcile_service = ReconcileService(
         table=world.table,  # type: ignore[arg-type]
         bucket=world.bucket,  # type: ignore[arg-type]
         provider=Deaf(),
         rescuer=None,  # type: ignore[arg-type]
-        purchasing=world.purchasing,
+        purchase_service=world.purchase_service,
         telemetry=world.telemetry,
         times=TIMES,
         when_ambiguous="review",
         clock=world.clock,
-        side_by_side=one_after_another,
+        concurrent_map=one_after_another,
     )
-    return reconciling.sweep(world.buyer())
+    return reconcile_service.sweep(world.buyer())
 
 
 def learned(world: UseCases, before: Clip, *facts: Fact) -> Clip:
@@ -99,18 +99,18 @@ def test_the_money_follows(world: UseCases, known: list[Fact], news: list[Fact],
     world.table.contended = True
     after = learned(world, before, *news)
     assert after == world.row()
-    assert (after.facts, after.budgeted, after.settled) == (clip(*known, *news).facts, PRICE, False)
+    assert (after.facts, after.budgeted, after.budget_is_current) == (clip(*known, *news).facts, PRICE, False)
     assert after.next_check_at == START + TIMES.check
     assert counted(world) == {PRICE}
     for _ in range(3):  # for as long as it lasts, the clip stays due and its budgets as they are
         world.clock.now += TIMES.check
         assert sweep(world) == 1
-        assert not world.row().settled
+        assert not world.row().budget_is_current
         assert world.row().next_check_at == world.clock.now + TIMES.check
     world.table.contended = False
     world.clock.now += TIMES.check
     sweep(world)
-    assert (world.row().budgeted, world.row().settled) == (worth, True)
+    assert (world.row().budgeted, world.row().budget_is_current) == (worth, True)
     assert counted(world) == {worth}
     sweep(world)
     assert counted(world) == {worth}
@@ -135,11 +135,11 @@ def test_an_overrun_is_reported_when_its_money_moves(world: UseCases) -> None:
     world.table.contended = True
     before = world.table.put(clip(fact(Kind.STORED, "1"), fact(Kind.RENDERED, "v", cost=PRICE)))
     learned(world, before, fact(Kind.RENDERED, "w"))
-    assert world.telemetry.counted == {Metric.SECOND_RENDER_SEEN: 1}
+    assert world.telemetry.counted == {Metric.SECOND_RENDERS: 1}
     world.table.contended = False
     world.clock.now += TIMES.check
     sweep(world)
-    assert world.telemetry.counted == {Metric.SECOND_RENDER_SEEN: 1, Metric.BUDGET_EXCEEDED: 2}
+    assert world.telemetry.counted == {Metric.SECOND_RENDERS: 1, Metric.BUDGET_EXCEEDED: 2}
 
 
 def test_more_facts_take_the_money_along(world: UseCases) -> None:
@@ -162,7 +162,7 @@ def test_what_moves_no_money_is_busy(world: UseCases) -> None:
         learned(world, before, fact(Kind.ACCEPTED))
     assert tries == [1]
     world.table.busy = set()
-    assert learned(world, before, fact(Kind.ACCEPTED)).settled
+    assert learned(world, before, fact(Kind.ACCEPTED)).budget_is_current
 
 
 @pytest.mark.usefixtures("ahead_of_utc")
@@ -176,21 +176,21 @@ def test_a_month_is_one_in_utc_wherever_the_process_runs() -> None:
 def test_a_lease_of_ones_own_is_no_attempt(world: UseCases, unheard: bool) -> None:
     """Where the answer to taking a lease is lost for good nothing is sent, and the clip is not parked for it."""
     clock, table = world.clock, world.table
-    world.submitting.submit([request()], world.call())
+    world.submit_service.submit([request()], world.call())
     row = world.row()
     table.put(replace(row, facts={}, lease=None, next_check_at=clock.now))
-    world.seller.sent.clear()
+    world.runware.sent.clear()
     genuine = table.save
 
     def save(before: Clip, after: Clip) -> Clip:
         saved = genuine(before, after)
         if unheard and after.lease:
-            raise BusyError("unheard", maybe_written=True)
+            raise BusyError("unheard", possibly_written=True)
         return saved
 
     table.save = save  # type: ignore[method-assign]
     sweep(world)
-    assert len(world.seller.sent) == (not unheard)
+    assert len(world.runware.sent) == (not unheard)
     if unheard:
-        assert (world.row().lease, world.row().maybe_sent_at, world.row().decisive) == (None, None, None)
+        assert (world.row().lease, world.row().possibly_sent_at, world.row().decisive) == (None, None, None)
         assert world.row().next_check_at is not None

@@ -9,20 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rushes.domain.clip import (
-    MEANINGS,
+    KIND_RULES,
     Clip,
     Fact,
+    FactRecord,
+    FactSource,
+    FirstCheck,
     Kind,
-    Known,
     Lease,
-    Look,
     Status,
-    Witness,
-    answers_to_asks,
+    answered_facts,
     billable_amount,
-    disbelieves,
     expire_lease,
-    is_full,
+    has_implausible_cost,
+    has_too_many_facts,
     lease_to,
     mark_possibly_sent,
     merge,
@@ -64,7 +64,7 @@ facts = st.builds(
     kind=st.sampled_from(Kind),
     key=st.sampled_from(["", *"abcdefghijkl"]),
     at=st.integers(START, START + 5),
-    witness=st.sampled_from(Witness),
+    source=st.sampled_from(FactSource),
     fields=fields,
 )
 wordy = st.builds(
@@ -72,7 +72,7 @@ wordy = st.builds(
     kind=st.sampled_from([Kind.FAILED, Kind.ACCEPTED, Kind.RENDERED, Kind.STORED]),
     key=st.text("abcd", max_size=3),
     at=st.integers(START, START + 5),
-    witness=st.sampled_from([Witness.WEBHOOK, Witness.BUCKET]),
+    source=st.sampled_from([FactSource.WEBHOOK, FactSource.BUCKET]),
     fields=fields,
 )
 histories = st.lists(facts, max_size=12) | st.lists(wordy, max_size=30)
@@ -83,8 +83,8 @@ def derived(member: Clip) -> object:
     return (
         member.status,
         billable_amount(member),
-        disbelieves(member),
-        is_full(member),
+        has_implausible_cost(member),
+        has_too_many_facts(member),
         member.copy,
         member.open,
         next_check(member, START + 9, TIMES),
@@ -95,8 +95,8 @@ def told(member: Clip) -> Iterator[Fact]:
     """A clip's knowledge as facts again, one for each claim."""
     for (kind, key), known in member.facts.items():
         for source, claim in known.claims.items():
-            witness = Witness.BUCKET if source == "rescue" else Witness(source)
-            yield Fact(kind=kind, key=key, at=claim.at, witness=witness, fields=claim.fields)
+            source = FactSource.BUCKET if source == "rescue" else FactSource(source)
+            yield Fact(kind=kind, key=key, at=claim.at, source=source, fields=claim.fields)
 
 
 def joined(one: Clip, other: Clip) -> Clip:
@@ -132,21 +132,21 @@ def test_a_known_fact_changes_nothing_at_all(history: list[Fact], news: Fact) ->
 
 def test_where_two_values_meet_the_join_is_as_designed() -> None:
     """The smallest canonical value stands, the larger cost, and the earliest time of each witness."""
-    one = fact(Kind.RENDERED, "v", START + 2, Witness.POLL, seed=10, cost=5, videoURL="b")
-    other = fact(Kind.RENDERED, "v", START + 1, Witness.POLL, seed=9, cost=7, videoURL="a")
-    late = fact(Kind.RENDERED, "v", START + 9, Witness.WEBHOOK, NSFWContent=True)
+    one = fact(Kind.RENDERED, "v", START + 2, FactSource.POLL, seed=10, cost=5, videoURL="b")
+    other = fact(Kind.RENDERED, "v", START + 1, FactSource.POLL, seed=9, cost=7, videoURL="a")
+    late = fact(Kind.RENDERED, "v", START + 9, FactSource.WEBHOOK, NSFWContent=True)
     known = clip(one, other, late).of(Kind.RENDERED)["v"]
     assert known.fields == {"seed": 10, "cost": 7, "videoURL": "a", "NSFWContent": True}  # "10" < "9" as texts
-    assert known.seen == {Witness.POLL: START + 1, Witness.WEBHOOK: START + 9}
+    assert known.seen == {FactSource.POLL: START + 1, FactSource.WEBHOOK: START + 9}
     assert known.at == START + 1
 
 
 def test_a_copy_that_was_rescued_stays_so() -> None:
     """That we fetched a copy ourselves is no less known if its upload was seen first."""
-    seen = fact(Kind.STORED, "v", START, Witness.BUCKET)
-    known = clip(seen, fact(Kind.STORED, "v", START + 9, Witness.BUCKET, rescued=True, size=5))
+    seen = fact(Kind.STORED, "v", START, FactSource.BUCKET)
+    known = clip(seen, fact(Kind.STORED, "v", START + 9, FactSource.BUCKET, rescued=True, size=5))
     assert known.of(Kind.STORED)["v"].fields == {"rescued": True, "size": 5}
-    assert known.of(Kind.STORED)["v"].seen == {Witness.BUCKET: START}
+    assert known.of(Kind.STORED)["v"].seen == {FactSource.BUCKET: START}
     assert known.copy is not None
     assert known.copy[1].at == START
 
@@ -183,63 +183,63 @@ def test_the_pinned_copy_is_never_pushed_out() -> None:
 
 def test_forged_webhooks_leave_room_for_a_poll() -> None:
     """Renders that webhooks made up fill their own room alone, so that what a poll knows is always learned."""
-    forged = [fact(Kind.RENDERED, f"0{number}", START, Witness.WEBHOOK, cost=10**10) for number in range(7 * 16)]
+    forged = [fact(Kind.RENDERED, f"0{number}", START, FactSource.WEBHOOK, cost=10**10) for number in range(7 * 16)]
     known = clip(*forged, fact(Kind.RENDERED, "z", START + 9, cost=5))
     assert sorted(known.of(Kind.RENDERED)) == ["00", "01", "010", "0100", "z"]
     assert billable_amount(known) == 4 * PRICE + 5
-    assert is_full(known)
-    assert not is_full(clip(fact(Kind.RENDERED, "z")))
+    assert has_too_many_facts(known)
+    assert not has_too_many_facts(clip(fact(Kind.RENDERED, "z")))
 
 
 def test_what_a_source_claims_too_much_takes_nobody_elses_claim_along() -> None:
     """A poll's word on a render stays though a webhook said the same and then pushed its own claim out."""
-    forged = [fact(Kind.RENDERED, f"0{number}", START, Witness.WEBHOOK) for number in range(4)]
-    both = [fact(Kind.RENDERED, "z", START, witness, cost=5) for witness in (Witness.POLL, Witness.WEBHOOK)]
+    forged = [fact(Kind.RENDERED, f"0{number}", START, FactSource.WEBHOOK) for number in range(4)]
+    both = [fact(Kind.RENDERED, "z", START, source, cost=5) for source in (FactSource.POLL, FactSource.WEBHOOK)]
     known = clip(*both, *forged)
-    assert known.of(Kind.RENDERED)["z"].seen == {Witness.POLL: START}
+    assert known.of(Kind.RENDERED)["z"].seen == {FactSource.POLL: START}
     assert billable_amount(known) == 4 * PRICE + 5
 
 
 def test_our_own_evidence_fills_no_room() -> None:
     """Many ways in which sending failed are nobody's wrongdoing."""
-    assert not is_full(clip(*(fact(Kind.ATTEMPTED, str(number)) for number in range(20))))
+    assert not has_too_many_facts(clip(*(fact(Kind.ATTEMPTED, str(number)) for number in range(20))))
 
 
 @pytest.mark.parametrize(
     ("claims", "money", "doubted"),
     [
-        ({Witness.WEBHOOK: 3 * PRICE}, 3 * PRICE, False),
-        ({Witness.WEBHOOK: 3 * PRICE + 1}, PRICE, True),
-        ({Witness.POLL: 3 * PRICE + 1}, 3 * PRICE + 1, False),
-        ({Witness.POLL: 10 * PRICE}, 10 * PRICE, False),
-        ({Witness.POLL: 10 * PRICE + 1}, PRICE, True),
-        ({Witness.WEBHOOK: 10**10}, PRICE, True),
-        ({Witness.WEBHOOK: 10**10, Witness.POLL: 5}, 5, True),
-        ({Witness.WEBHOOK: 5 * PRICE, Witness.POLL: 5 * PRICE}, 5 * PRICE, False),
-        ({Witness.WEBHOOK: 2 * PRICE, Witness.POLL: PRICE}, 2 * PRICE, False),
+        ({FactSource.WEBHOOK: 3 * PRICE}, 3 * PRICE, False),
+        ({FactSource.WEBHOOK: 3 * PRICE + 1}, PRICE, True),
+        ({FactSource.POLL: 3 * PRICE + 1}, 3 * PRICE + 1, False),
+        ({FactSource.POLL: 10 * PRICE}, 10 * PRICE, False),
+        ({FactSource.POLL: 10 * PRICE + 1}, PRICE, True),
+        ({FactSource.WEBHOOK: 10**10}, PRICE, True),
+        ({FactSource.WEBHOOK: 10**10, FactSource.POLL: 5}, 5, True),
+        ({FactSource.WEBHOOK: 5 * PRICE, FactSource.POLL: 5 * PRICE}, 5 * PRICE, False),
+        ({FactSource.WEBHOOK: 2 * PRICE, FactSource.POLL: PRICE}, 2 * PRICE, False),
     ],
 )
-def test_a_cost_is_believed_as_far_as_its_source(claims: dict[Witness, int], money: int, doubted: bool) -> None:
+def test_a_cost_is_believed_as_far_as_its_source(claims: dict[FactSource, int], money: int, doubted: bool) -> None:
     """A webhook up to three times the estimate, a poll up to ten times; beyond, the estimate counts and people hear."""
-    known = clip(*(fact(Kind.RENDERED, "v", START, witness, cost=cost) for witness, cost in claims.items()))
+    known = clip(*(fact(Kind.RENDERED, "v", START, source, cost=cost) for source, cost in claims.items()))
     assert billable_amount(known) == money
-    assert disbelieves(known) is doubted
+    assert has_implausible_cost(known) is doubted
     assert known.of(Kind.RENDERED)["v"].fields["cost"] == max(claims.values())
 
 
 def test_the_ranks_are_the_designs() -> None:
     """Ranks and statuses are exactly the table of the design."""
-    decisions = {kind: meaning.decides for kind, meaning in MEANINGS.items() if meaning.decides}
+    decisions = {kind: meaning.decides for kind, meaning in KIND_RULES.items() if meaning.decides}
     assert {kind: (each.rank, each.status) for kind, each in decisions.items()} == STATUSES
 
 
 def test_every_kind_has_a_meaning() -> None:
     """No kind is missing from the table, and each that leaves a clip open says when it is looked at."""
-    assert set(MEANINGS) == set(Kind)
-    for kind, meaning in MEANINGS.items():
+    assert set(KIND_RULES) == set(Kind)
+    for kind, meaning in KIND_RULES.items():
         if decision := meaning.decides:
             assert (decision.look is None) == (kind in decision.closed_by), kind
-            assert decision.look is None or isinstance(decision.look, Look)
+            assert decision.look is None or isinstance(decision.look, FirstCheck)
             assert not (decision.needs_review and decision.look)
 
 
@@ -342,7 +342,7 @@ def test_open_clips_are_looked_at_later_and_ever_less_often(history: list[Fact],
     known, now = merge_all(clip(), history), START + passed
     due = next_check(known, now, TIMES)
     if known.status == Status.REVIEW and not known.open:
-        assert due == known.learned_at(known.decisive or Kind.UNPROVEN)
+        assert due == known.first_seen_at(known.decisive or Kind.UNPROVEN)
     elif not known.open:
         assert due is None
     else:
@@ -405,13 +405,13 @@ def test_a_lease_is_exclusive_until_it_is_over() -> None:
     first = lease_to(clip(), "a", START, TIMES, "a1")
     assert first is not None
     assert first.lease == Lease("a", START, START + TIMES.lease, "a1")
-    assert first.maybe_sent_at is None
+    assert first.possibly_sent_at is None
     assert lease_to(first, "b", START + TIMES.lease - 1, TIMES, "a1") is None
     assert lease_to(first, "a", START + TIMES.lease - 1, TIMES, "a1") is None
     second = lease_to(first, "b", START + TIMES.lease, TIMES, "a1")
     assert second is not None
     assert second.lease == Lease("b", START + TIMES.lease, START + 2 * TIMES.lease, "a1")
-    assert second.maybe_sent_at == START
+    assert second.possibly_sent_at == START
     assert second.has(Kind.ATTEMPTED)
 
 
@@ -422,7 +422,7 @@ def test_what_may_be_bought_in_one_account_is_not_sent_into_another() -> None:
     for known in (left, doubtful):
         assert lease_to(known, "b", START + 1, TIMES, "a2") is None
         assert lease_to(known, "b", START + 1, TIMES, "a1") is not None
-    assert mark_possibly_sent(doubtful, START - 1, "a2").maybe_sent_to == "a1"
+    assert mark_possibly_sent(doubtful, START - 1, "a2").possibly_sent_to == "a1"
     assert lease_to(clip(), "b", START + 1, TIMES, "a2") is not None
     earlier_version = mark_possibly_sent(clip(), START)
     assert lease_to(earlier_version, "b", START + 1, TIMES, "a2") is not None
@@ -434,8 +434,8 @@ def test_a_lease_that_ran_out_means_may_have_been_sent() -> None:
     assert expire_lease(leased, START + 49) is leased
     assert expire_lease(clip(), START) == clip()
     left = expire_lease(leased, START + 50)
-    assert (left.lease, left.maybe_sent_at) == (None, START + 7)
-    evidence = fact(Kind.ATTEMPTED, "ambiguous: no outcome recorded", START + 50, Witness.CLOCK)
+    assert (left.lease, left.possibly_sent_at) == (None, START + 7)
+    evidence = fact(Kind.ATTEMPTED, "ambiguous: no outcome recorded", START + 50, FactSource.CLOCK)
     assert left.facts == clip(evidence).facts
 
 
@@ -449,39 +449,44 @@ def test_only_the_holder_releases_its_lease() -> None:
 
 def test_the_earliest_doubtful_attempt_stands() -> None:
     """The first attempt that may have bought the clip is never forgotten nor made younger."""
-    assert mark_possibly_sent(mark_possibly_sent(clip(), START + 5), START + 9).maybe_sent_at == START + 5
-    assert mark_possibly_sent(mark_possibly_sent(clip(), START + 5), START + 1).maybe_sent_at == START + 1
-    assert merge_all(mark_possibly_sent(clip(), START), [fact(kind) for kind in Kind]).maybe_sent_at == START
+    assert mark_possibly_sent(mark_possibly_sent(clip(), START + 5), START + 9).possibly_sent_at == START + 5
+    assert mark_possibly_sent(mark_possibly_sent(clip(), START + 5), START + 1).possibly_sent_at == START + 1
+    assert merge_all(mark_possibly_sent(clip(), START), [fact(kind) for kind in Kind]).possibly_sent_at == START
 
 
 def test_every_ask_is_answered_once() -> None:
     """The next look answers whatever a person has asked until then; later ones ask anew."""
     parked = clip(fact(Kind.UNPROVEN), fact(Kind.ASKED, "a", START + 5), fact(Kind.ASKED, "b", START + 7))
     assert parked.asked_at == START + 5
-    answered = merge_all(parked, answers_to_asks(parked, START + 9, "nothing new"))
+    answered = merge_all(parked, answered_facts(parked, START + 9, "nothing new"))
     assert answered.asked_at is None
     assert not answered.open
-    assert answers_to_asks(answered, START + 10, "") == []
+    assert answered_facts(answered, START + 10, "") == []
     assert merge(answered, fact(Kind.ASKED, "c", START + 11)).asked_at == START + 11
 
 
 def test_facts_of_a_later_version_decide_nothing_and_stay() -> None:
     """A kind that this version does not know has no rank, closes nothing, costs nothing, and is kept by a merge."""
-    later = {("cancelled", "x"): Known.of_all({"oracle": START}, {"cost": 9})}
+    later = {("cancelled", "x"): FactRecord.of_all({"oracle": START}, {"cost": 9})}
     plain, known = clip(fact(Kind.ACCEPTED)), clip(facts=later)
-    assert (known.status, known.open, billable_amount(known), known.unread) == (Status.PENDING, True, PRICE, True)
+    assert (known.status, known.open, billable_amount(known), known.has_unknown_kinds) == (
+        Status.PENDING,
+        True,
+        PRICE,
+        True,
+    )
     both = merge(known, fact(Kind.ACCEPTED))
     assert both.facts == {**later, **plain.facts}
-    assert (derived(both), plain.unread) == (derived(plain), False)
+    assert (derived(both), plain.has_unknown_kinds) == (derived(plain), False)
     assert [entry["fact"] for entry in timeline(both)] == ["cancelled", "accepted"]
 
 
 def test_a_witness_of_a_later_version_counts() -> None:
     """A fact counts whoever saw it, and keeps a witness that this version does not know."""
-    known = clip(facts={(Kind.ACCEPTED, ""): Known.of_all({"oracle": START}, {})})
+    known = clip(facts={(Kind.ACCEPTED, ""): FactRecord.of_all({"oracle": START}, {})})
     assert known.status == Status.RUNNING
     seen = merge(known, fact(Kind.ACCEPTED, "", START + 1)).of(Kind.ACCEPTED)[""].seen
-    assert seen == {"oracle": START, Witness.POLL: START + 1}
+    assert seen == {"oracle": START, FactSource.POLL: START + 1}
 
 
 @pytest.mark.parametrize(

@@ -120,26 +120,26 @@ class Echoing:
         error = {"code": self.code, "message": said, "taskUUID": self.sent["taskUUID"], "responseContent": [said]}
         return httpx.Response(self.status, json={"data": [], "errors": [error]})
 
-    def seller(self) -> Any:
+    def runware(self) -> Any:
         http = httpx.Client(transport=transport(self.answer))
         return RunwareClient(http, "https://api.runware.example/v1")
 
 
 def bought(runware: Echoing) -> tuple[UseCases, list[str]]:
     """A world after one order, and all that its caller and its operators may read of it."""
-    world = UseCases(bucket=Presigning(), seller=runware.seller())
+    world = UseCases(bucket=Presigning(), runware=runware.runware())
     call = world.call()
     credentials = type(call.buyer.credentials)(KEY, ["signing-key"])
     buyer = type(call.buyer)("holder", call.buyer.ends_at, credentials)
-    answer = world.submitting.submit([request()], type(call)(world.caller, buyer))
-    poll = world.submitting.submit([{"taskType": "getResponse", "taskUUID": TASK_UUID}], call)
-    again = world.submitting.submit([request()], call)
+    answer = world.submit_service.submit([request()], type(call)(world.caller, buyer))
+    poll = world.submit_service.submit([{"taskType": "getResponse", "taskUUID": TASK_UUID}], call)
+    again = world.submit_service.submit([request()], call)
     return world, [str(each.body) for each in (answer, poll, again)] + list(readable(world, world.row()))
 
 
 def readable(world: UseCases, known: Clip) -> Iterator[str]:
     """What is told of a clip outside, and logged."""
-    yield str(world.reading.task(world.caller, TASK_UUID))
+    yield str(world.query_service.task(world.caller, TASK_UUID))
     yield str(timeline(known))
     news = event_of(known)
     if news:
@@ -192,7 +192,7 @@ def test_nor_do_webhooks_and_polls_tell_them(encoding: str, wrapping: str, link:
     body = json.dumps({"errors": [error]}).encode()
     token = dict(parse_qsl(urlsplit(runware.sent["webhookURL"]).query))["token"]
     closed = [fact(Kind.LAST_LOOK)]
-    by_webhook = merge_all(world.receiving.receive(body, "ann", TASK_UUID, 0, token), closed)
+    by_webhook = merge_all(world.webhook_service.receive(body, "ann", TASK_UUID, 0, token), closed)
     answering = transport(lambda _: httpx.Response(200, content=body))
     report = RunwareClient(httpx.Client(transport=answering), "https://api.runware.example/v1").poll([clip_uuid], KEY)
     by_poll = merge_all(clip(), [*poll_facts(report.envelope.about(clip_uuid), 0), *closed])
@@ -207,7 +207,7 @@ def test_a_webhook_does_not_tell_our_key(phrase: str) -> None:
     runware = Echoing(500, "internalServerError", lambda _: "no")
     world, _ = bought(runware)
     error = {"code": "inferenceError", "message": phrase.format(KEY), "taskUUID": runware.sent["taskUUID"]}
-    known = world.receiving.receive(json.dumps(error).encode(), "ann", TASK_UUID, 0, "t" * 50)
+    known = world.webhook_service.receive(json.dumps(error).encode(), "ann", TASK_UUID, 0, "t" * 50)
     assert [leaked(text, [KEY]) for text in readable(world, known)] == [[]] * 4
 
 
@@ -232,16 +232,16 @@ def test_what_was_recorded_before_is_hidden_as_well() -> None:
         world = UseCases()
         world.table.put(known)
         assert not [text for text in list(readable(world, known))[:4] if "Smith" in text]
-        _, ((_, error),) = world.reading.poll("ann", TASK_UUID)
+        _, ((_, error),) = world.query_service.poll("ann", TASK_UUID)
         assert "Smith" not in str(error)
 
 
 def test_a_code_is_never_made_into_another() -> None:
     """Whoever orders decides what its images' addresses hold: not what a conflict is called."""
     runware = Echoing(400, "conflictTaskUUID", lambda _: "known")
-    world = UseCases(seller=runware.seller())
+    world = UseCases(runware=runware.runware())
     image = "https://a.example/b.png?x=conflictTaskUUID"
-    world.submitting.submit([request(inputs={"frameImages": [image]})], world.call())
+    world.submit_service.submit([request(inputs={"frameImages": [image]})], world.call())
     assert world.row().decisive == Kind.ACCEPTED
 
 

@@ -18,7 +18,15 @@ from rushes.domain.formats import UUID4
 from rushes.domain.jsonl import Limits
 from rushes.runware.wire import WireError
 from rushes.services import import_requests
-from rushes.services.import_requests import LIMITS, MOST_ERRORS, MOST_LISTED, ImportService, Origin, Place, place_of
+from rushes.services.import_requests import (
+    LIMITS,
+    MAX_ERRORS,
+    MAX_LISTED,
+    ImportService,
+    Origin,
+    RequestLocation,
+    locate_request_file,
+)
 from rushes.services.ports import Metric
 from tests.fakes.builders import START, TASK_UUID, request, uuid4
 from tests.fakes.telemetry import FakeClock, FakeTelemetry
@@ -57,7 +65,7 @@ class Drop:
 class Door:
     """The use case on fakes. What is sent and put is kept."""
 
-    drops: dict[str, Drop] = field(default_factory=dict)
+    request_files: dict[str, Drop] = field(default_factory=dict)
     sent: list[dict[str, Any]] = field(default_factory=list)
     reports: dict[str, bytes] = field(default_factory=dict)
     images: list[str] = field(default_factory=list)
@@ -70,7 +78,7 @@ class Door:
 
     def open(self, key: str, version: str) -> Drop | None:
         if version == "v1":
-            return self.drops.get(key)
+            return self.request_files.get(key)
         return next((drop for drop in self.earlier[key] if drop.version == version), None)
 
     def head(self, key: str, version: str) -> Drop | None:
@@ -94,7 +102,7 @@ class Door:
     def put(self, key: str, content: bytes) -> None:
         self.reports[key] = content
 
-    def take_in(self, task: Mapping[str, Any], caller: Caller) -> Mapping[str, Any] | list[WireError]:
+    def store_images(self, task: Mapping[str, Any], caller: Caller) -> Mapping[str, Any] | list[WireError]:
         (image,) = task["inputs"]["frameImages"]
         self.images.append(f"{caller.name}: {image}")
         if image.endswith(SMALL):
@@ -105,27 +113,29 @@ class Door:
     def intake(self) -> ImportService:
         return ImportService(
             bucket="bucket",
-            drops=self,
+            request_files=self,
             inbox=self,
             reports=self,
-            take_in=self.take_in,
+            store_images=self.store_images,
             may_order=self.may_order,
             telemetry=self.telemetry,
-            side_by_side=one_after_another,
+            concurrent_map=one_after_another,
             clock=self.now,
             limits=self.limits,
         )
 
     def drop(self, name: str, content: bytes, **more: Any) -> dict[str, Any]:
         """Lets ann drop something and returns its report."""
-        self.drops[f"requests/ann/{name}"] = Drop(content, **more)
-        self.intake.dropped(f"requests/ann/{name}", "v1", START + LASTS)
+        self.request_files[f"requests/ann/{name}"] = Drop(content, **more)
+        self.intake.import_file(f"requests/ann/{name}", "v1", START + LASTS)
         report: dict[str, Any] = json.loads(self.reports[f"reports/ann/{name}.v1.json"])
         return report
 
     def request(self, detail: Any, **more: Any) -> None:
         """Lets an event be taken for the caller of the bus."""
-        self.intake.requested("events", {"detail-type": "Video Requested", "id": "event-1", "detail": detail, **more})
+        self.intake.import_event(
+            "events", {"detail-type": "Video Requested", "id": "event-1", "detail": detail, **more}
+        )
 
 
 def lines(*tasks: Any) -> bytes:
@@ -164,7 +174,7 @@ def test_each_valid_line_becomes_a_message() -> None:
         6: ["invalidTask"],
         7: ["invalidTask"],
     }
-    assert door.telemetry.counted == {Metric.TASKS_TAKEN_IN: 2, Metric.TASKS_REFUSED: 4}
+    assert door.telemetry.counted == {Metric.TASKS_IMPORTED: 2, Metric.TASKS_REFUSED: 4}
 
 
 def test_a_repeat_sends_and_writes_the_same() -> None:
@@ -268,11 +278,11 @@ def test_an_upload_in_chunks_is_not_encoded() -> None:
 def test_a_report_is_bounded() -> None:
     """Every refused line is counted; reasons are given for the first of them, and only so many each."""
     door = Door(limits=Limits(size=10_000_000, lines=2000, line=2000))
-    worst = json.dumps({f"x{number}": 1 for number in range(MOST_ERRORS + 5)})
-    report = door.drop("a.jsonl", lines(*[worst] * (MOST_LISTED + 3), request()), chunk=64 * 1024)
-    assert (report["accepted"], report["refused"], report["refusedUnlisted"]) == (1, MOST_LISTED + 3, 3)
-    assert len(codes(report)) == MOST_LISTED
-    assert {len(found) for found in codes(report).values()} == {MOST_ERRORS}
+    worst = json.dumps({f"x{number}": 1 for number in range(MAX_ERRORS + 5)})
+    report = door.drop("a.jsonl", lines(*[worst] * (MAX_LISTED + 3), request()), chunk=64 * 1024)
+    assert (report["accepted"], report["refused"], report["refusedUnlisted"]) == (1, MAX_LISTED + 3, 3)
+    assert len(codes(report)) == MAX_LISTED
+    assert {len(found) for found in codes(report).values()} == {MAX_ERRORS}
 
 
 def test_get_response_is_not_for_files() -> None:
@@ -321,7 +331,7 @@ def test_an_image_without_a_valid_request_is_reported(
 
 def test_an_image_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """No image beyond Runware's limit is held."""
-    monkeypatch.setattr(import_requests, "LARGEST_IMAGE", len(PNG) - 1)
+    monkeypatch.setattr(import_requests, "MAX_IMAGE_BYTES", len(PNG) - 1)
     report = Door().drop("a.webp", PNG, metadata={"prompt": "a lighthouse"})
     assert "The image must not be larger" in report["errors"][0]["message"]
 
@@ -339,13 +349,13 @@ def test_images_in_a_file_are_kept_and_addresses_in_the_bucket_left_alone() -> N
 
 def test_a_task_too_large_for_the_inbox_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """A message that SQS would refuse is a fault of its line."""
-    monkeypatch.setattr(import_requests, "LARGEST_MESSAGE", 1000)
+    monkeypatch.setattr(import_requests, "MAX_MESSAGE_BYTES", 1000)
     report = Door().drop("a.jsonl", lines(request(), request(taskUUID=uuid4(2), positivePrompt="x" * 1000)))
     assert codes(report) == {2: ["valueTooLarge"]}
 
 
 @pytest.mark.parametrize(
-    ("key", "why"),
+    ("key", "reason"),
     [
         ("requests/a.json", "no caller's folder"),
         ("requests//a.json", "no caller's folder"),
@@ -356,19 +366,19 @@ def test_a_task_too_large_for_the_inbox_is_reported(monkeypatch: pytest.MonkeyPa
         ("requests/ann/a.json/", "is a folder"),
     ],
 )
-def test_what_is_no_request_is_a_line_in_the_log(key: str, why: str) -> None:
+def test_what_is_no_request_is_a_line_in_the_log(key: str, reason: str) -> None:
     """Of such an object only the operator can be told; it is counted and done with."""
     door = Door()
-    door.intake.dropped(key, "v1", START)
+    door.intake.import_file(key, "v1", START)
     ((message, warn, details),) = door.telemetry.notes
     assert (message, warn, details["key"]) == ("an object that is no request", True, key)
-    assert why in str(details["why"])
+    assert reason in str(details["reason"])
     assert (door.sent, door.reports) == ([], {})
     assert door.telemetry.counted == {Metric.TASKS_REFUSED: 1}
 
 
 @pytest.mark.parametrize(
-    ("key", "report", "why"),
+    ("key", "report", "reason"),
     [
         ("Ann/a.json", "Ann/a.json.v1", "no caller's"),
         ("H3A/a.json", "H3A/a.json.v1", "no caller's"),
@@ -388,24 +398,24 @@ def test_what_is_no_request_is_a_line_in_the_log(key: str, why: str) -> None:
         (f"ann/{'ü' * 490}.txt", "ann/HASH.v1", "must end with"),
     ],
 )
-def test_a_file_that_cannot_be_taken_is_reported(key: str, report: str, why: str) -> None:
+def test_a_file_that_cannot_be_taken_is_reported(key: str, report: str, reason: str) -> None:
     """Wherever a folder is named the report lies in it, under the file's name, or its hash where that is not plain."""
     door = Door()
-    door.intake.dropped(f"requests/{key}", "v1", START)
+    door.intake.import_file(f"requests/{key}", "v1", START)
     ((put, content),) = door.reports.items()
     name = hashlib.sha256(key.partition("/")[2].encode(errors="surrogatepass")).hexdigest()
     assert put == f"reports/{report.replace('HASH', name)}.json"
     (error,) = json.loads(content)["errors"]
     assert error["code"] == "invalidFile"
-    assert why in error["message"]
+    assert reason in error["message"]
     assert door.sent == []
     assert door.telemetry.counted == {Metric.TASKS_REFUSED: 1}
 
 
 def test_a_version_cannot_lead_out_of_the_folder_either() -> None:
     """Wherever a part of a report's key comes from, it stays in its caller's folder."""
-    place = place_of("bucket", "requests/ann/a.json", "x/../../../bob/y")
-    assert isinstance(place, Place)
+    place = locate_request_file("bucket", "requests/ann/a.json", "x/../../../bob/y")
+    assert isinstance(place, RequestLocation)
     assert ".." not in place.origin.report
 
 
@@ -471,9 +481,9 @@ def test_only_the_version_directly_before_counts() -> None:
         Drop(ORDER, etag="e", put_at=START + 2 * HOUR), same, replace(same, version="v0", put_at=START + HOUR)
     )
     assert report["errors"][0]["repeatOf"] == "v0"
-    door.intake.dropped("requests/ann/a.jsonl", "v0", START + LASTS)
+    door.intake.import_file("requests/ann/a.jsonl", "v0", START + LASTS)
     assert door.sent == []
-    door.intake.dropped("requests/ann/a.jsonl", "v-1", START + LASTS)
+    door.intake.import_file("requests/ann/a.jsonl", "v-1", START + LASTS)
     assert len(door.sent) == 1
 
 
@@ -532,7 +542,7 @@ def test_a_line_of_empty_arrays_is_refused_unread() -> None:
 def test_a_drop_that_is_gone_is_a_line_in_the_log() -> None:
     """A version that was deleted before it was read leaves no report."""
     door = Door()
-    door.intake.dropped("requests/ann/a.json", "v1", START + LASTS)
+    door.intake.import_file("requests/ann/a.json", "v1", START + LASTS)
     assert door.telemetry.notes[0][:2] == ("a request that is gone", True)
     assert door.reports == {}
 
@@ -596,8 +606,8 @@ def test_a_derived_uuid_follows_from_the_place_alone(
 
 def test_derived_uuids_are_for_ever() -> None:
     """They are what keeps a repeat from buying again, so no release may change them."""
-    place = place_of("bucket", "requests/ann/a.jsonl", "v1")
-    assert isinstance(place, Place)
+    place = locate_request_file("bucket", "requests/ann/a.jsonl", "v1")
+    assert isinstance(place, RequestLocation)
     assert place.origin.uuid_at(7) == "3ae28e54-62cd-4448-bb40-6a12ba13cee6"
 
 
@@ -605,8 +615,8 @@ def test_derived_uuids_are_for_ever() -> None:
 def test_whatever_is_put_fits_into_a_key(name: str) -> None:
     """For any object that there can be, report and refusals have keys that S3 takes, in the caller's folder."""
     key = f"requests/ann/{name}.json"
-    place = place_of("bucket", key, "x" * 32)
-    if isinstance(place, Place) and len(key.encode()) <= 1024:
+    place = locate_request_file("bucket", key, "x" * 32)
+    if isinstance(place, RequestLocation) and len(key.encode()) <= 1024:
         assert not {"", ".", ".."} & set(place.origin.report.split("/"))
         assert place.origin.report.startswith("reports/ann/")
         assert len(f"{place.origin.report}.{TASK_UUID}.json".encode()) <= 1024

@@ -50,9 +50,11 @@ class Desk:
 
     def __init__(self, unknown: int | None = 10 * PRICE, **limits: int) -> None:
         self.world, self.names, self.shelf = UseCases(), Names(**limits), Shelf()
-        breaker = CircuitBreaker(self.world.seller, self.world.clock)
-        self.taking = InboxService(
-            submitting=replace(self.world.submitting, purchasing=replace(self.world.purchasing, seller=breaker)),
+        breaker = CircuitBreaker(self.world.runware, self.world.clock)
+        self.inbox_service = InboxService(
+            submit_service=replace(
+                self.world.submit_service, purchase_service=replace(self.world.purchase_service, runware=breaker)
+            ),
             breaker=breaker,
             callers=Callers(self.names, self.world.clock, unknown),
             reports=self.shelf,
@@ -61,7 +63,7 @@ class Desk:
         )
 
     def take(self, lasts: int = TIMES.function, **changes: Any) -> None:
-        self.taking.take(Message("ann", request(**changes), REPORT), self.world.buyer(lasts, patient=True))
+        self.inbox_service.take(Message("ann", request(**changes), REPORT), self.world.buyer(lasts, unattended=True))
 
 
 def test_a_message_is_bought_once() -> None:
@@ -70,7 +72,7 @@ def test_a_message_is_bought_once() -> None:
     for _ in range(3):
         desk.take()
     assert desk.world.row().status is Status.RUNNING
-    assert len(desk.world.seller.sent) == 1
+    assert len(desk.world.runware.sent) == 1
     assert desk.shelf.reports == {}
 
 
@@ -84,12 +86,12 @@ def test_a_message_that_the_budget_cannot_hold_comes_back(limits: dict[str, int]
     for _ in range(2):
         with pytest.raises(PostponedError, match="budgetExceeded"):
             desk.take(taskUUID=uuids[-1])
-    assert len(desk.world.seller.sent) == bought
+    assert len(desk.world.runware.sent) == bought
     assert desk.world.telemetry.counted[Metric.BUDGET_REFUSED] == 2
     desk.names.limits["ann"] = 100 * PRICE
     desk.world.clock.now += 61_000  # as long as a name is remembered
     desk.take(taskUUID=uuids[-1])
-    assert len(desk.world.seller.sent) == bought + 1
+    assert len(desk.world.runware.sent) == bought + 1
     assert desk.shelf.reports == {}
 
 
@@ -99,7 +101,7 @@ def test_a_busy_table_sends_the_message_back() -> None:
     desk.world.table.busy = {"record"}
     with pytest.raises(PostponedError, match="serviceUnavailable"):
         desk.take()
-    assert desk.world.seller.sent == []
+    assert desk.world.runware.sent == []
     assert desk.shelf.reports == {}
 
 
@@ -112,7 +114,7 @@ def test_another_request_under_the_uuid_is_told_in_a_report() -> None:
         (key,) = desk.shelf.reports
         assert key == f"{REPORT}.{TASK_UUID}.json"
         assert [error["code"] for error in desk.shelf.reports[key]["errors"]] == ["conflictTaskUUID"]
-    assert len(desk.world.seller.sent) == 1
+    assert len(desk.world.runware.sent) == 1
     assert desk.world.telemetry.counted[Metric.TASKS_REFUSED] == 2
 
 
@@ -129,7 +131,7 @@ def test_what_became_invalid_on_its_way_is_told_in_a_report() -> None:
 def test_runwares_own_refusal_is_told_as_well() -> None:
     """A definite no to the only attempt is in the record and in a report."""
     desk = Desk()
-    desk.world.seller.script = [refusal()]
+    desk.world.runware.script = [refusal()]
     desk.take()
     assert desk.world.row().status is Status.FAILED
     assert desk.shelf.reports[f"{REPORT}.{TASK_UUID}.json"]["taskUUID"] == TASK_UUID
@@ -141,7 +143,7 @@ def test_runwares_own_refusal_is_told_as_well() -> None:
 def test_what_may_still_be_bought_is_done(outcome: Any) -> None:
     """Once recorded, a task is seen through: trouble with our account or the network is no reason to come back."""
     desk = Desk()
-    desk.world.seller.script = [outcome]
+    desk.world.runware.script = [outcome]
     desk.take()
     assert desk.world.row().status is Status.PENDING
     assert desk.shelf.reports == {}
@@ -150,7 +152,7 @@ def test_what_may_still_be_bought_is_done(outcome: Any) -> None:
 def test_while_runware_refuses_us_orders_wait() -> None:
     """After trouble with our account one order a minute is tried; the others come back, and when it is over all go."""
     desk = Desk()
-    desk.world.seller.script = [refusal(402, "insufficientCredits")] * 2
+    desk.world.runware.script = [refusal(402, "insufficientCredits")] * 2
     uuids = [uuid4(number) for number in range(4)]
     desk.take(taskUUID=uuids[0])
     for _ in range(2):
@@ -160,7 +162,7 @@ def test_while_runware_refuses_us_orders_wait() -> None:
     desk.take(taskUUID=uuids[1])
     with pytest.raises(PostponedError, match="Runware refuses us"):
         desk.take(taskUUID=uuids[2])
-    assert len(desk.world.table.tasks) == len(desk.world.seller.sent) == 2
+    assert len(desk.world.table.tasks) == len(desk.world.runware.sent) == 2
     desk.world.clock.now += 60_000
     for task_uuid in uuids[2:]:
         desk.take(taskUUID=task_uuid)
@@ -175,7 +177,7 @@ def test_with_too_little_time_left_nothing_is_recorded() -> None:
         desk.take(lasts=needed - 1)
     assert desk.world.table.tasks == {}
     desk.take(lasts=needed)
-    assert len(desk.world.seller.sent) == 1
+    assert len(desk.world.runware.sent) == 1
     assert desk.world.row().created_at == START
 
 
@@ -188,25 +190,25 @@ def test_a_caller_that_may_not_order_is_told_in_a_report(known: bool) -> None:
     assert [error["code"] for error in desk.shelf.reports[f"{REPORT}.{TASK_UUID}.json"]["errors"]] == [
         "callerNotAllowed"
     ]
-    assert (desk.world.table.tasks, desk.world.seller.sent) == ({}, [])
+    assert (desk.world.table.tasks, desk.world.runware.sent) == ({}, [])
     assert desk.world.telemetry.counted == {Metric.TASKS_REFUSED: 1}
     desk.names.limits["ann"], desk.names.disabled = PRICE, set()
     desk.take()
-    assert len(desk.world.seller.sent) == 1
+    assert len(desk.world.runware.sent) == 1
 
 
 def postponed(orders: int, batch: int) -> int:
     """How many messages come back at first of orders that take six seconds each, in batches of so many."""
     desk, back = Desk(), 0
     for start in range(0, orders, batch):
-        buyer = desk.world.buyer(TIMES.function - TIMES.to_finish, patient=True)
+        buyer = desk.world.buyer(TIMES.function - TIMES.to_finish, unattended=True)
         for number in range(start, start + batch):
-            before = len(desk.world.seller.sent)
+            before = len(desk.world.runware.sent)
             try:
-                desk.taking.take(Message("ann", request(taskUUID=uuid4(number)), REPORT), buyer)
+                desk.inbox_service.take(Message("ann", request(taskUUID=uuid4(number)), REPORT), buyer)
             except PostponedError:
                 back += 1
-            desk.world.clock.now += 6_000 * (len(desk.world.seller.sent) - before)
+            desk.world.clock.now += 6_000 * (len(desk.world.runware.sent) - before)
     return back
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rushes.domain.caller import Caller
 from rushes.errors import BucketError
 from rushes.runware.request import Order, WireError, check
-from rushes.services.input_images import OnlyLooking, has_to_be_taken_in, images_of, linked, take_in
+from rushes.services.input_images import ReadOnlyImageStore, images_of, linked, needs_storing, store_images
 from tests.fakes.builders import request
 from tests.fakes.use_cases import FakeBucket
 from tests.unit.pictures import base64_of, data_uri, padded, picture
@@ -33,14 +33,14 @@ def framed(image: object) -> dict[str, Any]:
 
 def taken(image: object, bucket: FakeBucket) -> Mapping[str, Any]:
     """The task of this image, taken in; it must be without faults."""
-    found = take_in(framed(image), ANN, bucket)
+    found = store_images(framed(image), ANN, bucket)
     assert not isinstance(found, list), found
     return found
 
 
 def faults(image: object, bucket: FakeBucket) -> list[WireError]:
     """The faults of this image; it must have some, all of them whole, and nothing may have been kept."""
-    found = take_in(framed(image), ANN, bucket)
+    found = store_images(framed(image), ANN, bucket)
     assert isinstance(found, list), found
     assert bucket.calls["keep"] == 0
     assert {fault["parameter"] for fault in found} == {"inputs.frameImages"}
@@ -66,8 +66,8 @@ def test_what_runware_can_fetch_itself_is_left_alone(bucket: FakeBucket, image: 
     """UUIDs and web addresses go as they came, and S3 is not asked."""
     task = framed({"image": image, "frame": 0} if placed else image)
     assert isinstance(check(task), Order)
-    assert take_in(task, ANN, bucket) == task
-    assert not has_to_be_taken_in(task)
+    assert store_images(task, ANN, bucket) == task
+    assert not needs_storing(task)
     assert bucket.calls == {}
 
 
@@ -75,8 +75,8 @@ def test_what_runware_can_fetch_itself_is_left_alone(bucket: FakeBucket, image: 
 def test_a_task_without_images_is_left_alone(bucket: FakeBucket, changes: dict[str, Any]) -> None:
     """There is nothing to do for text."""
     task = request(**changes)
-    assert take_in(task, ANN, bucket) == task == linked(task, lambda *_: "never")
-    assert not has_to_be_taken_in(task)
+    assert store_images(task, ANN, bucket) == task == linked(task, lambda *_: "never")
+    assert not needs_storing(task)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -105,11 +105,11 @@ def test_an_inline_image_is_kept_under_its_hash(
     image = data_uri(content, declared) if declared else base64_of(content)
     task = framed({"image": image, "frame": "first"} if placed else image)
     assert isinstance(check(task), Order)
-    assert has_to_be_taken_in(task)
+    assert needs_storing(task)
     key = f"inputs/ann/{hashlib.sha256(content).hexdigest()}.{extension}"
     address = f"s3://clips/{key}"
     expected = {"image": address, "frame": "first"} if placed else address
-    assert take_in(task, ANN, bucket) == {**task, "inputs": {"frameImages": [expected]}}
+    assert store_images(task, ANN, bucket) == {**task, "inputs": {"frameImages": [expected]}}
     assert bucket.objects == {key: content}
     assert bucket.types == {key: mime_type}
 
@@ -120,14 +120,14 @@ def test_taking_in_again_changes_nothing(bucket: FakeBucket) -> None:
     assert taken(base64_of(PNG), bucket) == once
     assert len(bucket.objects) == 1
     assert isinstance(check(once), Order)
-    assert take_in(once, ANN, bucket) == once
+    assert store_images(once, ANN, bucket) == once
 
 
 def test_nothing_but_the_image_is_changed(bucket: FakeBucket) -> None:
     """The task that came in is not touched, and every other parameter is as it was."""
     task = framed(data_uri(PNG)) | {"tags": {"a": "b"}, "duration": 10}
     before = repr(task)
-    found = take_in(task, ANN, bucket)
+    found = store_images(task, ANN, bucket)
     assert isinstance(found, dict)
     assert repr(task) == before
     assert {**found, "inputs": None} == {**task, "inputs": None}
@@ -203,7 +203,9 @@ def test_a_data_uri_tells_its_type_truly(bucket: FakeBucket, image: str) -> None
 def test_a_head_that_is_cut_off_is_refused(bucket: FakeBucket, content: bytes) -> None:
     """However few bytes there are, as long as they do not say the sides the image is refused; then it is taken."""
     lengths = [
-        length for length in range(3, len(content)) if isinstance(take_in(_cut(content, length), ANN, bucket), list)
+        length
+        for length in range(3, len(content))
+        if isinstance(store_images(_cut(content, length), ANN, bucket), list)
     ]
     first_enough = max(lengths) + 1
     assert lengths == list(range(3, first_enough))
@@ -290,16 +292,16 @@ def test_trouble_with_s3_is_no_fault(bucket: FakeBucket) -> None:
     bucket.down = True
     for image in (data_uri(PNG), "s3://photos/ann/a.png"):
         with pytest.raises(BucketError):
-            take_in(framed(image), ANN, bucket)
+            store_images(framed(image), ANN, bucket)
 
 
 def test_a_dry_run_keeps_nothing(bucket: FakeBucket) -> None:
     """An image is judged all the same, wherever it is."""
     bucket.others["photos", "ann/a.png"] = picture(299, 300)
-    looking = OnlyLooking(bucket)
-    assert isinstance(take_in(framed(data_uri(PNG)), ANN, looking), dict)
-    assert isinstance(take_in(framed(data_uri(PNG, "image/webp")), ANN, looking), list)
-    assert isinstance(take_in(framed("s3://photos/ann/a.png"), ANN, looking), list)
+    looking = ReadOnlyImageStore(bucket)
+    assert isinstance(store_images(framed(data_uri(PNG)), ANN, looking), dict)
+    assert isinstance(store_images(framed(data_uri(PNG, "image/webp")), ANN, looking), list)
+    assert isinstance(store_images(framed("s3://photos/ann/a.png"), ANN, looking), list)
     assert (bucket.objects, bucket.calls) == ({}, {"head": 1})
 
 
@@ -317,7 +319,7 @@ def test_an_image_in_an_allowed_place_stays_there(bucket: FakeBucket, bucket_nam
     bucket.others[bucket_name, key] = PNG
     address = f"s3://{bucket_name}/{key}"
     assert taken(address, bucket) == framed(address)
-    assert has_to_be_taken_in(framed(address))
+    assert needs_storing(framed(address))
     assert bucket.calls == {"head": 1}
 
 
@@ -366,14 +368,14 @@ def test_our_bucket_is_no_source_like_others(bucket: FakeBucket) -> None:
     bucket.objects["inputs/bob/a.png"] = bucket.objects["videos/ann/a"] = PNG
     greedy = Caller("ann", 0, ("clips/", "clips/inputs/bob/"))
     for key in bucket.objects:
-        assert isinstance(take_in(framed(f"s3://clips/{key}"), greedy, bucket), list)
+        assert isinstance(store_images(framed(f"s3://clips/{key}"), greedy, bucket), list)
     assert bucket.calls == {}
 
 
 def test_a_caller_without_sources_has_none(bucket: FakeBucket) -> None:
     """Nobody reads from other buckets unless somebody has allowed it."""
     bucket.others["photos", "ann/a.png"] = PNG
-    assert isinstance(take_in(framed("s3://photos/ann/a.png"), Caller("ann", 0), bucket), list)
+    assert isinstance(store_images(framed("s3://photos/ann/a.png"), Caller("ann", 0), bucket), list)
     assert bucket.calls == {}
 
 
@@ -410,7 +412,7 @@ def test_what_lies_there_is_judged_alike(bucket: FakeBucket, content: bytes, exp
 def test_a_late_frame_header_is_worth_one_longer_look(bucket: FakeBucket, before: int, reads: int, fits: bool) -> None:
     """A JPEG whose sides lie beyond the first bytes is read once more, further in, and then no more."""
     bucket.others["photos", "ann/a.jpg"] = padded(JPEG, before)
-    found = take_in(framed("s3://photos/ann/a.jpg"), ANN, bucket)
+    found = store_images(framed("s3://photos/ann/a.jpg"), ANN, bucket)
     assert isinstance(found, dict) is fits
     assert bucket.calls == {"head": reads}
 
@@ -448,7 +450,7 @@ def test_any_bytes_are_an_image_or_a_fault(signature: bytes, rest: bytes, inline
     """Whatever follows a signature, it is taken or refused with a fault, quickly; nothing else can happen."""
     bucket = FakeBucket()
     bucket.others["photos", "ann/a"] = signature + rest
-    found = take_in(framed(base64_of(signature + rest) if inline else "s3://photos/ann/a"), ANN, bucket)
+    found = store_images(framed(base64_of(signature + rest) if inline else "s3://photos/ann/a"), ANN, bucket)
     assert found
     if isinstance(found, list):
         assert all(fault["code"].startswith("invalidFrameImage") for fault in found)

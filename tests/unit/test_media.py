@@ -8,8 +8,8 @@ from av.video.frame import VideoFrame
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rushes.domain.clip import Kind, Witness
-from rushes.domain.media import HEAD_BYTES, Probed, container, extension, is_video, stored_fact
+from rushes.domain.clip import FactSource, Kind
+from rushes.domain.media import HEAD_BYTES, ProbeResult, container, extension, is_video, stored_fact
 from rushes_local.runware.rendering import CONTAINERS, Shape, render
 from tests.fakes.builders import START
 
@@ -154,7 +154,7 @@ def test_any_bytes_can_be_judged(rest: bytes, start: bytes) -> None:
 )
 def test_an_object_is_a_copy_if_it_is_a_video(kind: str | None, size: int, good: bool) -> None:
     """Not empty, and of a container that is known; only then it is a fact."""
-    probed = Probed("v1", size, "etag", kind)
+    probed = ProbeResult("v1", size, "etag", kind)
     assert is_video(probed) is good
     assert (stored_fact(probed, "a.mp4", START) is not None) is good
 
@@ -172,7 +172,7 @@ def test_an_object_is_a_copy_if_it_is_a_video(kind: str | None, size: int, good:
 )
 def test_a_video_of_another_kind_than_ordered_is_a_copy(kind: str, key: str, ordered: str | None, ending: str) -> None:
     """It was paid for: the fact has its container and the one ordered. MP4 and MOV are one family."""
-    found = stored_fact(Probed("v1", 5, "e", kind), key, START)
+    found = stored_fact(ProbeResult("v1", 5, "e", kind), key, START)
     assert found is not None
     assert found.fields == {"size": 5, "etag": "e", "container": kind} | ({"ordered": ordered} if ordered else {})
     assert extension(key, kind) == ending
@@ -181,8 +181,8 @@ def test_a_video_of_another_kind_than_ordered_is_a_copy(kind: str, key: str, ord
 
 def test_a_copy_is_pinned_by_its_version() -> None:
     """The fact names the version that was seen, by the bucket's own witness, with size, ETag and container."""
-    found = stored_fact(Probed("v1", 5, "e", "mov"), "a.mp4", START)
+    found = stored_fact(ProbeResult("v1", 5, "e", "mov"), "a.mp4", START)
     assert found is not None
-    assert (found.kind, found.key, found.at, found.witness) == (Kind.STORED, "v1", START, Witness.BUCKET)
+    assert (found.kind, found.key, found.at, found.source) == (Kind.STORED, "v1", START, FactSource.BUCKET)
     assert found.fields == {"size": 5, "etag": "e", "container": "mov"}
     assert stored_fact(None, "a.mp4", START) is None

@@ -96,7 +96,7 @@ def test_everything_else_is_ambiguous(status: int, body: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "why"),
+    ("status", "body", "reason"),
     [
         (502, b"<html>", "HTTP 502 without Runware's envelope"),
         (503, error("serviceUnavailable"), "HTTP 503"),
@@ -104,9 +104,9 @@ def test_everything_else_is_ambiguous(status: int, body: object) -> None:
         (200, {"data": []}, "a success without an acknowledgement"),
     ],
 )
-def test_a_doubt_has_its_reason(status: int, body: object, why: str) -> None:
+def test_a_doubt_has_its_reason(status: int, body: object, reason: str) -> None:
     """People who decide about a doubtful clip read in its timeline what came back."""
-    assert outcome(status, body) == Ambiguous(why)
+    assert outcome(status, body) == Ambiguous(reason)
 
 
 @pytest.mark.parametrize("code", ["invalidModel", "promptBlocked", "insufficientCredits", "invalidApiKey"])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rushes.domain.clip import Clip, Fact, Kind, Status, Witness, refresh_derived
+from rushes.domain.clip import Clip, Fact, FactSource, Kind, Status, refresh_derived
 from rushes.domain.task import Task
 from rushes.errors import BucketError, BusError
 from rushes.services.publish import ClipEvent, EventType, PublishService, event_id, event_of
@@ -19,14 +19,14 @@ from tests.fakes.telemetry import FakeTelemetry
 
 Json = dict[str, Any]
 
-ACCEPTED = fact(Kind.ACCEPTED, "acknowledged", witness=Witness.SUBMISSION)
-RENDERED = fact(Kind.RENDERED, "video-1", START + 1000, Witness.WEBHOOK, seed=7, cost=924_000, NSFWContent=False)
-STORED = fact(Kind.STORED, "v1", START + 2000, Witness.BUCKET, size=len(MP4), etag="e", container="mp4")
+ACCEPTED = fact(Kind.ACCEPTED, "acknowledged", source=FactSource.SUBMISSION)
+RENDERED = fact(Kind.RENDERED, "video-1", START + 1000, FactSource.WEBHOOK, seed=7, cost=924_000, NSFWContent=False)
+STORED = fact(Kind.STORED, "v1", START + 2000, FactSource.BUCKET, size=len(MP4), etag="e", container="mp4")
 FAILED = fact(Kind.FAILED, "timeoutProvider", START + 1000, category="timeout", message="It failed.", error="{}")
-LAST_LOOK = fact(Kind.LAST_LOOK, at=START + 900_000, witness=Witness.CLOCK)
-UNPROVEN = fact(Kind.UNPROVEN, "nobody knows", START + 7_200_000, Witness.CLOCK)
-UNSAVED = fact(Kind.UNSAVED, "no copy", START + 9_000_000, Witness.CLOCK)
-REFUSED = fact(Kind.REFUSED, "invalidModel", witness=Witness.SUBMISSION, category="validation", message="no")
+LAST_LOOK = fact(Kind.LAST_LOOK, at=START + 900_000, source=FactSource.CLOCK)
+UNPROVEN = fact(Kind.UNPROVEN, "nobody knows", START + 7_200_000, FactSource.CLOCK)
+UNSAVED = fact(Kind.UNSAVED, "no copy", START + 9_000_000, FactSource.CLOCK)
+REFUSED = fact(Kind.REFUSED, "invalidModel", source=FactSource.SUBMISSION, category="validation", message="no")
 DIGEST = hashlib.sha256(MP4).hexdigest()
 
 
@@ -182,20 +182,20 @@ def test_a_clip_that_is_stored_is_told_with_its_manifest(told: World) -> None:
                 "at": "2026-09-21T14:13:20.000Z",
                 "fact": "accepted",
                 "key": "acknowledged",
-                "witness": "submission",
+                "source": "submission",
             },
             {
                 "at": "2026-09-21T14:13:21.000Z",
                 "fact": "rendered",
                 "key": "video-1",
-                "witness": "webhook",
+                "source": "webhook",
                 "fields": {"NSFWContent": False, "cost": 0.924, "seed": 7},
             },
             {
                 "at": "2026-09-21T14:13:22.000Z",
                 "fact": "stored",
                 "key": "v1",
-                "witness": "bucket",
+                "source": "bucket",
                 "fields": {"container": "mp4", "etag": "e", "size": len(MP4)},
             },
         ],
@@ -218,12 +218,12 @@ def test_a_failure_is_told_with_its_reason_and_no_secret(told: World) -> None:
     assert not told.shelf.manifests
 
 
-@pytest.mark.parametrize(("facts", "why"), [([UNPROVEN], "unproven"), ([RENDERED, UNSAVED], "unsaved")])
-def test_a_clip_in_review_is_told_with_what_is_missing(facts: list[Fact], why: str, told: World) -> None:
+@pytest.mark.parametrize(("facts", "reason"), [([UNPROVEN], "unproven"), ([RENDERED, UNSAVED], "unsaved")])
+def test_a_clip_in_review_is_told_with_what_is_missing(facts: list[Fact], reason: str, told: World) -> None:
     """Whoever listens learns which of the two cases it is, and what it may have cost."""
     told.publish_change(saved(ACCEPTED), saved(*facts))
     ((detail_type, detail),) = told.told
-    assert (detail_type, detail["why"], detail["cost"]) == ("Clip Needs Review", why, 0.924)
+    assert (detail_type, detail["reason"], detail["cost"]) == ("Clip Needs Review", reason, 0.924)
 
 
 def test_a_change_without_news_tells_nothing(told: World) -> None:
@@ -248,7 +248,7 @@ def test_another_reason_for_review_is_news(told: World) -> None:
     """A clip that waited since nobody knew of it, and now waits for a copy, is told again under an id of its own."""
     told.publish_change(saved(UNPROVEN), saved(UNPROVEN, RENDERED, UNSAVED, version=3))
     ((_, detail),) = told.told
-    assert detail["why"] == "unsaved"
+    assert detail["reason"] == "unsaved"
     assert detail["id"] != event_id(saved(UNPROVEN), ClipEvent(EventType.NEEDS_REVIEW, "unproven"))
 
 
@@ -297,7 +297,7 @@ def test_an_older_change_does_not_turn_the_manifest_back(told: World) -> None:
 
 def test_an_older_change_brings_no_older_copy_back(told: World) -> None:
     """Nor does a change at which another copy was the clip's: a later revision has pinned the one learned of first."""
-    second = fact(Kind.STORED, "v2", START + 3000, Witness.BUCKET, size=len(MP4), etag="e", container="mp4")
+    second = fact(Kind.STORED, "v2", START + 3000, FactSource.BUCKET, size=len(MP4), etag="e", container="mp4")
     older, newer = saved(ACCEPTED, second, version=3), saved(ACCEPTED, second, STORED, version=4)
     told.shelf.copies |= {(older.object_key, "v1"): MP4, (older.object_key, "v2"): MP4 + b"another"}
     told.publish_change(saved(ACCEPTED), older)

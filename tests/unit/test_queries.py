@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rushes.domain.caller import Caller
-from rushes.domain.clip import Clip, Kind, Lease, Status, Witness
+from rushes.domain.clip import Clip, FactSource, Kind, Lease, Status
 from rushes.domain.formats import iso
 from rushes.domain.task import Task
 from rushes.domain.views import timeline
@@ -21,7 +21,7 @@ from tests.fakes.use_cases import UseCases
 
 ANN = Caller("ann", 5_000_000)
 RENDERED = fact(Kind.RENDERED, "video", seed=7, NSFWContent=False, cost=900_000, videoURL="https://vm.example/x.mp4")
-STORED = fact(Kind.STORED, "v7", witness=Witness.BUCKET, size=1234, container="mp4")
+STORED = fact(Kind.STORED, "v7", source=FactSource.BUCKET, size=1234, container="mp4")
 
 
 def world(*clips: Clip, **changes: Any) -> UseCases:
@@ -43,14 +43,14 @@ def world(*clips: Clip, **changes: Any) -> UseCases:
 
 def told(*facts: Any, **changes: Any) -> dict[str, Any]:
     """The only clip of a task, as the caller sees it."""
-    found = world(clip(*facts), **changes).reading.task(ANN, TASK_UUID)
+    found = world(clip(*facts), **changes).query_service.task(ANN, TASK_UUID)
     assert found is not None
     (only,) = found["clips"]
     return dict(only)
 
 
 def polled(*clips: Clip, **changes: Any) -> tuple[list[Any], list[Any]]:
-    return world(*clips, **changes).reading.poll("ann", TASK_UUID)
+    return world(*clips, **changes).query_service.poll("ann", TASK_UUID)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ def test_what_is_undecided_is_processing(kind: Kind | None) -> None:
         (fact(Kind.FAILED, "taskFailed", message="no", error='{"code":"taskFailed","message":"no"}'), "taskFailed"),
         (fact(Kind.UNPROVEN), "purchaseUnproven"),
         (fact(Kind.REFUSED, "badModel", httpStatus=400, error='{"code":"badModel","message":"no"}'), "badModel"),
-        (fact(Kind.REFUSED, "invalidApiKey", httpStatus=401, error="{}"), "providerRefusesUs"),
+        (fact(Kind.REFUSED, "invalidApiKey", httpStatus=401, error="{}"), "providerAccountRefused"),
     ],
 )  # fmt: skip
 def test_what_ended_otherwise_is_an_error(known: Any, code: str) -> None:
@@ -129,15 +129,15 @@ def test_nothing_but_a_uuid_reaches_the_table(name: str) -> None:
     """What is no UUID is not looked up, and is answered as unknown without being repeated."""
     made = world(clip())
     made.table.busy.add("clips")
-    data, ((status, error),) = made.reading.poll("ann", name)
+    data, ((status, error),) = made.query_service.poll("ann", name)
     assert (data, status, error["code"]) == ([], 404, "taskNotFound")
     assert "taskUUID" not in error
-    assert made.reading.task(ANN, name) is None
+    assert made.query_service.task(ANN, name) is None
 
 
 def test_letters_of_a_uuid_may_be_of_either_case() -> None:
     """As in an order."""
-    assert world(clip()).reading.poll("ann", TASK_UUID.upper())[0]
+    assert world(clip()).query_service.poll("ann", TASK_UUID.upper())[0]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ def test_a_poll_that_cannot_be_answered_takes_nothing_along(trouble: str) -> Non
     made.table.busy |= {"clips"} if trouble == "table" else set()
     made.bucket.no_links = trouble == "bucket"
     tasks = [{"taskType": "getResponse", "taskUUID": TASK_UUID}, request(taskUUID=uuid4(5))]
-    answer = made.submitting.submit(tasks, made.call())
+    answer = made.submit_service.submit(tasks, made.call())
     assert [(status, error["code"], error["taskUUID"]) for status, error in answer.errors] == [
         (503, "serviceUnavailable", TASK_UUID)
     ]
@@ -196,24 +196,24 @@ def test_a_clip_that_is_pending() -> None:
 
 def test_the_newest_fact_is_when_it_changed() -> None:
     """Of all facts and all their witnesses."""
-    shown = told(fact(Kind.ACCEPTED, at=START), fact(Kind.ACCEPTED, at=START + 5000, witness=Witness.WEBHOOK))
+    shown = told(fact(Kind.ACCEPTED, at=START), fact(Kind.ACCEPTED, at=START + 5000, source=FactSource.WEBHOOK))
     assert shown["updatedAt"] == iso(START + 5000)
 
 
 def test_a_doubtful_purchase_says_since_when() -> None:
     """Only where a single task is asked for."""
-    made = world(clip(maybe_sent_at=START + 7))
-    found, page = made.reading.task(ANN, TASK_UUID), made.reading.tasks(ANN, {})
+    made = world(clip(possibly_sent_at=START + 7))
+    found, page = made.query_service.task(ANN, TASK_UUID), made.query_service.tasks(ANN, {})
     assert found is not None
     assert isinstance(page, dict)
-    assert found["clips"][0]["maybeSentAt"] == iso(START + 7)
-    assert not {"maybeSentAt", "timeline"} & page["tasks"][0]["clips"][0].keys()
+    assert found["clips"][0]["possiblySentAt"] == iso(START + 7)
+    assert not {"possiblySentAt", "timeline"} & page["tasks"][0]["clips"][0].keys()
 
 
 def test_a_clip_in_review_is_not_looked_at_again() -> None:
     """It is listed under the time it was parked, for people; that is no next look."""
     assert "nextCheckAt" not in told(fact(Kind.UNPROVEN)) | {}
-    shown = world(clip(fact(Kind.UNPROVEN), next_check_at=START)).reading.task(ANN, TASK_UUID)
+    shown = world(clip(fact(Kind.UNPROVEN), next_check_at=START)).query_service.task(ANN, TASK_UUID)
     assert shown is not None
     assert "nextCheckAt" not in shown["clips"][0]
 
@@ -230,11 +230,11 @@ def test_without_a_request_there_are_no_links() -> None:
     """What was forgotten or has expired has no objects to lead to; the record and its money stay."""
     made = world(clip(RENDERED, STORED))
     made.table.tasks.clear()
-    found = made.reading.task(ANN, TASK_UUID)
+    found = made.query_service.task(ANN, TASK_UUID)
     assert found is not None
     assert (found["request"], found["cost"], found["status"]) == ({}, 0.924, Status.SUCCEEDED)
     assert not {"videoURL", "manifestURL"} & found["clips"][0].keys()
-    data, ((status, error),) = made.reading.poll("ann", TASK_UUID)
+    data, ((status, error),) = made.query_service.poll("ann", TASK_UUID)
     assert (data, status, error["code"]) == ([], 404, "taskExpired")
 
 
@@ -259,18 +259,18 @@ def test_quotation_marks_around_what_is_removed_break_no_story(message: str) -> 
 def test_a_timeline_is_in_the_order_learned_and_in_the_apis_own_units() -> None:
     """Each witness has its entry; fields stand with the first, money in dollars, errors as objects."""
     known = clip(
-        fact(Kind.STORED, "v7", at=START + 30, witness=Witness.BUCKET, size=5),
-        fact(Kind.RENDERED, "video", at=START + 20, witness=Witness.WEBHOOK, cost=924_000),
-        fact(Kind.RENDERED, "video", at=START + 40, witness=Witness.POLL),
+        fact(Kind.STORED, "v7", at=START + 30, source=FactSource.BUCKET, size=5),
+        fact(Kind.RENDERED, "video", at=START + 20, source=FactSource.WEBHOOK, cost=924_000),
+        fact(Kind.RENDERED, "video", at=START + 40, source=FactSource.POLL),
         fact(Kind.FAILED, "oops", at=START + 10, error='{"code":"x"}'),
         fact(Kind.ACCEPTED, at=START + 10),
     )
     assert timeline(known) == [
-        {"at": iso(START + 10), "fact": "accepted", "witness": "poll"},
-        {"at": iso(START + 10), "fact": "failed", "key": "oops", "witness": "poll", "fields": {"error": {"code": "x"}}},
-        {"at": iso(START + 20), "fact": "rendered", "key": "video", "witness": "webhook", "fields": {"cost": 0.924}},
-        {"at": iso(START + 30), "fact": "stored", "key": "v7", "witness": "bucket", "fields": {"size": 5}},
-        {"at": iso(START + 40), "fact": "rendered", "key": "video", "witness": "poll"},
+        {"at": iso(START + 10), "fact": "accepted", "source": "poll"},
+        {"at": iso(START + 10), "fact": "failed", "key": "oops", "source": "poll", "fields": {"error": {"code": "x"}}},
+        {"at": iso(START + 20), "fact": "rendered", "key": "video", "source": "webhook", "fields": {"cost": 0.924}},
+        {"at": iso(START + 30), "fact": "stored", "key": "v7", "source": "bucket", "fields": {"size": 5}},
+        {"at": iso(START + 40), "fact": "rendered", "key": "video", "source": "poll"},
     ]  # fmt: skip
     assert json.dumps(timeline(known))
 
@@ -280,7 +280,7 @@ def test_a_link_that_cannot_be_signed_is_no_answer() -> None:
     made = world(clip(RENDERED, STORED))
     made.bucket.no_links = True
     with pytest.raises(BucketError):
-        made.reading.task(ANN, TASK_UUID)
+        made.query_service.task(ANN, TASK_UUID)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -306,7 +306,7 @@ def many(number: int, **changes: Any) -> UseCases:
 
 
 def page(made: UseCases, **parameters: str) -> dict[str, Any]:
-    found = made.reading.tasks(ANN, parameters)
+    found = made.query_service.tasks(ANN, parameters)
     assert isinstance(found, dict), found
     return found
 
@@ -368,13 +368,13 @@ def test_a_budget_is_of_the_month_that_is() -> None:
     """The caller's limit as it is set, what the month's item counts, and never less than nothing left."""
     made = UseCases()
     made.table.budgets["ann", "2026-09"] = (6_000_000, 4_000_000)
-    assert made.reading.budget(ANN) == {"month": "2026-09", "spent": 6.0, "limit": 5.0, "left": 0.0}
+    assert made.query_service.budget(ANN) == {"month": "2026-09", "spent": 6.0, "limit": 5.0, "left": 0.0}
     made.clock.now += 31 * 86_400_000
-    assert made.reading.budget(ANN) == {"month": "2026-10", "spent": 0.0, "limit": 5.0, "left": 5.0}
+    assert made.query_service.budget(ANN) == {"month": "2026-10", "spent": 0.0, "limit": 5.0, "left": 5.0}
 
 
 def costs(made: UseCases, **parameters: str) -> dict[str, Any]:
-    found = made.reading.costs(ANN, parameters)
+    found = made.query_service.costs(ANN, parameters)
     assert isinstance(found, dict), found
     return found
 
@@ -428,7 +428,9 @@ def test_every_fault_of_a_question_about_costs_is_told() -> None:
 
 def test_nobody_is_shown_into_which_account_a_clip_was_sent() -> None:
     """Lease and account are the service's own affair."""
-    made = world(clip(lease=Lease("me", START, START + 1, "4cc0un7"), maybe_sent_at=START, maybe_sent_to="4cc0un7"))
-    task = made.reading.task(ANN, TASK_UUID)
+    made = world(
+        clip(lease=Lease("me", START, START + 1, "4cc0un7"), possibly_sent_at=START, possibly_sent_to="4cc0un7")
+    )
+    task = made.query_service.task(ANN, TASK_UUID)
     assert task is not None
     assert "4cc0un7" not in str(task)

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from rushes.config import WhenAmbiguous
-from rushes.domain.clip import Clip, Fact, Kind, Known, Lease, Status, Witness, merge, merge_all
-from rushes.domain.media import Probed
+from rushes.domain.clip import Clip, Fact, FactRecord, FactSource, Kind, Lease, Status, merge, merge_all
+from rushes.domain.media import ProbeResult
 from rushes.domain.task import Task
 from rushes.errors import ProviderError, RescueError, UnreadableClipError
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived
-from rushes.runware.response import Report, read_report
+from rushes.runware.response import LookupResponse, read_lookup
 from rushes.services.ports import Metric
-from rushes.services.reconcile import BATCH, MOST_POLLED, LookupResult, ReconcileService
+from rushes.services.reconcile import BATCH, MAX_POLLED, LookupResult, ReconcileService
 from tests.fakes.builders import CLIP_UUID, MP4, START, TASK_UUID, TIMES, clip, fact, refusal, request, uuid4
 from tests.fakes.table import FakeTable
 from tests.fakes.telemetry import FakeClock
@@ -25,7 +25,7 @@ Name = tuple[str, str, int]
 SWEEP = 48_000  # milliseconds that a sweep has
 ACCEPTED = fact(Kind.ACCEPTED, "acknowledged")
 RENDERED = fact(Kind.RENDERED, "v", videoURL="https://vm.runware.ai/v.mp4")
-STORED = fact(Kind.STORED, "v1", witness=Witness.BUCKET)
+STORED = fact(Kind.STORED, "v1", source=FactSource.BUCKET)
 FAILED = fact(Kind.FAILED, "timeoutProvider")
 
 
@@ -79,7 +79,7 @@ class Runware:
     detailed_of: list[str] = field(default_factory=list)
     polls: list[list[str]] = field(default_factory=list)
 
-    def poll(self, task_uuids: Sequence[str], key: str) -> Report:
+    def poll(self, task_uuids: Sequence[str], key: str) -> LookupResponse:
         assert key == "runware-key"
         self.polls.append(list(task_uuids))
         self.clock.now += self.takes
@@ -99,7 +99,7 @@ class Runware:
         ]
         return answer(200, data=data)
 
-    def details(self, task_uuid: str, key: str) -> Report:
+    def details(self, task_uuid: str, key: str) -> LookupResponse:
         assert key == "runware-key"
         self.detailed_of.append(task_uuid)
         self.clock.now += self.takes
@@ -113,8 +113,8 @@ class Runware:
         return [uuids[0] for uuids in self.polls if len(uuids) == 1]
 
 
-def answer(status: int, **body: Any) -> Report:
-    return read_report(status, json.dumps(body).encode())
+def answer(status: int, **body: Any) -> LookupResponse:
+    return read_lookup(status, json.dumps(body).encode())
 
 
 class Rescuer:
@@ -124,13 +124,13 @@ class Rescuer:
         self.fetched: list[str] = []
         self.fails = False
 
-    def fetch(self, url: str, key: str, ends_at: int) -> Probed:
+    def fetch(self, url: str, key: str, ends_at: int) -> ProbeResult:
         self.fetched.append(url)
         if self.fails:
             raise RescueError("HTTP 404")
-        return Probed("rescued", len(MP4), "etag", "mp4")
+        return ProbeResult("rescued", len(MP4), "etag", "mp4")
 
-    def save_inline(self, data: str, key: str) -> Probed:
+    def save_inline(self, data: str, key: str) -> ProbeResult:
         raise AssertionError("nothing came inline")
 
 
@@ -152,28 +152,28 @@ class Service:
 
     @property
     def sent(self) -> int:
-        return len(self.world.seller.sent)
+        return len(self.world.runware.sent)
 
     @property
-    def reconciling(self) -> ReconcileService:
+    def reconcile_service(self) -> ReconcileService:
         return ReconcileService(
             table=self.table,
             bucket=self.versions,
             provider=self.runware,
             rescuer=self.rescuer,
-            purchasing=self.world.purchasing,
+            purchase_service=self.world.purchase_service,
             telemetry=self.world.telemetry,
             times=TIMES,
             when_ambiguous=self.when_ambiguous,
             clock=self.clock,
-            side_by_side=one_after_another,
+            concurrent_map=one_after_another,
         )
 
     def sweep(self, at: int | None = None, lasts: int = SWEEP) -> int:
         """One sweep, so many milliseconds after START."""
         if at is not None:
             self.clock.now = START + at
-        return self.reconciling.sweep(self.world.buyer(lasts, patient=True))
+        return self.reconcile_service.sweep(self.world.buyer(lasts, unattended=True))
 
     def put(self, *facts: Fact, **changes: Any) -> Clip:
         """A due clip."""
@@ -197,7 +197,7 @@ class Versions:
     bucket: FakeBucket
     asked: list[tuple[str, str]] = field(default_factory=list)
 
-    def probe(self, key: str, version: str | None = None) -> Probed | None:
+    def probe(self, key: str, version: str | None = None) -> ProbeResult | None:
         if version:
             self.asked.append((key, version))
         return self.bucket.probe(key)
@@ -241,7 +241,7 @@ def test_what_was_never_sent_is_given_up_at_the_deadline(service: Service) -> No
 @pytest.mark.parametrize(("passed", "is_sent"), [(TIMES.resend_window - 1, True), (TIMES.resend_window, False)])
 def test_a_doubtful_clip_is_sent_again_within_the_window(service: Service, passed: int, is_sent: bool) -> None:
     """Every witness denies it: young enough, it is sent again; later it waits for its deadline, and is not parked."""
-    service.put(maybe_sent_at=START)
+    service.put(possibly_sent_at=START)
     service.sweep(passed)
     assert (service.sent == 1) is is_sent
     assert service.row().status == (Status.RUNNING if is_sent else Status.PENDING)
@@ -249,7 +249,7 @@ def test_a_doubtful_clip_is_sent_again_within_the_window(service: Service, passe
 
 def test_the_window_is_judged_after_the_witnesses_were_asked(service: Service) -> None:
     """What was young when the questions began may be too old when they are answered."""
-    service.put(maybe_sent_at=START)
+    service.put(possibly_sent_at=START)
     service.runware.takes = 1_000
     service.sweep(TIMES.resend_window - 1_500)
     assert (service.sent, service.row().status) == (0, Status.PENDING)
@@ -258,9 +258,9 @@ def test_the_window_is_judged_after_the_witnesses_were_asked(service: Service) -
 def test_the_lease_begins_when_the_window_is_judged(service: Service) -> None:
     """So a repeat takes effect within the window and one lease, however long the questions took."""
     leases: list[Lease | None] = []
-    service.put(maybe_sent_at=START)
+    service.put(possibly_sent_at=START)
     service.runware.takes = 1_000
-    service.world.seller.on_send = lambda _: leases.append(service.row().lease)
+    service.world.runware.on_send = lambda _: leases.append(service.row().lease)
     service.sweep(TIMES.resend_window - 2_001)
     assert [lease and lease.since for lease in leases] == [START + TIMES.resend_window - 1]
 
@@ -268,14 +268,14 @@ def test_the_lease_begins_when_the_window_is_judged(service: Service) -> None:
 @pytest.mark.parametrize("spoil", ["poll", "details", "bucket", "policy", "later version"])
 def test_a_doubtful_clip_is_not_sent_unless_all_deny_it(service: Service, spoil: str) -> None:
     """A witness without an answer denies nothing, under `review` nothing is sent, nor what cannot be judged whole."""
-    known = service.put(maybe_sent_at=START)
+    known = service.put(possibly_sent_at=START)
     service.runware.down = spoil == "poll"
     service.runware.details_down = spoil == "details"
     service.world.bucket.down = spoil == "bucket"
     service.when_ambiguous = "review" if spoil == "policy" else "resend"
     if spoil == "later version":
         service.table.put(
-            replace(known, maybe_sent_at=None, facts={("bought", ""): Known.of_all({"oracle": START}, {})})
+            replace(known, possibly_sent_at=None, facts={("bought", ""): FactRecord.of_all({"oracle": START}, {})})
         )
     service.sweep(20_000)
     assert (service.sent, service.row().status) == (0, Status.PENDING)
@@ -283,22 +283,22 @@ def test_a_doubtful_clip_is_not_sent_unless_all_deny_it(service: Service, spoil:
 
 def test_a_clip_with_a_fact_of_a_later_version_is_never_called_unbought(service: Service) -> None:
     """At the deadline it is parked: nobody here can say what the fact means."""
-    service.table.put(clip(next_check_at=START, facts={("bought", ""): Known.of_all({"oracle": START}, {})}))
+    service.table.put(clip(next_check_at=START, facts={("bought", ""): FactRecord.of_all({"oracle": START}, {})}))
     service.sweep(TIMES.deadline)
-    why = "a later version knows more of it: every witness denies it"
-    assert service.row().of(Kind.UNPROVEN)[""].fields["why"] == why
+    reason = "a later version knows more of it: every witness denies it"
+    assert service.row().of(Kind.UNPROVEN)[""].fields["reason"] == reason
 
 
 def test_a_tasks_details_prove_a_doubtful_purchase(service: Service) -> None:
     """A clip that the poll has forgotten is not sent again: the details have its render, and another clip's."""
-    service.put(maybe_sent_at=START)
+    service.put(possibly_sent_at=START)
     service.runware.detailed = [
         {"taskUUID": uuid, "response": {"data": [{"taskUUID": uuid, "videoUUID": f"video-{uuid}"}]}}
         for uuid in (uuid4(9), CLIP_UUID)
     ]
     service.sweep(20_000)
     assert service.sent == 0
-    assert service.row().of(Kind.RENDERED)[f"video-{CLIP_UUID}"].seen == {Witness.POLL: START + 20_000}
+    assert service.row().of(Kind.RENDERED)[f"video-{CLIP_UUID}"].seen == {FactSource.POLL: START + 20_000}
     assert len(service.row().of(Kind.RENDERED)) == 1
     assert service.runware.detailed_of == [CLIP_UUID]
 
@@ -308,9 +308,9 @@ def test_a_lease_left_behind_is_a_doubtful_attempt(service: Service) -> None:
     service.when_ambiguous = "review"
     service.put(lease=Lease("gone", START - 5, START + 10, "account"))
     assert service.sweep(9) == 1
-    assert (service.row().maybe_sent_at, len(service.runware.polls)) == (None, 0)
+    assert (service.row().possibly_sent_at, len(service.runware.polls)) == (None, 0)
     service.sweep(TIMES.check + 9)
-    assert (service.row().lease, service.row().maybe_sent_at, service.row().maybe_sent_to) == (
+    assert (service.row().lease, service.row().possibly_sent_at, service.row().possibly_sent_to) == (
         None,
         START - 5,
         "account",
@@ -322,17 +322,17 @@ def test_a_lease_left_behind_is_a_doubtful_attempt(service: Service) -> None:
 def test_a_sweep_stops_buying_when_runware_is_down(service: Service, outcome: Any) -> None:
     """After three failures in a row nothing more is sent, and every other clip keeps its certainty."""
     service.many(5)
-    service.world.seller.script = [outcome] * 5
+    service.world.runware.script = [outcome] * 5
     service.sweep(20_000)
     assert service.sent == 3
-    assert sum(row.maybe_sent_at is None and not row.facts for row in service.table.rows.values()) == 2
+    assert sum(row.possibly_sent_at is None and not row.facts for row in service.table.rows.values()) == 2
 
 
 def test_failures_with_a_success_between_them_stop_nothing(service: Service) -> None:
     """Only what fails in a row says that Runware is down."""
     service.many(6)
     lost, taken = Ambiguous("ReadTimeout"), Accepted("acknowledged")
-    service.world.seller.script = [lost, lost, taken, lost, lost, taken]
+    service.world.runware.script = [lost, lost, taken, lost, lost, taken]
     service.sweep(20_000)
     assert service.sent == 6
 
@@ -344,15 +344,15 @@ def test_a_sweep_stops_asking_when_runware_is_down(service: Service) -> None:
     service.runware.down = True
     service.sweep(20_000)
     assert (len(service.runware.polls), service.sent) == (3, 0)
-    assert service.world.telemetry.notes == [("Runware could not be asked", True, {"why": "HTTP 503"})] * 3
+    assert service.world.telemetry.notes == [("Runware could not be asked", True, {"reason": "HTTP 503"})] * 3
 
 
 def test_a_doubtful_clip_that_was_denied_is_parked_with_that_reason(service: Service) -> None:
     """An attempt into this very account is not called one into another."""
-    service.put(maybe_sent_at=START, maybe_sent_to=service.world.buyer().credentials.account)
+    service.put(possibly_sent_at=START, possibly_sent_to=service.world.buyer().credentials.account)
     service.sweep(TIMES.deadline)
-    why = "an attempt may have arrived: every witness denies it"
-    assert service.row().of(Kind.UNPROVEN)[""].fields["why"] == why
+    reason = "an attempt may have arrived: every witness denies it"
+    assert service.row().of(Kind.UNPROVEN)[""].fields["reason"] == reason
 
 
 @pytest.mark.parametrize(
@@ -368,11 +368,11 @@ def test_a_doubtful_clip_that_was_denied_is_parked_with_that_reason(service: Ser
         ([answer(200, data=[]), answer(200, data=[])], True),
     ],
 )
-def test_only_answers_that_lack_the_clip_deny_it(reports: list[Report | None], absent: bool) -> None:
+def test_only_answers_that_lack_the_clip_deny_it(reports: list[LookupResponse | None], absent: bool) -> None:
     """One that names it, one that names no task, one that was turned away or none at all denies nothing."""
     lookup = LookupResult()
     for report in reports:
-        lookup.add_report(report, CLIP_UUID)
+        lookup.add_response(report, CLIP_UUID)
     assert lookup.all_absent is absent
 
 
@@ -382,12 +382,12 @@ def test_only_answers_that_lack_the_clip_deny_it(reports: list[Report | None], a
 )
 def test_an_upload_proves_a_doubtful_purchase(service: Service, content: bytes, kind: Kind, key: str) -> None:
     """Only Runware was given the link, so whatever came through it means that the clip is not sent again."""
-    service.put(maybe_sent_at=START)
+    service.put(possibly_sent_at=START)
     service.world.bucket.objects[clip().object_key] = content
     service.sweep(20_000)
     assert (service.sent, service.row().decisive) == (0, kind)
     assert {name: known.seen for name, known in service.row().of(kind).items()} == {
-        key: {Witness.BUCKET: START + 20_000}
+        key: {FactSource.BUCKET: START + 20_000}
     }
 
 
@@ -398,7 +398,7 @@ def test_a_copy_in_the_bucket_is_found(service: Service, facts: list[Fact]) -> N
     service.world.bucket.objects[clip().object_key] = MP4
     service.sweep(TIMES.last_look)
     assert service.row().status == Status.STORED
-    assert service.row().of(Kind.STORED)["v1"].seen == {Witness.BUCKET: START + TIMES.last_look}
+    assert service.row().of(Kind.STORED)["v1"].seen == {FactSource.BUCKET: START + TIMES.last_look}
     assert service.rescuer.fetched == []
 
 
@@ -483,9 +483,9 @@ def test_an_error_that_was_not_foreseen_stays_with_its_clip(service: Service) ->
 
     service.table.task = task  # type: ignore[method-assign]
     service.sweep(0)
-    assert [sent["taskUUID"] for sent in service.world.seller.sent] == [second]
+    assert [sent["taskUUID"] for sent in service.world.runware.sent] == [second]
     ((message, _, details),) = [note for note in service.world.telemetry.notes if note[1]]
-    assert (message, details["why"]) == ("a clip could not be looked at", "ValueError: boom")
+    assert (message, details["reason"]) == ("a clip could not be looked at", "ValueError: boom")
     assert first in str(details["which"])
     assert len(str(details["which"])) == 300
     service.world.telemetry.notes.clear()
@@ -527,7 +527,7 @@ def test_one_clip_does_not_hide_the_others(service: Service, spoiler: int, named
 @pytest.mark.parametrize("most", [1, 7, 10, 49])
 def test_the_most_that_runware_takes_is_learned(service: Service, most: int) -> None:
     """A question about too many is asked in halves, and later ones are no larger than what was answered."""
-    uuids = service.many(2 * MOST_POLLED, ACCEPTED)
+    uuids = service.many(2 * MAX_POLLED, ACCEPTED)
     service.runware.rendered, service.runware.most = set(uuids), most
     service.sweep(TIMES.usual_render)
     assert all(service.row(uuid).has(Kind.RENDERED) for uuid in uuids)
@@ -537,7 +537,7 @@ def test_the_most_that_runware_takes_is_learned(service: Service, most: int) -> 
 
 def test_a_runware_that_answers_nothing_is_not_asked_for_ever(service: Service) -> None:
     """When every question is turned away the halving ends, and no clip is the worse for it."""
-    uuids = service.many(2 * MOST_POLLED, ACCEPTED)
+    uuids = service.many(2 * MAX_POLLED, ACCEPTED)
     service.runware.spoilers = set(uuids)
     service.sweep(TIMES.usual_render)
     assert len(service.runware.polls) == 2 + 2 * 16  # sixteen questions are asked again in halves
@@ -557,7 +557,7 @@ def test_an_answer_that_mentions_some_is_not_asked_again(service: Service) -> No
 # ----------------------------------------------------------------------------------------------------------------------
 
 GIVEN_UP: dict[str, tuple[list[Fact], dict[str, Any], int, Kind]] = {
-    "doubtful": ([], {"maybe_sent_at": START}, TIMES.deadline, Kind.UNPROVEN),
+    "doubtful": ([], {"possibly_sent_at": START}, TIMES.deadline, Kind.UNPROVEN),
     "running": ([ACCEPTED], {}, TIMES.deadline, Kind.UNPROVEN),
     "failed": ([FAILED], {}, TIMES.last_look, Kind.LAST_LOOK),
     "stored": ([STORED], {}, TIMES.last_look, Kind.DETAILS_UNKNOWN),
@@ -611,7 +611,7 @@ def test_what_the_clock_decides_is_on_record_as_its_decision(service: Service, c
     service.rescuer.fails = True
     service.sweep(limit)
     (known,) = service.row().of(kind).values()
-    assert known.seen == {Witness.CLOCK: START + limit}
+    assert known.seen == {FactSource.CLOCK: START + limit}
 
 
 def test_a_render_described_at_the_last_moment_is_described(service: Service) -> None:
@@ -711,7 +711,7 @@ def test_a_failure_that_still_renders_is_not_believed_at_the_last_look(service: 
 
 
 @pytest.mark.parametrize(
-    ("change", "why"),
+    ("change", "reason"),
     [
         ({}, "bought, and no result: every witness denies it"),
         ({"rendering": {CLIP_UUID}}, "bought, and no result: Runware has it and names no end"),
@@ -722,7 +722,7 @@ def test_a_failure_that_still_renders_is_not_believed_at_the_last_look(service: 
         ({"detailed": [{"taskUUID": uuid4(9)}]}, "bought, and no result: every witness denies it"),
     ],
 )
-def test_the_reason_for_parking_is_true(service: Service, change: dict[str, Any], why: str) -> None:
+def test_the_reason_for_parking_is_true(service: Service, change: dict[str, Any], reason: str) -> None:
     """The record says what the last look came to."""
     service.put(ACCEPTED)
     service.world.bucket.objects |= {clip().object_key: content for content in change.get("objects", [])}
@@ -730,7 +730,7 @@ def test_the_reason_for_parking_is_true(service: Service, change: dict[str, Any]
     for name in change.keys() - {"objects", "bucket_down"}:
         setattr(service.runware, name, change[name])
     service.sweep(TIMES.hard(TIMES.deadline))
-    assert service.row().of(Kind.UNPROVEN)[""].fields["why"] == why
+    assert service.row().of(Kind.UNPROVEN)[""].fields["reason"] == reason
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -766,8 +766,8 @@ def test_a_render_without_a_copy_is_parked_with_what_is_missing(service: Service
     service.put(RENDERED)
     service.rescuer.fails = service.runware.down = True
     service.sweep(TIMES.hard(TIMES.copy_deadline))
-    why = "rendered, but no copy could be had by the deadline: no answer from getResponse"
-    assert service.row().of(Kind.UNSAVED)[""].fields["why"] == why
+    reason = "rendered, but no copy could be had by the deadline: no answer from getResponse"
+    assert service.row().of(Kind.UNSAVED)[""].fields["reason"] == reason
 
 
 KEY = clip().object_key
@@ -775,12 +775,12 @@ KEY = clip().object_key
 
 def test_an_object_that_was_created_stores_its_clip(service: Service) -> None:
     """Whatever the clip waits for, its copy is learned at the version that S3 names, as of now."""
-    service.put(fact(Kind.UNPROVEN, witness=Witness.CLOCK))
+    service.put(fact(Kind.UNPROVEN, source=FactSource.CLOCK))
     service.world.bucket.objects[KEY] = MP4
     service.clock.now += 5
-    service.reconciling.uploaded(KEY, "v1")
+    service.reconcile_service.uploaded(KEY, "v1")
     assert service.row().status == Status.STORED
-    assert service.row().of(Kind.STORED)["v1"].seen == {Witness.BUCKET: START + 5}
+    assert service.row().of(Kind.STORED)["v1"].seen == {FactSource.BUCKET: START + 5}
     assert service.versions.asked == [(KEY, "v1")]
 
 
@@ -799,7 +799,7 @@ def test_an_object_of_no_clip_is_noted(service: Service, key: str) -> None:
     """A key that is not exactly a recorded clip's changes nothing and is not even looked at."""
     before = service.put()
     service.world.bucket.objects[key] = MP4
-    service.reconciling.uploaded(key, "v1")
+    service.reconcile_service.uploaded(key, "v1")
     assert service.row() == before
     assert service.versions.asked == []
     assert service.world.telemetry.notes == [("an object that no clip waits for", True, {"key": key})]
@@ -811,7 +811,7 @@ def test_a_created_object_that_teaches_nothing(service: Service, facts: list[Fac
     before = service.put(*facts)
     if content is not None:
         service.world.bucket.objects[KEY] = content
-    service.reconciling.uploaded(KEY, "v1")
+    service.reconcile_service.uploaded(KEY, "v1")
     assert service.row() == before
     assert len(service.versions.asked) == (0 if facts == [STORED] else 1)
 
@@ -821,10 +821,10 @@ def test_a_created_object_that_teaches_nothing(service: Service, facts: list[Fac
 # ----------------------------------------------------------------------------------------------------------------------
 
 PARKED = {
-    "unproven": [ACCEPTED, fact(Kind.UNPROVEN, witness=Witness.CLOCK)],
-    "unsaved": [RENDERED, fact(Kind.UNSAVED, witness=Witness.CLOCK)],
+    "unproven": [ACCEPTED, fact(Kind.UNPROVEN, source=FactSource.CLOCK)],
+    "unsaved": [RENDERED, fact(Kind.UNSAVED, source=FactSource.CLOCK)],
 }
-ASKED = fact(Kind.ASKED, "2026-09-21", START + 10**7, Witness.OPERATOR)
+ASKED = fact(Kind.ASKED, "2026-09-21", START + 10**7, FactSource.OPERATOR)
 
 
 @pytest.mark.parametrize("case", PARKED)
@@ -844,7 +844,7 @@ def test_an_ask_is_answered_once(service: Service, case: str) -> None:
     service.rescuer.fails = True
     service.sweep(10**7)
     assert (service.row().status, service.row().open) == (Status.REVIEW, False)
-    assert service.row().of(Kind.ANSWERED)[ASKED.key].fields["why"] == "every witness denies it"
+    assert service.row().of(Kind.ANSWERED)[ASKED.key].fields["reason"] == "every witness denies it"
 
 
 def test_a_render_that_cannot_be_had_is_not_denied(service: Service) -> None:
@@ -852,7 +852,7 @@ def test_a_render_that_cannot_be_had_is_not_denied(service: Service) -> None:
     service.put(*PARKED["unsaved"], ASKED)
     service.rescuer.fails, service.runware.rendered = True, {CLIP_UUID}
     service.sweep(10**7)
-    assert service.row().of(Kind.ANSWERED)[ASKED.key].fields["why"] == "no witness knows its end"
+    assert service.row().of(Kind.ANSWERED)[ASKED.key].fields["reason"] == "no witness knows its end"
 
 
 def test_an_ask_waits_for_an_answer(service: Service) -> None:
@@ -868,18 +868,18 @@ def test_an_ask_waits_for_an_answer(service: Service) -> None:
 
 def test_a_doubtful_clip_is_not_sent_into_another_account(service: Service) -> None:
     """The account of the key that is now set was never asked for it: it is parked at the deadline, and says why."""
-    service.put(maybe_sent_at=START, maybe_sent_to="another")
+    service.put(possibly_sent_at=START, possibly_sent_to="another")
     service.sweep(TIMES.check)
     assert service.sent == 0
     service.sweep(TIMES.deadline)
     known = service.world.row()
     assert (service.sent, known.status) == (0, Status.REVIEW)
-    why = "an attempt may have arrived in another Runware account: every witness denies it"
-    assert known.of(Kind.UNPROVEN)[""].fields["why"] == why
+    reason = "an attempt may have arrived in another Runware account: every witness denies it"
+    assert known.of(Kind.UNPROVEN)[""].fields["reason"] == reason
 
 
 def test_a_doubtful_clip_is_sent_into_the_same_account(service: Service) -> None:
     """As long as the key stays what it was."""
-    service.put(maybe_sent_at=START, maybe_sent_to=service.world.buyer().credentials.account)
+    service.put(possibly_sent_at=START, possibly_sent_to=service.world.buyer().credentials.account)
     service.sweep(TIMES.check)
     assert service.sent == 1

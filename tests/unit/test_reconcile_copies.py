@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from rushes.domain.clip import Clip, Fact, Kind, Status, Witness, merge, refresh_derived
-from rushes.domain.media import Probed, container
+from rushes.domain.clip import Clip, Fact, FactSource, Kind, Status, merge, refresh_derived
+from rushes.domain.media import ProbeResult, container
 from rushes.errors import OriginRefusedError, RescueError, UnusableRenderError
-from rushes.runware.response import Report, read_report
+from rushes.runware.response import LookupResponse, read_lookup
 from rushes.services.ports import Metric
 from rushes.services.purchase import Buyer, Credentials
 from rushes.services.reconcile import ReconcileService
@@ -41,7 +41,7 @@ class Internet:
     asked: list[str] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
 
-    def fetch(self, url: str, key: str, ends_at: int) -> Probed:
+    def fetch(self, url: str, key: str, ends_at: int) -> ProbeResult:
         assert key == clip().object_key
         self.asked.append(url)
         self.ends.append(ends_at)
@@ -49,15 +49,15 @@ class Internet:
         if isinstance(page, RescueError):
             raise page
         self.bucket.objects[key] = page
-        return Probed("v1", len(page), "etag", container(page, len(page)))
+        return ProbeResult("v1", len(page), "etag", container(page, len(page)))
 
-    def save_inline(self, data: str, key: str) -> Probed:
+    def save_inline(self, data: str, key: str) -> ProbeResult:
         assert key == clip().object_key
         page = self.pages[data]
         if isinstance(page, RescueError):
             raise page
         self.bucket.objects[key] = page
-        return Probed("v1", len(page), "etag", container(page, len(page)))
+        return ProbeResult("v1", len(page), "etag", container(page, len(page)))
 
 
 @dataclass
@@ -67,10 +67,10 @@ class Polls:
     urls: list[str] = field(default_factory=list)
     inline: list[str] = field(default_factory=list)
 
-    def poll(self, task_uuids: Sequence[str], key: str) -> Report:
+    def poll(self, task_uuids: Sequence[str], key: str) -> LookupResponse:
         items = [{"taskUUID": CLIP_UUID, "status": "success", "videoUUID": "v", "videoURL": url} for url in self.urls]
         items += [{"taskUUID": CLIP_UUID, "videoUUID": "v", "videoBase64Data": data} for data in self.inline]
-        return read_report(200, json.dumps({"data": items}).encode())
+        return read_lookup(200, json.dumps({"data": items}).encode())
 
     details = poll
 
@@ -82,19 +82,19 @@ class World:
         self.clock, self.table, self.bucket, self.telemetry = FakeClock(), Due(), FakeBucket(), FakeTelemetry()
         self.internet, self.polls = Internet(self.bucket), Polls([URL])
         fields = {"videoURL": URL}
-        rendered = Fact(kind=Kind.RENDERED, key="v", at=START, witness=Witness.WEBHOOK, fields=fields)
+        rendered = Fact(kind=Kind.RENDERED, key="v", at=START, source=FactSource.WEBHOOK, fields=fields)
         self.table.put(refresh_derived(clip(rendered, **order), START, TIMES))
-        self.reconciling = ReconcileService(
+        self.reconcile_service = ReconcileService(
             table=self.table,
             bucket=self.bucket,  # type: ignore[arg-type]  # it has one version of each object
             provider=self.polls,
             rescuer=self.internet,
-            purchasing=None,  # type: ignore[arg-type]  # nothing is bought
+            purchase_service=None,  # type: ignore[arg-type]  # nothing is bought
             telemetry=self.telemetry,
             times=TIMES,
             when_ambiguous="resend",
             clock=self.clock,
-            side_by_side=one_after_another,
+            concurrent_map=one_after_another,
         )
 
     @property
@@ -103,7 +103,7 @@ class World:
         return row
 
     def sweep(self, seconds_left: int = 45) -> None:
-        self.reconciling.sweep(Buyer("me", self.clock.now + seconds_left * 1000, Credentials("key", ()), True))
+        self.reconcile_service.sweep(Buyer("me", self.clock.now + seconds_left * 1000, Credentials("key", ()), True))
 
     def live(self) -> None:
         """A sweep a minute, until nothing is due any more."""
@@ -162,7 +162,7 @@ def test_a_new_address_is_asked_at_once() -> None:
 def test_an_address_that_is_passed_over_hides_no_other() -> None:
     """What was no video is left alone, and the next address on record is tried at the same look."""
     world, other = World(), "https://vm.runware.ai/2.mp4"
-    known = Fact(kind=Kind.RENDERED, key="w", at=START, witness=Witness.WEBHOOK, fields={"videoURL": other})
+    known = Fact(kind=Kind.RENDERED, key="w", at=START, source=FactSource.WEBHOOK, fields={"videoURL": other})
     world.table.put(refresh_derived(merge(world.clip, known), START, TIMES))
     world.internet.pages = {URL: UnusableRenderError("no video at the address"), other: RescueError("HTTP 404")}
     world.clock.now += MINUTE
@@ -242,7 +242,7 @@ def test_no_fetch_begins_that_cannot_end() -> None:
     world.clock.now += MINUTE
     probe = world.bucket.probe
 
-    def slow(key: str) -> Probed | None:
+    def slow(key: str) -> ProbeResult | None:
         world.clock.now += 15_000
         return probe(key)
 
@@ -286,7 +286,7 @@ def test_a_rescue_that_brought_no_video_stores_nothing() -> None:
     world.sweep()
     assert world.clip.status == Status.RENDERED
     assert list(world.reasons()) == ["rescue failed: the copy in the bucket is no video"]
-    assert [known.seen for known in world.reasons().values()] == [{Witness.BUCKET: world.clock.now}]
+    assert [known.seen for known in world.reasons().values()] == [{FactSource.BUCKET: world.clock.now}]
     assert not world.telemetry.counted[Metric.CLIPS_RESCUED]
 
 
@@ -298,7 +298,7 @@ def test_each_address_leaves_its_reason() -> None:
         other: RescueError("HTTP 403"),
         other + "2": RescueError("no"),
     }
-    known = Fact(kind=Kind.RENDERED, key="w", at=START, witness=Witness.WEBHOOK, fields={"videoURL": other})
+    known = Fact(kind=Kind.RENDERED, key="w", at=START, source=FactSource.WEBHOOK, fields={"videoURL": other})
     world.table.put(refresh_derived(merge(world.clip, known), START, TIMES))
     world.polls.urls = [other + "2"]
     world.clock.now += MINUTE

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rushes.domain.formats import canonical
 from rushes.errors import ProviderError, UnreadableError
-from rushes.runware.response import Envelope, Problem, Result, read, read_report
+from rushes.runware.response import Envelope, Problem, Result, read, read_lookup
 
 UUID = "6f3c8f5e-9a4b-4a53-8f0e-2b1c5d7e9a10"
 DONE = {
@@ -340,23 +340,23 @@ def test_any_bytes_are_an_envelope_or_unreadable(body: bytes) -> None:
 )
 def test_only_a_proper_answer_can_deny_a_task(status: int, body: object, proper: bool, denies: bool) -> None:
     """Absence means something only in a 200 without any error; everything else decides nothing."""
-    report = read_report(status, dumped(body))
-    assert (report.proper, report.confirms_absent(UUID)) == (proper, denies)
+    report = read_lookup(status, dumped(body))
+    assert (report.is_complete, report.confirms_absent(UUID)) == (proper, denies)
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 def test_the_polls_own_trouble_is_no_report(status: int) -> None:
     """Server errors, throttling and timeouts say nothing about a task, even in Runware's envelope."""
     with pytest.raises(ProviderError):
-        read_report(status, dumped({"data": []}))
+        read_lookup(status, dumped({"data": []}))
 
 
 @pytest.mark.parametrize("status", [401, 402, 403])
 def test_trouble_with_our_account_is_no_report(status: int) -> None:
     """A refused key says nothing about a task, whatever the code; the end of a task is told all the same."""
     with pytest.raises(ProviderError):
-        read_report(status, dumped({"errors": [{"code": "somethingNew", "message": "no"}]}))
-    assert read_report(status, dumped({"errors": [ERROR]})).envelope.problems
+        read_lookup(status, dumped({"errors": [{"code": "somethingNew", "message": "no"}]}))
+    assert read_lookup(status, dumped({"errors": [ERROR]})).envelope.problems
 
 
 @pytest.mark.parametrize(
@@ -374,13 +374,13 @@ def test_trouble_with_our_account_is_no_report(status: int) -> None:
 )
 def test_a_question_turned_away_is_not_answered(status: int, body: object, answers: bool) -> None:
     """Only what is said of the task, or a proper nothing, is an answer."""
-    assert read_report(status, dumped(body)).answers(UUID) is answers
+    assert read_lookup(status, dumped(body)).answers(UUID) is answers
 
 
 def test_an_unreadable_report_is_the_providers_fault() -> None:
     """A 200 without Runware's envelope says nothing."""
     with pytest.raises(ProviderError):
-        read_report(200, b"<html>")
+        read_lookup(200, b"<html>")
 
 
 def test_the_last_response_inside_details_is_read_once() -> None:

@@ -248,7 +248,7 @@ def test_eight_at_once_take_no_longer_than_one() -> None:
         servers = [stack.enter_context(serving(DRIPS["headers"])) for _ in range(8)]
         sellers = [RunwareClient(http, f"http://127.0.0.1:{server.port}/v1") for server in servers]
         started = time.monotonic()
-        said = list(threads.map(lambda seller: seller.submit(TASK, "key"), sellers))
+        said = list(threads.map(lambda runware: runware.submit(TASK, "key"), sellers))
         assert said == [Ambiguous("ReadTimeout")] * 8
         assert time.monotonic() - started < LONG
 
@@ -266,8 +266,8 @@ def test_a_name_that_takes_too_long_never_arrived(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     before = threading.active_count()
     with http_client(0.05) as http:
-        seller = RunwareClient(http, "https://api.example/v1")
-        assert [seller.submit(TASK, "key") for _ in range(5)] == [NeverArrived("ConnectTimeout")] * 5
+        runware = RunwareClient(http, "https://api.example/v1")
+        assert [runware.submit(TASK, "key") for _ in range(5)] == [NeverArrived("ConnectTimeout")] * 5
     assert threading.active_count() <= before + 2
     answer.set()
     for _ in range(2):

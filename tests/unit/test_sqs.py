@@ -8,8 +8,8 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rushes.adapters.sqs import MOST_MESSAGES, SqsQueue, batches
-from rushes.domain.inbox_message import LARGEST_MESSAGE
+from rushes.adapters.sqs import MAX_MESSAGES, SqsQueue, batches
+from rushes.domain.inbox_message import MAX_MESSAGE_BYTES
 from rushes.errors import InboxError
 
 
@@ -51,13 +51,13 @@ def test_messages_go_in_batches_of_ten() -> None:
     assert len(queue.calls) == 3
 
 
-@given(st.lists(st.integers(1, LARGEST_MESSAGE), max_size=30))
+@given(st.lists(st.integers(1, MAX_MESSAGE_BYTES), max_size=30))
 def test_no_batch_is_larger_than_allowed(lengths: list[int]) -> None:
     """Batches hold at most ten messages and the bytes that SQS takes, and together all messages in their order."""
     texts = ["x" * length for length in lengths]
     made = list(batches(texts))
     assert [text for batch in made for text in batch] == texts
-    assert all(1 <= len(batch) <= MOST_MESSAGES and sum(map(len, batch)) <= LARGEST_MESSAGE for batch in made)
+    assert all(1 <= len(batch) <= MAX_MESSAGES and sum(map(len, batch)) <= MAX_MESSAGE_BYTES for batch in made)
 
 
 def test_what_failed_is_sent_again_and_nothing_else() -> None:
@@ -79,17 +79,17 @@ def test_sending_gives_up(sender_fault: bool, calls: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "why"),
+    ("error", "reason"),
     [
         (ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "SendMessageBatch"), "AccessDenied"),
         (EndpointConnectionError(endpoint_url="https://sqs.example"), "EndpointConnectionError"),
     ],
 )
-def test_a_queue_that_is_away_is_an_error(error: Exception, why: str) -> None:
+def test_a_queue_that_is_away_is_an_error(error: Exception, reason: str) -> None:
     """Whatever boto3 raises becomes the one error, with its code and nothing else."""
 
     def fail(_call: int, _texts: list[str]) -> dict[str, bool]:
         raise error
 
-    with pytest.raises(InboxError, match=f"^{why}$"):
+    with pytest.raises(InboxError, match=f"^{reason}$"):
         Queue(fail).inbox.send(["a"])

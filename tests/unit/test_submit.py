@@ -21,7 +21,7 @@ from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived
 from rushes.runware.request import Order
 from rushes.services.ports import Metric
 from rushes.services.request_validation import (
-    LARGEST_BODY,
+    MAX_BODY_BYTES,
     WireResponse,
     bearer_in,
     parse,
@@ -42,7 +42,7 @@ def dumped(value: object) -> bytes:
 
 def submit(world: UseCases, *tasks: object, lasts: int = TIMES.function) -> WireResponse:
     """The answer to these tasks, or to one valid task."""
-    return world.submitting.submit(tasks or [request()], world.call(lasts))
+    return world.submit_service.submit(tasks or [request()], world.call(lasts))
 
 
 def codes(answer: WireResponse) -> list[tuple[int, str]]:
@@ -73,7 +73,7 @@ def codes(answer: WireResponse) -> list[tuple[int, str]]:
         b'[{"ttl": 1' + b"0" * 5000 + b"}]",
         b'[{"positivePrompt": "\\ud800"}]',
         b'[{"\\udfff": 1}]',
-        b"[{}]" + b" " * LARGEST_BODY,
+        b"[{}]" + b" " * MAX_BODY_BYTES,
     ],
     ids=lambda body: body[:24].decode(errors="replace"),
 )
@@ -125,7 +125,7 @@ def test_a_bare_object_counts_as_an_array_of_one(body: bytes, tasks: list[object
 
 def test_the_largest_body_is_read() -> None:
     """The size limit is inclusive."""
-    assert parse(b"[{}]".ljust(LARGEST_BODY)) == [{}]
+    assert parse(b"[{}]".ljust(MAX_BODY_BYTES)) == [{}]
 
 
 def test_nesting_is_unreadable_or_a_fault_at_any_depth() -> None:
@@ -244,7 +244,7 @@ def test_one_uuid_twice_in_a_request_buys_neither(world: UseCases) -> None:
     answer = submit(world, request(), request(taskUUID=TASK_UUID.upper()), request(taskUUID=uuid4(99)))
     assert codes(answer) == [(400, "duplicateTaskUUID")]
     assert [item["taskUUID"] for item in answer.data] == [uuid4(99)]
-    assert len(world.seller.sent) == 1
+    assert len(world.runware.sent) == 1
 
 
 @pytest.mark.parametrize("bad", [request(duration=7), {"taskType": "other", "taskUUID": TASK_UUID}])
@@ -258,7 +258,7 @@ def test_no_error_stands_beside_an_accepted_task_of_the_same_uuid(world: UseCase
 def test_twenty_clips_are_the_most(world: UseCases, clips: tuple[int, ...], bought: int) -> None:
     """A request for more than twenty clips in all buys none of them."""
     answer = submit(world, *(request(taskUUID=uuid4(90 + n), numberResults=many) for n, many in enumerate(clips)))
-    assert len(world.seller.sent) == bought
+    assert len(world.runware.sent) == bought
     assert bool(answer.errors) is not bool(bought)
 
 
@@ -349,7 +349,7 @@ def test_the_intent_is_recorded_before_anything_is_sent(world: UseCases) -> None
         assert rows[-1].next_check_at == START + TIMES.lease  # should this process end here
         assert world.table.budgets["all", MONTH][0] == world.table.budgets["ann", MONTH][0] == 3 * PRICE
 
-    world.seller.on_send = look
+    world.runware.on_send = look
     assert submit(world, request(numberResults=3)).body == {"data": [ACK]}
     assert len(seen) == 3
 
@@ -357,8 +357,8 @@ def test_the_intent_is_recorded_before_anything_is_sent(world: UseCases) -> None
 def test_each_clip_is_bought_by_itself(world: UseCases) -> None:
     """Every result is its own purchase, with its own UUID, object and callback."""
     submit(world, request(numberResults=4, destination="film", outputFormat="WEBM"))
-    assert len({sent["taskUUID"] for sent in world.seller.sent}) == 4
-    assert len({sent["webhookURL"] for sent in world.seller.sent}) == 4
+    assert len({sent["taskUUID"] for sent in world.runware.sent}) == 4
+    assert len({sent["webhookURL"] for sent in world.runware.sent}) == 4
     keys = [world.row(index).object_key for index in range(4)]
     assert keys == [f"videos/ann/film/{TASK_UUID}-{index}.webm" for index in range(4)]
 
@@ -385,7 +385,7 @@ def test_a_bought_clip_is_recorded_as_such(world: UseCases) -> None:
 def test_a_repeat_gets_the_stored_answer_and_buys_nothing(world: UseCases, again: dict[str, Any]) -> None:
     """The same request under the same UUID is answered as before, whatever the order or case of its writing."""
     assert submit(world).body == submit(world, again).body == {"data": [ACK]}
-    assert len(world.seller.sent) == 1
+    assert len(world.runware.sent) == 1
     assert world.table.budgets["all", MONTH][0] == PRICE
 
 
@@ -402,7 +402,7 @@ def test_another_request_under_a_known_uuid_is_a_conflict(world: UseCases, chang
     answer = submit(world, request(**changes))
     assert codes(answer) == [(400, "conflictTaskUUID")]
     assert answer.data == []
-    assert len(world.seller.sent) == 1
+    assert len(world.runware.sent) == 1
 
 
 def test_callers_have_uuids_of_their_own(world: UseCases) -> None:
@@ -410,7 +410,7 @@ def test_callers_have_uuids_of_their_own(world: UseCases) -> None:
     submit(world)
     world.caller = Caller("bob", 100_000_000)
     assert submit(world).body == {"data": [ACK]}
-    assert len({sent["taskUUID"] for sent in world.seller.sent}) == 2
+    assert len({sent["taskUUID"] for sent in world.runware.sent}) == 2
 
 
 def test_one_bad_task_leaves_the_others_bought(world: UseCases) -> None:
@@ -418,7 +418,7 @@ def test_one_bad_task_leaves_the_others_bought(world: UseCases) -> None:
     answer = submit(world, request(duration=7), request(taskUUID=uuid4(50)), 5)
     assert (answer.status, [item["taskUUID"] for item in answer.data]) == (200, [uuid4(50)])
     assert codes(answer) == [(400, "unsupportedDuration"), (400, "invalidTask")]
-    assert len(world.seller.sent) == 1
+    assert len(world.runware.sent) == 1
 
 
 @pytest.mark.parametrize("scope", ["all", "ann"])
@@ -430,7 +430,7 @@ def test_no_purchase_starts_beyond_a_limit(world: UseCases, scope: str, limit: i
     else:
         world.caller = Caller("ann", limit)
     answer = submit(world, *(request(taskUUID=uuid4(60 + number)) for number in range(5)))
-    assert (len(answer.data), len(world.seller.sent), len(world.table.tasks)) == (bought,) * 3
+    assert (len(answer.data), len(world.runware.sent), len(world.table.tasks)) == (bought,) * 3
     assert codes(answer) == [(402, "budgetExceeded")] * (5 - bought)
     assert answer.status == (200 if bought else 402)
     assert world.table.budgets.get((scope, MONTH), (0, 0))[0] == bought * PRICE
@@ -441,7 +441,7 @@ def test_a_task_is_within_the_budget_as_a_whole_or_not_at_all(world: UseCases) -
     """Four clips where three fit buy none."""
     world.caller = Caller("ann", 3 * PRICE)
     assert codes(submit(world, request(numberResults=4))) == [(402, "budgetExceeded")]
-    assert world.seller.sent == []
+    assert world.runware.sent == []
 
 
 def test_a_repeat_wins_over_a_budget_that_is_used_up(world: UseCases) -> None:
@@ -492,7 +492,7 @@ def test_a_changed_limit_decides_whatever_the_month_was_recorded_with(
     world.table.budgets["ann", MONTH] = PRICE, 50 * PRICE
     world.caller = Caller("ann", limit)
     answer = submit(world)
-    assert bool(answer.data) is bought is bool(world.seller.sent)
+    assert bool(answer.data) is bought is bool(world.runware.sent)
     assert codes(answer) == ([] if bought else [(402, "budgetExceeded")])
     assert world.table.budgets["ann", MONTH] == ((2 * PRICE, 2 * PRICE) if bought else (PRICE, 50 * PRICE))
 
@@ -502,7 +502,7 @@ def test_a_table_that_is_busy_before_the_record_sends_nothing(world: UseCases) -
     world.table.busy = {"record"}
     answer = submit(world)
     assert (codes(answer), answer.status) == ([(503, "serviceUnavailable")], 503)
-    assert world.seller.sent == []
+    assert world.runware.sent == []
     assert world.telemetry.notes == []  # nothing was written, so there is no lease to give back
     world.table.busy = set()
     assert submit(world).body == {"data": [ACK]}
@@ -515,7 +515,7 @@ def test_a_table_that_is_busy_after_the_send_changes_nothing_for_the_caller(worl
     assert world.row().lease == Lease("holder", START, START + TIMES.lease, world.buyer().credentials.account)
     world.table.busy = set()
     assert submit(world).body == {"data": [ACK]}
-    assert len(world.seller.sent) == 1
+    assert len(world.runware.sent) == 1
 
 
 def test_a_table_that_is_busy_when_a_repeat_is_read_is_503(world: UseCases) -> None:
@@ -534,10 +534,10 @@ def test_a_bucket_that_cannot_sign_changes_nothing_for_the_caller(world: UseCase
 @pytest.mark.parametrize("outcome", [Accepted("conflict"), NeverArrived("ConnectError"), Ambiguous("ReadTimeout")])
 def test_a_recorded_task_is_acknowledged_whatever_came_of_it(world: UseCases, outcome: Any) -> None:
     """Doubt is the service's, not the caller's."""
-    world.seller.script = [outcome]
+    world.runware.script = [outcome]
     assert submit(world).body == {"data": [ACK]}
     assert world.row().open
-    assert world.row().maybe_sent_at == (START if isinstance(outcome, Ambiguous) else None)
+    assert world.row().possibly_sent_at == (START if isinstance(outcome, Ambiguous) else None)
 
 
 @pytest.mark.parametrize("lasts", [TIMES.http - 1, 0])
@@ -546,7 +546,7 @@ def test_without_time_to_send_nothing_is_recorded(world: UseCases, lasts: int) -
     answer = submit(world, lasts=lasts)
     assert (codes(answer), answer.status) == ([(503, "serviceUnavailable")], 503)
     assert answer.errors[0][1]["taskUUID"] == TASK_UUID
-    assert (world.seller.sent, world.table.tasks) == ([], {})
+    assert (world.runware.sent, world.table.tasks) == ([], {})
     assert submit(world).body == {"data": [ACK]}
 
 
@@ -564,7 +564,7 @@ def test_time_is_left_for_every_round_of_clips(world: UseCases, clips: int, last
     """Sent side by side, so many clips take several rounds: the first may last, the others have to be given back."""
     names = [uuid4(number) for number in range(clips)]
     time = TIMES.http + lasts * TIMES.to_finish
-    answer = world.submitting.submit([request(taskUUID=name) for name in names], world.call(time))
+    answer = world.submit_service.submit([request(taskUUID=name) for name in names], world.call(time))
     assert ("ann", names[-1]) in world.table.tasks if recorded else codes(answer) == [(503, "serviceUnavailable")]
     assert len(world.table.tasks) == clips - (not recorded)
 
@@ -581,78 +581,78 @@ def test_a_slow_table_leaves_no_lease_of_what_was_not_sent(world: UseCases, slow
     world.table.record = slow  # type: ignore[method-assign]
     names = [uuid4(number) for number in range(20)]
     call = world.call(TIMES.function - TIMES.to_finish)
-    answer = world.submitting.submit([request(taskUUID=name) for name in names], call)
+    answer = world.submit_service.submit([request(taskUUID=name) for name in names], call)
     assert world.clock.now <= call.buyer.ends_at
     assert len(world.table.tasks) + len(codes(answer)) == 20
     assert set(codes(answer)) <= {(503, "serviceUnavailable")}
     assert [item["taskUUID"] for item in answer.data] == [uuid for _, uuid in world.table.tasks]
-    sent = {task["taskUUID"] for task in world.seller.sent}
+    sent = {task["taskUUID"] for task in world.runware.sent}
     assert sent
     for row in world.table.rows.values():
         assert row.clip_uuid in sent or row.lease is None
-        assert row.maybe_sent_at is None
+        assert row.possibly_sent_at is None
 
 
 def test_a_record_that_may_have_taken_effect_leaves_no_lease(world: UseCases) -> None:
     """Nothing is sent for a record whose answer was lost, so its clips must not look as if they had been."""
     world.table.unheard = {"record"}
     assert codes(submit(world, request(numberResults=2))) == [(503, "serviceUnavailable")]
-    assert world.seller.sent == []
+    assert world.runware.sent == []
     for index in range(2):
         row = world.row(index)
-        assert (row.lease, row.maybe_sent_at, row.status) == (None, None, Status.PENDING)
+        assert (row.lease, row.possibly_sent_at, row.status) == (None, None, Status.PENDING)
         assert row.next_check_at is not None
 
 
-@pytest.mark.parametrize("patient", [False, True])
-def test_a_hundred_refused_at_once_leave_no_doubt(world: UseCases, patient: bool) -> None:
+@pytest.mark.parametrize("unattended", [False, True])
+def test_a_hundred_refused_at_once_leave_no_doubt(world: UseCases, unattended: bool) -> None:
     """Contended budgets hold up the money, not the refusal: each caller hears no, and the money follows."""
     world.table.contended = True
     for number in range(100):
-        world.seller.script = [refusal()]
-        call = replace(world.call(), buyer=world.buyer(patient=patient))
-        answer = world.submitting.submit([request(taskUUID=uuid4(number))], call)
+        world.runware.script = [refusal()]
+        call = replace(world.call(), buyer=world.buyer(unattended=unattended))
+        answer = world.submit_service.submit([request(taskUUID=uuid4(number))], call)
         assert codes(answer) == [(400, "invalidModel")]
     for row in world.table.rows.values():
-        assert (row.status, row.lease, row.maybe_sent_at, row.budgeted) == (Status.FAILED, None, None, PRICE)
-        assert (row.settled, row.open) == (False, False)
+        assert (row.status, row.lease, row.possibly_sent_at, row.budgeted) == (Status.FAILED, None, None, PRICE)
+        assert (row.budget_is_current, row.open) == (False, False)
         assert row.next_check_at == START + TIMES.check
     assert world.table.budgets["all", MONTH][0] == 100 * PRICE
 
 
 def test_a_clip_given_back_is_left_to_others(world: UseCases) -> None:
     """Where no time is left for a clip's turn its lease ends, the task is acknowledged, and a sweep sends it."""
-    world.seller.on_send = lambda _: setattr(world.clock, "now", world.clock.now + 2 * TIMES.http)
+    world.runware.on_send = lambda _: setattr(world.clock, "now", world.clock.now + 2 * TIMES.http)
     assert submit(world, request(numberResults=2)).body == {"data": [ACK]}
-    assert len(world.seller.sent) == 1
+    assert len(world.runware.sent) == 1
     row = world.row(1)
-    assert (row.lease, row.maybe_sent_at, row.status) == (None, None, Status.PENDING)
+    assert (row.lease, row.possibly_sent_at, row.status) == (None, None, Status.PENDING)
     assert row.next_check_at is not None
 
 
 def test_clips_that_waited_too_long_for_their_turn_are_not_sent(world: UseCases) -> None:
     """The time is looked at before every single clip, not once for all."""
-    world.seller.on_send = lambda _: setattr(world.clock, "now", world.clock.now + TIMES.http)
+    world.runware.on_send = lambda _: setattr(world.clock, "now", world.clock.now + TIMES.http)
     submit(world, request(numberResults=4))
-    assert len(world.seller.sent) == 2
+    assert len(world.runware.sent) == 2
     assert [world.row(index).status for index in range(4)] == [Status.RUNNING] * 2 + [Status.PENDING] * 2
 
 
 def test_a_task_refused_as_a_whole_answers_with_the_errors(world: UseCases) -> None:
     """If Runware refused every clip the caller gets its errors, on repeats too, and the money back."""
-    world.seller.script = [refusal(), refusal(code="promptBlocked")]
+    world.runware.script = [refusal(), refusal(code="promptBlocked")]
     for _ in range(2):
         answer = submit(world, request(numberResults=2))
         assert (answer.status, answer.data) == (400, [])
         assert codes(answer) == [(400, "invalidModel"), (400, "promptBlocked")]
         assert all(error["taskUUID"] == TASK_UUID for _, error in answer.errors)
-    assert len(world.seller.sent) == 2
+    assert len(world.runware.sent) == 2
     assert world.table.budgets["all", MONTH][0] == world.table.budgets["ann", MONTH][0] == 0
 
 
 def test_a_task_refused_in_part_is_accepted(world: UseCases) -> None:
     """One clip that was not refused makes the task accepted, without any error beside it."""
-    world.seller.script = [refusal(), Accepted("acknowledged")]
+    world.runware.script = [refusal(), Accepted("acknowledged")]
     assert submit(world, request(numberResults=2)).body == {"data": [ACK]}
     assert world.table.budgets["ann", MONTH][0] == PRICE
 
@@ -660,10 +660,10 @@ def test_a_task_refused_in_part_is_accepted(world: UseCases) -> None:
 @pytest.mark.parametrize("status", [401, 402, 403])
 def test_account_trouble_answers_503(world: UseCases, status: int) -> None:
     """Runware's no to our account is the operator's: 503 with a code of its own, an alarm, and nothing counted."""
-    world.seller.script = [refusal(status, "invalidApiKey", None)]
+    world.runware.script = [refusal(status, "invalidApiKey", None)]
     answer = submit(world)
-    assert (answer.status, codes(answer)) == (503, [(503, "providerRefusesUs")])
-    assert world.telemetry.counted[Metric.PROVIDER_REFUSES_US] == 1
+    assert (answer.status, codes(answer)) == (503, [(503, "providerAccountRefused")])
+    assert world.telemetry.counted[Metric.ACCOUNT_REFUSED] == 1
     assert world.row().has(Kind.REFUSED)
     assert world.table.budgets["all", MONTH][0] == 0
 
@@ -720,7 +720,7 @@ def test_what_is_recorded_and_sent_is_the_images_address(world: UseCases) -> Non
     assert recorded.request == {**with_image(numberResults=2), "inputs": {"frameImages": [f"s3://clips/{key}"]}}
     assert recorded.clips == 2
     assert len(canonical(recorded.request)) < 1000
-    links = [sent["inputs"]["frameImages"] for sent in world.seller.sent]
+    links = [sent["inputs"]["frameImages"] for sent in world.runware.sent]
     assert links == [[f"https://clips.example/{key}?X-Amz-Expires=7200"]] * 2
     assert submit(world, recorded.request | {"numberResults": 2}).errors[0][1]["code"] == "conflictTaskUUID"
 
@@ -744,13 +744,13 @@ def test_a_bucket_that_is_away_buys_nothing(world: UseCases) -> None:
     world.bucket.down = True
     answer = submit(world, with_image(), request(taskUUID=uuid4(70)))
     assert codes(answer) == [(503, "serviceUnavailable")]
-    assert ("images not taken in", True, {"why": "SlowDown", "taskUUID": TASK_UUID}) in world.telemetry.notes
+    assert ("images not taken in", True, {"reason": "SlowDown", "taskUUID": TASK_UUID}) in world.telemetry.notes
     assert answer.errors[0][1]["taskUUID"] == TASK_UUID
     assert [item["taskUUID"] for item in answer.data] == [uuid4(70)]
     assert ("ann", TASK_UUID) not in world.table.tasks
     world.bucket.down = False
     assert submit(world, with_image()).body == {"data": [ACK]}
-    assert len(world.seller.sent) == 2
+    assert len(world.runware.sent) == 2
 
 
 def test_a_repeat_needs_no_bucket(world: UseCases) -> None:
@@ -762,7 +762,7 @@ def test_a_repeat_needs_no_bucket(world: UseCases) -> None:
     assert submit(world, with_image()).body == {"data": [ACK]}
     assert codes(submit(world, with_image(duration=10))) == [(400, "conflictTaskUUID")]
     assert world.bucket.calls == asked
-    assert len(world.seller.sent) == 1
+    assert len(world.runware.sent) == 1
 
 
 def test_a_task_without_images_asks_nobody_beforehand(world: UseCases) -> None:
@@ -807,5 +807,5 @@ def test_images_are_not_taken_in_without_time_to_send(world: UseCases) -> None:
     assert codes(submit(world, with_image(), lasts=TIMES.http - 1)) == [(503, "serviceUnavailable")]
     assert (world.table.tasks, world.bucket.calls) == ({}, {})
     ((_, _, details),) = world.telemetry.notes
-    assert details["why"] == "no time is left to send what would be recorded"
+    assert details["reason"] == "no time is left to send what would be recorded"
     assert submit(world, with_image(), lasts=TIMES.http).body == {"data": [ACK]}

@@ -90,7 +90,7 @@ def test_a_clip_that_is_gone_is_busy(world: UseCases) -> None:
         ([], [fact(Kind.STORED, "1")], Metric.CLIPS_STORED),
         ([fact(Kind.ACCEPTED)], [fact(Kind.UNPROVEN)], Metric.CLIPS_IN_REVIEW),
         ([fact(Kind.RENDERED, "v")], [fact(Kind.UNSAVED)], Metric.CLIPS_IN_REVIEW),
-        ([fact(Kind.RENDERED, "v")], [fact(Kind.RENDERED, "w")], Metric.SECOND_RENDER_SEEN),
+        ([fact(Kind.RENDERED, "v")], [fact(Kind.RENDERED, "w")], Metric.SECOND_RENDERS),
         ([fact(Kind.STORED, "1")], [fact(Kind.STORED, "2")], Metric.OVERWRITTEN_CLIPS),
     ],
 )
@@ -173,5 +173,5 @@ def test_an_alarm_is_counted_though_the_saves_answer_is_lost(world: UseCases) ->
     world.table.unheard = set()
     learned(world, world.row(), fact(Kind.RENDERED, "w"))
     assert world.table.saves == 1
-    assert world.telemetry.counted[Metric.SECOND_RENDER_SEEN] == 1
+    assert world.telemetry.counted[Metric.SECOND_RENDERS] == 1
     assert world.telemetry.counted[Metric.BUDGET_EXCEEDED] == 2

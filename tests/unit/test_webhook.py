@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rushes.domain.clip import Fact, Kind, Status, Witness, billable_amount, merge_all
+from rushes.domain.clip import Fact, FactSource, Kind, Status, billable_amount, merge_all
 from rushes.errors import BusyError, UnknownClipError, UnreadableError
 from rushes.runware.facts import details_facts, evidence, poll_facts, webhook_facts
 from rushes.runware.response import read
@@ -28,7 +28,9 @@ def dumped(value: object) -> bytes:
 
 def receive(world: UseCases, body: object) -> Any:
     """The clip after a webhook with this body."""
-    return world.receiving.receive(body if isinstance(body, bytes) else dumped(body), "ann", TASK_UUID, 0, "token")
+    return world.webhook_service.receive(
+        body if isinstance(body, bytes) else dumped(body), "ann", TASK_UUID, 0, "token"
+    )
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def test_a_result_is_learned_in_every_shape(running: UseCases, body: object) -> 
     known = after.of(Kind.RENDERED)["v"]
     assert after == running.row()
     assert after.status == Status.RENDERED
-    assert known.seen == {Witness.WEBHOOK: START}
+    assert known.seen == {FactSource.WEBHOOK: START}
     assert known.fields == {"videoURL": "https://vm.runware.ai/v.mp4", "seed": 7, "cost": 924_000}
     assert after.budgeted == 924_000
 
@@ -78,7 +80,7 @@ def test_the_webhook_counts_though_the_bucket_is_down(running: UseCases) -> None
     """A result is learned even if S3 cannot say whether the copy is there."""
     running.bucket.down = True
     assert receive(running, DONE).status == Status.RENDERED
-    details = {"why": "SlowDown", "clipUUID": CLIP_UUID}
+    details = {"reason": "SlowDown", "clipUUID": CLIP_UUID}
     assert running.telemetry.notes[0] == ("the bucket could not be asked", True, details)
 
 
@@ -169,7 +171,7 @@ def test_seven_webhooks_of_made_up_renders_keep_nobody_out(running: UseCases) ->
     assert after.status == Status.STORED
     known = merge_all(after, poll_facts(read(dumped(DONE)), START + 9))
     assert "v" in known.of(Kind.RENDERED)
-    assert running.telemetry.counted[Metric.COST_DISBELIEVED] == running.telemetry.counted[Metric.TOO_MANY_FACTS] == 1
+    assert running.telemetry.counted[Metric.IMPLAUSIBLE_COST] == running.telemetry.counted[Metric.TOO_MANY_FACTS] == 1
 
 
 def test_a_large_cost_counts_only_if_runware_says_so_when_asked(running: UseCases) -> None:
@@ -197,7 +199,7 @@ def test_an_errors_evidence_is_scrubbed(running: UseCases) -> None:
 def test_the_webhooks_own_token_is_not_kept(running: UseCases) -> None:
     """An error that echoes the token, in a shape that no secret has, is kept without it."""
     body = problem("inferenceError", message="no answer from opensesame")
-    after = running.receiving.receive(dumped(body), "ann", TASK_UUID, 0, token="opensesame")
+    after = running.webhook_service.receive(dumped(body), "ann", TASK_UUID, 0, token="opensesame")
     assert after.of(Kind.FAILED)["inferenceError"].fields["message"] == "no answer from [removed]"
 
 
@@ -294,7 +296,7 @@ def test_what_an_item_proves(item: dict[str, Any], by_webhook: Kind | None, by_p
     """A `videoUUID` proves a render; anything less at most the purchase, and progress in a webhook nothing new."""
     said = read(dumped({"data": [item]}))
     assert [fact.kind for fact in webhook_facts(said, START)] == ([by_webhook] if by_webhook else [])
-    assert [(fact.kind, fact.witness) for fact in poll_facts(said, START)] == [(by_poll, Witness.POLL)]
+    assert [(fact.kind, fact.source) for fact in poll_facts(said, START)] == [(by_poll, FactSource.POLL)]
 
 
 def test_an_address_without_a_name_is_kept() -> None:
@@ -348,14 +350,14 @@ def test_what_a_tasks_details_prove(response: object, kinds: list[Kind]) -> None
 def test_a_fact_has_its_key_time_and_witness(body: Any, kind: Kind, key: str, fields: dict[str, Any]) -> None:
     """What a report proves is on record under its code, as of when it came, and with who said it."""
     said = read(dumped(body))
-    for facts, witness in (
-        (webhook_facts(said, START + 7), Witness.WEBHOOK),
-        (poll_facts(said, START + 7), Witness.POLL),
+    for facts, source in (
+        (webhook_facts(said, START + 7), FactSource.WEBHOOK),
+        (poll_facts(said, START + 7), FactSource.POLL),
     ):
-        assert list(facts) == [Fact(kind=kind, key=key, at=START + 7, witness=witness, fields=fields)]
+        assert list(facts) == [Fact(kind=kind, key=key, at=START + 7, source=source, fields=fields)]
     details = read(dumped({"data": [{"taskUUID": CLIP_UUID, "response": body}]}))
     _, inner = details_facts(details, CLIP_UUID, START + 7)
-    assert inner == Fact(kind=kind, key=key, at=START + 7, witness=Witness.POLL, fields=fields)
+    assert inner == Fact(kind=kind, key=key, at=START + 7, source=FactSource.POLL, fields=fields)
 
 
 def test_a_failure_has_its_key_time_witness_and_evidence() -> None:
@@ -363,7 +365,7 @@ def test_a_failure_has_its_key_time_witness_and_evidence() -> None:
     said = read(dumped(problem("timeoutProvider")))
     failure = fact(Kind.FAILED, "timeoutProvider", START + 7, **evidence(said.problems[0]))
     assert list(poll_facts(said, START + 7)) == [failure]
-    assert list(webhook_facts(said, START + 7)) == [replace(failure, witness=Witness.WEBHOOK)]
+    assert list(webhook_facts(said, START + 7)) == [replace(failure, source=FactSource.WEBHOOK)]
 
 
 def test_a_poll_that_names_the_clip_proves_the_purchase() -> None:
@@ -383,4 +385,4 @@ def test_a_copy_is_dated_when_the_webhook_found_it(running: UseCases) -> None:
     """Which copy is a clip's follows from when each was learned of."""
     running.bucket.objects[clip().object_key] = MP4
     running.clock.now += 5
-    assert receive(running, DONE).of(Kind.STORED)["v1"].seen == {Witness.BUCKET: START + 5}
+    assert receive(running, DONE).of(Kind.STORED)["v1"].seen == {FactSource.BUCKET: START + 5}

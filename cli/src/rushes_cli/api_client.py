@@ -19,11 +19,11 @@ Json = dict[str, Any]
 Filters = Mapping[str, str | None]
 """What narrows a list of tasks, as the service wants to be asked; None narrows nothing."""
 
-MOST_PER_PAGE = 100
+MAX_PER_PAGE = 100
 _TIMEOUT = httpx.Timeout(35.0, connect=5.0)  # API Gateway gives up after 30
 _AGAIN = {429, 502, 503, 504}
 PAUSES: Sequence[float] = (0.2, 0.5, 1.0, 2.0)  # seconds between attempts
-_LONGEST_PAUSE = 10.0
+_MAX_PAUSE = 10.0
 
 
 @dataclass(slots=True)
@@ -59,7 +59,7 @@ class ApiClient:
         """Orders these tasks. Raises `UnavailableError` when it stays unknown whether they arrived."""
         return self._post(tasks, {})
 
-    def page(self, filters: Filters, limit: int = MOST_PER_PAGE, cursor: str | None = None) -> Json:
+    def page(self, filters: Filters, limit: int = MAX_PER_PAGE, cursor: str | None = None) -> Json:
         """One page of the caller's tasks, newest first."""
         wanted = {"limit": str(limit), "cursor": cursor, **filters}
         answer = self._get("/tasks", {name: value for name, value in wanted.items() if value})
@@ -72,7 +72,7 @@ class ApiClient:
         cursor: str | None = None
         given = 0
         while True:
-            page = self.page(filters, min(MOST_PER_PAGE, most - given) if most else MOST_PER_PAGE, cursor)
+            page = self.page(filters, min(MAX_PER_PAGE, most - given) if most else MAX_PER_PAGE, cursor)
             for task in page["tasks"]:
                 yield task
                 given += 1
@@ -189,7 +189,7 @@ def _pause(response: httpx.Response, pause: float | None) -> float | None:
     if pause is None:
         return None
     wanted = response.headers.get("Retry-After", "")
-    return max(pause, min(float(wanted), _LONGEST_PAUSE)) if wanted.isdigit() else pause
+    return max(pause, min(float(wanted), _MAX_PAUSE)) if wanted.isdigit() else pause
 
 
 def _why(error: httpx.TransportError) -> str:

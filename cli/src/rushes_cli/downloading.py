@@ -128,8 +128,8 @@ class ClipDownload:
         except _Problem as problem:
             return DownloadResult(self._task_uuid, self._number, str(self._file), "failed", problem=str(problem))
         except OSError as error:
-            why = f"{self._file}: {error.strerror}"
-            return DownloadResult(self._task_uuid, self._number, str(self._file), "failed", problem=why)
+            reason = f"{self._file}: {error.strerror}"
+            return DownloadResult(self._task_uuid, self._number, str(self._file), "failed", problem=reason)
 
     def _run(self) -> DownloadResult:
         manifest = self._manifest()

@@ -71,17 +71,17 @@ def story(task: Mapping[str, Any], clip: Mapping[str, Any]) -> Iterator[Json]:
     told.insert(
         0, {"at": task.get("createdAt"), "text": "Recorded, and the money for it set aside, before anything was sent."}
     )
-    if clip.get("maybeSentAt"):
+    if clip.get("possiblySentAt"):
         doubt = "From here on the order may have reached Runware without anybody hearing the answer."
-        told.append({"at": clip["maybeSentAt"], "text": doubt})
+        told.append({"at": clip["possiblySentAt"], "text": doubt})
     yield from sorted(told, key=lambda step: str(step["at"]))
 
 
 def sentence(fact: Mapping[str, Any]) -> str:
     """One fact in words."""
     key, fields = str(fact.get("key", "")), fact.get("fields") or {}
-    through = _THROUGH.get(str(fact.get("witness")), f"through {fact.get('witness')}")
-    said = str(fields.get("message") or fields.get("why") or key).rstrip(".")
+    through = _THROUGH.get(str(fact.get("source")), f"through {fact.get('witness')}")
+    said = str(fields.get("message") or fields.get("reason") or key).rstrip(".")
     match fact.get("fact"):
         case "rendered":
             cost = f" for {money(micros(fields['cost']))}" if "cost" in fields else ""
@@ -101,7 +101,7 @@ def outlook(clip: Mapping[str, Any]) -> str:
     """What happens next with a clip."""
     at = clock(clip.get("nextCheckAt"))
     match clip.get("status"), bool(clip.get("open")):
-        case "pending", _ if clip.get("maybeSentAt"):
+        case "pending", _ if clip.get("possiblySentAt"):
             return (
                 f"at {at} bucket and Runware are asked about it. Only if all deny it, and soon enough, is it sent "
                 "again under the same UUID; otherwise it is parked for a person at the deadline."

@@ -41,7 +41,7 @@ def folder(environment: Mapping[str, str]) -> Path:
 
 
 @contextmanager
-def announced(running: RunningStack, environment: Mapping[str, str]) -> Iterator[None]:
+def registered(running: RunningStack, environment: Mapping[str, str]) -> Iterator[None]:
     """Keeps the file while the block runs. Of several stacks the one that started last is found."""
     path = folder(environment) / f"{running.pid}.json"
     path.parent.mkdir(mode=0o700, exist_ok=True)

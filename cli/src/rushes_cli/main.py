@@ -22,7 +22,7 @@ from rushes_cli.output import plain
 
 ENTRY_POINTS = "rushes.commands"
 _OPERATOR_VERBS = frozenset(
-    ("review", "check", "forget", "keys", "callers", "configure", "rotate", "announce", "redrive", "output")
+    ("review", "check", "forget", "keys", "callers", "configure", "rotate", "publish", "redrive", "output")
 )
 _LOCAL_VERBS: Mapping[str, str] = {
     "demo": "Send a request through the whole system on this machine, and fetch the clips.",
@@ -90,7 +90,7 @@ app.add_typer(keys.keys, name="keys", rich_help_panel=_OPERATORS)
 app.add_typer(callers.callers, name="callers", rich_help_panel=_OPERATORS)
 app.command("configure", rich_help_panel=_OPERATORS)(commands.configure)
 app.command("rotate", rich_help_panel=_OPERATORS)(commands.rotate)
-app.command("announce", rich_help_panel=_OPERATORS)(commands.announce)
+app.command("publish", rich_help_panel=_OPERATORS)(commands.publish)
 app.command("redrive", rich_help_panel=_OPERATORS)(commands.redrive)
 app.command("output", rich_help_panel=_OPERATORS)(commands.output)
 

@@ -301,7 +301,7 @@ def _repeatable(old: Mapping[str, Any], wanted: Sequence[int], *, second_charge:
             raise CommandError(f"Clip {number} {reasons[number]}")
     chosen = sorted(set(wanted)) or [number for number, reason in reasons.items() if not reason]
     if not chosen:
-        raise CommandError("Nothing to repeat: " + "; ".join(f"clip {n} {why}" for n, why in reasons.items()))
+        raise CommandError("Nothing to repeat: " + "; ".join(f"clip {n} {reason}" for n, reason in reasons.items()))
     return chosen
 
 

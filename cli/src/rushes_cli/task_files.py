@@ -17,11 +17,11 @@ from rushes_cli.exits import UsageError
 Json = dict[str, Any]
 
 # What one request to the service may hold.
-MOST_TASKS = 20
-MOST_CLIPS = 20
-MOST_BYTES = 4_500_000
+MAX_TASKS = 20
+MAX_CLIPS = 20
+MAX_BYTES = 4_500_000
 
-_LARGEST_IMAGE = 3_000_000  # bytes; in base64 it has to fit into one request
+_MAX_IMAGE_BYTES = 3_000_000  # bytes; in base64 it has to fit into one request
 _ELSEWHERE = re.compile(r"(https?|s3|data):", re.IGNORECASE)
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _SIZE = re.compile(r"(\d{1,5})[xX](\d{1,5})")
@@ -102,9 +102,9 @@ def image(text: str) -> str:
     kind = _kind(content[:12])
     if kind is None:
         raise UsageError(f"{text} is not a PNG, JPEG or WEBP image")
-    if len(content) > _LARGEST_IMAGE:
+    if len(content) > _MAX_IMAGE_BYTES:
         raise UsageError(
-            f"{text} is larger than {_LARGEST_IMAGE // 1_000_000} MB; give it as a URL or as an s3:// address"
+            f"{text} is larger than {_MAX_IMAGE_BYTES // 1_000_000} MB; give it as a URL or as an s3:// address"
         )
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
@@ -129,7 +129,7 @@ def batches(tasks: Sequence[Json]) -> Iterator[list[Json]]:
     held = weight = 0
     for task in tasks:
         count, length = clips(task), len(json.dumps(task)) + 2
-        if batch and (len(batch) == MOST_TASKS or held + count > MOST_CLIPS or weight + length > MOST_BYTES):
+        if batch and (len(batch) == MAX_TASKS or held + count > MAX_CLIPS or weight + length > MAX_BYTES):
             yield batch
             batch, held, weight = [], 0, 0
         batch.append(task)

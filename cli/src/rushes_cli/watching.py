@@ -25,8 +25,8 @@ Json = dict[str, Any]
 _DECIDED = ("succeeded", "failed", "partial", "review")
 _TOGETHER = 8  # questions at once
 _PAUSE = 1.0  # seconds between looks; grows with the time that nothing has happened
-_LONGEST_PAUSE = 5.0
-_MOST_SHOWN = 25  # rows of the live table; a screen ends somewhere
+_MAX_PAUSE = 5.0
+_MAX_DETAILS_BYTES = 25  # rows of the live table; a screen ends somewhere
 
 
 def watch(
@@ -75,7 +75,7 @@ def follow(screen: Screen, service: ApiClient, task_uuids: Sequence[str], timeou
             live.update(_picture(progress, screen.out.width))
             if progress.is_over or time.monotonic() >= deadline:
                 break
-            pause = _PAUSE if changed else min(pause * 1.2, _LONGEST_PAUSE)
+            pause = _PAUSE if changed else min(pause * 1.2, _MAX_PAUSE)
             time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
     if not progress.is_over:
         raise CommandError(
@@ -164,13 +164,13 @@ def _picture(progress: TaskProgress, width: int) -> Group:
             age(task.get("createdAt")),
             short(plain(prompt_of(task)), 60),
         )
-        for task in tasks[:_MOST_SHOWN]
+        for task in tasks[:_MAX_DETAILS_BYTES]
     ]
     clips = [clip for task in tasks for clip in task.get("clips", [])]
     stored = sum(clip.get("status") == "stored" for clip in clips)
     spent = money(sum(micros(task.get("cost")) for task in tasks))
     foot = f"{stored} of {len(clips)} clips stored, {spent}, watched for {span(time.monotonic() - progress.began)}"
-    more = [Text(f"and {len(tasks) - _MOST_SHOWN} more", "dim")] if len(tasks) > _MOST_SHOWN else []
+    more = [Text(f"and {len(tasks) - _MAX_DETAILS_BYTES} more", "dim")] if len(tasks) > _MAX_DETAILS_BYTES else []
     trouble = [Text(plain(progress.trouble), "yellow")] if progress.trouble else []
     table = drawn(("task", "status", "clips", "cost", "age", "prompt"), rows, width)
     return Group(table, *more, Text(foot, "dim"), *trouble)

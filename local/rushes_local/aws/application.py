@@ -33,7 +33,7 @@ CREDENTIALS = Credentials("local-access-key", "local-secret-key")
 
 Service = Literal["dynamodb", "s3", "other"]
 
-_LONGEST_EXPIRY = 7 * 24 * 3600
+_MAX_EXPIRY = 7 * 24 * 3600
 _CLOCK_SKEW = timedelta(minutes=15)
 _DATE_FORMAT = "%Y%m%dT%H%M%SZ"
 _SIGNED_FOR = re.compile(r"/([a-z0-9-]+)/aws4_request")
@@ -245,7 +245,7 @@ def check_signature(environ: "WSGIEnvironment", now: float) -> None:
 
 def _check_time(date: str, expires: int, now: datetime) -> None:
     signed_at = datetime.strptime(date, _DATE_FORMAT).replace(tzinfo=UTC)
-    if not 1 <= expires <= _LONGEST_EXPIRY:
+    if not 1 <= expires <= _MAX_EXPIRY:
         raise ValueError(f"expires in {expires} s")
     if now > signed_at + timedelta(seconds=expires):
         raise AwsError("AccessDenied", 403, "Request has expired")

@@ -11,7 +11,7 @@ from functools import wraps
 from typing import Any
 
 # As many as a poller takes in DynamoDB's quarter of an hour, after which an iterator is worthless there.
-_MOST_ITERATORS = 5000
+_MAX_ITERATORS = 5000
 
 
 def mend_streams() -> None:
@@ -56,7 +56,7 @@ def _forgetting(get_records: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(get_records)
     def get_records_and_forget(backend: Any, *given: Any, **named: Any) -> Any:
         answer = get_records(backend, *given, **named)
-        while len(backend.shard_iterators) > _MOST_ITERATORS:
+        while len(backend.shard_iterators) > _MAX_ITERATORS:
             del backend.shard_iterators[next(iter(backend.shard_iterators))]
         return answer
 

@@ -281,7 +281,7 @@ class Emulator:
                     self._buy(task, overrides, answer)
                 case "getResponse":
                     self._poll(task, answer)
-                case "getTaskDetails" if self.faults.knows_details:
+                case "getTaskDetails" if self.faults.finds_details:
                     self._details(task, answer)
                 case "accountManagement":
                     self._account(task, answer)
@@ -355,9 +355,9 @@ class Emulator:
         data, errors = known
         answer.data += data
         for fault in errors:
-            self._tell_failure(fault, answer)
+            self._report_failure(fault, answer)
 
-    def _tell_failure(self, fault: Json, answer: EmulatorAnswer) -> None:
+    def _report_failure(self, fault: Json, answer: EmulatorAnswer) -> None:
         match self.faults.poll_failure_shape:
             case "errors":
                 answer.errors.append(fault)

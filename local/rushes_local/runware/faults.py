@@ -56,8 +56,8 @@ class Switches(BaseModel):
     # Polls
     poll_status: Status = Field(0, description="answer every getResponse with this HTTP status (300 to 599)")
     poll_bare: bool = Field(False, description="poll_status comes with a gateway's HTML instead of an envelope")
-    knows_running: bool = Field(True, description="getResponse knows a task that still runs")
-    knows_finished_seconds: float | None = Field(
+    finds_running: bool = Field(True, description="getResponse knows a task that still runs")
+    finds_finished_seconds: float | None = Field(
         None, ge=0, description="how long getResponse knows a finished task; null: for ever"
     )
     unknown_uuid: Literal["empty", "taskNotFound"] = Field("empty", description="what a poll says of an unknown UUID")
@@ -67,7 +67,7 @@ class Switches(BaseModel):
     poll_failure_shape: Literal["errors", "flat", "nested"] = Field(
         "errors", description="a failed task is told in errors, or in data as a flat or nested error item"
     )
-    knows_details: bool = Field(True, description="getTaskDetails exists")
+    finds_details: bool = Field(True, description="getTaskDetails exists")
     details_status: Status = Field(0, description="answer every getTaskDetails with this HTTP status (300 to 599)")
 
     # The render and its result
@@ -96,7 +96,7 @@ class Switches(BaseModel):
     upload_fails: bool = Field(False, description="the PUT breaks: nothing is sent to uploadEndpoint")
     upload_content: Literal["video", "garbage", "empty"] = Field("video", description="the bytes that are PUT")
     upload_content_type: str = Field("", description="Content-Type of the PUT; empty: the header is not sent")
-    tells_delivery_failure: Literal["no", "beside", "instead"] = Field(
+    reports_delivery_failure: Literal["no", "beside", "instead"] = Field(
         "no", description="whether polls tell uploadFailed and webhookTimeout, beside or instead of the result"
     )
 

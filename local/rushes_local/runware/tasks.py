@@ -193,7 +193,7 @@ class Book:
             run = runs[-1]
             data = [{**result, "status": "success"} for result in run.results]
             errors = [run.failure] if run.failure else []
-            if (tells := self.switches(run).tells_delivery_failure) != "no" and run.delivery_failures:
+            if (tells := self.switches(run).reports_delivery_failure) != "no" and run.delivery_failures:
                 errors = errors + run.delivery_failures
                 data = [] if tells == "instead" else data
             if not errors and run.status == "processing":
@@ -203,8 +203,8 @@ class Book:
     def _is_forgotten(self, run: Execution) -> bool:
         switches = self.switches(run)
         if run.finished_at is None:
-            return not switches.knows_running
-        kept = switches.knows_finished_seconds
+            return not switches.finds_running
+        kept = switches.finds_finished_seconds
         return kept is not None and self._clock() - run.finished_at > kept
 
     def details(self, task_uuid: str) -> Json | None:

@@ -1,6 +1,6 @@
 """An operator's verbs, with AWS credentials instead of a key.
 
-`review`, `check` and `forget` are about clips, `configure` and `rotate` about secrets; `announce` and `redrive` do once
+`review`, `check` and `forget` are about clips, `configure` and `rotate` about secrets; `publish` and `redrive` do once
 more what the functions could not.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-# By the beginnings of their outputs' names. What `announce` could not tell names places in a stream and cannot be sent.
+# By the beginnings of their outputs' names. What `publish` could not tell names places in a stream and cannot be sent.
 DEAD_LETTERS = ("InboxDeadLetters", "RequestsDeadLetters", "UploadsDeadLetters")
 
 review = typer.Typer(invoke_without_command=True)
@@ -67,7 +67,7 @@ def give_up(
     caller: Caller,
     task: Task,
     clip: Number,
-    why: Annotated[str, typer.Option(help="The reason, for the caller to read.")] = "An operator gave it up.",
+    reason: Annotated[str, typer.Option(help="The reason, for the caller to read.")] = "An operator gave it up.",
     stack: Stack = None,
     as_json: AsJson = False,
 ) -> None:
@@ -77,13 +77,13 @@ def give_up(
     clip turn up after all, that outranks this decision.
 
     --json prints {"caller", "taskUUID", "clip", "status", "open", "cost": dollars, "objectKey", "clipUUID",
-    "maybeSentAt", "nextCheckAt", "timeline"}.
+    "possiblySentAt", "nextCheckAt", "timeline"}.
     """
     from rushes_cli.operator import review as review_clips
 
     with operated(stack) as deployment:
         found = _in_review(deployment.store, caller, task, clip)
-        _finish(Screen(as_json), review_clips.give_up(deployment.store, found, why[:500], review_clips.clock()))
+        _finish(Screen(as_json), review_clips.give_up(deployment.store, found, reason[:500], review_clips.clock()))
 
 
 @review.command("ask")
@@ -181,7 +181,7 @@ def forget(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = Fa
     screen.say(f"The task is forgotten; {deleted} object versions were deleted. What it cost stays on record.")
 
 
-def announce(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = False) -> None:
+def publish(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = False) -> None:
     """Tell once more what became of a task's clips, on the event bus, and lay the manifests that are missing.
 
     --json prints {"caller", "taskUUID", "clips": [{"clip", "status", "told": detail type or null}]}.
@@ -195,7 +195,7 @@ def announce(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = 
         clips = deployment.store.clips(caller, uuid)
         if not clips:
             raise CommandError(f"{caller} has no task {uuid}; nothing was told.")
-        announcing = PublishService(
+        publish_service = PublishService(
             tasks=deployment.store,
             manifests=S3Manifests(deployment.s3, deployment.bucket),
             bus=EventBridgeBus(deployment.client("events"), deployment.output("EventBusName")),
@@ -204,7 +204,7 @@ def announce(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = 
         )
         told = []
         for clip in clips:
-            announcing.publish_change(None, clip)
+            publish_service.publish_change(None, clip)
             news = event_of(clip)
             told.append({"clip": clip.index, "status": clip.status, "told": news.event_type if news else None})
             screen.say(
@@ -322,8 +322,8 @@ def _tell(screen: Screen, record: Json) -> None:
     waiting = f"in review for {age(record['nextCheckAt'])}, counts {money(round(record['cost'] * 1_000_000))}"
     screen.say(f"{head}  {waiting}", "bold")
     screen.say(f"  clipUUID {record['clipUUID']}, object {record['objectKey']}")
-    if record["maybeSentAt"]:
-        screen.say(f"  {clock(record['maybeSentAt'])}  From here on the order may have reached Runware.")
+    if record["possiblySentAt"]:
+        screen.say(f"  {clock(record['possiblySentAt'])}  From here on the order may have reached Runware.")
     for fact in record["timeline"]:
         screen.say(f"  {clock(fact['at'])}  {sentence(fact)}")
     screen.say()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PREFIX = "videos/"
 _TOGETHER = 8  # questions to S3 at once
-_LARGEST_MANIFEST = 5_000_000
+_MAX_MANIFEST_BYTES = 5_000_000
 _LONG_OVERDUE = 3_600_000  # milliseconds; a sweep runs every minute
 _CHUNK = 1024 * 1024
 
@@ -235,7 +235,7 @@ def _of_money(snapshot: TableSnapshot, terms: Terms) -> Iterator[Finding]:
         for scope in clip.scopes:
             sums[scope, clip.month] += clip.budgeted
         due = clip.next_check_at is not None and clip.next_check_at >= terms.now - _LONG_OVERDUE
-        if not clip.settled and not due:  # where one is due, its money is to follow
+        if not clip.budget_is_current and not due:  # where one is due, its money is to follow
             yield Finding(
                 Flaw.MISCOUNTED,
                 name(clip),
@@ -346,7 +346,7 @@ def _of_manifest(
         if not gone and terms.now - _stored_at(clip) >= terms.grace:
             yield Finding(Flaw.MANIFEST_MISSING, name(clip), key)
         return
-    manifest = _parsed(bucket.read(key, None, _LARGEST_MANIFEST))
+    manifest = _parsed(bucket.read(key, None, _MAX_MANIFEST_BYTES))
     if manifest is None:
         yield Finding(Flaw.MANIFEST_UNREADABLE, name(clip), key)
         return

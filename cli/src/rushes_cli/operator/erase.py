@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rushes.adapters.dynamodb.admin import AdminTable
-from rushes.domain.clip import Clip, Known, Scalar
+from rushes.domain.clip import Clip, FactRecord, Scalar
 from rushes.domain.formats import canonical
 from rushes.services.input_images import folder, images_of
 
@@ -74,7 +74,7 @@ def _delete(s3: "S3Client", bucket: str, prefix: str) -> int:
 def _without_words(clip: Clip) -> Clip:
     """The clip without the provider's words, which may repeat the prompt, and without the address of its copy."""
     facts = {
-        (kind, key): Known(
+        (kind, key): FactRecord(
             {source: replace(claim, fields=dict(_kept(key, claim.fields))) for source, claim in known.claims.items()}
         )
         for (kind, key), known in clip.facts.items()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rushes_cli.exits import CommandError, UsageError
-from rushes_cli.limits import MOST_DOLLARS, micro_dollars
+from rushes_cli.limits import MAX_DOLLARS, micro_dollars
 from rushes_cli.operator.deployment import operated
 from rushes_cli.options import AsJson, Stack
 from rushes_cli.output import Screen, iso, micros, money
@@ -156,7 +156,7 @@ def _caller(name: str, limit_usd: str, images: Sequence[str] | None) -> "Caller"
     try:
         monthly_limit = micro_dollars(limit_usd)
     except ValueError:
-        raise UsageError(f"{limit_usd!r} is not an amount from 0 to {MOST_DOLLARS} dollars") from None
+        raise UsageError(f"{limit_usd!r} is not an amount from 0 to {MAX_DOLLARS} dollars") from None
     return Caller(name, monthly_limit, tuple(map(_image_source, images or ())))
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rushes.adapters.dynamodb.admin import AdminTable
 from rushes.adapters.s3 import S3Bucket
 from rushes.domain import formats
-from rushes.domain.clip import Clip, Fact, Kind, Scalar, Status, Witness, merge, merge_all
+from rushes.domain.clip import Clip, Fact, FactSource, Kind, Scalar, Status, merge, merge_all
 from rushes.domain.formats import canonical
 from rushes.domain.media import HEAD_BYTES, container, stored_fact
 from rushes.domain.timings import Timings
@@ -72,21 +72,21 @@ def one(store: AdminTable, caller: str, task_uuid: str, index: int) -> Clip:
 
 def ask(store: AdminTable, clip: Clip, now: int) -> Clip:
     """The clip, with the next sweep due to ask bucket and Runware about it alone."""
-    asked = Fact(kind=Kind.ASKED, key=formats.iso(now), at=now, witness=Witness.OPERATOR)
+    asked = Fact(kind=Kind.ASKED, key=formats.iso(now), at=now, source=FactSource.OPERATOR)
     return _learned(
         store, clip, lambda current: merge(current, asked) if current.status == Status.REVIEW else current, now
     )
 
 
-def give_up(store: AdminTable, clip: Clip, why: str, now: int) -> Clip:
+def give_up(store: AdminTable, clip: Clip, reason: str, now: int) -> Clip:
     """The clip as failed, for the reason given. What was paid for a render stays counted, anything else is released."""
-    error = canonical({"code": "givenUp", "message": why})
-    fields: dict[str, Scalar] = {"category": "operator", "message": why, "error": error}
+    error = canonical({"code": "givenUp", "message": reason})
+    fields: dict[str, Scalar] = {"category": "operator", "message": reason, "error": error}
     facts = [
-        Fact(kind=Kind.FAILED, key="givenUp", at=now, witness=Witness.OPERATOR, fields=fields),
-        Fact(kind=Kind.LAST_LOOK, at=now, witness=Witness.OPERATOR),
+        Fact(kind=Kind.FAILED, key="givenUp", at=now, source=FactSource.OPERATOR, fields=fields),
+        Fact(kind=Kind.LAST_LOOK, at=now, source=FactSource.OPERATOR),
     ]
-    ended = Fact(kind=Kind.GIVEN_UP, at=now, witness=Witness.OPERATOR, fields={"message": why})
+    ended = Fact(kind=Kind.GIVEN_UP, at=now, source=FactSource.OPERATOR, fields={"message": reason})
 
     def decide(current: Clip) -> Clip:
         if current.status != Status.REVIEW:
@@ -108,7 +108,7 @@ def keep(store: AdminTable, s3: "S3Client", bucket: str, clip: Clip, file: Path 
     copy = stored_fact(S3Bucket(s3, bucket).probe(clip.object_key), clip.object_key, now)
     if copy is None:
         raise DecisionError(f"{clip.object_key} in the bucket is no video; nothing was decided.")
-    by_hand = Fact(kind=copy.kind, key=copy.key, at=now, witness=Witness.OPERATOR)
+    by_hand = Fact(kind=copy.kind, key=copy.key, at=now, source=FactSource.OPERATOR)
     return _learned(store, clip, lambda current: merge_all(current, [copy, by_hand]), now)
 
 
@@ -119,18 +119,18 @@ class SeenFact:
     kind: str
     key: str
     at: int
-    witness: str
+    source: str
     fields: Mapping[str, Scalar]
 
 
 def seen_facts(clip: Clip) -> list[SeenFact]:
     """All that is known of a clip, one entry a witness, in the order in which it was learned."""
     known = [
-        SeenFact(kind=kind, key=key, at=at, witness=witness, fields=about.fields)
+        SeenFact(kind=kind, key=key, at=at, source=source, fields=about.fields)
         for (kind, key), about in clip.facts.items()
-        for witness, at in about.seen.items()
+        for source, at in about.seen.items()
     ]
-    return sorted(known, key=lambda fact: (fact.at, fact.kind, fact.key, fact.witness))
+    return sorted(known, key=lambda fact: (fact.at, fact.kind, fact.key, fact.source))
 
 
 def clip_record(clip: Clip) -> dict[str, Any]:
@@ -144,14 +144,14 @@ def clip_record(clip: Clip) -> dict[str, Any]:
         "cost": clip.budgeted / 1_000_000,
         "objectKey": clip.object_key,
         "clipUUID": clip.clip_uuid,
-        "maybeSentAt": iso(clip.maybe_sent_at),
+        "possiblySentAt": iso(clip.possibly_sent_at),
         "nextCheckAt": iso(clip.next_check_at),
         "timeline": [
             {
                 "at": iso(fact.at),
                 "fact": str(fact.kind),
                 "key": fact.key,
-                "witness": str(fact.witness),
+                "source": str(fact.source),
                 "fields": {
                     name: value / 1_000_000 if name == "cost" and isinstance(value, int) else value
                     for name, value in fact.fields.items()

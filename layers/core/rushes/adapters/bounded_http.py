@@ -18,8 +18,8 @@ import httpcore
 import httpx
 
 # getaddrinfo cannot be ended from outside: what is given up goes on in its thread until the resolver's own timeout.
-_MOST_LOOKUPS = 16
-_lookups = threading.BoundedSemaphore(_MOST_LOOKUPS)
+_MAX_LOOKUPS = 16
+_lookups = threading.BoundedSemaphore(_MAX_LOOKUPS)
 
 
 def bounded_transport() -> httpx.HTTPTransport:

@@ -16,9 +16,9 @@ from rushes.adapters.bounded_http import bounded_transport
 from rushes.domain.redaction import Redactor, secrets_in
 from rushes.errors import ProviderError
 from rushes.runware.outcome import Ambiguous, NeverArrived, Outcome, read_answer
-from rushes.runware.response import Report, read_report
+from rushes.runware.response import LookupResponse, read_lookup
 
-_LARGEST_ANSWER = 4 * 1024 * 1024  # bytes, as sent and as decompressed
+_MAX_ANSWER_BYTES = 4 * 1024 * 1024  # bytes, as sent and as decompressed
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
 
@@ -43,20 +43,20 @@ class RunwareClient:
             return Ambiguous(type(error).__name__)
         return read_answer(status, body, task["taskUUID"], Redactor([key, *secrets_in(dict(task))]))
 
-    def poll(self, task_uuids: Sequence[str], key: str) -> Report:
+    def poll(self, task_uuids: Sequence[str], key: str) -> LookupResponse:
         """What Runware knows of these tasks (`getResponse`), in one request; raises `ProviderError`."""
         return self._ask("getResponse", task_uuids, key)
 
-    def details(self, task_uuid: str, key: str) -> Report:
+    def details(self, task_uuid: str, key: str) -> LookupResponse:
         """The stored request and last response of one task (`getTaskDetails`); raises `ProviderError`."""
         return self._ask("getTaskDetails", [task_uuid], key)
 
-    def _ask(self, task_type: str, task_uuids: Sequence[str], key: str) -> Report:
+    def _ask(self, task_type: str, task_uuids: Sequence[str], key: str) -> LookupResponse:
         try:
             status, body = self._post([{"taskType": task_type, "taskUUID": uuid} for uuid in task_uuids], key)
         except Exception as error:  # whatever it is, there is no answer
             raise ProviderError(type(error).__name__) from None
-        return read_report(status, body, Redactor([key]))
+        return read_lookup(status, body, Redactor([key]))
 
     def _post(self, tasks: Sequence[Mapping[str, Any]], key: str) -> tuple[int, bytes]:
         headers = {
@@ -69,7 +69,7 @@ class RunwareClient:
             body = bytearray()
             for chunk in response.iter_raw():
                 body += chunk
-                if len(body) > _LARGEST_ANSWER:
+                if len(body) > _MAX_ANSWER_BYTES:
                     raise httpx.DecodingError("the answer is too large")
             return response.status_code, _decoded(bytes(body), response.headers.get("Content-Encoding", ""))
 
@@ -82,7 +82,7 @@ def _decoded(body: bytes, coding: str) -> bytes:
         case "gzip" | "deflate":
             try:
                 reader = zlib.decompressobj(_GZIP_OR_ZLIB)
-                clear = reader.decompress(body, _LARGEST_ANSWER)
+                clear = reader.decompress(body, _MAX_ANSWER_BYTES)
             except zlib.error:
                 raise httpx.DecodingError("the answer is not compressed as it says") from None
             if reader.eof:

@@ -19,7 +19,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from rushes.adapters.aws import aws_errors, error_code
-from rushes.domain.media import HEAD_BYTES, Head, Probed, container, extension
+from rushes.domain.media import HEAD_BYTES, Head, ProbeResult, container, extension
 from rushes.errors import BucketError
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ S3_CONFIG = Config(
 )
 # Whoever uploads may say nothing of the type, and a browser will not play what it is told to save.
 _TYPES = {"mp4": "video/mp4", "mov": "video/quicktime", "webm": "video/webm", "json": "application/json"}
-_LONGEST_LINK = 7 * 24 * 3600  # seconds: what SigV4 allows
+_MAX_LINK_SECONDS = 7 * 24 * 3600  # seconds: what SigV4 allows
 _CHUNK = 64 * 1024  # bytes of a request file in memory at a time
 _PIECE = 1024 * 1024  # bytes of a copy in memory at a time
-_LONGEST_MANIFEST = 4 * 1024 * 1024  # bytes, far above what a record and its request can be
+_MAX_MANIFEST_BYTES = 4 * 1024 * 1024  # bytes, far above what a record and its request can be
 _EMPTY = {"InvalidRange", "416"}  # how S3 answers a range of an empty object
 # S3's codes for a version that was deleted, one that expired, one that never was, and a delete marker.
 _GONE = {"NoSuchKey", "NoSuchVersion", "404", "405", "MethodNotAllowed"}
@@ -127,7 +127,7 @@ class S3Bucket:
         url = urlsplit(self.download_link("videos/", 1))
         return f"{url.scheme}://{url.netloc}"
 
-    def probe(self, key: str, version: str | None = None) -> Probed | None:
+    def probe(self, key: str, version: str | None = None) -> ProbeResult | None:
         """Reads the first bytes of an object, of the version named or the newest; None if there is none."""
         named: Any = {"VersionId": version} if version else {}
         with aws_errors(BucketError):
@@ -138,10 +138,10 @@ class S3Bucket:
                     case "NoSuchKey" | "NoSuchVersion" | "404":
                         return None
                     case code if code in _EMPTY:
-                        return Probed(version="", size=0, etag="", container=None)
+                        return ProbeResult(version="", size=0, etag="", container=None)
                 raise
             head = answer["Body"].read(HEAD_BYTES)
-        return Probed(
+        return ProbeResult(
             version=answer.get("VersionId", "null"),
             size=_size(answer),
             etag=answer["ETag"].strip('"'),
@@ -253,7 +253,7 @@ class S3Manifests:
         if not answer:
             return None
         with aws_errors(BucketError):
-            content: bytes = answer["Body"].read(_LONGEST_MANIFEST)
+            content: bytes = answer["Body"].read(_MAX_MANIFEST_BYTES)
         return content
 
     def put_manifest(self, key: str, content: bytes) -> None:
@@ -297,4 +297,4 @@ def _size(answer: "GetObjectOutputTypeDef") -> int:
 
 
 def _valid(seconds: int) -> int:
-    return max(1, min(seconds, _LONGEST_LINK))
+    return max(1, min(seconds, _MAX_LINK_SECONDS))

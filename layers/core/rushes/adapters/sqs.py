@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rushes.adapters.aws import aws_errors
-from rushes.domain.inbox_message import LARGEST_MESSAGE
+from rushes.domain.inbox_message import MAX_MESSAGE_BYTES
 from rushes.errors import InboxError
 
 if TYPE_CHECKING:
     from types_boto3_sqs import SQSClient
 
-MOST_MESSAGES = 10  # of a batch
+MAX_MESSAGES = 10  # of a batch
 _TRIES = 4
 _PAUSE = 0.1  # seconds before the second try; doubles
 
@@ -32,7 +32,7 @@ class SqsQueue:
 
     def _send(self, batch: Sequence[str]) -> None:
         left = {str(number): text for number, text in enumerate(batch)}
-        why = ""
+        reason = ""
         for tried in range(_TRIES):
             if tried:
                 self._sleep(_PAUSE * 2 ** (tried - 1))
@@ -44,11 +44,11 @@ class SqsQueue:
             failed = answer.get("Failed", [])
             if not failed:
                 return
-            why = failed[0]["Code"]
+            reason = failed[0]["Code"]
             if any(failure["SenderFault"] for failure in failed):
                 break
             left = {failure["Id"]: left[failure["Id"]] for failure in failed}
-        raise InboxError(why)
+        raise InboxError(reason)
 
 
 def batches(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -57,7 +57,7 @@ def batches(texts: Iterable[str]) -> Iterator[list[str]]:
     size = 0
     for text in texts:
         length = len(text.encode())
-        if batch and (len(batch) == MOST_MESSAGES or size + length > LARGEST_MESSAGE):
+        if batch and (len(batch) == MAX_MESSAGES or size + length > MAX_MESSAGE_BYTES):
             yield batch
             batch, size = [], 0
         batch.append(text)

@@ -35,6 +35,6 @@ class PowertoolsTelemetry:
         shown = {name: scrub(value) if isinstance(value, str) else value for name, value in details.items()}
         (self.logger.warning if warn else self.logger.info)(message, extra=shown)
 
-    def secret_unanswered(self, why: str) -> None:
+    def secret_unanswered(self, reason: str) -> None:
         """Says that Secrets Manager did not answer, for operators who look for the reason of an old value."""
-        self.log("a secret could not be fetched", warn=True, why=why)
+        self.log("a secret could not be fetched", warn=True, reason=reason)

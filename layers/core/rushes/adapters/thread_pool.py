@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from rushes.services.ports import MOST_AT_ONCE, R, T
+from rushes.services.ports import MAX_AT_ONCE, R, T
 
 
-def side_by_side(work: Callable[[T], R], items: Iterable[T], /) -> list[R]:
+def concurrent_map(work: Callable[[T], R], items: Iterable[T], /) -> list[R]:
     """`SideBySide` with a few threads; one item alone needs none."""
     items = list(items)
     if len(items) == 1:
         return [work(items[0])]
-    with ThreadPoolExecutor(MOST_AT_ONCE) as threads:
+    with ThreadPoolExecutor(MAX_AT_ONCE) as threads:
         return list(threads.map(work, items))

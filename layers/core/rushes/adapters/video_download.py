@@ -18,14 +18,14 @@ import httpx
 
 from rushes.adapters.aws import aws_errors
 from rushes.adapters.bounded_http import resolve
-from rushes.domain.media import HEAD_BYTES, Probed, container
+from rushes.domain.media import HEAD_BYTES, ProbeResult, container
 from rushes.errors import BucketError, OriginRefusedError, RescueError, UnusableRenderError
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 _PART = 8 * 1024 * 1024  # bytes held in memory; S3 wants parts of at least 5 MiB
-_LARGEST = 512 * 1024 * 1024  # bytes; a 10-second clip at the highest quality has some tens of megabytes
+_MAX_VIDEO_BYTES = 512 * 1024 * 1024  # bytes; a 10-second clip at the highest quality has some tens of megabytes
 _TYPES = {"mp4": "video/mp4", "mov": "video/quicktime", "webm": "video/webm"}
 
 
@@ -36,7 +36,7 @@ class VideoDownloader:
         self,
         client: "S3Client",
         name: str,
-        probe: Callable[[str], Probed | None],
+        probe: Callable[[str], ProbeResult | None],
         http: httpx.Client,
         origins: frozenset[str],
         clock: Callable[[], int],
@@ -44,7 +44,7 @@ class VideoDownloader:
         self._client, self._name, self._probe = client, name, probe
         self._http, self._origins, self._clock = http, origins, clock
 
-    def fetch(self, url: str, key: str, ends_at: int) -> Probed:
+    def fetch(self, url: str, key: str, ends_at: int) -> ProbeResult:
         """Streams a video into the bucket; raises `RescueError` with the reason, and leaves nothing half-written."""
         with _rescue_errors():
             response = self._http.send(self._request(url, ends_at), stream=True)
@@ -56,7 +56,7 @@ class VideoDownloader:
                 pieces = _Pieces(response.iter_raw(), lambda: self._clock() > ends_at)
                 return self._store(pieces, key, _announced(response))
 
-    def save_inline(self, data: str, key: str) -> Probed:
+    def save_inline(self, data: str, key: str) -> ProbeResult:
         """Stores a video that came inline, as base64 or data URI; raises `RescueError`."""
         text = data.partition(";base64,")[2] if data.startswith("data:") else data
         try:
@@ -87,7 +87,7 @@ class VideoDownloader:
             raise RescueError("out of time")
         return left
 
-    def _store(self, body: "_Pieces", key: str, size: int | None) -> Probed:
+    def _store(self, body: "_Pieces", key: str, size: int | None) -> ProbeResult:
         """Judges what comes before anything of it is uploaded. `size` is what was announced."""
         head = body.peek()
         if not head:
@@ -95,7 +95,7 @@ class VideoDownloader:
         found = container(head, len(head) if len(head) < HEAD_BYTES else size)
         if not found:
             raise UnusableRenderError("no video at the address")
-        if size is not None and size > _LARGEST:
+        if size is not None and size > _MAX_VIDEO_BYTES:
             raise UnusableRenderError("the video is too large")
         try:
             with aws_errors(BucketError):
@@ -133,7 +133,7 @@ class _Pieces:
 
     def read(self, size: int = -1) -> bytes:
         """Up to `size` bytes, all there are if negative; empty at the end."""
-        wanted = _LARGEST if size < 0 else size
+        wanted = _MAX_VIDEO_BYTES if size < 0 else size
         self._fill(wanted)
         taken = bytes(self._buffer[:wanted])
         del self._buffer[:wanted]
@@ -145,7 +145,7 @@ class _Pieces:
             if piece is None:
                 return
             self._total += len(piece)
-            if self._total > _LARGEST:
+            if self._total > _MAX_VIDEO_BYTES:
                 raise UnusableRenderError("the video is too large")
             if self._late():
                 raise RescueError("out of time")

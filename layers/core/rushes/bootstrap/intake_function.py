@@ -10,11 +10,11 @@ from rushes.adapters.dynamodb.table import DynamoDbTable
 from rushes.adapters.s3 import S3_CONFIG, S3Bucket, S3Reports, S3RequestFiles
 from rushes.adapters.sqs import SqsQueue
 from rushes.adapters.telemetry import PowertoolsTelemetry
-from rushes.adapters.thread_pool import side_by_side
+from rushes.adapters.thread_pool import concurrent_map
 from rushes.config import IntakeSettings
 from rushes.services.authentication import Callers
 from rushes.services.import_requests import ImportService
-from rushes.services.input_images import take_in
+from rushes.services.input_images import store_images
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,13 @@ def wiring() -> IntakeWiring:
     callers = Callers(table, clock, 0 if settings.unknown_callers else None)
     intake = ImportService(
         bucket=settings.bucket,
-        drops=S3RequestFiles(s3, settings.bucket),
+        request_files=S3RequestFiles(s3, settings.bucket),
         inbox=SqsQueue(aws_client("sqs", aws_config()), settings.inbox),
         reports=S3Reports(s3, settings.bucket),
-        take_in=lambda task, caller: take_in(task, caller, bucket),
+        store_images=lambda task, caller: store_images(task, caller, bucket),
         may_order=lambda caller: callers.named(caller) is not None,
         telemetry=telemetry,
-        side_by_side=side_by_side,
+        concurrent_map=concurrent_map,
         clock=clock,
     )
     return IntakeWiring(telemetry, intake, clock)

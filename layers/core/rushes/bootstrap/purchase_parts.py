@@ -28,17 +28,17 @@ class PurchaseParts:
     bucket: S3Bucket
     http: httpx.Client
     runware: RunwareClient
-    purchasing: PurchaseService
+    purchase_service: PurchaseService
     runware_secret: SecretsManagerSecret
     webhook_secret: SecretsManagerSecret
 
-    def buyer(self, holder: str, remaining: int, *, patient: bool = False) -> Buyer:
+    def buyer(self, holder: str, remaining: int, *, unattended: bool = False) -> Buyer:
         """The buyer of this invocation, with `remaining` milliseconds to live.
 
         Raises `MissingSecretError` before anything is recorded or sent.
         """
         credentials = Credentials(runware_key(self.runware_secret), webhook_keys(self.webhook_secret))
-        return Buyer(holder, clock() + remaining - self.purchasing.times.to_finish, credentials, patient)
+        return Buyer(holder, clock() + remaining - self.purchase_service.times.to_finish, credentials, unattended)
 
 
 def assemble(settings: BuyingSettings) -> PurchaseParts:
@@ -50,10 +50,10 @@ def assemble(settings: BuyingSettings) -> PurchaseParts:
     http = http_client(settings.timings.http / 1000)
     runware = RunwareClient(http, settings.runware_url)
     secrets = aws_client("secretsmanager", aws_config())
-    purchasing = PurchaseService(
+    purchase_service = PurchaseService(
         clips=store,
         links=bucket,
-        seller=runware,
+        runware=runware,
         telemetry=telemetry,
         times=settings.timings,
         webhook_url=settings.webhook_url,
@@ -66,7 +66,7 @@ def assemble(settings: BuyingSettings) -> PurchaseParts:
         bucket=bucket,
         http=http,
         runware=runware,
-        purchasing=purchasing,
+        purchase_service=purchase_service,
         runware_secret=SecretsManagerSecret(secrets, settings.runware_secret, clock, telemetry.secret_unanswered),
         webhook_secret=SecretsManagerSecret(secrets, settings.webhook_secret, clock, telemetry.secret_unanswered),
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from rushes.adapters.aws import clock
-from rushes.adapters.thread_pool import side_by_side
+from rushes.adapters.thread_pool import concurrent_map
 from rushes.adapters.video_download import VideoDownloader
 from rushes.bootstrap.purchase_parts import PurchaseParts, assemble
 from rushes.config import ReconcileSettings
@@ -17,7 +17,7 @@ class ReconcileWiring:
     """Everything the function is made of."""
 
     parts: PurchaseParts
-    reconciling: ReconcileService
+    reconcile_service: ReconcileService
 
 
 @cache
@@ -25,18 +25,18 @@ def wiring() -> ReconcileWiring:
     """Made once a process, at the first call."""
     settings = ReconcileSettings.read(os.environ)
     parts = assemble(settings)
-    reconciling = ReconcileService(
+    reconcile_service = ReconcileService(
         table=parts.store,
         bucket=parts.bucket,
         provider=parts.runware,
         rescuer=VideoDownloader(
             parts.s3, settings.bucket, parts.bucket.probe, parts.http, settings.rescue_origins, clock
         ),
-        purchasing=parts.purchasing,
+        purchase_service=parts.purchase_service,
         telemetry=parts.telemetry,
         times=settings.timings,
         when_ambiguous=settings.when_ambiguous,
         clock=clock,
-        side_by_side=side_by_side,
+        concurrent_map=concurrent_map,
     )
-    return ReconcileWiring(parts, reconciling)
+    return ReconcileWiring(parts, reconcile_service)

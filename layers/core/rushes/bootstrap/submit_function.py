@@ -7,7 +7,7 @@ from functools import cache
 
 from rushes.adapters.aws import clock
 from rushes.adapters.s3 import S3Reports
-from rushes.adapters.thread_pool import side_by_side
+from rushes.adapters.thread_pool import concurrent_map
 from rushes.bootstrap.purchase_parts import PurchaseParts, assemble
 from rushes.config import SubmitSettings
 from rushes.services.authentication import Callers
@@ -23,8 +23,8 @@ class SubmitWiring:
 
     parts: PurchaseParts
     callers: Callers
-    submitting: SubmitService
-    taking: InboxService
+    submit_service: SubmitService
+    inbox_service: InboxService
 
 
 @cache
@@ -32,27 +32,27 @@ def wiring() -> SubmitWiring:
     """Made once a process, at the first call."""
     settings = SubmitSettings.read(os.environ)
     parts = assemble(settings)
-    submitting = SubmitService(
+    submit_service = SubmitService(
         table=parts.store,
         inputs=parts.bucket,
-        reading=QueryService(table=parts.store, links=parts.bucket, times=settings.timings, clock=clock),
-        purchasing=parts.purchasing,
+        query_service=QueryService(table=parts.store, links=parts.bucket, times=settings.timings, clock=clock),
+        purchase_service=parts.purchase_service,
         telemetry=parts.telemetry,
         times=settings.timings,
         monthly_limit=settings.monthly_limit,
         retention=settings.retention,
         clock=clock,
         new_uuid=lambda: str(uuid.uuid4()),
-        side_by_side=side_by_side,
+        concurrent_map=concurrent_map,
     )
     callers = Callers(parts.store, clock, settings.monthly_limit if settings.unknown_callers else None)
     breaker = CircuitBreaker(parts.runware, clock)
-    taking = InboxService(
-        submitting=replace(submitting, purchasing=replace(parts.purchasing, seller=breaker)),
+    inbox_service = InboxService(
+        submit_service=replace(submit_service, purchase_service=replace(parts.purchase_service, runware=breaker)),
         breaker=breaker,
         callers=callers,
         reports=S3Reports(parts.s3, settings.bucket),
         telemetry=parts.telemetry,
         clock=clock,
     )
-    return SubmitWiring(parts, callers, submitting, taking)
+    return SubmitWiring(parts, callers, submit_service, inbox_service)

@@ -18,7 +18,7 @@ class TasksWiring:
     """Everything the function is made of."""
 
     callers: Callers
-    reading: QueryService
+    query_service: QueryService
     bucket: S3Bucket
     telemetry: PowertoolsTelemetry
 
@@ -29,5 +29,5 @@ def wiring() -> TasksWiring:
     settings = TasksSettings.read(os.environ)
     table = DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table)
     bucket = S3Bucket(aws_client("s3", S3_CONFIG), settings.bucket)
-    reading = QueryService(table=table, links=bucket, times=settings.timings, clock=clock)
-    return TasksWiring(Callers(table, clock), reading, bucket, PowertoolsTelemetry())
+    query_service = QueryService(table=table, links=bucket, times=settings.timings, clock=clock)
+    return TasksWiring(Callers(table, clock), query_service, bucket, PowertoolsTelemetry())

@@ -18,7 +18,7 @@ from rushes.services.webhook import WebhookService
 class WebhookWiring:
     """Everything the function is made of."""
 
-    receiving: WebhookService
+    webhook_service: WebhookService
     secret: SecretsManagerSecret
     telemetry: PowertoolsTelemetry
     clock: Callable[[], int]
@@ -29,7 +29,7 @@ def wiring() -> WebhookWiring:
     """Made once a process, at the first call."""
     settings = WebhookSettings.read(os.environ)
     telemetry = PowertoolsTelemetry()
-    receiving = WebhookService(
+    webhook_service = WebhookService(
         clips=DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table),
         copies=S3Bucket(aws_client("s3", S3_CONFIG), settings.bucket),
         telemetry=telemetry,
@@ -38,4 +38,4 @@ def wiring() -> WebhookWiring:
     )
     secrets = aws_client("secretsmanager", aws_config())
     secret = SecretsManagerSecret(secrets, settings.webhook_secret, clock, telemetry.secret_unanswered)
-    return WebhookWiring(receiving, secret, telemetry, clock)
+    return WebhookWiring(webhook_service, secret, telemetry, clock)

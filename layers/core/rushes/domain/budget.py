@@ -1,21 +1,21 @@
 """The types of the budgets: reservations before a purchase, their refusal, and the costs of clips afterwards.
 
 A budget is a sum for one scope (a caller, or all callers together) and one month in UTC. Amounts are integer
-micro-dollars. A clip's own share of it is `clip.billable_amount`. Pure.
+micro-dollars. A clip's share of it is `clip.billable_amount`. Pure.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-EVERYBODY = "all"  # the budget scope that holds every caller's clips
+ALL_CALLERS = "all"  # the scope of all callers' clips
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one clip counts against its caller's budget, in micro-dollars, and what it can be summed by.
+    """One clip's amount in its caller's budget, in micro-dollars, with the fields by which costs are summed.
 
-    Tags go when a task is forgotten. `model` is empty for clips that were ordered before it was kept beside the money.
+    A forgotten task has no tags. `model` is empty for clips that were recorded before this field existed.
     """
 
     caller: str
@@ -29,7 +29,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What some of a caller's clips count, newest first. The next page begins after the position `end`, if any."""
+    """A page of a caller's costs, newest first. The next page begins after the position `end`; None ends the list."""
 
     found: tuple[Cost, ...]
     end: str | None
@@ -37,9 +37,9 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Money to be set aside in one scope's month, only if the sum stays within `limit`.
+    """An amount to be added to one scope's month, only if the sum stays within `limit`.
 
-    On success the month's item records `limit`, for reports; what decides is the limit of each reservation.
+    On success the month's item records `limit`, for reports only; each reservation brings the limit that applies.
     """
 
     scope: str
@@ -50,7 +50,7 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class OverBudget:
-    """The scope's month cannot hold the amount; nothing was written."""
+    """The reservation would exceed the scope's limit for the month; nothing was written."""
 
     scope: str
     limit: int
@@ -58,5 +58,5 @@ class OverBudget:
 
 
 def month_of(at: int) -> str:
-    """The month (UTC) whose budgets hold what is ordered at this time."""
+    """The month in UTC, as `2026-11`, whose budgets contain an order of this time in milliseconds."""
     return datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m")

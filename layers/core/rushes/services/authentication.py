@@ -12,7 +12,7 @@ from rushes.runware.wire import wire_error
 from rushes.services.ports import CallerTable
 
 _KEPT = 60_000  # milliseconds: a revoked key stops working within this time
-_MOST_KEPT = 1000
+_MAX_KEPT = 1000
 NOT_ALLOWED = wire_error(
     "callerNotAllowed",
     "This caller is disabled, or no operator has made it. Nothing was bought; the operator can change that.",
@@ -57,6 +57,6 @@ class Callers:
             found = (now, read())
             self._known[what] = found
             self._known.move_to_end(what)
-            if len(self._known) > _MOST_KEPT:
+            if len(self._known) > _MAX_KEPT:
                 self._known.popitem(last=False)
         return found[1]

@@ -7,7 +7,7 @@ gets Runware's.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rushes.runware.facts import is_account_trouble
+from rushes.runware.facts import is_account_refusal
 from rushes.runware.outcome import Outcome
 from rushes.services.ports import RunwareOrders
 
@@ -33,5 +33,5 @@ class CircuitBreaker:
     def submit(self, task: Mapping[str, Any], key: str) -> Outcome:
         """Sends an order and returns its outcome, also during a pause."""
         outcome = self._runware.submit(task, key)
-        self._open_until = self._clock() + _PAUSE if is_account_trouble(outcome) else 0
+        self._open_until = self._clock() + _PAUSE if is_account_refusal(outcome) else 0
         return outcome

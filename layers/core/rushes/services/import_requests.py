@@ -23,40 +23,48 @@ from typing import Any
 
 from rushes.domain.caller import Caller, is_name
 from rushes.domain.formats import canonical
-from rushes.domain.inbox_message import LARGEST_MESSAGE, Message
-from rushes.domain.jsonl import Limits, Line, refuse_foreign, split, whole
+from rushes.domain.inbox_message import MAX_MESSAGE_BYTES, Message
+from rushes.domain.jsonl import Limits, Line, read_whole, reject_foreign_encoding, split
 from rushes.errors import BucketError, UnreadableError
 from rushes.runware.wire import WireError, wire_error
 from rushes.services.authentication import NOT_ALLOWED
 from rushes.services.image_metadata import AGAIN, task_of
 from rushes.services.input_images import images_of
 from rushes.services.ports import (
+    ConcurrentMap,
     InboxQueue,
     Metric,
     ReportStore,
     RequestFile,
     RequestFileStore,
     RequestFileVersion,
-    SideBySide,
     Telemetry,
 )
-from rushes.services.request_validation import LARGEST_BODY, Poll, WireResponse, parse, twice, uuid_of, validate
+from rushes.services.request_validation import (
+    MAX_BODY_BYTES,
+    Poll,
+    WireResponse,
+    duplicate_error,
+    parse,
+    uuid_of,
+    validate,
+)
 
-LIMITS = Limits(size=256 * 1024 * 1024, lines=10_000, line=LARGEST_BODY)
-LARGEST_IMAGE = 20 * 1024 * 1024  # bytes
-MOST_LISTED = 1000  # refused lines whose reasons stand in a report
-MOST_ERRORS = 10  # of a line
+LIMITS = Limits(size=256 * 1024 * 1024, lines=10_000, line=MAX_BODY_BYTES)
+MAX_IMAGE_BYTES = 20 * 1024 * 1024  # bytes
+MAX_LISTED = 1000  # refused lines whose reasons stand in a report
+MAX_ERRORS = 10  # of a line
 _BLOCK_LINES, _BLOCK_BYTES = 50, 4 * 1024 * 1024  # what is in memory at a time
 _REPEAT = 3_600_000  # milliseconds within which the same file again is a client's repeat
 _PREFIX = "requests/"
 _KINDS = {"json": "json", "jsonl": "jsonl", "ndjson": "jsonl"} | dict.fromkeys(("png", "jpg", "jpeg", "webp"), "image")
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-_LONGEST_KEY = 1024  # bytes
-_LONGEST_EVENT_ID = 64
+_MAX_KEY_BYTES = 1024  # bytes
+_MAX_EVENT_ID_LENGTH = 64
 _ENDING = len(f".{uuid.UUID(int=0)}.json")  # the longest that is put behind a report's stem
 
-TakeIn = Callable[[Mapping[str, Any], Caller], Mapping[str, Any] | list[WireError]]
+StoreImages = Callable[[Mapping[str, Any], Caller], Mapping[str, Any] | list[WireError]]
 """Keeps the inline images of a valid task in the bucket: the task with their addresses, or what is wrong with them."""
 
 
@@ -78,7 +86,7 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RequestLocation:
     """A drop by its key and version. `fault`: the reason why it can only be reported."""
 
     key: str
@@ -99,7 +107,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class LineResult:
     """What becomes of an entry: a message, or errors."""
 
     line: int
@@ -118,7 +126,7 @@ class ImportReport:
     errors: list[WireError] = field(default_factory=list)
     lines: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, verdict: Verdict) -> None:
+    def add(self, verdict: LineResult) -> None:
         """Counts a line, and lists it unless too many were refused."""
         named = {"taskUUID": verdict.task_uuid} if verdict.task_uuid else {}
         if verdict.message:
@@ -126,13 +134,13 @@ class ImportReport:
             self.lines.append({"line": verdict.line, **named, "accepted": True})
             return
         self.refused += 1
-        if self.refused <= MOST_LISTED:
-            self.lines.append({"line": verdict.line, **named, "errors": list(verdict.errors[:MOST_ERRORS])})
+        if self.refused <= MAX_LISTED:
+            self.lines.append({"line": verdict.line, **named, "errors": list(verdict.errors[:MAX_ERRORS])})
 
     @property
     def content(self) -> bytes:
         """The report as it is put into the bucket."""
-        unlisted = max(0, self.refused - MOST_LISTED)
+        unlisted = max(0, self.refused - MAX_LISTED)
         content = {
             **self.about,
             "accepted": self.accepted,
@@ -151,24 +159,24 @@ class ImportService:
     """
 
     bucket: str
-    drops: RequestFileStore
+    request_files: RequestFileStore
     inbox: InboxQueue
     reports: ReportStore
-    take_in: TakeIn
+    store_images: StoreImages
     may_order: Callable[[str], bool]
     telemetry: Telemetry
-    side_by_side: SideBySide
+    concurrent_map: ConcurrentMap
     clock: Callable[[], int]
     limits: Limits = LIMITS
 
-    def dropped(self, key: str, version: str, ends_at: int) -> None:
+    def import_file(self, key: str, version: str, ends_at: int) -> None:
         """Takes one version of an object under `requests/`: valid tasks go to the inbox, and a report is put.
 
         What is not read at `ends_at`, in milliseconds, is reported as not taken in.
         """
-        place = place_of(self.bucket, key, version)
+        place = locate_request_file(self.bucket, key, version)
         if isinstance(place, str):
-            self.telemetry.log("an object that is no request", warn=True, key=key, why=place)
+            self.telemetry.log("an object that is no request", warn=True, key=key, reason=place)
             self.telemetry.count(Metric.TASKS_REFUSED)
             return
         report = ImportReport({"object": f"s3://{self.bucket}/{key}", "versionId": version})
@@ -184,7 +192,7 @@ class ImportService:
         self.reports.put(f"{place.origin.report}.json", report.content)
         self.telemetry.log("taken in", key=key, accepted=report.accepted, refused=report.refused)
 
-    def requested(self, caller: str, event: Mapping[str, Any]) -> None:
+    def import_event(self, caller: str, event: Mapping[str, Any]) -> None:
         """Takes the task of an event for this caller; a report is put only if it is refused."""
         origin, event_id = origin_of_event(caller, event), event.get("id")
         report = ImportReport({"event": event_id} if isinstance(event_id, str) else {})
@@ -203,7 +211,7 @@ class ImportService:
         report.errors.append(error)
         self.telemetry.count(Metric.TASKS_REFUSED)
 
-    def _take(self, place: Place, report: ImportReport, ends_at: int) -> None:
+    def _take(self, place: RequestLocation, report: ImportReport, ends_at: int) -> None:
         if place.fault:
             raise UnreadableError(place.fault)
         if not self.may_order(place.origin.caller):
@@ -221,13 +229,13 @@ class ImportService:
         if not taken:
             raise UnreadableError("The file holds no task.")
 
-    def _repeated(self, place: Place) -> str | None:
+    def _repeated(self, place: RequestLocation) -> str | None:
         """The version before this one, if it is the same order: a client that got no answer has put it again."""
-        if (this := self.drops.head(place.key, place.version)) is None:
+        if (this := self.request_files.head(place.key, place.version)) is None:
             raise _GoneError
-        if (found := self.drops.before(place.key, place.version)) is None:
+        if (found := self.request_files.before(place.key, place.version)) is None:
             return None
-        if (before := self.drops.head(place.key, found)) is None:
+        if (before := self.request_files.head(place.key, found)) is None:
             raise BucketError("the version before is going")
         if abs(this.put_at - before.put_at) > _REPEAT or _asked(this, place.kind) != _asked(before, place.kind):
             return None
@@ -238,8 +246,8 @@ class ImportService:
             return None
         return before.version
 
-    def _digest(self, place: Place, put: RequestFileVersion) -> bytes:
-        drop = self.drops.open(place.key, put.version)
+    def _digest(self, place: RequestLocation, put: RequestFileVersion) -> bytes:
+        drop = self.request_files.open(place.key, put.version)
         if drop is None:
             raise BucketError("a version is going")
         digest = hashlib.sha256()
@@ -254,9 +262,9 @@ class ImportService:
                 raise _RefusedError(_too_late(report.accepted + report.refused))
             yield entry
 
-    def _entries(self, place: Place) -> Iterator[Entry]:
+    def _entries(self, place: RequestLocation) -> Iterator[Entry]:
         """The tasks of a drop, one after another; raises `UnreadableError` if it cannot be taken as a whole."""
-        drop = self.drops.open(place.key, place.version)
+        drop = self.request_files.open(place.key, place.version)
         if drop is None:
             raise _GoneError
         if drop.encoding not in ("", "identity", "aws-chunked"):
@@ -266,8 +274,8 @@ class ImportService:
                 for line in split(drop.chunks(), self.limits):
                     yield _entry_of_line(line, place.origin, self.limits)
             case "json":
-                content = whole(drop.chunks(), self.limits.line, "file")
-                refuse_foreign(content)
+                content = read_whole(drop.chunks(), self.limits.line, "file")
+                reject_foreign_encoding(content)
                 entry = _entry(1, content, "file", place.origin)
                 if entry.errors:
                     raise UnreadableError(entry.errors[0]["message"])
@@ -278,38 +286,38 @@ class ImportService:
                 yield _entry_of_image(drop, place)
 
     def _send(self, block: Sequence[Entry], origin: Origin, named: Mapping[str, int], report: ImportReport) -> None:
-        verdicts = self.side_by_side(partial(self._judge, origin=origin, named=named), block)
+        verdicts = self.concurrent_map(partial(self._judge, origin=origin, named=named), block)
         messages = [verdict.message.text for verdict in verdicts if verdict.message]
         self.inbox.send(messages)
-        self.telemetry.count(Metric.TASKS_TAKEN_IN, len(messages))
+        self.telemetry.count(Metric.TASKS_IMPORTED, len(messages))
         self.telemetry.count(Metric.TASKS_REFUSED, len(verdicts) - len(messages))
         for verdict in verdicts:
             report.add(verdict)
 
-    def _judge(self, entry: Entry, *, origin: Origin, named: Mapping[str, int]) -> Verdict:
+    def _judge(self, entry: Entry, *, origin: Origin, named: Mapping[str, int]) -> LineResult:
         """The rules of `POST /v1` for one task, and those that only files have."""
         task, task_uuid = entry.task, uuid_of(entry.task)
         if entry.errors:
-            return Verdict(entry.line, task_uuid, errors=entry.errors)
+            return LineResult(entry.line, task_uuid, errors=entry.errors)
         if task_uuid and named.get(task_uuid, 0) > 1:
-            return Verdict(entry.line, task_uuid, errors=[twice(task_uuid)])
+            return LineResult(entry.line, task_uuid, errors=[duplicate_error(task_uuid)])
         answer = WireResponse()
         valid = validate([task], answer)
         if not valid:
-            return Verdict(entry.line, task_uuid, errors=[error for _, error in answer.errors])
+            return LineResult(entry.line, task_uuid, errors=[error for _, error in answer.errors])
         order = valid[0]
         if isinstance(order, Poll):
-            return Verdict(entry.line, task_uuid, errors=[_NO_ORDER])
+            return LineResult(entry.line, task_uuid, errors=[_NO_ORDER])
         kept = order.request
         if _holds_image(kept):
-            taken = self.take_in(kept, Caller(origin.caller, 0))
+            taken = self.store_images(kept, Caller(origin.caller, 0))
             if isinstance(taken, list):
-                return Verdict(entry.line, task_uuid, errors=taken)
+                return LineResult(entry.line, task_uuid, errors=taken)
             kept = taken
         message = Message(origin.caller, kept, origin.report)
-        if len(message.text) > LARGEST_MESSAGE:
-            return Verdict(entry.line, task_uuid, errors=[_TOO_LARGE])
-        return Verdict(entry.line, task_uuid, message)
+        if len(message.text) > MAX_MESSAGE_BYTES:
+            return LineResult(entry.line, task_uuid, errors=[_TOO_LARGE])
+        return LineResult(entry.line, task_uuid, message)
 
 
 class _GoneError(Exception):
@@ -324,7 +332,7 @@ class _RefusedError(Exception):
         self.error = error
 
 
-def place_of(bucket: str, key: str, version: str) -> Place | str:
+def locate_request_file(bucket: str, key: str, version: str) -> RequestLocation | str:
     """A drop by its key, with a fault if it cannot be taken; or the reason why there is no caller to report to."""
     folder, slash, rest = key.removeprefix(_PREFIX).partition("/")
     if not (key.startswith(_PREFIX) and slash and _FOLDER.fullmatch(folder)):
@@ -333,17 +341,17 @@ def place_of(bucket: str, key: str, version: str) -> Place | str:
         return "it is a folder"
     kind = _KINDS.get(rest.rpartition(".")[2].lower() if "." in rest else "", "")
     report = f"reports/{folder}/{_safe(rest)}.{_safe(version)}"
-    if len(report.encode()) + _ENDING > _LONGEST_KEY:
+    if len(report.encode()) + _ENDING > _MAX_KEY_BYTES:
         report = f"reports/{folder}/{_hashed(rest)}.{_safe(version)}"
     origin = Origin(folder, (bucket, key, version), report)
-    return Place(key, version, kind, origin, _fault(folder, rest, kind))
+    return RequestLocation(key, version, kind, origin, _fault(folder, rest, kind))
 
 
 def origin_of_event(caller: str, event: Mapping[str, Any]) -> Origin:
     """Where the task of an event on the bus comes from. Its id only names the report."""
     event_id = event.get("id")
     name = event_id if isinstance(event_id, str) and event_id else json.dumps(event, sort_keys=True)
-    named = _hashed(name) if "/" in name or len(name) > _LONGEST_EVENT_ID else _safe(name)
+    named = _hashed(name) if "/" in name or len(name) > _MAX_EVENT_ID_LENGTH else _safe(name)
     return Origin(caller, (), f"reports/{caller}/{named}")
 
 
@@ -396,8 +404,8 @@ def _entry(number: int, content: bytes, called: str, origin: Origin) -> Entry:
     return Entry(number, _completed(tasks[0], number, origin), size=len(content))
 
 
-def _entry_of_image(drop: RequestFile, place: Place) -> Entry:
-    image = whole(drop.chunks(), LARGEST_IMAGE, "image")
+def _entry_of_image(drop: RequestFile, place: RequestLocation) -> Entry:
+    image = read_whole(drop.chunks(), MAX_IMAGE_BYTES, "image")
     task = task_of(drop.metadata, image)
     if isinstance(task, list):
         return Entry(1, errors=task)
@@ -460,5 +468,5 @@ _NO_ORDER = wire_error(
     allowedValues=["videoInference"],
 )
 _TOO_LARGE = wire_error(
-    "valueTooLarge", f"A task must not be larger than {LARGEST_MESSAGE} bytes.", max=LARGEST_MESSAGE
+    "valueTooLarge", f"A task must not be larger than {MAX_MESSAGE_BYTES} bytes.", max=MAX_MESSAGE_BYTES
 )

@@ -24,7 +24,7 @@ _LATER = (BUSY["code"], OVER_BUDGET)
 class InboxService:
     """The use case with its adapters. `submitting` buys through the `breaker`. `clock` gives milliseconds."""
 
-    submitting: SubmitService
+    submit_service: SubmitService
     breaker: CircuitBreaker
     callers: Callers
     reports: ReportStore
@@ -37,7 +37,7 @@ class InboxService:
         With too little time left to send, nothing is recorded either: what is recorded and not sent is bought by the
         sweep, and the inbox would no longer bound how many purchases are under way.
         """
-        times = self.submitting.times
+        times = self.submit_service.times
         if self.clock() + times.http + times.to_finish > buyer.ends_at:
             raise PostponedError("no time is left")
         if self.breaker.is_open:
@@ -47,7 +47,7 @@ class InboxService:
             self._refuse(message, [NOT_ALLOWED])
             return
         request = Request(caller=caller, buyer=buyer)
-        answer = self.submitting.submit([message.task], request)
+        answer = self.submit_service.submit([message.task], request)
         errors = [error for _, error in answer.errors]
         later = [error["code"] for error in errors if error["code"] in _LATER]
         if later:

@@ -32,7 +32,7 @@ _HEADS = (64 * 1024, 1024 * 1024)  # bytes
 
 
 @dataclass(frozen=True, slots=True)
-class OnlyLooking:
+class ReadOnlyImageStore:
     """Inputs of which nothing is kept, for a dry run."""
 
     inputs: ImageStore
@@ -48,7 +48,7 @@ class OnlyLooking:
         return self.inputs.head(bucket, key, length)
 
 
-def take_in(task: Mapping[str, Any], caller: Caller, inputs: ImageStore) -> Mapping[str, Any] | list[WireError]:
+def store_images(task: Mapping[str, Any], caller: Caller, inputs: ImageStore) -> Mapping[str, Any] | list[WireError]:
     """A valid task whose images are checked, with addresses in our bucket instead of inline ones; or its faults.
 
     Doing it again does nothing new. Raises `BucketError` when S3 cannot say, or cannot keep.
@@ -59,7 +59,7 @@ def take_in(task: Mapping[str, Any], caller: Caller, inputs: ImageStore) -> Mapp
     return faults or _replaced(task, lambda image: str(taken[image]))
 
 
-def has_to_be_taken_in(task: Mapping[str, Any]) -> bool:
+def needs_storing(task: Mapping[str, Any]) -> bool:
     """Whether a valid task has an image that S3 has to be asked about."""
     return any(_is_inline(image) or image.startswith(_ADDRESS) for image in images_of(task))
 
@@ -104,7 +104,7 @@ def _kept(image: str, caller: Caller, inputs: ImageStore, model: VideoModel) -> 
     data_uri = DATA_URI.match(image)
     start = data_uri.end() if data_uri else 0
     # Before it is decoded: of what is too large no copy is made.
-    if len(image) - start > 4 * (model.most_image_bytes + 2) // 3:
+    if len(image) - start > 4 * (model.max_image_bytes + 2) // 3:
         return [_too_large(model)]
     try:
         content = base64.b64decode(image[start:], validate=True)
@@ -127,8 +127,8 @@ def _looked_at(
     image: str, bucket: str, key: str, caller: Caller, inputs: ImageStore, model: VideoModel
 ) -> str | list[WireError]:
     if not _may_use(caller, bucket, key, inputs.name):
-        why = "names a place that is not among those your images may come from; the operator can add it"
-        return [_fault("Source", why, model)]
+        reason = "names a place that is not among those your images may come from; the operator can add it"
+        return [_fault("Source", reason, model)]
     for length in _HEADS:
         head = inputs.head(bucket, key, length)
         if head is None:
@@ -151,7 +151,7 @@ def _may_use(caller: Caller, bucket: str, key: str, ours: str) -> bool:
 
 def _judged(head: bytes, size: int, model: VideoModel) -> str | list[WireError] | None:
     """The format of an image that the model can use, or its faults; None if the head ends before it says its sides."""
-    if size > model.most_image_bytes:
+    if size > model.max_image_bytes:
         return [_too_large(model)]
     found = picture(head)
     if found is None:
@@ -161,7 +161,7 @@ def _judged(head: bytes, size: int, model: VideoModel) -> str | list[WireError] 
     if width < 0 or height < 0:
         return None
     allowed = model.image_sides
-    least, most = allowed.least, allowed.most
+    least, most = allowed.minimum, allowed.maximum
     wrong = [(name, side) for name, side in (("Width", width), ("Height", height)) if side not in allowed]
     return [
         _fault(
@@ -184,14 +184,14 @@ def _replaced(task: Mapping[str, Any], change: Callable[[str], str]) -> Mapping[
 
 
 def _too_large(model: VideoModel) -> WireError:
-    return _fault("Size", f"is larger than {model.most_image_bytes} bytes", model, max=model.most_image_bytes)
+    return _fault("Size", f"is larger than {model.max_image_bytes} bytes", model, max=model.max_image_bytes)
 
 
 def _sizeless(model: VideoModel) -> WireError:
     return _fault("Format", f"does not say in its first {_HEADS[-1]} bytes how wide and high it is", model)
 
 
-def _fault(what: str, why: str, model: VideoModel, **limits: int | None) -> WireError:
+def _fault(what: str, reason: str, model: VideoModel, **limits: int | None) -> WireError:
     documentation = f"{model.documentation}#request-inputs-frameimages"
-    code, message = f"invalidFrameImage{what}", f"The image {why}."
+    code, message = f"invalidFrameImage{what}", f"The image {reason}."
     return wire_error(code, message, _PARAMETER, type="string", documentation=documentation, **limits)

@@ -11,13 +11,13 @@ from typing import Any, Protocol, TypeVar
 from rushes.domain.budget import Costs, OverBudget, Reservation
 from rushes.domain.caller import Caller
 from rushes.domain.clip import Clip
-from rushes.domain.media import Head, Probed
-from rushes.domain.task import Existing, Found, Page, Recorded, Task
+from rushes.domain.media import Head, ProbeResult
+from rushes.domain.task import Existing, Page, Recorded, Task, TaskWithClips
 from rushes.runware.outcome import Outcome
-from rushes.runware.response import Report
+from rushes.runware.response import LookupResponse
 
 # Runware advises a low, steady concurrency, and every clip's work is mostly waiting for it.
-MOST_AT_ONCE = 8
+MAX_AT_ONCE = 8
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -62,7 +62,7 @@ class TaskQueries(Protocol):
 
     def task(self, caller: str, task_uuid: str) -> Task | None: ...
 
-    def get_task_with_clips(self, caller: str, task_uuid: str) -> Found | None: ...
+    def get_task_with_clips(self, caller: str, task_uuid: str) -> TaskWithClips | None: ...
 
     def page(self, caller: str, most: int, *, after: str | None = None, day: str = "") -> Page: ...
 
@@ -88,7 +88,7 @@ class ClipObjects(Protocol):
 
     def download_link(self, key: str, seconds: int, version: str | None = None, container: str = "") -> str: ...
 
-    def probe(self, key: str, version: str | None = None) -> Probed | None: ...
+    def probe(self, key: str, version: str | None = None) -> ProbeResult | None: ...
 
 
 class ImageStore(Protocol):
@@ -126,17 +126,17 @@ class RunwareOrders(Protocol):
 class RunwareLookups(Protocol):
     """Runware's answers to questions about clips. Raises `ProviderError`."""
 
-    def poll(self, task_uuids: Sequence[str], key: str) -> Report: ...
+    def poll(self, task_uuids: Sequence[str], key: str) -> LookupResponse: ...
 
-    def details(self, task_uuid: str, key: str) -> Report: ...
+    def details(self, task_uuid: str, key: str) -> LookupResponse: ...
 
 
 class VideoTransfer(Protocol):
     """Brings a render's bytes into the bucket. Raises `RescueError` with the reason."""
 
-    def fetch(self, url: str, key: str, ends_at: int) -> Probed: ...
+    def fetch(self, url: str, key: str, ends_at: int) -> ProbeResult: ...
 
-    def save_inline(self, data: str, key: str) -> Probed: ...
+    def save_inline(self, data: str, key: str) -> ProbeResult: ...
 
 
 class RequestFile(Protocol):
@@ -211,7 +211,7 @@ class Telemetry(Protocol):
     def log(self, message: str, *, warn: bool = False, **details: object) -> None: ...
 
 
-class SideBySide(Protocol):
+class ConcurrentMap(Protocol):
     """Like `map`, but complete when it returns; the results are in the items' order."""
 
     def __call__(self, work: Callable[[T], R], items: Iterable[T], /) -> list[R]: ...
@@ -220,7 +220,7 @@ class SideBySide(Protocol):
 class Metric(StrEnum):
     """Every metric. Those that an operator has to act on have an alarm in the template and a line in the runbook."""
 
-    TASKS_TAKEN_IN = "TasksTakenIn"
+    TASKS_IMPORTED = "TasksImported"
     TASKS_REFUSED = "TasksRefused"
     CLIPS_BOUGHT = "ClipsBought"
     CLIPS_STORED = "ClipsStored"
@@ -229,12 +229,12 @@ class Metric(StrEnum):
     CLIPS_IN_REVIEW = "ClipsInReview"
     FOUND_BY_POLL = "FoundByPoll"
     AMBIGUOUS_PURCHASES = "AmbiguousPurchases"
-    SECOND_RENDER_SEEN = "SecondRenderSeen"
+    SECOND_RENDERS = "SecondRenders"
     OVERWRITTEN_CLIPS = "OverwrittenClips"
-    COST_DISBELIEVED = "CostDisbelieved"
+    IMPLAUSIBLE_COST = "ImplausibleCost"
     TOO_MANY_FACTS = "TooManyFacts"
     BUDGET_REFUSED = "BudgetRefused"
     BUDGET_EXCEEDED = "BudgetExceeded"
-    PROVIDER_REFUSES_US = "ProviderRefusesUs"
+    ACCOUNT_REFUSED = "AccountRefused"
     WEBHOOKS_REJECTED = "WebhooksRejected"
     UNREADABLE_CLIPS = "UnreadableClips"

@@ -1,4 +1,4 @@
-"""Publishes a clip's end: an event on the bus, and a manifest beside its copy. The use case behind `announce`.
+"""Publishes a clip's end: an event on the bus, and a manifest beside its copy. The use case behind `publish`.
 
 It gets every change of a clip, as the clip was before and as it is after, and publishes a change whose event is another
 than the one before. It keeps no record of its own: a repeated change publishes the same event under the same id, so a
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from rushes.domain.clip import Clip, Kind, Known, Status, believed_cost
-from rushes.domain.failure import reason
+from rushes.domain.clip import Clip, FactRecord, Kind, Status, plausible_cost
+from rushes.domain.failure import failure_reason
 from rushes.domain.formats import dollars, iso
 from rushes.domain.views import Json, manifest_key, render, timeline
 from rushes.services.ports import EventPublisher, ManifestStore, TaskQueries, Telemetry
@@ -139,13 +139,13 @@ def detail(
         case EventType.FAILED:
             content["error"] = _error(clip, Kind(event.about))
         case EventType.NEEDS_REVIEW:
-            content["why"] = event.about
+            content["reason"] = event.about
     return content
 
 
-def manifest(clip: Clip, version: str, copy: Known, sha256: str, request: Mapping[str, Any], bucket: str) -> bytes:
+def manifest(clip: Clip, version: str, copy: FactRecord, sha256: str, request: Mapping[str, Any], bucket: str) -> bytes:
     """All that is known of a stored clip, as a JSON document. `version` is that of its `copy`."""
-    believed = [believed_cost(known, clip.estimate) for known in clip.of(Kind.RENDERED).values()]
+    believed = [plausible_cost(known, clip.estimate) for known in clip.of(Kind.RENDERED).values()]
     costs = [cost for cost in believed if cost is not None]
     content: Json = {
         "taskUUID": clip.task_uuid,
@@ -186,5 +186,5 @@ def _error(clip: Clip, kind: Kind) -> Json:
     return {
         "code": code,
         "category": str(known.fields.get("category", "unknown")),
-        "message": reason(known.fields),
+        "message": failure_reason(known.fields),
     }

@@ -44,7 +44,7 @@ class Buyer:
     holder: str
     ends_at: int
     credentials: Credentials
-    patient: bool = False
+    unattended: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class PurchaseService:
 
     clips: ClipTable
     links: ClipObjects
-    seller: RunwareOrders
+    runware: RunwareOrders
     telemetry: Telemetry
     times: Timings
     webhook_url: str
@@ -70,22 +70,22 @@ class PurchaseService:
         task = self._order(clip, request, buyer, sent_at)
         if task is None or sent_at + self.times.http > min(lease_ends_at, buyer.ends_at):
             return self.give_back(clip, buyer), None
-        outcome = self.seller.submit(task, buyer.credentials.runware_key)
-        if facts.is_account_trouble(outcome):
-            self.telemetry.count(Metric.PROVIDER_REFUSES_US)
+        outcome = self.runware.submit(task, buyer.credentials.runware_key)
+        if facts.is_account_refusal(outcome):
+            self.telemetry.count(Metric.ACCOUNT_REFUSED)
             status, code, said = outcome.status, outcome.problem.code, outcome.problem.message
             self.telemetry.log("Runware refuses our account", warn=True, httpStatus=status, code=code, said=said)
         now = self.clock()
         learned = self._update(
             clip,
-            lambda current: facts.conclude(
+            lambda current: facts.apply_outcome(
                 current,
                 outcome,
                 holder=buyer.holder,
                 account=buyer.credentials.account,
                 sent_at=sent_at,
                 now=now,
-                patient=buyer.patient,
+                unattended=buyer.unattended,
             ),
         )
         return learned, outcome
@@ -101,11 +101,11 @@ class PurchaseService:
             link = self.links.upload_link(clip.object_key, seconds)
             reachable = input_images.linked(request, lambda bucket, key: self.links.image_link(bucket, key, seconds))
         except BucketError as error:
-            self.telemetry.log("no link could be signed", warn=True, why=str(error), clipUUID=clip.clip_uuid)
+            self.telemetry.log("no link could be signed", warn=True, reason=str(error), clipUUID=clip.clip_uuid)
             return None
         callback = callback_url(self.webhook_url, clip, buyer.credentials.webhook_keys, now)
         least_ttl = self.times.copy_deadline // 1000
-        return on_the_wire(reachable, clip, callback=callback, upload_link=link, least_ttl=least_ttl)
+        return build_wire_task(reachable, clip, callback=callback, upload_link=link, least_ttl=least_ttl)
 
     def _update(self, clip: Clip, change: Callable[[Clip], Clip]) -> Clip:
         try:
@@ -115,7 +115,7 @@ class PurchaseService:
             self.telemetry.log(
                 "an attempt's outcome could not be saved",
                 warn=True,
-                why=str(error),
+                reason=str(error),
                 taskUUID=clip.task_uuid,
                 clip=clip.index,
             )
@@ -128,7 +128,7 @@ def callback_url(base: str, clip: Clip, keys: Sequence[str], now: int) -> str:
     return f"{base}/webhooks/runware/{subject}?token={webhook_token.sign(subject, keys, now)}"
 
 
-def on_the_wire(
+def build_wire_task(
     request: Mapping[str, Any], clip: Clip, *, callback: str, upload_link: str, least_ttl: int
 ) -> dict[str, Any]:
     """The one task that buys this clip: the caller's request, with what the service itself decides.

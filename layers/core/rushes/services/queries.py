@@ -17,9 +17,9 @@ from typing import Any
 from rushes.domain.budget import month_of
 from rushes.domain.caller import Caller
 from rushes.domain.clip import Clip, Kind, Status
-from rushes.domain.failure import about_our_account, reason
+from rushes.domain.failure import failure_reason, is_account_failure
 from rushes.domain.formats import UUID4, dollars, iso
-from rushes.domain.task import Found, Task, task_status
+from rushes.domain.task import Task, TaskWithClips, task_status
 from rushes.domain.timings import Timings
 from rushes.domain.views import Json, manifest_key, render, timeline
 from rushes.errors import UnreadableError
@@ -27,12 +27,12 @@ from rushes.runware import facts
 from rushes.runware.wire import WireError, wire_error
 from rushes.services.ports import ClipObjects, TaskQueries
 
-MOST_TASKS = 100
+MAX_TASKS = 100
 USUAL_TASKS = 20
-MOST_COSTS = 1000
+MAX_COSTS = 1000
 TASK_STATUSES = (Status.RUNNING, Status.REVIEW, Status.SUCCEEDED, Status.FAILED, Status.PARTIAL)
 _LINK = 3_600_000  # milliseconds; the bucket's policy refuses links that are older than the deadline, whatever they say
-_LARGEST_PAGE = 4 * 1024 * 1024  # bytes of JSON; Lambda's answers end at 6 MB
+_MAX_PAGE_BYTES = 4 * 1024 * 1024  # bytes of JSON; Lambda's answers end at 6 MB
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _MARK_BYTES = 6
 _ONE_DAY = 86_400_000  # milliseconds
@@ -48,7 +48,7 @@ class Query:
     day: str = ""
     tag: tuple[str, str] | None = None
 
-    def wants(self, found: Found) -> bool:
+    def wants(self, found: TaskWithClips) -> bool:
         """Whether a task passes the filters that the list itself does not know."""
         if self.status and task_status(found.clips) != self.status:
             return False
@@ -62,7 +62,7 @@ class CostsQuery:
 
     since: str
     until: str
-    limit: int = MOST_COSTS
+    limit: int = MAX_COSTS
     after: str | None = None
 
     @property
@@ -94,7 +94,7 @@ class QueryService:
         except UnreadableError as error:
             return [wire_error("invalidCursor", str(error), "cursor", type="string")]
         shown: list[Json] = []
-        end, room = page.end, _LARGEST_PAGE
+        end, room = page.end, _MAX_PAGE_BYTES
         for found in page.found:
             if not query.wants(found):
                 continue
@@ -164,18 +164,18 @@ class QueryService:
         task, about = found.task, {"taskType": "videoInference", "taskUUID": found.task.task_uuid}
         if not task.request:
             return [], [(404, {**_GONE, **about})]
-        data = [{**about, "status": "success", **self._result(task, clip)} for clip in found.clips if is_told(clip)]
+        data = [{**about, "status": "success", **self._result(task, clip)} for clip in found.clips if is_visible(clip)]
         if any(clip.open for clip in found.clips):
             return [*data, {**about, "status": "processing"}], []
         errors = [{**fault, "status": "error", **about} for clip in found.clips for fault in _faults(clip)]
         return data, [(200, error) for error in errors]
 
-    def _found(self, caller: str, task_uuid: str) -> Found | None:
+    def _found(self, caller: str, task_uuid: str) -> TaskWithClips | None:
         """Nothing but a UUID becomes part of a key."""
         name = task_uuid.lower()
         return self.table.get_task_with_clips(caller, name) if UUID4.fullmatch(name) else None
 
-    def _told(self, found: Found, *, whole: bool = False) -> Json:
+    def _told(self, found: TaskWithClips, *, whole: bool = False) -> Json:
         task, clips = found.task, found.clips
         return {
             "taskUUID": task.task_uuid,
@@ -195,7 +195,7 @@ class QueryService:
             **render(clip),
             **self._copy(task, clip),
             "error": {"code": fault["code"], "message": fault["message"]} if fault else None,
-            "maybeSentAt": _iso(clip.maybe_sent_at) if whole else None,
+            "possiblySentAt": _iso(clip.possibly_sent_at) if whole else None,
             "timeline": timeline(clip) if whole else None,
         }
         return {
@@ -298,7 +298,7 @@ def not_found(task_uuid: str) -> WireError:
     return wire_error("taskNotFound", "You have no task under this UUID.", "taskUUID", **named)
 
 
-def is_told(clip: Clip) -> bool:
+def is_visible(clip: Clip) -> bool:
     """Whether a poll may give this clip out: it is stored, and what it is called will not change any more."""
     return clip.status == Status.STORED and not clip.open
 
@@ -310,8 +310,8 @@ def _faults(clip: Clip) -> Iterator[WireError]:
             yield from (error for _, error in facts.refusals([clip]))
         case Kind.FAILED | Kind.GIVEN_UP:
             code, known = min(clip.of(Kind.FAILED).items(), key=lambda item: (item[1].at, item[0]))
-            error = {} if about_our_account(known.fields) else json.loads(str(known.fields.get("error", "{}")))
-            yield error | {"code": code, "message": reason(known.fields)}
+            error = {} if is_account_failure(known.fields) else json.loads(str(known.fields.get("error", "{}")))
+            yield error | {"code": code, "message": failure_reason(known.fields)}
         case Kind.UNPROVEN:
             yield dict(_UNPROVEN)
         case Kind.UNSAVED:
@@ -373,7 +373,7 @@ def _cursor(text: str, caller: str) -> tuple[str, str]:
 _Parameter = Callable[[str, str], tuple[str, Any]]
 _Parameters = Mapping[str, _Parameter]
 _OF_TASKS: _Parameters = {
-    "limit": _limit(MOST_TASKS),
+    "limit": _limit(MAX_TASKS),
     "cursor": _cursor,
     "status": _status,
     "day": _day("day"),
@@ -382,7 +382,7 @@ _OF_TASKS: _Parameters = {
 _OF_COSTS: _Parameters = {
     "since": _day("since"),
     "until": _day("until"),
-    "limit": _limit(MOST_COSTS),
+    "limit": _limit(MAX_COSTS),
     "cursor": _cursor,
 }
 _UNPROVEN = wire_error(

@@ -19,17 +19,17 @@ from rushes.config import WhenAmbiguous
 from rushes.domain.clip import (
     Clip,
     Fact,
+    FactSource,
     Kind,
     Scalar,
-    Witness,
-    answers_to_asks,
+    answered_facts,
     expire_lease,
     lease_to,
     merge_all,
     refresh_derived,
-    sent_elsewhere,
+    sent_to_other_account,
 )
-from rushes.domain.media import Probed, stored_fact
+from rushes.domain.media import ProbeResult, stored_fact
 from rushes.domain.timings import Timings
 from rushes.errors import (
     BucketError,
@@ -41,14 +41,14 @@ from rushes.errors import (
     UnreadableClipError,
     UnusableRenderError,
 )
-from rushes.runware.facts import details_facts, is_account_trouble, poll_facts
+from rushes.runware.facts import details_facts, is_account_refusal, poll_facts
 from rushes.runware.outcome import Ambiguous, NeverArrived
-from rushes.runware.response import Report
+from rushes.runware.response import LookupResponse
 from rushes.services.ports import (
     ClipObjects,
+    ConcurrentMap,
     Metric,
     RunwareLookups,
-    SideBySide,
     TaskTable,
     Telemetry,
     VideoTransfer,
@@ -60,9 +60,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 BATCH = 100  # clips taken from the index at a time
-MOST_POLLED = 50  # clips asked about in one request
-_ENOUGH = 3  # failures of Runware in a row after which a sweep leaves it alone
-_MOST_REFUSED = 16  # shared questions that a sweep asks again in parts, after Runware has turned them away as a whole
+MAX_POLLED = 50  # clips asked about in one request
+_MAX_FAILURES = 3  # failures of Runware in a row after which a sweep leaves it alone
+_MAX_REFUSED = 16  # shared questions that a sweep asks again in parts, after Runware has turned them away as a whole
 _KEY = re.compile(r"videos/(?P<caller>[^/]+)/.+/(?P<task>[0-9a-f-]{36})-(?P<clip>[0-3])\.[a-z0-9]+")
 
 
@@ -72,15 +72,15 @@ class Sweep:
 
     buyer: Buyer
     failures: int = 0
-    most_polled: int = MOST_POLLED
+    max_polled: int = MAX_POLLED
     refused: int = 0  # shared questions that were turned away as a whole
 
     @property
     def gave_up(self) -> bool:
         """When Runware is down, a sweep that went on asking would only hammer it."""
-        return self.failures >= _ENOUGH
+        return self.failures >= _MAX_FAILURES
 
-    def saw(self, failed: bool) -> None:
+    def count_result(self, failed: bool) -> None:
         self.failures = self.failures + 1 if failed else 0
 
 
@@ -105,7 +105,7 @@ class LookupResult:
     def has(self, kind: Kind) -> bool:
         return any(fact.kind == kind for fact in self.facts)
 
-    def add_report(self, report: Report | None, clip_uuid: str) -> None:
+    def add_response(self, report: LookupResponse | None, clip_uuid: str) -> None:
         """Runware's answer, None if there is none: the clip is absent only if every answer confirms that."""
         self.all_absent &= report is not None and report.confirms_absent(clip_uuid)
 
@@ -127,12 +127,12 @@ class ReconcileService:
     bucket: ClipObjects
     provider: RunwareLookups
     rescuer: VideoTransfer
-    purchasing: PurchaseService
+    purchase_service: PurchaseService
     telemetry: Telemetry
     times: Timings
     when_ambiguous: WhenAmbiguous
     clock: Callable[[], int]
-    side_by_side: SideBySide
+    concurrent_map: ConcurrentMap
 
     def sweep(self, buyer: Buyer) -> int:
         """Works on due clips, oldest first, until none is left or the time is up. Returns how many it took."""
@@ -142,7 +142,7 @@ class ReconcileService:
             most = BATCH + len(passed)
             named = self.table.due(self.clock(), most)
             due = list(dict.fromkeys(name for name in named if name not in passed))
-            claims = self.side_by_side(self._isolated(self._claim), due)
+            claims = self.concurrent_map(self._isolated(self._claim), due)
             passed |= {name for name, clip in zip(due, claims, strict=True) if clip is None}
             claimed = [clip for clip in claims if clip]
             if not claimed and len(named) < most:
@@ -179,7 +179,12 @@ class ReconcileService:
         except UnreadableClipError:
             self._set_aside(key)
             return None
-        if clip is None or clip.next_check_at is None or clip.next_check_at > now or (clip.settled and not clip.open):
+        if (
+            clip is None
+            or clip.next_check_at is None
+            or clip.next_check_at > now
+            or (clip.budget_is_current and not clip.open)
+        ):
             return None
         saved = save(self.table, clip, expire_lease(clip, now), now=now, times=self.times)
         report_overruns(self.table, clip, saved, self.telemetry)
@@ -201,8 +206,8 @@ class ReconcileService:
             except StaleError:
                 return None  # somebody else is on it
             except Exception as error:  # whatever it is, the other clips are not to blame
-                why = f"{type(error).__name__}: {error}"
-                self.telemetry.log("a clip could not be looked at", warn=True, why=why, which=str(item)[:300])
+                reason = f"{type(error).__name__}: {error}"
+                self.telemetry.log("a clip could not be looked at", warn=True, reason=reason, which=str(item)[:300])
                 return None
 
         return attempt
@@ -215,35 +220,35 @@ class ReconcileService:
         def look(clip: Clip) -> None:
             self._look(clip, run, reported.get(clip.clip_uuid))
 
-        self.side_by_side(self._isolated(look), [*running, *others])
+        self.concurrent_map(self._isolated(look), [*running, *others])
 
-    def _poll_together(self, uuids: Sequence[str], run: Sweep) -> dict[str, Report | None]:
+    def _poll_together(self, uuids: Sequence[str], run: Sweep) -> dict[str, LookupResponse | None]:
         """The poll's answer for each of these clips, asked for in as few questions as Runware takes.
 
         One clip can spoil a question for the others, and so can their number. A question that was turned away as a
         whole is asked again without those that the answer names, or else in halves; when both halves are answered
         their size is the most for the rest of the sweep.
         """
-        if len(uuids) > run.most_polled:
-            parts = [uuids[start : start + run.most_polled] for start in range(0, len(uuids), run.most_polled)]
+        if len(uuids) > run.max_polled:
+            parts = [uuids[start : start + run.max_polled] for start in range(0, len(uuids), run.max_polled)]
             return {uuid: report for part in parts for uuid, report in self._poll_together(part, run).items()}
         if not uuids:
             return {}
         report = self._polled(uuids, run)
-        found: dict[str, Report | None] = dict.fromkeys(uuids, report)
-        left = [uuid for uuid in uuids if report and report.turned_away and not report.answers(uuid)]
-        if not left or len(uuids) == 1 or run.refused >= _MOST_REFUSED:
+        found: dict[str, LookupResponse | None] = dict.fromkeys(uuids, report)
+        left = [uuid for uuid in uuids if report and report.rejected_whole and not report.answers(uuid)]
+        if not left or len(uuids) == 1 or run.refused >= _MAX_REFUSED:
             return found
         run.refused += 1
         if len(left) < len(uuids):
             return found | self._poll_together(left, run)
         half = (len(uuids) + 1) // 2
         halves = self._poll_together(uuids[:half], run), self._poll_together(uuids[half:], run)
-        if all(answer and not answer.turned_away for part in halves for answer in part.values()):
-            run.most_polled = min(run.most_polled, half)
+        if all(answer and not answer.rejected_whole for part in halves for answer in part.values()):
+            run.max_polled = min(run.max_polled, half)
         return halves[0] | halves[1]
 
-    def _look(self, clip: Clip, run: Sweep, report: Report | None) -> None:
+    def _look(self, clip: Clip, run: Sweep, report: LookupResponse | None) -> None:
         """What one clip needs. Out of time, it is left for the next sweep: it has been moved forward."""
         if self.clock() > run.buyer.ends_at:
             return
@@ -280,7 +285,7 @@ class ReconcileService:
         A fact of a kind that only a later version knows may mean anything: such a clip is in doubt and never sent.
         """
         now = self.clock()
-        if clip.maybe_sent_at is None and not clip.unread:
+        if clip.possibly_sent_at is None and not clip.has_unknown_kinds:
             if now >= clip.created_at + self.times.deadline:
                 self._update(clip, [_given_up(now)])
             else:
@@ -290,11 +295,13 @@ class ReconcileService:
         if lookup.facts:
             self._update(clip, lookup.facts)
         elif self._is_over(clip.created_at, self.times.deadline, lookup):
-            where = " in another Runware account" if sent_elsewhere(clip, run.buyer.credentials.account) else ""
-            doubt = "a later version knows more of it" if clip.unread else f"an attempt may have arrived{where}"
-            why = f"{doubt}: {lookup.summary}"
-            self._update(clip, [_needs_review(Kind.UNPROVEN, why, self.clock())])
-        elif lookup.all_absent and not clip.unread and self.when_ambiguous == "resend":
+            where = " in another Runware account" if sent_to_other_account(clip, run.buyer.credentials.account) else ""
+            doubt = (
+                "a later version knows more of it" if clip.has_unknown_kinds else f"an attempt may have arrived{where}"
+            )
+            reason = f"{doubt}: {lookup.summary}"
+            self._update(clip, [_needs_review(Kind.UNPROVEN, reason, self.clock())])
+        elif lookup.all_absent and not clip.has_unknown_kinds and self.when_ambiguous == "resend":
             self._buy(clip, run)
 
     def _buy(self, clip: Clip, run: Sweep) -> None:
@@ -304,28 +311,28 @@ class ReconcileService:
         """
         task = self.table.task(clip.caller, clip.task_uuid)
         now = self.clock()
-        late = clip.maybe_sent_at is not None and now >= clip.maybe_sent_at + self.times.resend_window
+        late = clip.possibly_sent_at is not None and now >= clip.possibly_sent_at + self.times.resend_window
         leased = lease_to(clip, run.buyer.holder, now, self.times, run.buyer.credentials.account)
         if task is None or late or leased is None or run.gave_up or not self._may_ask(run):
             return
         try:
             saved = self.table.save(clip, refresh_derived(leased, now, self.times))
         except BusyError as error:
-            if error.maybe_written:  # a lease left behind would count as an attempt
-                self.purchasing.give_back(leased, run.buyer)
+            if error.possibly_written:  # a lease left behind would count as an attempt
+                self.purchase_service.give_back(leased, run.buyer)
             raise
-        _, outcome = self.purchasing.attempt(saved, task.request, run.buyer)
+        _, outcome = self.purchase_service.attempt(saved, task.request, run.buyer)
         if outcome:
-            run.saw(failed=isinstance(outcome, Ambiguous | NeverArrived) or is_account_trouble(outcome))
+            run.count_result(failed=isinstance(outcome, Ambiguous | NeverArrived) or is_account_refusal(outcome))
 
-    def _follow(self, clip: Clip, report: Report | None, run: Sweep) -> None:
+    def _follow(self, clip: Clip, report: LookupResponse | None, run: Sweep) -> None:
         """A running clip. It shared its poll with others; what that does not mention is simply not known yet.
 
         So before it is parked it is asked about alone, or one clip that spoils the poll would hide all others.
         """
         now = self.clock()
         facts = self._facts_of(report, clip, now) + self._copy_of(clip, now)
-        since = clip.learned_at(Kind.ACCEPTED) or clip.created_at
+        since = clip.first_seen_at(Kind.ACCEPTED) or clip.created_at
         if now >= since + self.times.deadline and merge_all(clip, facts).decisive == Kind.ACCEPTED:
             lookup = self._ask(clip, run)
             facts += lookup.facts
@@ -337,13 +344,13 @@ class ReconcileService:
     def _save_copy(self, clip: Clip, run: Sweep) -> None:
         """A render without a copy: the upload may be under way; later it is rescued; at last people decide."""
         lookup = LookupResult()
-        since = clip.learned_at(clip.decisive or Kind.RENDERED) or clip.created_at
+        since = clip.first_seen_at(clip.decisive or Kind.RENDERED) or clip.created_at
         self._look_for_copy(clip, run, lookup, rescue=self.clock() >= since + self.times.rescue_after)
         if not lookup.has(Kind.STORED) and self._is_over(since, self.times.copy_deadline, lookup):
-            why = "rendered, but no copy could be had by the deadline"
+            reason = "rendered, but no copy could be had by the deadline"
             if lookup.unanswered:
-                why += f": {lookup.summary}"
-            lookup.facts.append(_needs_review(Kind.UNSAVED, why, self.clock()))
+                reason += f": {lookup.summary}"
+            lookup.facts.append(_needs_review(Kind.UNSAVED, reason, self.clock()))
         self._update(clip, lookup.facts)
 
     def _look_for_copy(self, clip: Clip, run: Sweep, lookup: LookupResult, *, rescue: bool) -> None:
@@ -375,7 +382,7 @@ class ReconcileService:
         One that gave something else is asked again only when the clip's time is over, once more before people are.
         """
         facts: list[Fact] = []
-        since = clip.learned_at(Kind.RENDERED) or clip.created_at
+        since = clip.first_seen_at(Kind.RENDERED) or clip.created_at
         overdue = self.clock() >= since + self.times.copy_deadline
         ends_at = run.buyer.ends_at - self.times.http // 2  # the bucket has to take the last part after that
         for url in urls:
@@ -388,7 +395,7 @@ class ReconcileService:
                 break
         return facts
 
-    def _saved(self, clip: Clip, save: Callable[[], Probed], source: str) -> list[Fact]:
+    def _saved(self, clip: Clip, save: Callable[[], ProbeResult], source: str) -> list[Fact]:
         try:
             copy = stored_fact(save(), clip.object_key, self.clock())
         except UnusableRenderError as error:
@@ -415,18 +422,18 @@ class ReconcileService:
         """
         lookup = self._ask(clip, run)
         limit = self.times.hard(self.times.last_look) if lookup.at_work else self.times.last_look
-        if self._is_over(clip.learned_at(Kind.FAILED) or clip.created_at, limit, lookup):
-            lookup.facts.append(Fact(kind=Kind.LAST_LOOK, at=self.clock(), witness=Witness.CLOCK))
+        if self._is_over(clip.first_seen_at(Kind.FAILED) or clip.created_at, limit, lookup):
+            lookup.facts.append(Fact(kind=Kind.LAST_LOOK, at=self.clock(), source=FactSource.CLOCK))
         self._update(clip, lookup.facts)
 
     def _complete(self, clip: Clip, run: Sweep) -> None:
         """A stored clip whose render nobody has described yet: its seed, its cost."""
         lookup = LookupResult()
         self._ask_poll(clip, run, lookup)
-        facts, since = lookup.facts, clip.learned_at(Kind.STORED) or clip.created_at
+        facts, since = lookup.facts, clip.first_seen_at(Kind.STORED) or clip.created_at
         is_described = merge_all(clip, facts).has(Kind.RENDERED)
         if not is_described and self._is_over(since, self.times.last_look, lookup):
-            facts.append(Fact(kind=Kind.DETAILS_UNKNOWN, at=self.clock(), witness=Witness.CLOCK))
+            facts.append(Fact(kind=Kind.DETAILS_UNKNOWN, at=self.clock(), source=FactSource.CLOCK))
         self._update(clip, facts)
 
     def _look_again(self, clip: Clip, run: Sweep) -> None:
@@ -439,7 +446,7 @@ class ReconcileService:
         else:
             lookup = self._ask(clip, run)
         if self._is_over(since, 0, lookup):
-            lookup.facts += answers_to_asks(clip, self.clock(), lookup.summary)
+            lookup.facts += answered_facts(clip, self.clock(), lookup.summary)
         self._update(clip, lookup.facts)
 
     def _ask(self, clip: Clip, run: Sweep) -> LookupResult:
@@ -449,7 +456,7 @@ class ReconcileService:
         self._ask_poll(clip, run, lookup)
         # Whether this question exists for certain nobody knows: it has to be answered, be it by turning it away.
         details = self._asked(lambda key: self.provider.details(clip.clip_uuid, key), run)
-        lookup.add_report(details, clip.clip_uuid)
+        lookup.add_response(details, clip.clip_uuid)
         if details is None:
             lookup.unanswered.append("getTaskDetails")
         else:
@@ -457,11 +464,11 @@ class ReconcileService:
             lookup.facts += details_facts(said, clip.clip_uuid, self.clock())
         return lookup
 
-    def _ask_poll(self, clip: Clip, run: Sweep, lookup: LookupResult) -> Report | None:
+    def _ask_poll(self, clip: Clip, run: Sweep, lookup: LookupResult) -> LookupResponse | None:
         """`getResponse` about this clip alone; to be turned away is no answer."""
         lookup.asked = self._may_ask(run)
         report = self._polled([clip.clip_uuid], run)
-        lookup.add_report(report, clip.clip_uuid)
+        lookup.add_response(report, clip.clip_uuid)
         if report is None or not report.answers(clip.clip_uuid):
             lookup.unanswered.append("getResponse")
         facts = self._facts_of(report, clip, self.clock())
@@ -483,10 +490,10 @@ class ReconcileService:
         copy = stored_fact(probed, clip.object_key, now)
         # Even an object that is no video came through a link that only Runware was given.
         lookup.facts.append(
-            copy or Fact(kind=Kind.ACCEPTED, key="an object was uploaded", at=now, witness=Witness.BUCKET)
+            copy or Fact(kind=Kind.ACCEPTED, key="an object was uploaded", at=now, source=FactSource.BUCKET)
         )
 
-    def _facts_of(self, report: Report | None, clip: Clip, now: int) -> list[Fact]:
+    def _facts_of(self, report: LookupResponse | None, clip: Clip, now: int) -> list[Fact]:
         if report is None:
             return []
         facts = list(poll_facts(report.envelope.about(clip.clip_uuid), now))
@@ -501,20 +508,20 @@ class ReconcileService:
             return []
         return [copy] if copy else []
 
-    def _polled(self, task_uuids: Sequence[str], run: Sweep) -> Report | None:
+    def _polled(self, task_uuids: Sequence[str], run: Sweep) -> LookupResponse | None:
         return self._asked(lambda key: self.provider.poll(task_uuids, key), run)
 
-    def _asked(self, ask: Callable[[str], Report], run: Sweep) -> Report | None:
+    def _asked(self, ask: Callable[[str], LookupResponse], run: Sweep) -> LookupResponse | None:
         """Runware's answer, or None when it has none or there is no time or patience left to ask for one."""
         if run.gave_up or not self._may_ask(run):
             return None
         try:
             report = ask(run.buyer.credentials.runware_key)
         except ProviderError as error:
-            run.saw(failed=True)
-            self.telemetry.log("Runware could not be asked", warn=True, why=str(error))
+            run.count_result(failed=True)
+            self.telemetry.log("Runware could not be asked", warn=True, reason=str(error))
             return None
-        run.saw(failed=False)
+        run.count_result(failed=False)
         return report
 
     def _update(self, clip: Clip, facts: Sequence[Fact]) -> None:
@@ -533,11 +540,11 @@ def _given_up(now: int) -> Fact:
     message = "Runware could not be reached, or refused our account, until the deadline. Nothing was bought."
     error = '{"code":"providerUnreachable","message":"' + message + '"}'
     fields: Mapping[str, Scalar] = {"httpStatus": 503, "category": "provider", "message": message, "error": error}
-    return Fact(kind=Kind.REFUSED, key="providerUnreachable", at=now, witness=Witness.CLOCK, fields=fields)
+    return Fact(kind=Kind.REFUSED, key="providerUnreachable", at=now, source=FactSource.CLOCK, fields=fields)
 
 
-def _failed_rescue(why: str, now: int) -> Fact:
-    return Fact(kind=Kind.ATTEMPTED, key=f"rescue failed: {why}"[:200], at=now, witness=Witness.BUCKET)
+def _failed_rescue(reason: str, now: int) -> Fact:
+    return Fact(kind=Kind.ATTEMPTED, key=f"rescue failed: {reason}"[:200], at=now, source=FactSource.BUCKET)
 
 
 def _mark(source: str) -> str:
@@ -545,5 +552,5 @@ def _mark(source: str) -> str:
     return f"({hashlib.sha256(source.encode(errors='replace')).hexdigest()[:12]})"
 
 
-def _needs_review(kind: Kind, why: str, now: int) -> Fact:
-    return Fact(kind=kind, at=now, witness=Witness.CLOCK, fields={"why": why})
+def _needs_review(kind: Kind, reason: str, now: int) -> Fact:
+    return Fact(kind=kind, at=now, source=FactSource.CLOCK, fields={"reason": reason})

@@ -12,21 +12,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rushes.domain.formats import UUID4, canonical
-from rushes.domain.jsonl import refuse_foreign
+from rushes.domain.jsonl import reject_foreign_encoding
 from rushes.errors import UnreadableError
 from rushes.runware.request import Order, check
 from rushes.runware.wire import WireError, wire_error
 from rushes.services import input_images
 
-MOST_TASKS = 20
-MOST_CLIPS = 20
-LARGEST_BODY = 5 * 1024 * 1024  # bytes
+MAX_TASKS = 20
+MAX_CLIPS = 20
+MAX_BODY_BYTES = 5 * 1024 * 1024  # bytes
 # Bytes of JSON, images not counted: what is recorded of them is an address. The table's items end at 400 KB.
-_LARGEST_TASK = 350_000
-_MOST_FAULTS = 50
-_LARGEST_AUTHENTICATION = 4096  # bytes, white space before it included
-_DEEPEST = 20  # levels of nesting; a valid request has five
-_MOST_MEMBERS = 2000  # of a request, numbers in arrays and empty arrays among them; parsing a million takes seconds
+_MAX_TASK_BYTES = 350_000
+_MAX_FAULTS = 50
+_MAX_AUTHENTICATION_BYTES = 4096  # bytes, white space before it included
+_MAX_DEPTH = 20  # levels of nesting; a valid request has five
+_MAX_MEMBERS = 2000  # of a request, numbers in arrays and empty arrays among them; parsing a million takes seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +63,17 @@ def parse(body: bytes, called: str = "body") -> list[object]:
 
     Whoever got the bytes from elsewhere says what they are `called`.
     """
-    if len(body) > LARGEST_BODY:
-        raise UnreadableError(f"The {called} must not be larger than {LARGEST_BODY} bytes.")
-    if _members_at_most(body) > _MOST_MEMBERS:
-        raise UnreadableError(f"The {called} must not hold more than {_MOST_MEMBERS} values.")
+    if len(body) > MAX_BODY_BYTES:
+        raise UnreadableError(f"The {called} must not be larger than {MAX_BODY_BYTES} bytes.")
+    if _members_at_most(body) > _MAX_MEMBERS:
+        raise UnreadableError(f"The {called} must not hold more than {_MAX_MEMBERS} values.")
     tasks = _decoded(body, called)
     if isinstance(tasks, dict):
         return [tasks]
     if not isinstance(tasks, list):
         raise UnreadableError(f"The {called} must be an array of tasks.")
-    if not tasks or len(tasks) > MOST_TASKS + _is_authentication(tasks[0]):
-        raise UnreadableError(f"The array must hold 1 to {MOST_TASKS} tasks.")
+    if not tasks or len(tasks) > MAX_TASKS + _is_authentication(tasks[0]):
+        raise UnreadableError(f"The array must hold 1 to {MAX_TASKS} tasks.")
     return tasks
 
 
@@ -82,7 +82,7 @@ def bearer_in(body: bytes) -> str | None:
 
     Reads the first task alone and little of the body, because its sender is not known yet.
     """
-    head = body[:_LARGEST_AUTHENTICATION].decode(errors="replace").lstrip()
+    head = body[:_MAX_AUTHENTICATION_BYTES].decode(errors="replace").lstrip()
     try:
         first, _ = json.JSONDecoder().raw_decode(head.removeprefix("[").lstrip())
     except (ValueError, RecursionError):
@@ -115,10 +115,10 @@ def _decoded(body: bytes, called: str) -> object:
     def refuse_constant(name: str) -> None:
         raise UnreadableError(f"The {called} must be JSON, without {name}.")
 
-    refuse_foreign(body, called)
+    reject_foreign_encoding(body, called)
     try:
         value: object = json.loads(body.decode("utf-8"), parse_constant=refuse_constant)
-        if _depth(value) > _DEEPEST:
+        if _depth(value) > _MAX_DEPTH:
             raise RecursionError
         canonical(value).encode()  # raises for infinite numbers and lone surrogates
     except UnicodeError:
@@ -126,7 +126,7 @@ def _decoded(body: bytes, called: str) -> object:
     except json.JSONDecodeError as error:
         raise UnreadableError(f"The {called} must be JSON; unexpected at character {error.pos + 1}.") from None
     except RecursionError:
-        raise UnreadableError(f"The {called} must be JSON, not nested more than {_DEEPEST} levels deep.") from None
+        raise UnreadableError(f"The {called} must be JSON, not nested more than {_MAX_DEPTH} levels deep.") from None
     except ValueError:
         raise UnreadableError(f"The {called} must hold no number beyond 1.8e308, such as 1e400.") from None
     return value
@@ -145,15 +145,15 @@ def validate(tasks: Sequence[object], answer: WireResponse) -> list[Order | Poll
             answer.errors += [(400, error) for error in checked]
         elif named[checked.task_uuid] == 1:
             valid.append(checked)
-    answer.errors += [(400, twice(uuid)) for uuid, times in named.items() if uuid and times > 1]
+    answer.errors += [(400, duplicate_error(uuid)) for uuid, times in named.items() if uuid and times > 1]
     orders = [each for each in valid if isinstance(each, Order)]
-    if sum(order.clips for order in orders) > MOST_CLIPS:
+    if sum(order.clips for order in orders) > MAX_CLIPS:
         answer.errors += [(400, of_task(order.task_uuid, _TOO_MANY)) for order in orders]
         return [each for each in valid if isinstance(each, Poll)]
     return valid
 
 
-def twice(task_uuid: str) -> WireError:
+def duplicate_error(task_uuid: str) -> WireError:
     """What is said of each of several tasks under one UUID."""
     return of_task(task_uuid, _TWICE)
 
@@ -169,7 +169,7 @@ def _check(task: object) -> Order | Poll | list[WireError]:
         return [{**_MISPLACED, **named}]
     if isinstance(task_type, str) and task_type != "videoInference":
         return [{**_UNSUPPORTED_TYPE, **named}]
-    if len(canonical(task).encode()) - sum(map(len, input_images.images_of(task))) > _LARGEST_TASK:
+    if len(canonical(task).encode()) - sum(map(len, input_images.images_of(task))) > _MAX_TASK_BYTES:
         return [{**_TOO_LARGE, **named, "taskType": "videoInference"}]
     checked = check(task)
     if isinstance(checked, Order):
@@ -188,7 +188,7 @@ def _check_poll(task: dict[str, Any]) -> list[WireError]:
     else:
         message = "taskUUID must be a UUID v4 of 36 characters."
         faults = [wire_error("invalidTaskUUID", message, "taskUUID", type="string", **about)]
-    for name in sorted(task.keys() - {"taskType", "taskUUID"})[:_MOST_FAULTS]:
+    for name in sorted(task.keys() - {"taskType", "taskUUID"})[:_MAX_FAULTS]:
         named = name[:100]
         faults.append(wire_error("unsupportedParameter", f"{named} is not a parameter of getResponse.", named, **about))
     return faults
@@ -207,7 +207,7 @@ def of_task(task_uuid: str, error: WireError) -> WireError:
 def _members_at_most(body: bytes) -> int:
     """How many values a JSON text can hold, counted in a fraction of the time that parsing them takes."""
     text = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    if text.count(b'"') > 4 * _MOST_MEMBERS:  # each value has at most two texts, its name and itself
+    if text.count(b'"') > 4 * _MAX_MEMBERS:  # each value has at most two texts, its name and itself
         return text.count(b'"')
     outside = b"".join(text.split(b'"')[::2])
     return sum(outside.count(mark) for mark in (b",", b"[", b"{"))
@@ -237,18 +237,18 @@ _TWICE = wire_error(
 
 _TOO_MANY = wire_error(
     "valueTooLarge",
-    f"One request may ask for {MOST_CLIPS} clips in all.",
+    f"One request may ask for {MAX_CLIPS} clips in all.",
     "numberResults",
     type="integer",
-    max=MOST_CLIPS,
+    max=MAX_CLIPS,
 )
 
 
 _TOO_LARGE = wire_error(
     "valueTooLarge",
-    f"A task must not be larger than {_LARGEST_TASK} bytes, inline images not counted.",
+    f"A task must not be larger than {_MAX_TASK_BYTES} bytes, inline images not counted.",
     "body",
-    max=_LARGEST_TASK,
+    max=_MAX_TASK_BYTES,
 )
 
 

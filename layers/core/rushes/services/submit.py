@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from rushes.domain.budget import EVERYBODY, OverBudget, Reservation, month_of
+from rushes.domain.budget import ALL_CALLERS, OverBudget, Reservation, month_of
 from rushes.domain.caller import Caller
 from rushes.domain.clip import Clip, Lease, next_check
 from rushes.domain.formats import canonical, dollars
@@ -23,8 +23,8 @@ from rushes.runware import facts
 from rushes.runware.request import Order
 from rushes.runware.wire import WireError, wire_error
 from rushes.services import input_images
-from rushes.services.input_images import OnlyLooking
-from rushes.services.ports import MOST_AT_ONCE, ImageStore, Metric, SideBySide, TaskTable, Telemetry
+from rushes.services.input_images import ReadOnlyImageStore
+from rushes.services.ports import MAX_AT_ONCE, ConcurrentMap, ImageStore, Metric, TaskTable, Telemetry
 from rushes.services.purchase import Buyer, PurchaseService
 from rushes.services.queries import QueryService
 from rushes.services.request_validation import Poll, WireResponse, of_task, validate
@@ -41,7 +41,7 @@ class Request:
 
 
 # What became of an order's images: see `_take_in`.
-_Taken: TypeAlias = Mapping[str, Any] | Existing | list[tuple[int, WireError]]
+_ImageOutcome: TypeAlias = Mapping[str, Any] | Existing | list[tuple[int, WireError]]
 # A clip to send, and the request to send for it.
 _Send: TypeAlias = tuple[Clip, Mapping[str, Any]]
 
@@ -52,22 +52,22 @@ class SubmitService:
 
     table: TaskTable
     inputs: ImageStore
-    reading: QueryService
-    purchasing: PurchaseService
+    query_service: QueryService
+    purchase_service: PurchaseService
     telemetry: Telemetry
     times: Timings
     monthly_limit: int
     retention: int | None  # milliseconds; None: the table keeps requests for ever
     clock: Callable[[], int]
     new_uuid: Callable[[], str]
-    side_by_side: SideBySide
+    concurrent_map: ConcurrentMap
 
     def submit(self, tasks: Sequence[object], request: Request) -> WireResponse:
         """Buys or tells what every valid task of a request asks for; a bad one leaves the others bought."""
         answer = WireResponse()
         valid = validate(tasks, answer)
         orders = [each for each in valid if isinstance(each, Order)]
-        taken = self.side_by_side(lambda order: self._take_in(order, request), orders)
+        taken = self.concurrent_map(lambda order: self._store_images(order, request), orders)
         sends: list[_Send] = []
         unsent: list[Clip] = []
         bought: list[tuple[Order, list[_Send]]] = []
@@ -83,8 +83,8 @@ class SubmitService:
                 slowest = max(slowest, self.clock() - began)
             else:
                 answer.errors.append((503, of_task(order.task_uuid, BUSY)))
-        sent = self.side_by_side(lambda send: self.purchasing.attempt(*send, request.buyer)[0], sends)
-        self.side_by_side(lambda clip: self.purchasing.give_back(clip, request.buyer), unsent)
+        sent = self.concurrent_map(lambda send: self.purchase_service.attempt(*send, request.buyer)[0], sends)
+        self.concurrent_map(lambda clip: self.purchase_service.give_back(clip, request.buyer), unsent)
         for order, mine in bought:
             if mine:
                 clips = [clip for clip in sent if clip.task_uuid == order.task_uuid]
@@ -99,38 +99,38 @@ class SubmitService:
 
         What is recorded when the function is ended, with its lease, counts as maybe sent.
         """
-        rounds = -(-clips // MOST_AT_ONCE)
+        rounds = -(-clips // MAX_AT_ONCE)
         needed = to_record + self.times.http + (rounds - 1) * self.times.to_finish
         return self.clock() + needed <= buyer.ends_at
 
-    def _take_in(self, order: Order, request: Request) -> _Taken:
+    def _store_images(self, order: Order, request: Request) -> _ImageOutcome:
         """What is recorded and sent of an order; or its task, if that is known; or why neither, with HTTP statuses.
 
         A repeat is found before S3 is asked about its images: that may be away, and they may be gone.
         """
-        if not input_images.has_to_be_taken_in(order.request):
+        if not input_images.needs_storing(order.request):
             return order.request
         try:
             if known := self.table.get_tombstone(request.caller.name, order.task_uuid):
                 return Existing(known)
             if not self._has_time(order.clips, request.buyer):
                 raise BusyError("no time is left to send what would be recorded")
-            taken = input_images.take_in(order.request, request.caller, self.inputs)
+            taken = input_images.store_images(order.request, request.caller, self.inputs)
         except (BucketError, BusyError) as error:
-            self.telemetry.log("images not taken in", warn=True, why=str(error), taskUUID=order.task_uuid)
+            self.telemetry.log("images not taken in", warn=True, reason=str(error), taskUUID=order.task_uuid)
             return [(503, BUSY)]
         return [(400, fault) for fault in taken] if isinstance(taken, list) else taken
 
     def _tell(self, task_uuid: str, caller: Caller, answer: WireResponse) -> None:
         try:
-            data, errors = self.reading.poll(caller.name, task_uuid)
+            data, errors = self.query_service.poll(caller.name, task_uuid)
         except (BusyError, BucketError):
             data, errors = [], [(503, of_task(task_uuid, BUSY))]
         answer.data += data
         answer.errors += errors
 
     def _record(
-        self, order: Order, taken: _Taken, request: Request, answer: WireResponse, unsent: list[Clip]
+        self, order: Order, taken: _ImageOutcome, request: Request, answer: WireResponse, unsent: list[Clip]
     ) -> list[_Send]:
         """The clips that are now this call's to send; otherwise the answer already says why there are none.
 
@@ -157,7 +157,7 @@ class SubmitService:
                     self.telemetry.count(Metric.BUDGET_REFUSED)
                     answer.errors.append((402, of_task(order.task_uuid, _over_budget(outcome, order))))
         except BusyError as error:
-            if error.maybe_written:  # their leases, left behind, would count as attempts
+            if error.possibly_written:  # their leases, left behind, would count as attempts
                 unsent += clips
             answer.errors.append((503, of_task(order.task_uuid, BUSY)))
         return []
@@ -166,7 +166,7 @@ class SubmitService:
         self, task: Task, clips: Sequence[Clip], amount: int, request: Request
     ) -> Recorded | Existing | OverBudget:
         """Reserves within everybody's limit and the caller's own, as this process knows them."""
-        limits = {EVERYBODY: self.monthly_limit, request.caller.name: request.caller.monthly_limit}
+        limits = {ALL_CALLERS: self.monthly_limit, request.caller.name: request.caller.monthly_limit}
         month = clips[0].month
         return self.table.record(
             task, clips, [Reservation(scope, month, amount, limit) for scope, limit in limits.items()]
@@ -202,7 +202,7 @@ def price(tasks: Sequence[object], caller: Caller, inputs: ImageStore) -> WireRe
             answer.data.append({"taskType": "getResponse", "taskUUID": each.task_uuid, "dryRun": True, "cost": 0.0})
             continue
         try:
-            taken = input_images.take_in(each.request, caller, OnlyLooking(inputs))
+            taken = input_images.store_images(each.request, caller, ReadOnlyImageStore(inputs))
         except BucketError:
             answer.errors.append((503, of_task(each.task_uuid, BUSY)))
             continue
@@ -244,7 +244,7 @@ def _object_key(task: Task, order: Order, index: int) -> str:
 
 def _over_budget(refusal: OverBudget, order: Order) -> WireError:
     needed = f"this task needs ${dollars(order.price * order.clips):.3f}"
-    if refusal.scope == EVERYBODY:
+    if refusal.scope == ALL_CALLERS:
         message = f"The service's limit for this month is reached: {needed}. Nothing was bought."
     else:
         left = dollars(max(0, refusal.limit - refusal.budgeted))

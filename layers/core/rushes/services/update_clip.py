@@ -6,7 +6,15 @@ is written. Metrics that mean money are counted here, from what the saved change
 
 from collections.abc import Callable
 
-from rushes.domain.clip import Clip, Kind, Status, defer_budget, disbelieves, is_full, refresh_derived
+from rushes.domain.clip import (
+    Clip,
+    Kind,
+    Status,
+    defer_budget,
+    has_implausible_cost,
+    has_too_many_facts,
+    refresh_derived,
+)
 from rushes.domain.timings import Timings
 from rushes.errors import BusyError, StaleError
 from rushes.services.ports import ClipTable, Metric, Telemetry
@@ -40,7 +48,7 @@ def update_clip(
             clip = current
             continue
         except BusyError as error:
-            if error.maybe_written:  # then nothing is left to save the next time, and it would never be counted
+            if error.possibly_written:  # then nothing is left to save the next time, and it would never be counted
                 _alarm(clip, refresh_derived(changed, now, times), telemetry)
                 report_overruns(clips, clip, refresh_derived(changed, now, times), telemetry)
             raise
@@ -60,7 +68,7 @@ def save(clips: ClipTable, before: Clip, after: Clip, *, now: int, times: Timing
     try:
         return clips.save(before, settled)
     except BusyError as error:
-        if error.maybe_written or settled.budgeted == before.budgeted:
+        if error.possibly_written or settled.budgeted == before.budgeted:
             raise  # a second write would meet the first one, and take it for another process's
     return clips.save(before, defer_budget(after, now, times))
 
@@ -105,11 +113,11 @@ _MILESTONES: dict[Metric, Callable[[Clip], bool]] = {
     Metric.CLIPS_BOUGHT: lambda clip: clip.decisive not in (None, Kind.REFUSED, Kind.UNPROVEN),
     Metric.CLIPS_STORED: lambda clip: clip.status == Status.STORED,
     Metric.CLIPS_IN_REVIEW: lambda clip: clip.status == Status.REVIEW,
-    Metric.AMBIGUOUS_PURCHASES: lambda clip: clip.maybe_sent_at is not None,
+    Metric.AMBIGUOUS_PURCHASES: lambda clip: clip.possibly_sent_at is not None,
 }
 _ALARMS: dict[Metric, Callable[[Clip], bool]] = {
-    Metric.SECOND_RENDER_SEEN: lambda clip: len(clip.of(Kind.RENDERED)) > 1,
+    Metric.SECOND_RENDERS: lambda clip: len(clip.of(Kind.RENDERED)) > 1,
     Metric.OVERWRITTEN_CLIPS: lambda clip: len(clip.of(Kind.STORED)) > 1,
-    Metric.COST_DISBELIEVED: disbelieves,
-    Metric.TOO_MANY_FACTS: is_full,
+    Metric.IMPLAUSIBLE_COST: has_implausible_cost,
+    Metric.TOO_MANY_FACTS: has_too_many_facts,
 }

@@ -61,6 +61,6 @@ class WebhookService:
         try:
             copy = stored_fact(self.copies.probe(clip.object_key), clip.object_key, now)
         except BucketError as error:
-            self.telemetry.log("the bucket could not be asked", warn=True, why=str(error), clipUUID=clip.clip_uuid)
+            self.telemetry.log("the bucket could not be asked", warn=True, reason=str(error), clipUUID=clip.clip_uuid)
             return []
         return [copy] if copy else []

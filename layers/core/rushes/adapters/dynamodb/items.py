@@ -9,9 +9,9 @@ from typing import Any
 from rushes.adapters.dynamodb import attribute_values
 from rushes.domain.budget import Cost
 from rushes.domain.caller import ApiKey, Caller
-from rushes.domain.clip import Claim, Clip, Facts, Known, Lease
+from rushes.domain.clip import Claim, Clip, FactRecord, Facts, Lease
 from rushes.domain.formats import iso
-from rushes.domain.task import Found, Task
+from rushes.domain.task import Task, TaskWithClips
 from rushes.errors import UnreadableClipError, UnreadableError
 
 Item = dict[str, Any]
@@ -142,8 +142,8 @@ def changing_attributes(clip: Clip) -> dict[str, Any]:
     lease = clip.lease
     return {
         "facts": {_fact_name(*name): known_value(known) for name, known in clip.facts.items()},
-        "maybeSentAt": clip.maybe_sent_at,
-        "maybeSentTo": clip.maybe_sent_to or None,
+        "possiblySentAt": clip.possibly_sent_at,
+        "possiblySentTo": clip.possibly_sent_to or None,
         "lease": asdict(lease) if lease else None,
         "dueShard": _shard(clip) if clip.next_check_at is not None else None,
         "nextCheckAt": clip.next_check_at,
@@ -154,7 +154,7 @@ def changing_attributes(clip: Clip) -> dict[str, Any]:
 
 def _shard(clip: Clip) -> str:
     # While its money is to follow, a clip in review is looked at as others are.
-    is_in_review = clip.decision is not None and clip.decision.needs_review and not clip.open and clip.settled
+    is_in_review = clip.decision is not None and clip.decision.needs_review and not clip.open and clip.budget_is_current
     return REVIEW_SHARD if is_in_review else str(int(clip.clip_uuid[:8], 16) % SHARDS)
 
 
@@ -162,9 +162,9 @@ def _fact_name(kind: str, key: str) -> str:
     return f"{kind}:{key}" if key else str(kind)
 
 
-def known_value(known: Known) -> dict[str, Any]:
+def known_value(known: FactRecord) -> dict[str, Any]:
     """A fact as an earlier version can read it as well, with its claims beside that if there are several."""
-    seen = {str(witness): at for witness, at in known.seen.items()}
+    seen = {str(source): at for source, at in known.seen.items()}
     fields = dict(known.fields)
     claims = {source: {"at": claim.at, "fields": dict(claim.fields)} for source, claim in known.claims.items()}
     return {"seen": seen, **({"fields": fields} if fields else {}), **({"claims": claims} if len(claims) > 1 else {})}
@@ -211,8 +211,8 @@ def _clip_of(item: Item) -> Clip:
         month=item["month"],
         created_at=item["createdAtMs"],
         facts=read_facts(item["facts"]),
-        maybe_sent_at=item.get("maybeSentAt"),
-        maybe_sent_to=item.get("maybeSentTo", ""),
+        possibly_sent_at=item.get("possiblySentAt"),
+        possibly_sent_to=item.get("possiblySentTo", ""),
         lease=Lease(lease["holder"], lease["since"], lease["until"], lease.get("account", "")) if lease else None,
         next_check_at=item.get("nextCheckAt"),
         budgeted=item["counted"],
@@ -234,13 +234,13 @@ def read_facts(values: Mapping[str, Any]) -> Facts:
     return facts
 
 
-def _known(value: Mapping[str, Any]) -> Known:
+def _known(value: Mapping[str, Any]) -> FactRecord:
     if "claims" in value:
-        return Known({source: Claim(claim["at"], claim["fields"]) for source, claim in value["claims"].items()})
-    return Known.of_all(value["seen"], value.get("fields", {}))
+        return FactRecord({source: Claim(claim["at"], claim["fields"]) for source, claim in value["claims"].items()})
+    return FactRecord.of_all(value["seen"], value.get("fields", {}))
 
 
-def task_with_clips(items: Sequence[Item]) -> Found | None:
+def task_with_clips(items: Sequence[Item]) -> TaskWithClips | None:
     """The task that these items make up; None if there is none."""
     clips = sorted((read_clip(item) for item in items if "clipUUID" in item), key=lambda clip: clip.index)
     # Its own item comes first; once that has expired, its first clip's knows enough.
@@ -248,7 +248,7 @@ def task_with_clips(items: Sequence[Item]) -> Found | None:
     if not known or not clips:
         return None
     task = read_task(known[0])
-    return Found(task, tuple(clips), _sortable(task.created_at, task.task_uuid))
+    return TaskWithClips(task, tuple(clips), _sortable(task.created_at, task.task_uuid))
 
 
 def read_cost(item: Item) -> Cost:

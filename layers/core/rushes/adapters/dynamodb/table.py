@@ -23,7 +23,7 @@ from rushes.adapters.dynamodb.items import Item
 from rushes.domain.budget import Costs, OverBudget, Reservation
 from rushes.domain.caller import Caller
 from rushes.domain.clip import Clip
-from rushes.domain.task import Existing, Found, Page, Recorded, Task
+from rushes.domain.task import Existing, Page, Recorded, Task, TaskWithClips
 from rushes.errors import BusyError, StaleError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_MOST_KEYS = 100  # of one BatchGetItem
+_MAX_KEYS = 100  # of one BatchGetItem
 _ATTEMPTS = 7
 _FAILED = "ConditionalCheckFailed"
 _FIRST_PAUSE = 0.02  # seconds; doubles, with full jitter, so that all attempts together stay near one second
@@ -139,7 +139,7 @@ class DynamoDbTable:
         answer = self._retried(lambda: self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True))
         return items.read_task(items.from_attributes(answer["Item"])) if "Item" in answer else None
 
-    def get_task_with_clips(self, caller: str, task_uuid: str) -> Found | None:
+    def get_task_with_clips(self, caller: str, task_uuid: str) -> TaskWithClips | None:
         """A caller's task with its clips, as of now; also one whose request has expired."""
         pages = self._pages(
             "query",
@@ -276,8 +276,8 @@ class DynamoDbTable:
     def _several(self, keys: Sequence[Item]) -> list[Item]:
         """The items under these keys, in no order; those that are gone are left out."""
         found: list[Item] = []
-        for first in range(0, len(keys), _MOST_KEYS):
-            found += self._batch(list(keys[first : first + _MOST_KEYS]))
+        for first in range(0, len(keys), _MAX_KEYS):
+            found += self._batch(list(keys[first : first + _MAX_KEYS]))
         return found
 
     def _batch(self, keys: list[Item]) -> list[Item]:
@@ -371,14 +371,14 @@ class DynamoDbTable:
                     raise
                 lost |= _may_have_taken_effect(error)
                 if not _is_busy(error):
-                    raise BusyError(error.response["Error"]["Code"], maybe_written=lost) from None
+                    raise BusyError(error.response["Error"]["Code"], possibly_written=lost) from None
             except (BotoConnectionError, HTTPClientError) as error:
                 lost |= not isinstance(error, EndpointConnectionError | ConnectTimeoutError)
                 if attempt:  # each of these may have taken seconds already
-                    raise BusyError(type(error).__name__, maybe_written=lost) from None
+                    raise BusyError(type(error).__name__, possibly_written=lost) from None
             if attempt + 1 < _ATTEMPTS:
                 self._pause(attempt)
-        raise BusyError("the table stayed contended", maybe_written=lost)
+        raise BusyError("the table stayed contended", possibly_written=lost)
 
     def _pause(self, attempt: int) -> None:
         # The system's: processes restored from one snapshot share the state of Python's own generator, and would wait

@@ -1,4 +1,4 @@
-"""Nothing that became of a clip goes untold, wherever `announce` is stopped; and the simulation would notice."""
+"""Nothing that became of a clip goes untold, wherever `publish` is stopped; and the simulation would notice."""
 
 import random
 import uuid
@@ -16,7 +16,7 @@ from rushes.services import publish
 from tests.fakes.simulated import Switches
 from tests.simulation.enumeration import ADVERSE, ONE_AT_A_TIME, SKEWS, TELLING
 from tests.simulation.history import History, Setting, live
-from tests.simulation.telling import Telling, verdict
+from tests.simulation.publishing import Telling, verdict
 from tests.simulation.world import Schedule
 
 Patch = pytest.MonkeyPatch
@@ -65,7 +65,7 @@ def first_broken() -> list[str]:
 
 
 @pytest.mark.timeout(120)
-def test_every_stop_of_announce_ends_with_everything_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_stop_of_publish_ends_with_everything_told(capsys: pytest.CaptureFixture[str]) -> None:
     """Each end of a clip reaches who listens, repeats under the same id, and each stored one has its manifest first."""
     explored, told, kinds = 0, 0, set()
     for telling in tellings():

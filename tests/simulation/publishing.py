@@ -1,4 +1,4 @@
-"""`announce` on the stream of a history that has been lived, stopped before and after each of its effects.
+"""`publish` on the stream of a history that has been lived, stopped before and after each of its effects.
 
 What it does touches nothing that the rest of the service reads, so a history is lived once, and its stream told again
 under every schedule. The stream is passed on as Lambda does it: batch by batch, again and again from the first change
@@ -22,7 +22,7 @@ from tests.simulation.world import Schedule, Stopped, World
 T = TypeVar("T")
 Trouble = Literal["before", "after"]
 
-MOST_DELIVERIES = 40
+MAX_DELIVERIES = 40
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class Telling:
         use_case = PublishService(tasks=self, manifests=self, bus=self, telemetry=FakeTelemetry(), bucket="clips")
         for start in range(0, len(changes), self.batch):
             batch = changes[start : start + self.batch]
-            for _ in range(MOST_DELIVERIES):
+            for _ in range(MAX_DELIVERIES):
                 batch = self._deliver(use_case, batch)
                 if not batch:
                     break
@@ -143,7 +143,7 @@ def _faults(clip: Clip, telling: Telling) -> Iterator[str]:
     about = [(name, detail) for name, detail in telling.told if detail["clipUUID"] == clip.clip_uuid]
     states = [_ended(new) for _, new in telling.lived.table.changes if new.clip_uuid == clip.clip_uuid]
     expected = {state for state in states if state}
-    ids = {detail["id"]: (name, detail.get("why") or detail.get("versionId")) for name, detail in about}
+    ids = {detail["id"]: (name, detail.get("reason") or detail.get("versionId")) for name, detail in about}
     if Counter(ids.values()) != Counter(expected):
         yield f"told {sorted(map(str, ids.values()))}, and the record went through {sorted(map(str, expected))}"
     if about and max(about, key=lambda event: event[1]["revision"])[0] != (_ended(clip) or ("nothing",))[0]:

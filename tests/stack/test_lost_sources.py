@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from rushes.config import WhenAmbiguous
-from rushes.domain.clip import Clip, Kind, Status, Witness
+from rushes.domain.clip import Clip, FactSource, Kind, Status
 from rushes_local.runware.emulator import OneShot
 from rushes_local.stack import Stack
 from tests.chaos.judgement import Books, judge
@@ -112,9 +112,9 @@ def rescued(clip: Clip) -> bool:
     return clip.copy is not None and clip.copy[1].fields.get("rescued", False) is True
 
 
-def witnesses(clips: list[Clip]) -> set[Witness]:
+def sources(clips: list[Clip]) -> set[FactSource]:
     """Through whom these clips' renders were learned."""
-    return {witness for clip in clips for known in clip.of(Kind.RENDERED).values() for witness in known.seen}
+    return {source for clip in clips for known in clip.of(Kind.RENDERED).values() for source in known.seen}
 
 
 @pytest.mark.timeout(2 * PATIENCE)
@@ -134,9 +134,9 @@ def test_every_clip_is_stored_and_paid_once(clips: int, logged: list[str]) -> No
         everything = ordered.books.find().all_clips
         assert {clip.status for clip in everything} == {Status.STORED}
         assert len(everything) == len(ordered.stack.emulator.ledger()) == 3 * clips + 4
-        assert witnesses(ordered.clips(unheard) + ordered.clips(neither)) == {Witness.POLL}
+        assert sources(ordered.clips(unheard) + ordered.clips(neither)) == {FactSource.POLL}
         assert all(rescued(clip) for clip in ordered.clips(unsent) + ordered.clips(neither))
-        assert all(clip.maybe_sent_at is not None for clip in ordered.clips(cut))
+        assert all(clip.possibly_sent_at is not None for clip in ordered.clips(cut))
         assert ordered.broken() == []
 
 
@@ -157,7 +157,7 @@ def test_what_nobody_can_prove_is_not_bought_again(logged: list[str]) -> None:
 
         ordered.wait(lambda: all(clip.status == Status.REVIEW for clip in ordered.clips(unknown)))
         assert all(clip.decisive == Kind.UNPROVEN and not clip.open for clip in ordered.clips(unknown))
-        assert witnesses(ordered.clips(told)) == {Witness.WEBHOOK}
+        assert sources(ordered.clips(told)) == {FactSource.WEBHOOK}
         assert {clip.status for clip in ordered.clips(told + uploaded)} == {Status.STORED}
 
         ordered.stack.emulator.faults.poll_status = ordered.stack.emulator.faults.details_status = 0

@@ -1,4 +1,4 @@
-"""The wiring of `functions/announce`."""
+"""The wiring of `functions/publish`."""
 
 import os
 from dataclasses import dataclass
@@ -9,29 +9,29 @@ from rushes.adapters.dynamodb.table import DynamoDbTable
 from rushes.adapters.eventbridge import EventBridgeBus
 from rushes.adapters.s3 import S3_CONFIG, S3Manifests
 from rushes.adapters.telemetry import PowertoolsTelemetry
-from rushes.config import AnnounceSettings
+from rushes.config import PublishSettings
 from rushes.services.publish import PublishService
 
 
 @dataclass(frozen=True, slots=True)
-class AnnounceWiring:
+class PublishWiring:
     """Everything the function is made of. `to_finish` is in milliseconds."""
 
-    announcing: PublishService
+    publish_service: PublishService
     telemetry: PowertoolsTelemetry
     to_finish: int
 
 
 @cache
-def wiring() -> AnnounceWiring:
+def wiring() -> PublishWiring:
     """Made once a process, at the first call."""
-    settings = AnnounceSettings.read(os.environ)
+    settings = PublishSettings.read(os.environ)
     telemetry = PowertoolsTelemetry()
-    announcing = PublishService(
+    publish_service = PublishService(
         tasks=DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table),
         manifests=S3Manifests(aws_client("s3", S3_CONFIG), settings.bucket),
         bus=EventBridgeBus(aws_client("events", aws_config()), settings.bus),
         telemetry=telemetry,
         bucket=settings.bucket,
     )
-    return AnnounceWiring(announcing, telemetry, settings.timings.to_finish)
+    return PublishWiring(publish_service, telemetry, settings.timings.to_finish)

@@ -1,4 +1,4 @@
-"""The table's stream through `announce`, fed by hand: what is told, what is laid into the bucket, what comes again."""
+"""The table's stream through `publish`, fed by hand: what is told, what is laid into the bucket, what comes again."""
 
 import hashlib
 import importlib
@@ -53,7 +53,7 @@ class Stream:
     def announce(self, records: list[Json] | None = None) -> Outcome:
         """Passes changes on to the deployed function; by default those since the last time."""
         found = self.read() if records is None else records
-        return self._stack.functions["announce"].invoke({"Records": found})
+        return self._stack.functions["publish"].invoke({"Records": found})
 
 
 @cache
@@ -156,7 +156,7 @@ def test_a_clip_in_review_is_told(user: User, stream: Stream, heard: Listener) -
     stream.announce()
     (event,) = heard.about(clip.clip_uuid)
     fits(event)
-    assert (event["detail-type"], event["detail"]["why"]) == ("Clip Needs Review", "unproven")
+    assert (event["detail-type"], event["detail"]["reason"]) == ("Clip Needs Review", "unproven")
 
 
 def test_a_repeat_of_the_stream_changes_nothing(stack: Stack, user: User, stream: Stream, heard: Listener) -> None:
@@ -204,7 +204,7 @@ def test_any_image_that_is_no_clip_is_refused(image: Json) -> None:
 def test_an_image_is_the_clip_that_was_saved(user: User, stream: Stream) -> None:
     """The stream's image and the table's item are read as the same clip."""
     clip = ended(user)
-    leased = user.stack.store.save(clip, replace(clip, lease=Lease("me", 1, 2), maybe_sent_at=5))
+    leased = user.stack.store.save(clip, replace(clip, lease=Lease("me", 1, 2), possibly_sent_at=5))
     assert clip_of_image(stream.read()[-1]["dynamodb"]["NewImage"]) == leased
 
 
@@ -231,7 +231,7 @@ def test_what_the_bus_did_not_take_comes_again(
     rejecting = SimpleNamespace(
         put_events=lambda **_: {"FailedEntryCount": 1, "Entries": [{"ErrorCode": "ThrottlingException"}]}
     )
-    monkeypatch.setattr(app.wiring().announcing.bus, "_client", rejecting)
+    monkeypatch.setattr(app.wiring().publish_service.bus, "_client", rejecting)
     failed = app.handler({"Records": records}, context(50_000))["batchItemFailures"]
     assert failed == [{"itemIdentifier": records[-1]["dynamodb"]["SequenceNumber"]}]
 
@@ -251,5 +251,5 @@ def context(milliseconds: int) -> SimpleNamespace:
 
 def wired(in_process: InProcess) -> Any:
     """The handler's module, wired in this process."""
-    in_process("announce")
-    return importlib.import_module("functions.announce.app")
+    in_process("publish")
+    return importlib.import_module("functions.publish.app")
