@@ -325,7 +325,9 @@ class Endless:
         self._received += 1
         self.most = max(self.most, self._received - len(self._deleted))
         name = str(self._received)
-        return {"Messages": [{"MessageId": name, "ReceiptHandle": name, "Body": "x", "MD5OfBody": "y", "Attributes": {}}]}
+        return {
+            "Messages": [{"MessageId": name, "ReceiptHandle": name, "Body": "x", "MD5OfBody": "y", "Attributes": {}}]
+        }
 
     def delete_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, str]]) -> None:
         self._deleted += [entry["ReceiptHandle"] for entry in Entries]
