@@ -23,8 +23,8 @@ dev := .venv/dev.stamp
 sam := .venv-sam/stamp
 checkov := .venv-checkov/stamp
 
-.PHONY: help demo dev test test-batch test-page simulate openapi bench chaos check fmt lint types validate drift build \
-  sam-local test-sam environments reference compile costs deploy stack-name lint-workflows clean
+.PHONY: help demo dev test test-batch test-page simulate openapi bench chaos check static fmt lint types validate drift \
+  build sam-local test-sam environments reference compile costs deploy stack-name lint-workflows clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -51,7 +51,7 @@ test-page: $(dev) ## the gallery in Chromium, as a person uses it; pictures land
 	@$(PYTHON) -m pytest -m browser -n 2 --dist loadfile tests/gallery $(ARGS)
 
 test-batch: $(dev) ## what takes minutes: a file of a thousand lines, every schedule, the tutorial, more chaos
-	@$(PYTHON) -m pytest -q -m batch $(ARGS)
+	@$(PYTHON) -m pytest -q -m batch -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 simulate: $(dev) ## every stop and race in memory, and the figures (FOR=600: seconds of random histories on top)
 	@SIMULATE_SECONDS="$(or $(FOR),0)" $(PYTHON) -m pytest -q -m "" tests/simulation
@@ -68,7 +68,11 @@ bench: $(dev) ## cold and warm starts beside small handlers, into docs/benchmark
 chaos: $(dev) ## the local stack while everything fails at once, then the judgement (FOR=120 SEED=7)
 	@$(PYTHON) -m tests.chaos --for "$(or $(FOR),60)" $(if $(SEED),--seed "$(SEED)")
 
-check: lint types validate drift test ## everything that CI checks, but the SAM tests
+check: static test ## everything that CI checks, but the SAM tests
+
+# Side by side, with what each prints in one piece: none of them takes more than one core.
+static:
+	@$(MAKE) -j2 --output-sync=target lint types validate drift
 
 fmt: $(dev) ## format the code and mend what ruff can mend
 	@$(PYTHON) -m ruff format

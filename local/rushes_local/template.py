@@ -50,11 +50,15 @@ class HttpRoute:
 
 @dataclass(frozen=True)
 class QueueSource:
-    """A queue, by logical id, that a function takes messages from. `partial`: it reports which of them failed."""
+    """A queue, by logical id, that a function takes messages from. `partial`: it reports which of them failed.
+
+    `max_concurrency` is a number or refers to a parameter.
+    """
 
     queue: str
     batch_size: int
     partial: bool
+    max_concurrency: int | Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -240,8 +244,12 @@ def _stream(properties: Mapping[str, Any]) -> StreamSource:
 
 
 def _source(properties: Mapping[str, Any]) -> QueueSource:
-    queue = properties["Queue"]["Fn::GetAtt"][0]
-    return QueueSource(queue, int(properties["BatchSize"]), _reports_failures(properties))
+    return QueueSource(
+        queue=properties["Queue"]["Fn::GetAtt"][0],
+        batch_size=int(properties["BatchSize"]),
+        partial=_reports_failures(properties),
+        max_concurrency=properties["ScalingConfig"]["MaximumConcurrency"],
+    )
 
 
 def _reports_failures(properties: Mapping[str, Any]) -> bool:
