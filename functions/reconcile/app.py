@@ -29,7 +29,7 @@ def _check_upload(record: Record) -> None:
     wired = wiring()
     try:
         created = json.loads(record["body"])["detail"]["object"]
-        wired.reconcile_service.uploaded(created["key"], created.get("version-id", "null"))
+        wired.reconcile_service.check_upload(created["key"], created.get("version-id", "null"))
     except Exception as error:
         wired.parts.telemetry.log("upload could not be checked", warn=True, reason=error_text(error))
         raise

@@ -72,7 +72,7 @@ def _buy(record: Record, buyer: Buyer) -> None:
     """Processes one message. An exception leaves it in the queue for a retry, or for the dead-letter queue."""
     wired = wiring()
     try:
-        wired.inbox_service.take(inbox_message.read(record["body"]), buyer)
+        wired.inbox_service.buy(inbox_message.read(record["body"]), buyer)
     except Exception as error:
         wired.parts.telemetry.log("message failed", warn=True, messageId=message_id(record), reason=error_text(error))
         raise

@@ -15,7 +15,7 @@ from rushes.bootstrap.webhook_function import WebhookWiring, wiring
 from rushes.domain import webhook_token
 from rushes.errors import BadTokenError, RushesError, UnknownClipError, UnreadableError
 from rushes.lambda_events import body_of, error_text, json_response
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 
 
 def handler(event: dict[str, Any], _: LambdaContext) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def _verified(event: Mapping[str, Any], subject: str, wired: WebhookWiring) -> s
     try:
         webhook_token.verify(token, subject, webhook_keys(wired.secret), wired.clock())
     except BadTokenError:
-        if not wired.secret.renew():
+        if not wired.secret.refresh():
             raise
         webhook_token.verify(token, subject, webhook_keys(wired.secret), wired.clock())
     return token

@@ -65,7 +65,7 @@ class Demo:
         """Order `tasks` and download their clips. Raises DemoError unless all are accepted and every clip is stored."""
         with closing(self._client()) as client:
             response = client.submit(tasks)
-            self._screen.say(f"POST /v1: {len(response.accepted)} accepted, {len(response.errors)} refused")
+            self._screen.print(f"POST /v1: {len(response.accepted)} accepted, {len(response.errors)} refused")
             problems = [f"refused: {refusal(error)}" for error in response.errors]
             problems += self._finish(client, response.accepted)
         if problems:
@@ -78,16 +78,16 @@ class Demo:
         """
         bucket, s3, key = self._stack.bucket_name, self._stack.client("s3"), f"requests/{CALLER}/{file.name}"
         version = s3.put_object(Bucket=bucket, Key=key, Body=file.read_bytes())["VersionId"]
-        self._screen.say(f"Request file uploaded: {key}")
+        self._screen.print(f"Request file uploaded: {key}")
         report_key = f"reports/{CALLER}/{file.name}.{version}.json"
         listing = {"Bucket": bucket, "Prefix": report_key}
         missing = f"no report for {key} after {self._timeout:g} s: run again with --verbose to see the functions' logs"
         self._wait(lambda: bool(s3.list_objects_v2(**listing)["KeyCount"]), missing)
         report = json.loads(s3.get_object(Bucket=bucket, Key=report_key)["Body"].read())
-        self._screen.say(f"Its report: {report_key}")
+        self._screen.print(f"Its report: {report_key}")
         for line in report["lines"]:
             verdict = "accepted" if line.get("accepted") else "; ".join(map(refusal, line.get("errors", [])))
-            self._screen.say(f"  line {line['line']}: {verdict}")
+            self._screen.print(f"  line {line['line']}: {verdict}")
         accepted = [line["taskUUID"] for line in report["lines"] if line.get("accepted")]
         with closing(self._client()) as client:
             missing = f"an accepted line was not ordered within {self._timeout:g} s"
@@ -105,7 +105,7 @@ class Demo:
             return
         with suppress(typer.Exit):  # failures are reported below, with their reasons
             follow(self._screen, client, accepted, self._timeout)
-        tasks = [client.known(each) for each in accepted]
+        tasks = [client.require_task(each) for each in accepted]
         clips = {(task["taskUUID"], clip["clip"]): clip for task in tasks for clip in task["clips"]}
         for clip in clips.values():
             if clip["status"] != "stored":
@@ -115,7 +115,7 @@ class Demo:
             clip = clips[result.task_uuid, result.clip]
             if result.problem:
                 yield f"{result.file}: {result.problem}"
-            self._screen.say(
+            self._screen.print(
                 f"{result.file}  {size(result.size)}, {money(micros(clip.get('cost')))}, from {clip['objectKey']}"
             )
 

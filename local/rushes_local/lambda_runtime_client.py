@@ -26,6 +26,8 @@ Handler = Callable[[Any, "Context"], Any]
 def main(arguments: list[str]) -> None:
     """Run the handler, the last argument, until the parent ends; `--pure` skips awslambdaric."""
     die_with_parent()
+    # As in Lambda, whose layer has no click: with it, httpx also imports its command line and rich.
+    sys.modules["click"] = None  # type: ignore[assignment]
     handler_name = arguments[-1]
     if "--pure" not in arguments:
         try:

@@ -285,8 +285,11 @@ class Stack:
         # moto warns about every unsupported type; those that matter have been left out before.
         logging.getLogger("moto").setLevel(logging.ERROR)
         self.aws.load()
+        from moto.cloudformation import models
         from moto.cloudformation.parsing import get_model_map
 
+        # moto tries YAML first, which takes half a second; the template below is JSON.
+        models.Stack.parse_template = staticmethod(json.loads)  # type: ignore[method-assign,assignment]
         cloudformation = self.client("cloudformation", config=Config(retries={"total_max_attempts": 1}))
         body = template.for_cloudformation(get_model_map())
         parameters = {**self._create_secrets(template, provider().api_key), **self._endpoints(provider())}

@@ -12,13 +12,18 @@ from typing import Any
 
 import yaml
 
+try:
+    from yaml import CSafeLoader as SafeLoader
+except ImportError:  # without libyaml, parsing takes ten times as long
+    from yaml import SafeLoader  # type: ignore[assignment]
+
 _SECRET = "AWS::SecretsManager::Secret"
 _SUBSTITUTED = re.compile(r"\$\{([^}!.]+)")
 _RATE = re.compile(r"rate\((\d+) (minute|hour|day)s?\)")
 _SECONDS = {"minute": 60, "hour": 3600, "day": 86400}
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(SafeLoader):
     """Reads tags as mappings: `!Ref x` as `{"Ref": "x"}`."""
 
 

@@ -119,10 +119,10 @@ def fault(
         changed = {**current, "next_submissions": [*one_shots, added]} if once else {**current, **added}
         answer = _read_json(http.put("/_emulator/faults", json=changed))
     screen = Screen(as_json)
-    screen.give(answer)
-    screen.say("For the next order only:" if once else "Until `rushes trigger heal`:")
+    screen.print_json(answer)
+    screen.print("For the next order only:" if once else "Until `rushes trigger heal`:")
     for name, value in added.items():
-        screen.say(f"  {name} = {value}")
+        screen.print(f"  {name} = {value}")
 
 
 @trigger.command()
@@ -134,8 +134,8 @@ def heal(as_json: AsJson = False) -> None:
     with _emulator() as http:
         answer = _read_json(http.put("/_emulator/faults", json={}))
     screen = Screen(as_json)
-    screen.give(answer)
-    screen.say("All faults are removed.")
+    screen.print_json(answer)
+    screen.print("All faults are removed.")
 
 
 @trigger.command()
@@ -151,9 +151,9 @@ def faults(as_json: AsJson = False) -> None:
     }
     screen = Screen(as_json)
     by_name = {name: {"meaning": meaning, "switches": values} for name, (meaning, values) in FAULTS.items()}
-    screen.give({"faults": by_name, "switches": switches})
+    screen.print_json({"faults": by_name, "switches": switches})
     screen.table(("fault", "effect"), [(name, meaning) for name, (meaning, _) in FAULTS.items()])
-    screen.say()
+    screen.print()
     screen.table(
         ("switch", "default", "effect"),
         [(name, str(switch["default"]), str(switch["meaning"])) for name, switch in switches.items()],
@@ -168,8 +168,8 @@ def _send(kind: Callback, task: str | None, clip: int, *, as_json: bool) -> None
             answers = [_finish(http, run)]
         else:
             answers = [_call(http, run, kind, body) for body in _bodies(kind, run)]
-        after = _clip(service.known(uuid), clip)
-        screen.give(
+        after = _clip(service.require_task(uuid), clip)
+        screen.print_json(
             {
                 "webhook": kind,
                 "taskUUID": uuid,
@@ -179,7 +179,7 @@ def _send(kind: Callback, task: str | None, clip: int, *, as_json: bool) -> None
                 "after": after["status"],
             }
         )
-        screen.say(
+        screen.print(
             f"{kind} for clip {uuid}-{clip}: status {', '.join(map(str, answers))}; "
             f"the clip was {before['status']} and is now {after['status']}."
         )
@@ -196,7 +196,7 @@ def _choose_clip(
 ) -> tuple[str, Json, Json]:
     """The UUID of a task of the caller, its clip, and the emulator's run of that clip, suitable for this webhook."""
     runs = {str(run["taskUUID"]).lower(): run for run in known_runs}
-    tasks = [service.known(task_uuid(task))] if task else service.tasks({}, 100)
+    tasks = [service.require_task(task_uuid(task))] if task else service.tasks({}, 100)
     for each in tasks:
         clip = next((clip for clip in each.get("clips", []) if clip.get("clip") == number), None)
         run = runs.get(str(clip["clipUUID"]).lower()) if clip else None

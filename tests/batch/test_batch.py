@@ -15,7 +15,7 @@ from rushes.adapters.dynamodb.items import clip_of_image
 from rushes.domain.caller import Caller
 from rushes.domain.clip import Status
 from rushes_local.stack import Stack
-from tests.chaos.judgement import Books
+from tests.chaos.judgement import StackInspector
 
 pytestmark = [pytest.mark.batch, pytest.mark.timeout(1500)]
 
@@ -55,7 +55,12 @@ class Batch:
     """The stack, the file in it, and the figures."""
 
     def __init__(self, stack: Stack) -> None:
-        self.stack, self.s3, self.sqs, self.books = stack, stack.client("s3"), stack.client("sqs"), Books(stack)
+        self.stack, self.s3, self.sqs, self.books = (
+            stack,
+            stack.client("s3"),
+            stack.client("sqs"),
+            StackInspector(stack),
+        )
         self.dynamodb = stack.client("dynamodb")
         stack.store.set_caller(Caller(NAME, 10_000_000_000))
         self.queues = {

@@ -65,7 +65,9 @@ class StackInspector:
 
     def open_clips(self) -> int:
         """The number of clips in the index of due clips, without those in review."""
-        return sum(item["dueShard"]["S"] != "review" for item in self._scan(IndexName="due"))
+        return sum(
+            item["dueShard"]["S"] != "review" for item in self._scan(IndexName="due", ProjectionExpression="dueShard")
+        )
 
     def waiting(self, *, dead: bool = False) -> int:
         """The number of messages in the queues, or in the dead-letter queues."""
