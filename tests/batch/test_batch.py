@@ -55,7 +55,7 @@ class Batch:
     """The stack, the file in it, and the figures."""
 
     def __init__(self, stack: Stack) -> None:
-        self.stack, self.s3, self.sqs, self.books = (
+        self.stack, self.s3, self.sqs, self.inspector = (
             stack,
             stack.client("s3"),
             stack.client("sqs"),
@@ -138,7 +138,7 @@ def test_a_thousand_lines(capsys: pytest.CaptureFixture[str]) -> None:
         batch = Batch(stack)
         version = stack.client("s3").put_object(Bucket=stack.bucket_name, Key=KEY, Body=content())["VersionId"]
         took = batch.wait(lambda: len(stack.emulator.ledger()) >= GOOD and batch.done())
-        took += batch.wait(lambda: not batch.books.open_clips())
+        took += batch.wait(lambda: not batch.inspector.open_clips())
         took += batch.wait(lambda: len(batch.keys("videos/")) == 2 * GOOD)
         first, report = batch.figures(), batch.report()
         assert first == {
