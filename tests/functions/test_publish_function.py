@@ -66,7 +66,7 @@ def heard(stack: Stack) -> Listener:
     """Who listens on the bus; what was told before the test is forgotten."""
     found = listener(stack)
     found.listen()
-    found.heard.clear()
+    found.received.clear()
     return found
 
 
@@ -168,7 +168,7 @@ def test_a_repeat_of_the_stream_changes_nothing(stack: Stack, user: User, stream
     stream.announce(records)
     stream.announce(records[-1:])
     assert manifest(stack, clip) == laid
-    assert {event["detail"]["id"] for event in heard.about(clip.clip_uuid)} == {heard.heard[0]["detail"]["id"]}
+    assert {event["detail"]["id"] for event in heard.about(clip.clip_uuid)} == {heard.received[0]["detail"]["id"]}
 
 
 def test_a_cost_that_comes_later_is_in_the_manifest(stack: Stack, user: User, stream: Stream, heard: Listener) -> None:
