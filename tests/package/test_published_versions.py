@@ -86,7 +86,7 @@ def test_any_description_fits(name: str, template: dict[str, Any]) -> None:
     assert all(len(str(parameter["Default"])) <= max_length(each, parameter) for each, parameter in used.items())
     for parameter in used.values():
         if "MaxLength" in parameter:
-            assert f"of {parameter['MaxLength']} characters at max_length" in parameter["ConstraintDescription"]
+            assert f"of {parameter['MaxLength']} characters at most" in parameter["ConstraintDescription"]
     longest = sum(max_length(each, parameter) for each, parameter in used.items()) + len(used) - 1
     assert longest <= MAX_DESCRIPTION
 
