@@ -13,7 +13,7 @@ from scripts.cost_report.metering import ClipUsage, Index, measure, read_units, 
 
 ROOT = Path(__file__).parents[2]
 
-# A stack of its own cannot run beside the shared one.
+# A separate stack cannot run beside the shared one.
 pytestmark = pytest.mark.usefixtures("no_shared_stack")
 MAX_DOLLARS_A_MILLION = 30.0
 

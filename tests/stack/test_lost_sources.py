@@ -21,7 +21,7 @@ from tests.event_listener import Listener
 
 ROOT = Path(__file__).parents[2]
 
-# A stack of its own cannot run beside the shared one.
+# A separate stack cannot run beside the shared one.
 pytestmark = pytest.mark.usefixtures("no_shared_stack")
 
 # The number of clips for each loss, in `make test` and in `make test-batch`; LOST_CLIPS=200 takes minutes.

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 PATIENCE = 150  # seconds
 
-# A stack of its own cannot run beside the shared one.
+# A separate stack cannot run beside the shared one.
 pytestmark = [pytest.mark.usefixtures("no_shared_stack"), pytest.mark.timeout(2 * PATIENCE)]
 
 RUN_DEMO = (
