@@ -13,7 +13,7 @@ from rushes.bootstrap.intake_function import wiring
 from rushes.domain.caller import is_name
 from rushes.errors import UnreadableError
 from rushes.lambda_events import Record, message_id, process_batch
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from rushes.bootstrap.webhook_function import WebhookWiring, wiring
 from rushes.domain import webhook_token
 from rushes.errors import BadTokenError, RushesError, UnknownClipError, UnreadableError
 from rushes.lambda_events import body_of, error_text, json_response
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 
 
 def handler(event: dict[str, Any], _: LambdaContext) -> dict[str, Any]:

@@ -44,7 +44,7 @@ from rushes.domain.task import Existing, Recorded, Task
 from rushes.errors import BusyError, StaleError, UnreadableClipError, UnreadableError
 from rushes.runware.facts import poll_facts, webhook_facts
 from rushes.runware.response import read
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 from rushes.services.update_clip import update_clip
 from rushes_local.stack import Stack
 from tests.fakes.builders import CLIP_UUID, MONTH, PRICE, START, TASK_UUID, TIMES, clip, fact, uuid4
@@ -232,7 +232,7 @@ def test_the_limit_is_exact(table: Table, scope: str, before: int) -> None:
     assert table.clips("ann", uuid4(2)) == []
     assert table.budget("ann", MONTH)[0] == table.budget(ALL_CALLERS, MONTH)[0] == before
     raised = [
-        replace(each, limit=enough) if each.scope == scope else each for each in both(**(limits | {name: enough - 1}))
+        each._replace(limit=enough) if each.scope == scope else each for each in both(**(limits | {name: enough - 1}))
     ]
     assert table.record(task(2), [clip(task_uuid=uuid4(2))], raised) == Recorded()
     assert table.budget(scope, MONTH) == (enough, enough)
@@ -256,7 +256,7 @@ def test_a_changed_limit(table: Table, scope: str, new: int) -> None:
     """Each reservation is held against its own limit, and the month records that of the last one that succeeded."""
     put_first = both()
     table.record(task(1), [clip(task_uuid=uuid4(1))], put_first)
-    changed = [replace(each, limit=new) if each.scope == scope else each for each in put_first]
+    changed = [each._replace(limit=new) if each.scope == scope else each for each in put_first]
     outcome = table.record(task(2), [clip(task_uuid=uuid4(2))], changed)
     if new == PRICE:
         assert outcome == OverBudget(scope, PRICE, PRICE)

@@ -16,7 +16,7 @@ from rushes.domain.budget import ALL_CALLERS
 from rushes.domain.caller import Caller
 from rushes.domain.clip import Clip, Kind, Status
 from rushes.errors import BusyError, RushesError
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 from rushes.services.purchase import Buyer, Credentials, PurchaseService
 from rushes.services.queries import QueryService
 from rushes.services.reconcile import ReconcileService

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import pytest
@@ -17,10 +17,12 @@ from rushes.services import purchase, reconcile, submit, update_clip
 from rushes.services import queries as query_service
 from rushes.services.purchase import build_wire_task, callback_url
 from tests.fakes import simulated as fakes
-from tests.simulation.enumeration import SAMPLED, everything, explore
+from tests.simulation.enumeration import WHOLE, everything, explore
 from tests.simulation.history import Setting
+from tests.simulation.telltale import TELLTALE
 
 Patch = pytest.MonkeyPatch
+SEARCHED = 4_000  # settings, by `make simulate`
 
 
 def no_lease(patch: Patch) -> None:
@@ -265,7 +267,7 @@ def refusal_outranks_acceptance(patch: Patch) -> None:
     """A no is believed although the clip is known to be bought."""
     meaning = clip.KIND_RULES[Kind.REFUSED]
     assert meaning.decides
-    louder = replace(meaning, decides=replace(meaning.decides, rank=15))
+    louder = meaning._replace(decides=meaning.decides._replace(rank=15))
     patch.setattr(clip, "KIND_RULES", {**clip.KIND_RULES, Kind.REFUSED: louder})
     patch.setattr(facts, "mark_possibly_sent", lambda given, *_: given)
 
@@ -476,8 +478,11 @@ MUTANTS = [
 
 @pytest.fixture(scope="module")
 def schedules() -> list[Setting]:
-    """The sample of `make test`, made while nothing is wrong: how many effects there are is found by living."""
-    return list(islice(everything(), SAMPLED))
+    """Those of `make test`; `make simulate` looks further, and so finds others once the rules have changed.
+
+    Made while nothing is wrong: how many effects there are is found by living.
+    """
+    return list(chain(TELLTALE, islice(everything(), SEARCHED) if WHOLE else ()))
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
@@ -488,4 +493,5 @@ def test_each_planted_fault_is_caught(
     mutant(monkeypatch)
     findings = explore(schedules, stop_at_first=True)
     assert not findings.clean, f"{mutant.__doc__} Nobody noticed, in {findings.explored} schedules."
-    print(f"{mutant.__name__}: caught after {findings.explored}: {findings.broken[0][1]}")
+    setting, faults = findings.broken[0]
+    print(f"{mutant.__name__}: caught after {findings.explored}: {faults}, by {setting}")

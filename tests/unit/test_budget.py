@@ -8,7 +8,7 @@ import pytest
 
 from rushes.domain.clip import Clip, Fact, Kind, merge_all
 from rushes.errors import BusyError, ProviderError
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 from rushes.services.reconcile import ReconcileService
 from rushes.services.update_clip import update_clip
 from tests.fakes.builders import MONTH, PRICE, START, TIMES, clip, fact, request

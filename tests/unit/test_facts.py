@@ -8,7 +8,7 @@ from rushes.domain import webhook_token
 from rushes.domain.clip import Clip, Kind, Lease, Status, billable_amount, lease_to
 from rushes.runware.facts import apply_outcome, is_account_refusal, refusals
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 from rushes.services.purchase import build_wire_task, callback_url
 from tests.fakes.builders import CLIP_UUID, PRICE, START, TASK_UUID, TIMES, clip, fact, refusal, request
 from tests.fakes.use_cases import UseCases

@@ -27,7 +27,7 @@ from rushes.services.import_requests import (
     RequestLocation,
     locate_request_file,
 )
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 from tests.fakes.builders import START, TASK_UUID, request, uuid4
 from tests.fakes.telemetry import FakeClock, FakeTelemetry
 from tests.fakes.use_cases import one_after_another
@@ -256,7 +256,7 @@ def test_a_lines_file_with_a_fault_of_its_own_buys_nothing(content: bytes, says:
 
 def test_a_broken_line_leaves_the_others() -> None:
     """Bytes that are no UTF-8, a NUL and a line that is too long are that line's own trouble."""
-    door = Door(limits=replace(LIMITS, line=400))
+    door = Door(limits=LIMITS._replace(line=400))
     content = b"\n".join([b'{"a": "\xff"}', b"\x00", b"x" * 401, lines(request())])
     report = door.drop("a.jsonl", content)
     assert codes(report) == {1: ["invalidTask"], 2: ["invalidTask"], 3: ["invalidTask"]}

@@ -14,7 +14,7 @@ from rushes.runware.outcome import NeverArrived
 from rushes.services.authentication import Callers
 from rushes.services.circuit_breaker import CircuitBreaker
 from rushes.services.inbox import InboxService
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 from tests.fakes.builders import PRICE, START, TASK_UUID, TIMES, refusal, request, uuid4
 from tests.fakes.use_cases import UseCases
 

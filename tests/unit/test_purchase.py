@@ -110,7 +110,7 @@ def test_a_lease_that_may_be_written_is_given_back(world: UseCases, written: boo
 def test_the_lease_of_another_buyer_is_not_given_back(world: UseCases) -> None:
     """A clip that another buyer has taken since is left alone."""
     lease = Lease("holder", START, START + TIMES.lease)
-    theirs = world.table.put(clip(lease=replace(lease, holder="other"), version=3))
+    theirs = world.table.put(clip(lease=lease._replace(holder="other"), version=3))
     assert world.purchase_service.give_back(clip(lease=lease), world.buyer()) == theirs == world.row()
 
 

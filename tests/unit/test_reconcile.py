@@ -14,7 +14,7 @@ from rushes.domain.task import Task
 from rushes.errors import ProviderError, RescueError, UnreadableClipError
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived
 from rushes.runware.response import LookupResponse, read_lookup
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 from rushes.services.reconcile import BATCH, MAX_POLLED, ReconcileService
 from tests.fakes.builders import CLIP_UUID, MP4, START, TASK_UUID, TIMES, clip, fact, refusal, request, uuid4
 from tests.fakes.table import FakeTable

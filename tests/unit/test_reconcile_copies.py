@@ -11,7 +11,7 @@ from rushes.domain.clip import Clip, Fact, FactSource, Kind, Status, merge, refr
 from rushes.domain.media import ProbeResult, container
 from rushes.errors import OriginRefusedError, RescueError, UnusableRenderError
 from rushes.runware.response import LookupResponse, read_lookup
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 from rushes.services.purchase import Buyer, Credentials
 from rushes.services.reconcile import ReconcileService
 from tests.fakes.builders import CLIP_UUID, MP4, START, TIMES, WEBM, clip

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from rushes.domain.task import Existing, Recorded
 from rushes.errors import BusyError, UnreadableError
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived
 from rushes.runware.request import Order
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 from rushes.services.request_validation import (
     MAX_BODY_BYTES,
     WireResponse,
@@ -600,7 +599,7 @@ def test_a_hundred_refused_at_once_leave_no_doubt(world: UseCases, unattended: b
     world.table.contended = True
     for number in range(100):
         world.runware.script = [refusal()]
-        call = replace(world.call(), buyer=world.buyer(unattended=unattended))
+        call = world.call()._replace(buyer=world.buyer(unattended=unattended))
         answer = world.submit_service.submit([request(taskUUID=uuid4(number))], call)
         assert codes(answer) == [(400, "invalidModel")]
     for row in world.table.rows.values():
@@ -662,8 +661,8 @@ def test_the_fake_table_keeps_the_stores_answers(world: UseCases) -> None:
     """The fake says recorded, existing and over budget as the real table would, and refuses what is made busy."""
     submit(world)
     task, row = world.table.tasks["ann", TASK_UUID], world.row()
-    assert isinstance(world.table.record(replace(task), [row], []), Existing)  # another call's, not a repeated one
-    other = replace(task, task_uuid=uuid4(1))
+    assert isinstance(world.table.record(task._replace(), [row], []), Existing)  # another call's, not a repeated one
+    other = task._replace(task_uuid=uuid4(1))
     wanted = Reservation("ann", MONTH, PRICE, PRICE)
     assert world.table.record(other, [], [wanted]) == OverBudget("ann", PRICE, PRICE)
     assert isinstance(world.table.record(other, [], []), Recorded)

@@ -6,7 +6,7 @@ import pytest
 
 from rushes.domain.clip import Clip, Fact, Kind, Status, mark_possibly_sent, merge
 from rushes.errors import BusyError
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 from rushes.services.update_clip import update_clip
 from tests.fakes.builders import MONTH, PRICE, START, TASK_UUID, TIMES, clip, fact
 from tests.fakes.use_cases import UseCases

@@ -9,7 +9,7 @@ from rushes.domain.clip import Fact, FactSource, Kind, Status, billable_amount, 
 from rushes.errors import BusyError, UnknownClipError, UnreadableError
 from rushes.runware.facts import details_facts, poll_facts, webhook_facts
 from rushes.runware.response import read
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 from tests.fakes.builders import CLIP_UUID, MP4, PRICE, START, TASK_UUID, WEBM, clip, fact
 from tests.fakes.use_cases import UseCases
 

@@ -17,7 +17,7 @@ Environment = Mapping[str, str]
 WhenAmbiguous = Literal["resend", "review"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class BuyingSettings:
     """The settings that all buying functions have."""
 
@@ -30,7 +30,7 @@ class BuyingSettings:
     timings: Timings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class SubmitSettings(BuyingSettings):
     """The settings of `submit`.
 
@@ -53,7 +53,7 @@ class SubmitSettings(BuyingSettings):
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class ReconcileSettings(BuyingSettings):
     """The settings of `reconcile`. `rescue_origins` are the allowed origins of renders."""
 
@@ -72,7 +72,7 @@ class ReconcileSettings(BuyingSettings):
         return settings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class WebhookSettings:
     """The settings of `webhook`."""
 
@@ -91,7 +91,7 @@ class WebhookSettings:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class PublishSettings:
     """The settings of `publish`. `bus` is the name of the event bus."""
 
@@ -110,7 +110,7 @@ class PublishSettings:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class TasksSettings:
     """The settings of `tasks`."""
 
@@ -127,7 +127,7 @@ class TasksSettings:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class IntakeSettings:
     """The settings of `intake`. `inbox` is the queue's URL, `unknown_callers` as for `submit`."""
 

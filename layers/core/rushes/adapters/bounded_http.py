@@ -9,9 +9,9 @@ import ipaddress
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from ssl import SSLContext
+from ssl import PROTOCOL_TLS_CLIENT, SSLContext
 from typing import Any
 
 import httpcore
@@ -24,14 +24,27 @@ _lookups = threading.BoundedSemaphore(_MAX_LOOKUPS)
 
 def bounded_transport() -> httpx.HTTPTransport:
     """A transport with one connection for each exchange; the request's connect timeout limits the whole exchange."""
-    transport = httpx.HTTPTransport(trust_env=False)
-    transport._pool = httpcore.ConnectionPool(  # no public way to give httpx a network backend
-        ssl_context=httpx.create_ssl_context(trust_env=False),
-        max_connections=None,  # a wait for a free connection would not count towards the deadline
-        max_keepalive_connections=0,  # a reused connection would keep its first deadline
-        network_backend=_Network(),
-    )
-    return transport
+    return _Transport()
+
+
+class _Transport(httpx.HTTPTransport):
+    """httpx's transport with another network backend, for which httpx has no public interface."""
+
+    def __init__(self) -> None:
+        no_authorities = SSLContext(PROTOCOL_TLS_CLIENT)  # no handshake with it succeeds; see `_Network.tls`
+        super().__init__(verify=no_authorities, trust_env=False)
+        self._network = _Network()
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=no_authorities,
+            max_connections=None,  # a wait for a free connection would not count towards the deadline
+            max_keepalive_connections=0,  # a reused connection would keep its first deadline
+            network_backend=self._network,
+        )
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.scheme == "https":
+            self._network.tls()  # before the request's timeout starts
+        return super().handle_request(request)
 
 
 def resolve(host: str, seconds: float) -> list[str]:
@@ -67,6 +80,21 @@ def resolve(host: str, seconds: float) -> list[str]:
 class _Network(httpcore.SyncBackend):
     """Connections with a deadline: the connect timeout applies to the whole exchange."""
 
+    def __init__(self) -> None:
+        self._tls: SSLContext | None = None
+
+    def tls(self) -> SSLContext:
+        """The context of every handshake, created for the first one.
+
+        Reading the authorities' certificates takes a twentieth of a cold start, and polls, dry runs and empty sweeps
+        make no connection.
+        """
+        if self._tls is None:
+            context = httpx.create_ssl_context(trust_env=False)
+            context.set_alpn_protocols(["http/1.1"])  # as httpcore does in the context that it gets
+            self._tls = context
+        return self._tls
+
     def connect_tcp(
         self,
         host: str,
@@ -88,7 +116,9 @@ class _Network(httpcore.SyncBackend):
         for address in addresses:
             try:
                 left = _left(ends_at, timeout, httpcore.ConnectTimeout)
-                return _Stream(super().connect_tcp(address, port, left, local_address, socket_options), ends_at)
+                return _Stream(
+                    super().connect_tcp(address, port, left, local_address, socket_options), ends_at, self.tls
+                )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise failure
@@ -97,8 +127,8 @@ class _Network(httpcore.SyncBackend):
 class _Stream(httpcore.NetworkStream):
     """A connection on which every step ends at the same deadline."""
 
-    def __init__(self, stream: httpcore.NetworkStream, ends_at: float) -> None:
-        self._stream, self._ends_at = stream, ends_at
+    def __init__(self, stream: httpcore.NetworkStream, ends_at: float, tls: Callable[[], SSLContext]) -> None:
+        self._stream, self._ends_at, self._tls = stream, ends_at, tls
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         return self._stream.read(max_bytes, _left(self._ends_at, timeout, httpcore.ReadTimeout))
@@ -121,11 +151,15 @@ class _Stream(httpcore.NetworkStream):
         self._stream.close()
 
     def start_tls(
-        self, ssl_context: SSLContext, server_hostname: str | None = None, timeout: float | None = None
+        self,
+        ssl_context: SSLContext,  # noqa: ARG002  the pool's, without authorities
+        server_hostname: str | None = None,
+        timeout: float | None = None,
     ) -> httpcore.NetworkStream:
+        context = self._tls()
         # Python applies a timeout to the whole handshake.
         left = _left(self._ends_at, timeout, httpcore.ConnectTimeout)
-        return _Stream(self._stream.start_tls(ssl_context, server_hostname, left), self._ends_at)
+        return _Stream(self._stream.start_tls(context, server_hostname, left), self._ends_at, self._tls)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)

@@ -9,10 +9,9 @@ the only signed header, because the headers of Runware's PUT are not documented.
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from botocore.config import Config
@@ -158,8 +157,7 @@ class S3Bucket:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRequestFile:
+class StoredRequestFile(NamedTuple):
     """One object version. `metadata` is the user's; `hidden_metadata` counts the entries that S3 cannot return."""
 
     encoding: str
@@ -178,8 +176,7 @@ class StoredRequestFile:
             self.body.close()
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectVersion:
+class ObjectVersion(NamedTuple):
     """One object version without its bytes. `put_at` is in milliseconds."""
 
     version: str

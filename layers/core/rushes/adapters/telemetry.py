@@ -10,7 +10,7 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
 from rushes.domain.redaction import scrub
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 
 
 class PowertoolsTelemetry:

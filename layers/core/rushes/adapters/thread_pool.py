@@ -2,8 +2,12 @@
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
-from rushes.services.ports import MAX_AT_ONCE, R, T
+from rushes.runware.wire import MAX_AT_ONCE
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def concurrent_map(work: Callable[[T], R], items: Iterable[T], /) -> list[R]:

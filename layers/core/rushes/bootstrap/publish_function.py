@@ -1,10 +1,10 @@
 """The wiring of `functions/publish`."""
 
 import os
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
-from rushes.adapters.aws import aws_client, aws_config
+from rushes.adapters.aws import aws_client, aws_config, table_config
 from rushes.adapters.dynamodb.table import DynamoDbTable
 from rushes.adapters.eventbridge import EventBridgeBus
 from rushes.adapters.s3 import S3_CONFIG, S3Manifests
@@ -13,8 +13,7 @@ from rushes.config import PublishSettings
 from rushes.services.publish import PublishService
 
 
-@dataclass(frozen=True, slots=True)
-class PublishWiring:
+class PublishWiring(NamedTuple):
     """The parts of the function. `to_finish` is in milliseconds."""
 
     publish_service: PublishService
@@ -28,7 +27,7 @@ def wiring() -> PublishWiring:
     settings = PublishSettings.read(os.environ)
     telemetry = PowertoolsTelemetry()
     publish_service = PublishService(
-        tasks=DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table),
+        tasks=DynamoDbTable(aws_client("dynamodb", table_config()), settings.table),
         manifests=S3Manifests(aws_client("s3", S3_CONFIG), settings.bucket),
         bus=EventBridgeBus(aws_client("events", aws_config()), settings.bus),
         telemetry=telemetry,

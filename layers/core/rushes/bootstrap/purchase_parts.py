@@ -1,11 +1,10 @@
 """The common wiring of the functions that buy, `submit` and `reconcile`."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import httpx
 
-from rushes.adapters.aws import aws_client, aws_config, clock
+from rushes.adapters.aws import aws_client, aws_config, clock, table_config
 from rushes.adapters.dynamodb.table import DynamoDbTable
 from rushes.adapters.runware_api import RunwareClient, http_client
 from rushes.adapters.s3 import S3_CONFIG, S3Bucket
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 
-@dataclass(frozen=True, slots=True)
-class PurchaseParts:
+class PurchaseParts(NamedTuple):
     """Clients and adapters of one process."""
 
     telemetry: PowertoolsTelemetry
@@ -44,7 +42,7 @@ class PurchaseParts:
 def assemble(settings: BuyingSettings) -> PurchaseParts:
     """Builds the clients and adapters without calling any service."""
     telemetry = PowertoolsTelemetry()
-    table = DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table)
+    table = DynamoDbTable(aws_client("dynamodb", table_config()), settings.table)
     s3 = aws_client("s3", S3_CONFIG)
     bucket = S3Bucket(s3, settings.bucket)
     http = http_client(settings.timings.http / 1000)

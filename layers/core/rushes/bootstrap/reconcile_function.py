@@ -1,8 +1,8 @@
 """The wiring of `functions/reconcile`."""
 
 import os
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from rushes.adapters.aws import clock
 from rushes.adapters.thread_pool import concurrent_map
@@ -12,8 +12,7 @@ from rushes.config import ReconcileSettings
 from rushes.services.reconcile import ReconcileService
 
 
-@dataclass(frozen=True, slots=True)
-class ReconcileWiring:
+class ReconcileWiring(NamedTuple):
     """The parts of the function."""
 
     parts: PurchaseParts

@@ -2,8 +2,9 @@
 
 import os
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
+from typing import NamedTuple
 
 from rushes.adapters.aws import clock
 from rushes.adapters.s3 import S3Reports
@@ -17,8 +18,7 @@ from rushes.services.queries import QueryService
 from rushes.services.submit import SubmitService
 
 
-@dataclass(frozen=True, slots=True)
-class SubmitWiring:
+class SubmitWiring(NamedTuple):
     """The parts of the function."""
 
     parts: PurchaseParts

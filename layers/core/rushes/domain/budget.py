@@ -7,6 +7,7 @@ micro-dollars. A clip's share of it is `clip.billable_amount`. Pure.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 ALL_CALLERS = "all"  # the scope of all callers' clips
 
@@ -27,16 +28,14 @@ class Cost:
     tags: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Costs:
+class Costs(NamedTuple):
     """A page of a caller's costs, newest first. The next page begins after the position `end`; None ends the list."""
 
     found: tuple[Cost, ...]
     end: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(NamedTuple):
     """An amount to be added to one scope's month, only if the sum stays within `limit`.
 
     On success the month's item records `limit`, for reports only; each reservation brings the limit that applies.
@@ -48,8 +47,7 @@ class Reservation:
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class OverBudget:
+class OverBudget(NamedTuple):
     """The reservation would exceed the scope's limit for the month; nothing was written."""
 
     scope: str

@@ -1,4 +1,6 @@
 """Callers and their API keys: the types, the form of a name, and how a key is made and hashed.
+from typing import NamedTuple
+
 
 A key is stored only as its SHA-256; it has 256 random bits, so no slow hash is needed. `services.authentication` finds
 the caller of a key.
@@ -7,14 +9,13 @@ the caller of a key.
 import hashlib
 import re
 import secrets
-from dataclasses import dataclass
+from typing import NamedTuple
 
 KEY_PREFIX = "rushes_"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """A user of the API. `monthly_limit` is in micro-dollars; `image_sources` are allowed `bucket/prefix` texts.
 
     All requests of a `disabled` caller are refused; its open clips are still completed.
@@ -26,8 +27,7 @@ class Caller:
     disabled: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ApiKey:
+class ApiKey(NamedTuple):
     """The record of an API key, for operators. `revoked_at` is None while the key is valid; times in milliseconds."""
 
     key_hash: str

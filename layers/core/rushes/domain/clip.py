@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from rushes.domain.budget import ALL_CALLERS
 from rushes.domain.formats import canonical
@@ -69,8 +69,7 @@ class FirstCheck(StrEnum):
     LAST = "last"  # after a pause in which late facts may arrive
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The consequences of a kind of fact for a clip in which it has the highest rank.
 
     A fact of any kind in `closed_by` closes the clip; `look` is None for a kind that closes it by itself. `free` means
@@ -89,8 +88,7 @@ class Decision:
         return self.status == Status.REVIEW
 
 
-@dataclass(frozen=True, slots=True)
-class KindRule:
+class KindRule(NamedTuple):
     """The decision of a kind of fact, None for evidence, and the number of keys that each source may fill with it."""
 
     decides: Decision | None
@@ -120,6 +118,7 @@ KIND_RULES: Mapping[str, KindRule] = {
     Kind.ASKED: KindRule(None, limit=100),
     Kind.ANSWERED: KindRule(None, limit=100),
 }
+_RANKS: Mapping[str, int] = {kind: rule.decides.rank for kind, rule in KIND_RULES.items() if rule.decides}
 _LATER_KIND = KindRule(None, limit=1000)  # a later version's kind: kept unchanged, decides nothing
 
 # Kinds of facts about immutable things: claims are not joined; the earliest ones are kept.
@@ -143,16 +142,14 @@ class Fact:
     fields: Mapping[str, Scalar] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """One source's fields of a fact, and the time of its first report."""
 
     at: int
     fields: Mapping[str, Scalar]
 
 
-@dataclass(frozen=True, slots=True)
-class FactRecord:
+class FactRecord(NamedTuple):
     """A fact under one kind and key, with the claim of each source. A source is a `FactSource` or the rescue."""
 
     claims: Mapping[str, Claim]
@@ -185,8 +182,7 @@ class FactRecord:
 Facts: TypeAlias = Mapping[tuple[str, str], FactRecord]
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(NamedTuple):
     """The right of `holder` to send this clip's order, exclusive until `until`.
 
     An expired lease means that the order may have been sent. `account` is a digest of the Runware account of the
@@ -228,8 +224,11 @@ class Clip:
     @property
     def decisive(self) -> Kind | None:
         """The kind with the highest rank among the facts, or None without a decisive fact."""
-        found = max((kind for kind, _ in self.facts), key=rank, default="")
-        return Kind(found) if rank(found) else None
+        decisive, highest = "", 0
+        for kind, _ in self.facts:
+            if rank(kind) > highest:
+                decisive, highest = kind, rank(kind)
+        return Kind(decisive) if decisive else None
 
     @property
     def decision(self) -> Decision | None:
@@ -286,8 +285,7 @@ class Clip:
 
 def rank(kind: str) -> int:
     """The rank of a kind of fact, 0 for evidence."""
-    decides = KIND_RULES.get(kind, _LATER_KIND).decides
-    return decides.rank if decides else 0
+    return _RANKS.get(kind, 0)
 
 
 def merge(clip: Clip, fact: Fact) -> Clip:
@@ -460,8 +458,12 @@ def _join_fields(*several: Mapping[str, Scalar]) -> dict[str, Scalar]:
     joined: dict[str, Scalar] = {}
     for fields in several:
         for name, value in fields.items():
-            present = joined.get(name, value)
-            joined[name] = max(present, value) if name == "cost" else min(present, value, key=canonical)
+            if name not in joined:  # the usual case: one source's value alone needs no canonical text
+                joined[name] = value
+            elif name == "cost":
+                joined[name] = max(joined[name], value)
+            else:
+                joined[name] = min(joined[name], value, key=canonical)
     return joined
 
 

@@ -5,8 +5,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from rushes.domain.caller import is_name
 from rushes.domain.formats import UUID4
@@ -15,8 +14,7 @@ from rushes.errors import UnreadableError
 MAX_MESSAGE_BYTES = 256 * 1024  # bytes, of one message and of all messages of a batch
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One task for `submit`. `report` is an S3 key; a later refusal is stored under a key that begins with it."""
 
     caller: str

@@ -1,7 +1,7 @@
 """Splits a stream of bytes into lines, with all sizes limited while it is read. Blank lines are counted and skipped."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from rushes.errors import UnreadableError
 
@@ -18,8 +18,7 @@ _SIGNATURES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """The limits of a file: `size` in bytes, the number of `lines`, and the bytes of one `line`."""
 
     size: int
@@ -27,8 +26,7 @@ class Limits:
     line: int
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """A line that is not blank, with its number in the file from 1. `content` is None for a line over the limit."""
 
     number: int

@@ -1,7 +1,7 @@
 """Recognizes pictures and video containers by their first bytes, and makes the `stored` fact of a clip. Pure."""
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from rushes.domain.clip import Fact, FactSource, Kind, Scalar
 
@@ -20,8 +20,7 @@ _BRANDS = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeResult:
+class ProbeResult(NamedTuple):
     """The object version under a key. `container` is None if its first bytes are not a video's; `size` is in bytes."""
 
     version: str
@@ -30,8 +29,7 @@ class ProbeResult:
     container: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """The first bytes of an object, and its total size in bytes."""
 
     size: int
@@ -99,8 +97,7 @@ def stored_fact(probed: ProbeResult | None, key: str, now: int) -> Fact | None:
     return Fact(kind=Kind.STORED, key=probed.version, at=now, source=FactSource.BUCKET, fields=fields)
 
 
-@dataclass(frozen=True, slots=True)
-class _Box:
+class _Box(NamedTuple):
     """A box of an MP4 or MOV, with the offsets of its content and its end; `end` is 0 for the end of the file."""
 
     kind: bytes

@@ -6,13 +6,12 @@ from its clips. Pure.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from rushes.domain.clip import Clip, Status
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class Task(NamedTuple):
     """A caller's request as sent, and the fingerprint that separates a repeat from a conflict.
 
     `expires_at` is the time from which the table may delete the request, in milliseconds. The tombstone that remains
@@ -28,8 +27,7 @@ class Task:
     expires_at: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TaskWithClips:
+class TaskWithClips(NamedTuple):
     """A recorded task with its clips. `position` is its place in the list of its caller's tasks."""
 
     task: Task
@@ -37,8 +35,7 @@ class TaskWithClips:
     position: str
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(NamedTuple):
     """A page of a caller's tasks, newest first. The next page begins after the position `end`; None ends the list."""
 
     found: tuple[TaskWithClips, ...]
@@ -50,8 +47,7 @@ class Recorded:
     """The task, its clips and their reservations are in the table."""
 
 
-@dataclass(frozen=True, slots=True)
-class Existing:
+class Existing(NamedTuple):
     """The caller already has a task under this UUID; nothing was written."""
 
     task: Task

@@ -7,10 +7,9 @@ without pydantic, which `webhook` would need for nothing else.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 from rushes.domain.failure import ACCOUNT_STATUSES, Category
 from rushes.domain.formats import canonical
@@ -35,8 +34,7 @@ _DETAIL_FIELDS = ("parameter", "type", "responseContent", "documentation", "min"
 _RESULT_FIELDS = ("videoUUID", "videoURL", *_DATA_FIELDS)
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """One item of `data`. Without a video field it only proves that Runware has the task (accepted or processing).
 
     `cost` is in micro-dollars, None if it is missing or not a price. `data` is the base64 text of an inline video.
@@ -52,8 +50,7 @@ class Result:
     response: "Envelope | None" = None  # of getTaskDetails: the task's last response
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """One error item. `wire` has the fields that callers may see, with truncated texts and without those too large.
 
     `final` is True if the item itself has `status: error`, the mark of an accepted task that failed.
@@ -75,8 +72,7 @@ class Problem:
         return self.task_uuid is None or (not self.final and self.category in _POLL_CATEGORIES)
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """The items of one response or webhook."""
 
     results: tuple[Result, ...]
@@ -90,8 +86,7 @@ class Envelope:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class LookupResponse:
+class LookupResponse(NamedTuple):
     """The response to a poll. `is_complete` means HTTP 200 without any error: only then absence is proven."""
 
     envelope: Envelope

@@ -11,6 +11,8 @@ WireError: TypeAlias = dict[str, Any]
 DATA_URI = re.compile(r"data:image/(png|jpe?g|webp);base64,", re.IGNORECASE)
 # S3 takes a key literally, but clients that fetch it resolve parts that are only dots.
 S3_OBJECT = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/((?!(?:.*/)?\.{1,2}(?:/|$))[^\x00-\x1f\x7f]+)")
+# Runware recommends a low, steady concurrency, and the work on a clip is mostly waiting for Runware.
+MAX_AT_ONCE = 8
 OURS = ("destination", "tags")  # our own parameters, which are not sent to Runware
 
 

@@ -4,12 +4,17 @@ The caller of a file or an event has no key and is found by name. `Callers` cach
 minute. A refusal by name is final for an order, so it is never based on the cache.
 """
 
+from __future__ import annotations
+
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from rushes.domain.caller import KEY_PREFIX, Caller, hash_key
 from rushes.runware.wire import wire_error
-from rushes.services.ports import CallerTable
+
+if TYPE_CHECKING:
+    from rushes.services.ports import CallerTable
 
 _CACHE_TTL = 60_000  # milliseconds: a revoked key stops working within this time
 _MAX_CACHED = 1000

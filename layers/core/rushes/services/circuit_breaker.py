@@ -4,12 +4,16 @@ It hides the length of the pause and its end. It applies only to the inbox: a ca
 and gets Runware's.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rushes.runware.facts import is_account_refusal
 from rushes.runware.outcome import Outcome
-from rushes.services.ports import RunwareOrders
+
+if TYPE_CHECKING:
+    from rushes.services.ports import RunwareOrders
 
 _PAUSE = 60_000  # milliseconds
 

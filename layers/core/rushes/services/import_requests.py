@@ -12,6 +12,8 @@ A request file is read twice. The first pass finds errors of the whole file and 
 sends the first message. The report is written last, when all accepted tasks are in the inbox.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import re
@@ -20,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rushes.domain.caller import Caller, is_name
 from rushes.domain.formats import canonical
@@ -31,16 +33,7 @@ from rushes.runware.wire import WireError, wire_error
 from rushes.services.authentication import NOT_ALLOWED
 from rushes.services.image_metadata import AGAIN, task_of
 from rushes.services.input_images import images_of
-from rushes.services.ports import (
-    ConcurrentMap,
-    InboxQueue,
-    Metric,
-    ReportStore,
-    RequestFile,
-    RequestFileStore,
-    RequestFileVersion,
-    Telemetry,
-)
+from rushes.services.metric import Metric
 from rushes.services.request_validation import (
     MAX_BODY_BYTES,
     Poll,
@@ -50,6 +43,17 @@ from rushes.services.request_validation import (
     uuid_of,
     validate,
 )
+
+if TYPE_CHECKING:
+    from rushes.services.ports import (
+        ConcurrentMap,
+        InboxQueue,
+        ReportStore,
+        RequestFile,
+        RequestFileStore,
+        RequestFileVersion,
+        Telemetry,
+    )
 
 LIMITS = Limits(size=256 * 1024 * 1024, lines=10_000, line=MAX_BODY_BYTES)
 MAX_IMAGE_BYTES = 20 * 1024 * 1024  # bytes
@@ -69,8 +73,7 @@ StoreImages = Callable[[Mapping[str, Any], Caller], Mapping[str, Any] | list[Wir
 """Stores the inline images of a valid task in the bucket; returns the task with their addresses, or their errors."""
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """The origin of tasks: the caller, the names from which UUIDs are derived, and the stem of the reports' keys.
 
     Without `names` each task must have its own UUID.
@@ -86,8 +89,7 @@ class Origin:
         return str(uuid.UUID(bytes=digest[:16], version=4))
 
 
-@dataclass(frozen=True, slots=True)
-class RequestLocation:
+class RequestLocation(NamedTuple):
     """A request file by its key and version. `fault` is the reason, if its key is invalid."""
 
     key: str
@@ -97,8 +99,7 @@ class RequestLocation:
     fault: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One task as read from a request file, or the errors of its line. `size` is the line's, in bytes."""
 
     line: int
@@ -107,8 +108,7 @@ class Entry:
     size: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class LineResult:
+class LineResult(NamedTuple):
     """The result for one line: a message, or errors."""
 
     line: int
@@ -153,7 +153,7 @@ class ImportReport:
         return json.dumps(content, indent=1).encode()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class ImportService:
     """The use case with its adapters. `may_order` is true for a caller that may order. `clock` gives milliseconds."""
 

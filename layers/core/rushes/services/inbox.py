@@ -5,23 +5,29 @@ again until it moves to the dead-letter queue. An invalid task gets a report bes
 is in the task's record.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rushes.domain.inbox_message import Message
 from rushes.errors import PostponedError
 from rushes.runware.wire import WireError
 from rushes.services.authentication import NOT_ALLOWED, Callers
 from rushes.services.circuit_breaker import CircuitBreaker
-from rushes.services.ports import Metric, ReportStore, Telemetry
+from rushes.services.metric import Metric
 from rushes.services.purchase import Buyer
 from rushes.services.submit import BUSY, OVER_BUDGET, Request, SubmitService
+
+if TYPE_CHECKING:
+    from rushes.services.ports import ReportStore, Telemetry
 
 _RETRYABLE = (BUSY["code"], OVER_BUDGET)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class InboxService:
     """The use case with its adapters. `submit_service` buys through `breaker`. `clock` gives milliseconds."""
 

@@ -8,13 +8,14 @@ Only the beginning of an image is read, for its format and dimensions; images th
 Runware.
 """
 
+from __future__ import annotations
+
 import base64
 import binascii
 import hashlib
 import io
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import imagesize
 
@@ -22,7 +23,9 @@ from rushes.domain.caller import Caller
 from rushes.domain.media import Head, picture
 from rushes.runware.catalog import MODELS, VideoModel
 from rushes.runware.wire import DATA_URI, S3_OBJECT, WireError, wire_error
-from rushes.services.ports import ImageStore
+
+if TYPE_CHECKING:
+    from rushes.services.ports import ImageStore
 
 _PARAMETER = "inputs.frameImages"
 _ADDRESS = "s3://"
@@ -32,8 +35,7 @@ _MIME_TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 _HEADS = (64 * 1024, 1024 * 1024)  # bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ReadOnlyImageStore:
+class ReadOnlyImageStore(NamedTuple):
     """An image store that reads and does not write, for a dry run."""
 
     inputs: ImageStore

@@ -1,11 +1,12 @@
-"""The interfaces of the use cases to storage, queues and Runware, as protocols; and the names of all metrics.
+"""The interfaces of the use cases to storage, queues and Runware, as protocols.
 
 The adapters implement these protocols, and the use cases depend on nothing else of them: this module hides which AWS
 services are behind a table, a bucket or a queue. Times are in milliseconds, money in micro-dollars.
+
+Only type checkers load this module: for a function, the protocols would take as long as another import.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
 from rushes.domain.budget import Costs, OverBudget, Reservation
@@ -15,9 +16,7 @@ from rushes.domain.media import Head, ProbeResult
 from rushes.domain.task import Existing, Page, Recorded, Task, TaskWithClips
 from rushes.runware.outcome import Outcome
 from rushes.runware.response import LookupResponse
-
-# Runware recommends a low, steady concurrency, and the work on a clip is mostly waiting for Runware.
-MAX_AT_ONCE = 8
+from rushes.services.metric import Metric
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -206,7 +205,7 @@ class EventPublisher(Protocol):
 class Telemetry(Protocol):
     """Log lines and metrics."""
 
-    def count(self, metric: "Metric", amount: int = 1) -> None: ...
+    def count(self, metric: Metric, amount: int = 1) -> None: ...
 
     def log(self, message: str, *, warn: bool = False, **details: object) -> None: ...
 
@@ -215,26 +214,3 @@ class ConcurrentMap(Protocol):
     """Like `map`, but possibly concurrent, and complete when it returns; the results are in the items' order."""
 
     def __call__(self, work: Callable[[T], R], items: Iterable[T], /) -> list[R]: ...
-
-
-class Metric(StrEnum):
-    """Every metric. Those that need an operator have an alarm in the template and a row in the runbook."""
-
-    TASKS_IMPORTED = "TasksImported"
-    TASKS_REFUSED = "TasksRefused"
-    CLIPS_BOUGHT = "ClipsBought"
-    CLIPS_STORED = "ClipsStored"
-    CLIPS_RESCUED = "ClipsRescued"
-    RENDER_ORIGINS_REFUSED = "RenderOriginsRefused"
-    CLIPS_IN_REVIEW = "ClipsInReview"
-    FOUND_BY_POLL = "FoundByPoll"
-    AMBIGUOUS_PURCHASES = "AmbiguousPurchases"
-    SECOND_RENDERS = "SecondRenders"
-    OVERWRITTEN_CLIPS = "OverwrittenClips"
-    IMPLAUSIBLE_COST = "ImplausibleCost"
-    TOO_MANY_FACTS = "TooManyFacts"
-    BUDGET_REFUSED = "BudgetRefused"
-    BUDGET_EXCEEDED = "BudgetExceeded"
-    ACCOUNT_REFUSED = "AccountRefused"
-    WEBHOOKS_REJECTED = "WebhooksRejected"
-    UNREADABLE_CLIPS = "UnreadableClips"

@@ -5,18 +5,22 @@ one before. No state is kept: a repeated change publishes the same event with th
 after a crash. The manifest is written before the event, so that subscribers can read it.
 """
 
+from __future__ import annotations
+
 import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rushes.domain.clip import Clip, FactRecord, Kind, Status, plausible_cost
 from rushes.domain.failure import failure_reason
 from rushes.domain.formats import dollars, iso
 from rushes.domain.views import Json, manifest_key, render, timeline
-from rushes.services.ports import EventPublisher, ManifestStore, TaskQueries, Telemetry
+
+if TYPE_CHECKING:
+    from rushes.services.ports import EventPublisher, ManifestStore, TaskQueries, Telemetry
 
 
 class EventType(StrEnum):
@@ -27,15 +31,14 @@ class EventType(StrEnum):
     NEEDS_REVIEW = "Clip Needs Review"
 
 
-@dataclass(frozen=True, slots=True)
-class ClipEvent:
+class ClipEvent(NamedTuple):
     """The event for a clip's state. `about` distinguishes events of one type: the object version, or the reason."""
 
     event_type: EventType
     about: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class PublishService:
     """The use case with its adapters. `bucket` is the name of the clips' bucket, for the events."""
 

@@ -4,10 +4,12 @@ Before a call of `attempt`, the caller saves the clip with a lease for its buyer
 fails, the lease stays in the table, and once it expires the attempt counts as ambiguous.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rushes.domain import webhook_token
 from rushes.domain.clip import Clip, release
@@ -17,12 +19,14 @@ from rushes.runware import facts
 from rushes.runware.outcome import Outcome, Refused
 from rushes.runware.wire import OURS
 from rushes.services import input_images
-from rushes.services.ports import ClipObjects, ClipTable, Metric, RunwareOrders, Telemetry
+from rushes.services.metric import Metric
 from rushes.services.update_clip import update_clip
 
+if TYPE_CHECKING:
+    from rushes.services.ports import ClipObjects, ClipTable, RunwareOrders, Telemetry
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+
+class Credentials(NamedTuple):
     """The secrets of a purchase: Runware's API key, and the keys that sign webhook tokens, newest first."""
 
     runware_key: str
@@ -34,8 +38,7 @@ class Credentials:
         return hashlib.sha256(f"account {self.runware_key}".encode()).hexdigest()[:12]
 
 
-@dataclass(frozen=True, slots=True)
-class Buyer:
+class Buyer(NamedTuple):
     """A function invocation that buys: the holder of its leases, its end in milliseconds, and its credentials.
 
     `unattended`: no caller waits for an answer, so an account refusal leaves the clip pending instead of refused.
@@ -47,7 +50,7 @@ class Buyer:
     unattended: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class PurchaseService:
     """The attempts to buy, with their adapters. `clock` gives milliseconds.
 

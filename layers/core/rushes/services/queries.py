@@ -4,6 +4,8 @@ Everything is read under the caller's own name, so another caller's task is not 
 times in ISO 8601, and short-lived links to the pinned object versions.
 """
 
+from __future__ import annotations
+
 import base64
 import binascii
 import hashlib
@@ -12,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rushes.domain.budget import month_of
 from rushes.domain.caller import Caller
@@ -25,7 +27,9 @@ from rushes.domain.views import Json, manifest_key, render, timeline
 from rushes.errors import UnreadableError
 from rushes.runware import facts
 from rushes.runware.wire import WireError, wire_error
-from rushes.services.ports import ClipObjects, TaskQueries
+
+if TYPE_CHECKING:
+    from rushes.services.ports import ClipObjects, TaskQueries
 
 MAX_TASKS = 100
 USUAL_TASKS = 20
@@ -38,8 +42,7 @@ _CHECKSUM_BYTES = 6
 _ONE_DAY = 86_400_000  # milliseconds
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(NamedTuple):
     """The parameters of `GET /tasks`. `after` is a position in the caller's list; `tag` is a name and a value."""
 
     limit: int = USUAL_TASKS
@@ -56,8 +59,7 @@ class Query:
         return self.tag is None or tags.get(self.tag[0]) == self.tag[1]
 
 
-@dataclass(frozen=True, slots=True)
-class CostsQuery:
+class CostsQuery(NamedTuple):
     """The parameters of `GET /costs`: the first and the last day (`yyyy-mm-dd`, UTC), both included."""
 
     since: str
@@ -71,7 +73,7 @@ class CostsQuery:
         return _midnight(self.since), _midnight(self.until) + _ONE_DAY - 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class QueryService:
     """The use cases with their adapters. `clock` gives milliseconds."""
 
@@ -252,7 +254,7 @@ def read_costs_query(parameters: Mapping[str, str], caller: str, today: str) -> 
     return errors or query
 
 
-def _read(parameters: Mapping[str, str], caller: str, readers: "_Parameters") -> tuple[Json, list[WireError]]:
+def _read(parameters: Mapping[str, str], caller: str, readers: _Parameters) -> tuple[Json, list[WireError]]:
     """The values of the valid parameters by field name, and the errors of the others."""
     values: Json = {}
     errors = []
@@ -326,7 +328,7 @@ def _checksum(caller: str, position: str) -> bytes:
     return hashlib.sha256(f"{caller} {position}".encode()).digest()[:_CHECKSUM_BYTES]
 
 
-def _limit(maximum: int) -> "_Parameter":
+def _limit(maximum: int) -> _Parameter:
     def read(text: str, _: str) -> tuple[str, int]:
         if not (text.isascii() and text.isdigit() and len(text) < 5 and 1 <= int(text) <= maximum):
             raise UnreadableError(f"limit must be a whole number from 1 to {maximum}.")
@@ -341,7 +343,7 @@ def _status(text: str, _: str) -> tuple[str, str]:
     return "status", text
 
 
-def _day(name: str) -> "_Parameter":
+def _day(name: str) -> _Parameter:
     def read(text: str, _: str) -> tuple[str, str]:
         try:
             if not _DAY.fullmatch(text):

@@ -8,12 +8,14 @@ The rules for a second attempt are decisions about money; they are in `_resolve_
 else. The rule for the end of waiting is in `_is_over`.
 """
 
+from __future__ import annotations
+
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from rushes.config import WhenAmbiguous
 from rushes.domain.clip import (
@@ -44,17 +46,12 @@ from rushes.errors import (
 from rushes.runware.facts import details_facts, is_account_refusal, poll_facts
 from rushes.runware.outcome import Ambiguous, NeverArrived
 from rushes.runware.response import LookupResponse
-from rushes.services.ports import (
-    ClipObjects,
-    ConcurrentMap,
-    Metric,
-    RunwareLookups,
-    TaskTable,
-    Telemetry,
-    VideoTransfer,
-)
+from rushes.services.metric import Metric
 from rushes.services.purchase import Buyer, PurchaseService
 from rushes.services.update_clip import report_overruns, save, update_clip
+
+if TYPE_CHECKING:
+    from rushes.services.ports import ClipObjects, ConcurrentMap, RunwareLookups, TaskTable, Telemetry, VideoTransfer
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -119,7 +116,7 @@ class LookupResult:
         return "every source confirms its absence" if self.all_absent else "no source has its outcome"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class ReconcileService:
     """The use case with its adapters. `clock` gives milliseconds."""
 

@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from rushes.domain.formats import UUID4, canonical
 from rushes.domain.jsonl import reject_foreign_encoding
@@ -29,8 +29,7 @@ _MAX_DEPTH = 20  # levels; a valid request has five
 _MAX_MEMBERS = 2000  # values of a body, including empty arrays; a million would take seconds to parse
 
 
-@dataclass(frozen=True, slots=True)
-class Poll:
+class Poll(NamedTuple):
     """A valid `getResponse` task."""
 
     task_uuid: str

@@ -6,11 +6,13 @@ lease that outlives the sender (`config.Timings`). Once a task is recorded it is
 later, because the service completes it from then on.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from rushes.domain.budget import ALL_CALLERS, OverBudget, Reservation, month_of
 from rushes.domain.caller import Caller
@@ -21,19 +23,21 @@ from rushes.domain.timings import Timings
 from rushes.errors import BucketError, BusyError
 from rushes.runware import facts
 from rushes.runware.request import Order
-from rushes.runware.wire import WireError, wire_error
+from rushes.runware.wire import MAX_AT_ONCE, WireError, wire_error
 from rushes.services import input_images
 from rushes.services.input_images import ReadOnlyImageStore
-from rushes.services.ports import MAX_AT_ONCE, ConcurrentMap, ImageStore, Metric, TaskTable, Telemetry
+from rushes.services.metric import Metric
 from rushes.services.purchase import Buyer, PurchaseService
 from rushes.services.queries import QueryService
 from rushes.services.request_validation import Poll, WireResponse, of_task, validate
 
+if TYPE_CHECKING:
+    from rushes.services.ports import ConcurrentMap, ImageStore, TaskTable, Telemetry
+
 OVER_BUDGET = "budgetExceeded"
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One call: its caller, and the buyer that acts for it."""
 
     caller: Caller
@@ -46,7 +50,7 @@ _ImageOutcome: TypeAlias = Mapping[str, Any] | Existing | list[tuple[int, WireEr
 _LeasedClip: TypeAlias = tuple[Clip, Mapping[str, Any]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class SubmitService:
     """The use case with its adapters. `clock` gives milliseconds."""
 

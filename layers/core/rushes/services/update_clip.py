@@ -5,7 +5,10 @@ and nothing is written. Metrics about money are counted here, from the differenc
 before.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from rushes.domain.clip import (
     Clip,
@@ -18,7 +21,10 @@ from rushes.domain.clip import (
 )
 from rushes.domain.timings import Timings
 from rushes.errors import BusyError, StaleError
-from rushes.services.ports import ClipTable, Metric, Telemetry
+from rushes.services.metric import Metric
+
+if TYPE_CHECKING:
+    from rushes.services.ports import ClipTable, Telemetry
 
 _MAX_ATTEMPTS = 20  # each conflict is a save by another process, and a clip never has this many writers at once
 

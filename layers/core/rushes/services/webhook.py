@@ -4,8 +4,11 @@ Items about other clips are ignored. Facts are merged, so a webhook that is repe
 the same result changes nothing.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rushes.domain.clip import Clip, Fact, Kind, merge_all
 from rushes.domain.media import stored_fact
@@ -14,11 +17,13 @@ from rushes.domain.timings import Timings
 from rushes.errors import BucketError, UnknownClipError, UnreadableError
 from rushes.runware.facts import webhook_facts
 from rushes.runware.response import read
-from rushes.services.ports import ClipObjects, ClipTable, Telemetry
 from rushes.services.update_clip import update_clip
 
+if TYPE_CHECKING:
+    from rushes.services.ports import ClipObjects, ClipTable, Telemetry
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class WebhookService:
     """The use case with its adapters. `clock` gives milliseconds."""
 

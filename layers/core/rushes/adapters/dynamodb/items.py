@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from rushes.adapters.dynamodb import attribute_values
@@ -144,7 +143,7 @@ def changing_attributes(clip: Clip) -> dict[str, Any]:
         "facts": {_fact_name(*name): fact_value(record) for name, record in clip.facts.items()},
         "possiblySentAt": clip.possibly_sent_at,
         "possiblySentTo": clip.possibly_sent_to or None,
-        "lease": asdict(lease) if lease else None,
+        "lease": lease._asdict() if lease else None,
         "dueShard": _shard(clip) if clip.next_check_at is not None else None,
         "nextCheckAt": clip.next_check_at,
         "counted": clip.budgeted,
