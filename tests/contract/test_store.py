@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
+from random import SystemRandom
 from typing import Any, Protocol
 
 import boto3
@@ -25,7 +26,7 @@ from botocore.stub import Stubber
 from rushes.adapters.aws import aws_config
 from rushes.adapters.dynamodb import attribute_values
 from rushes.adapters.dynamodb.admin import AdminTable
-from rushes.adapters.dynamodb.items import fact_value, read_facts
+from rushes.adapters.dynamodb.items import SHARDS, fact_value, read_facts
 from rushes.domain.budget import ALL_CALLERS, OverBudget, Reservation
 from rushes.domain.caller import Caller
 from rushes.domain.clip import (
@@ -409,6 +410,20 @@ def test_due(table: Table) -> None:
     assert table.due(99, 100) == []
 
 
+def test_no_shard_is_read_further_than_what_is_asked_for(real: Real) -> None:
+    """Of a long index one page is enough."""
+    limits: list[int | None] = []
+
+    def note(params: dict[str, Any], **_: Any) -> None:
+        limits.append(params.get("Limit"))
+
+    event = "provide-client-params.dynamodb.Query"
+    real.client.meta.events.register(event, note)
+    real.store.due(START, 7)
+    real.client.meta.events.unregister(event, note)
+    assert limits == [7] * SHARDS
+
+
 @pytest.mark.parametrize(
     ("learned", "open_"),
     [
@@ -768,6 +783,16 @@ def test_trouble_that_stays(real: Real, call: str) -> None:
     assert real.store.clip("ann", TASK_UUID, 0) == clip()
     assert real.store.task("ann", uuid4(2)) is None
     assert real.store.budget("ann", MONTH)[0] == PRICE
+
+
+def test_pauses_double(real: Real, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longest that chance allows is twice the longest before it."""
+    monkeypatch.setattr(SystemRandom, "uniform", lambda _self, _shortest, longest: longest)
+    real.stack.aws.faults.fail("dynamodb", "ThrottlingException")
+    with pytest.raises(BusyError):
+        real.store.clip("ann", TASK_UUID, 0)
+    real.stack.aws.faults.clear()
+    assert real.pauses == [0.02, 0.04, 0.08, 0.16, 0.32, 0.64]
 
 
 def test_patience_does_not_multiply(real: Real, monkeypatch: pytest.MonkeyPatch) -> None:

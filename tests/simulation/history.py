@@ -227,7 +227,7 @@ class History:
         path = str(request["webhookURL"]).removeprefix("https://hooks.example/webhooks/runware/").partition("?")[0]
         caller, task_uuid, index = path.split("/")
         try:
-            clip = self.process(lambda: self.webhook_service.receive(body, caller, task_uuid, int(index)))
+            clip = self.process(lambda: self.webhook_service.receive(body, caller, task_uuid, int(index), ""))
         except RushesError:
             return False
         if clip is not None and b"videoUUID" in body:

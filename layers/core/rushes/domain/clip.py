@@ -372,7 +372,7 @@ def next_check(clip: Clip, now: int, times: Timings) -> int | None:
     kind, decision = clip.decisive, clip.decision
     if kind is None or decision is None:
         return _next_unconfirmed_check(clip, now, times)
-    since = _since(clip, kind)
+    since = min(record.at for record in clip.of(kind).values())
     if decision.needs_review:
         return since if clip.asked_at is None else _after_pause(clip.asked_at, now, times)
     if not clip.open or decision.look is None:
@@ -484,11 +484,6 @@ def _bounded(facts: Facts, kind: Kind, source: str) -> Facts:
     remaining = {other: claim for other, claim in facts[kind, key].claims.items() if other != source}
     rest = {name: record for name, record in facts.items() if name != (kind, key)}
     return {**rest, (kind, key): FactRecord(remaining)} if remaining else rest
-
-
-def _since(clip: Clip, kind: Kind) -> int:
-    at = clip.first_seen_at(kind)
-    return clip.created_at if at is None else at
 
 
 def _next_unconfirmed_check(clip: Clip, now: int, times: Timings) -> int:

@@ -6,6 +6,7 @@ purchase, a render or nothing, and which ones a caller may see. Pure.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeGuard
 
 from rushes.domain.clip import Clip, Fact, FactSource, Kind, Scalar, mark_possibly_sent, merge, release
 from rushes.domain.failure import ACCOUNT_CATEGORIES, ACCOUNT_STATUSES, Category, failure_reason, is_account_failure
@@ -19,7 +20,7 @@ _NOT_ABOUT_A_RENDER = {Category.NOT_FOUND, Category.AUTH}
 
 
 def apply_outcome(
-    clip: Clip, outcome: Outcome, *, holder: str, account: str, sent_at: int, now: int, unattended: bool = False
+    clip: Clip, outcome: Outcome, *, holder: str, account: str, sent_at: int, now: int, unattended: bool
 ) -> Clip:
     """Returns the clip with the outcome of `holder`'s attempt, sent at `sent_at` into `account`, and without its lease.
 
@@ -41,7 +42,7 @@ def apply_outcome(
             return _evidence(mark_possibly_sent(clip, sent_at, account), f"ambiguous: {reason}", now)
 
 
-def is_account_refusal(outcome: Outcome) -> bool:
+def is_account_refusal(outcome: Outcome) -> TypeGuard[Refused]:
     """True if Runware refused our account and not the clip: an invalid key, no money, no permission."""
     return isinstance(outcome, Refused) and (
         outcome.status in ACCOUNT_STATUSES or outcome.problem.category in ACCOUNT_CATEGORIES

@@ -3,7 +3,7 @@
 The adapters implement these protocols, and the use cases depend on nothing else of them: this module hides which AWS
 services are behind a table, a bucket or a queue. Times are in milliseconds, money in micro-dollars.
 
-Only type checkers load this module: for a function, the protocols would take as long as another import.
+Only type checkers import this module: a protocol takes as long to make as a small module to import.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -16,7 +16,7 @@ from rushes.domain.clip import Clip, release
 from rushes.domain.timings import Timings
 from rushes.errors import BucketError, BusyError
 from rushes.runware import facts
-from rushes.runware.outcome import Outcome, Refused
+from rushes.runware.outcome import Outcome
 from rushes.runware.wire import OURS
 from rushes.services import input_images
 from rushes.services.metric import Metric
@@ -77,7 +77,7 @@ class PurchaseService:
         if task is None or sent_at + self.times.http > min(lease_ends_at, buyer.ends_at):
             return self.give_back(clip, buyer), None
         outcome = self.runware.submit(task, buyer.credentials.runware_key)
-        if isinstance(outcome, Refused) and facts.is_account_refusal(outcome):
+        if facts.is_account_refusal(outcome):
             self.telemetry.count(Metric.ACCOUNT_REFUSED)
             status, code, reason = outcome.status, outcome.problem.code, outcome.problem.message
             self.telemetry.log("Runware refused the account", warn=True, httpStatus=status, code=code, reason=reason)

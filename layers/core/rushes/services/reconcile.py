@@ -142,7 +142,7 @@ class ReconcileService:
             claims = self.concurrent_map(self._isolated(self._claim), due)
             skipped |= {key for key, clip in zip(due, claims, strict=True) if clip is None}
             claimed = [clip for clip in claims if clip]
-            if not due or (not claimed and len(listed) < limit):
+            if not claimed and len(listed) < limit:
                 break
             count += len(claimed)
             self._check_all(claimed, run)

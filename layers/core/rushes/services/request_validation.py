@@ -115,7 +115,7 @@ def _decoded(body: bytes, called: str) -> object:
     def refuse_constant(name: str) -> None:
         raise UnreadableError(f"The {called} must be JSON, without {name}.")
 
-    reject_foreign_encoding(body[:8], called)
+    reject_foreign_encoding(body, called)
     try:
         value: object = json.loads(body.decode("utf-8"), parse_constant=refuse_constant)
         if _depth(value) > _MAX_DEPTH:

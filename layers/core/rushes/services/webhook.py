@@ -33,7 +33,7 @@ class WebhookService:
     times: Timings
     clock: Callable[[], int]
 
-    def receive(self, body: bytes, caller: str, task_uuid: str, index: int, token: str = "") -> Clip:
+    def receive(self, body: bytes, caller: str, task_uuid: str, index: int, token: str) -> Clip:
         """Saves the facts in a webhook's body about this clip, and returns the clip.
 
         `token` is the one in the webhook's URL; it is removed from the stored texts.
