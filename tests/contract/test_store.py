@@ -4,6 +4,7 @@ Then what only the real one has to do: contention, trouble, lost answers, keys.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
@@ -107,14 +108,28 @@ def tries_once(stack: Stack) -> Any:
     return stack.client("dynamodb", config=Config(retries={"total_max_attempts": 1}))
 
 
+def check_expressions(params: dict[str, Any], **_: Any) -> None:
+    """Fails as DynamoDB does, and moto does not, for a name or value that no expression of its call uses."""
+    writes = [write for item in params.get("TransactItems", ()) for write in item.values()]
+    for call in writes or [params]:
+        given = {**call.get("ExpressionAttributeValues", {}), **call.get("ExpressionAttributeNames", {})}
+        used = " ".join(text for name, text in call.items() if name.endswith("Expression"))
+        assert given.keys() == set(re.findall(r"[:#]\w+", used)), call
+
+
 @pytest.fixture
 def real(stack: Stack) -> Iterator[Real]:
     """The real table."""
     real = Real(stack, tries_once(stack))
-    event = "provide-client-params.dynamodb.TransactWriteItems"
-    real.client.meta.events.register(event, real.note_token)
+    handlers = {
+        "provide-client-params.dynamodb.TransactWriteItems": real.note_token,
+        "provide-client-params.dynamodb": check_expressions,
+    }
+    for event, handler in handlers.items():
+        real.client.meta.events.register(event, handler)
     yield real
-    real.client.meta.events.unregister(event, real.note_token)
+    for event, handler in handlers.items():
+        real.client.meta.events.unregister(event, handler)
 
 
 @pytest.fixture(params=["real", "fake"])
