@@ -254,6 +254,14 @@ def test_the_limit_is_exact(table: Table, scope: str, before: int) -> None:
     assert table.budget(scope, MONTH) == (enough, enough)
 
 
+def test_a_task_of_several_clips_is_refused_as_a_whole(table: Table) -> None:
+    """The budget that refuses is named with its limit, however many clips stand before it."""
+    clips = [clip(index=index) for index in range(4)]
+    refused = table.record(task(clips=4), clips, both(4 * PRICE, mine=4 * PRICE - 1))
+    assert refused == OverBudget("ann", 4 * PRICE - 1, 0)
+    assert table.clips("ann", TASK_UUID) == []
+
+
 def test_more_than_the_whole_limit(table: Table) -> None:
     """A task that costs more than a limit of any month is refused, a limit of nothing included."""
     assert table.record(task(), [clip()], [reserve(limit=PRICE - 1)]) == OverBudget("ann", PRICE - 1, 0)
