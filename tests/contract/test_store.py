@@ -255,10 +255,11 @@ def test_the_limit_is_exact(table: Table, scope: str, before: int) -> None:
 
 
 def test_a_task_of_several_clips_is_refused_as_a_whole(table: Table) -> None:
-    """The budget that refuses is named with its limit, however many clips stand before it."""
+    """The budget that refuses is named with its limit and its sum, however many clips stand before it."""
+    put(table, clip(task_uuid=uuid4(1)))
     clips = [clip(index=index) for index in range(4)]
-    refused = table.record(task(clips=4), clips, both(4 * PRICE, mine=4 * PRICE - 1))
-    assert refused == OverBudget("ann", 4 * PRICE - 1, 0)
+    refused = table.record(task(clips=4), clips, both(4 * PRICE, mine=5 * PRICE - 1))
+    assert refused == OverBudget("ann", 5 * PRICE - 1, PRICE)
     assert table.clips("ann", TASK_UUID) == []
 
 
