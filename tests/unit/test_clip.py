@@ -213,6 +213,7 @@ def test_our_own_evidence_fills_no_room() -> None:
         ({FactSource.POLL: 3 * PRICE + 1}, 3 * PRICE + 1, False),
         ({FactSource.POLL: 10 * PRICE}, 10 * PRICE, False),
         ({FactSource.POLL: 10 * PRICE + 1}, PRICE, True),
+        ({FactSource.OPERATOR: 10 * PRICE}, 10 * PRICE, False),
         ({FactSource.WEBHOOK: 10**10}, PRICE, True),
         ({FactSource.WEBHOOK: 10**10, FactSource.POLL: 5}, 5, True),
         ({FactSource.WEBHOOK: 5 * PRICE, FactSource.POLL: 5 * PRICE}, 5 * PRICE, False),
