@@ -251,8 +251,8 @@ def test_account_trouble_raises_the_alarm(world: UseCases, unattended: bool) -> 
     world.runware.script = [refusal(401, "invalidApiKey")]
     after, _ = world.purchase_service.attempt(leased(world), request(), world.buyer(unattended=unattended))
     assert world.telemetry.counted[Metric.ACCOUNT_REFUSED] == 1
-    details = {"httpStatus": 401, "code": "invalidApiKey", "said": "no"}
-    assert world.telemetry.notes[0] == ("Runware refuses our account", True, details)
+    details = {"httpStatus": 401, "code": "invalidApiKey", "reason": "no"}
+    assert world.telemetry.notes[0] == ("Runware refused the account", True, details)
     assert after.has(Kind.REFUSED) is not unattended
 
 

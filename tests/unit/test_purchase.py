@@ -75,7 +75,7 @@ def test_no_link_no_attempt(world: UseCases) -> None:
     assert (outcome, world.runware.sent) == (None, [])
     assert (after.lease, after.possibly_sent_at) == (None, None)
     details = {"reason": "NoCredentials", "clipUUID": CLIP_UUID}
-    assert world.telemetry.notes == [("no link could be signed", True, details)]
+    assert world.telemetry.notes == [("upload or image link could not be signed", True, details)]
 
 
 def test_an_outcome_that_cannot_be_saved_leaves_the_lease(world: UseCases) -> None:
@@ -86,7 +86,7 @@ def test_an_outcome_that_cannot_be_saved_leaves_the_lease(world: UseCases) -> No
     assert isinstance(outcome, Accepted)
     assert after == world.row() == before
     details = {"reason": "made busy", "taskUUID": TASK_UUID, "clip": 0}
-    assert world.telemetry.notes == [("an attempt's outcome could not be saved", True, details)]
+    assert world.telemetry.notes == [("attempt outcome could not be saved", True, details)]
 
 
 def test_a_refusal_is_saved_while_the_budgets_are_contended(world: UseCases) -> None:

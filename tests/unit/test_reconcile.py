@@ -344,7 +344,7 @@ def test_a_sweep_stops_asking_when_runware_is_down(service: Service) -> None:
     service.runware.down = True
     service.sweep(20_000)
     assert (len(service.runware.polls), service.sent) == (3, 0)
-    assert service.world.telemetry.notes == [("Runware could not be asked", True, {"reason": "HTTP 503"})] * 3
+    assert service.world.telemetry.notes == [("Runware lookup failed", True, {"reason": "HTTP 503"})] * 3
 
 
 def test_a_doubtful_clip_that_was_denied_is_parked_with_that_reason(service: Service) -> None:
@@ -485,9 +485,9 @@ def test_an_error_that_was_not_foreseen_stays_with_its_clip(service: Service) ->
     service.sweep(0)
     assert [sent["taskUUID"] for sent in service.world.runware.sent] == [second]
     ((message, _, details),) = [note for note in service.world.telemetry.notes if note[1]]
-    assert (message, details["reason"]) == ("a clip could not be looked at", "ValueError: boom")
-    assert first in str(details["which"])
-    assert len(str(details["which"])) == 300
+    assert (message, details["reason"]) == ("clip check failed", "ValueError: boom")
+    assert first in str(details["item"])
+    assert len(str(details["item"])) == 300
     service.world.telemetry.notes.clear()
 
 
@@ -499,7 +499,7 @@ def test_clips_that_cannot_be_read_are_moved_aside(service: Service) -> None:
     assert service.sweep(0) == 1
     assert service.sent == 1
     assert service.world.telemetry.counted[Metric.UNREADABLE_CLIPS] == BATCH + 1
-    noted = ("a clip that this version cannot read", True, {"which": str(("ann", uuid4(0), 0))})
+    noted = ("clip unreadable by this version", True, {"caller": "ann", "taskUUID": uuid4(0), "clip": 0})
     assert noted in service.world.telemetry.notes
     assert set(service.table.unreadable.values()) == {START + TIMES.last_look}
     service.sweep(TIMES.last_look)
@@ -874,7 +874,7 @@ def test_a_doubtful_clip_is_not_sent_into_another_account(service: Service) -> N
     service.sweep(TIMES.deadline)
     known = service.world.row()
     assert (service.sent, known.status) == (0, Status.REVIEW)
-    reason = "an attempt may have arrived in another Runware account: every witness denies it"
+    reason = "an attempt may have arrived in another Runware account: every source confirms its absence"
     assert known.of(Kind.UNPROVEN)[""].fields["reason"] == reason
 
 

@@ -228,7 +228,7 @@ def test_a_refused_origin_is_named_and_counted() -> None:
     world.sweep()
     assert world.telemetry.counted[Metric.RENDER_ORIGINS_REFUSED] == 1
     details = {"origin": "https://im.runware.ai", "clipUUID": CLIP_UUID}
-    assert ("RescueOrigins lacks the origin of a render", True, details) in world.telemetry.notes
+    assert ("render origin is not in RescueOrigins", True, details) in world.telemetry.notes
     assert list(world.reasons()) == ["rescue failed: https://im.runware.ai is not an allowed origin"]
     world.internet.pages[URL] = MP4
     world.live()

@@ -37,20 +37,20 @@ FAULTS: dict[str, tuple[object, list[Json]]] = {
     "another type": (
         {"taskType": "imageInference", "taskUUID": TASK_UUID.upper()},
         [
-            error("unsupportedTaskType", "This task type is not served here.", "taskType", **SERVED)
+            error("unsupportedTaskType", "This task type is not supported here.", "taskType", **SERVED)
             | {"taskUUID": TASK_UUID}
         ],
     ),
     "another type without a name": (
         {"taskType": "imageInference", "taskUUID": "u" * 37},
-        [error("unsupportedTaskType", "This task type is not served here.", "taskType", **SERVED)],
+        [error("unsupportedTaskType", "This task type is not supported here.", "taskType", **SERVED)],
     ),
     "a key elsewhere": (
         {"taskType": "authentication", "apiKey": "k", "taskUUID": "u" * 36},
         [
             error(
                 "unsupportedTaskType",
-                "An authentication task is taken on POST /v1 alone, once and before all others.",
+                "An authentication task is accepted only by POST /v1, once and before all others.",
                 "taskType",
                 **SERVED,
             )
@@ -79,7 +79,11 @@ FAULTS: dict[str, tuple[object, list[Json]]] = {
     "a poll with more": (
         {**POLL, "taskUUID": TASK_UUID.upper(), "b" * 101: 1, "a": 2},
         [
-            error("unsupportedParameter", f"{name} is not a parameter of getResponse.", name)
+            error(
+                "unsupportedParameter",
+                f"{name} is not a parameter of getResponse, which has only taskType and taskUUID.",
+                name,
+            )
             | {"taskType": "getResponse", "taskUUID": TASK_UUID}
             for name in ("a", "b" * 100)
         ],
@@ -126,7 +130,9 @@ def test_too_many_clips_are_a_fault_of_each_order() -> None:
     too_many = [told for status, told in answer.errors if status == 400 and told["code"] == "valueTooLarge"]
     assert len(answer.errors) > len(too_many)
     assert too_many == [
-        error("valueTooLarge", "One request may ask for 20 clips in all.", "numberResults", type="integer", max=20)
+        error(
+            "valueTooLarge", "One request may order at most 20 clips in all.", "numberResults", type="integer", max=20
+        )
         | {"taskUUID": uuid4(number), "taskType": "videoInference"}
         for number in range(6)
     ]
@@ -138,7 +144,7 @@ def test_a_task_may_be_as_large_as_an_item_holds(over: int) -> None:
     task = request(tags={"a": ""})
     task["tags"] = {"a": "x" * (350_000 + over - len(canonical(task).encode()))}
     too_large = error(
-        "valueTooLarge", "A task must not be larger than 350000 bytes, inline images not counted.", "body", max=350_000
+        "valueTooLarge", "A task must not be larger than 350000 bytes without its inline images.", "body", max=350_000
     ) | {"taskUUID": TASK_UUID, "taskType": "videoInference"}
     assert (too_large in faults(task)) is bool(over)
 

@@ -743,7 +743,7 @@ def test_a_bucket_that_is_away_buys_nothing(world: UseCases) -> None:
     world.bucket.down = True
     answer = submit(world, with_image(), request(taskUUID=uuid4(70)))
     assert codes(answer) == [(503, "serviceUnavailable")]
-    assert ("images not taken in", True, {"reason": "SlowDown", "taskUUID": TASK_UUID}) in world.telemetry.notes
+    assert ("images could not be stored", True, {"reason": "SlowDown", "taskUUID": TASK_UUID}) in world.telemetry.notes
     assert answer.errors[0][1]["taskUUID"] == TASK_UUID
     assert [item["taskUUID"] for item in answer.data] == [uuid4(70)]
     assert ("ann", TASK_UUID) not in world.table.tasks
@@ -806,5 +806,5 @@ def test_images_are_not_taken_in_without_time_to_send(world: UseCases) -> None:
     assert codes(submit(world, with_image(), lasts=TIMES.http - 1)) == [(503, "serviceUnavailable")]
     assert (world.table.tasks, world.bucket.calls) == ({}, {})
     ((_, _, details),) = world.telemetry.notes
-    assert details["reason"] == "no time is left to send what would be recorded"
+    assert details["reason"] == "no time is left to send the order"
     assert submit(world, with_image(), lasts=TIMES.http).body == {"data": [ACK]}

@@ -71,14 +71,14 @@ def test_losing_for_ever_is_busy(world: UseCases) -> None:
     before = world.table.put(clip())
     versions = iter(range(2, 1000))
     world.table.before_save = lambda: world.table.race(clip(version=next(versions)))
-    with pytest.raises(BusyError, match=r"^the clip was changed by others again and again$"):
+    with pytest.raises(BusyError, match=r"^the clip was changed concurrently again and again$"):
         learned(world, before, fact(Kind.ACCEPTED))
     assert world.table.saves == 0
 
 
 def test_a_clip_that_is_gone_is_busy(world: UseCases) -> None:
     """A clip that vanished under our hands is not made up again."""
-    with pytest.raises(BusyError, match=r"^the clip is gone$"):
+    with pytest.raises(BusyError, match=r"^the clip does not exist any more$"):
         learned(world, clip(), fact(Kind.ACCEPTED))
     assert world.table.rows == {}
 
@@ -133,8 +133,8 @@ def test_a_budget_that_facts_overran_is_reported(world: UseCases) -> None:
     world.table.budgets = {("all", MONTH): (PRICE, PRICE), ("ann", MONTH): (PRICE, 2 * PRICE)}
     learned(world, before, fact(Kind.RENDERED, "v", cost=PRICE + 1))
     assert world.telemetry.counted[Metric.BUDGET_EXCEEDED] == 1
-    details = {"scope": "all", "counted": PRICE + 1, "limit": PRICE}
-    assert world.telemetry.notes[-1] == ("a budget is exceeded", True, details)
+    details = {"scope": "all", "budgeted": PRICE + 1, "limit": PRICE}
+    assert world.telemetry.notes[-1] == ("budget exceeded", True, details)
 
 
 def test_a_budget_that_is_used_up_to_its_limit_is_not_overrun(world: UseCases) -> None:

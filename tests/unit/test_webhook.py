@@ -81,7 +81,7 @@ def test_the_webhook_counts_though_the_bucket_is_down(running: UseCases) -> None
     running.bucket.down = True
     assert receive(running, DONE).status == Status.RENDERED
     details = {"reason": "SlowDown", "clipUUID": CLIP_UUID}
-    assert running.telemetry.notes[0] == ("the bucket could not be asked", True, details)
+    assert running.telemetry.notes[0] == ("copy in the bucket could not be probed", True, details)
 
 
 @pytest.mark.parametrize("body", [DONE, problem("timeoutProvider", status="error")])
@@ -122,7 +122,7 @@ def test_progress_is_answered_and_not_recorded(running: UseCases, body: object) 
 )
 def test_a_body_about_nothing_here_is_unreadable(running: UseCases, body: object) -> None:
     """Junk, and news of any other clip, teach nothing about this one."""
-    words = "" if body == b"junk" else "^the body says nothing about this clip$"
+    words = "^the body is not JSON$" if body == b"junk" else "^the body has no item for this clip$"
     with pytest.raises(UnreadableError, match=words):
         receive(running, body)
     assert running.row() == clip(fact(Kind.ACCEPTED))
