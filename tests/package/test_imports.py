@@ -62,18 +62,18 @@ def row_of(module: str) -> str:
 
 def allowed(module: str) -> tuple[set[str], set[str]]:
     """The modules of the core and the packages that `module` may import; raises `KeyError` if it is in no row."""
-    ours, packages = TABLE[row_of(module)]
-    rows = {f"rushes.{name}" for name in ours}
+    modules, packages = TABLE[row_of(module)]
+    rows = {f"rushes.{name}" for name in modules}
     within = {name for name in core_modules() if name in rows or any(name.startswith(f"{row}.") for row in rows)}
     return within, packages
 
 
-def forbidden(module: str, source: str, ours: set[str], packages: set[str]) -> list[str]:
+def forbidden(module: str, source: str, modules: set[str], packages: set[str]) -> list[str]:
     """The imports in `source` that are in neither set."""
     found = []
     for name in imported(source, module):
         top = name.partition(".")[0]
-        if top in sys.stdlib_module_names or (top != "rushes" and top in packages) or name in ours:
+        if top in sys.stdlib_module_names or (top != "rushes" and top in packages) or name in modules:
             continue
         found.append(f"{module} may not import {name}")
     return found
@@ -93,17 +93,17 @@ def source_of(module: str) -> str:
 def test_core_modules_import_only_what_their_row_allows(module: str) -> None:
     """Every module of the package is in one row of the table, and imports only what the row allows."""
     try:
-        ours, packages = allowed(module)
+        modules, packages = allowed(module)
     except KeyError:
         pytest.fail(f"{module} is in no row of the table")
-    assert forbidden(module, source_of(module), ours, packages) == []
+    assert forbidden(module, source_of(module), modules, packages) == []
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "functions").glob("*/*.py")), ids=lambda path: path.parent.name)
 def test_handlers_import_only_the_package(path: Path) -> None:
     """A handler imports the package, but no other function, nothing local and no test."""
-    ours = set(core_modules())
-    assert forbidden(f"functions.{path.parent.name}.app", path.read_text(), ours, HANDLER_PACKAGES) == []
+    modules = set(core_modules())
+    assert forbidden(f"functions.{path.parent.name}.app", path.read_text(), modules, HANDLER_PACKAGES) == []
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "functions").glob("*/*.py")), ids=lambda path: path.parent.name)
@@ -123,8 +123,8 @@ def test_the_emulator_does_not_import_the_package(path: Path) -> None:
 
 def graph() -> dict[str, set[str]]:
     """Each module of the core with the core's modules that it imports, at import time or later."""
-    ours = set(core_modules())
-    return {name: {each for each in imported(source_of(name), name) if each in ours} - {name} for name in ours}
+    modules = set(core_modules())
+    return {name: {each for each in imported(source_of(name), name) if each in modules} - {name} for name in modules}
 
 
 def reached(start: Iterable[str], edges: Mapping[str, set[str]]) -> set[str]:
@@ -157,12 +157,12 @@ def test_a_cycle_is_found(cycle: tuple[str, ...]) -> None:
 
 def test_no_function_imports_an_unpacked_module() -> None:
     """No handler imports the operators' part of the table, which is not in the layer."""
-    ours, edges = set(core_modules()), graph()
+    modules, edges = set(core_modules()), graph()
     handlers = [path.read_text() for path in (ROOT / "functions").glob("*/*.py")]
-    loaded = {name for source in handlers for name in imported(source) if name in ours}
+    loaded = {name for source in handlers for name in imported(source) if name in modules}
     loaded |= reached(loaded, edges)
     absent = {".".join(Path(name).with_suffix("").parts) for name in pack.OPERATORS_ONLY}
-    assert absent <= ours
+    assert absent <= modules
     assert loaded & absent == set()
 
 
@@ -191,8 +191,8 @@ def test_package_files_are_empty() -> None:
 )
 def test_a_forbidden_import_is_found(module: str, line: str) -> None:
     """Every kind of forbidden import is found, also inside a function and by a relative name."""
-    ours, packages = (set(core_modules()), HANDLER_PACKAGES) if module.startswith("functions") else allowed(module)
-    assert len(forbidden(module, line, ours, packages)) == 1
+    modules, packages = (set(core_modules()), HANDLER_PACKAGES) if module.startswith("functions") else allowed(module)
+    assert len(forbidden(module, line, modules, packages)) == 1
 
 
 def test_names_are_unique() -> None:

@@ -29,8 +29,8 @@ def anchors(page: Path) -> set[str]:
     seen: Counter[str] = Counter()
     found = set()
     for heading in re.findall(r"(?m)^#+ +(.+?)\s*$", text):
-        shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
-        anchor = re.sub(r"[^\w\- ]", "", shown).replace(" ", "-")
+        title = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
+        anchor = re.sub(r"[^\w\- ]", "", title).replace(" ", "-")
         found.add(f"{anchor}-{seen[anchor]}" if seen[anchor] else anchor)
         seen[anchor] += 1
     return found

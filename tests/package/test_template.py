@@ -803,9 +803,9 @@ def dimension(alarm: dict[str, Any]) -> tuple[str, Any]:
 
 def test_metrics_about_money_have_alarms(resources: dict[str, Any]) -> None:
     """Exactly the metrics in `ALARMING` have an alarm, over five minutes, and missing data raises none."""
-    ours = alarms(resources, "Rushes")
-    assert {alarm["MetricName"]: alarm["Threshold"] for alarm in ours} == ALARMING
-    for alarm in ours:
+    metric_alarms = alarms(resources, "Rushes")
+    assert {alarm["MetricName"]: alarm["Threshold"] for alarm in metric_alarms} == ALARMING
+    for alarm in metric_alarms:
         assert (alarm["Statistic"], alarm["Period"], alarm["EvaluationPeriods"]) == ("Sum", 300, 1)
         assert alarm["ComparisonOperator"] == "GreaterThanOrEqualToThreshold"
         assert alarm["TreatMissingData"] == "notBreaching"
@@ -1005,9 +1005,9 @@ def widgets(resources: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_the_dashboard_shows_every_metric(resources: dict[str, Any]) -> None:
     """Every metric of the service is on the dashboard under its dimension, and no unknown one."""
-    shown = [metric for widget in widgets(resources) for metric in widget["metrics"] if metric[0] == "Rushes"]
-    assert {metric[1] for metric in shown} == {str(each) for each in Metric}
-    assert {tuple(metric[2:]) for metric in shown} == {("service", "AWS::StackName")}
+    displayed = [metric for widget in widgets(resources) for metric in widget["metrics"] if metric[0] == "Rushes"]
+    assert {metric[1] for metric in displayed} == {str(each) for each in Metric}
+    assert {tuple(metric[2:]) for metric in displayed} == {("service", "AWS::StackName")}
     assert all(widget["region"] == "AWS::Region" for widget in widgets(resources))
 
 

@@ -84,7 +84,7 @@ class Echo:
 
 
 @pytest.fixture(scope="module")
-def ours() -> Iterator[int]:
+def gateway_port() -> Iterator[int]:
     """The port of the local gateway."""
     routes = [Route(method, path, Echo()) for method, path in ROUTES]
     with Server(Gateway(routes, log=lambda line: None), name="echo") as server:
@@ -92,7 +92,7 @@ def ours() -> Iterator[int]:
 
 
 @pytest.fixture(scope="module")
-def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def sam_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of `sam local start-api` with the same routes."""
     folder = tmp_path_factory.mktemp("echo")
     (folder / "code").mkdir()
@@ -152,17 +152,17 @@ def common(event: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_events_are_equal(name: str, ours: int, theirs: int) -> None:
+def test_events_are_equal(name: str, gateway_port: int, sam_port: int) -> None:
     """The function receives the same event from both gateways."""
     request = SAME[name]
-    (status, event), (their_status, their_event) = request.send(ours), request.send(theirs)
-    assert (status, their_status) == (200, 200)
-    assert common(event) == common(their_event)
+    (status, event), (sam_status, sam_event) = request.send(gateway_port), request.send(sam_port)
+    assert (status, sam_status) == (200, 200)
+    assert common(event) == common(sam_event)
 
 
-def test_fields_without_comparison_are_correct(ours: int) -> None:
+def test_fields_without_comparison_are_correct(gateway_port: int) -> None:
     """The fields that cannot be compared have their documented form."""
-    _, event = HttpRequest("GET", "/tasks/abc", (("User-Agent", "someone"),)).send(ours)
+    _, event = HttpRequest("GET", "/tasks/abc", (("User-Agent", "someone"),)).send(gateway_port)
     context = event["requestContext"]
     assert context["http"]["userAgent"] == "someone"
     assert context["domainName"] == "127.0.0.1"
@@ -172,34 +172,34 @@ def test_fields_without_comparison_are_correct(ours: int) -> None:
     assert event["headers"]["x-forwarded-for"] == "127.0.0.1"
 
 
-def test_repeated_headers_are_joined(ours: int, theirs: int) -> None:
+def test_repeated_headers_are_joined(gateway_port: int, sam_port: int) -> None:
     """Values of a repeated header are joined in their order.
 
     API Gateway and start-api join with a comma alone. The local server joins with a comma and a space before the
     gateway receives the headers, and a comma sent within a value must not change. Both are equivalent in HTTP.
     """
     request = HttpRequest("GET", "/tasks/abc", (("x-twice", "one"), ("X-Twice", "two")))
-    (_, event), (_, their_event) = request.send(ours), request.send(theirs)
+    (_, event), (_, sam_event) = request.send(gateway_port), request.send(sam_port)
     assert event["headers"]["x-twice"] == "one, two"
-    assert their_event["headers"]["X-Twice"] == "one,two"
+    assert sam_event["headers"]["X-Twice"] == "one,two"
 
 
 @pytest.mark.parametrize("body", [b"\xff\x00\xfe", b"plain"])
-def test_binary_bodies(body: bytes, ours: int, theirs: int) -> None:
+def test_binary_bodies(body: bytes, gateway_port: int, sam_port: int) -> None:
     """The local gateway encodes a body that is not text, as API Gateway does by content type; start-api fails on it."""
     request = HttpRequest("POST", "/v1", (OCTETS,), body)
-    (_, event), (their_status, their_event) = request.send(ours), request.send(theirs)
+    (_, event), (sam_status, sam_event) = request.send(gateway_port), request.send(sam_port)
     assert (event["isBase64Encoded"], base64.b64decode(event["body"])) == (True, body)
     if body == b"plain":
-        assert (their_event.pop("isBase64Encoded"), their_event.pop("body")) == (False, "plain")
+        assert (sam_event.pop("isBase64Encoded"), sam_event.pop("body")) == (False, "plain")
         del event["isBase64Encoded"], event["body"]
-        assert common(event) == common(their_event)
+        assert common(event) == common(sam_event)
     else:
-        assert their_status == 502
+        assert sam_status == 502
 
 
 @pytest.mark.parametrize(
-    ("unknown", "answer", "their_answer"),
+    ("unknown", "answer", "sam_answer"),
     [
         # start-api always answers as a REST API; an HTTP API answers as the local gateway does.
         (HttpRequest("GET", "/nothing"), (404, "Not Found"), (403, "Missing Authentication Token")),
@@ -208,17 +208,17 @@ def test_binary_bodies(body: bytes, ours: int, theirs: int) -> None:
     ids=["unknown path", "unknown method"],
 )
 def test_unknown_routes(
-    unknown: HttpRequest, answer: tuple[int, str], their_answer: tuple[int, str], ours: int, theirs: int
+    unknown: HttpRequest, answer: tuple[int, str], sam_answer: tuple[int, str], gateway_port: int, sam_port: int
 ) -> None:
     """A request for an unknown route gets API Gateway's response of an HTTP API."""
-    (status, body), (their_status, their_body) = unknown.send(ours), unknown.send(theirs)
+    (status, body), (sam_status, sam_body) = unknown.send(gateway_port), unknown.send(sam_port)
     assert (status, body) == (answer[0], {"message": answer[1]})
-    assert (their_status, their_body) == (their_answer[0], {"message": their_answer[1]})
+    assert (sam_status, sam_body) == (sam_answer[0], {"message": sam_answer[1]})
 
 
-def test_a_function_that_raises(ours: int, theirs: int) -> None:
+def test_a_function_that_raises(gateway_port: int, sam_port: int) -> None:
     """A failed function is a 500 without details; start-api returns the error as a response instead."""
     request = HttpRequest("GET", "/tasks/raise")
-    (status, body), (their_status, their_body) = request.send(ours), request.send(theirs)
+    (status, body), (sam_status, sam_body) = request.send(gateway_port), request.send(sam_port)
     assert (status, body) == (500, {"message": "Internal Server Error"})
-    assert (their_status, their_body["errorMessage"]) == (200, "on purpose")
+    assert (sam_status, sam_body["errorMessage"]) == (200, "on purpose")
