@@ -307,8 +307,8 @@ def test_an_image_source_names_its_bucket(template: dict[str, Any], arn: str, al
 
 
 def test_a_given_key_encrypts_everything_stored(resources: dict[str, Any]) -> None:
-    """Logs, secrets, queues, table and bucket use the given key, or else AWS's keys; only the queues for events that
-    the key may block use AWS's key always."""
+    """Logs, secrets, queues, table and bucket use the given key, or else AWS's keys; the dead-letter queues for
+    messages that the key may block always use AWS's key."""
     key = {"Ref": "KmsKeyArn"}
 
     def keys(kind: str, name: str, *met: str) -> list[Any]:
