@@ -35,14 +35,17 @@ class Shares:
             self.items = list(plan.after)
         else:
             share = self.items[plan.share] or Share()
-            has_room = share.room is not None and share.room >= amount and limit in (None, share.limit)
-            if plan.beyond == (share.room is not None) or not (plan.beyond or has_room):
+            if not (share.room is None if plan.beyond else self.has_room(share, amount, limit)):
                 return False
             room = None if share.room is None else share.room - amount
             self.items[plan.share] = replace(share, counted=share.counted + amount, room=room)
         self.sums.append(total(self.items))
         self.check(limit)
         return True
+
+    def has_room(self, share: Share, amount: int, limit: int | None) -> bool:
+        """The condition of a booking."""
+        return share.room is not None and share.room >= amount and limit in (None, share.limit)
 
     def check(self, limit: int | None) -> None:
         """Holds the promise of the module's docstring."""
@@ -205,6 +208,22 @@ def test_two_limits_at_once(lowered: int) -> None:
 
     for shares in every_order(start):
         assert total(shares.items) - 20 == 10 * shares.refused.count(False)
+
+
+class WithoutCondition(Shares):
+    """A planted fault: a booking takes room that is not there."""
+
+    def has_room(self, share: Share, amount: int, limit: int | None) -> bool:
+        del amount
+        return share.room is not None and limit in (None, share.limit)
+
+
+@orders
+def test_a_room_below_zero_is_caught() -> None:
+    """The check of every write finds a share that gave more than it had."""
+    with pytest.raises(AssertionError):
+        for _ in every_order(lambda: _two(WithoutCondition(), 15)):
+            pass
 
 
 @orders
