@@ -1,7 +1,7 @@
-# The verbs people type. `make` alone lists them.
+# The developers' verbs. `make` lists them.
 #
-# Three environments make themselves when a verb needs them: .venv for the project, and .venv-sam and .venv-checkov for
-# SAM CLI and checkov, which each pin their own boto3. A stamp in each says which requirements it was brought up to.
+# Three environments are created on first use: .venv for the project, and .venv-sam and .venv-checkov for SAM CLI and
+# checkov, which pin different versions of boto3. A stamp file in each records its last update.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -11,11 +11,11 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 STACK ?= rushes-$(ENV)
 ENV ?= dev
 export SAM_CLI_TELEMETRY := 0
-# Python keeps what it has compiled, whatever the shell says: the tests start many processes with the same modules.
+# Python caches bytecode regardless of the shell's setting: the tests start many processes with the same modules.
 unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON := .venv/bin/python
-# First on the PATH, so that `sam build` finds the Python that it was installed with: the one Lambda runs.
+# First on the PATH, so that `sam build` uses the Python of its environment, which is Lambda's version.
 SAM := PATH="$(CURDIR)/.venv-sam/bin:$$PATH" sam
 
 local := .venv/local.stamp
@@ -23,69 +23,74 @@ dev := .venv/dev.stamp
 sam := .venv-sam/stamp
 checkov := .venv-checkov/stamp
 
-.PHONY: help demo dev test test-batch test-page simulate openapi bench chaos check fmt lint types validate drift build \
-  sam-local test-sam environments reference compile costs deploy stack-name lint-workflows clean
+.PHONY: help demo dev test test-batch test-page simulate openapi bench chaos check static fmt lint types validate drift \
+  build sam-local test-sam environments reference compile costs deploy stack-name lint-workflows clean
 
-help: ## list these verbs
+help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 # ----------------------------------------------------------------------------------------------------------------------
 # On one machine
 # ----------------------------------------------------------------------------------------------------------------------
 
-demo: $(local) ## one request and one dropped file, from order to clip, on this machine (REQUEST=file.json for your own)
+demo: $(local) ## order clips by request and by file on this machine (REQUEST=file.json for your own request)
 	@.venv/bin/rushes demo $(if $(REQUEST),"$(REQUEST)")
 
-dev: $(local) ## the same stack, staying up
+dev: $(local) ## run the same stack until Ctrl-C
 	@.venv/bin/rushes dev
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Before every commit
 # ----------------------------------------------------------------------------------------------------------------------
 
-test: $(dev) ## the tests (ARGS="-k webhook" for some of them)
-	@$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+# Playwright and the SAM tests are left out: without their markers they only cost their imports.
+test: $(dev) ## run the tests (ARGS="-k webhook" for a selection)
+	@$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/gallery --ignore tests/sam $(ARGS)
 
-test-page: $(dev) ## the gallery in Chromium, as a person uses it; pictures land in out/gallery
+test-page: $(dev) ## test the gallery in Chromium; screenshots are in out/gallery
 	@scripts/install-browser
 	@$(PYTHON) -m pytest -m browser -n 2 --dist loadfile tests/gallery $(ARGS)
 
-test-batch: $(dev) ## what takes minutes: a file of a thousand lines, every schedule, the tutorial, more chaos
-	@$(PYTHON) -m pytest -q -m batch $(ARGS)
+test-batch: $(dev) ## run the slow tests: a file of a thousand lines, every schedule, the tutorial, more chaos
+	@$(PYTHON) -m pytest -q -m batch -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-simulate: $(dev) ## every stop and race in memory, and the figures (FOR=600: seconds of random histories on top)
+simulate: $(dev) ## simulate every crash and race in memory (FOR=600: seconds of additional random histories)
 	@SIMULATE_SECONDS="$(or $(FOR),0)" $(PYTHON) -m pytest -q -m "" tests/simulation
 
-costs: $(dev) ## what a clip costs besides Runware's price: counted, printed, written to docs/costs.md
+costs: $(dev) ## measure the AWS cost of a clip, print it and write docs/costs.md
 	@$(PYTHON) -m scripts.cost_report
 
-openapi: $(dev) ## the schema of a task, from the model's data, written into docs/openapi.json
+openapi: $(dev) ## write the schema of a task from the model catalog into docs/openapi.json
 	@$(PYTHON) -m scripts.openapi
 
-bench: $(dev) ## cold and warm starts beside small handlers, into docs/benchmarks.md (QUICK=1 judges and writes nothing)
+bench: $(dev) ## measure cold and warm starts for docs/benchmarks.md (QUICK=1 checks no limits and writes nothing)
 	@$(PYTHON) -m scripts.cold_start $(if $(QUICK),--quick)
 
-chaos: $(dev) ## the local stack while everything fails at once, then the judgement (FOR=120 SEED=7)
+chaos: $(dev) ## run the local stack with random faults and check the result (FOR=120 SEED=7)
 	@$(PYTHON) -m tests.chaos --for "$(or $(FOR),60)" $(if $(SEED),--seed "$(SEED)")
 
-check: lint types validate drift test ## everything that CI checks, but the SAM tests
+check: static test ## run all checks of CI except the SAM tests
 
-fmt: $(dev) ## format the code and mend what ruff can mend
+# In parallel, each with its output in one piece: none of them takes more than one core.
+static:
+	@$(MAKE) -j2 --output-sync=target lint types validate drift
+
+fmt: $(dev) ## format the code and apply ruff's fixes
 	@$(PYTHON) -m ruff format
 	@$(PYTHON) -m ruff check --fix
 
-lint: $(dev) lint-workflows ## format and style, without touching files
+lint: $(dev) lint-workflows ## check format and style without changing files
 	@$(PYTHON) -m ruff format --check
 	@$(PYTHON) -m ruff check
 
-lint-workflows: $(dev) ## the workflows of CI: whether they are valid, and what they give away
+lint-workflows: $(dev) ## check the CI workflows for errors and security problems
 	@.venv/bin/actionlint .github/workflows/*.yml
 	@.venv/bin/zizmor --offline --quiet .github/workflows
 
-types: $(dev) ## mypy, strict
+types: $(dev) ## run mypy in strict mode
 	@$(PYTHON) -m mypy
 
-validate: $(sam) $(checkov) ## the template: SAM's own rules, cfn-lint's and checkov's
+validate: $(sam) $(checkov) ## check the template with SAM, cfn-lint and checkov
 	@$(SAM) validate
 	@.venv-sam/bin/cfn-lint template.yaml
 	@scripts/scan
@@ -97,36 +102,36 @@ drift: $(dev)
 # SAM
 # ----------------------------------------------------------------------------------------------------------------------
 
-build: $(sam) ## what would be deployed, into .aws-sam/build
+build: $(sam) ## build the deployment package in .aws-sam/build
 	@$(SAM) build
 	@.venv-sam/bin/python scripts/pack.py .aws-sam/build
 
-sam-local: $(local) $(sam) ## the demo through Lambda containers, as built (needs a container engine)
+sam-local: $(local) $(sam) ## run the demo with the built functions in Lambda containers (needs a container engine)
 	@PATH="$(CURDIR)/.venv-sam/bin:$$PATH" .venv/bin/rushes demo --sam $(if $(REQUEST),"$(REQUEST)")
 
-test-sam: $(dev) $(sam) ## the built functions in Lambda containers (needs a container engine)
+test-sam: $(dev) $(sam) ## test the built functions in Lambda containers (needs a container engine)
 	@PATH="$(CURDIR)/.venv-sam/bin:$$PATH" $(PYTHON) -m pytest -m sam $(ARGS)
 
 # ----------------------------------------------------------------------------------------------------------------------
-# In an AWS account (ENV=dev or prod; credentials and region as the AWS tools find them)
+# In an AWS account (ENV=dev or prod; default AWS credentials and region)
 # ----------------------------------------------------------------------------------------------------------------------
 
 deploy: stack-name build ## build and deploy (ENV=dev or prod)
 	@$(SAM) deploy --config-env "$(ENV)" --stack-name "$(STACK)"
 
-# Rules are named after the stack, in at most 64 characters: refused here, and not when half of the stack is made.
+# Rules are named after the stack, with at most 64 characters: checked here, before a part of the stack is created.
 stack-name:
 	@name="$(STACK)"; [ $${#name} -le 54 ] || \
-	  { echo "A stack's name has at most 54 characters: $$name has $${#name}." >&2; exit 1; }
+	  { echo "The stack's name must have at most 54 characters: $$name has $${#name}." >&2; exit 1; }
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Housekeeping
 # ----------------------------------------------------------------------------------------------------------------------
 
-reference: $(dev) ## docs/cli.md, from the command itself
+reference: $(dev) ## generate docs/cli.md from the command
 	@$(PYTHON) -m scripts.reference
 
-compile: $(dev) ## pyproject.toml into the requirements files (ARGS=--upgrade for newer versions)
+compile: $(dev) ## compile pyproject.toml into the requirements files (ARGS=--upgrade for newer versions)
 	@scripts/compile $(ARGS)
 
 clean: ## remove environments, builds and caches
@@ -135,8 +140,8 @@ clean: ## remove environments, builds and caches
 
 environments: $(dev) $(sam) $(checkov)
 
-# The project and its command go in without their dependencies: the requirements file has them, with hashes.
-# One after the other: an older version of the project that is replaced takes its `rushes` with it.
+# The project and its command are installed without dependencies: the requirements file has them, with hashes.
+# The command is second: replacing an older version of the project removes its `rushes` script.
 install = $(PYTHON) -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation
 install_project = $(install) -e . && $(install) -e ./cli
 
@@ -145,7 +150,7 @@ $(local): requirements-local.txt pyproject.toml cli/pyproject.toml scripts/make-
 	@$(install_project)
 	@touch $@
 
-# The dev requirements hold the local ones at the same versions, so either stamp will do for the demo.
+# The dev requirements include the local ones at the same versions, so either stamp is valid for the demo.
 $(dev): requirements-dev.txt pyproject.toml cli/pyproject.toml scripts/make-venv
 	@scripts/make-venv .venv requirements-dev.txt
 	@$(install_project)

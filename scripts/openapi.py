@@ -1,7 +1,7 @@
-"""The schemas of a `videoInference` task in docs/openapi.json: `python -m scripts.openapi` writes them anew.
+"""The schemas of a `videoInference` task in docs/openapi.json: `python -m scripts.openapi` writes them.
 
-They follow from the model's data. The rest of the document is kept by hand, and held against the deployed routes and
-real answers by tests.
+They follow from the model's data. The rest of the document is kept by hand; tests compare it with the deployed routes
+and with real answers.
 """
 
 import json
@@ -24,14 +24,14 @@ def schemas() -> dict[str, Any]:
 
 
 def render(text: str) -> str:
-    """The document with its generated schemas as the model's data has them now."""
+    """The document with its generated schemas replaced by the current ones."""
     document = json.loads(text)
     document["components"]["schemas"] |= schemas()
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def _tidied(node: Any) -> Any:
-    """Without titles made of names, and without defaults that stand for a missing value."""
+    """The schema without generated titles, and without null defaults, which mean a missing value."""
     if isinstance(node, list):
         return [_tidied(each) for each in node]
     if not isinstance(node, dict):

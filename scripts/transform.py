@@ -2,9 +2,9 @@
 
     transform.py <template>
 
-Checkov cannot parse merge keys, does not know all of SAM's resources, and passes over a policy that holds a condition.
-What a condition adds is there to be judged (the key, the expiry); what it replaces is not. Runs in SAM CLI's
-environment.
+Checkov cannot parse merge keys, supports only some of SAM's resources, and skips a policy that contains a condition. So
+resources and properties under a condition (the key, the expiry) are judged, and their alternatives are not. Runs in SAM
+CLI's environment.
 """
 
 import sys
@@ -15,19 +15,19 @@ from samcli.commands.validate.lib.exceptions import InvalidSamDocumentException 
 from samcli.lib.translate.sam_template_validator import SamTemplateValidator  # type: ignore[import-not-found]
 from samcli.yamlhelper import yaml_parse  # type: ignore[import-not-found]
 
-_ANY_REGION = "us-east-1"  # nothing is called
+_ANY_REGION = "us-east-1"  # no region is called
 _ANY_KEY = "arn:aws:kms:us-east-1:111111111111:key/11111111-1111-1111-1111-111111111111"
 
 
 class NoManagedPolicies:
-    """AWS's list of managed policies is not asked for: no role of ours names one."""
+    """An empty list of managed policies, instead of a call to AWS: no role of ours names one."""
 
     def load(self) -> dict[str, str]:
         return {}
 
 
 def met(node: Any) -> Any:
-    """A part of a template with each `Fn::If` replaced by what stands there when its condition is met."""
+    """A part of a template with each `Fn::If` replaced by its value for a met condition."""
     match node:
         case {"Fn::If": [_, chosen, _]}:
             return met(chosen)
@@ -48,7 +48,7 @@ def _left_out(node: Any) -> bool:
 def transformed(path: Path) -> str:
     """The transformed template, as YAML; raises `InvalidSamDocumentException`."""
     template = met(yaml_parse(path.read_text(encoding="utf-8")))
-    template["Parameters"]["KmsKeyArn"]["Default"] = _ANY_KEY  # checkov puts defaults where parameters are named
+    template["Parameters"]["KmsKeyArn"]["Default"] = _ANY_KEY  # checkov replaces references to parameters by defaults
     validator = SamTemplateValidator(template, NoManagedPolicies(), region=_ANY_REGION)
     return str(validator.get_translated_template_if_valid())
 

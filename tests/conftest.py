@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import botocore.session
 import httpx
 import pytest
+from botocore.loaders import Loader
 
 from rushes.domain.clip import Clip
+from rushes_local.lambda_runtime import ACCOUNT_ID, REGION
 from rushes_local.stack import Stack
 from tests.secret_patterns import leaks
 
@@ -60,6 +63,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     sharing = {item.path for item in items if shares(item)}
     items.sort(key=lambda item: item.path not in sharing)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def loaded_models() -> Iterator[None]:
+    """What botocore has loaded is kept for all sessions: each would find, read and parse the same models again."""
+    genuine, loaded = botocore.session.create_loader, dict[Any, Any]()
+
+    def create_loader(search_path: str | None = None) -> Loader:
+        loader = genuine(search_path)
+        loader._cache = loaded
+        return loader
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", create_loader)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -205,11 +223,10 @@ def whole_table(stack: Stack) -> list[Json]:
 
 
 def empty_table(stack: Stack) -> None:
-    """Deletes every item, API keys as well."""
-    keys = [{key: item[key] for key in ("pk", "sk")} for item in whole_table(stack)]
-    for start in range(0, len(keys), 25):
-        deletions = [{"DeleteRequest": {"Key": key}} for key in keys[start : start + 25]]
-        client(stack, "dynamodb").batch_write_item(RequestItems={stack.table_name: deletions})
+    """Deletes every item, API keys as well. In moto itself: to read and delete them takes longer than most tests."""
+    from moto.dynamodb.models import dynamodb_backends
+
+    dynamodb_backends[ACCOUNT_ID][REGION].get_table(stack.table_name).items.clear()
 
 
 def whole_bucket(stack: Stack) -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
-"""Objects under `requests/` and `Video Requested` on the bus, through a queue: into the inbox, with a report.
+"""Imports request files and `Video Requested` events from a queue into the inbox, with a report for each.
 
-Both come as EventBridge's events, one a message; that of the bus with the caller that its rule names.
+Both are EventBridge events, one a message. The bus's rule adds the caller to a `Video Requested` event.
 """
 
 import json
@@ -12,30 +12,28 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from rushes.bootstrap.intake_function import wiring
 from rushes.domain.caller import is_name
 from rushes.errors import UnreadableError
-from rushes.lambda_events import Record, message_id, work_on
-from rushes.services.ports import Metric
+from rushes.lambda_events import Record, message_id, process_batch
+from rushes.services.metric import Metric
 
 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """The Lambda entry point."""
+    """The Lambda entry point: a batch of events."""
     wired = wiring()
-    # A tenth is kept for the block under way and the report.
+    # A tenth of the time is kept for the current block and the report.
     ends_at = wired.clock() + context.get_remaining_time_in_millis() * 9 // 10
     try:
-        return dict(work_on(event, partial(_take, ends_at=ends_at), message_id))
+        return dict(process_batch(event, partial(_import, ends_at=ends_at), message_id))
     finally:
         wired.telemetry.flush()
 
 
-def _take(record: Record, ends_at: int) -> None:
-    """One event. An exception leaves the message in the queue, and after a few times aside."""
+def _import(record: Record, ends_at: int) -> None:
+    """Imports one event. An exception leaves the message in the queue for a retry, or for the dead-letter queue."""
     wired = wiring()
     try:
         content = json.loads(record["body"])
-    except (ValueError, RecursionError) as error:  # it is no other the next time
-        wired.telemetry.log(
-            "an event that is no JSON", warn=True, messageId=message_id(record), reason=type(error).__name__
-        )
+    except (ValueError, RecursionError) as error:  # permanent: a retry would fail again
+        wired.telemetry.log("event is not JSON", warn=True, messageId=message_id(record), reason=type(error).__name__)
         wired.telemetry.count(Metric.TASKS_REFUSED)
         return
     match content:
@@ -44,7 +42,7 @@ def _take(record: Record, ends_at: int) -> None:
         case {"caller": str(caller), "event": {"detail-type": "Video Requested"} as requested} if is_name(caller):
             wired.intake.import_event(caller, requested)
         case {"source": "rushes", "detail-type": str(kind)}:
-            # The bus's dead letters hold our own events, too: sent back, they come here and order nothing.
-            wired.telemetry.log("an event that orders nothing", detailType=kind)
+            # The bus's dead-letter queue has our own events too. Redriven, they arrive here and are ignored.
+            wired.telemetry.log("event of this service ignored", detailType=kind)
         case _:
-            raise UnreadableError("The message is no event that is known here.")
+            raise UnreadableError("The message must be an S3 Object Created or a Video Requested event.")

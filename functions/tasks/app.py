@@ -1,6 +1,6 @@
-"""`GET /tasks`, `/tasks/{taskUUID}`, `/costs`, `/budget`: a caller's own, read-only; `GET /`, the page that shows it.
+"""`GET /tasks`, `/tasks/{taskUUID}`, `/costs` and `/budget` for a caller's own data; `GET /` for the gallery page.
 
-Answers: 200; 400 a parameter is wrong; 401 no valid key; 404 no such task of this caller's; 503 busy.
+Responses: 200; 400 invalid parameter; 401 no valid key; 404 no such task of this caller; 503 busy.
 """
 
 import json
@@ -26,13 +26,13 @@ HttpAnswer = dict[str, Any]
 
 @cache
 def page() -> tuple[str, Mapping[str, str]]:
-    """The page and its headers, read and hashed once a process."""
+    """Returns the page and its headers, read and hashed once a process."""
     html = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     return html, gallery.headers(html, wiring().bucket.origin)
 
 
 def handler(event: Event, _: LambdaContext) -> HttpAnswer:
-    """The Lambda entry point; the one place where what went wrong becomes an HTTP answer."""
+    """The Lambda entry point, and the one place that maps errors to HTTP responses."""
     wired = wiring()
     try:
         if event["routeKey"] == PAGE:
@@ -41,7 +41,7 @@ def handler(event: Event, _: LambdaContext) -> HttpAnswer:
         caller = wired.callers.of(header(event, "authorization"))
         return READ[event["routeKey"]](wired.query_service, caller, event) if caller else _errors(401, _NO_CALLER)
     except RushesError as error:
-        wired.telemetry.log("not served", warn=True, error_text=error_text(error))
+        wired.telemetry.log("request failed", warn=True, reason=error_text(error))
         return _errors(503, _BUSY)
 
 
@@ -73,7 +73,7 @@ READ: Mapping[str, Callable[[QueryService, Caller, Event], HttpAnswer]] = {
 
 
 def _page(found: Json | list[WireError]) -> HttpAnswer:
-    """A page of a list, or what was wrong with the question."""
+    """A page of a list, or the faults of the request."""
     return _errors(400, *found) if isinstance(found, list) else _json(200, found)
 
 
@@ -82,10 +82,10 @@ def _errors(status: int, *errors: WireError) -> HttpAnswer:
 
 
 def _json(status: int, body: Json) -> HttpAnswer:
-    # The links in it are good for whoever has them, so nothing on the way may keep it.
+    # It contains presigned URLs, which work without a key, so no cache may keep it.
     headers = {"Cache-Control": "no-store", **gallery.PROTECTIVE}
     return http_response(status, "application/json", json.dumps(body, ensure_ascii=False), headers)
 
 
 _NO_CALLER = wire_error("invalidApiKey", "Send your API key as Authorization: Bearer.", "apiKey", type="string")
-_BUSY = wire_error("serviceUnavailable", "The service is busy. Ask again later.")
+_BUSY = wire_error("serviceUnavailable", "The service is busy. Try again later.")

@@ -62,7 +62,7 @@ class Demo:
         """Order `tasks` and fetch their clips. Raises DemoError unless all were accepted and every clip was stored."""
         with closing(self._client()) as client:
             response = client.submit(tasks)
-            self._screen.say(f"POST /v1: {len(response.accepted)} accepted, {len(response.errors)} errors")
+            self._screen.print(f"POST /v1: {len(response.accepted)} accepted, {len(response.errors)} errors")
             problems = [f"refused: {refusal(error)}" for error in response.errors]
             problems += self._finish(client, response.accepted)
         if problems:
@@ -75,15 +75,15 @@ class Demo:
         """
         bucket, s3, key = self._stack.bucket_name, self._stack.client("s3"), f"requests/{CALLER}/{file.name}"
         version = s3.put_object(Bucket=bucket, Key=key, Body=file.read_bytes())["VersionId"]
-        self._screen.say(f"{key} was dropped into the bucket")
+        self._screen.print(f"{key} was dropped into the bucket")
         answer = f"reports/{CALLER}/{file.name}.{version}.json"
         listing = {"Bucket": bucket, "Prefix": answer}
         self._wait(lambda: bool(s3.list_objects_v2(**listing)["KeyCount"]), f"{answer} did not come")
         report = json.loads(s3.get_object(Bucket=bucket, Key=answer)["Body"].read())
-        self._screen.say(answer)
+        self._screen.print(answer)
         for line in report["lines"]:
             said = "accepted" if line.get("accepted") else "; ".join(map(refusal, line.get("errors", [])))
-            self._screen.say(f"  line {line['line']}: {said}")
+            self._screen.print(f"  line {line['line']}: {said}")
         accepted = [line["taskUUID"] for line in report["lines"] if line.get("accepted")]
         with closing(self._client()) as client:
             self._wait(lambda: all(map(client.task, accepted)), "what the report calls accepted was not ordered")
@@ -100,7 +100,7 @@ class Demo:
             return
         with suppress(typer.Exit):  # what failed is told with its reason below
             follow(self._screen, client, accepted, self._timeout)
-        tasks = [client.known(each) for each in accepted]
+        tasks = [client.require_task(each) for each in accepted]
         clips = {(task["taskUUID"], clip["clip"]): clip for task in tasks for clip in task["clips"]}
         for clip in clips.values():
             if clip["status"] != "stored":
@@ -110,7 +110,7 @@ class Demo:
             clip = clips[result.task_uuid, result.clip]
             if result.problem:
                 yield f"{result.file}: {result.problem}"
-            self._screen.say(
+            self._screen.print(
                 f"{result.file}  {size(result.size)}, {money(micros(clip.get('cost')))}, from {clip['objectKey']}"
             )
 

@@ -41,12 +41,16 @@ _MAX_END = 1.0
 
 @dataclass(frozen=True)
 class Source:
-    """A queue that a function takes messages from. `partial`: the function reports the messages that failed."""
+    """A queue that a function takes messages from, in at most so many batches at once (`max_concurrency`).
+
+    `partial`: the function reports the messages that failed.
+    """
 
     url: str
     arn: str
     batch_size: int
     partial: bool
+    max_concurrency: int
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class Triggers:
         self._start(f"schedule-{rule}", lambda: self._keep(rule, max(interval, _SHORTEST_INTERVAL), function))
 
     def poll(self, sqs: Any, source: Source, function: Invokes) -> None:
-        """Invoke a function with the messages of a queue, batch by batch."""
+        """Invoke a function with the messages of a queue, batch by batch, as many at once as the source allows."""
         self._start(f"poll-{source.arn}", lambda: self._poll(sqs, source, function))
 
     def follow(self, streams: Any, sqs: Any, stream: Stream, function: Invokes) -> None:
@@ -108,36 +112,54 @@ class Triggers:
             due = next_tick(due, time.monotonic(), interval)
 
     def _poll(self, sqs: Any, source: Source, function: Invokes) -> None:
-        pause = _FIRST_PAUSE
+        """One thread receives, and each batch has its own: an idle queue costs the same for every concurrency."""
+        free, pause = threading.Semaphore(source.max_concurrency), _FIRST_PAUSE
         while not self._stopping.wait(pause):
-            try:
-                found = self._take(sqs, source, function)
-            except (ClientError, BotoCoreError) as error:
-                self._log(f"{source.arn}: {error}")
-                found = False
-            pause = 0.0 if found else min(max(2 * pause, _FIRST_PAUSE), _LAST_PAUSE)
+            # Before a batch is received: its messages come back after a time, and would be waiting here meanwhile.
+            free.acquire()
+            messages = self._receive(sqs, source)
+            if messages:
+                arguments = (sqs, source, messages, function, free)
+                threading.Thread(target=self._work_off, args=arguments, name=f"batch-{source.arn}", daemon=True).start()
+            else:
+                free.release()
+            pause = 0.0 if messages else min(max(2 * pause, _FIRST_PAUSE), _LAST_PAUSE)
+        for _ in range(source.max_concurrency):
+            free.acquire()
 
-    def _take(self, sqs: Any, source: Source, function: Invokes) -> bool:
-        """Pass one batch on and delete what the function was done with; whether there was one."""
-        answer = sqs.receive_message(
-            QueueUrl=source.url,
-            MaxNumberOfMessages=source.batch_size,
-            WaitTimeSeconds=0,
-            MessageSystemAttributeNames=["All"],
-            MessageAttributeNames=["All"],
-        )
-        messages = answer.get("Messages", [])
-        if not messages:
-            return False
-        outcome = function.invoke(queue_event(messages, source.arn))
-        self._note(source.arn, outcome)
-        entries = [
-            {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]}
-            for number, message in enumerate(done(messages, outcome, source.partial))
-        ]
-        if entries:
-            sqs.delete_message_batch(QueueUrl=source.url, Entries=entries)
-        return True
+    def _receive(self, sqs: Any, source: Source) -> Sequence[Message]:
+        """The next batch, empty if there is none or the queue is away."""
+        try:
+            answer = sqs.receive_message(
+                QueueUrl=source.url,
+                MaxNumberOfMessages=source.batch_size,
+                WaitTimeSeconds=0,
+                MessageSystemAttributeNames=["All"],
+                MessageAttributeNames=["All"],
+            )
+        except (ClientError, BotoCoreError) as error:
+            self._log(f"{source.arn}: {error}")
+            return []
+        messages: Sequence[Message] = answer.get("Messages", [])
+        return messages
+
+    def _work_off(
+        self, sqs: Any, source: Source, messages: Sequence[Message], function: Invokes, free: threading.Semaphore
+    ) -> None:
+        """Pass one batch on and delete what the function was done with."""
+        try:
+            outcome = function.invoke(queue_event(messages, source.arn))
+            self._note(source.arn, outcome)
+            entries = [
+                {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]}
+                for number, message in enumerate(done(messages, outcome, source.partial))
+            ]
+            if entries:
+                sqs.delete_message_batch(QueueUrl=source.url, Entries=entries)
+        except (ClientError, BotoCoreError) as error:
+            self._log(f"{source.arn}: {error}")
+        finally:
+            free.release()
 
     def _follow(self, streams: Any, sqs: Any, stream: Stream, function: Invokes) -> None:
         place, pause = None, _FIRST_PAUSE

@@ -26,6 +26,8 @@ Handler = Callable[[Any, "Context"], Any]
 def main(arguments: list[str]) -> None:
     """Run the handler named last on the command line until the parent ends; `--pure` passes over awslambdaric."""
     die_with_parent()
+    # Not in Lambda's layer: where it can be imported, httpx brings its command line along, and rich with it.
+    sys.modules["click"] = None  # type: ignore[assignment]
     handler_name = arguments[-1]
     if "--pure" not in arguments:
         try:

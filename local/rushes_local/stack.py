@@ -224,6 +224,7 @@ class Stack:
         # Told to stop before the functions are, and waited for after them: what they wait for ends with its function.
         self._closing.callback(triggers.join)
         declared = template.functions()
+        parameters = {**template.defaults(), **self._parameters}
         functions = {each.logical_id: self._function(each, outputs) for each in declared}
         followers = {each.name for each in declared if each.streams and not (each.routes or each.queues)}
         running = (
@@ -238,7 +239,7 @@ class Stack:
             pool.wait_ready(_FUNCTION_START)
         self._closing.callback(triggers.stop)
         for each in declared:
-            self._start_triggers(each, running[each.logical_id], triggers)
+            self._start_triggers(each, running[each.logical_id], triggers, parameters)
         self._mark("functions", began)
         # A quarter of a second for each full collection, most of it among what moto and botocore have imported.
         gc.freeze()
@@ -279,8 +280,11 @@ class Stack:
         # moto says of every type that it does not know what we have already left out.
         logging.getLogger("moto").setLevel(logging.ERROR)
         self.aws.load()
+        from moto.cloudformation import models
         from moto.cloudformation.parsing import get_model_map
 
+        # moto tries YAML first, which takes it half a second; what it is given below is JSON.
+        models.Stack.parse_template = staticmethod(json.loads)  # type: ignore[method-assign,assignment]
         cloudformation = self.client("cloudformation", config=Config(retries={"total_max_attempts": 1}))
         body = template.for_cloudformation(get_model_map())
         parameters = {**self._create_secrets(template, provider().api_key), **self._endpoints(provider())}
@@ -373,13 +377,17 @@ class Stack:
         self._closing.callback(host.stop)
         return host.start(functions, self.log)
 
-    def _start_triggers(self, declared: DeclaredFunction, function: Invokes, triggers: Triggers) -> None:
+    def _start_triggers(
+        self, declared: DeclaredFunction, function: Invokes, triggers: Triggers, parameters: Mapping[str, Any]
+    ) -> None:
         for seconds in declared.schedules if self._schedule else ():
             triggers.schedule(f"{STACK_NAME}-{declared.name}", seconds * self._time_scale, function)
         for queue in declared.queues if self._queues else ():
             sqs, url = self.client("sqs"), self._physical_id(queue.queue)
             arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-            triggers.poll(sqs, Source(url, arn, queue.batch_size, queue.partial), function)
+            most = queue.max_concurrency
+            most = int(parameters[most["Ref"]] if isinstance(most, Mapping) else most)
+            triggers.poll(sqs, Source(url, arn, queue.batch_size, queue.partial, most), function)
         for source in declared.streams if self._streams else ():
             triggers.follow(self.client("dynamodbstreams"), self.client("sqs"), self._stream(source), function)
 

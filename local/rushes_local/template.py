@@ -12,13 +12,18 @@ from typing import Any
 
 import yaml
 
+try:
+    from yaml import CSafeLoader as SafeLoader
+except ImportError:  # built without libyaml, it takes ten times as long
+    from yaml import SafeLoader  # type: ignore[assignment]
+
 _SECRET = "AWS::SecretsManager::Secret"
 _SUBSTITUTED = re.compile(r"\$\{([^}!.]+)")
 _RATE = re.compile(r"rate\((\d+) (minute|hour|day)s?\)")
 _SECONDS = {"minute": 60, "hour": 3600, "day": 86400}
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(SafeLoader):
     """Reads `!Ref x` as `{"Ref": "x"}`, and so on."""
 
 
@@ -50,11 +55,15 @@ class HttpRoute:
 
 @dataclass(frozen=True)
 class QueueSource:
-    """A queue, by logical id, that a function takes messages from. `partial`: it reports which of them failed."""
+    """A queue, by logical id, that a function takes messages from. `partial`: it reports which of them failed.
+
+    `max_concurrency` is a number or refers to a parameter.
+    """
 
     queue: str
     batch_size: int
     partial: bool
+    max_concurrency: int | Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -240,8 +249,12 @@ def _stream(properties: Mapping[str, Any]) -> StreamSource:
 
 
 def _source(properties: Mapping[str, Any]) -> QueueSource:
-    queue = properties["Queue"]["Fn::GetAtt"][0]
-    return QueueSource(queue, int(properties["BatchSize"]), _reports_failures(properties))
+    return QueueSource(
+        queue=properties["Queue"]["Fn::GetAtt"][0],
+        batch_size=int(properties["BatchSize"]),
+        partial=_reports_failures(properties),
+        max_concurrency=properties["ScalingConfig"]["MaximumConcurrency"],
+    )
 
 
 def _reports_failures(properties: Mapping[str, Any]) -> bool:

@@ -118,10 +118,10 @@ def fault(
         changed = {**now, "next_submissions": [*now["next_submissions"], wanted]} if once else {**now, **wanted}
         answer = _answered(http.put("/_emulator/faults", json=changed))
     screen = Screen(as_json)
-    screen.give(answer)
-    screen.say("For the next order:" if once else "From now on:")
+    screen.print_json(answer)
+    screen.print("For the next order:" if once else "From now on:")
     for name, value in wanted.items():
-        screen.say(f"  {name} = {value}")
+        screen.print(f"  {name} = {value}")
 
 
 @trigger.command()
@@ -133,8 +133,8 @@ def heal(as_json: AsJson = False) -> None:
     with _emulator() as http:
         answer = _answered(http.put("/_emulator/faults", json={}))
     screen = Screen(as_json)
-    screen.give(answer)
-    screen.say("Runware behaves.")
+    screen.print_json(answer)
+    screen.print("Runware behaves.")
 
 
 @trigger.command()
@@ -150,9 +150,9 @@ def faults(as_json: AsJson = False) -> None:
     }
     screen = Screen(as_json)
     named = {name: {"meaning": meaning, "switches": over} for name, (meaning, over) in FAULTS.items()}
-    screen.give({"faults": named, "switches": switches})
+    screen.print_json({"faults": named, "switches": switches})
     screen.table(("fault", "what happens"), [(name, meaning) for name, (meaning, _) in FAULTS.items()])
-    screen.say()
+    screen.print()
     screen.table(
         ("switch", "default", "what it does"),
         [(name, str(about["default"]), str(about["meaning"])) for name, about in switches.items()],
@@ -167,8 +167,8 @@ def _send(kind: Callback, task: str | None, clip: int, *, as_json: bool) -> None
             answers = [_finish(http, run)]
         else:
             answers = [_call(http, run, kind, body) for body in _bodies(kind, run)]
-        after = _clip(service.known(uuid), clip)
-        screen.give(
+        after = _clip(service.require_task(uuid), clip)
+        screen.print_json(
             {
                 "webhook": kind,
                 "taskUUID": uuid,
@@ -178,7 +178,7 @@ def _send(kind: Callback, task: str | None, clip: int, *, as_json: bool) -> None
                 "after": after["status"],
             }
         )
-        screen.say(
+        screen.print(
             f"{kind} for {uuid}-{clip}: answered {', '.join(map(str, answers))}; "
             f"the clip was {before['status']} and is {after['status']}."
         )
@@ -192,7 +192,7 @@ def _chosen(
 ) -> tuple[str, Json, Json]:
     """A task of the caller's, its clip, and the emulator's run of that clip, fit for this webhook."""
     runs = {str(run["taskUUID"]).lower(): run for run in known}
-    tasks = [service.known(task_uuid(task))] if task else service.tasks({}, 100)
+    tasks = [service.require_task(task_uuid(task))] if task else service.tasks({}, 100)
     for each in tasks:
         clip = next((clip for clip in each.get("clips", []) if clip.get("clip") == number), None)
         run = runs.get(str(clip["clipUUID"]).lower()) if clip else None

@@ -1,4 +1,4 @@
-"""`python -m scripts.cold_start`: measures, prints the table, writes docs/benchmarks.md; `--quick` tries it out."""
+"""`python -m scripts.cold_start`: measures, prints the table, writes docs/benchmarks.md; `--quick` only tries it."""
 
 import argparse
 import json
@@ -27,7 +27,7 @@ _MEGABYTE = 1_000_000
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured."""
+    """The number of rounds, warm-up events and measured events."""
 
     rounds: int
     warm_rounds: int
@@ -40,8 +40,8 @@ QUICK = Effort(1, 1, 5, 20)
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description="Measures the functions and what one would use in their place.")
-    arguments.add_argument("--quick", action="store_true", help="measure little, judge and write nothing")
+    arguments = argparse.ArgumentParser(description="Measures the functions and common alternatives.")
+    arguments.add_argument("--quick", action="store_true", help="make few measurements, judge and write nothing")
     quick = arguments.parse_args().quick
     effort = QUICK if quick else THOROUGH
     with tempfile.TemporaryDirectory(prefix="rushes-bench-") as folder, _runware() as runware_url:
@@ -50,14 +50,14 @@ def main() -> None:
         shares = bench.shares()
     print(table(rows, judged=not quick))
     if quick:
-        print("\nToo little was measured to judge by.")
+        print("\nToo few measurements for a verdict.")
         return
     PAGE.write_text(page(rows, shares, datetime.now(UTC).strftime("%Y-%m-%d")), encoding="utf-8")
     print(f"\n{verdict(rows)}")
 
 
 class Bench:
-    """Everything that is measured, in the order of the table."""
+    """Every measurement, in the order of the table."""
 
     def __init__(self, packages: Packages, runware_url: str, effort: Effort) -> None:
         self._packages, self._runware_url, self._effort = packages, runware_url, effort
@@ -65,7 +65,7 @@ class Bench:
         self._items = cases.items()
 
     def rows(self) -> list[Row]:
-        """All rows, each told as soon as it is there."""
+        """All rows, each printed to standard error as soon as it is measured."""
         rows = []
         for part in (self._cold, self._warm, self._package, self._calls):
             for row in part():
@@ -74,7 +74,7 @@ class Bench:
         return rows
 
     def shares(self) -> dict[str, dict[str, float]]:
-        """Percent of the time of imports, by function and package."""
+        """The share of the import time in percent, by function and package."""
         rounds = self._effort.warm_rounds
         return {function.name: import_shares(self._ours(function), rounds) for function in self._functions}
 
@@ -154,7 +154,7 @@ class Bench:
         )
 
     def _check_compiled(self, measured: Measured) -> None:
-        """Raises when a cold start loads a module that `scripts/pack.py` leaves without byte code."""
+        """Raises `SystemExit` if a cold start loads a module that `scripts/pack.py` leaves without byte code."""
         bare = self._packages.uncompiled(measured.modules)
         if bare:
             raise SystemExit(f"loaded without byte code, see scripts/pack.py: {', '.join(sorted(bare))}")
@@ -164,14 +164,13 @@ _CALLS = {"writes": 3, "reads": 2, "probes": 1}
 
 
 def _compared(what: str, ours: Measured, reference: Measured, goal: float | None) -> Row:
-    times = (f"{seconds * 1000:.3g} ms" for seconds in (ours.median, reference.median))
-    mine, theirs = times
-    return Row(what=what, ours=mine, reference=theirs, value=ratio(ours, reference), goal=goal)
+    our_time, reference_time = (f"{seconds * 1000:.3g} ms" for seconds in (ours.median, reference.median))
+    return Row(what=what, ours=our_time, reference=reference_time, value=ratio(ours, reference), goal=goal)
 
 
 @contextmanager
 def _runware() -> Iterator[str]:
-    """A Runware that accepts everything, on loopback; its address."""
+    """A server on loopback that accepts every task as Runware does; yields its address."""
 
     class Accepting(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

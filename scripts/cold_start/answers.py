@@ -1,6 +1,6 @@
-"""AWS inside the measured process: takes the place of botocore's HTTP, so that what is measured is the function.
+"""AWS inside the measured process: replaces botocore's HTTP, so that only the function is measured.
 
-Answers with bytes, as AWS does, from what `Answers` was given. Imports nothing that the functions do not load anyway.
+Answers with bytes, as AWS does, from the data of `Answers`. Imports only modules that the functions load anyway.
 """
 
 import io
@@ -30,7 +30,7 @@ class Answers:
         self._secrets = secrets
 
     def install(self) -> None:
-        """From now on every client of this process is answered here."""
+        """Redirects every botocore client of this process to this object."""
         setattr(httpsession.URLLib3Session, "send", lambda _, request: self._send(request))  # noqa: B010
 
     def _send(self, request: Any) -> AWSResponse:
@@ -38,7 +38,7 @@ class Answers:
         if target is None:
             return _object(request)
         operation = (target.decode() if isinstance(target, bytes) else target).rpartition(".")[2]
-        # Whatever is not listed is a write, and a write is answered with nothing.
+        # An operation that is not listed is a write, and gets an empty answer.
         answer = self._operations.get(operation, lambda _: {})(json.loads(request.body))
         content = json.dumps(answer).encode()
         headers = {"Content-Type": "application/x-amz-json-1.0", "x-amzn-RequestId": "R" * 52}
@@ -70,7 +70,7 @@ class Answers:
         return {"Responses": found}
 
     def _query(self, asked: Any) -> dict[str, Any]:
-        """The clips of one task. An index of callers has all requests, and that of open clips has none due."""
+        """The clips of one task. An index of callers returns all requests; the index `due` returns nothing."""
         wanted = [value.get("S") for value in asked["ExpressionAttributeValues"].values()]
         index = asked.get("IndexName")
         found = [
@@ -86,7 +86,7 @@ def _key(item: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _object(request: Any) -> AWSResponse:
-    """S3: every object is there, and is a video; what was written beside videos is not."""
+    """S3: every object exists and is a video, except manifests, which do not exist."""
     if request.method != "PUT" and urlsplit(request.url).path.endswith(".json"):
         return _response(request, 404, {}, b"<Error><Code>NoSuchKey</Code></Error>")
     headers = {"ETag": '"etag"', "x-amz-version-id": "v1", "Content-Length": "0"}

@@ -1,6 +1,6 @@
-"""What is measured of each function: an event that it answers, and the goals. A new function is one more `Case`.
+"""The measured event of each function, and its goals. A new function needs one more `Case`.
 
-Which functions there are, and what they are told, is read from template.yaml.
+The functions and their environments are read from template.yaml.
 """
 
 import json
@@ -27,7 +27,7 @@ CLIP_UUID = "b7c1d2e3-5a64-4f08-8e19-3d2f6a7b8c90"
 _SIGNING_KEY = "k" * 64
 SECRETS = {"RunwareSecret": "runware-key", "WebhookSecret": json.dumps({"current": _SIGNING_KEY, "previous": ""})}
 
-# What the template leaves to the account it is deployed in; everything else has a value or a parameter's default.
+# Variables whose values come from the account of a deployment; all others have a value or a parameter's default.
 _VALUES = {
     "RUNWARE_SECRET": "RunwareSecret",
     "WEBHOOK_SECRET": "WebhookSecret",
@@ -58,8 +58,9 @@ def _webhook() -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One function. Goals are ratios, at most: of a cold start to the floor and to the usual stack, and of warm events
-    to a handler that asks the same of AWS (`references/<same>.py`). `status` is of an HTTP answer."""
+    """One function. Goals are maximum ratios: of a cold start to the floor and to the usual stack, of warm events to a
+    handler that makes the same calls (`references/<same>.py`). `status` is the expected HTTP status.
+    """
 
     event: Callable[[], dict[str, Any]]
     status: int | None = None
@@ -80,7 +81,7 @@ CASES: Mapping[str, Case] = {
 
 
 def functions() -> list[DeclaredFunction]:
-    """As declared; raises `KeyError` for one that has no case."""
+    """The functions of the template; raises `KeyError` if one has no case."""
     declared = Template(ROOT / "template.yaml").functions()
     for function in declared:
         CASES[function.name]
@@ -88,7 +89,7 @@ def functions() -> list[DeclaredFunction]:
 
 
 def environment(function: DeclaredFunction, runware_url: str) -> dict[str, str]:
-    """A function's variables, with the parameters' defaults."""
+    """A function's environment variables, with the parameters' defaults."""
     defaults = Template(ROOT / "template.yaml").defaults()
 
     def value(name: str, declared: Any) -> str:
@@ -104,7 +105,7 @@ def environment(function: DeclaredFunction, runware_url: str) -> dict[str, str]:
 
 
 def items() -> list[dict[str, Any]]:
-    """The table: alice, her key, and a task of hers with one clip that is being rendered."""
+    """The table's items: a caller, its key, and its task with one clip that is being rendered."""
     written = _Written()
     store = AdminTable(written, "table")  # type: ignore[arg-type]
     store.add_key(hash_key(KEY), Caller(CALLER, 50_000_000), "bench", 0)
@@ -129,7 +130,7 @@ def items() -> list[dict[str, Any]]:
 
 
 class _Written:
-    """A client that keeps what it is given to write."""
+    """A DynamoDB client that keeps the items it is given to write."""
 
     def __init__(self) -> None:
         self.items: list[dict[str, Any]] = []
@@ -137,7 +138,7 @@ class _Written:
     def update_item(
         self, *, Key: dict[str, Any], UpdateExpression: str, ExpressionAttributeValues: dict[str, Any], **_: Any
     ) -> None:
-        """Of updates only the kind that sets attributes of a new item."""
+        """Supports only updates that set attributes of a new item."""
         pairs = (each.split(" = ") for each in UpdateExpression.removeprefix("SET ").split(", "))
         self.items.append({**Key, **{name: ExpressionAttributeValues[value] for name, value in pairs}})
 

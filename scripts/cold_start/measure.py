@@ -1,4 +1,4 @@
-"""Runs measured processes and compares them: turn by turn, so that a machine's moods hit all alike."""
+"""Runs measured processes and compares them: by turns, so that the machine's load affects all alike."""
 
 import json
 import re
@@ -19,9 +19,9 @@ _LEAST_SHARE = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """A handler, what it may import, what it is told and asked, and what AWS has for it.
+    """A handler, its import path and environment, its event, and the data of the simulated AWS.
 
-    `restored`: what it took until the handler was loaded does not count, as after the restore of a snapshot.
+    `restored`: time before the handler was loaded does not count, as after the restore of a snapshot.
     """
 
     app: Path
@@ -36,7 +36,7 @@ class Program:
 
 @dataclass
 class Measured:
-    """Seconds of processor time, one figure a run; `modules` are those loaded when the event was answered."""
+    """Seconds of processor time, one figure a run; `modules` are those loaded after the event."""
 
     seconds: list[float] = field(default_factory=list)
     modules: frozenset[str] = frozenset()
@@ -47,15 +47,15 @@ class Measured:
 
 
 def run(program: Program, *, warm_up: int = 0, events: int = 1) -> tuple[float, frozenset[str]]:
-    """One process: the seconds that one event took, with the start of the process if nothing warmed it up."""
-    said = json.loads(_started(program, warm_up, events)[-1])
-    return said["seconds"], frozenset(said["modules"])
+    """Runs one process. Returns the seconds of an event, with the start unless it was warmed up, and the modules."""
+    result = json.loads(_started(program, warm_up, events)[-1])
+    return result["seconds"], frozenset(result["modules"])
 
 
 def import_shares(program: Program, rounds: int) -> dict[str, float]:
-    """Percent of what a cold start's imports take, by package, from what the interpreter itself says.
+    """The share of each package in a cold start's import time, in percent, from the interpreter's own measurement.
 
-    It takes time by the clock, so each module counts at the quickest of the rounds.
+    That measures elapsed time, so each module counts with its quickest round.
     """
     quickest: dict[str, int] = {}
     for _ in range(rounds):
@@ -72,7 +72,7 @@ def import_shares(program: Program, rounds: int) -> dict[str, float]:
 
 
 def _started(program: Program, warm_up: int, events: int, *options: str) -> list[str]:
-    """The lines that a measured process wrote to its standard error. Raises `RuntimeError` if it failed."""
+    """The lines on a measured process's standard error. Raises `RuntimeError` if it failed."""
     job = {
         "app": str(program.app),
         "answers": str(_HERE / "answers.py"),
@@ -85,7 +85,7 @@ def _started(program: Program, warm_up: int, events: int, *options: str) -> list
         "warm_up": warm_up,
         "events": events,
     }
-    # Nothing is written: byte code is there already, and both sides find it or both do not.
+    # -B: no byte code is written, so that every round finds the same.
     command = [sys.executable, "-B", "-I", "-S", *options, str(_HERE / "probe.py")]
     result = subprocess.run(
         command,
@@ -104,7 +104,7 @@ def _started(program: Program, warm_up: int, events: int, *options: str) -> list
 def concurrent_map(
     programs: Mapping[str, Program], rounds: int, *, warm_up: int = 0, events: int = 1
 ) -> dict[str, Measured]:
-    """Every program once in each round, in an order that turns, so that none always follows the same one."""
+    """Runs every program once in each round, in a rotating order, so that none always follows the same one."""
     names = list(programs)
     measured = {name: Measured() for name in names}
     for number in range(rounds):
@@ -117,5 +117,5 @@ def concurrent_map(
 
 
 def ratio(ours: Measured, reference: Measured) -> float:
-    """The median of the rounds' ratios: each compares two runs that were neighbours."""
+    """The median of the rounds' ratios; each round compares two runs close in time."""
     return median(one / other for one, other in zip(ours.seconds, reference.seconds, strict=True))

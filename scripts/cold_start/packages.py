@@ -1,7 +1,7 @@
-"""The folders that measured processes see: the layers as they are deployed, and packages as pip installs them.
+"""The import folders of measured processes: the layers as they are deployed, and packages as pip installs them.
 
-Made from this environment's own installation, which has the same versions as the layer: `sam build` is not needed, nor
-a network. Byte code is there beforehand in all of them, as it is for the boto3 that comes with Lambda.
+Made from this environment's own installation, which has the same versions as the layer, so neither `sam build` nor a
+network is needed. All of them have byte code, like the boto3 that comes with Lambda.
 """
 
 import compileall
@@ -17,13 +17,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 _REQUIREMENTS = ROOT / "layers" / "dependencies" / "requirements.txt"
-# What the usual stack has beyond our layer: the tracer's.
+# The tracer's packages, which the usual stack needs and our layer does not have.
 _TRACING = ("aws-xray-sdk", "wrapt")
 
 
 @dataclass(frozen=True)
 class Packages:
-    """Folders for a process's path, and what is in them unzipped: of `installed` without byte code and tracing."""
+    """Folders for a process's import path, and their unzipped bytes: of `installed` without byte code and tracing."""
 
     deployed: list[str]
     installed: list[str]
@@ -32,7 +32,7 @@ class Packages:
 
     @classmethod
     def make(cls, folder: Path) -> "Packages":
-        """Fills an empty folder."""
+        """Makes both kinds in an empty folder."""
         build, installed = folder / "build", folder / "installed"
         dependencies, core = build / "DependenciesLayer" / "python", build / "CoreLayer" / "python"
         for name in _pinned():
@@ -49,7 +49,7 @@ class Packages:
         return cls([str(core), str(dependencies)], [str(installed)], _weight(build), installed_bytes)
 
     def uncompiled(self, modules: Iterable[str]) -> set[str]:
-        """Those of the modules that come from the layers and have no byte code there."""
+        """The names of those modules that come from the layers and have no byte code there."""
         return {
             name for name in modules for source in self._sources(name) if not Path(cache_from_source(source)).exists()
         }
@@ -65,7 +65,7 @@ def _weight(folder: Path) -> int:
 
 
 def _pinned() -> list[str]:
-    """What the dependency layer is made of."""
+    """The names of the dependency layer's packages."""
     return re.findall(r"^([A-Za-z0-9._-]+)==", _REQUIREMENTS.read_text(encoding="utf-8"), re.MULTILINE)
 
 

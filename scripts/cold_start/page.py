@@ -1,4 +1,4 @@
-"""The table of a bench, judged, and the page docs/benchmarks.md around it."""
+"""The table of a benchmark with its verdicts, and the page docs/benchmarks.md around it."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ _WIDTH = 120
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One comparison. `value` is what the goal is about, at most `goal`; without a goal the row only informs."""
+    """One comparison. The goal is met if `value` is at most `goal`; without a goal the row only informs."""
 
     what: str
     ours: str
@@ -24,7 +24,7 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """None where there is no goal."""
+        """True if the goal is met; None without a goal."""
         if self.goal is None or self.value is None:
             return None
         return round(self.value, 3) <= self.goal
@@ -53,7 +53,7 @@ def table(rows: Sequence[Row], *, judged: bool = True) -> str:
 
 
 def verdict(rows: Sequence[Row]) -> str:
-    """The last line."""
+    """The last line of the page: the number of goals met."""
     judged = [row.met for row in rows if row.met is not None]
     return f"{sum(judged)} of {len(judged)} goals met"
 
@@ -99,31 +99,31 @@ def _filled(text: str) -> str:
 
 
 _INTRODUCTION = """
-What the functions cost in time, beside what one would use in their place. `make bench` measures and writes this page;
-`make bench QUICK=1` measures little, judges nothing and writes nothing. Absolute times are this machine's and drift;
-the ratios are what counts.
+The processor time of the functions, compared with common alternatives. `make bench` measures and writes this page;
+`make bench QUICK=1` makes few measurements, judges nothing and writes nothing. Absolute times depend on the machine and
+drift; only the ratios are comparable.
 """
 
 _HOW = """
-How it is measured: each figure is processor time (user and system) of a fresh process without site-packages, which
-answers one event (cold) or hundreds of them after a warm-up (warm). AWS is answered inside the process, at botocore's
-HTTP layer, and Runware over loopback by another process, so TLS to AWS is in nobody's figure. Processes run turn by
-turn; a ratio is the median of the rounds' ratios, and the times beside it are medians.
+Each figure is the processor time (user and system) of a fresh process without site-packages, which handles one event
+(cold), or hundreds of events after a warm-up (warm). AWS is simulated inside the process, at botocore's HTTP layer, and
+Runware over loopback by another process. So no figure includes TLS, nor the reading of the certificate authorities
+before the first handshake with Runware. The processes run by turns. A ratio is the median of the rounds' ratios, and
+the times beside it are medians.
 
-Ours runs with the layers as `make build` leaves them; the references run with the same versions as pip installs them,
-as they would be deployed. The rows "on our layers" give the floor our pruned layers too. Byte code is there beforehand
-in both: `scripts/pack.py` puts it into the layers, as AWS does with the boto3 that comes with Lambda.
+"Ours" runs with the layers that `make build` makes. The references run with the same versions of the packages as pip
+installs them, as they would be deployed; in the rows "on our layers", the floor runs with our pruned layers. Both have
+byte code: `scripts/pack.py` puts it into the layers, as AWS does with the boto3 that comes with Lambda.
 
-The floor is a handler that makes one boto3 client and one update by hand; the usual stack is Powertools' resolver
-with validation, Logger, Metrics and Tracer, pydantic, httpx, boto3 clients and a resource; "the same calls" is a
-handler that asks AWS (and Runware) the same with nothing around it. All of them are in
-scripts/cold_start/references.
+The floor is a handler with one boto3 client and one update by hand. The usual stack is Powertools' resolver with
+validation, Logger, Metrics and Tracer, pydantic, httpx, boto3 clients and a resource. "The same calls" is a handler
+that makes the same calls to AWS (and Runware) and nothing else. All of them are in scripts/cold_start/references.
 
-"Restored" is what is left of a cold start when the process comes from a snapshot that was taken after the handler had
-been loaded (SnapStart): a process counts from there. What a restore itself takes is AWS's and in no figure.
+"Restored" is the rest of a cold start from a snapshot that was taken after the handler had been loaded (SnapStart). The
+time of the restore itself is AWS's and in no figure.
 """
 
 _SHARES = """
-Of the time that importing takes in a fresh process (`python -X importtime`, each module's own, the quickest of
-several runs), by package; what is under 2 percent everywhere is left out.
+The share of each package in the import time of a fresh process (`python -X importtime`, each module's own time, the
+quickest of several runs). Packages under 2 percent in every function are left out.
 """

@@ -1,8 +1,8 @@
-"""The measured process: a fresh interpreter that loads one handler, answers events and says what that took.
+"""The measured process: a fresh interpreter that loads one handler, handles events and prints its processor time.
 
-Run as a file, without site-packages: it sees the folders that it is told of and nothing else. Reads a `Job` as JSON,
-prints processor time and the modules on its standard error's last line. Processor time is the whole process's from its
-start, from where the handler is loaded, or of the events after the first ones.
+Runs as a file, without site-packages, and imports only from the folders of its job. It reads the job as JSON from
+standard input, and prints processor time and modules as the last line of standard error. The time counts from the start
+of the process, from the loaded handler (`restored`), or from the end of the warm-up.
 """
 
 import importlib.util
@@ -52,7 +52,7 @@ def _answer(app: Any, event: dict[str, Any], status: int | None) -> None:
 
 
 def _used() -> float:
-    """Seconds of processor time, the system's for this process included."""
+    """Seconds of processor time, user and system."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 

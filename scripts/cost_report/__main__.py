@@ -1,8 +1,8 @@
-"""What a clip costs besides Runware's price: what was counted times public prices, as the tables of docs/costs.md.
+"""The cost of a clip besides Runware's price: measured usage times public prices, as the tables of docs/costs.md.
 
-Responsible for what cannot be measured on one machine (times in Lambda, the lines that AWS itself logs) and for the
-month's fixed costs: constants below. `python -m scripts.cost_report` counts, and writes what stands between the page's
-two markers; the words around them are kept by hand.
+Holds, as constants, everything that cannot be measured on one machine: times in Lambda, the lines that AWS itself logs,
+and the month's fixed costs. `python -m scripts.cost_report` measures, and writes the tables between the page's two
+markers; the text around them is kept by hand.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 from rushes_local.template import Template
 from scripts.cost_report.metering import ClipUsage, Usage, measure
 
@@ -21,22 +21,22 @@ _BEGIN, _END = "<!-- written by `make costs`, up to the end mark -->", "<!-- end
 MILLION = 1_000_000
 _GB = 1_000_000_000
 
-# Billed milliseconds of one warm invocation. Times on a developer's machine say nothing about Lambda, and Runware's
-# answer, a TLS handshake included, is most of what `submit` waits for.
-# `publish` reads a stored clip as a stream; a change that is no news it only looks at.
+# Billed milliseconds of one warm invocation. A developer's machine cannot measure them for Lambda, and most of the time
+# of `submit` is Runware's answer, a TLS handshake included. `publish` reads a stored clip as a stream; a change without
+# an event takes it only the time to read the change.
 MILLISECONDS = {"submit": 350, "webhook": 60, "reconcile": 30, "publish": 5}
 DIGEST_MILLISECONDS = 300
-# What a clip adds to the sweeps that look at it: a poll; a download and an upload.
+# Billed milliseconds that a clip adds to the sweeps that look at it: a poll; a download and an upload.
 SWEEP_MILLISECONDS = {"happy": 0, "polled": 300, "rescued": 2500, "refused": 0}
 IDLE_SWEEP_MILLISECONDS = 60
 
 PLATFORM_LOG_BYTES = 360  # START, END and REPORT of one invocation
 ACCESS_LOG_BYTES = 370  # one line of an API's access log
-# A million clips a month are over a hundred in the five minutes that secrets are kept, on a handful of processes.
+# A million clips a month are over a hundred in the five minutes that secrets are cached, on a handful of processes.
 CLIPS_A_FETCH = 20
 SECRETS_KEPT_MINUTES = 5
 MINUTES_A_MONTH = 730 * 60
-# A function takes messages from its queue with five long polls at a time, of 20 seconds each.
+# Lambda polls a function's queue with five concurrent long polls of 20 seconds each.
 EMPTY_POLLS_A_MINUTE = 15
 
 _TITLES = {
@@ -49,7 +49,7 @@ _TITLES = {
 
 @dataclass(frozen=True)
 class Prices:
-    """Public list prices, by what they are for, in dollars for one."""
+    """Public list prices by item, in dollars for one."""
 
     each: Mapping[str, float]
 
@@ -61,7 +61,7 @@ class Prices:
 
 @dataclass(frozen=True)
 class CostLine:
-    """So many of something that has a price, and where the number comes from."""
+    """A quantity of an item that has a price, and the origin of the quantity."""
 
     item: str
     quantity: float
@@ -72,12 +72,12 @@ class CostLine:
 
 
 def total(lines: Iterable[CostLine], prices: Prices) -> float:
-    """In dollars."""
+    """The sum of the lines, in dollars."""
     return sum(line.dollars(prices) for line in lines)
 
 
 def clip_lines(measured: ClipUsage, path: str) -> list[CostLine]:
-    """What one clip on a path uses, with its share of the caches."""
+    """The usage of one clip on a path, with its share of filling the caches."""
     usage = measured.paths[path]
     seconds = {name: MILLISECONDS[name] * times / 1000 for name, times in usage.invocations.items()}
     seconds["reconcile"] = seconds.get("reconcile", 0) + SWEEP_MILLISECONDS[path] / 1000
@@ -99,9 +99,9 @@ def clip_lines(measured: ClipUsage, path: str) -> list[CostLine]:
     ]
 
 
-def told_lines(measured: ClipUsage) -> list[CostLine]:
-    """What telling of one clip uses, on top of any path that ends with it stored: the event and the manifest."""
-    usage = measured.told
+def published_lines(measured: ClipUsage) -> list[CostLine]:
+    """The usage of publishing one stored clip, on top of its path: the event and the manifest."""
+    usage = measured.published
     seconds = (usage.invocations.total() * MILLISECONDS["publish"] + DIGEST_MILLISECONDS) / 1000
     # The manifest is an object as well, so S3 has an event for it.
     events = usage.calls["events PutEvents"] + usage.calls["s3 PUT"]
@@ -117,7 +117,7 @@ def told_lines(measured: ClipUsage) -> list[CostLine]:
 
 
 def fixed_lines(measured: ClipUsage, template: Template) -> list[CostLine]:
-    """What a month costs without a single clip."""
+    """The usage of a month without a single clip."""
     sweeps, idle = MINUTES_A_MONTH, measured.idle_sweep
     idle_seconds = sweeps * measured.memory_mb["reconcile"] / 1024 * IDLE_SWEEP_MILLISECONDS / 1000
     sources = sum(len(function.queues) for function in template.functions())
@@ -141,10 +141,10 @@ def fixed_lines(measured: ClipUsage, template: Template) -> list[CostLine]:
 
 
 def render(text: str, measured: ClipUsage, template: Template, prices: Prices) -> str:
-    """The page with its tables as they are now."""
+    """The page with its tables replaced by the current ones."""
     before, _, rest = text.partition(_BEGIN)
     _, _, after = rest.partition(_END)
-    tables = [_clips(measured, prices), _told(measured, prices), _month(measured, template, prices)]
+    tables = [_clips(measured, prices), _published(measured, prices), _month(measured, template, prices)]
     return "\n\n".join([before + _BEGIN, *tables, _END + after])
 
 
@@ -164,19 +164,19 @@ def _clips(measured: ClipUsage, prices: Prices) -> str:
     )
 
 
-def _told(measured: ClipUsage, prices: Prices) -> str:
-    counts, lines, happy = _counts(measured.told), told_lines(measured), clip_lines(measured, "happy")
+def _published(measured: ClipUsage, prices: Prices) -> str:
+    counts, lines, happy = _counts(measured.published), published_lines(measured), clip_lines(measured, "happy")
     counted = [[name, f"{count:g}"] for name, count in counts.items() if count]
     sums = [
-        ["**told: event and manifest**", f"**{_million(lines, prices)}**"],
+        ["**published: event and manifest**", f"**{_million(lines, prices)}**"],
         ["bought and recorded, the happy path above", _million(happy, prices)],
         ["**all together**", f"**{_million([*happy, *lines], prices)}**"],
     ]
     priced = [[line.item, _million([line], prices)] for line in lines]
     return _section(
-        "Told: event and manifest",
-        _table(["a clip", "told"], counted),
-        _table(["dollars a million", "told"], [*priced, *sums]),
+        "Published: event and manifest",
+        _table(["a clip", "published"], counted),
+        _table(["dollars a million", "published"], [*priced, *sums]),
     )
 
 
@@ -184,12 +184,13 @@ def _month(measured: ClipUsage, template: Template, prices: Prices) -> str:
     lines = fixed_lines(measured, template)
     rows = [[line.item, f"{line.quantity:,.10g}", line.formula, f"{line.dollars(prices):.2f}"] for line in lines]
     fixed = total(lines, prices)
-    clip = total([*clip_lines(measured, "happy"), *told_lines(measured)], prices)
+    clip = total([*clip_lines(measured, "happy"), *published_lines(measured)], prices)
     return _section(
         "A month",
-        _table(["without a clip", "how many", "what", "dollars"], [*rows, ["**all**", "", "", f"**{fixed:.2f}**"]]),
+        _table(["without a clip", "quantity", "origin", "dollars"], [*rows, ["**all**", "", "", f"**{fixed:.2f}**"]]),
         _table(
-            ["clips a month, told", "dollars"], [[f"{n:,}", f"{fixed + n * clip:.2f}"] for n in (0, 1_000, 100_000)]
+            ["clips a month, published", "dollars"],
+            [[f"{n:,}", f"{fixed + n * clip:.2f}"] for n in (0, 1_000, 100_000)],
         ),
     )
 
@@ -198,7 +199,7 @@ _UNITS = ("write units", "read units", "invocations", "HTTP requests", "uploads 
 
 
 def _counts(usage: Usage) -> dict[str, float]:
-    """What is counted of a clip, by the names of the page."""
+    """The counts of a clip, by their names on the page."""
     units = (
         usage.write_units,
         usage.read_units,
@@ -216,12 +217,12 @@ def _logged(usage: Usage) -> int:
 
 
 def _rounded(size: int) -> int:
-    """To hundreds of bytes: a log line's length changes a little from run to run."""
+    """The size in hundreds of bytes, since a log line's length differs a little from run to run."""
     return round(size, -2)
 
 
 def _million(lines: Iterable[CostLine], prices: Prices) -> str:
-    """Dollars for a million clips."""
+    """The dollars for a million clips, with two decimals."""
     return f"{MILLION * total(lines, prices):.2f}"
 
 
@@ -235,7 +236,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def main() -> None:
-    """Count, write the tables, and print the page."""
+    """Measures, writes the tables, and prints the page."""
     text = render(PAGE.read_text(encoding="utf-8"), measure(ROOT), Template(ROOT / "template.yaml"), Prices.read())
     PAGE.write_text(text, encoding="utf-8")
     print(text)

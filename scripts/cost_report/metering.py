@@ -1,8 +1,8 @@
-"""What one clip makes the functions use of AWS, counted on the local stack.
+"""The AWS usage of one clip, measured on the local stack.
 
-Responsible for the paths a clip can take, for counting calls, and for DynamoDB's units. Hides how time passes without
-waiting: a clip's own times are moved into the past, which is the same to functions that only compare them with now.
-Knows nothing of prices.
+Responsible for the paths of a clip, for counting calls, and for DynamoDB's units; prices are elsewhere. Hides how time
+passes without waiting: a clip's own times are moved into the past, which is the same to functions that only compare
+them with now.
 """
 
 import json
@@ -39,22 +39,22 @@ _LOG_EVENT = 26  # bytes that CloudWatch adds to every line
 _PATIENCE = 15.0  # seconds
 _MINUTE = 60_000  # milliseconds, like all times of a clip
 _MAX_MINUTES = 600
-# What each function is known to log for an event that is nobody's; it tells that all earlier lines have come through.
-_LAST_WORDS = {
-    "submit": "not served",
+# The line that each function logs for an event without a clip; when it arrives, all earlier lines have arrived.
+_MARKERS = {
+    "submit": "request failed",
     "webhook": "WebhooksRejected",
-    "reconcile": "an object that no clip waits for",
-    "publish": "a change could not be told",
+    "reconcile": "uploaded object belongs to no clip",
+    "publish": "change could not be published",
 }
 
 
 class MeteringError(Exception):
-    """A path did not go as it should, so what was counted means nothing."""
+    """A path did not go as expected, so its counts are worthless."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What was used. `calls` are by service and operation, `invocations` by function, `log_bytes` as ingested."""
+    """Counts of AWS usage. `calls` are by service and operation, `invocations` by function, `log_bytes` as ingested."""
 
     calls: Counter[str] = field(default_factory=Counter)
     invocations: Counter[str] = field(default_factory=Counter)
@@ -84,13 +84,13 @@ class Usage:
 
 @dataclass(frozen=True)
 class ClipUsage:
-    """What a clip uses on each path, by name, with warm caches; what filling them takes; and a sweep without work.
+    """The usage of a clip on each path, by name, with warm caches; of filling the caches; and of a sweep without work.
 
-    `told` is what the happy clip's changes use beyond that, on their way out.
+    `published` is the usage of publishing the happy clip's changes, on top of its path.
     """
 
     paths: Mapping[str, Usage]
-    told: Usage
+    published: Usage
     caches: Usage
     idle_sweep: Usage
     memory_mb: Mapping[str, int]
@@ -116,9 +116,9 @@ def measure(root: Path) -> ClipUsage:
         bench.sweep()
         bench.idle = bench.sweep()
         paths = {name: path(bench) for name, path in _PATHS.items()}
-        told = _told(bench)
+        published = _published(bench)
         memory = {name: pool.function.memory_mb for name, pool in stack.functions.items()}
-    return ClipUsage(paths, told, cold - paths["happy"], bench.idle, memory)
+    return ClipUsage(paths, published, cold - paths["happy"], bench.idle, memory)
 
 
 def _happy(bench: "_Bench") -> Usage:
@@ -151,15 +151,15 @@ def _refused(bench: "_Bench") -> Usage:
     return metered.usage
 
 
-def _told(bench: "_Bench") -> Usage:
-    """By one change at a time, as if none shared its invocation."""
+def _published(bench: "_Bench") -> Usage:
+    """Publishes one change at a time, so that no two share an invocation."""
     bench.changes()
     bench.order()
     bench.render()
     bench.uploads()
     used = Usage()
     for change in bench.changes():
-        used += bench.tell(change)
+        used += bench.publish(change)
     return used
 
 
@@ -172,7 +172,7 @@ _PATHS: Mapping[str, Callable[["_Bench"], Usage]] = {
 
 
 class _Journal:
-    """Every line that the stack logs, and a way to wait for one."""
+    """Every line that the stack logs, and waiting for one."""
 
     def __init__(self) -> None:
         self._lines: list[tuple[str, str]] = []
@@ -189,9 +189,9 @@ class _Journal:
             return len(self._lines)
 
     def of(self, name: str, since: int) -> list[str]:
-        """The lines of one part from a place on."""
+        """The lines of one part of the stack from a position on."""
         with self._changed:
-            return [line for who, line in self._lines[since:] if who == name]
+            return [line for part, line in self._lines[since:] if part == name]
 
     def wait_for(self, name: str, text: str, since: int) -> None:
         with self._changed:
@@ -201,13 +201,13 @@ class _Journal:
 
 @dataclass
 class _Metered:
-    """Filled when the block that it counts for is over."""
+    """The usage of a `metered` block, complete when the block has ended."""
 
     usage: Usage = field(default_factory=Usage)
 
 
 class _Bench:
-    """The running stack, and the steps that paths are made of."""
+    """The running stack, and the steps of the paths."""
 
     def __init__(self, stack: Stack, journal: _Journal) -> None:
         self._stack, self._journal = stack, journal
@@ -230,11 +230,11 @@ class _Bench:
         ]
 
     def next_submission(self, **switches: Any) -> None:
-        """How Runware treats the next order."""
+        """Sets the emulator's faults for the next order."""
         self._stack.emulator.faults.next_submissions.append(OneShot(**switches))
 
     def order(self, expected: int = 200) -> str:
-        """Orders one clip over the API and returns its task's UUID."""
+        """Orders one clip over the API and returns its taskUUID."""
         task_uuid = str(uuid.uuid4())
         task = {
             "taskType": "videoInference",
@@ -252,12 +252,12 @@ class _Bench:
         return task_uuid
 
     def render(self) -> None:
-        """Runware finishes, uploads and calls back, as far as it was told to."""
+        """The emulator finishes, uploads and calls back, as far as its faults allow."""
         if not (self._stack.emulator.finish_all() and self._stack.emulator.idle(_PATIENCE)):
             raise MeteringError("Runware did not finish")
 
     def uploads(self) -> Usage:
-        """The one object that was created reaches `reconcile` through its queue."""
+        """Delivers the event of the one new object to `reconcile`, through its queue."""
         found = self._sqs.receive_message(
             QueueUrl=self._queue, WaitTimeSeconds=5, MessageSystemAttributeNames=["All"]
         ).get("Messages", [])
@@ -269,13 +269,13 @@ class _Bench:
         return used
 
     def sweep(self) -> Usage:
-        """The schedule's minute has come."""
+        """Delivers the schedule's event to `reconcile`."""
         return self._reconcile(schedule_event(f"{STACK_NAME}-reconcile", time.time()))
 
     def sweeps(self, task_uuid: str) -> Usage:
-        """What sweeps use for this clip, beyond what they use in any case, until nothing more is to be learned.
+        """The usage of sweeps for this clip, on top of idle sweeps, until the clip is closed.
 
-        The first one comes half a minute after what happened last: that is the mean of what can be.
+        The first sweep comes half a minute after the last event, which is the mean.
         """
         used, pause = Usage(), _MINUTE // 2
         for _ in range(_MAX_MINUTES):
@@ -286,23 +286,23 @@ class _Bench:
             pause = _MINUTE
             if clip.next_check_at is not None and clip.next_check_at <= time.time() * 1000:
                 used += self.sweep() - self.idle
-        raise MeteringError("the sweeps come to no end with this clip")
+        raise MeteringError("the clip is still open after the most sweeps")
 
     def changes(self) -> Sequence[Mapping[str, Any]]:
-        """What the stream says of clips since this was last asked, of that which reaches `publish`."""
+        """The clips' changes since the last call that the template's filter passes to `publish`."""
         answer = self._streams.get_records(ShardIterator=self._place)
         self._place = answer["NextShardIterator"]
         return _of_clips(answer["Records"])
 
-    def tell(self, change: Mapping[str, Any]) -> Usage:
-        """One change reaches `publish` through the stream."""
+    def publish(self, change: Mapping[str, Any]) -> Usage:
+        """Delivers one change to `publish`, as the stream does."""
         return self._invoked("publish", stream_event([change], "arn"))
 
     @contextmanager
     def metered(self) -> Iterator[_Metered]:
-        """Counts what the functions and Runware do until the end of the block, which itself must ask AWS nothing."""
+        """Counts the AWS calls of functions and emulator in the block, which itself must make none."""
         metered, accesses = _Metered(), list[Access]()
-        self._written()  # what this bench wrote itself
+        self._written()  # drops the bench's own writes
         logged = self._journal.length
         self._stack.aws.observer = accesses.append
         try:
@@ -331,28 +331,30 @@ class _Bench:
         return metered.usage + Usage(invocations=Counter({name: 1}))
 
     def _function_lines(self, since: int) -> list[str]:
-        """What the functions logged. A pipe may be slower than an answer, so each is made to say a last word."""
-        said = self._journal.length
+        """The functions' log lines. A pipe may be slower than an answer, so each function is made to log a marker."""
+        start = self._journal.length
         self._post("/v1", "not JSON")
         self._post(f"/webhooks/runware/{CALLER}/{uuid.uuid4()}/0", "{}")
-        nobodys = {"Body": json.dumps({"detail": {"object": {"key": "videos/nobodys"}}})}
-        record = {"MessageId": "1", "ReceiptHandle": "1", "Attributes": {}, "MD5OfBody": "", **nobodys}
+        unrelated = {"Body": json.dumps({"detail": {"object": {"key": "videos/unrelated"}}})}
+        record = {"MessageId": "1", "ReceiptHandle": "1", "Attributes": {}, "MD5OfBody": "", **unrelated}
         self._stack.functions["reconcile"].invoke(queue_event([record], "arn"))
-        self._stack.functions["publish"].invoke({"Records": [{"dynamodb": {"SequenceNumber": "0"}}, *self._no_news()]})
-        for name, words in _LAST_WORDS.items():
-            self._journal.wait_for(name, words, said)
+        self._stack.functions["publish"].invoke(
+            {"Records": [{"dynamodb": {"SequenceNumber": "0"}}, *self._change_without_event()]}
+        )
+        for name, marker in _MARKERS.items():
+            self._journal.wait_for(name, marker, start)
         return [
-            line for name, words in _LAST_WORDS.items() for line in self._journal.of(name, since) if words not in line
+            line for name, marker in _MARKERS.items() for line in self._journal.of(name, since) if marker not in line
         ]
 
-    def _no_news(self) -> Sequence[Any]:
-        """A change that `publish` says nothing of. Beside it a record that it cannot read is a line and no failure."""
+    def _change_without_event(self) -> Sequence[Any]:
+        """A change without an event. Beside it in a batch, an unreadable record is logged and raises nothing."""
         answer = self._streams.get_records(ShardIterator=self._beginning)
         records: list[Any] = stream_event(_of_clips(answer["Records"])[:1], "arn")["Records"]
         return records
 
     def _write_units(self, accesses: Sequence[Access], written: Sequence[Images]) -> int:
-        """The units of the writes; the stream tells what each did to its item, in the order in which they were made."""
+        """The units of the writes; the stream has the images of each item, in the order of the writes."""
         units, images = 0, iter(written)
         for access in accesses:
             transactional = access.operation == "TransactWriteItems"
@@ -360,11 +362,11 @@ class _Bench:
                 for _ in json.loads(access.request)["TransactItems"] if transactional else [access]:
                     units += write_units(*next(images), self._indexes, transactional=transactional)
         if next(images, None):
-            raise MeteringError("something was written that no call accounts for")
+            raise MeteringError("the stream has a write without a call")
         return units
 
     def _written(self) -> list[Images]:
-        """The writes since this was last asked, as the item before and after each."""
+        """The writes since the last call, as the item before and after each."""
         answer = self._streams.get_records(ShardIterator=self._stream)
         self._stream = answer["NextShardIterator"]
         changes = [record["dynamodb"] for record in answer["Records"]]
@@ -375,7 +377,7 @@ class _Bench:
 
 
 def _of_clips(records: Sequence[Any]) -> Sequence[Any]:
-    """The changes of clips, which the template's filter lets through."""
+    """The changes of clips, as the template's filter selects them."""
     return [
         record
         for record in records
@@ -384,10 +386,10 @@ def _of_clips(records: Sequence[Any]) -> Sequence[Any]:
 
 
 def _earlier(clip: Clip, milliseconds: int) -> Clip:
-    """The clip as if everything about it had happened so much earlier."""
+    """The clip with all times of its facts moved into the past."""
     assert clip.next_check_at is not None
     facts = {
-        name: FactRecord({source: replace(claim, at=claim.at - milliseconds) for source, claim in known.claims.items()})
+        name: FactRecord({source: claim._replace(at=claim.at - milliseconds) for source, claim in known.claims.items()})
         for name, known in clip.facts.items()
     }
     return replace(clip, facts=facts, next_check_at=clip.next_check_at - milliseconds)
@@ -395,19 +397,19 @@ def _earlier(clip: Clip, milliseconds: int) -> Clip:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """A secondary index of the table: the names of its own keys, and of what else it holds of an item."""
+    """A secondary index of the table: the names of its keys, and of its other projected attributes."""
 
     keys: Sequence[str]
     more: Sequence[str] = ()
 
     def entry(self, image: Item) -> Item:
-        """What the index holds of an item: nothing unless the item has all of the index's keys."""
+        """The index's entry for an item: empty unless the item has all of the index's keys."""
         if any(key not in image for key in self.keys):
             return {}
         return {name: image[name] for name in ("pk", "sk", *self.keys, *self.more) if name in image}
 
     def units(self, before: Item, after: Item) -> int:
-        """Units of what a write changes here. An entry whose key changes is one taken out and one put in."""
+        """Units of a write in this index. An entry whose key changes is one deletion and one insertion."""
         out, into = self.entry(before), self.entry(after)
         if out == into:
             return 0
@@ -426,7 +428,7 @@ def write_units(before: Item, after: Item, indexes: Sequence[Index], *, transact
 
 
 def read_units(access: Access) -> float:
-    """Units of one read, at most: the answer is a little larger than what was read for it."""
+    """Units of one read, at most: the response is a little larger than the items read."""
     if access.operation not in ("GetItem", "Query"):
         return 0.0
     consistent = json.loads(access.request).get("ConsistentRead", False)

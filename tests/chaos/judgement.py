@@ -65,7 +65,9 @@ class Books:
 
     def open_clips(self) -> int:
         """How many clips are listed to be looked at. Those in review are listed apart, for people."""
-        return sum(item["dueShard"]["S"] != "review" for item in self._scan(IndexName="due"))
+        return sum(
+            item["dueShard"]["S"] != "review" for item in self._scan(IndexName="due", ProjectionExpression="dueShard")
+        )
 
     def waiting(self, *, dead: bool = False) -> int:
         """How many messages the queues hold, or how many the dead letters do."""

@@ -18,7 +18,7 @@ from rushes.domain.caller import hash_key
 from rushes.domain.clip import Clip, Fact, FactRecord, FactSource, Kind, defer_budget, merge_all, refresh_derived
 from rushes.domain.task import Task
 from rushes_cli.operator import erase
-from rushes_cli.operator.consistency import MEANINGS, Flaw, Terms, check, manifest_key
+from rushes_cli.operator.consistency import MEANINGS, CheckOptions, Flaw, check, manifest_key
 from rushes_cli.operator.review import clock
 from rushes_local.stack import Stack
 from tests.cli.conftest import Run
@@ -264,18 +264,18 @@ PLANTED: dict[str, tuple[Callable[[Case], None] | None, Callable[[Case], object]
     "a stale one": (Case.store, lambda c: c.describe(versionId="old"), Flaw.MANIFEST_DIFFERS, lambda c: c.name),
     "a budget": (Case.store, budget("", 1), Flaw.BUDGET_DIFFERS, lambda c: f"{c.caller} {MONTH}"),
     "all budgets": (Case.store, budget(ALL_CALLERS, -1), Flaw.BUDGET_DIFFERS, lambda c: f"{ALL_CALLERS} {MONTH}"),
-    "miscounted": (Case.store, lambda c: c.record(budgeted=1), Flaw.MISCOUNTED, lambda c: c.name),
+    "another amount": (Case.store, lambda c: c.record(budgeted=1), Flaw.AMOUNT_DIFFERS, lambda c: c.name),
     "miscounted for long": (
         Case.store,
         lambda c: c.record(budgeted=1, next_check_at=NOW - 2 * HOUR),
-        Flaw.MISCOUNTED,
+        Flaw.AMOUNT_DIFFERS,
         lambda c: c.name,
     ),
     "no request": (Case.fail, no_trace, Flaw.REQUEST_MISSING, lambda c: c.task),
     "no clip": (Case.fail, gone, Flaw.CLIPS_MISSING, lambda c: c.task),
-    "in no index": (None, lambda c: c.record(next_check_at=None), Flaw.UNWATCHED, lambda c: c.name),
+    "no next check": (None, lambda c: c.record(next_check_at=None), Flaw.UNSCHEDULED, lambda c: c.name),
     "overdue": (None, lambda c: c.record(next_check_at=NOW - 2 * HOUR), Flaw.OVERDUE, lambda c: c.name),
-    "strange": (None, strange, Flaw.STRANGE, lambda c: f"odd#{c.caller} x"),
+    "unrecognized": (None, strange, Flaw.UNRECOGNIZED, lambda c: f"odd#{c.caller} x"),
     "two opinions": (None, unlisted, Flaw.KEY_DIFFERS, lambda c: f"{c.caller} {key_of(c)}"),
     "a lost limit": (None, no_limit, Flaw.KEY_WITHOUT_CALLER, lambda c: f"{c.caller} {key_of(c)}"),
 }
@@ -300,7 +300,7 @@ def healthy(stack: Stack, *names: str) -> dict[str, Case]:
 def findings(stack: Stack, **terms: Any) -> Found:
     """What the check tells, without how it shows."""
     given = {"now": NOW, "grace": 0, "deep": True, **terms}
-    found = check(stack.store, client(stack, "s3"), stack.bucket_name, Terms(**given))
+    found = check(stack.store, client(stack, "s3"), stack.bucket_name, CheckOptions(**given))
     return {(finding.flaw, finding.subject) for finding in found}
 
 
@@ -329,12 +329,12 @@ def test_what_is_planted_is_found_and_nothing_else(stack: Stack, run: Run, monke
 
 def test_what_is_in_good_order_is_no_finding(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not yet a manifest, objects whose time is over, an expired request, a passing difference: nothing is wrong."""
-    cases = healthy(stack, "empty", "in no index", "of a failure", "not erased")
+    cases = healthy(stack, "empty", "no next check", "of a failure", "not erased")
     case = cases["empty"]
     case.delete(case.manifest)
     assert findings(stack, grace=HOUR) == set()
     case.delete(case.key, case.version)
-    overdue = {(Flaw.OVERDUE, cases["in no index"].name)}
+    overdue = {(Flaw.OVERDUE, cases["no next check"].name)}
     assert findings(stack, now=NOW + DAY, retention=DAY) == overdue
     case.drop("request")
     assert findings(stack) == set()

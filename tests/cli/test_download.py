@@ -89,7 +89,7 @@ def test_wrong_bytes_never_get_the_name(fake: FakeService, run: Run, tmp_path: P
     ran = run("download", task["taskUUID"], "-o", str(out), "--json")
     assert ran.status == 1
     assert [each["outcome"] for each in ran.json["files"]] == ["failed"]
-    assert "not those on record" in ran.json["files"][0]["problem"]
+    assert "differs from the record" in ran.json["files"][0]["problem"]
     assert clips(out) == {}
 
 
@@ -174,10 +174,10 @@ def test_the_service_names_no_file(fake: FakeService, run: Run, tmp_path: Path, 
 def test_nothing_stored_is_no_success(fake: FakeService, run: Run, tmp_path: Path) -> None:
     """A script that counts on clips hears that one or all are missing; a folder that cannot be made is named."""
     ran = run("download", "-o", str(tmp_path))
-    assert (ran.status, ran.err) == (1, "There are no such tasks.\n")
+    assert (ran.status, ran.err) == (1, "No matching tasks.\n")
     fake.add("running")
     ran = run("download", "-o", str(tmp_path))
-    assert (ran.status, ran.err) == (1, "1 clip is not there to be fetched.\n")
+    assert (ran.status, ran.err) == (1, "1 clip is not stored and cannot be downloaded.\n")
     stored, failed = fake.add(content=CONTENT), fake.add("failed")
     assert run("download", "-o", str(tmp_path)).status == 0
     assert run("download", stored["taskUUID"], failed["taskUUID"], "-o", str(tmp_path)).status == 1

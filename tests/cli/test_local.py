@@ -102,8 +102,8 @@ def test_every_command_of_the_tutorial(machine: Machine, here: Run) -> None:
     assert len(list((machine.folder / "clips").glob("*.mp4"))) == 2
     assert "day,tasks,clips,cost" in (machine.folder / "costs.csv").read_text()
     assert "ended with 1" in done.stdout
-    assert "retried before" in done.stderr
-    assert "Everything is as it should be." in done.stderr
+    assert "Already retried as" in done.stderr
+    assert "No findings." in done.stderr
     tasks = here("list", "--all", "--json").json["tasks"]
     assert sorted(task["status"] for task in tasks) == ["failed", "succeeded", "succeeded", "succeeded"]
 
@@ -129,8 +129,8 @@ def test_faults_by_name(here: Run) -> None:
     assert (shown["failure"], shown["next_submissions"]) == ("", [{"match": "", "failure": "invalidProviderContent"}])
     (uuid,) = here("submit", "something else", "--json").json["taskUUIDs"]
     assert here("watch", uuid).out.splitlines()[-1].split("\t")[1] == "failed"
-    assert "looked at once more" in here("retry", uuid).err
-    assert "bucket and Runware are asked once more" in here("explain", uuid).out
+    assert "checked once more" in here("retry", uuid).err
+    assert "the bucket and Runware are checked once more" in here("explain", uuid).out
 
 
 def test_a_forged_signature_is_another_one() -> None:

@@ -26,7 +26,7 @@ def test_login_from_a_script(config: Path, fake: FakeService, run: Run) -> None:
     fake.add()
     ran = run("login", "--url", f"{fake.url}/v1", "--key-stdin", stdin=f"{KEY}\n")
     assert (ran.status, ran.err) == (0, "")
-    assert "Profile default is written" in ran.out
+    assert "Profile default was written" in ran.out
     assert KEY not in ran.out
     assert (config.stat().st_mode & 0o777, config.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     assert tomllib.loads(config.read_text()) == {
@@ -49,7 +49,7 @@ def test_login_asks(config: Path, fake: FakeService, run: Run, monkeypatch: pyte
     monkeypatch.setattr(getpass, "getpass", lambda prompt: asked.append(prompt) or KEY)
     monkeypatch.setattr("rushes_cli.login.sys", type("Sys", (), {"stdin": Terminal(), "stdout": sys.stdout}))
     assert run("login", "-p", "prod").status == 0
-    assert asked == ["Address of the service: ", "API key: "]
+    assert asked == ["URL of the service: ", "API key: "]
     assert tomllib.loads(config.read_text())["default"] == "prod"
 
 
@@ -57,13 +57,13 @@ def test_login_asks(config: Path, fake: FakeService, run: Run, monkeypatch: pyte
     ("arguments", "key", "status", "says"),
     [
         (["--url", "{url}"], WRONG, 5, "does not accept the API key of profile default"),
-        (["--url", "{url}/elsewhere"], KEY, 1, "is that the address of a Rushes service?"),
-        (["--url", "http://127.0.0.1:9"], KEY, 4, "nobody answers there"),
-        (["--url", "http://rushes.example"], KEY, 2, "a key is sent over https only"),
-        (["--url", "{url}"], "", 2, "needs a url and an api_key"),
-        (["--url", "{url}", "-p", "local"], KEY, 2, "local always is the local stack"),
-        (["--url", "{url}", "-p", "a.b"], KEY, 2, "a profile is named by"),
-        ([], KEY, 2, "--key-stdin goes with --url"),
+        (["--url", "{url}/elsewhere"], KEY, 1, "is it the URL of a Rushes service?"),
+        (["--url", "http://127.0.0.1:9"], KEY, 4, "the connection failed"),
+        (["--url", "http://rushes.example"], KEY, 2, "the URL must be https"),
+        (["--url", "{url}"], "", 2, "must have a url and an api_key"),
+        (["--url", "{url}", "-p", "local"], KEY, 2, "local is reserved for the local stack"),
+        (["--url", "{url}", "-p", "a.b"], KEY, 2, "a profile's name has"),
+        ([], KEY, 2, "--key-stdin requires --url"),
     ],
 )
 def test_nothing_is_written_unless_it_works(

@@ -293,7 +293,7 @@ def test_what_is_under_way_is_not_erased(stack: Stack, user: User, forget: Forge
     user.post(task)
     before = whole_table(stack), whole_bucket(stack)
     ran = forget(task, user)
-    assert (ran.status, ran.err) == (1, "rushes: Clip 0 of the task is not finished; nothing was erased.\n")
+    assert (ran.status, ran.err) == (1, "rushes: The task has open clips (0); nothing was erased.\n")
     assert (whole_table(stack), whole_bucket(stack)) == before
 
 
@@ -320,7 +320,7 @@ def test_what_was_not_told_is_told_again(stack: Stack, user: User, run: Run) -> 
     told = [event["detail-type"] for each in user.clips(task) for event in listener.about(each.clip_uuid)]
     assert told == ["Clip Stored", "Clip Stored"]
     assert clip.object_key.replace(".mp4", ".json") in {key for key, _ in whole_bucket(stack)}
-    assert ran.out.splitlines() == [f"Clip {n} is stored: sent as Clip Stored." for n in (0, 1)]
+    assert ran.out.splitlines() == [f"Clip {n} is stored: published as Clip Stored." for n in (0, 1)]
     ran = run("publish", "nobody", task["taskUUID"], "--stack", STACK_NAME)
     assert ran.status == 1
     assert "has no task" in ran.err

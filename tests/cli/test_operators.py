@@ -51,17 +51,17 @@ def name(clip: Clip) -> tuple[str, ...]:
 
 def test_review_lists_what_waits_with_its_evidence(stack: Stack, user: User, run: Run) -> None:
     """Every parked clip is listed with its story, for people and for scripts; nothing else is."""
-    assert run("review", "--stack", STACK_NAME).err == "Nothing is in review.\n"
+    assert run("review", "--stack", STACK_NAME).err == "No clips are in review.\n"
     clip, other = unproven(user), unsaved(user)
     user.buy()
-    found = run("review", "--stack", STACK_NAME, "--json").json["parked"]
+    found = run("review", "--stack", STACK_NAME, "--json").json["clips"]
     assert [each["taskUUID"] for each in found] == [clip.task_uuid, other.task_uuid]
     assert set(found[0]) == {
         *("caller", "taskUUID", "clip", "status", "open", "cost", "objectKey", "clipUUID"),
         *("possiblySentAt", "nextCheckAt", "timeline"),
     }
     out = run("review", "--stack", STACK_NAME).out
-    assert "an attempt may have arrived. Whether it was bought cannot be proven." in out
+    assert "an attempt may have arrived. It cannot be determined if the clip was bought." in out
     assert "Rendered for $0.924" in out
 
 
@@ -108,11 +108,11 @@ def test_asking_again(user: User, run: Run, parked: Callable[[User], Clip]) -> N
     now = user.now(clip)
     assert [known.seen.keys() for known in now.of(Kind.ASKED).values()] == [{FactSource.OPERATOR}]
     assert [named[1] for named in user.stack.store.due(clock() + 60_000, 10)] == [clip.task_uuid]
-    assert run("review", "--stack", STACK_NAME, "--json").json["parked"] == []
+    assert run("review", "--stack", STACK_NAME, "--json").json["clips"] == []
     told(user, now, fact(Kind.ANSWERED, *now.of(Kind.ASKED), reason="nothing new"))
     out = run("review", "--stack", STACK_NAME).out
-    assert "An operator wants bucket and Runware to be asked once more." in out
-    assert "They were asked once more: nothing new." in out
+    assert "An operator requested another check of the bucket and Runware." in out
+    assert "The requested check is complete: nothing new." in out
     assert run("review", "ask", *name(told(user, user.now(clip), fact(Kind.STORED, "1", size=9)))).status != 0
 
 
@@ -128,7 +128,7 @@ def test_giving_up_a_render_keeps_its_price(stack: Stack, user: User, run: Run) 
 def test_a_copy_settles_a_review(stack: Stack, user: User, run: Run, tmp_path: Path) -> None:
     """A video under the clip's key, or in a file, makes it stored; anything else decides nothing."""
     clip = unproven(user)
-    assert "no video" in run("review", "stored", *name(clip)).err
+    assert "not a video" in run("review", "stored", *name(clip)).err
     other = user.buy()
     stack.emulator.finish(other.clip_uuid)
     assert stack.emulator.idle(PATIENCE)
@@ -136,7 +136,7 @@ def test_a_copy_settles_a_review(stack: Stack, user: User, run: Run, tmp_path: P
     wrong, right = tmp_path / "wrong.mp4", tmp_path / "right.mp4"
     wrong.write_bytes(b"no video")
     right.write_bytes(video)
-    assert "nothing was put into the bucket" in run("review", "stored", *name(clip), "--file", str(wrong)).err
+    assert "nothing was uploaded" in run("review", "stored", *name(clip), "--file", str(wrong)).err
     assert user.now(clip).status == Status.REVIEW
     ran = run("review", "stored", *name(clip), "--file", str(right), "--json")
     assert ran.json["status"] == "stored"
@@ -294,7 +294,10 @@ def test_configure_takes_nothing_that_cannot_be_a_key(text: str, runware_key: Ru
     """A slip of the keyboard leaves the secret as it was."""
     runware_key.put("before")
     ran = run("configure", "--stack", STACK_NAME, stdin=text)
-    assert (ran.status, ran.err) == (2, "rushes: That is not an API key; nothing was changed.\n")
+    assert (ran.status, ran.err) == (
+        2,
+        "rushes: An API key must be printable ASCII without spaces; nothing was changed.\n",
+    )
     assert runware_key.read() == "before"
 
 
@@ -313,7 +316,7 @@ def test_redrive_sends_back_what_waits(stack: Stack, run: Run, monkeypatch: pyte
 
     monkeypatch.setattr(BaseClient, "_make_api_call", call)
     assert run("redrive", "--stack", STACK_NAME).out.splitlines() == [
-        "InboxDeadLetters: 2 messages are on their way back",
+        "InboxDeadLetters: 2 messages are being moved back",
         "RequestsDeadLetters: 0 messages",
         "UploadsDeadLetters: 0 messages",
     ]
@@ -329,7 +332,11 @@ def test_redrive_sends_back_what_waits(stack: Stack, run: Run, monkeypatch: pyte
 def test_an_output_that_there_is_not(stack: Stack, run: Run) -> None:
     """An unknown output is named in one line."""
     ran = run("output", "Nothing", "--stack", STACK_NAME)
-    assert (ran.status, ran.out, ran.err) == (1, "", "rushes: The stack has no output Nothing.\n")
+    assert (ran.status, ran.out, ran.err) == (
+        1,
+        "",
+        "rushes: The stack has no output Nothing: template.yaml lists its outputs.\n",
+    )
 
 
 def test_what_aws_says_is_one_line(stack: Stack, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,4 +351,4 @@ def test_what_aws_says_is_one_line(stack: Stack, run: Run, monkeypatch: pytest.M
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
     ran = run("keys", "list", "--stack", STACK_NAME)
-    assert (ran.status, ran.err) == (5, "rushes: AWS's tools find no credentials here.\n")
+    assert (ran.status, ran.err) == (5, "rushes: No AWS credentials were found.\n")

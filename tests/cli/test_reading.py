@@ -57,7 +57,7 @@ def test_show(fake: FakeService, run: Run) -> None:
     assert run("show", task["taskUUID"].upper(), "--json").json == task
     shown = run("show", task["taskUUID"]).out
     assert all(text in shown for text in (task["taskUUID"], "a lighthouse", "failed", "timeoutProvider: Too late."))
-    assert run("show", str(uuid.uuid4())).err == f"rushes: There is no task {fake.asked[-1][1][7:]} of yours.\n"
+    assert run("show", str(uuid.uuid4())).err == f"rushes: You have no task {fake.asked[-1][1][7:]}.\n"
 
 
 def test_what_people_wrote_steers_no_terminal(fake: FakeService, run: Run) -> None:
@@ -77,7 +77,7 @@ def test_every_state_has_an_outlook(status: Status, is_open: bool) -> None:
     """Whatever a clip's state, there is a sentence on what comes next, and it names no placeholder."""
     clip = {"status": status, "open": is_open, "nextCheckAt": "2026-11-24T10:00:00.000Z"}
     for more in ({}, {"possiblySentAt": "2026-11-24T09:00:00.000Z"}):
-        text = explaining.outlook({**clip, **more})
+        text = explaining.next_step({**clip, **more})
         assert text.endswith(".")
         assert "{" not in text
 
@@ -86,7 +86,7 @@ def test_every_state_has_an_outlook(status: Status, is_open: bool) -> None:
 def test_every_fact_has_a_sentence(kind: Kind) -> None:
     """Every kind of fact that can be recorded is told in words of its own."""
     fact = {"fact": kind, "key": "k", "source": "poll", "fields": {"message": "why.", "cost": 0.924, "size": 7}}
-    text = explaining.sentence(fact)
+    text = explaining.describe_fact(fact)
     assert text.endswith(".")
     assert "{" not in text
     assert not text.startswith(str(kind))
@@ -102,9 +102,9 @@ def test_explain_tells_the_story_in_order(fake: FakeService, run: Run) -> None:
     task = fake.add(clip={"timeline": timeline, "possiblySentAt": at[0]})
     (told,) = run("explain", task["taskUUID"], "--json").json["clips"]
     assert [step["at"] for step in told["story"]] == [task["createdAt"], *at]
-    assert "for $0.924, as was learned through its webhook (video v, seed 7)" in told["story"][2]["text"]
+    assert "Rendered for $0.924 as video v, seed 7. Source: webhook." in told["story"][2]["text"]
     assert "2.0 MB" in told["story"][3]["text"]
-    assert told["next"] == "nothing; it is there to be used."
+    assert told["next"] == "none; the clip is ready."
     assert run("explain", task["taskUUID"], "--clip", "3").status == 2
 
 
@@ -186,7 +186,7 @@ def test_watch_tells_each_change(fake: FakeService, run: Run) -> None:
         ["running", "rendered"],
         ["succeeded", "stored"],
     ]
-    assert run("watch").err == "Nothing is running.\n"
+    assert run("watch").err == "No running tasks.\n"
 
 
 @pytest.mark.usefixtures("hasty")
@@ -197,7 +197,7 @@ def test_watch_outlasts_a_lost_connection(fake: FakeService, run: Run) -> None:
     ran = run("watch", task["taskUUID"], "--json")
     assert ran.status == 1
     assert [json.loads(line)["status"] for line in ran.out.splitlines()] == ["running", "failed"]
-    assert ran.err.count("Trying again.") == 1
+    assert ran.err.count("Retrying.") == 1
 
 
 def test_watch_ends_when_its_time_is_over(fake: FakeService, run: Run) -> None:
@@ -205,7 +205,7 @@ def test_watch_ends_when_its_time_is_over(fake: FakeService, run: Run) -> None:
     fake.add("running")
     ran = run("watch", "--timeout", "0")
     assert ran.status == 3
-    assert "1 of 1 tasks are still on their way" in ran.err
+    assert "1 of 1 tasks are still in progress" in ran.err
 
 
 @pytest.mark.usefixtures("hasty")

@@ -44,7 +44,7 @@ def test_a_double_click_buys_nothing_twice(fake: FakeService, run: Run) -> None:
         "repeated": True,
         "dryRun": False,
     }
-    assert "retried before" in again.err
+    assert "Already retried as" in again.err
     assert len(fake.tasks) == 2
     assert run("retry", task["taskUUID"], "--attempt", "2").status == 0
     assert len(fake.tasks) == 3
@@ -65,7 +65,7 @@ def test_the_uuid_follows_from_task_attempt_and_clips() -> None:
     [
         ({"status": "running", "open": True}, [], 1, "is running"),
         ({"status": "stored", "open": False}, [], 1, "is stored"),
-        ({"status": "failed", "open": True}, [], 1, "looked at once more"),
+        ({"status": "failed", "open": True}, [], 1, "checked once more"),
         ({"status": "review", "open": False}, [], 1, "--accept-second-charge"),
         ({"status": "failed", "open": False}, ["--clip", "7"], 2, "no clip 7"),
         ({"status": "review", "open": False}, ["--accept-second-charge"], 0, "1 clip"),
@@ -85,6 +85,6 @@ def test_only_what_may_be_repeated_is(
 def test_what_is_no_longer_kept_cannot_be_repeated(fake: FakeService, run: Run) -> None:
     """A forgotten request is said to be that; an unknown task as well."""
     task = fake.add("failed", request={})
-    assert "no longer kept" in run("retry", task["taskUUID"]).err
+    assert "no longer stored" in run("retry", task["taskUUID"]).err
     assert run("retry", str(uuid.uuid4())).status == 1
     assert len(fake.tasks) == 1

@@ -62,15 +62,15 @@ def test_an_operator_says_which_stack(
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     ran = run(*verb)
-    assert (ran.status, ran.err) == (5, "rushes: Name the deployed stack with --stack.\n")
+    assert (ran.status, ran.err) == (5, "rushes: The stack is not set: use --stack.\n")
     ran = run(*verb, "--stack", "mine")
-    assert (ran.status, ran.err) == (5, "rushes: AWS's tools find no region here: set AWS_DEFAULT_REGION.\n")
+    assert (ran.status, ran.err) == (5, "rushes: No AWS region was found: set AWS_DEFAULT_REGION.\n")
 
 
 @pytest.mark.parametrize("only", ["RUSHES_URL", "RUSHES_API_KEY"])
 def test_a_key_goes_nowhere_it_was_not_meant_for(config: Path, only: str) -> None:
     """One of the two variables alone is not completed from a profile."""
-    with pytest.raises(CommandError, match="go together") as caught:
+    with pytest.raises(CommandError, match="must be set together") as caught:
         chosen(config, **{only: "https://example.com"})
     assert caught.value.status == 5
 
@@ -78,16 +78,16 @@ def test_a_key_goes_nowhere_it_was_not_meant_for(config: Path, only: str) -> Non
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[profiles.x]\nurl = 'https://e.com'", "needs a url and an api_key"),
-        ("[profiles.x]\nurl = 'http://example.com'\napi_key = 'k'", "over https only"),
-        ("[profiles.x]\nurl = 'https://u:p@e.com'\napi_key = 'k'", "not the address"),
-        ("[profiles.x]\nurl = 'e.com'\napi_key = 'k'", "not the address"),
-        ("[profiles.x]\nurl = 'https://[e.com'\napi_key = 'k'", "not the address"),
-        ("[profiles.x]\nurl = 'https://e.com'\napi_key = 'ü'", "not an API key"),
-        ("[profiles.x]\nurl = 'https://e.com'\napi_key = 'k'\nask_above = 'x'", "not an amount"),
+        ("[profiles.x]\nurl = 'https://e.com'", "must have a url and an api_key"),
+        ("[profiles.x]\nurl = 'http://example.com'\napi_key = 'k'", "must be https"),
+        ("[profiles.x]\nurl = 'https://u:p@e.com'\napi_key = 'k'", "is not a valid URL"),
+        ("[profiles.x]\nurl = 'e.com'\napi_key = 'k'", "is not a valid URL"),
+        ("[profiles.x]\nurl = 'https://[e.com'\napi_key = 'k'", "is not a valid URL"),
+        ("[profiles.x]\nurl = 'https://e.com'\napi_key = 'ü'", "api_key must consist of"),
+        ("[profiles.x]\nurl = 'https://e.com'\napi_key = 'k'\nask_above = 'x'", "ask_above must be an amount"),
         ("[profiles.y]", "has no profile x"),
         ("profiles = 3", "has no profile x"),
-        ("[", "is not TOML"),
+        ("[", "is not valid TOML"),
     ],
 )
 def test_a_bad_configuration_is_said(config: Path, text: str, says: str) -> None:
@@ -106,7 +106,7 @@ def test_a_file_that_others_can_read_gets_a_warning(config: Path) -> None:
     assert warnings == []
     config.chmod(0o644)
     profiles.choose(None, environment, warnings.append)
-    assert warnings == [f"{config} can be read by others and may hold a key: chmod 600 {config}"]
+    assert warnings == [f"{config} can be read by other users and may contain a key: chmod 600 {config}"]
 
 
 STACK = local_stack.RunningStack(
@@ -196,7 +196,7 @@ def test_no_server(fake: FakeService, run: Run, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("RUSHES_URL", "http://127.0.0.1:1")
     ran = run("list")
     assert (ran.status, ran.out) == (4, "")
-    assert ran.err == "rushes: http://127.0.0.1:1 cannot serve this now: nobody answers there.\n"
+    assert ran.err == "rushes: http://127.0.0.1:1 is unavailable: the connection failed.\n"
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504, "cut"])

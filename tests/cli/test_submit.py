@@ -99,19 +99,19 @@ def test_a_file_of_tasks_is_never_a_prompt(fake: FakeService, run: Run) -> None:
     """Where tasks were to be piped in and something else came, an error's page for one, nothing is bought."""
     ran = run("submit", "--file", "-", stdin="<html>502 Bad Gateway</html>")
     assert (ran.status, fake.tasks) == (2, {})
-    assert "standard input is not JSON" in ran.err
+    assert "standard input is not valid JSON" in ran.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "content", "says"),
     [
-        (["--size", "big"], None, "--size is written as 1920x1080"),
-        (["--tag", "x"], None, "--tag is written as name=value"),
+        (["--size", "big"], None, "--size must have the form WIDTHxHEIGHT"),
+        (["--tag", "x"], None, "--tag must have the form name=value"),
         (["--image", "no-such.png"], None, "No such file"),
         (["--image", "FILE"], b"GIF89a", "is not a PNG, JPEG or WEBP image"),
-        (["--file", "FILE"], b'{"positivePrompt": ', "is not JSON"),
-        (["--file", "FILE"], b'{"a": 1}\n[', "line 2 is not JSON"),
-        (["--file", "FILE"], b"[1]", "must hold a task"),
+        (["--file", "FILE"], b'{"positivePrompt": ', "is not valid JSON"),
+        (["--file", "FILE"], b'{"a": 1}\n[', "line 2 is not valid JSON"),
+        (["--file", "FILE"], b"[1]", "must contain a JSON object"),
         (["--file", "FILE"], b"\xff\xfe", "is not UTF-8"),
         (["--file", "FILE"], b"", "is empty"),
         (["--uuid", "x"], None, "is not a taskUUID"),
@@ -166,7 +166,7 @@ def test_a_high_price_needs_a_yes(fake: FakeService, run: Run) -> None:
     dear = ("submit", "a lighthouse", "--count", "3", "--duration", "10")
     ran = run(*dear)
     assert (ran.status, fake.tasks) == (6, {})
-    assert "$5.544 is more than $5.000" in ran.err
+    assert "$5.544 is above the threshold of $5.000" in ran.err
     assert run(*dear, "--ask-above", "6").status == 0
     assert run(*dear, "--yes").status == 0
     assert run("submit", "a lighthouse", "--ask-above", "0").status == 6
@@ -177,13 +177,13 @@ def test_a_lost_answer_buys_nothing_twice(fake: FakeService, run: Run) -> None:
     fake.after = lost
     ran = run("submit", "a lighthouse")
     assert (ran.status, ran.out) == (4, "")
-    assert "Give the same command again" in ran.err
+    assert "Repeat the same command" in ran.err
     assert len(fake.tasks) == 1
     fake.after = None
     again = run("submit", "a lighthouse")
     assert again.status == 0
     assert again.out.split() == list(fake.tasks)
-    assert "was never heard" in again.err
+    assert "had no response" in again.err
     assert len(fake.tasks) == 1
 
 
@@ -207,7 +207,7 @@ def test_after_an_answer_the_same_command_is_a_new_order(fake: FakeService, run:
     fake.after = lost
     run("submit", "a lighthouse")
     fake.after = None
-    assert "never heard" not in run("submit", "a lighthouse", "--new").err
+    assert "had no response" not in run("submit", "a lighthouse", "--new").err
     assert len(fake.tasks) == 4
 
 
@@ -217,7 +217,7 @@ def test_another_submission_is_not_a_repeat(fake: FakeService, run: Run) -> None
     run("submit", "a lighthouse")
     fake.after = None
     ran = run("submit", "a harbour")
-    assert "never heard" not in ran.err
+    assert "had no response" not in ran.err
     assert len(fake.tasks) == 2
 
 

@@ -181,7 +181,7 @@ def test_an_interrupted_order_says_how_to_go_on(
         assert ordered.wait(PATIENCE)
         terminal.process.send_signal(number)
         assert terminal.end() == status
-        assert "Give the same command again" in terminal.shown
+        assert "Repeat the same command" in terminal.shown
         assert "Traceback" not in terminal.shown
     ended.set()
     with on_terminal(fake, tmp_path, "submit", "a lighthouse") as terminal:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
+from random import SystemRandom
 from typing import Any, Protocol
 
 import boto3
@@ -26,7 +27,7 @@ from botocore.stub import Stubber
 from rushes.adapters.aws import aws_config
 from rushes.adapters.dynamodb import attribute_values
 from rushes.adapters.dynamodb.admin import AdminTable
-from rushes.adapters.dynamodb.items import known_value, read_facts
+from rushes.adapters.dynamodb.items import SHARDS, fact_value, read_facts
 from rushes.domain.budget import ALL_CALLERS, OverBudget, Reservation
 from rushes.domain.caller import Caller
 from rushes.domain.clip import (
@@ -45,7 +46,7 @@ from rushes.domain.task import Existing, Recorded, Task
 from rushes.errors import BusyError, StaleError, UnreadableClipError, UnreadableError
 from rushes.runware.facts import poll_facts, webhook_facts
 from rushes.runware.response import read
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 from rushes.services.update_clip import update_clip
 from rushes_local.stack import Stack
 from tests.fakes.builders import CLIP_UUID, MONTH, PRICE, START, TASK_UUID, TIMES, clip, fact, uuid4
@@ -71,7 +72,7 @@ class Table(Protocol):
 
     def get_tombstone(self, caller: str, task_uuid: str) -> Task | None: ...
 
-    def due(self, now: int, most: int) -> list[tuple[str, str, int]]: ...
+    def due(self, now: int, limit: int) -> list[tuple[str, str, int]]: ...
 
     def budget(self, scope: str, month: str) -> tuple[int, int | None]: ...
 
@@ -233,7 +234,7 @@ def test_the_limit_is_exact(table: Table, scope: str, before: int) -> None:
     assert table.clips("ann", uuid4(2)) == []
     assert table.budget("ann", MONTH)[0] == table.budget(ALL_CALLERS, MONTH)[0] == before
     raised = [
-        replace(each, limit=enough) if each.scope == scope else each for each in both(**(limits | {name: enough - 1}))
+        each._replace(limit=enough) if each.scope == scope else each for each in both(**(limits | {name: enough - 1}))
     ]
     assert table.record(task(2), [clip(task_uuid=uuid4(2))], raised) == Recorded()
     assert table.budget(scope, MONTH) == (enough, enough)
@@ -257,7 +258,7 @@ def test_a_changed_limit(table: Table, scope: str, new: int) -> None:
     """Each reservation is held against its own limit, and the month records that of the last one that succeeded."""
     put_first = both()
     table.record(task(1), [clip(task_uuid=uuid4(1))], put_first)
-    changed = [replace(each, limit=new) if each.scope == scope else each for each in put_first]
+    changed = [each._replace(limit=new) if each.scope == scope else each for each in put_first]
     outcome = table.record(task(2), [clip(task_uuid=uuid4(2))], changed)
     if new == PRICE:
         assert outcome == OverBudget(scope, PRICE, PRICE)
@@ -408,6 +409,20 @@ def test_due(table: Table) -> None:
     assert table.due(1000, 100) == oldest_first
     assert table.due(1000, 2) == oldest_first[:2]
     assert table.due(99, 100) == []
+
+
+def test_no_shard_is_read_further_than_what_is_asked_for(real: Real) -> None:
+    """Of a long index one page is enough."""
+    limits: list[int | None] = []
+
+    def note(params: dict[str, Any], **_: Any) -> None:
+        limits.append(params.get("Limit"))
+
+    event = "provide-client-params.dynamodb.Query"
+    real.client.meta.events.register(event, note)
+    real.store.due(START, 7)
+    real.client.meta.events.unregister(event, note)
+    assert limits == [7] * SHARDS
 
 
 @pytest.mark.parametrize(
@@ -769,6 +784,16 @@ def test_trouble_that_stays(real: Real, call: str) -> None:
     assert real.store.clip("ann", TASK_UUID, 0) == clip()
     assert real.store.task("ann", uuid4(2)) is None
     assert real.store.budget("ann", MONTH)[0] == PRICE
+
+
+def test_pauses_double(real: Real, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longest that chance allows is twice the longest before it."""
+    monkeypatch.setattr(SystemRandom, "uniform", lambda _self, _shortest, longest: longest)
+    real.stack.aws.faults.fail("dynamodb", "ThrottlingException")
+    with pytest.raises(BusyError):
+        real.store.clip("ann", TASK_UUID, 0)
+    real.stack.aws.faults.clear()
+    assert real.pauses == [0.02, 0.04, 0.08, 0.16, 0.32, 0.64]
 
 
 def test_patience_does_not_multiply(real: Real, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1147,7 +1172,7 @@ def test_facts_of_an_earlier_version_are_read() -> None:
     assert known[Kind.RENDERED, "v"].claims == {"poll": Claim(5, {"cost": 7}), "webhook": Claim(3, {"cost": 7})}
     assert known[Kind.STORED, "1"].claims == {"rescue": Claim(9, {"rescued": True})}
     assert known[Kind.LAST_LOOK, ""].seen == {FactSource.CLOCK: 9}
-    assert known_value(known[Kind.STORED, "1"]) == facts["stored:1"]
+    assert fact_value(known[Kind.STORED, "1"]) == facts["stored:1"]
 
 
 def test_costs_follow_the_clips(real: Real) -> None:

@@ -67,8 +67,8 @@ class FakeTable:
     def task(self, caller: str, task_uuid: str) -> Task | None:
         return self.call("task", lambda: self.tasks.get((caller, task_uuid)))
 
-    def due(self, now: int, most: int) -> list[Name]:
-        return self.call("due", lambda: self._due(now, most))
+    def due(self, now: int, limit: int) -> list[Name]:
+        return self.call("due", lambda: self._due(now, limit))
 
     def postpone(self, name: Name, now: int, until: int) -> None:
         self.call("postpone", lambda: self._postpone(name, now, until))
@@ -86,19 +86,19 @@ class FakeTable:
         )
         return TaskWithClips(task, tuple(clips), f"{task.created_at}#{task_uuid}")
 
-    def page(self, caller: str, most: int, *, after: str | None = None, day: str = "") -> Page:
-        self.asked.append((caller, most, after, day))
+    def page(self, caller: str, limit: int, *, after: str | None = None, day: str = "") -> Page:
+        self.asked.append((caller, limit, after, day))
         found = [self.get_task_with_clips(*key) for key in self.tasks if key[0] == caller]
         listed = sorted((each for each in found if each), key=lambda each: each.position, reverse=True)
         rest = [each for each in listed if after is None or each.position < after]
-        return Page(tuple(rest[:most]), rest[most - 1].position if len(rest) > most else None)
+        return Page(tuple(rest[:limit]), rest[limit - 1].position if len(rest) > limit else None)
 
-    def costs(self, caller: str, since: int, until: int, most: int, after: str | None = None) -> Costs:
+    def costs(self, caller: str, since: int, until: int, limit: int, after: str | None = None) -> Costs:
         listed = [self._cost(row) for row in self.rows.values() if row.caller == caller]
         found = [each for each in listed if since <= each.created_at <= until]
         found.sort(key=_place, reverse=True)
         rest = [each for each in found if after is None or _place(each) < after]
-        return Costs(tuple(rest[:most]), _place(rest[most - 1]) if len(rest) > most else None)
+        return Costs(tuple(rest[:limit]), _place(rest[limit - 1]) if len(rest) > limit else None)
 
     def caller(self, key_hash: str) -> Caller | None:
         return self.callers.get(self.keys.get(key_hash, ""))
@@ -206,7 +206,7 @@ class FakeTable:
         self.watch(before, saved)
         return saved
 
-    def _due(self, now: int, most: int) -> list[Name]:
+    def _due(self, now: int, limit: int) -> list[Name]:
         listed = ((name, self.as_listed(name, row)) for name, row in self.rows.items())
         due = [
             (row.next_check_at, name)
@@ -216,7 +216,7 @@ class FakeTable:
             and row.next_check_at is not None
             and row.next_check_at <= now
         ]
-        return [name for _, name in sorted(due)[:most]]
+        return [name for _, name in sorted(due)[:limit]]
 
     def _cost(self, row: Clip) -> Cost:
         task = self.tasks.get((row.caller, row.task_uuid))

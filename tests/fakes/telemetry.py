@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 from tests.fakes.builders import START
 
 

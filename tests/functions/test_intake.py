@@ -171,7 +171,7 @@ def test_a_file_that_is_gone_is_done_with(doors: Doors, stack: Stack, logged: li
     key = f"requests/{CALLER}/gone.json"
     doors.s3.delete_object(Bucket=stack.bucket_name, Key=key, VersionId=version)
     assert doors.taken_in() == []
-    assert any("a request that is gone" in line for line in logged)
+    assert any("request file was deleted" in line for line in logged)
 
 
 def message_of(body: str) -> Json:

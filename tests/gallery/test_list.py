@@ -27,7 +27,7 @@ def test_the_key_is_asked_for_once_and_kept_for_the_tab(api: FakeApi, start_visi
     page = visit.page
     page.get_by_label("API key", exact=True).fill("wrong")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("alert")).to_contain_text("does not know this key")
+    expect(page.get_by_role("alert")).to_contain_text("This key is not valid.")
     expect(page.get_by_label("API key", exact=True)).to_be_focused()
     visit.enter(api.key)
     page.reload()
@@ -58,7 +58,7 @@ def test_a_key_that_is_revoked_leads_back_to_the_door(api: FakeApi, visit: Visit
     api.key = "another"
     here.page.get_by_role("button", name="Refresh").click()
     expect(here.page.get_by_label("API key", exact=True)).to_be_visible()
-    expect(here.page.get_by_role("alert")).to_contain_text("does not know this key")
+    expect(here.page.get_by_role("alert")).to_contain_text("This key is not valid.")
     here.enter("another")
     expect(here.page.locator(".card")).to_have_count(1)
 
@@ -271,10 +271,10 @@ def test_filters_by_status_day_and_tag(api: FakeApi, visit: VisitPage) -> None:
     expect(prompts).to_have_text(["old"])
     page.get_by_label("Tag", exact=True).fill("nonsense")
     page.keyboard.press("Enter")
-    expect(page.get_by_text("A tag filter reads name:value.")).to_be_visible()
+    expect(page.get_by_text("Write the tag as name:value.")).to_be_visible()
     page.get_by_label("Tag", exact=True).fill("project:owl")
     page.keyboard.press("Enter")
-    expect(page.get_by_text("A tag filter reads name:value.")).to_be_hidden()
+    expect(page.get_by_text("Write the tag as name:value.")).to_be_hidden()
     page.get_by_label("Tag", exact=True).fill("project:none")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Nothing matches")).to_be_visible()
@@ -346,10 +346,10 @@ def test_the_details_tell_the_story(api: FakeApi, visit: VisitPage) -> None:
     page.locator(".prompt").click()
     dialog = page.get_by_role("dialog")
     expect(dialog.locator(".timeline li")).to_contain_text(
-        ["Recorded, and the money for it set aside", "Runware took the order", "Rendered", "Stored in the bucket"]
+        ["Recorded, with its cost reserved", "Runware accepted the order", "Rendered", "Stored in the bucket"]
     )
     expect(dialog).to_contain_text("3:12 min later")
-    expect(dialog).to_contain_text(re.compile("through Runware.s webhook"))
+    expect(dialog).to_contain_text(re.compile("from Runware.s webhook"))
     expect(dialog).to_contain_text(task["clips"][0]["objectKey"])
     download = dialog.get_by_role("link", name="Download the clip")
     assert re.match(r"http://127\.0\.0\.1:\d+/videos/alice/", download.get_attribute("href") or "")
@@ -357,7 +357,7 @@ def test_the_details_tell_the_story(api: FakeApi, visit: VisitPage) -> None:
     expect(dialog.get_by_role("link", name="Manifest")).to_be_visible()
     dialog.get_by_role("button", name="Clip 2: Failed").click()
     expect(dialog.locator(".callout")).to_contain_text("content policy")
-    expect(dialog.get_by_role("heading", name="What happened to clip 2")).to_be_visible()
+    expect(dialog.get_by_role("heading", name="Timeline of clip 2")).to_be_visible()
     dialog.get_by_text("The request as sent").click()
     expect(dialog.locator("pre")).to_contain_text('"project": "fox"')
     assert page.url.endswith(f"#{task['taskUUID']}")
@@ -402,7 +402,7 @@ def test_the_details_say_what_comes_next(api: FakeApi, visit: VisitPage, status:
     page = visit().page
     page.locator(".prompt").click()
     dialog = page.get_by_role("dialog")
-    words = "Waits for a person to decide" if status == "review" else re.compile(r"it is looked at in 1:\d\d")
+    words = "Waits for an operator to decide" if status == "review" else re.compile(r"Next check in 1:\d\d")
     expect(dialog.locator(".timeline li").last).to_contain_text(words)
     expect(dialog).to_contain_text("it may have been bought")
 

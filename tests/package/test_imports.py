@@ -25,7 +25,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "runware": ({"domain", "errors", "runware"}, {"pydantic", "pydantic_core"}),
     "config": ({"domain", "errors"}, set()),
     "services": ({"config", "domain", "errors", "runware", "services"}, {"imagesize"}),
-    "adapters": ({"adapters", "config", "domain", "errors", "runware", "services.ports"}, _WORLD),
+    "adapters": ({"adapters", "config", "domain", "errors", "runware", "services.metric"}, _WORLD),
     "gallery": (set(), set()),
     "lambda_events": ({"errors"}, set()),
     "bootstrap": (

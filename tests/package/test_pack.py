@@ -2,8 +2,10 @@
 
 import ast
 import gzip
+import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore import xform_name
+from botocore.session import Session
 
 from scripts import pack
 
@@ -29,15 +33,22 @@ def got(file: Path) -> Any:
     return json.loads(gzip.decompress(content) if file.suffix == ".gz" else content)
 
 
-MODEL = {
+MODEL: dict[str, Any] = {
     "metadata": {"apiVersion": "2"},
     "documentation": "prose",
+    "operations": {
+        "GetObject": {"input": {"shape": "Part"}, "errors": [{"shape": "NoSuchKey"}]},
+        "DeleteBucket": {"input": {"shape": "Other"}},
+    },
     "shapes": {
         "Part": {
             "type": "structure",
             "members": {"documentation": {"shape": "Text", "documentation": "more prose"}},
             "examples": ["kept"],
-        }
+        },
+        "Text": {"type": "string"},
+        "NoSuchKey": {"type": "structure", "members": {"part": {"shape": "Part"}}, "exception": True},
+        "Other": {"type": "structure", "members": {}},
     },
 }
 
@@ -90,16 +101,18 @@ def test_only_what_is_called_stays_of_botocore(python: Path) -> None:
     assert got(data / "endpoints.json") == {"partitions": [{"partition": "aws", "services": {"s3": {}}}]}
 
 
-def test_prose_is_emptied_and_nothing_else(python: Path) -> None:
-    """Texts under `documentation` go; a member of that name, and everything else, stays as it was."""
+def test_prose_is_emptied_and_what_is_not_called_goes(python: Path) -> None:
+    """Texts under `documentation` go, and so do operations that no function calls, with the shapes of theirs alone; a
+    member of that name, and everything else, stays as it was."""
+    operations, shapes = MODEL["operations"], MODEL["shapes"]
     assert got(python / "botocore" / "data" / "s3" / "2006-03-01" / "service-2.json.gz") == {
         **MODEL,
         "documentation": "",
+        "operations": {"GetObject": operations["GetObject"]},
         "shapes": {
-            "Part": {
-                **MODEL["shapes"]["Part"],  # type: ignore[index]
-                "members": {"documentation": {"shape": "Text", "documentation": ""}},
-            }
+            "Part": {**shapes["Part"], "members": {"documentation": {"shape": "Text", "documentation": ""}}},
+            "Text": shapes["Text"],
+            "NoSuchKey": shapes["NoSuchKey"],
         },
     }
 
@@ -159,4 +172,41 @@ def called_services() -> Iterator[str]:
 
 def test_every_service_that_is_called_is_kept() -> None:
     """A client cannot be made without its service's data."""
-    assert set(called_services()) <= pack.SERVICES
+    assert set(called_services()) <= pack.OPERATIONS.keys()
+
+
+def called_operations(service: str) -> set[str]:
+    """The operations of a service that stand in deployed code by their method's name, called or handed on."""
+    model = Session().get_service_model(service)
+    operations = {xform_name(name): name for name in model.operation_names}
+    absent = [ROOT / "layers" / "core" / name for name in pack.OPERATORS_ONLY]
+    used = set()
+    for path in (ROOT / "layers" / "core" / "rushes" / "adapters").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())) if path not in absent else ():
+            if isinstance(node, ast.Attribute):
+                used.add(node.attr)
+            elif isinstance(node, ast.Constant):
+                used.add(str(node.value))
+    return {operations[name] for name in used & operations.keys()}
+
+
+@pytest.mark.parametrize("service", pack.OPERATIONS)
+def test_every_operation_that_is_called_is_kept(service: str) -> None:
+    """A client has no method for an operation that its model lacks; one that is called no more is taken out."""
+    assert called_operations(service) == pack.OPERATIONS[service]
+
+
+def test_what_s3transfer_calls_is_kept() -> None:
+    """The operations of an upload, at once or in parts, as s3transfer names them."""
+    package = importlib.metadata.distribution("s3transfer").locate_file("s3transfer")
+    sources = [Path(str(package), name).read_text() for name in ("tasks.py", "upload.py")]
+    names = {xform_name(name): name for name in Session().get_service_model("s3").operation_names}
+    called = {names[name] for source in sources for name in re.findall(r"client\.(\w+)", source) if name in names}
+    assert "CreateMultipartUpload" in called
+    assert called <= pack.OPERATIONS["s3"] | pack.UNSEEN_OPERATIONS["s3"]
+
+
+@pytest.mark.parametrize("service", pack.UNSEEN_OPERATIONS)
+def test_operations_have_their_real_names(service: str) -> None:
+    """A misspelt name would keep nothing."""
+    assert pack.UNSEEN_OPERATIONS[service] <= set(Session().get_service_model(service).operation_names)

@@ -15,7 +15,7 @@ import yaml
 from rushes import config
 from rushes.adapters.telemetry import PowertoolsTelemetry
 from rushes.domain.caller import is_name
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 from rushes_local import template as templates
 
 FUNCTIONS = ["Submit", "Intake", "Webhook", "Reconcile", "Publish", "Tasks"]
@@ -30,8 +30,8 @@ STATEMENTS = {
         "ReadKeysTasksAndBudgets": ({"dynamodb:GetItem", "dynamodb:Query"}, {"Table"}),
         "SignUploads": ({"s3:PutObject"}, {"Bucket/videos/*"}),
         "SignDownloads": ({"s3:GetObjectVersion"}, {"Bucket/videos/*"}),
-        "KeepAndSignInputs": ({"s3:PutObject", "s3:GetObject"}, {"Bucket/inputs/*"}),
-        "TakeMessages": ({"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}, {"Inbox"}),
+        "StoreAndSignInputs": ({"s3:PutObject", "s3:GetObject"}, {"Bucket/inputs/*"}),
+        "ReceiveMessages": ({"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}, {"Inbox"}),
         "PutRefusals": ({"s3:PutObject"}, {"Bucket/reports/*"}),
         "ReadRunwareKeyAndWebhookKeys": ({"secretsmanager:GetSecretValue"}, {"RunwareSecret", "WebhookSecret"}),
     },
@@ -39,10 +39,10 @@ STATEMENTS = {
         "WriteLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"IntakeLogs"}),
         "ReadCallers": ({"dynamodb:GetItem"}, {"Table"}),
         "ReadRequests": ({"s3:GetObject", "s3:GetObjectVersion"}, {"Bucket/requests/*"}),
-        "TellMissingFromForbiddenAndFindRepeats": ({"s3:ListBucket", "s3:ListBucketVersions"}, {"Bucket"}),
-        "KeepInputs": ({"s3:PutObject"}, {"Bucket/inputs/*"}),
+        "DistinguishMissingFromForbiddenAndFindRepeats": ({"s3:ListBucket", "s3:ListBucketVersions"}, {"Bucket"}),
+        "StoreInputs": ({"s3:PutObject"}, {"Bucket/inputs/*"}),
         "PutReports": ({"s3:PutObject"}, {"Bucket/reports/*"}),
-        "TakeRequests": ({"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}, {"RequestsQueue"}),
+        "ReceiveRequests": ({"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}, {"RequestsQueue"}),
         "SendToInbox": ({"sqs:SendMessage"}, {"Inbox"}),
     },
     "WebhookRole": {
@@ -50,7 +50,7 @@ STATEMENTS = {
         "SaveFactsAndTheirMoney": ({"dynamodb:GetItem", "dynamodb:UpdateItem"}, {"Table"}),
         "ReadBudgets": ({"dynamodb:Query"}, {"Table"}),
         "ProbeVideos": ({"s3:GetObject", "s3:GetObjectVersion"}, {"Bucket/videos/*"}),
-        "TellMissingFromForbidden": ({"s3:ListBucket"}, {"Bucket"}),
+        "DistinguishMissingFromForbidden": ({"s3:ListBucket"}, {"Bucket"}),
         "ReadWebhookKeys": ({"secretsmanager:GetSecretValue"}, {"WebhookSecret"}),
     },
     "ReconcileRole": {
@@ -59,24 +59,24 @@ STATEMENTS = {
         "SaveFactsAndTheirMoney": ({"dynamodb:GetItem", "dynamodb:UpdateItem"}, {"Table"}),
         "ReadBudgets": ({"dynamodb:Query"}, {"Table"}),
         "ProbeVideos": ({"s3:GetObject", "s3:GetObjectVersion"}, {"Bucket/videos/*"}),
-        "TellMissingFromForbidden": ({"s3:ListBucket", "s3:ListBucketVersions"}, {"Bucket"}),
+        "DistinguishMissingFromForbidden": ({"s3:ListBucket", "s3:ListBucketVersions"}, {"Bucket"}),
         "SignUploadsAndRescueVideos": ({"s3:PutObject", "s3:AbortMultipartUpload"}, {"Bucket/videos/*"}),
         "SignInputs": ({"s3:GetObject"}, {"Bucket/inputs/*"}),
         "ReadRunwareKeyAndWebhookKeys": ({"secretsmanager:GetSecretValue"}, {"RunwareSecret", "WebhookSecret"}),
-        "TakeUploads": ({"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}, {"UploadsQueue"}),
+        "ReceiveUploads": ({"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}, {"UploadsQueue"}),
     },
     "PublishRole": {
         "WriteLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"PublishLogs"}),
-        "FollowChanges": (
+        "ReadStream": (
             {"dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator"},
             {"Table/stream/*"},
         ),
         "ReadRequests": ({"dynamodb:GetItem"}, {"Table"}),
         "ReadCopiesAndManifests": ({"s3:GetObject", "s3:GetObjectVersion"}, {"Bucket/videos/*"}),
-        "TellMissingFromForbidden": ({"s3:ListBucket", "s3:ListBucketVersions"}, {"Bucket"}),
-        "LayManifests": ({"s3:PutObject"}, {"Bucket/videos/*.json"}),
-        "TellTheBus": ({"events:PutEvents"}, {"EventBus"}),
-        "SetFailuresAside": ({"sqs:SendMessage"}, {"PublishDeadLetters"}),
+        "DistinguishMissingFromForbidden": ({"s3:ListBucket", "s3:ListBucketVersions"}, {"Bucket"}),
+        "WriteManifests": ({"s3:PutObject"}, {"Bucket/videos/*.json"}),
+        "PublishEvents": ({"events:PutEvents"}, {"EventBus"}),
+        "SendDeadLetters": ({"sqs:SendMessage"}, {"PublishDeadLetters"}),
     },
     "TasksRole": {
         "WriteLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"TasksLogs"}),
@@ -89,26 +89,26 @@ NO_VALUE = {"Ref": "AWS::NoValue"}
 # What each may do besides, through which services, when a key is given.
 KEY_STATEMENTS = {
     "SubmitRole": {
-        "OpenTableObjectsSecretsAndMessages": ("kms:Decrypt", {"dynamodb", "s3", "secretsmanager", "sqs"}),
-        "SealUploadsInputsAndRefusals": ("kms:GenerateDataKey", {"s3"}),
+        "DecryptTableObjectsSecretsAndMessages": ("kms:Decrypt", {"dynamodb", "s3", "secretsmanager", "sqs"}),
+        "EncryptUploadsInputsAndRefusals": ("kms:GenerateDataKey", {"s3"}),
     },
     "IntakeRole": {
-        "OpenCallersRequestsAndMessages": ("kms:Decrypt", {"dynamodb", "s3", "sqs"}),
-        "SealInputsReportsAndMessages": ("kms:GenerateDataKey", {"s3", "sqs"}),
+        "DecryptCallersRequestsAndMessages": ("kms:Decrypt", {"dynamodb", "s3", "sqs"}),
+        "EncryptInputsReportsAndMessages": ("kms:GenerateDataKey", {"s3", "sqs"}),
     },
     "WebhookRole": {
-        "OpenTableVideosAndSecret": ("kms:Decrypt", {"dynamodb", "s3", "secretsmanager"}),
+        "DecryptTableVideosAndSecret": ("kms:Decrypt", {"dynamodb", "s3", "secretsmanager"}),
     },
     "ReconcileRole": {
-        "OpenTableVideosSecretsAndUploads": ("kms:Decrypt", {"dynamodb", "s3", "secretsmanager", "sqs"}),
-        "SealUploads": ("kms:GenerateDataKey", {"s3"}),
+        "DecryptTableVideosSecretsAndUploads": ("kms:Decrypt", {"dynamodb", "s3", "secretsmanager", "sqs"}),
+        "EncryptUploads": ("kms:GenerateDataKey", {"s3"}),
     },
     "PublishRole": {
-        "OpenTableAndCopies": ("kms:Decrypt", {"dynamodb", "s3"}),
-        "SealManifests": ("kms:GenerateDataKey", {"s3"}),
+        "DecryptTableAndCopies": ("kms:Decrypt", {"dynamodb", "s3"}),
+        "EncryptManifests": ("kms:GenerateDataKey", {"s3"}),
     },
     "TasksRole": {
-        "OpenTableAndVideos": ("kms:Decrypt", {"dynamodb", "s3"}),
+        "DecryptTableAndVideos": ("kms:Decrypt", {"dynamodb", "s3"}),
     },
 }
 # Metrics of ours that mean money, a clip that waits for somebody, or an attack, and how many of them in five minutes
@@ -546,9 +546,9 @@ def test_the_bucket_is_private_and_forgets_nothing(resources: dict[str, Any]) ->
         assert (each["Effect"], each["Principal"], each["Action"]) == ("Deny", "*", "s3:*")
         assert {short(arn) for arn in each["Resource"]} == {"Bucket", "Bucket/*"}
     assert {each["Sid"]: each["Condition"] for each in denied} == {
-        "OnlyOverTls": {"Bool": {"aws:SecureTransport": "false"}},
+        "DenyWithoutTls": {"Bool": {"aws:SecureTransport": "false"}},
         # Milliseconds, of a parameter in whole seconds.
-        "NoLinkOutlivesTheDeadline": {"NumericGreaterThan": {"s3:signatureAge": {"Fn::Sub": "${DeadlineSeconds}000"}}},
+        "DenyLinksPastDeadline": {"NumericGreaterThan": {"s3:signatureAge": {"Fn::Sub": "${DeadlineSeconds}000"}}},
     }
 
 

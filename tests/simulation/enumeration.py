@@ -1,18 +1,21 @@
 """Every schedule worth looking at: each stop and each race, under each manner of Runware, for each fate of a call.
 
-`everything()` yields settings; `explore` lives each of them and judges. No setting is counted twice.
+`everything()` yields settings; `explore` lives each of them and judges. No setting is counted twice. `sample()` has
+the few that `make test` lives.
 """
 
+import os
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cache
-from itertools import chain, combinations, product, zip_longest
+from functools import cache, partial
+from itertools import chain, combinations, islice, product, zip_longest
 from typing import Literal
 
 from tests.fakes.builders import PRICE
 from tests.fakes.simulated import Switches
 from tests.simulation.history import Setting, live, verdict
+from tests.simulation.telltale import TELLTALE
 from tests.simulation.watching import SKEW
 from tests.simulation.world import EndlessError, Schedule
 
@@ -118,9 +121,10 @@ CROWDS = (
 )
 
 
-SAMPLED = 4_000  # of the settings, for `make test`: enough for each planted fault to show
-# Of the orders tried, the one in which the planted faults show soonest.
-_ORDER = 2
+WHOLE = "SIMULATE_SECONDS" in os.environ  # `make simulate`
+SAMPLED = 1_000  # of the settings, for `make test`, besides those in which the planted faults show
+_EVERY = 15  # of the manners, in the sample; and with every policy, since these are two
+_ORDER = 2  # any seed would do
 
 
 @dataclass(slots=True)
@@ -182,13 +186,23 @@ def explore(settings: Iterable[Setting], stop_at_first: bool = False) -> Finding
     return findings
 
 
-def everything() -> Iterator[Setting]:
-    """All parts of the enumeration, mixed: they take turns, each in a random order that is the same each time.
+def sample() -> list[Setting]:
+    """Those in which the planted faults show, and a thousand of all parts of the enumeration."""
+    return [*TELLTALE, *islice(_mixed(*PARTS, partial(single_stops, every=_EVERY)), SAMPLED)]
 
-    So the small parts come early, and whatever is wrong shows soon. No setting comes twice.
+
+def everything() -> Iterator[Setting]:
+    """All parts of the enumeration. No setting comes twice."""
+    return _mixed(*PARTS, single_stops)
+
+
+def _mixed(*made: Callable[[], Iterable[Setting]]) -> Iterator[Setting]:
+    """The parts take turns, each in a random order that is the same each time.
+
+    So the small parts come early, and whatever is wrong shows soon.
     """
     shuffled = random.Random(_ORDER)
-    parts = [list(part()) for part in PARTS]
+    parts = [list(part()) for part in made]
     for part in parts:
         shuffled.shuffle(part)
     seen: set[str] = set()
@@ -207,9 +221,12 @@ def undisturbed() -> Iterator[Setting]:
             yield Setting(switches=switches, when_ambiguous=policy, fates=(fate, "no"))
 
 
-def single_stops() -> Iterator[Setting]:
-    """Every single stop, under every switch by itself and in adverse combinations, for every fate of the call."""
-    for switches, policy in product((*ONE_AT_A_TIME, *ADVERSE), POLICIES):
+def single_stops(every: int = 1) -> Iterator[Setting]:
+    """Every single stop, under every switch by itself and in adverse combinations, for every fate of the call.
+
+    Or under one of so many: to learn how many effects there are, each undisturbed history has to be lived.
+    """
+    for switches, policy in islice(product((*ONE_AT_A_TIME, *ADVERSE), POLICIES), 0, None, every):
         for fate in FATES if switches is PLAIN else TELLING:
             setting = Setting(switches=switches, when_ambiguous=policy, fates=(fate,))
             yield setting
@@ -323,7 +340,6 @@ PARTS = (
     undisturbed,
     races,
     lost_witnesses,
-    single_stops,
     pairs_of_stops,
     lost_answers,
     slow_functions,

@@ -16,7 +16,7 @@ from rushes.domain.budget import ALL_CALLERS
 from rushes.domain.caller import Caller
 from rushes.domain.clip import Clip, Kind, Status
 from rushes.errors import BusyError, RushesError
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 from rushes.services.purchase import Buyer, Credentials, PurchaseService
 from rushes.services.queries import QueryService
 from rushes.services.reconcile import ReconcileService
@@ -227,7 +227,7 @@ class History:
         path = str(request["webhookURL"]).removeprefix("https://hooks.example/webhooks/runware/").partition("?")[0]
         caller, task_uuid, index = path.split("/")
         try:
-            clip = self.process(lambda: self.webhook_service.receive(body, caller, task_uuid, int(index)))
+            clip = self.process(lambda: self.webhook_service.receive(body, caller, task_uuid, int(index), ""))
         except RushesError:
             return False
         if clip is not None and b"videoUUID" in body:
@@ -243,7 +243,7 @@ class History:
 
     def _uploaded(self, key: str, version: str, tries: int) -> None:
         try:
-            done = self.process(lambda: self.reconcile_service.uploaded(key, version) or True)
+            done = self.process(lambda: self.reconcile_service.check_upload(key, version) or True)
         except RushesError:
             done = False  # the message stays in the queue
         if not done and tries:
@@ -313,9 +313,7 @@ def verdict(history: History) -> list[str]:
     improper = {*history.runware.supervisor.improper, *history.watching.improper}
     broken += sorted(improper) + history.unsaved + _uncounted(clips, history)
     surprises = {
-        note
-        for note in map(str, history.telemetry.notes)
-        if "could not be looked at" in note and "BusyError" not in note
+        note for note in map(str, history.telemetry.notes) if "clip check failed" in note and "BusyError" not in note
     }
     return broken + sorted(surprises) + _money(clips, history)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import pytest
@@ -17,10 +17,12 @@ from rushes.services import purchase, reconcile, submit, update_clip
 from rushes.services import queries as query_service
 from rushes.services.purchase import build_wire_task, callback_url
 from tests.fakes import simulated as fakes
-from tests.simulation.enumeration import SAMPLED, everything, explore
+from tests.simulation.enumeration import WHOLE, everything, explore
 from tests.simulation.history import Setting
+from tests.simulation.telltale import TELLTALE
 
 Patch = pytest.MonkeyPatch
+SEARCHED = 4_000  # settings, by `make simulate`
 
 
 def no_lease(patch: Patch) -> None:
@@ -73,13 +75,13 @@ def intent_after_the_send(patch: Patch) -> None:
 
 def doubt_cleared_by_a_no(patch: Patch) -> None:
     """A definite no is believed although an earlier attempt may have arrived."""
-    original = facts.conclude
+    original = facts.apply_outcome
 
-    def conclude(given: Clip, outcome: Outcome, **more: Any) -> Clip:
+    def apply_outcome(given: Clip, outcome: Outcome, **more: Any) -> Clip:
         certain = replace(given, possibly_sent_at=None) if isinstance(outcome, Refused) else given
         return original(certain, outcome, **more)
 
-    patch.setattr(facts, "conclude", conclude)
+    patch.setattr(facts, "apply_outcome", apply_outcome)
 
 
 def doubt_not_kept(patch: Patch) -> None:
@@ -265,22 +267,22 @@ def refusal_outranks_acceptance(patch: Patch) -> None:
     """A no is believed although the clip is known to be bought."""
     meaning = clip.KIND_RULES[Kind.REFUSED]
     assert meaning.decides
-    louder = replace(meaning, decides=replace(meaning.decides, rank=15))
-    patch.setattr(clip, "MEANINGS", {**clip.KIND_RULES, Kind.REFUSED: louder})
+    louder = meaning._replace(decides=meaning.decides._replace(rank=15))
+    patch.setattr(clip, "KIND_RULES", {**clip.KIND_RULES, Kind.REFUSED: louder})
     patch.setattr(facts, "mark_possibly_sent", lambda given, *_: given)
 
 
 def ambiguity_called_refusal(patch: Patch) -> None:
     """An answer that proves nothing is taken for a no."""
-    original = facts.conclude
+    original = facts.apply_outcome
 
-    def conclude(given: Clip, outcome: Outcome, **more: Any) -> Clip:
+    def apply_outcome(given: Clip, outcome: Outcome, **more: Any) -> Clip:
         if isinstance(outcome, outcomes.Ambiguous):
             body = b'{"errors": [{"code": "internalServerError", "message": "no"}]}'
             outcome = Refused(500, outcomes.read(body).problems[0])
         return original(given, outcome, **more)
 
-    patch.setattr(facts, "conclude", conclude)
+    patch.setattr(facts, "apply_outcome", apply_outcome)
 
 
 def own_writes_are_not_recognised(patch: Patch) -> None:
@@ -374,18 +376,18 @@ def young_before_it_is_asked(patch: Patch) -> None:
 
 def sent_when_answered(patch: Patch) -> None:
     """An attempt is remembered as of when its answer came."""
-    original = facts.conclude
+    original = facts.apply_outcome
 
-    def conclude(given: Clip, outcome: Outcome, *, now: int, sent_at: int, **more: Any) -> Clip:
+    def apply_outcome(given: Clip, outcome: Outcome, *, now: int, sent_at: int, **more: Any) -> Clip:
         del sent_at
         return original(given, outcome, now=now, sent_at=now, **more)
 
-    patch.setattr(facts, "conclude", conclude)
+    patch.setattr(facts, "apply_outcome", apply_outcome)
 
 
 def never_gives_up_on_runware(patch: Patch) -> None:
     """A sweep goes on asking a Runware that does not answer."""
-    patch.setattr(reconcile.Sweep, "gave_up", False)
+    patch.setattr(reconcile.Sweep, "is_runware_down", False)
 
 
 def rescued_at_once(patch: Patch) -> None:
@@ -476,8 +478,11 @@ MUTANTS = [
 
 @pytest.fixture(scope="module")
 def schedules() -> list[Setting]:
-    """The sample of `make test`, made while nothing is wrong: how many effects there are is found by living."""
-    return list(islice(everything(), SAMPLED))
+    """Those of `make test`; `make simulate` looks further, and so finds others once the rules have changed.
+
+    Made while nothing is wrong: how many effects there are is found by living.
+    """
+    return list(chain(TELLTALE, islice(everything(), SEARCHED) if WHOLE else ()))
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
@@ -488,4 +493,5 @@ def test_each_planted_fault_is_caught(
     mutant(monkeypatch)
     findings = explore(schedules, stop_at_first=True)
     assert not findings.clean, f"{mutant.__doc__} Nobody noticed, in {findings.explored} schedules."
-    print(f"{mutant.__name__}: caught after {findings.explored}: {findings.broken[0][1]}")
+    setting, faults = findings.broken[0]
+    print(f"{mutant.__name__}: caught after {findings.explored}: {faults}, by {setting}")

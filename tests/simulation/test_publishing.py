@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
 
 import pytest
@@ -46,7 +46,7 @@ def kind_of_stream(lived: History) -> str:
 
 def tellings() -> Iterator[Telling]:
     """Every kind of stream, undisturbed and with every single stop and failure; with pairs of them for two clips."""
-    for lived in histories():
+    for lived in reversed(histories()):  # the richest first
         yield Telling(lived)
         for number in range(1, Telling(lived).go_on().world.effects + 1):
             yield Telling(lived, Schedule(before=frozenset({number})))
@@ -64,17 +64,18 @@ def first_broken() -> list[str]:
     return next((faults for telling in tellings() if (faults := verdict(telling.go_on()))), [])
 
 
-@pytest.mark.timeout(120)
-def test_every_stop_of_publish_ends_with_everything_told(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.batch)])
+def test_every_stop_of_publish_ends_with_everything_told(every: int, capsys: pytest.CaptureFixture[str]) -> None:
     """Each end of a clip reaches who listens, repeats under the same id, and each stored one has its manifest first."""
     explored, told, kinds = 0, 0, set()
-    for telling in tellings():
+    for telling in islice(tellings(), 0, None, every):
         assert verdict(telling.go_on()) == []
         explored, told = explored + 1, told + len(telling.told)
         kinds |= {name for name, _ in telling.told}
     with capsys.disabled():
         print(f"\nstreams told: {explored}, events: {told}")
-    assert explored >= 1000
+    assert explored >= 3000 / every
     assert kinds == {"Clip Stored", "Clip Failed", "Clip Needs Review"}
 
 

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 )
 
 from rushes.domain.clip import Status
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 from tests.fakes.builders import PRICE, TIMES
 from tests.fakes.simulated import TURNED_AWAY, Switches
 from tests.simulation.enumeration import (
@@ -38,19 +38,20 @@ from tests.simulation.enumeration import (
     POLICIES,
     SAMPLED,
     SKEWS,
+    WHOLE,
     Findings,
     everything,
     explore,
+    sample,
 )
 from tests.simulation.history import FOUND_WITHIN, History, Setting, live, request, verdict
+from tests.simulation.telltale import TELLTALE
 from tests.simulation.watching import SKEW
 from tests.simulation.world import Schedule
 
 PARTS = 2  # processes: as many as the smallest machine has cores
 AT_LEAST = 20_000
-HISTORIES = 300
 GO_ON_FOR = float(os.environ.get("SIMULATE_SECONDS", "0"))  # seconds of random histories, beyond the usual number
-WHOLE = "SIMULATE_SECONDS" in os.environ
 
 
 def part(number: int) -> Findings:
@@ -61,8 +62,8 @@ def part(number: int) -> Findings:
 @pytest.mark.skipif(WHOLE, reason="the whole is explored")
 def test_a_sample_of_the_schedules_keeps_every_promise() -> None:
     """No stop, race, loss or manner of Runware in the sample buys a clip twice, loses one or overruns a budget."""
-    findings = explore(islice(everything(), SAMPLED))
-    assert findings.explored == SAMPLED
+    findings = explore(sample())
+    assert findings.explored == SAMPLED + len(TELLTALE)
     assert findings.clean, findings.broken
 
 
@@ -304,20 +305,27 @@ class Service(RuleBasedStateMachine):
             assert not verdict(self.history), verdict(self.history)
 
 
-@pytest.mark.timeout(GO_ON_FOR + 120)
-def test_long_random_histories_keep_every_promise(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.timeout(GO_ON_FOR + 300)
+@pytest.mark.parametrize(
+    "histories",
+    [
+        pytest.param(100, marks=pytest.mark.skipif(WHOLE, reason="more are lived")),
+        pytest.param(300, marks=pytest.mark.batch),
+    ],
+)
+def test_long_random_histories_keep_every_promise(histories: int, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever happens, in whatever order, and then heals, ends with every promise kept."""
     began, lived = time.monotonic(), 0
     while not lived or time.monotonic() - began < GO_ON_FOR:
         run_state_machine_as_test(  # type: ignore[no-untyped-call]
             Service,
             settings=settings(
-                max_examples=HISTORIES,
+                max_examples=histories,
                 stateful_step_count=40,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),
             ),
         )
-        lived += HISTORIES
+        lived += histories
     with capsys.disabled():
         print(f"\nrandom histories lived: {lived}")

@@ -248,6 +248,24 @@ def test_failed_transaction_undoes_everything(url: str) -> None:
     assert len(records) == len(before[1]) + 3
 
 
+def test_every_kind_of_value_is_answered_as_it_was_written(dynamodb: Any) -> None:
+    """Values that pass as moto holds them, values that it has to encode, and each of them within others."""
+    kinds: dict[str, Any] = {
+        "S": "text",
+        "N": "1.5",
+        "BOOL": False,
+        "NULL": True,
+        "B": b"\x00",
+        "SS": ["a"],
+        "NS": ["2"],
+    }
+    item = {f"of {kind}": {kind: value} for kind, value in kinds.items()}
+    item |= {"map": {"M": dict(item)}, "list": {"L": list(item.values())}, "none": {"M": {}}, "pk": {"S": "all"}}
+    dynamodb.put_item(TableName="counters", Item=item)
+    assert dynamodb.get_item(TableName="counters", Key={"pk": {"S": "all"}})["Item"] == item
+    assert dynamodb.scan(TableName="counters")["Items"] == [item]
+
+
 def test_a_stream_has_one_record_for_each_change(url: str) -> None:
     """An update that creates its item is one record with the whole item, and one that changes nothing is none."""
     dynamodb, streams = client("dynamodb", url), client("dynamodbstreams", url)

@@ -1,4 +1,4 @@
-"""A short run of the chaos, in a process of its own; under the other setting it runs with `make test-batch`."""
+"""A short run of the chaos under each setting, in a process of its own."""
 
 import subprocess
 import sys
@@ -14,7 +14,8 @@ PATIENCE = 150  # seconds
 
 
 @pytest.mark.timeout(2 * PATIENCE)
-@pytest.mark.parametrize("setting", ["resend", pytest.param("review", marks=pytest.mark.batch)])
+@pytest.mark.batch
+@pytest.mark.parametrize("setting", SETTINGS)
 def test_all_promises_are_kept(setting: str) -> None:
     """Whatever fails for seven seconds, in the end ledger, table and bucket agree, and clips were bought."""
     command = [sys.executable, "-m", "tests.chaos", "--for", "7", "--deadline", "16", "--pace", "2"]

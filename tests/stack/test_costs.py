@@ -66,14 +66,14 @@ def test_a_clip_costs_little(measured: ClipUsage, prices: costs.Prices) -> None:
 
 def test_publishing_makes_no_call_too_many(measured: ClipUsage) -> None:
     """Of two changes one is news: the request, a manifest that is not there yet, the clip, the manifest, the event."""
-    assert measured.told.calls == TOLD_CALLS
-    assert measured.told.invocations == {"publish": 2}
-    assert (measured.told.http_requests, measured.told.messages, measured.told.write_units) == (0, 0, 0)
+    assert measured.published.calls == TOLD_CALLS
+    assert measured.published.invocations == {"publish": 2}
+    assert (measured.published.http_requests, measured.published.messages, measured.published.write_units) == (0, 0, 0)
 
 
 def test_publishing_costs_little(measured: ClipUsage, prices: costs.Prices) -> None:
     """To tell of a million clips costs at most 15 dollars, on top of what buying and recording them costs."""
-    assert costs.MILLION * costs.total(costs.told_lines(measured), prices) <= MAX_DOLLARS_TO_TELL_A_MILLION
+    assert costs.MILLION * costs.total(costs.published_lines(measured), prices) <= MAX_DOLLARS_TO_TELL_A_MILLION
 
 
 def test_the_page_is_up_to_date(measured: ClipUsage, prices: costs.Prices) -> None:

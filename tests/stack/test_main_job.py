@@ -269,7 +269,14 @@ def test_nothing_secret_is_logged(stack: Stack, logged: list[str]) -> None:
     user.post(order(), Authorization="Bearer rushes_" + "A" * 43)
     stack.emulator.faults.submit_status = 401
     user.post(order())
-    kinds = ('"POST /v1"', "clip is", "not served", "webhook says nothing", "AccountRefused", "WebhooksRejected")
+    kinds = (
+        '"POST /v1"',
+        "clip status changed",
+        "request failed",
+        "webhook unreadable",
+        "AccountRefused",
+        "WebhooksRejected",
+    )
 
     def untold() -> list[str]:
         told = "\n".join(logged)

@@ -20,9 +20,10 @@ from tests.chaos.run import SCALE, TIMES, wait_until
 
 ROOT = Path(__file__).parents[2]
 
+PATIENCE = 150  # seconds
+
 # A stack of its own cannot run beside the shared one.
-pytestmark = pytest.mark.usefixtures("no_shared_stack")
-PATIENCE = 50  # seconds
+pytestmark = [pytest.mark.usefixtures("no_shared_stack"), pytest.mark.timeout(2 * PATIENCE)]
 
 RUN_DEMO = (
     "from rushes_cli import main; sys.argv = ['rushes', 'demo', '--render-seconds', '0', '--out', out]; main.main()"

@@ -6,6 +6,7 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -273,7 +274,7 @@ def test_failed_messages_come_back_and_are_set_aside(watched: Watched, triggers:
         return Outcome("ok", {"batchItemFailures": bad})
 
     toy = Fake(refuse)
-    triggers.poll(sqs, Source(url, arn, 10, partial=True), toy)
+    triggers.poll(sqs, Source(url, arn, 10, partial=True, max_concurrency=2), toy)
     toy.wait(lambda: bodies() == {"good": 1, "bad": 2, "better": 1})
     (letter,) = sqs.receive_message(QueueUrl=dead, WaitTimeSeconds=5)["Messages"]
     assert letter["Body"] == "bad"
@@ -306,11 +307,49 @@ class Stubborn:
 def test_a_queue_that_is_away_is_asked_again(triggers: Triggers) -> None:
     """Errors of SQS end nothing: the poller goes on until the message is there, and deletes it once it is done."""
     queue, function = Stubborn(failures=2), Fake(lambda _: Outcome("ok", None))
-    triggers.poll(queue, Source("url", "arn", 10, partial=True), function)
+    triggers.poll(queue, Source("url", "arn", 10, partial=True, max_concurrency=2), function)
     function.wait(lambda: len(function.events) == 1)
     triggers.stop()
     triggers.join()
     assert queue.deleted == ["handle"]
+
+
+class Endless:
+    """A queue that always has another message. `most` is how many were received and not yet deleted at one time."""
+
+    def __init__(self) -> None:
+        self._received = self.most = 0
+        self._deleted: list[str] = []
+
+    def receive_message(self, **_: Any) -> dict[str, Any]:
+        self._received += 1
+        self.most = max(self.most, self._received - len(self._deleted))
+        name = str(self._received)
+        return {
+            "Messages": [{"MessageId": name, "ReceiptHandle": name, "Body": "x", "MD5OfBody": "y", "Attributes": {}}]
+        }
+
+    def delete_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, str]]) -> None:
+        self._deleted += [entry["ReceiptHandle"] for entry in Entries]
+
+
+@pytest.mark.parametrize("most", [2, 5])
+def test_as_many_batches_run_at_once_as_the_source_allows(most: int, triggers: Triggers) -> None:
+    """So many meet in the function, again and again, and no message beyond theirs is received meanwhile."""
+    queue, meeting = Endless(), threading.Barrier(most)
+
+    def meet(_: Mapping[str, Any]) -> Outcome:
+        with suppress(threading.BrokenBarrierError):
+            meeting.wait(PATIENCE)
+        return Outcome("ok", None)
+
+    function = Fake(meet)
+    triggers.poll(queue, Source("url", "arn", 1, partial=True, max_concurrency=most), function)
+    function.wait(lambda: len(function.events) >= 10 * most)
+    assert not meeting.broken
+    assert queue.most == most
+    triggers.stop()
+    meeting.abort()
 
 
 MESSAGES = [{"MessageId": "1"}, {"MessageId": "2"}]

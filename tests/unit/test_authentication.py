@@ -128,30 +128,30 @@ def test_a_name_that_no_operator_made_has_the_default_limit(callers: Callers, ke
     """Doors without a key find their caller by name, with one read a minute."""
     for passed, reads in ((0, 2), (60_000, 2), (1, 4)):
         clock.now += passed
-        assert callers.named("ann") == ANN
-        assert callers.named("nobody") == Caller("nobody", 7)
+        assert callers.by_name("ann") == ANN
+        assert callers.by_name("nobody") == Caller("nobody", 7)
         assert keys.reads == reads
 
 
 def test_a_name_is_not_mistaken_for_a_keys_hash(callers: Callers, keys: Keys) -> None:
     """A caller may be named like the hash of somebody's key, and is still another one."""
     assert callers.of(f"Bearer {KEY}") == ANN
-    assert callers.named(hash_key(KEY)) == Caller(hash_key(KEY), 7)
+    assert callers.by_name(hash_key(KEY)) == Caller(hash_key(KEY), 7)
 
 
 def test_a_name_that_no_operator_made_is_refused_where_no_default_is_given(keys: Keys, clock: FakeClock) -> None:
     """Such a caller may order nothing; one that is made a moment later may, whatever was remembered."""
     callers = Callers(keys, clock)
-    assert callers.named("bob") is None
+    assert callers.by_name("bob") is None
     keys.named["bob"] = Caller("bob", 3)
-    assert callers.named("bob") == Caller("bob", 3)
+    assert callers.by_name("bob") == Caller("bob", 3)
 
 
 def test_every_door_is_closed_for_a_disabled_caller(callers: Callers, keys: Keys, clock: FakeClock) -> None:
     """By key and by name, within a minute, and whatever unknown callers may do."""
-    assert callers.of(f"Bearer {KEY}") == callers.named("ann") == ANN
+    assert callers.of(f"Bearer {KEY}") == callers.by_name("ann") == ANN
     keys.named["ann"] = keys.known[hash_key(KEY)] = Caller("ann", 5, disabled=True)
     clock.now += 60_001
-    assert callers.of(f"Bearer {KEY}") is callers.named("ann") is None
+    assert callers.of(f"Bearer {KEY}") is callers.by_name("ann") is None
     keys.named["ann"] = ANN
-    assert callers.named("ann") == ANN
+    assert callers.by_name("ann") == ANN

@@ -3,7 +3,7 @@
 import pytest
 
 from rushes.errors import BatchError
-from rushes.lambda_events import Record, message_id, sequence_number, work_on
+from rushes.lambda_events import Record, message_id, process_batch, sequence_number
 
 
 def batch(*names: str) -> dict[str, list[Record]]:
@@ -20,7 +20,7 @@ def test_those_that_failed_are_named(bad: list[str]) -> None:
         if record["messageId"] in bad:
             raise KeyError("secret")
 
-    assert work_on(batch("1", "2", "3"), work, message_id) == {
+    assert process_batch(batch("1", "2", "3"), work, message_id) == {
         "batchItemFailures": [{"itemIdentifier": name} for name in bad]
     }
     assert seen == ["1", "2", "3"]
@@ -33,7 +33,7 @@ def test_a_stream_knows_its_records_by_another_name() -> None:
         if record["messageId"] == "2":
             raise ValueError
 
-    assert work_on(batch("1", "2"), work, sequence_number) == {"batchItemFailures": [{"itemIdentifier": "s2"}]}
+    assert process_batch(batch("1", "2"), work, sequence_number) == {"batchItemFailures": [{"itemIdentifier": "s2"}]}
 
 
 def test_all_failed() -> None:
@@ -43,11 +43,11 @@ def test_all_failed() -> None:
         raise KeyError("secret")
 
     with pytest.raises(BatchError, match=r"^all 2 records failed: KeyError$"):
-        work_on(batch("1", "2"), work, message_id)
+        process_batch(batch("1", "2"), work, message_id)
     both = [{"itemIdentifier": "1"}, {"itemIdentifier": "2"}]
-    assert work_on(batch("1", "2"), work, message_id, all_may_fail=True) == {"batchItemFailures": both}
+    assert process_batch(batch("1", "2"), work, message_id, all_may_fail=True) == {"batchItemFailures": both}
 
 
 def test_an_empty_batch() -> None:
     """Nothing to do is not a failure."""
-    assert work_on({"Records": []}, lambda _: None, message_id) == {"batchItemFailures": []}
+    assert process_batch({"Records": []}, lambda _: None, message_id) == {"batchItemFailures": []}

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 import pytest
 
+from rushes.domain.budget import month_of
 from rushes.domain.clip import Clip, Fact, Kind, merge_all
 from rushes.errors import BusyError, ProviderError
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 from rushes.services.reconcile import ReconcileService
 from rushes.services.update_clip import update_clip
 from tests.fakes.builders import MONTH, PRICE, START, TIMES, clip, fact, request
@@ -161,6 +163,13 @@ def test_what_moves_no_money_is_busy(world: UseCases) -> None:
     assert tries == [1]
     world.table.busy = set()
     assert learned(world, before, fact(Kind.ACCEPTED)).budget_is_current
+
+
+@pytest.mark.usefixtures("ahead_of_utc")
+def test_a_month_is_one_in_utc_wherever_the_process_runs() -> None:
+    """The last millisecond of a month counts in it, the next one in the next, in the same year or another."""
+    new_year = int(datetime(2027, 1, 1, tzinfo=UTC).timestamp() * 1000)
+    assert (month_of(new_year - 1), month_of(new_year)) == ("2026-12", "2027-01")
 
 
 @pytest.mark.parametrize("unheard", [True, False])

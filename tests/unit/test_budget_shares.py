@@ -5,7 +5,7 @@ effects of processes side by side; a reading of the shares is one effect a share
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 
 import pytest
@@ -38,7 +38,7 @@ class Shares:
             if not (share.room is None if plan.beyond else self.has_room(share, amount, limit)):
                 return False
             room = None if share.room is None else share.room - amount
-            self.items[plan.share] = replace(share, counted=share.counted + amount, room=room)
+            self.items[plan.share] = share._replace(counted=share.counted + amount, room=room)
         self.sums.append(total(self.items))
         self.check(limit)
         return True

@@ -143,8 +143,10 @@ def test_where_two_values_meet_the_join_is_as_designed() -> None:
 
 def test_a_copy_that_was_rescued_stays_so() -> None:
     """That we fetched a copy ourselves is no less known if its upload was seen first."""
-    known = clip(fact(Kind.STORED, "v"), fact(Kind.STORED, "v", START + 9, FactSource.BUCKET, rescued=True, size=5))
+    seen = fact(Kind.STORED, "v", START, FactSource.BUCKET)
+    known = clip(seen, fact(Kind.STORED, "v", START + 9, FactSource.BUCKET, rescued=True, size=5))
     assert known.of(Kind.STORED)["v"].fields == {"rescued": True, "size": 5}
+    assert known.of(Kind.STORED)["v"].seen == {FactSource.BUCKET: START}
     assert known.copy is not None
     assert known.copy[1].at == START
 
@@ -168,6 +170,8 @@ def test_every_kind_is_bounded(kind: Kind) -> None:
     assert sorted(clip(*falling).of(kind)) == keys[:most]
     rising = [fact(kind, key, START + place) for place, key in enumerate(reversed(keys))]
     assert sorted(clip(*rising).of(kind)) == (keys[:most] if kind != Kind.STORED else keys[-most:])
+    full = clip(*falling)
+    assert merge(full, falling[0]) is full  # there is nothing to save
 
 
 def test_the_pinned_copy_is_never_pushed_out() -> None:
@@ -431,6 +435,8 @@ def test_a_lease_that_ran_out_means_may_have_been_sent() -> None:
     assert expire_lease(clip(), START) == clip()
     left = expire_lease(leased, START + 50)
     assert (left.lease, left.possibly_sent_at) == (None, START + 7)
+    evidence = fact(Kind.ATTEMPTED, "ambiguous: no outcome recorded", START + 50, FactSource.CLOCK)
+    assert left.facts == clip(evidence).facts
 
 
 def test_only_the_holder_releases_its_lease() -> None:

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from rushes.domain import webhook_token
-from rushes.domain.clip import Clip, Kind, Lease, Status, billable_amount, lease_to
-from rushes.runware.facts import conclude, is_account_refusal, refusals
+from rushes.domain.clip import Clip, FactSource, Kind, Lease, Status, billable_amount, lease_to
+from rushes.runware.facts import apply_outcome, is_account_refusal, refusals
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 from rushes.services.purchase import build_wire_task, callback_url
 from tests.fakes.builders import CLIP_UUID, PRICE, START, TASK_UUID, TIMES, clip, fact, refusal, request
 from tests.fakes.use_cases import UseCases
@@ -26,7 +26,7 @@ SENT_AT, NOW = START + 5, START + 9
 def concluded(outcome: Outcome, *, possibly_sent_at: int | None = None, unattended: bool = False) -> Clip:
     """A leased clip after one attempt."""
     leased = clip(lease=Lease("me", START, START + TIMES.lease), possibly_sent_at=possibly_sent_at)
-    return conclude(leased, outcome, holder="me", account="a1", sent_at=SENT_AT, now=NOW, unattended=unattended)
+    return apply_outcome(leased, outcome, holder="me", account="a1", sent_at=SENT_AT, now=NOW, unattended=unattended)
 
 
 def wire(**changes: Any) -> dict[str, Any]:
@@ -74,21 +74,21 @@ def test_the_callback_names_and_signs_this_clip() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "kind", "possibly_sent_at", "status"),
+    ("outcome", "kind", "key", "possibly_sent_at", "status"),
     [
-        ("accepted", Kind.ACCEPTED, None, Status.RUNNING),
-        ("conflict", Kind.ACCEPTED, None, Status.RUNNING),
-        ("refused", Kind.REFUSED, None, Status.FAILED),
-        ("never arrived", Kind.ATTEMPTED, None, Status.PENDING),
-        ("ambiguous", Kind.ATTEMPTED, SENT_AT, Status.PENDING),
+        ("accepted", Kind.ACCEPTED, "acknowledged", None, Status.RUNNING),
+        ("conflict", Kind.ACCEPTED, "conflict", None, Status.RUNNING),
+        ("refused", Kind.REFUSED, "invalidModel", None, Status.FAILED),
+        ("never arrived", Kind.ATTEMPTED, "never arrived: ConnectError", None, Status.PENDING),
+        ("ambiguous", Kind.ATTEMPTED, "ambiguous: ReadTimeout", SENT_AT, Status.PENDING),
     ],
 )
 def test_each_outcome_of_the_only_attempt(
-    outcome: str, kind: Kind, possibly_sent_at: int | None, status: Status
+    outcome: str, kind: Kind, key: str, possibly_sent_at: int | None, status: Status
 ) -> None:
-    """Each outcome leaves exactly its fact, its doubt and no lease."""
+    """Each outcome leaves exactly its fact, as of when it came, its doubt and no lease."""
     after = concluded(OUTCOMES[outcome])
-    assert [kind for kind, _ in after.facts] == [kind]
+    assert {name: known.seen for name, known in after.facts.items()} == {(kind, key): {FactSource.SUBMISSION: NOW}}
     assert (after.possibly_sent_at, after.status, after.lease) == (possibly_sent_at, status, None)
     assert after.possibly_sent_to == ("a1" if possibly_sent_at else "")
 
@@ -103,13 +103,15 @@ def test_an_earlier_doubt_is_never_unsaid(outcome: str) -> None:
     assert after.open
     assert billable_amount(after) == PRICE
     assert len(after.facts) == 1
+    if outcome == "refused":
+        assert after.of(Kind.ATTEMPTED)["refused: invalidModel"].seen == {FactSource.SUBMISSION: NOW}
 
 
 def test_an_outcome_leaves_somebody_elses_lease() -> None:
     """A late outcome is learned, but the lease of the next buyer stays, and so does the doubt it found."""
     taken = lease_to(clip(lease=Lease("me", START, START + 1)), "next", START + 1, TIMES, "a1")
     assert taken is not None
-    after = conclude(taken, refusal(), holder="me", account="a1", sent_at=START, now=NOW)
+    after = apply_outcome(taken, refusal(), holder="me", account="a1", sent_at=START, now=NOW, unattended=False)
     assert after.lease == taken.lease
     assert not after.has(Kind.REFUSED)
 
@@ -161,6 +163,7 @@ def test_the_caller_never_sees_our_accounts_trouble_as_its_own(status: int, code
     """A caller whose clips were refused for our account hears 503, whatever the provider said."""
     ((shown, error),) = refusals([concluded(refusal(status, code))])
     assert (shown, error["code"]) == (503, "providerAccountRefused")
+    assert code in error["message"]  # which the operator needs, and which gives nothing away
 
 
 def leased(world: UseCases, lasts: int = TIMES.lease) -> Clip:
@@ -248,6 +251,8 @@ def test_account_trouble_raises_the_alarm(world: UseCases, unattended: bool) -> 
     world.runware.script = [refusal(401, "invalidApiKey")]
     after, _ = world.purchase_service.attempt(leased(world), request(), world.buyer(unattended=unattended))
     assert world.telemetry.counted[Metric.ACCOUNT_REFUSED] == 1
+    details = {"httpStatus": 401, "code": "invalidApiKey", "reason": "no"}
+    assert world.telemetry.notes[0] == ("Runware refused the account", True, details)
     assert after.has(Kind.REFUSED) is not unattended
 
 

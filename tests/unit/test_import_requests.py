@@ -27,7 +27,7 @@ from rushes.services.import_requests import (
     RequestLocation,
     locate_request_file,
 )
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 from tests.fakes.builders import START, TASK_UUID, request, uuid4
 from tests.fakes.telemetry import FakeClock, FakeTelemetry
 from tests.fakes.use_cases import one_after_another
@@ -256,7 +256,7 @@ def test_a_lines_file_with_a_fault_of_its_own_buys_nothing(content: bytes, says:
 
 def test_a_broken_line_leaves_the_others() -> None:
     """Bytes that are no UTF-8, a NUL and a line that is too long are that line's own trouble."""
-    door = Door(limits=replace(LIMITS, line=400))
+    door = Door(limits=LIMITS._replace(line=400))
     content = b"\n".join([b'{"a": "\xff"}', b"\x00", b"x" * 401, lines(request())])
     report = door.drop("a.jsonl", content)
     assert codes(report) == {1: ["invalidTask"], 2: ["invalidTask"], 3: ["invalidTask"]}
@@ -357,11 +357,11 @@ def test_a_task_too_large_for_the_inbox_is_reported(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("key", "reason"),
     [
-        ("requests/a.json", "no caller's folder"),
-        ("requests//a.json", "no caller's folder"),
-        ("requests/../a.json", "no caller's folder"),
-        ("requests/\ud800/a.json", "no caller's folder"),
-        ("videos/ann/a.json", "no caller's folder"),
+        ("requests/a.json", "not in a caller's folder"),
+        ("requests//a.json", "not in a caller's folder"),
+        ("requests/../a.json", "not in a caller's folder"),
+        ("requests/\ud800/a.json", "not in a caller's folder"),
+        ("videos/ann/a.json", "not in a caller's folder"),
         ("requests/ann/", "is a folder"),
         ("requests/ann/a.json/", "is a folder"),
     ],
@@ -371,7 +371,7 @@ def test_what_is_no_request_is_a_line_in_the_log(key: str, reason: str) -> None:
     door = Door()
     door.intake.import_file(key, "v1", START)
     ((message, warn, details),) = door.telemetry.notes
-    assert (message, warn, details["key"]) == ("an object that is no request", True, key)
+    assert (message, warn, details["key"]) == ("object is not a request file", True, key)
     assert reason in str(details["reason"])
     assert (door.sent, door.reports) == ([], {})
     assert door.telemetry.counted == {Metric.TASKS_REFUSED: 1}
@@ -380,12 +380,12 @@ def test_what_is_no_request_is_a_line_in_the_log(key: str, reason: str) -> None:
 @pytest.mark.parametrize(
     ("key", "report", "reason"),
     [
-        ("Ann/a.json", "Ann/a.json.v1", "no caller's"),
-        ("H3A/a.json", "H3A/a.json.v1", "no caller's"),
-        ("all/a.json", "all/a.json.v1", "no caller's"),
-        ("ann/../bob/a.json", "ann/HASH.v1", "made of dots"),
-        ("ann/x/../a.jsonl", "ann/HASH.v1", "made of dots"),
-        ("ann/./a.json", "ann/HASH.v1", "made of dots"),
+        ("Ann/a.json", "Ann/a.json.v1", "must be a caller's name"),
+        ("H3A/a.json", "H3A/a.json.v1", "must be a caller's name"),
+        ("all/a.json", "all/a.json.v1", "must be a caller's name"),
+        ("ann/../bob/a.json", "ann/HASH.v1", "a part `.` or `..`"),
+        ("ann/x/../a.jsonl", "ann/HASH.v1", "a part `.` or `..`"),
+        ("ann/./a.json", "ann/HASH.v1", "a part `.` or `..`"),
         ("ann/b//a.json", "ann/HASH.v1", "empty"),
         ("ann//a.jsonl", "ann/HASH.v1", "empty"),
         ("ann/a\n.json", "ann/HASH.v1", "control character"),
@@ -543,7 +543,7 @@ def test_a_drop_that_is_gone_is_a_line_in_the_log() -> None:
     """A version that was deleted before it was read leaves no report."""
     door = Door()
     door.intake.import_file("requests/ann/a.json", "v1", START + LASTS)
-    assert door.telemetry.notes[0][:2] == ("a request that is gone", True)
+    assert door.telemetry.notes[0][:2] == ("request file was deleted", True)
     assert door.reports == {}
 
 
@@ -561,7 +561,7 @@ def test_an_event_without_a_uuid_is_refused() -> None:
     door.request(request(taskUUID=...))
     (line,) = json.loads(door.reports["reports/events/event-1.json"])["lines"]
     assert [error["code"] for error in line["errors"]] == ["missingTaskUUID"]
-    assert "repeat" in line["errors"][0]["message"]
+    assert "retry" in line["errors"][0]["message"]
     assert door.sent == []
 
 

@@ -14,7 +14,7 @@ from rushes.runware.outcome import NeverArrived
 from rushes.services.authentication import Callers
 from rushes.services.circuit_breaker import CircuitBreaker
 from rushes.services.inbox import InboxService
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 from tests.fakes.builders import PRICE, START, TASK_UUID, TIMES, refusal, request, uuid4
 from tests.fakes.use_cases import UseCases
 
@@ -63,7 +63,7 @@ class Desk:
         )
 
     def take(self, lasts: int = TIMES.function, **changes: Any) -> None:
-        self.inbox_service.take(Message("ann", request(**changes), REPORT), self.world.buyer(lasts, unattended=True))
+        self.inbox_service.buy(Message("ann", request(**changes), REPORT), self.world.buyer(lasts, unattended=True))
 
 
 def test_a_message_is_bought_once() -> None:
@@ -156,11 +156,11 @@ def test_while_runware_refuses_us_orders_wait() -> None:
     uuids = [uuid4(number) for number in range(4)]
     desk.take(taskUUID=uuids[0])
     for _ in range(2):
-        with pytest.raises(PostponedError, match="Runware refuses us"):
+        with pytest.raises(PostponedError, match="Runware refuses the account"):
             desk.take(taskUUID=uuids[1])
     desk.world.clock.now += 60_000
     desk.take(taskUUID=uuids[1])
-    with pytest.raises(PostponedError, match="Runware refuses us"):
+    with pytest.raises(PostponedError, match="Runware refuses the account"):
         desk.take(taskUUID=uuids[2])
     assert len(desk.world.table.tasks) == len(desk.world.runware.sent) == 2
     desk.world.clock.now += 60_000
@@ -205,7 +205,7 @@ def postponed(orders: int, batch: int) -> int:
         for number in range(start, start + batch):
             before = len(desk.world.runware.sent)
             try:
-                desk.inbox_service.take(Message("ann", request(taskUUID=uuid4(number)), REPORT), buyer)
+                desk.inbox_service.buy(Message("ann", request(taskUUID=uuid4(number)), REPORT), buyer)
             except PostponedError:
                 back += 1
             desk.world.clock.now += 6_000 * (len(desk.world.runware.sent) - before)

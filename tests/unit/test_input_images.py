@@ -196,7 +196,7 @@ def test_a_data_uri_tells_its_type_truly(bucket: FakeBucket, image: str) -> None
     """What is declared and what the bytes are must be the same."""
     (fault,) = faults(image, bucket)
     assert fault["code"] == "invalidFrameImageFormat"
-    assert " says image/" in fault["message"]
+    assert "is declared as image/" in fault["message"]
 
 
 @pytest.mark.parametrize("content", [PNG, JPEG, WEBP], ids=["PNG", "JPEG", "WEBP"])
@@ -383,7 +383,7 @@ def test_an_image_that_is_not_there_is_the_callers_fault(bucket: FakeBucket) -> 
     """Missing and forbidden look the same to us, and are told as one."""
     (fault,) = faults("s3://photos/ann/a.png", bucket)
     assert fault["code"] == "invalidFrameImageSource"
-    assert "not there" in fault["message"]
+    assert "does not exist" in fault["message"]
     assert "may not read" in fault["message"]
 
 

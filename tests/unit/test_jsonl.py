@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rushes.domain.jsonl import Limits, Line, refuse_foreign, split, whole
+from rushes.domain.jsonl import Limits, Line, read_whole, reject_foreign_encoding, split
 from rushes.errors import UnreadableError
 
 LIMITS = Limits(size=40, lines=4, line=10)
@@ -76,7 +76,7 @@ def test_splitting_agrees_with_pythons_own(content: bytes, chunk: int) -> None:
         found = lines(content, chunk, roomy)
     except UnreadableError:
         with pytest.raises(UnreadableError):
-            refuse_foreign(content)
+            reject_foreign_encoding(content)
         return
     assert found == expected
 
@@ -103,8 +103,8 @@ def test_other_kinds_of_files_are_called_by_their_names(head: bytes, what: str) 
 
 def test_a_whole_file_is_bounded_and_not_empty() -> None:
     """What is read in one piece has at least one byte, and no more than allowed."""
-    assert whole([b"ab", b"c"], 3, "file") == b"abc"
+    assert read_whole([b"ab", b"c"], 3, "file") == b"abc"
     with pytest.raises(UnreadableError, match="The image must not be larger than 2 bytes"):
-        whole([b"ab", b"c"], 2, "image")
+        read_whole([b"ab", b"c"], 2, "image")
     with pytest.raises(UnreadableError, match="The file is empty"):
-        whole([], 3, "file")
+        read_whole([], 3, "file")

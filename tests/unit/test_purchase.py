@@ -6,7 +6,7 @@ import pytest
 
 from rushes.domain.clip import Clip, Kind, Lease, Status
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome
-from tests.fakes.builders import PRICE, START, TIMES, clip, refusal, request
+from tests.fakes.builders import CLIP_UUID, PRICE, START, TASK_UUID, TIMES, clip, refusal, request
 from tests.fakes.use_cases import UseCases
 
 
@@ -24,7 +24,7 @@ def test_a_doubtful_attempt_is_as_old_as_its_sending(world: UseCases, lasts: int
     world.runware.on_send = lambda _: setattr(world.clock, "now", world.clock.now + lasts)
     after, _ = world.purchase_service.attempt(before, request(), world.buyer())
     assert after == world.row()
-    assert after.possibly_sent_at == START
+    assert (after.possibly_sent_at, after.possibly_sent_to) == (START, world.buyer().credentials.account)
     assert after.first_seen_at(Kind.ATTEMPTED) == START + lasts
 
 
@@ -74,6 +74,8 @@ def test_no_link_no_attempt(world: UseCases) -> None:
     after, outcome = world.purchase_service.attempt(before, request(), world.buyer())
     assert (outcome, world.runware.sent) == (None, [])
     assert (after.lease, after.possibly_sent_at) == (None, None)
+    details = {"reason": "NoCredentials", "clipUUID": CLIP_UUID}
+    assert world.telemetry.notes == [("upload or image link could not be signed", True, details)]
 
 
 def test_an_outcome_that_cannot_be_saved_leaves_the_lease(world: UseCases) -> None:
@@ -83,6 +85,8 @@ def test_an_outcome_that_cannot_be_saved_leaves_the_lease(world: UseCases) -> No
     after, outcome = world.purchase_service.attempt(before, request(), world.buyer())
     assert isinstance(outcome, Accepted)
     assert after == world.row() == before
+    details = {"reason": "made busy", "taskUUID": TASK_UUID, "clip": 0}
+    assert world.telemetry.notes == [("attempt outcome could not be saved", True, details)]
 
 
 def test_a_refusal_is_saved_while_the_budgets_are_contended(world: UseCases) -> None:
@@ -110,11 +114,11 @@ def test_a_lease_that_may_be_written_is_given_back(world: UseCases, written: boo
 def test_the_lease_of_another_buyer_is_not_given_back(world: UseCases) -> None:
     """A clip that another buyer has taken since is left alone."""
     lease = Lease("holder", START, START + TIMES.lease)
-    theirs = world.table.put(clip(lease=replace(lease, holder="other"), version=3))
+    theirs = world.table.put(clip(lease=lease._replace(holder="other"), version=3))
     assert world.purchase_service.give_back(clip(lease=lease), world.buyer()) == theirs == world.row()
 
 
 def test_an_attempt_asks_for_the_copy_until_its_deadline(world: UseCases) -> None:
     """To the second: a `ttl` that is a moment too short loses a paid clip whose upload failed."""
     world.purchase_service.attempt(leased(world), request(ttl=60), world.buyer())
-    assert world.runware.sent[0]["ttl"] == TIMES.copy_deadline // 1000
+    assert repr(world.runware.sent[0]["ttl"]) == str(TIMES.copy_deadline // 1000)  # whole seconds

@@ -14,8 +14,8 @@ from rushes.domain.task import Task
 from rushes.errors import ProviderError, RescueError, UnreadableClipError
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived
 from rushes.runware.response import LookupResponse, read_lookup
-from rushes.services.ports import Metric
-from rushes.services.reconcile import BATCH, MAX_POLLED, ReconcileService
+from rushes.services.metric import Metric
+from rushes.services.reconcile import BATCH, MAX_POLLED, LookupResult, ReconcileService
 from tests.fakes.builders import CLIP_UUID, MP4, START, TASK_UUID, TIMES, clip, fact, refusal, request, uuid4
 from tests.fakes.table import FakeTable
 from tests.fakes.telemetry import FakeClock
@@ -35,9 +35,11 @@ class SweptTable(FakeTable):
     def __init__(self) -> None:
         super().__init__()
         self.lagging: list[Name] = []
+        self.mosts: list[int] = []  # how many names it was asked for, each time
         self.unreadable: dict[Name, int] = {}  # and when they are due
 
     def due(self, now: int, most: int) -> list[Name]:
+        self.mosts.append(most)
         rows = {key: row.next_check_at for key, row in self.rows.items() if row.open and row.next_check_at is not None}
         found = sorted((at, key) for key, at in (rows | self.unreadable).items() if at <= now)
         return (self.lagging + [key for _, key in found if key not in self.lagging])[:most]
@@ -72,9 +74,13 @@ class Runware:
     takes: int = 0
     down: bool = False
     details_down: bool = False
+    detailed: list[dict[str, Any]] = field(default_factory=list)  # what `getTaskDetails` answers
+    fault: str = "taskNotFound"  # of a spoiler that is named
+    detailed_of: list[str] = field(default_factory=list)
     polls: list[list[str]] = field(default_factory=list)
 
     def poll(self, task_uuids: Sequence[str], key: str) -> LookupResponse:
+        assert key == "runware-key"
         self.polls.append(list(task_uuids))
         self.clock.now += self.takes
         if self.down:
@@ -82,7 +88,7 @@ class Runware:
         if len(task_uuids) > self.most:
             return answer(400, errors=[{"code": "arrayTooLarge", "message": "too many"}])
         if spoiled := sorted(self.spoilers & set(task_uuids)):
-            named = [{"code": "taskNotFound", "message": "unknown", "taskUUID": uuid} for uuid in spoiled]
+            named = [{"code": self.fault, "message": "unknown", "taskUUID": uuid} for uuid in spoiled]
             unnamed = [{"code": "invalidValue", "message": "no"}]
             return answer(404, errors=named if self.names_spoilers else unnamed)
         data = [{"taskUUID": uuid, "status": "processing"} for uuid in task_uuids if uuid in self.rendering]
@@ -94,10 +100,12 @@ class Runware:
         return answer(200, data=data)
 
     def details(self, task_uuid: str, key: str) -> LookupResponse:
+        assert key == "runware-key"
+        self.detailed_of.append(task_uuid)
         self.clock.now += self.takes
         if self.down or self.details_down:
             raise ProviderError("HTTP 503")
-        return answer(200, data=[])
+        return answer(200, data=self.detailed)
 
     @property
     def alone(self) -> list[str]:
@@ -199,7 +207,7 @@ class Versions:
 def service() -> Iterator[Service]:
     made = Service()
     yield made
-    noted = [note for note in made.world.telemetry.notes if note[0] == "a clip could not be looked at"]
+    noted = [note for note in made.world.telemetry.notes if note[0] == "clip check failed"]
     assert not noted, noted
 
 
@@ -225,7 +233,9 @@ def test_what_was_never_sent_is_given_up_at_the_deadline(service: Service) -> No
     fields = service.row().of(Kind.REFUSED)["providerUnreachable"].fields
     error = json.loads(str(fields["error"]))
     assert (fields["httpStatus"], fields["category"]) == (503, "provider")
-    assert error == {"code": "providerUnreachable", "message": fields["message"]}
+    message = "Runware could not be reached, or refused our account, until the deadline. Nothing was bought."
+    assert error == {"code": "providerUnreachable", "message": message}
+    assert fields["message"] == message
 
 
 @pytest.mark.parametrize(("passed", "is_sent"), [(TIMES.resend_window - 1, True), (TIMES.resend_window, False)])
@@ -275,8 +285,37 @@ def test_a_clip_with_a_fact_of_a_later_version_is_never_called_unbought(service:
     """At the deadline it is parked: nobody here can say what the fact means."""
     service.table.put(clip(next_check_at=START, facts={("bought", ""): FactRecord.of_all({"oracle": START}, {})}))
     service.sweep(TIMES.deadline)
-    reason = "a later version knows more of it: every witness denies it"
+    reason = "it has facts of a later version: every source confirms its absence"
     assert service.row().of(Kind.UNPROVEN)[""].fields["reason"] == reason
+
+
+def test_a_tasks_details_prove_a_doubtful_purchase(service: Service) -> None:
+    """A clip that the poll has forgotten is not sent again: the details have its render, and another clip's."""
+    service.put(possibly_sent_at=START)
+    service.runware.detailed = [
+        {"taskUUID": uuid, "response": {"data": [{"taskUUID": uuid, "videoUUID": f"video-{uuid}"}]}}
+        for uuid in (uuid4(9), CLIP_UUID)
+    ]
+    service.sweep(20_000)
+    assert service.sent == 0
+    assert service.row().of(Kind.RENDERED)[f"video-{CLIP_UUID}"].seen == {FactSource.POLL: START + 20_000}
+    assert len(service.row().of(Kind.RENDERED)) == 1
+    assert service.runware.detailed_of == [CLIP_UUID]
+
+
+def test_a_lease_left_behind_is_a_doubtful_attempt(service: Service) -> None:
+    """The buyer that took it is gone: the sweep asks, as after any attempt that may have arrived."""
+    service.when_ambiguous = "review"
+    service.put(lease=Lease("gone", START - 5, START + 10, "account"))
+    assert service.sweep(9) == 1
+    assert (service.row().possibly_sent_at, len(service.runware.polls)) == (None, 0)
+    service.sweep(TIMES.check + 9)
+    assert (service.row().lease, service.row().possibly_sent_at, service.row().possibly_sent_to) == (
+        None,
+        START - 5,
+        "account",
+    )
+    assert (service.sent, len(service.runware.polls)) == (0, 1)
 
 
 @pytest.mark.parametrize("outcome", [Ambiguous("ReadTimeout"), NeverArrived("ConnectError"), refusal(401)])
@@ -305,25 +344,51 @@ def test_a_sweep_stops_asking_when_runware_is_down(service: Service) -> None:
     service.runware.down = True
     service.sweep(20_000)
     assert (len(service.runware.polls), service.sent) == (3, 0)
+    assert service.world.telemetry.notes == [("Runware lookup failed", True, {"reason": "HTTP 503"})] * 3
 
 
 def test_a_doubtful_clip_that_was_denied_is_parked_with_that_reason(service: Service) -> None:
     """An attempt into this very account is not called one into another."""
     service.put(possibly_sent_at=START, possibly_sent_to=service.world.buyer().credentials.account)
     service.sweep(TIMES.deadline)
-    reason = "an attempt may have arrived: every witness denies it"
+    reason = "an attempt may have arrived: every source confirms its absence"
     assert service.row().of(Kind.UNPROVEN)[""].fields["reason"] == reason
 
 
-@pytest.mark.parametrize(("content", "kind"), [(MP4, Kind.STORED), (b"<Error>", Kind.ACCEPTED)])
-def test_an_upload_proves_a_doubtful_purchase(service: Service, content: bytes, kind: Kind) -> None:
+@pytest.mark.parametrize(
+    ("reports", "absent"),
+    [
+        ([answer(200, data=[])], True),
+        ([answer(200, data=[{"taskUUID": uuid4(9)}])], True),
+        ([answer(200, data=[{"taskUUID": CLIP_UUID}])], False),
+        ([answer(200, data=[{}])], False),
+        ([answer(404, errors=[{"code": "invalidValue"}])], False),
+        ([None], False),
+        ([None, answer(200, data=[])], False),
+        ([answer(200, data=[]), answer(200, data=[])], True),
+    ],
+)
+def test_only_answers_that_lack_the_clip_deny_it(reports: list[LookupResponse | None], absent: bool) -> None:
+    """One that names it, one that names no task, one that was turned away or none at all denies nothing."""
+    lookup = LookupResult()
+    for report in reports:
+        lookup.add_response(report, CLIP_UUID)
+    assert lookup.all_absent is absent
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "key"),
+    [(MP4, Kind.STORED, "v1"), (b"<Error>", Kind.ACCEPTED, "an object was uploaded")],
+)
+def test_an_upload_proves_a_doubtful_purchase(service: Service, content: bytes, kind: Kind, key: str) -> None:
     """Only Runware was given the link, so whatever came through it means that the clip is not sent again."""
     service.put(possibly_sent_at=START)
     service.world.bucket.objects[clip().object_key] = content
     service.sweep(20_000)
     assert (service.sent, service.row().decisive) == (0, kind)
-    (known,) = service.row().of(kind).values()
-    assert known.seen == {FactSource.BUCKET: START + 20_000}
+    assert {name: known.seen for name, known in service.row().of(kind).items()} == {
+        key: {FactSource.BUCKET: START + 20_000}
+    }
 
 
 @pytest.mark.parametrize("facts", [[ACCEPTED], [RENDERED], [FAILED]])
@@ -375,15 +440,17 @@ def test_nothing_is_asked_without_time_for_the_answer(service: Service, left: in
 
 
 @pytest.mark.parametrize(
-    ("facts", "rendered", "found"), [([ACCEPTED], False, 0), ([ACCEPTED], True, 1), ([STORED, RENDERED], True, 0)]
+    ("facts", "rendered", "found"), [([ACCEPTED], False, 0), ([ACCEPTED], True, 1), ([RENDERED], True, 0)]
 )
 def test_a_render_that_a_poll_found_first_is_counted(
     service: Service, facts: list[Fact], rendered: bool, found: int
 ) -> None:
     """The metric shows how many webhooks were lost: a render that is known already was found by none."""
     service.put(*facts)
+    service.rescuer.fails = True
     service.runware.rendered = {CLIP_UUID} if rendered else set()
     service.sweep(TIMES.usual_render)
+    assert service.runware.polls
     assert service.world.telemetry.counted[Metric.FOUND_BY_POLL] == found
 
 
@@ -400,7 +467,28 @@ def test_an_index_that_lags_does_not_end_the_sweep(service: Service) -> None:
     for _, uuid, _ in service.table.lagging:
         service.table.put(replace(service.row(uuid), next_check_at=START + 10**9))
     assert service.sweep(0) == 100
+    assert service.table.mosts[:3] == [BATCH, 2 * BATCH, 3 * BATCH]  # for no more than it has to
     assert len({uuid for uuids in service.runware.polls for uuid in uuids}) == 100
+
+
+def test_an_error_that_was_not_foreseen_stays_with_its_clip(service: Service) -> None:
+    """The next clip is worked on, and the log names the first one and the error."""
+    first, second = service.many(2)
+    genuine = service.table.task
+
+    def task(caller: str, task_uuid: str) -> Task | None:
+        if task_uuid == first:
+            raise ValueError("boom")
+        return genuine(caller, task_uuid)
+
+    service.table.task = task  # type: ignore[method-assign]
+    service.sweep(0)
+    assert [sent["taskUUID"] for sent in service.world.runware.sent] == [second]
+    ((message, _, details),) = [note for note in service.world.telemetry.notes if note[1]]
+    assert (message, details["reason"]) == ("clip check failed", "ValueError: boom")
+    assert first in str(details["item"])
+    assert len(str(details["item"])) == 300
+    service.world.telemetry.notes.clear()
 
 
 def test_clips_that_cannot_be_read_are_moved_aside(service: Service) -> None:
@@ -411,6 +499,8 @@ def test_clips_that_cannot_be_read_are_moved_aside(service: Service) -> None:
     assert service.sweep(0) == 1
     assert service.sent == 1
     assert service.world.telemetry.counted[Metric.UNREADABLE_CLIPS] == BATCH + 1
+    noted = ("clip unreadable by this version", True, {"caller": "ann", "taskUUID": uuid4(0), "clip": 0})
+    assert noted in service.world.telemetry.notes
     assert set(service.table.unreadable.values()) == {START + TIMES.last_look}
     service.sweep(TIMES.last_look)
     assert service.world.telemetry.counted[Metric.UNREADABLE_CLIPS] == 2 * (BATCH + 1)
@@ -450,7 +540,7 @@ def test_a_runware_that_answers_nothing_is_not_asked_for_ever(service: Service) 
     uuids = service.many(2 * MAX_POLLED, ACCEPTED)
     service.runware.spoilers = set(uuids)
     service.sweep(TIMES.usual_render)
-    assert len(service.runware.polls) <= 40
+    assert len(service.runware.polls) == 2 + 2 * 16  # sixteen questions are asked again in halves
     assert {service.row(uuid).status for uuid in uuids} == {Status.RUNNING}
 
 
@@ -533,6 +623,15 @@ def test_a_render_described_at_the_last_moment_is_described(service: Service) ->
     assert not service.row().has(Kind.DETAILS_UNKNOWN)
 
 
+def test_a_copy_found_at_the_last_moment_is_a_copy(service: Service) -> None:
+    """Nothing is said to be unsaved beside it."""
+    service.put(RENDERED)
+    service.world.bucket.objects[clip().object_key] = MP4
+    service.sweep(TIMES.copy_deadline)
+    assert service.row().status == Status.STORED
+    assert not service.row().has(Kind.UNSAVED)
+
+
 @each_case
 def test_without_an_answer_the_limit_moves_by_one_deadline(service: Service, case: str) -> None:
     """A Runware that is deaf around the limit ends nothing that it may know; the hard limit ends it all the same."""
@@ -572,6 +671,15 @@ def test_a_sweep_without_time_gives_nothing_up(service: Service, case: str) -> N
     assert not is_over()
 
 
+def test_a_shared_answer_is_kept_though_no_time_is_left_for_more(service: Service) -> None:
+    """What the shared question brought is on record; the question about the clip alone is left to the next sweep."""
+    service.put(ACCEPTED)
+    service.runware.rendering, service.runware.takes = {CLIP_UUID}, SWEEP - TIMES.http + 1
+    service.sweep(TIMES.deadline)
+    assert len(service.runware.polls) == 1
+    assert service.row().of(Kind.ACCEPTED).keys() == {"acknowledged", "known"}
+
+
 def test_clips_past_their_deadline_are_each_asked_about_alone(service: Service) -> None:
     """A sweep that runs out of time parks only those of which it has asked; the others are found by the next."""
     uuids = service.many(20, ACCEPTED)
@@ -580,6 +688,15 @@ def test_clips_past_their_deadline_are_each_asked_about_alone(service: Service) 
     parked = {uuid for uuid in uuids if service.row(uuid).status == Status.REVIEW}
     assert 0 < len(parked) < 20
     assert parked <= set(service.runware.alone)
+
+
+def test_a_failure_that_is_told_with_a_4xx_is_an_answer(service: Service) -> None:
+    """Runware has answered about this very clip: the failure is believed at its last look."""
+    service.put(FAILED)
+    service.runware.spoilers, service.runware.names_spoilers = {CLIP_UUID}, True
+    service.runware.fault = "timeoutProvider"
+    service.sweep(TIMES.last_look)
+    assert service.row().has(Kind.LAST_LOOK)
 
 
 def test_a_failure_that_still_renders_is_not_believed_at_the_last_look(service: Service) -> None:
@@ -596,19 +713,22 @@ def test_a_failure_that_still_renders_is_not_believed_at_the_last_look(service: 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({}, "bought, and no result: every witness denies it"),
-        ({"rendering": {CLIP_UUID}}, "bought, and no result: Runware has it and names no end"),
-        ({"down": True}, "bought, and no result: no answer from getResponse and getTaskDetails"),
-        ({"objects": [b"<Error>"]}, "bought, and no result: no witness knows its end"),
+        ({}, "bought, but no result: every source confirms its absence"),
+        ({"rendering": {CLIP_UUID}}, "bought, but no result: Runware reports it in progress"),
+        ({"down": True}, "bought, but no result: no answer from getResponse and getTaskDetails"),
+        ({"bucket_down": True}, "bought, but no result: no answer from the bucket"),
+        ({"objects": [b"<Error>"]}, "bought, but no result: no source has its outcome"),
+        ({"detailed": [{"taskUUID": CLIP_UUID}]}, "bought, but no result: no source has its outcome"),
+        ({"detailed": [{"taskUUID": uuid4(9)}]}, "bought, but no result: every source confirms its absence"),
     ],
 )
 def test_the_reason_for_parking_is_true(service: Service, change: dict[str, Any], reason: str) -> None:
     """The record says what the last look came to."""
     service.put(ACCEPTED)
     service.world.bucket.objects |= {clip().object_key: content for content in change.get("objects", [])}
-    for name, value in change.items():
-        if name != "objects":
-            setattr(service.runware, name, value)
+    service.world.bucket.down = change.get("bucket_down", False)
+    for name in change.keys() - {"objects", "bucket_down"}:
+        setattr(service.runware, name, change[name])
     service.sweep(TIMES.hard(TIMES.deadline))
     assert service.row().of(Kind.UNPROVEN)[""].fields["reason"] == reason
 
@@ -646,7 +766,7 @@ def test_a_render_without_a_copy_is_parked_with_what_is_missing(service: Service
     service.put(RENDERED)
     service.rescuer.fails = service.runware.down = True
     service.sweep(TIMES.hard(TIMES.copy_deadline))
-    reason = "rendered, but no copy could be had by the deadline: no answer from getResponse"
+    reason = "rendered, but no copy was obtained by the deadline: no answer from getResponse"
     assert service.row().of(Kind.UNSAVED)[""].fields["reason"] == reason
 
 
@@ -658,7 +778,7 @@ def test_an_object_that_was_created_stores_its_clip(service: Service) -> None:
     service.put(fact(Kind.UNPROVEN, source=FactSource.CLOCK))
     service.world.bucket.objects[KEY] = MP4
     service.clock.now += 5
-    service.reconcile_service.uploaded(KEY, "v1")
+    service.reconcile_service.check_upload(KEY, "v1")
     assert service.row().status == Status.STORED
     assert service.row().of(Kind.STORED)["v1"].seen == {FactSource.BUCKET: START + 5}
     assert service.versions.asked == [(KEY, "v1")]
@@ -679,11 +799,10 @@ def test_an_object_of_no_clip_is_noted(service: Service, key: str) -> None:
     """A key that is not exactly a recorded clip's changes nothing and is not even looked at."""
     before = service.put()
     service.world.bucket.objects[key] = MP4
-    service.reconcile_service.uploaded(key, "v1")
+    service.reconcile_service.check_upload(key, "v1")
     assert service.row() == before
     assert service.versions.asked == []
-    ((_, warn, details),) = service.world.telemetry.notes
-    assert (warn, details["key"]) == (True, key)
+    assert service.world.telemetry.notes == [("uploaded object belongs to no clip", True, {"key": key})]
 
 
 @pytest.mark.parametrize(("facts", "content"), [([STORED], MP4), ([RENDERED], b"<Error>"), ([RENDERED], None)])
@@ -692,7 +811,7 @@ def test_a_created_object_that_teaches_nothing(service: Service, facts: list[Fac
     before = service.put(*facts)
     if content is not None:
         service.world.bucket.objects[KEY] = content
-    service.reconcile_service.uploaded(KEY, "v1")
+    service.reconcile_service.check_upload(KEY, "v1")
     assert service.row() == before
     assert len(service.versions.asked) == (0 if facts == [STORED] else 1)
 
@@ -725,7 +844,15 @@ def test_an_ask_is_answered_once(service: Service, case: str) -> None:
     service.rescuer.fails = True
     service.sweep(10**7)
     assert (service.row().status, service.row().open) == (Status.REVIEW, False)
-    assert service.row().of(Kind.ANSWERED)[ASKED.key].fields["reason"] == "every witness denies it"
+    assert service.row().of(Kind.ANSWERED)[ASKED.key].fields["reason"] == "every source confirms its absence"
+
+
+def test_a_render_that_cannot_be_had_is_not_denied(service: Service) -> None:
+    """The answer to the person tells a clip that Runware lacks from one whose copy it does not give."""
+    service.put(*PARKED["unsaved"], ASKED)
+    service.rescuer.fails, service.runware.rendered = True, {CLIP_UUID}
+    service.sweep(10**7)
+    assert service.row().of(Kind.ANSWERED)[ASKED.key].fields["reason"] == "no source has its outcome"
 
 
 def test_an_ask_waits_for_an_answer(service: Service) -> None:
@@ -747,7 +874,8 @@ def test_a_doubtful_clip_is_not_sent_into_another_account(service: Service) -> N
     service.sweep(TIMES.deadline)
     known = service.world.row()
     assert (service.sent, known.status) == (0, Status.REVIEW)
-    assert "in another Runware account" in str(known.of(Kind.UNPROVEN)[""].fields["reason"])
+    reason = "an attempt may have arrived in another Runware account: every source confirms its absence"
+    assert known.of(Kind.UNPROVEN)[""].fields["reason"] == reason
 
 
 def test_a_doubtful_clip_is_sent_into_the_same_account(service: Service) -> None:

@@ -11,7 +11,7 @@ from rushes.domain.clip import Clip, Fact, FactSource, Kind, Status, merge, refr
 from rushes.domain.media import ProbeResult, container
 from rushes.errors import OriginRefusedError, RescueError, UnusableRenderError
 from rushes.runware.response import LookupResponse, read_lookup
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 from rushes.services.purchase import Buyer, Credentials
 from rushes.services.reconcile import ReconcileService
 from tests.fakes.builders import CLIP_UUID, MP4, START, TIMES, WEBM, clip
@@ -42,6 +42,7 @@ class Internet:
     ends: list[int] = field(default_factory=list)
 
     def fetch(self, url: str, key: str, ends_at: int) -> ProbeResult:
+        assert key == clip().object_key
         self.asked.append(url)
         self.ends.append(ends_at)
         page = self.pages[url]
@@ -51,6 +52,7 @@ class Internet:
         return ProbeResult("v1", len(page), "etag", container(page, len(page)))
 
     def save_inline(self, data: str, key: str) -> ProbeResult:
+        assert key == clip().object_key
         page = self.pages[data]
         if isinstance(page, RescueError):
             raise page
@@ -126,6 +128,15 @@ def test_what_is_no_video_is_asked_for_twice(error: str) -> None:
     assert "secret" not in reason
 
 
+def test_a_reason_of_any_length_is_cut() -> None:
+    """It is a key of the record, whose size is limited."""
+    world = World()
+    world.internet.pages[URL] = RescueError("e" * 500)
+    world.clock.now += MINUTE
+    world.sweep()
+    assert [len(reason) for reason in world.reasons()] == [200]
+
+
 def test_a_passing_failure_is_tried_at_every_look() -> None:
     """A status that may change is asked for again, at growing intervals."""
     world = World()
@@ -148,6 +159,20 @@ def test_a_new_address_is_asked_at_once() -> None:
     assert world.internet.asked == [URL, other]
 
 
+def test_an_address_that_is_passed_over_hides_no_other() -> None:
+    """What was no video is left alone, and the next address on record is tried at the same look."""
+    world, other = World(), "https://vm.runware.ai/2.mp4"
+    known = Fact(kind=Kind.RENDERED, key="w", at=START, source=FactSource.WEBHOOK, fields={"videoURL": other})
+    world.table.put(refresh_derived(merge(world.clip, known), START, TIMES))
+    world.internet.pages = {URL: UnusableRenderError("no video at the address"), other: RescueError("HTTP 404")}
+    world.clock.now += MINUTE
+    world.sweep()
+    world.internet.pages[other] = MP4
+    world.live()
+    assert world.clip.status == Status.STORED
+    assert world.internet.asked == [URL, other, other]
+
+
 def test_what_was_a_passing_page_is_fetched_at_last() -> None:
     """At the copy deadline the address is asked once more, and a video that lies there now is the copy."""
     world = World()
@@ -163,8 +188,8 @@ def test_what_was_a_passing_page_is_fetched_at_last() -> None:
 
 @pytest.mark.parametrize(("early", "asked"), [(0, 1), (1, 0)])
 def test_at_the_copy_deadline_itself_the_address_is_asked_once_more(early: int, asked: int) -> None:
-    """The look that gives the clip up is the one that asks again."""
-    world = World()
+    """The look that gives the clip up is the one that asks again, however long the render took to be known."""
+    world = World(created_at=START - TIMES.copy_deadline)
     world.internet.pages[URL] = UnusableRenderError("no video at the address")
     world.clock.now += MINUTE
     world.sweep()
@@ -202,7 +227,8 @@ def test_a_refused_origin_is_named_and_counted() -> None:
     world.clock.now += MINUTE
     world.sweep()
     assert world.telemetry.counted[Metric.RENDER_ORIGINS_REFUSED] == 1
-    assert [details["origin"] for _, warn, details in world.telemetry.notes if warn] == ["https://im.runware.ai"]
+    details = {"origin": "https://im.runware.ai", "clipUUID": CLIP_UUID}
+    assert ("render origin is not in RescueOrigins", True, details) in world.telemetry.notes
     assert list(world.reasons()) == ["rescue failed: https://im.runware.ai is not an allowed origin"]
     world.internet.pages[URL] = MP4
     world.live()
@@ -239,6 +265,19 @@ def test_a_render_inside_the_answer_is_kept() -> None:
     assert world.telemetry.counted[Metric.CLIPS_RESCUED] == 1
 
 
+@pytest.mark.parametrize("data", ["QUJD", "\ud800"])
+def test_an_answer_with_no_video_in_it_leaves_its_reason(data: str) -> None:
+    """As an address does, be it text that no encoding has."""
+    world = World()
+    world.internet.pages = {URL: RescueError("HTTP 404"), data: UnusableRenderError("no video in the answer")}
+    world.polls.inline = [data]
+    world.clock.now += MINUTE
+    world.sweep()
+    first, second = sorted(world.reasons())
+    assert first == "rescue failed: HTTP 404"
+    assert second.startswith("rescue failed: no video in the answer (")
+
+
 def test_a_rescue_that_brought_no_video_stores_nothing() -> None:
     """What lies in the bucket afterwards decides, not that something was fetched."""
     world = World()
@@ -246,8 +285,8 @@ def test_a_rescue_that_brought_no_video_stores_nothing() -> None:
     world.clock.now += MINUTE
     world.sweep()
     assert world.clip.status == Status.RENDERED
-    assert list(world.reasons()) == ["rescue failed: the copy in the bucket is no video"]
-    assert world.clip.first_seen_at(Kind.ATTEMPTED) == world.clock.now
+    assert list(world.reasons()) == ["rescue failed: the copy in the bucket is not a video"]
+    assert [known.seen for known in world.reasons().values()] == [{FactSource.BUCKET: world.clock.now}]
     assert not world.telemetry.counted[Metric.CLIPS_RESCUED]
 
 

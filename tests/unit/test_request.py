@@ -386,7 +386,7 @@ def test_what_the_service_sets_is_refused_with_a_reason(parameter: str, instead:
         ({"seed": 42}, "seed", "takes none"),
         ({"positivePrompt": "a\x00b"}, "positivePrompt", "character 2 is U+0000"),
         ({"positivePrompt": "\U0001f3ac\x9f"}, "positivePrompt", "character 2 is U+009F"),
-        ({"positivePrompt": "\u200b\u200b"}, "positivePrompt", "something visible"),
+        ({"positivePrompt": "\u200b\u200b"}, "positivePrompt", "visible character"),
         ({"tags": {"a:b": "c"}}, "tags", "names without : and ="),
     ],
 )

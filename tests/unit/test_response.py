@@ -341,7 +341,7 @@ def test_any_bytes_are_an_envelope_or_unreadable(body: bytes) -> None:
 def test_only_a_proper_answer_can_deny_a_task(status: int, body: object, proper: bool, denies: bool) -> None:
     """Absence means something only in a 200 without any error; everything else decides nothing."""
     report = read_lookup(status, dumped(body))
-    assert (report.proper, report.confirms_absent(UUID)) == (proper, denies)
+    assert (report.is_complete, report.confirms_absent(UUID)) == (proper, denies)
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])

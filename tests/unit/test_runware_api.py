@@ -339,6 +339,23 @@ def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Behavi
     return over_tls
 
 
+def test_without_a_handshake_no_certificates_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client costs next to nothing until it speaks TLS."""
+    monkeypatch.setattr(httpx, "create_ssl_context", lambda **_: pytest.fail("the certificates were read"))
+    with serving(answering(answer("200 OK", ACK))) as server, http_client(LONG) as http:
+        assert RunwareClient(http, f"http://127.0.0.1:{server.port}/v1").submit(TASK, "key") == Accepted("acknowledged")
+
+
+def test_a_certificate_of_an_unknown_authority_is_refused(
+    trusted: Callable[[Behaviour], Behaviour], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an authority that vouches for it nobody is sent a key."""
+    monkeypatch.undo()  # a client as it is deployed does not know the server's certificate
+    with serving(trusted(answering(answer("200 OK", ACK)))) as server, http_client(LONG) as http:
+        said = RunwareClient(http, f"https://127.0.0.1:{server.port}/v1").submit(TASK, "key")
+    assert said == NeverArrived("ConnectError")
+
+
 def test_an_order_goes_over_tls(trusted: Callable[[Behaviour], Behaviour]) -> None:
     """A large order over TLS is sent whole, and its answer is read."""
     seen: list[bytes] = []

@@ -60,12 +60,12 @@ def test_renewing_is_bounded_and_tells_of_a_change() -> None:
     kept, client, clock = secret("one")
     kept.value()
     client.answer["SecretString"] = "two"
-    assert [kept.renew() for _ in range(5)] == [False] * 5
+    assert [kept.refresh() for _ in range(5)] == [False] * 5
     clock.now += 60_001
-    assert [kept.renew(), kept.renew()] == [True, False]
+    assert [kept.refresh(), kept.refresh()] == [True, False]
     assert (client.fetches, kept.value()) == (2, "two")
     clock.now += 60_001
-    assert kept.renew() is False
+    assert kept.refresh() is False
     assert client.fetches == 3
 
 
@@ -131,7 +131,7 @@ def test_renewing_is_bounded_even_while_it_fails() -> None:
     clock.now += 60_001
     client.gone = True
     for _ in range(5):
-        assert kept.renew() is False
+        assert kept.refresh() is False
     assert client.fetches == 2
 
 
@@ -176,7 +176,7 @@ def test_forged_calls_fetch_no_more_while_it_is_down(text: str | None, age: int)
         clock.now += 10
         with suppress(MissingSecretError, SecretsError):
             kept.value()
-        kept.renew()
+        kept.refresh()
     assert client.fetches - before <= 12
 
 

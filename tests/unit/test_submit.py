@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from rushes.domain.task import Existing, Recorded
 from rushes.errors import BusyError, UnreadableError
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived
 from rushes.runware.request import Order
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 from rushes.services.request_validation import (
     MAX_BODY_BYTES,
     WireResponse,
@@ -46,6 +45,8 @@ def submit(world: UseCases, *tasks: object, lasts: int = TIMES.function) -> Wire
 
 
 def codes(answer: WireResponse) -> list[tuple[int, str]]:
+    """The errors of an answer, none of which has lost its task's name."""
+    assert all(error.get("taskUUID", "unnamed") for _, error in answer.errors)
     return [(status, error["code"]) for status, error in answer.errors]
 
 
@@ -184,7 +185,9 @@ def test_an_authentication_task_is_no_order() -> None:
     assert without_authentication(parse(dumped([LOGIN, *tasks])), mixed=False) == tasks
     assert without_authentication(tasks, mixed=True) == tasks
     assert without_authentication([LOGIN], mixed=False) == []
-    with pytest.raises(UnreadableError, match="beside the Authorization header"):
+    with pytest.raises(
+        UnreadableError, match=r"^The body must not hold an authentication task beside the Authorization header\.$"
+    ):
         without_authentication([LOGIN, *tasks], mixed=True)
     with pytest.raises(UnreadableError, match="1 to 20 tasks"):
         parse(dumped([LOGIN, *tasks, request()]))
@@ -264,9 +267,12 @@ def priced(*tasks: object) -> WireResponse:
 
 def test_a_dry_run_prices_and_touches_nothing() -> None:
     """A dry run answers the cost in dollars, and the faults of the bad ones."""
-    answer = priced(request(duration=10, numberResults=2), request(taskUUID=uuid4(1), duration=7))
-    assert answer.data == [{**ACK, "dryRun": True, "cost": 3.696}]
-    assert codes(answer) == [(400, "unsupportedDuration")]
+    no_image = request(taskUUID=uuid4(2), inputs={"frameImages": ["s3://clips/inputs/ann/a.png"]})
+    poll = {"taskType": "getResponse", "taskUUID": uuid4(3)}
+    answer = priced(request(taskUUID=uuid4(1), duration=7), no_image, request(duration=10, numberResults=2), poll)
+    assert answer.data == [{**ACK, "dryRun": True, "cost": 3.696}, {**poll, "dryRun": True, "cost": 0.0}]
+    assert [error["taskUUID"] for _, error in answer.errors] == [uuid4(1), uuid4(2)]
+    assert codes(answer)[0] == (400, "unsupportedDuration")
 
 
 @pytest.mark.parametrize(
@@ -339,6 +345,7 @@ def test_the_intent_is_recorded_before_anything_is_sent(world: UseCases) -> None
         assert rows[len(seen) - 1].lease == Lease(
             "holder", START, START + TIMES.lease, world.buyer().credentials.account
         )
+        assert rows[-1].next_check_at == START + TIMES.lease  # should this process end here
         assert world.table.budgets["all", MONTH][0] == world.table.budgets["ann", MONTH][0] == 3 * PRICE
 
     world.runware.on_send = look
@@ -355,8 +362,9 @@ def test_each_clip_is_bought_by_itself(world: UseCases) -> None:
     assert keys == [f"videos/ann/film/{TASK_UUID}-{index}.webm" for index in range(4)]
 
 
+@pytest.mark.usefixtures("ahead_of_utc")
 def test_a_bought_clip_is_recorded_as_such(world: UseCases) -> None:
-    """After an acknowledgement the clip runs, without a lease, under the day's key, for its estimate."""
+    """After an acknowledgement the clip runs, without a lease, under the key of its day in UTC, for its estimate."""
     submit(world)
     row = world.row()
     assert (row.status, row.lease, row.budgeted, row.month) == (Status.RUNNING, None, PRICE, MONTH)
@@ -536,6 +544,7 @@ def test_without_time_to_send_nothing_is_recorded(world: UseCases, lasts: int) -
     """A function about to end neither records nor sends, and the caller sends the same again."""
     answer = submit(world, lasts=lasts)
     assert (codes(answer), answer.status) == ([(503, "serviceUnavailable")], 503)
+    assert answer.errors[0][1]["taskUUID"] == TASK_UUID
     assert (world.runware.sent, world.table.tasks) == ([], {})
     assert submit(world).body == {"data": [ACK]}
 
@@ -600,7 +609,7 @@ def test_a_hundred_refused_at_once_leave_no_doubt(world: UseCases, unattended: b
     world.table.contended = True
     for number in range(100):
         world.runware.script = [refusal()]
-        call = replace(world.call(), buyer=world.buyer(unattended=unattended))
+        call = world.call()._replace(buyer=world.buyer(unattended=unattended))
         answer = world.submit_service.submit([request(taskUUID=uuid4(number))], call)
         assert codes(answer) == [(400, "invalidModel")]
     for row in world.table.rows.values():
@@ -662,8 +671,8 @@ def test_the_fake_table_keeps_the_stores_answers(world: UseCases) -> None:
     """The fake says recorded, existing and over budget as the real table would, and refuses what is made busy."""
     submit(world)
     task, row = world.table.tasks["ann", TASK_UUID], world.row()
-    assert isinstance(world.table.record(replace(task), [row], []), Existing)  # another call's, not a repeated one
-    other = replace(task, task_uuid=uuid4(1))
+    assert isinstance(world.table.record(task._replace(), [row], []), Existing)  # another call's, not a repeated one
+    other = task._replace(task_uuid=uuid4(1))
     wanted = Reservation("ann", MONTH, PRICE, PRICE)
     assert world.table.record(other, [], [wanted]) == OverBudget("ann", PRICE, PRICE)
     assert isinstance(world.table.record(other, [], []), Recorded)
@@ -708,6 +717,7 @@ def test_what_is_recorded_and_sent_is_the_images_address(world: UseCases) -> Non
     assert content == picture()
     recorded = world.table.tasks["ann", TASK_UUID]
     assert recorded.request == {**with_image(numberResults=2), "inputs": {"frameImages": [f"s3://clips/{key}"]}}
+    assert recorded.clips == 2
     assert len(canonical(recorded.request)) < 1000
     links = [sent["inputs"]["frameImages"] for sent in world.runware.sent]
     assert links == [[f"https://clips.example/{key}?X-Amz-Expires=7200"]] * 2
@@ -733,6 +743,7 @@ def test_a_bucket_that_is_away_buys_nothing(world: UseCases) -> None:
     world.bucket.down = True
     answer = submit(world, with_image(), request(taskUUID=uuid4(70)))
     assert codes(answer) == [(503, "serviceUnavailable")]
+    assert ("images could not be stored", True, {"reason": "SlowDown", "taskUUID": TASK_UUID}) in world.telemetry.notes
     assert answer.errors[0][1]["taskUUID"] == TASK_UUID
     assert [item["taskUUID"] for item in answer.data] == [uuid4(70)]
     assert ("ann", TASK_UUID) not in world.table.tasks
@@ -745,6 +756,7 @@ def test_a_repeat_needs_no_bucket(world: UseCases) -> None:
     """A known task is acknowledged, and a conflict told, without S3 being asked about its image."""
     submit(world, with_image())
     world.bucket.down = True
+    world.table.busy = {"record"}  # with its image in it, the request may be larger than an item
     asked = world.bucket.calls.copy()
     assert submit(world, with_image()).body == {"data": [ACK]}
     assert codes(submit(world, with_image(duration=10))) == [(400, "conflictTaskUUID")]
@@ -760,6 +772,15 @@ def test_a_task_without_images_asks_nobody_beforehand(world: UseCases) -> None:
     assert world.bucket.calls == {}
 
 
+def test_no_fault_hides_another(world: UseCases) -> None:
+    """Each task has its own, whether its parameters, its image or its name are at fault."""
+    no_image = "s3://clips/inputs/ann/a.png"
+    poll = {"taskType": "getResponse", "taskUUID": uuid4(2)}
+    faulty = [request(duration=4), request(taskUUID=uuid4(1), inputs={"frameImages": [no_image]}), poll]
+    named = [error["taskUUID"] for _, error in submit(world, *faulty, {**poll, "taskUUID": uuid4(3)}).errors]
+    assert named == [TASK_UUID, uuid4(1), uuid4(2), uuid4(3)]
+
+
 def test_faults_of_an_image_are_the_tasks_faults(world: UseCases) -> None:
     """They name the task, in a dry run too; nothing of it is recorded, and the other task is bought."""
     bad = request(inputs={"frameImages": [data_uri(picture(299, 2049))]})
@@ -771,14 +792,19 @@ def test_faults_of_an_image_are_the_tasks_faults(world: UseCases) -> None:
 
 
 def test_a_dry_run_says_when_it_cannot_look() -> None:
-    """A bucket that is away makes a dry run busy, not wrong."""
+    """A bucket that is away makes a dry run busy, not wrong, and another task has its price all the same."""
     bucket = FakeBucket()
     bucket.down = True
     looked_for = request(inputs={"frameImages": ["s3://clips/inputs/ann/a.png"]})
-    assert codes(price([looked_for], UseCases().caller, bucket)) == [(503, "serviceUnavailable")]
+    answer = price([looked_for, request(taskUUID=uuid4(1))], UseCases().caller, bucket)
+    assert codes(answer) == [(503, "serviceUnavailable")]
+    assert [item["taskUUID"] for item in answer.data] == [uuid4(1)]
 
 
 def test_images_are_not_taken_in_without_time_to_send(world: UseCases) -> None:
     """A function that is about to end does not begin with S3, which may be slow; the caller sends again."""
     assert codes(submit(world, with_image(), lasts=TIMES.http - 1)) == [(503, "serviceUnavailable")]
     assert (world.table.tasks, world.bucket.calls) == ({}, {})
+    ((_, _, details),) = world.telemetry.notes
+    assert details["reason"] == "no time is left to send the order"
+    assert submit(world, with_image(), lasts=TIMES.http).body == {"data": [ACK]}

@@ -6,9 +6,9 @@ import pytest
 
 from rushes.domain.clip import Clip, Fact, Kind, Status, mark_possibly_sent, merge
 from rushes.errors import BusyError
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 from rushes.services.update_clip import update_clip
-from tests.fakes.builders import MONTH, PRICE, START, TASK_UUID, TIMES, clip, fact
+from tests.fakes.builders import CLIP_UUID, MONTH, PRICE, START, TASK_UUID, TIMES, clip, fact
 from tests.fakes.use_cases import UseCases
 
 
@@ -71,14 +71,14 @@ def test_losing_for_ever_is_busy(world: UseCases) -> None:
     before = world.table.put(clip())
     versions = iter(range(2, 1000))
     world.table.before_save = lambda: world.table.race(clip(version=next(versions)))
-    with pytest.raises(BusyError):
+    with pytest.raises(BusyError, match=r"^the clip was changed concurrently again and again$"):
         learned(world, before, fact(Kind.ACCEPTED))
     assert world.table.saves == 0
 
 
 def test_a_clip_that_is_gone_is_busy(world: UseCases) -> None:
     """A clip that vanished under our hands is not made up again."""
-    with pytest.raises(BusyError):
+    with pytest.raises(BusyError, match=r"^the clip does not exist any more$"):
         learned(world, clip(), fact(Kind.ACCEPTED))
     assert world.table.rows == {}
 
@@ -120,10 +120,11 @@ def test_a_doubtful_purchase_is_counted(world: UseCases) -> None:
 def test_a_new_status_is_noted_with_the_clips_names(world: UseCases) -> None:
     """The log tells which clip came where, and stays silent while it stays there."""
     after = learned(world, world.table.put(clip()), fact(Kind.ACCEPTED))
+    names = {"caller": "ann", "taskUUID": TASK_UUID, "clip": 0, "clipUUID": CLIP_UUID}
+    noted = [("clip status changed", False, {**names, "status": Status.RUNNING})]
+    assert world.telemetry.notes == noted
     learned(world, after, fact(Kind.ACCEPTED, "again"))
-    ((message, warn, details),) = world.telemetry.notes
-    assert (message, warn) == (f"clip is {Status.RUNNING}", False)
-    assert (details["taskUUID"], details["clip"]) == (TASK_UUID, 0)
+    assert world.telemetry.notes == noted
 
 
 def test_a_budget_that_facts_overran_is_reported(world: UseCases) -> None:
@@ -132,6 +133,8 @@ def test_a_budget_that_facts_overran_is_reported(world: UseCases) -> None:
     world.table.budgets = {("all", MONTH): (PRICE, PRICE), ("ann", MONTH): (PRICE, 2 * PRICE)}
     learned(world, before, fact(Kind.RENDERED, "v", cost=PRICE + 1))
     assert world.telemetry.counted[Metric.BUDGET_EXCEEDED] == 1
+    details = {"scope": "all", "budgeted": PRICE + 1, "limit": PRICE}
+    assert world.telemetry.notes[-1] == ("budget exceeded", True, details)
 
 
 def test_a_budget_that_is_used_up_to_its_limit_is_not_overrun(world: UseCases) -> None:
@@ -156,7 +159,7 @@ def test_one_budget_that_cannot_be_read_hides_no_other(world: UseCases, unreadab
     world.table.busy = {f"budget of {unreadable}"}
     assert learned(world, before, fact(Kind.RENDERED, "v", cost=PRICE + 1)) == world.row()
     assert world.telemetry.counted[Metric.BUDGET_EXCEEDED] == 1
-    (note,) = [details for message, _, details in world.telemetry.notes if message == "a budget is exceeded"]
+    (note,) = [details for message, _, details in world.telemetry.notes if message == "budget exceeded"]
     assert note["scope"] == ({"all", "ann"} - {unreadable}).pop()
 
 

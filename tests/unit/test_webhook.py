@@ -1,15 +1,16 @@
 """What a webhook or a poll proves about a clip, and the webhook's use case on fakes."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from rushes.domain.clip import Fact, FactSource, Kind, Status, billable_amount, merge_all
 from rushes.errors import BusyError, UnknownClipError, UnreadableError
-from rushes.runware.facts import details_facts, poll_facts, webhook_facts
+from rushes.runware.facts import details_facts, evidence, poll_facts, webhook_facts
 from rushes.runware.response import read
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 from tests.fakes.builders import CLIP_UUID, MP4, PRICE, START, TASK_UUID, WEBM, clip, fact
 from tests.fakes.use_cases import UseCases
 
@@ -27,7 +28,9 @@ def dumped(value: object) -> bytes:
 
 def receive(world: UseCases, body: object) -> Any:
     """The clip after a webhook with this body."""
-    return world.webhook_service.receive(body if isinstance(body, bytes) else dumped(body), "ann", TASK_UUID, 0)
+    return world.webhook_service.receive(
+        body if isinstance(body, bytes) else dumped(body), "ann", TASK_UUID, 0, "token"
+    )
 
 
 @pytest.fixture
@@ -77,7 +80,8 @@ def test_the_webhook_counts_though_the_bucket_is_down(running: UseCases) -> None
     """A result is learned even if S3 cannot say whether the copy is there."""
     running.bucket.down = True
     assert receive(running, DONE).status == Status.RENDERED
-    assert running.telemetry.notes[0][1]
+    details = {"reason": "SlowDown", "clipUUID": CLIP_UUID}
+    assert running.telemetry.notes[0] == ("copy in the bucket could not be probed", True, details)
 
 
 @pytest.mark.parametrize("body", [DONE, problem("timeoutProvider", status="error")])
@@ -118,7 +122,8 @@ def test_progress_is_answered_and_not_recorded(running: UseCases, body: object) 
 )
 def test_a_body_about_nothing_here_is_unreadable(running: UseCases, body: object) -> None:
     """Junk, and news of any other clip, teach nothing about this one."""
-    with pytest.raises(UnreadableError):
+    words = "^the body is not JSON$" if body == b"junk" else "^the body has no item for this clip$"
+    with pytest.raises(UnreadableError, match=words):
         receive(running, body)
     assert running.row() == clip(fact(Kind.ACCEPTED))
 
@@ -189,6 +194,13 @@ def test_an_errors_evidence_is_scrubbed(running: UseCases) -> None:
     (known,) = receive(running, body).of(Kind.FAILED).values()
     assert known.fields["category"] == "provider"
     assert "secret" not in str(known.fields)
+
+
+def test_the_webhooks_own_token_is_not_kept(running: UseCases) -> None:
+    """An error that echoes the token, in a shape that no secret has, is kept without it."""
+    body = problem("inferenceError", message="no answer from opensesame")
+    after = running.webhook_service.receive(dumped(body), "ann", TASK_UUID, 0, token="opensesame")
+    assert after.of(Kind.FAILED)["inferenceError"].fields["message"] == "no answer from [removed]"
 
 
 HOSTILE = [
@@ -321,7 +333,7 @@ def test_what_a_tasks_details_prove(response: object, kinds: list[Kind]) -> None
     """A task that has details was executed; the last response proves results and conflicts, and never a failure."""
     said = read(dumped({"data": [{"taskUUID": CLIP_UUID, "response": response}]}))
     first, *others = details_facts(said, CLIP_UUID, START)
-    assert (first.kind, first.key) == (Kind.ACCEPTED, "details")
+    assert first == fact(Kind.ACCEPTED, "details")
     assert [fact.kind for fact in others] == kinds
 
 
@@ -346,6 +358,27 @@ def test_a_fact_has_its_key_time_and_witness(body: Any, kind: Kind, key: str, fi
     details = read(dumped({"data": [{"taskUUID": CLIP_UUID, "response": body}]}))
     _, inner = details_facts(details, CLIP_UUID, START + 7)
     assert inner == Fact(kind=kind, key=key, at=START + 7, source=FactSource.POLL, fields=fields)
+
+
+def test_a_failure_has_its_key_time_witness_and_evidence() -> None:
+    """So has a failure, with Runware's own words."""
+    said = read(dumped(problem("timeoutProvider")))
+    failure = fact(Kind.FAILED, "timeoutProvider", START + 7, **evidence(said.problems[0]))
+    assert list(poll_facts(said, START + 7)) == [failure]
+    assert list(webhook_facts(said, START + 7)) == [replace(failure, source=FactSource.WEBHOOK)]
+
+
+def test_a_poll_that_names_the_clip_proves_the_purchase() -> None:
+    """Progress is a fact of its own, as of when it was asked for."""
+    assert list(poll_facts(read(dumped({"data": [RUNNING]})), START + 7)) == [fact(Kind.ACCEPTED, "known", START + 7)]
+
+
+def test_an_error_of_the_poll_hides_no_error_of_the_clip() -> None:
+    """Each error is judged for itself, whatever stands before it."""
+    body = {"errors": problem("rateLimitExceeded")["errors"] + problem("timeoutProvider")["errors"]}
+    assert [(fact.kind, fact.key) for fact in poll_facts(read(dumped(body)), START)] == [
+        (Kind.FAILED, "timeoutProvider")
+    ]
 
 
 def test_a_copy_is_dated_when_the_webhook_found_it(running: UseCases) -> None:

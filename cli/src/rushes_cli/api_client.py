@@ -1,7 +1,7 @@
-"""The service over HTTP, as any caller reaches it. Hides retries, pages and the ways in which an answer can be none.
+"""A client for the service's HTTP API. Hides retries, paging and malformed responses.
 
-Every question is safe to ask twice, and so is a purchase: the taskUUID is its idempotency key. So what was not answered
-is sent again a few times, with growing pauses, and a `Retry-After` is obeyed within bounds.
+Every request is idempotent; a purchase has the taskUUID as its idempotency key. Requests without a response are
+therefore retried a few times with increasing backoff. `Retry-After` is honoured up to a limit.
 """
 
 import json
@@ -17,185 +17,193 @@ from rushes_cli.profiles import Target
 
 Json = dict[str, Any]
 Filters = Mapping[str, str | None]
-"""What narrows a list of tasks, as the service wants to be asked; None narrows nothing."""
+"""The query parameters that filter a list of tasks; None means no filter."""
 
 MAX_PER_PAGE = 100
 _TIMEOUT = httpx.Timeout(35.0, connect=5.0)  # API Gateway gives up after 30
-_AGAIN = {429, 502, 503, 504}
+_RETRIED_STATUSES = {429, 502, 503, 504}
 PAUSES: Sequence[float] = (0.2, 0.5, 1.0, 2.0)  # seconds between attempts
 _MAX_PAUSE = 10.0
 
 
 @dataclass(slots=True)
 class OrderResponse:
-    """What `POST /v1` said: items, and errors."""
+    """The response of `POST /v1`: accepted items and errors."""
 
     data: list[Json] = field(default_factory=list)
     errors: list[Json] = field(default_factory=list)
 
     @property
     def accepted(self) -> list[str]:
-        """The taskUUIDs of the items."""
+        """The taskUUIDs of the accepted items."""
         return [str(item.get("taskUUID")) for item in self.data]
 
 
 class ApiClient:
-    """One service and one caller's key. Safe to use from several threads."""
+    """A client for one service with one caller's key. Thread-safe."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
         headers = {"Authorization": f"Bearer {target.api_key}", "User-Agent": "rushes"}
-        self._http = client(target, [target.url], base_url=target.url, headers=headers, timeout=_TIMEOUT)
+        self._http = http_client(target, [target.url], base_url=target.url, headers=headers, timeout=_TIMEOUT)
 
     def close(self) -> None:
-        """Ends its connections."""
+        """Closes the connections."""
         self._http.close()
 
     def price(self, tasks: Sequence[Json]) -> OrderResponse:
-        """What these tasks would cost, with nothing recorded and nothing bought."""
+        """Validates and prices these tasks. Nothing is recorded or bought."""
         return self._post(tasks, {"X-Runware-Dry-Run": "1"})
 
     def submit(self, tasks: Sequence[Json]) -> OrderResponse:
-        """Orders these tasks. Raises `UnavailableError` when it stays unknown whether they arrived."""
+        """Orders these tasks. Raises `UnavailableError` without a response; the tasks may have been accepted."""
         return self._post(tasks, {})
 
     def page(self, filters: Filters, limit: int = MAX_PER_PAGE, cursor: str | None = None) -> Json:
         """One page of the caller's tasks, newest first."""
-        wanted = {"limit": str(limit), "cursor": cursor, **filters}
-        answer = self._get("/tasks", {name: value for name, value in wanted.items() if value})
-        if answer is None or not isinstance(answer.get("tasks"), list):
-            raise CommandError(f"{self.target.url}/tasks is no list of tasks: is that the address of a Rushes service?")
-        return answer
+        params = {"limit": str(limit), "cursor": cursor, **filters}
+        response = self._get("/tasks", {name: value for name, value in params.items() if value})
+        if response is None or not isinstance(response.get("tasks"), list):
+            raise CommandError(
+                f"{self.target.url}/tasks did not return a list of tasks: is it the URL of a Rushes service?"
+            )
+        return response
 
-    def tasks(self, filters: Filters, most: int | None = None) -> Iterator[Json]:
-        """The caller's tasks, newest first, page after page."""
+    def tasks(self, filters: Filters, limit: int | None = None) -> Iterator[Json]:
+        """The caller's tasks, newest first, at most `limit`; follows the pages."""
         cursor: str | None = None
-        given = 0
+        count = 0
         while True:
-            page = self.page(filters, min(MAX_PER_PAGE, most - given) if most else MAX_PER_PAGE, cursor)
+            page = self.page(filters, min(MAX_PER_PAGE, limit - count) if limit else MAX_PER_PAGE, cursor)
             for task in page["tasks"]:
                 yield task
-                given += 1
-                if given == most:
+                count += 1
+                if count == limit:
                     return
             cursor = page.get("cursor")
             if not cursor:
                 return
 
     def task(self, task_uuid: str) -> Json | None:
-        """One task with the timeline of its clips; None if the caller has none of this UUID."""
+        """One task with its clips' timelines; None if the caller has no task with this UUID."""
         return self._get(f"/tasks/{task_uuid.lower()}", {})
 
-    def known(self, task_uuid: str) -> Json:
-        """`task`, which must be there."""
+    def require_task(self, task_uuid: str) -> Json:
+        """One task, as `task` returns it. Raises `CommandError` if the caller has no task with this UUID."""
         found = self.task(task_uuid)
         if found is None:
-            raise CommandError(f"There is no task {task_uuid} of yours.")
+            raise CommandError(f"You have no task {task_uuid}.")
         return found
 
     def costs(self, since: str, until: str) -> Iterator[Json]:
-        """What the caller's clips of these days count, a line each, newest first, page after page."""
+        """The counted amounts of the caller's clips between two days, one per clip, newest first; follows the pages."""
         cursor: str | None = None
         while True:
             page = self._get("/costs", {"since": since, "until": until, **({"cursor": cursor} if cursor else {})})
             if page is None or not isinstance(page.get("costs"), list):
-                raise CommandError(f"{self.target.url}/costs tells no costs: is that the address of a Rushes service?")
+                raise CommandError(
+                    f"{self.target.url}/costs did not return a list of costs: is it the URL of a Rushes service?"
+                )
             yield from page["costs"]
             cursor = page.get("cursor")
             if not cursor:
                 return
 
     def budget(self) -> Json | None:
-        """The caller's month: spent, limit and left."""
+        """The caller's budget of this month: `month`, `spent`, `limit` and `left`, in dollars."""
         return self._get("/budget", {})
 
     def _post(self, tasks: Sequence[Json], headers: Mapping[str, str]) -> OrderResponse:
-        # Not httpx's own encoding: whether NaN is a number is for the service to say.
+        # Not httpx's own encoding, which refuses NaN: validation is left to the service.
         body = json.dumps(tasks).encode()
-        response = self._asked("POST", "/v1", content=body, headers={"Content-Type": "application/json", **headers})
-        said = _envelope(response)
-        data, errors = said.get("data", []), said.get("errors", [])
+        response = self._request("POST", "/v1", content=body, headers={"Content-Type": "application/json", **headers})
+        body_json = _json_object(response)
+        data, errors = body_json.get("data", []), body_json.get("errors", [])
         if not isinstance(data, list) or not isinstance(errors, list) or not (data or errors):
-            raise UnavailableError(f"{self.target.url} answered {response.status_code} with something unexpected.")
+            raise UnavailableError(
+                f"{self.target.url} responded with status {response.status_code} and an unexpected body."
+            )
         return OrderResponse(data, errors)
 
     def _get(self, path: str, params: Mapping[str, Any]) -> Json | None:
-        response = self._asked("GET", path, params=params)
+        response = self._request("GET", path, params=params)
         if response.status_code == 404:
             return None
-        said = _envelope(response)
+        body = _json_object(response)
         if response.status_code == 400:
-            raise UsageError(_first(said) or f"{path} cannot be asked like that.")
+            raise UsageError(_first_message(body) or f"{path} refused these parameters.")
         if response.status_code != 200:
-            raise CommandError(f"{self.target.url} answered {response.status_code}. {_first(said)}".strip())
-        return said
+            raise CommandError(
+                f"{self.target.url} responded with status {response.status_code}. {_first_message(body)}".strip()
+            )
+        return body
 
-    def _asked(self, method: str, path: str, **request: Any) -> httpx.Response:
-        """The answer, after as many attempts as it takes, within bounds."""
-        trouble = ""
+    def _request(self, method: str, path: str, **request: Any) -> httpx.Response:
+        """Sends one request, with a limited number of retries."""
+        problem = ""
         for pause in (*PAUSES, None):
             try:
                 response = self._http.request(method, path, **request)
             except httpx.TransportError as error:
-                trouble, wait = _why(error), pause
+                problem, wait = _describe(error), pause
             else:
-                if response.status_code not in _AGAIN:
-                    return self._admitted(response)
-                trouble = _first(_envelope(response)) or f"it answered {response.status_code}"
+                if response.status_code not in _RETRIED_STATUSES:
+                    return self._authorized(response)
+                problem = _first_message(_json_object(response)) or f"status {response.status_code}"
                 wait = _pause(response, pause)
             if wait is None:
                 break
             time.sleep(wait)
-        raise UnavailableError(f"{self.target.url} cannot serve this now: {trouble.rstrip('.')}.")
+        raise UnavailableError(f"{self.target.url} is unavailable: {problem.rstrip('.')}.")
 
-    def _admitted(self, response: httpx.Response) -> httpx.Response:
+    def _authorized(self, response: httpx.Response) -> httpx.Response:
         if response.status_code in (401, 403):
             raise NotAllowedError(f"{self.target.url} does not accept the API key of {self.target.name}.")
         return response
 
 
-def client(target: Target, urls: Iterable[str], **options: Any) -> httpx.Client:
-    """A client for addresses that a service has to do with."""
-    # To read the certificates takes longer than most requests to this machine do.
+def http_client(target: Target, urls: Iterable[str], **options: Any) -> httpx.Client:
+    """An HTTP client for the URLs of a service and of its bucket."""
+    # Loading the certificates takes longer than most requests to this machine.
     verify = not target.is_here or any(not url.startswith("http://") for url in urls)
-    # The developer's proxies know no way to this machine.
+    # A configured proxy cannot reach this machine.
     return httpx.Client(verify=verify, trust_env=not target.is_here, **options)
 
 
 def refusal(error: Mapping[str, Any]) -> str:
-    """An entry of `errors` for people."""
+    """One entry of `errors` as text: code, parameters and message."""
     parameter = error.get("parameter")
-    named = ", ".join(parameter) if isinstance(parameter, list) else parameter
-    where = f" ({named})" if named else ""
+    names = ", ".join(parameter) if isinstance(parameter, list) else parameter
+    where = f" ({names})" if names else ""
     return f"{error.get('code', 'error')}{where}: {error.get('message', 'no message')}"
 
 
-def _envelope(response: httpx.Response) -> Json:
+def _json_object(response: httpx.Response) -> Json:
     try:
-        said = response.json()
+        body = response.json()
     except ValueError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return body if isinstance(body, dict) else {}
 
 
-def _first(said: Mapping[str, Any]) -> str:
-    errors = said.get("errors")
+def _first_message(body: Mapping[str, Any]) -> str:
+    errors = body.get("errors")
     if isinstance(errors, list) and errors and isinstance(errors[0], dict):
         return str(errors[0].get("message", ""))
-    return str(said.get("message", ""))
+    return str(body.get("message", ""))
 
 
 def _pause(response: httpx.Response, pause: float | None) -> float | None:
     if pause is None:
         return None
-    wanted = response.headers.get("Retry-After", "")
-    return max(pause, min(float(wanted), _MAX_PAUSE)) if wanted.isdigit() else pause
+    retry_after = response.headers.get("Retry-After", "")
+    return max(pause, min(float(retry_after), _MAX_PAUSE)) if retry_after.isdigit() else pause
 
 
-def _why(error: httpx.TransportError) -> str:
+def _describe(error: httpx.TransportError) -> str:
     match error:
         case httpx.ConnectTimeout() | httpx.ConnectError():
-            return "nobody answers there"
+            return "the connection failed"
         case httpx.TimeoutException():
-            return "the answer took too long"
+            return "the request timed out"
     return "the connection was lost"

@@ -1,10 +1,10 @@
-"""How a run of the command ends: exit statuses that scripts can trust, and the errors that lead to them."""
+"""The exit statuses of the command, which are stable for scripts, and the errors that cause them."""
 
 from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """The exit statuses. 130 and 143, as ever, mean ended by Ctrl-C and by SIGTERM."""
+    """The exit statuses. 130 and 143 have their usual meaning: ended by Ctrl-C and by SIGTERM."""
 
     OK = 0
     FAILED = 1
@@ -16,18 +16,18 @@ class Exit(IntEnum):
 
 
 MEANINGS = {
-    Exit.OK: "everything that was asked for is so",
-    Exit.FAILED: "done, and something is not as asked for: refused, failed, in review, not found, or a check's finding",
-    Exit.USAGE: "the command line, a file or the configuration makes no sense; nothing was sent",
-    Exit.TIMED_OUT: "the time to wait ran out; the clips are still on their way",
-    Exit.UNAVAILABLE: "the service did not answer, or is busy; the same command may be given again",
-    Exit.NOT_ALLOWED: "no address or no key is configured, or the service or AWS does not accept it",
+    Exit.OK: "success",
+    Exit.FAILED: "failure: a task was refused or not found, a clip failed or is in review, or there are findings",
+    Exit.USAGE: "invalid arguments, file or configuration; nothing was sent",
+    Exit.TIMED_OUT: "timeout; the clips are still in progress",
+    Exit.UNAVAILABLE: "the service or AWS is unavailable or busy; the same command can be repeated safely",
+    Exit.NOT_ALLOWED: "missing or rejected credentials or URL",
     Exit.NOT_CONFIRMED: "the purchase was not confirmed; nothing was bought",
 }
 
 
 class CommandError(Exception):
-    """Ends the command with one line on standard error. The text is meant for people and holds no secret."""
+    """Ends the command with one line on standard error. The text is for users and contains no secret."""
 
     def __init__(self, message: str, status: Exit = Exit.FAILED) -> None:
         super().__init__(message)
@@ -35,21 +35,21 @@ class CommandError(Exception):
 
 
 class UsageError(CommandError):
-    """What was typed, or what lies in a file, makes no sense."""
+    """An argument, a file or the configuration is invalid."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, Exit.USAGE)
 
 
 class UnavailableError(CommandError):
-    """The service could not be asked; whatever was sent may have arrived."""
+    """The service did not respond; it may have received the request."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, Exit.UNAVAILABLE)
 
 
 class NotAllowedError(CommandError):
-    """Nobody lets us in, or nobody said where."""
+    """The credentials or the URL are missing or were rejected."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, Exit.NOT_ALLOWED)

@@ -1,23 +1,23 @@
-"""`list` and `show`: what there is, as the service tells it."""
+"""`list` and `show`: a caller's tasks, from the service."""
 
 from typing import Annotated, Any
 
 import typer
 
 from rushes_cli.options import AsJson, Day, Profile, Status, Tag, TaskUUID, filters, session, task_uuid
-from rushes_cli.output import Screen, age, clip_counts, clock, micros, money, plain, prompt_of, short, size
+from rushes_cli.output import Screen, age, clip_counts, micros, money, plain, prompt_of, shorten, size, utc_time
 
 Json = dict[str, Any]
 
-_APART = {"taskType", "taskUUID", "positivePrompt", "inputs"}  # said in other words, or not at all
+_SEPARATE = {"taskType", "taskUUID", "positivePrompt", "inputs"}  # shown elsewhere, or not at all
 
 
 def list_tasks(
     status: Status = None,
     day: Day = None,
     tag: Tag = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 20,
-    every: Annotated[bool, typer.Option("--all", help="All there are.")] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="The maximum number of tasks.")] = 20,
+    every: Annotated[bool, typer.Option("--all", help="List all tasks, without a limit.")] = False,
     as_json: AsJson = False,
     profile: Profile = None,
 ) -> None:
@@ -27,9 +27,9 @@ def list_tasks(
     """
     with session(profile, as_json=as_json) as (screen, service):
         tasks = list(service.tasks(filters(status, day, tag), None if every else limit))
-        screen.give({"tasks": tasks})
+        screen.print_json({"tasks": tasks})
         if not tasks:
-            screen.note("There are no such tasks.")
+            screen.info("No matching tasks.")
             return
         screen.table(
             ("task", "status", "clips", "cost", "age", "prompt"),
@@ -40,7 +40,7 @@ def list_tasks(
                     clip_counts(task),
                     money(micros(task.get("cost"))),
                     age(task.get("createdAt")),
-                    short(plain(prompt_of(task)), 60),
+                    shorten(plain(prompt_of(task)), 60),
                 )
                 for task in tasks
             ],
@@ -48,31 +48,31 @@ def list_tasks(
 
 
 def show(task: TaskUUID, as_json: AsJson = False, profile: Profile = None) -> None:
-    """Show one task: what was asked for, where each clip stands, what it cost, where it lies.
+    """Show one task: its request, and the status, cost and object key of each clip.
 
-    --json prints the task as the service tells it: {"taskUUID", "status", "createdAt", "request", "cost", "clips":
+    --json prints the task as the service returns it: {"taskUUID", "status", "createdAt", "request", "cost", "clips":
     [{"clip", "status", "open", "cost", "objectKey", "clipUUID", "timeline", …}]}.
     """
     with session(profile, as_json=as_json) as (screen, service):
-        found = service.known(task_uuid(task))
-        screen.give(found)
+        found = service.require_task(task_uuid(task))
+        screen.print_json(found)
         _describe(screen, found)
 
 
 def _describe(screen: Screen, task: Json) -> None:
     request = task.get("request") or {}
-    screen.say(f"{task['taskUUID']}  {task['status']}  {money(micros(task.get('cost')))}", "bold")
-    about = {
-        "ordered": f"{clock(task.get('createdAt'))} ({age(task.get('createdAt'))} ago)",
+    screen.print(f"{task['taskUUID']}  {task['status']}  {money(micros(task.get('cost')))}", "bold")
+    details = {
+        "ordered": f"{utc_time(task.get('createdAt'))} ({age(task.get('createdAt'))} ago)",
         "prompt": prompt_of(task),
-        **{name: _value(request[name]) for name in sorted(request.keys() - _APART)},
+        **{name: _value(request[name]) for name in sorted(request.keys() - _SEPARATE)},
     }
     if request.get("inputs"):
-        about["inputs"] = short(_value(request["inputs"]), 100)
-    widest = max(map(len, about))
-    for name, value in about.items():
-        screen.say(f"{name:<{widest}}  {value}")
-    screen.say()
+        details["inputs"] = shorten(_value(request["inputs"]), 100)
+    width = max(map(len, details))
+    for name, value in details.items():
+        screen.print(f"{name:<{width}}  {value}")
+    screen.print()
     screen.table(
         ("clip", "status", "cost", "size", "seed", "object"),
         [
@@ -90,7 +90,7 @@ def _describe(screen: Screen, task: Json) -> None:
     for clip in task.get("clips", []):
         error = clip.get("error")
         if error:
-            screen.say(f"clip {clip['clip']}: {error.get('code')}: {error.get('message')}", "red")
+            screen.print(f"clip {clip['clip']}: {error.get('code')}: {error.get('message')}", "red")
 
 
 def _value(value: object) -> str:

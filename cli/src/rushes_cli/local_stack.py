@@ -1,7 +1,7 @@
-"""Where a local stack of `rushes dev` is: a file that other runs of the command find, gone when the stack is.
+"""The discovery file of a running local stack (`rushes dev`), deleted when the stack stops.
 
-It holds a key, so it lies in the user's own runtime directory, readable by nobody else. Where there is none, a
-directory of this user's in the temporary one must do, and nothing is believed that somebody else may have put there.
+It contains a key, so it is in the user's runtime directory and readable by this user alone. Without a runtime directory
+it is in a directory of this user below the temporary one; files that another user may have written are ignored.
 """
 
 import json
@@ -17,7 +17,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningStack:
-    """A running local stack. `emulator_url` is empty when clips are bought from Runware itself."""
+    """A running local stack. `emulator_url` is empty if clips are bought from Runware itself."""
 
     pid: int
     url: str
@@ -33,7 +33,7 @@ class RunningStack:
 
 
 def folder(environment: Mapping[str, str]) -> Path:
-    """Where the file lies."""
+    """The directory of the discovery files."""
     runtime = environment.get("XDG_RUNTIME_DIR", "")
     if runtime and Path(runtime).is_dir():
         return Path(runtime) / "rushes"
@@ -42,41 +42,41 @@ def folder(environment: Mapping[str, str]) -> Path:
 
 @contextmanager
 def registered(running: RunningStack, environment: Mapping[str, str]) -> Iterator[None]:
-    """Keeps the file while the block runs. Of several stacks the one that started last is found."""
+    """Writes the discovery file for the duration of the block. Of several stacks `find` returns the newest."""
     path = folder(environment) / f"{running.pid}.json"
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    if not _is_ours(path.parent):
-        yield  # nobody can be told safely; the stack runs all the same
+    if not _is_owned(path.parent):
+        yield  # no safe place for the key: the stack runs without a discovery file
         return
-    fresh = path.with_suffix(".new")
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    temporary = path.with_suffix(".new")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(asdict(running), file)
-    os.utime(fresh, ns=(time.time_ns(),) * 2)  # finer than a file system's own clock
-    fresh.replace(path)
+    os.utime(temporary, ns=(time.time_ns(),) * 2)  # finer than the file system's own clock
+    temporary.replace(path)
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
-        with suppress(OSError):  # another stack's file may be in it
+        with suppress(OSError):  # not empty: another stack's file is in it
             path.parent.rmdir()
 
 
 def find(environment: Mapping[str, str]) -> RunningStack | None:
-    """The local stack that started last, of those that run."""
+    """The running local stack that was started last, or None."""
     parent = folder(environment)
-    if not _is_ours(parent):
+    if not _is_owned(parent):
         return None
-    for path in sorted(parent.glob("*.json"), key=_written, reverse=True):
-        found = _read(path) if _is_ours(path) else None
+    for path in sorted(parent.glob("*.json"), key=_modified_at, reverse=True):
+        found = _read(path) if _is_owned(path) else None
         if found and _is_alive(found.pid):
             return found
     return None
 
 
-def _written(path: Path) -> int:
+def _modified_at(path: Path) -> int:
     try:
         return path.lstat().st_mtime_ns
-    except OSError:  # it has just ended
+    except OSError:  # the stack has just stopped
         return 0
 
 
@@ -87,13 +87,13 @@ def _read(path: Path) -> RunningStack | None:
         return None
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether nobody but this user can have written it."""
+def _is_owned(path: Path) -> bool:
+    """True if only this user can have written the path."""
     try:
-        about = path.lstat()
+        status = path.lstat()
     except OSError:
         return False
-    return about.st_uid == os.getuid() and not stat.S_ISLNK(about.st_mode) and not about.st_mode & 0o022
+    return status.st_uid == os.getuid() and not stat.S_ISLNK(status.st_mode) and not status.st_mode & 0o022
 
 
 def _is_alive(pid: int) -> bool:

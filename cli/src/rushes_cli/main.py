@@ -1,7 +1,7 @@
-"""The `rushes` command: puts the verbs together, and turns signals and errors into exit statuses.
+"""The `rushes` command: assembles the verbs and turns signals and errors into exit statuses.
 
-Callers' verbs are always there. Operators' verbs need the extra `operator`; those of other packages come by the entry
-point group `rushes.commands`. A verb that is not installed is listed all the same, and says how to install it.
+Callers' verbs are always available. Operators' verbs need the extra `operator`. Other packages add verbs through the
+entry point group `rushes.commands`. A verb that is not installed is listed too; running it prints how to install it.
 """
 
 import signal
@@ -27,17 +27,17 @@ _OPERATOR_VERBS = frozenset(
 _LOCAL_VERBS: Mapping[str, str] = {
     "demo": "Send a request through the whole system on this machine, and fetch the clips.",
     "dev": "Run the whole system on this machine until Ctrl-C.",
-    "trigger": "Do to the local stack what Runware might do.",
+    "trigger": "Trigger webhooks, faults and other behaviour of Runware on the local stack.",
 }
 
 _CALLERS, _OPERATORS, _LOCAL = "Your clips", "Operating a deployed stack", "On this machine"
 
 
 class VerbGroup(TyperGroup):
-    """The verbs; one of which a part is not installed is refused before its arguments are read."""
+    """The verbs. A verb whose packages are not installed is refused before its arguments are parsed."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The verb that is meant. Raises `UsageError` with what to install."""
+        """The verb for these arguments. Raises `UsageError` with installation instructions."""
         verb, *rest = args
         if verb in _OPERATOR_VERBS and not {"--help", "-h"} & set(rest):
             require_operator(verb)
@@ -49,13 +49,13 @@ app = typer.Typer(
     cls=VerbGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",  # its own markup would take what stands in brackets for a style
+    rich_markup_mode="markdown",  # rich's markup would read brackets as styles
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(f"rushes {version('rushes-cli')}")
         raise typer.Exit
 
@@ -68,9 +68,9 @@ def rushes(
 ) -> None:
     """Rushes: video requests become clips in your own bucket, each bought once.
 
-    Which service is meant, and the key: --profile NAME of the configuration file, which `rushes login` writes; or
-    RUSHES_URL and RUSHES_API_KEY; or RUSHES_PROFILE; or the configuration's default; or the local stack that
-    `rushes dev` runs.
+    The service's URL and your key come from the first of: the profile that --profile names, in the configuration file
+    that `rushes login` writes; RUSHES_URL and RUSHES_API_KEY; the profile in RUSHES_PROFILE; the configuration's
+    default profile; the running local stack of `rushes dev`.
     """
 
 
@@ -96,15 +96,15 @@ app.command("output", rich_help_panel=_OPERATORS)(commands.output)
 
 
 def _add_installed_verbs() -> None:
-    """Adds the verbs of other packages, and a stand-in for each of the local package's that is not installed."""
+    """Adds the verbs of other packages, and a placeholder for each verb of the local package that is not installed."""
     found = {each.name: each for each in entry_points(group=ENTRY_POINTS)}
     for name in sorted(found.keys() | _LOCAL_VERBS.keys()):
         verb = found[name].load() if name in found else _not_installed(name)
         if isinstance(verb, typer.Typer):
             app.add_typer(verb, name=name, rich_help_panel=_LOCAL)
         else:
-            anything = {} if name in found else {"allow_extra_args": True, "ignore_unknown_options": True}
-            app.command(name, rich_help_panel=_LOCAL, context_settings=anything)(verb)
+            any_arguments = {} if name in found else {"allow_extra_args": True, "ignore_unknown_options": True}
+            app.command(name, rich_help_panel=_LOCAL, context_settings=any_arguments)(verb)
 
 
 def _not_installed(name: str) -> Any:
@@ -119,19 +119,19 @@ _add_installed_verbs()
 
 
 def main() -> None:
-    """Run the command; what goes wrong in a way that has a name becomes one line and its exit status."""
-    # A polite end by another program unwinds like an error, so that the stack is stopped.
-    signal.signal(signal.SIGTERM, _end)
+    """Runs the command. An expected error becomes one line on standard error and its exit status."""
+    # SIGTERM unwinds like an error, so that a local stack is stopped.
+    signal.signal(signal.SIGTERM, _exit)
     try:
         app()
     except CommandError as error:
         print(f"rushes: {plain(str(error), lines=True)}", file=sys.stderr)
         sys.exit(error.status)
-    except OSError as error:  # a full disk under standard output, for one
+    except OSError as error:  # such as a full disk under standard output
         print(f"rushes: {plain(str(error))}", file=sys.stderr)
-        sys.stdout = None  # or Python tries once more to write what is left, and ends with a status of its own
+        sys.stdout = None  # otherwise Python flushes it again at exit and ends with another status
         sys.exit(Exit.FAILED)
 
 
-def _end(number: int, _frame: FrameType | None) -> NoReturn:
+def _exit(number: int, _frame: FrameType | None) -> NoReturn:
     sys.exit(128 + number)

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and what they lead to."""
+"""Options that several verbs share, and functions that parse them."""
 
 import os
 import uuid
@@ -16,26 +16,28 @@ from rushes_cli.output import Screen
 Profile = Annotated[
     str | None,
     typer.Option(
-        "--profile", "-p", help="Which service: a profile of the configuration, or local.", show_default=False
+        "--profile", "-p", help="The profile of the configuration to use; local is the local stack.", show_default=False
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Buy without asking.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Buy without a confirmation.")]
 Stack = Annotated[
     str | None,
-    typer.Option("--stack", "-s", help="The deployed stack; its outputs name table and bucket.", show_default=False),
+    typer.Option("--stack", "-s", help="The name of the deployed stack.", show_default=False),
 ]
 TaskUUID = Annotated[str, typer.Argument(metavar="TASK", help="The task's taskUUID.", show_default=False)]
-Status = Annotated[str | None, typer.Option(help="Only running, review, succeeded, failed or partial ones.")]
-Day = Annotated[str | None, typer.Option(help="Only those ordered on this day (UTC), as 2026-11-24.")]
-Tag = Annotated[str | None, typer.Option(help="Only those with this tag, as name=value.")]
+Status = Annotated[
+    str | None, typer.Option(help="Only tasks with this status: running, review, succeeded, failed or partial.")
+]
+Day = Annotated[str | None, typer.Option(help="Only tasks ordered on this day (UTC), such as 2026-11-24.")]
+Tag = Annotated[str | None, typer.Option(help="Only tasks with this tag, as name=value.")]
 
 STATUSES = ("running", "review", "succeeded", "failed", "partial")
 
 
 @contextmanager
 def session(profile: str | None, *, as_json: bool) -> Iterator[tuple[Screen, ApiClient]]:
-    """What is written to, and the service that is meant."""
+    """The screen and a client for the chosen service, which is closed at the end."""
     screen = Screen(as_json)
     service = ApiClient(profiles.choose(profile, os.environ, screen.warn))
     try:
@@ -45,20 +47,20 @@ def session(profile: str | None, *, as_json: bool) -> Iterator[tuple[Screen, Api
 
 
 def task_uuid(text: str) -> str:
-    """A taskUUID as typed, in the service's spelling."""
+    """A taskUUID in lower case with hyphens. Raises `UsageError` if the text is not a UUID."""
     try:
         return str(uuid.UUID(text))
     except ValueError:
-        raise UsageError(f"{text!r} is not a taskUUID") from None
+        raise UsageError(f"{text!r} is not a taskUUID: it has to be a UUID") from None
 
 
 def filters(status: str | None = None, day: str | None = None, tag: str | None = None) -> Filters:
-    """What narrows a list of tasks, as the service wants to be asked."""
+    """The query parameters for a list of tasks. Raises `UsageError` for an invalid value."""
     if status is not None and status not in STATUSES:
-        raise UsageError(f"--status is one of {', '.join(STATUSES)}")
+        raise UsageError(f"--status must be one of {', '.join(STATUSES)}")
     name, separator, value = (tag or "").partition("=")
     if tag is not None and not (name and separator):
-        raise UsageError("--tag is written as name=value")
-    if ":" in name:  # the service would read another tag: it splits at the first colon
-        raise UsageError("no tag's name holds a colon; --tag is written as name=value")
+        raise UsageError("--tag must have the form name=value")
+    if ":" in name:  # the service splits at the first colon and would read another tag
+        raise UsageError("--tag must have the form name=value, with no colon in the name")
     return {"status": status, "day": day, "tag": f"{name}:{value}" if tag else None}

@@ -1,4 +1,4 @@
-"""`submit` and `retry`: the price first, then a question where it is high, then the order."""
+"""`submit` and `retry`: price the tasks, ask for confirmation above a threshold, then order."""
 
 import os
 import sys
@@ -14,66 +14,77 @@ from rushes_cli.api_client import ApiClient, OrderResponse, refusal
 from rushes_cli.exits import CommandError, Exit, UnavailableError, UsageError
 from rushes_cli.journal import Journal
 from rushes_cli.options import AsJson, Profile, TaskUUID, Yes, session, task_uuid
-from rushes_cli.output import Screen, clock, micros, money
+from rushes_cli.output import Screen, micros, money, utc_time
 
 Json = dict[str, Any]
 
-_SAME_AGAIN = "Give the same command again: it uses the same taskUUIDs, so nothing is bought twice."
-_BUSY = "serviceUnavailable"  # the one refusal that says nothing about the task
+_REPEAT_HINT = "Repeat the same command: it uses the same taskUUIDs, so nothing is bought twice."
+_BUSY = "serviceUnavailable"  # the one error code that is retried
 
 
 def submit(
-    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="What to show.", show_default=False)] = None,
+    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="The prompt.", show_default=False)] = None,
     file: Annotated[
         Path | None,
         typer.Option(
-            "--file", "-f", help="Tasks instead: .json or .jsonl; - reads standard input.", show_default=False
+            "--file",
+            "-f",
+            help="A .json or .jsonl file of tasks, instead of a prompt; - reads standard input.",
+            show_default=False,
         ),
     ] = None,
     image: Annotated[
-        str | None, typer.Option(help="The first frame: a file, a URL, or s3://bucket/key.", show_default=False)
+        str | None, typer.Option(help="The first frame: a file, a URL or s3://bucket/key.", show_default=False)
     ] = None,
-    negative: Annotated[str | None, typer.Option(help="What not to show.", show_default=False)] = None,
-    model: Annotated[str, typer.Option(help="The model's AIR.")] = limits.MODEL,
+    negative: Annotated[str | None, typer.Option(help="The negative prompt.", show_default=False)] = None,
+    model: Annotated[str, typer.Option(help="The model's AIR identifier.")] = limits.MODEL,
     duration: Annotated[
-        int | None, typer.Option(help=f"Seconds: {' or '.join(map(str, limits.DURATIONS))}.", show_default=False)
+        int | None,
+        typer.Option(help=f"The length in seconds: {' or '.join(map(str, limits.DURATIONS))}.", show_default=False),
     ] = None,
-    size: Annotated[str | None, typer.Option(help=f"{', '.join(limits.SIZES)}.", show_default=False)] = None,
+    size: Annotated[
+        str | None, typer.Option(help=f"Width and height in pixels: {', '.join(limits.SIZES)}.", show_default=False)
+    ] = None,
     count: Annotated[
-        int | None, typer.Option(help=f"Clips: {limits.CLIPS[0]} to {limits.CLIPS[1]}.", show_default=False)
+        int | None,
+        typer.Option(help=f"The number of clips: {limits.CLIPS[0]} to {limits.CLIPS[1]}.", show_default=False),
     ] = None,
     format: Annotated[  # noqa: A002 (the option's name)
-        str | None, typer.Option(help=f"{', '.join(limits.FORMATS)}.", show_default=False)
+        str | None, typer.Option(help=f"The file format: {', '.join(limits.FORMATS)}.", show_default=False)
     ] = None,
-    destination: Annotated[str | None, typer.Option(help="The clips' folder.", show_default=False)] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="name=value, for cost reports; repeatable.")] = None,
+    destination: Annotated[
+        str | None, typer.Option(help="The folder for the clips, below videos/ and your name.", show_default=False)
+    ] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A tag for cost reports, as name=value; repeatable.")] = None,
     uuid: Annotated[
-        str | None, typer.Option(help="The taskUUID of a single task; one is made otherwise.", show_default=False)
+        str | None, typer.Option(help="The taskUUID of a single task; generated if not given.", show_default=False)
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and price only; buy nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Validate and price only; buy nothing.")] = False,
     yes: Yes = False,
     ask_above: Annotated[
-        str | None, typer.Option(help="Ask before spending more than so many dollars.", show_default="5")
+        str | None, typer.Option(help="Ask for confirmation above this price, in dollars.", show_default="5")
     ] = None,
     skip_refused: Annotated[
         bool, typer.Option("--skip-refused", help="Buy the valid tasks even if others are refused.")
     ] = False,
     new: Annotated[
-        bool, typer.Option("--new", help="Buy anew even if the same submission never heard its answer.")
+        bool, typer.Option("--new", help="Buy again even if the same submission has had no response yet.")
     ] = False,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Stay until every clip is decided.")] = False,
-    timeout: Annotated[float, typer.Option(min=0, help="Seconds to stay at most with --watch.")] = 3600.0,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Watch until every clip has a final status.")] = False,
+    timeout: Annotated[
+        float, typer.Option(min=0, help="With --watch: the maximum time to watch, in seconds.")
+    ] = 3600.0,
     as_json: AsJson = False,
     profile: Profile = None,
 ) -> None:
     """Order clips: one task from a prompt and options, or the tasks of a file or of standard input.
 
-    The price comes first. Above a threshold it has to be confirmed, or given in advance with --yes.
+    The tasks are priced first. A price above the threshold needs confirmation, or --yes.
 
-    If the answer is lost, give the same command again: the taskUUIDs were kept and are used again, so that nothing is
-    bought twice. After an answer the same command is a new order.
+    If the response is lost, repeat the command: it uses the same taskUUIDs, so nothing is bought twice. After a
+    response, the same command is a new order.
 
-    With a file, the options fill in what its tasks leave open.
+    With a file, the options are defaults for fields that its tasks do not set.
 
     --json prints {"taskUUIDs", "refused": [error], "price": dollars, "repeated": bool, "dryRun": bool}; with --watch,
     `watch --json` follows.
@@ -95,12 +106,12 @@ def submit(
     tasks = [task_files.completed(task, options) for task in _tasks(prompt, file)]
     if uuid is not None:
         if len(tasks) != 1:
-            raise UsageError("--uuid names one task, and here are several")
+            raise UsageError(f"--uuid needs exactly one task; there are {len(tasks)}")
         tasks[0]["taskUUID"] = task_uuid(uuid)
     with session(profile, as_json=as_json) as (screen, service):
-        most = _dollars(ask_above) if ask_above is not None else service.target.ask_above
-        purchase = ClipOrder(screen, service, ask_above=None if yes else most, skip_refused=skip_refused)
-        accepted, refused = purchase.of(tasks, fresh=new, dry_run=dry_run)
+        threshold = _dollars(ask_above) if ask_above is not None else service.target.ask_above
+        purchase = ClipOrder(screen, service, ask_above=None if yes else threshold, skip_refused=skip_refused)
+        accepted, refused = purchase.run(tasks, fresh=new, dry_run=dry_run)
         if watch and accepted:
             watching.follow(screen, service, accepted, timeout)
         if refused or (not accepted and not dry_run):
@@ -110,39 +121,46 @@ def submit(
 def retry(
     task: TaskUUID,
     clip: Annotated[
-        list[int] | None, typer.Option(min=0, help="Only this clip; repeatable. All that failed otherwise.")
+        list[int] | None,
+        typer.Option(min=0, help="Only the clip with this number; repeatable. Without it, all failed clips."),
     ] = None,
-    attempt: Annotated[int, typer.Option(min=1, help="2 for a second new task from the same clips, and so on.")] = 1,
+    attempt: Annotated[
+        int, typer.Option(min=1, help="The number of this retry of the same clips; 2 orders them a second time.")
+    ] = 1,
     accept_second_charge: Annotated[
         bool,
-        typer.Option("--accept-second-charge", help="Repeat clips in review too, which may have been paid for."),
+        typer.Option(
+            "--accept-second-charge", help="Also repeat clips in review, which may have been charged already."
+        ),
     ] = False,
     yes: Yes = False,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Stay until every clip is decided.")] = False,
-    timeout: Annotated[float, typer.Option(min=0, help="Seconds to stay at most with --watch.")] = 3600.0,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Watch until every clip has a final status.")] = False,
+    timeout: Annotated[
+        float, typer.Option(min=0, help="With --watch: the maximum time to watch, in seconds.")
+    ] = 3600.0,
     as_json: AsJson = False,
     profile: Profile = None,
 ) -> None:
-    """Order again what failed, as a new task.
+    """Order failed clips again, as a new task.
 
-    The new task's UUID follows from the old one, the clips and --attempt. So the same retry given twice, or at the same
-    time from two places, buys nothing twice. Only clips that have failed for good are repeated; those in review may
-    have been bought already, and need --accept-second-charge.
+    The new taskUUID is derived from the old one, the clips and --attempt. A repeated or simultaneous retry therefore
+    buys nothing twice. Only finally failed clips are repeated. Clips in review may have been bought already and need
+    --accept-second-charge.
 
     --json prints the same as `submit --json`.
     """
     with session(profile, as_json=as_json) as (screen, service):
-        old = service.known(task_uuid(task))
+        old = service.require_task(task_uuid(task))
         chosen = _repeatable(old, clip or [], second_charge=accept_second_charge)
         again = _repeat(old, chosen, attempt)
         purchase = ClipOrder(screen, service, ask_above=None if yes else service.target.ask_above)
         if service.task(again["taskUUID"]) is not None:
-            screen.note(f"This was retried before, as {again['taskUUID']}: nothing is bought. --attempt 2 buys again.")
-            screen.say(again["taskUUID"])
-            screen.give(_given([again["taskUUID"]], [], 0, repeated=True))
+            screen.info(f"Already retried as {again['taskUUID']}; nothing was bought. --attempt 2 buys again.")
+            screen.print(again["taskUUID"])
+            screen.print_json(_as_json([again["taskUUID"]], [], 0, repeated=True))
             accepted, refused = [str(again["taskUUID"])], False
         else:
-            accepted, refused = purchase.of([again])
+            accepted, refused = purchase.run([again])
         if watch and accepted:
             watching.follow(screen, service, accepted, timeout)
         if refused:
@@ -150,7 +168,7 @@ def retry(
 
 
 class ClipOrder:
-    """One purchase: priced, confirmed, ordered. `ask_above` is in micro-dollars; None asks nobody."""
+    """One purchase: priced, confirmed, ordered. `ask_above` is in micro-dollars; None skips the confirmation."""
 
     def __init__(
         self, screen: Screen, service: ApiClient, *, ask_above: int | None, skip_refused: bool = False
@@ -158,114 +176,120 @@ class ClipOrder:
         self._screen, self._service = screen, service
         self._ask_above, self._skip_refused = ask_above, skip_refused
 
-    def of(self, tasks: Sequence[Json], *, fresh: bool = False, dry_run: bool = False) -> tuple[list[str], bool]:
-        """Orders the tasks; returns the UUIDs of those accepted, and whether any was refused."""
+    def run(self, tasks: Sequence[Json], *, fresh: bool = False, dry_run: bool = False) -> tuple[list[str], bool]:
+        """Orders the tasks; returns the accepted taskUUIDs, and True if any task was refused."""
         service = self._service
-        nameless = [{name: value for name, value in task.items() if name != "taskUUID"} for task in tasks]
-        own = [task.get("taskUUID") for task in tasks]
-        # The place of a task that brought its own name belongs to what was sent.
-        named = [{**bare, "taskUUID": mine} if mine else bare for bare, mine in zip(nameless, own, strict=True)]
-        journal = Journal(os.environ, task_files.digest(service.target.url, service.target.api_key, named))
+        without_uuid = [{name: value for name, value in task.items() if name != "taskUUID"} for task in tasks]
+        given = [task.get("taskUUID") for task in tasks]
+        # A taskUUID of the user's is part of the submission, and so of its digest.
+        submitted = [
+            {**task, "taskUUID": uuid} if uuid else task for task, uuid in zip(without_uuid, given, strict=True)
+        ]
+        journal = Journal(os.environ, task_files.digest(service.target.url, service.target.api_key, submitted))
         if dry_run:
-            uuids, since = _throwaway(len(tasks)), None
+            uuids, since = _placeholder_uuids(len(tasks)), None
         else:
             uuids, since = journal.open(len(tasks), fresh=fresh)
-        orderly = [{**task, "taskUUID": task.get("taskUUID") or made} for task, made in zip(tasks, uuids, strict=True)]
+        orders = [{**task, "taskUUID": task.get("taskUUID") or uuid} for task, uuid in zip(tasks, uuids, strict=True)]
         repeated = since is not None
         try:
-            valid, refused, price = self._priced(orderly)
+            valid, refused, price = self._price(orders)
             if since is not None:
                 at = datetime.fromtimestamp(since, UTC)
-                self._screen.note(
-                    f"The answer to this submission of {at:%Y-%m-%d %H:%M}Z was never heard. It is sent again under "
-                    "the same taskUUIDs, so nothing is bought twice (--new buys anew)."
+                self._screen.info(
+                    f"The submission of {at:%Y-%m-%d %H:%M}Z had no response. It is sent again with the same "
+                    "taskUUIDs, so nothing is bought twice (--new buys again)."
                 )
             if dry_run:
-                self._tell(valid, refused, price, repeated=False, dry_run=True)
+                self._print_result(valid, refused, price, repeated=False, dry_run=True)
                 return [], bool(refused)
             if refused and not self._skip_refused:
                 journal.close()
-                self._tell([], refused, 0, repeated=repeated)
+                self._print_result([], refused, 0, repeated=repeated)
                 return [], True
             self._confirm(price)
         except BaseException:
-            # Nothing was sent by this run; what an earlier one sent stays remembered.
+            # This run sent nothing. The UUIDs of an earlier run are kept.
             if not repeated:
                 journal.close()
             raise
         try:
-            answer = self._order(valid)
+            response = self._order(valid)
         except (KeyboardInterrupt, SystemExit):
-            self._screen.warn(f"The order may have arrived. {_SAME_AGAIN}")
+            self._screen.warn(f"The service may have received the order. {_REPEAT_HINT}")
             raise
         journal.close()
-        refused += answer.errors
-        self._tell([{"taskUUID": each} for each in answer.accepted], refused, price, repeated=repeated)
-        return answer.accepted, bool(refused)
+        refused += response.errors
+        self._print_result([{"taskUUID": each} for each in response.accepted], refused, price, repeated=repeated)
+        return response.accepted, bool(refused)
 
-    def _priced(self, tasks: Sequence[Json]) -> tuple[list[Json], list[Json], int]:
-        """The valid tasks, what is said against the others, and the price of the valid ones in micro-dollars."""
-        answer = OrderResponse()
+    def _price(self, tasks: Sequence[Json]) -> tuple[list[Json], list[Json], int]:
+        """The valid tasks, the errors of the others, and the price of the valid ones in micro-dollars."""
+        merged = OrderResponse()
         for batch in task_files.batches(tasks):
-            said = self._service.price(batch)
-            answer.data += said.data
-            answer.errors += said.errors
-        fine = {item.get("taskUUID"): micros(item.get("cost")) for item in answer.data}
-        valid = [task for task in tasks if str(task["taskUUID"]).lower() in fine]
-        price = sum(fine.values())
+            response = self._service.price(batch)
+            merged.data += response.data
+            merged.errors += response.errors
+        prices = {item.get("taskUUID"): micros(item.get("cost")) for item in merged.data}
+        valid = [task for task in tasks if str(task["taskUUID"]).lower() in prices]
+        price = sum(prices.values())
         if valid:
             clips = sum(task_files.clips(task) for task in valid)
             left = (self._service.budget() or {}).get("left")
-            of = f", of {money(micros(left))} left this month" if left is not None else ""
-            self._screen.note(f"{_several(len(valid), 'task')}, {_several(clips, 'clip')}: {money(price)}{of}")
-        return valid, answer.errors, price
+            remaining = f", of {money(micros(left))} left this month" if left is not None else ""
+            self._screen.info(f"{_plural(len(valid), 'task')}, {_plural(clips, 'clip')}: {money(price)}{remaining}")
+        return valid, merged.errors, price
 
     def _confirm(self, price: int) -> None:
         if self._ask_above is None or price <= self._ask_above:
             return
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise CommandError(
-                f"{money(price)} is more than {money(self._ask_above)}, and nobody can be asked here: "
-                "confirm it with --yes. Nothing was bought.",
+                f"{money(price)} is above the threshold of {money(self._ask_above)}, and there is no terminal to ask "
+                "for confirmation: use --yes. Nothing was bought.",
                 Exit.NOT_CONFIRMED,
             )
-        if not _agrees(f"Buy for {money(price)}?"):
-            raise CommandError("Nothing was bought.", Exit.NOT_CONFIRMED)
+        if not _is_confirmed(f"Buy for {money(price)}?"):
+            raise CommandError("Not confirmed; nothing was bought.", Exit.NOT_CONFIRMED)
 
     def _order(self, tasks: Sequence[Json]) -> OrderResponse:
-        """Sends the tasks; what the service was too busy for is sent again, once all others are through."""
-        answer = OrderResponse()
-        waiting = list(tasks)
+        """Sends the tasks. Tasks for which the service was busy are sent once more, after all others."""
+        merged = OrderResponse()
+        remaining = list(tasks)
         for last in (False, True):
             busy: list[Json] = []
-            for batch in task_files.batches(waiting):
+            for batch in task_files.batches(remaining):
                 try:
-                    said = self._service.submit(batch)
+                    response = self._service.submit(batch)
                 except UnavailableError as error:
-                    raise UnavailableError(f"{error} {_SAME_AGAIN}") from None
-                answer.data += said.data
-                put_off = {error.get("taskUUID") for error in said.errors if error.get("code") == _BUSY and not last}
-                busy += [task for task in batch if str(task["taskUUID"]).lower() in put_off]
-                answer.errors += [error for error in said.errors if error.get("taskUUID") not in put_off]
-            waiting = busy
-        return answer
+                    raise UnavailableError(f"{error} {_REPEAT_HINT}") from None
+                merged.data += response.data
+                retried = {
+                    error.get("taskUUID") for error in response.errors if error.get("code") == _BUSY and not last
+                }
+                busy += [task for task in batch if str(task["taskUUID"]).lower() in retried]
+                merged.errors += [error for error in response.errors if error.get("taskUUID") not in retried]
+            remaining = busy
+        return merged
 
-    def _tell(
+    def _print_result(
         self, tasks: Sequence[Json], refused: Sequence[Json], price: int, *, repeated: bool, dry_run: bool = False
     ) -> None:
         screen = self._screen
         uuids = [str(task["taskUUID"]) for task in tasks]
         if not dry_run:
             for each in uuids:
-                screen.say(each)
+                screen.print(each)
         for error in refused:
-            screen.note(f"refused: {error.get('taskUUID', '')} {refusal(error)}".replace("  ", " "), "red")
+            screen.info(f"refused: {error.get('taskUUID', '')} {refusal(error)}".replace("  ", " "), "red")
         if refused and not uuids:
-            screen.note("Nothing was bought." if not dry_run else "Nothing would be bought.")
-        screen.give(_given([] if dry_run else uuids, refused, price, repeated=repeated, dry_run=dry_run))
+            screen.info("Nothing was bought." if not dry_run else "Nothing would be bought.")
+        screen.print_json(_as_json([] if dry_run else uuids, refused, price, repeated=repeated, dry_run=dry_run))
 
 
-def _given(uuids: Sequence[str], refused: Sequence[Json], price: int, *, repeated: bool, dry_run: bool = False) -> Json:
+def _as_json(
+    uuids: Sequence[str], refused: Sequence[Json], price: int, *, repeated: bool, dry_run: bool = False
+) -> Json:
     return {
         "taskUUIDs": list(uuids),
         "refused": list(refused),
@@ -277,7 +301,7 @@ def _given(uuids: Sequence[str], refused: Sequence[Json], price: int, *, repeate
 
 def _tasks(prompt: str | None, file: Path | None) -> list[Json]:
     if prompt is not None and file is not None:
-        raise UsageError("give a prompt or a file, not both")
+        raise UsageError("use a PROMPT or --file, not both")
     if prompt is not None:
         return [{"positivePrompt": prompt}]
     if file is not None and str(file) != "-":
@@ -286,59 +310,62 @@ def _tasks(prompt: str | None, file: Path | None) -> list[Json]:
         except OSError as error:
             raise UsageError(f"{file}: {error.strerror}") from None
     if file is None and sys.stdin.isatty():
-        raise UsageError("give a prompt, or a file with --file")
+        raise UsageError("a PROMPT or --file is required")
     return task_files.read(sys.stdin.buffer.read(), "standard input", prompts=file is None)
 
 
-def _repeatable(old: Mapping[str, Any], wanted: Sequence[int], *, second_charge: bool) -> list[int]:
-    """The clips of a task that may be repeated. Raises `CommandError` with the reason against any that was named."""
+def _repeatable(old: Mapping[str, Any], requested: Sequence[int], *, second_charge: bool) -> list[int]:
+    """The clips to repeat. Raises `CommandError` if a requested clip, or every clip, cannot be repeated."""
     clips = {int(clip["clip"]): clip for clip in old.get("clips", [])}
-    reasons = {number: _against(clip, second_charge=second_charge) for number, clip in clips.items()}
-    for number in wanted:
+    reasons = {number: _obstacle(clip, second_charge=second_charge) for number, clip in clips.items()}
+    for number in requested:
         if number not in clips:
             raise UsageError(f"the task has no clip {number}")
         if reasons[number]:
             raise CommandError(f"Clip {number} {reasons[number]}")
-    chosen = sorted(set(wanted)) or [number for number, reason in reasons.items() if not reason]
+    chosen = sorted(set(requested)) or [number for number, reason in reasons.items() if not reason]
     if not chosen:
-        raise CommandError("Nothing to repeat: " + "; ".join(f"clip {n} {reason}" for n, reason in reasons.items()))
+        raise CommandError(
+            "No clip can be repeated: " + "; ".join(f"clip {n} {reason}" for n, reason in reasons.items())
+        )
     return chosen
 
 
-def _against(clip: Mapping[str, Any], *, second_charge: bool) -> str:
+def _obstacle(clip: Mapping[str, Any], *, second_charge: bool) -> str:
+    """The reason not to repeat a clip, or an empty text."""
     match clip.get("status"):
         case "failed" if clip.get("open"):
-            return f"failed, and is looked at once more at {clock(clip.get('nextCheckAt'))}; wait until then."
+            return f"failed, but is checked once more at {utc_time(clip.get('nextCheckAt'))}; wait until then."
         case "failed":
             return ""
         case "review" if second_charge:
             return ""
         case "review":
-            return "may have been bought and paid for: --accept-second-charge repeats it all the same."
+            return "is in review and may have been charged: --accept-second-charge repeats it anyway."
     return f"is {clip.get('status')}."
 
 
 def _repeat(old: Mapping[str, Any], chosen: Sequence[int], attempt: int) -> Json:
     request = old.get("request")
     if not request:
-        raise CommandError("What this task asked for is no longer kept, so it cannot be repeated.")
+        raise CommandError("This task's request is no longer stored, so it cannot be repeated.")
     uuid = task_files.derived_uuid(str(old["taskUUID"]), attempt, chosen)
     return {**request, "taskUUID": uuid, "numberResults": len(chosen)}
 
 
-def _agrees(question: str) -> bool:
+def _is_confirmed(question: str) -> bool:
     try:
         return typer.confirm(question, err=True)
     except typer.Abort:
         return False
 
 
-def _throwaway(count: int) -> list[str]:
-    """Names for tasks that are only priced."""
+def _placeholder_uuids(count: int) -> list[str]:
+    """UUIDs for tasks that are only priced."""
     return [task_files.derived_uuid("", number, ()) for number in range(count)]
 
 
-def _several(count: int, noun: str) -> str:
+def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
@@ -346,4 +373,4 @@ def _dollars(text: str) -> int:
     try:
         return limits.micro_dollars(text)
     except ValueError:
-        raise UsageError("--ask-above is an amount in dollars") from None
+        raise UsageError(f"--ask-above must be an amount in dollars from 0 to {limits.MAX_DOLLARS}") from None

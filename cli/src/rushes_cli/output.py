@@ -1,8 +1,8 @@
-"""How things are shown: money, age, status, sizes, tables, and the JSON that scripts read.
+"""Output for people and scripts: formats for money, ages, statuses and sizes, tables, and JSON.
 
-What a caller or Runware wrote may hold anything, terminal control sequences too: `plain` takes those out, and nothing
-of it is ever read as markup. On a terminal tables are drawn; anywhere else they are lines of tab-separated columns with
-a head, so that no column is cut to fit a screen that is not there.
+Texts of callers and of Runware may contain terminal control sequences: `plain` removes them, and no such text is
+interpreted as markup. Tables are drawn on a terminal only. Elsewhere they are tab-separated lines with a header, in
+which no column is truncated.
 """
 
 import json
@@ -35,7 +35,7 @@ _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """Standard output and standard error, for people or, with `as_json`, for scripts."""
+    """Standard output and standard error, for people, or with `as_json` for scripts."""
 
     as_json: bool = False
     out: Console = field(default_factory=Console)
@@ -43,49 +43,49 @@ class Screen:
 
     @property
     def is_live(self) -> bool:
-        """Whether somebody is looking at a terminal that can be drawn on."""
+        """True if standard output is a terminal and the output is for people."""
         return self.out.is_terminal and not self.as_json
 
-    def say(self, text: str = "", style: str | None = None) -> None:
-        """A line of the result, for people only."""
+    def print(self, text: str = "", style: str | None = None) -> None:
+        """Prints a line of the result on standard output; not with `as_json`."""
         if not self.as_json:
             self.out.print(Text(plain(text), style or ""), soft_wrap=True)
 
-    def note(self, text: str, style: str | None = None) -> None:
-        """A line beside the result, on standard error."""
+    def info(self, text: str, style: str | None = None) -> None:
+        """Prints a message on standard error."""
         self.err.print(Text(plain(text), style or ""), soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        """A line beside the result that should be read."""
-        self.note(f"rushes: {text}", "yellow")
+        """Prints a warning on standard error."""
+        self.info(f"rushes: {text}", "yellow")
 
-    def give(self, value: object) -> None:
-        """The result, for scripts only: JSON, on one line where it is not a terminal."""
+    def print_json(self, value: object) -> None:
+        """Prints the result as JSON, with `as_json` only; on one line unless standard output is a terminal."""
         if self.as_json:
             indent = 2 if self.out.is_terminal else None
             self.out.file.write(json.dumps(value, ensure_ascii=False, indent=indent) + "\n")
             self.out.file.flush()
 
     def row(self, cells: Sequence[str]) -> None:
-        """A row of texts with tabs between them."""
+        """Prints a tab-separated row."""
         self.out.file.write("\t".join(map(plain, cells)) + "\n")
         self.out.file.flush()
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Rows of texts under a head, for people only."""
+        """Prints a table; not with `as_json`."""
         if self.as_json:
             return
         if not self.out.is_terminal:
             for row in (head, *rows):
                 self.row(row)
             return
-        self.out.print(drawn(head, rows, self.out.width))
+        self.out.print(terminal_table(head, rows, self.out.width))
 
 
-def drawn(head: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> Table:
-    """A table for a terminal; a column headed `status` is coloured, one headed with a number is set to the right.
+def terminal_table(head: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> Table:
+    """A table for a terminal; the column `status` is coloured, number columns are right-aligned.
 
-    Names that people copy are never cut, and a taskUUID stays whole where there is room for it at all.
+    Names that people copy are never truncated. A taskUUID stays on one line if the terminal is wide enough.
     """
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in head:
@@ -109,39 +109,39 @@ def _style(name: str, cell: str) -> str:
 
 
 def plain(text: str, *, lines: bool = False) -> str:
-    """The text without what steers a terminal or turns its reading direction; on one line, unless `lines`."""
+    """The text without control and bidirectional characters; on one line, unless `lines`."""
     kept = "\n" if lines else ""
-    return "".join(char if char == kept else " " if char in "\n\t" else _shown(char) for char in text)
+    return "".join(char if char == kept else " " if char in "\n\t" else _printable(char) for char in text)
 
 
-def _shown(char: str) -> str:
-    return "\ufffd" if _steers(char) else char
+def _printable(char: str) -> str:
+    return "\ufffd" if _is_control(char) else char
 
 
-def _steers(char: str) -> bool:
+def _is_control(char: str) -> bool:
     return (
         unicodedata.category(char) in ("Cc", "Cs") or char in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
     )
 
 
-def short(text: str, most: int) -> str:
-    """The text, cut with an ellipsis to at most so many characters."""
-    return text if len(text) <= most else text[: most - 1] + "…"
+def shorten(text: str, length: int) -> str:
+    """The text, truncated with an ellipsis to at most `length` characters."""
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def micros(dollars: object) -> int:
-    """An amount in dollars from JSON as integer micro-dollars; 0 for what is none."""
+    """An amount in dollars from JSON as integer micro-dollars; 0 if it is not a number."""
     return round(dollars * 1_000_000) if isinstance(dollars, int | float) else 0
 
 
 def money(micro_dollars: int) -> str:
-    """`$1.848`."""
+    """An amount in micro-dollars for people, such as `$1.848`."""
     sign = "-" if micro_dollars < 0 else ""
     return f"{sign}${abs(micro_dollars) // 1_000_000:,}.{abs(micro_dollars) % 1_000_000 // 1000:03d}"
 
 
-def moment(text: object) -> datetime | None:
-    """A time of the service's JSON."""
+def parse_time(text: object) -> datetime | None:
+    """A time of the service's JSON; None if it is not one."""
     try:
         return datetime.fromisoformat(text) if isinstance(text, str) else None
     except ValueError:
@@ -149,28 +149,28 @@ def moment(text: object) -> datetime | None:
 
 
 def iso(at: int | None) -> str | None:
-    """Milliseconds since the epoch as the service writes times."""
+    """Milliseconds since the epoch in the service's time format."""
     if at is None:
         return None
     return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def clock(text: object) -> str:
-    """A time of the service's JSON for people, in UTC as everything here."""
-    at = moment(text)
+def utc_time(text: object) -> str:
+    """A time of the service's JSON for people, in UTC."""
+    at = parse_time(text)
     return f"{at:%Y-%m-%d %H:%M:%S}Z" if at else "-"
 
 
 def age(text: object, now: datetime | None = None) -> str:
-    """How long ago a time of the service's JSON was: `4 min`."""
-    at = moment(text)
+    """The time since a time of the service's JSON, such as `4 min`."""
+    at = parse_time(text)
     if at is None:
         return "-"
-    return span(max(0.0, ((now or datetime.now(UTC)) - at).total_seconds()))
+    return duration(max(0.0, ((now or datetime.now(UTC)) - at).total_seconds()))
 
 
-def span(seconds: float) -> str:
-    """A length of time in its largest unit."""
+def duration(seconds: float) -> str:
+    """A duration in its largest unit, such as `2 h`."""
     for length, unit in _UNITS:
         if seconds >= length:
             return f"{int(seconds // length)} {unit}"
@@ -178,7 +178,7 @@ def span(seconds: float) -> str:
 
 
 def size(count: object) -> str:
-    """A number of bytes for people."""
+    """A number of bytes for people, such as `4.2 MB`."""
     if not isinstance(count, int):
         return "-"
     for unit, scale in (("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1000)):
@@ -188,12 +188,12 @@ def size(count: object) -> str:
 
 
 def prompt_of(task: Json) -> str:
-    """What a task asked for, in the caller's words."""
+    """A task's prompt, or a placeholder in parentheses."""
     request = task.get("request") or {}
-    return str(request.get("positivePrompt") or ("(no longer kept)" if not request else "(no prompt)"))
+    return str(request.get("positivePrompt") or ("(no longer stored)" if not request else "(no prompt)"))
 
 
 def clip_counts(task: Json) -> str:
-    """`2/3`: how many clips of a task are stored."""
+    """The stored and all clips of a task, such as `2/3`."""
     clips = task.get("clips", [])
     return f"{sum(clip.get('status') == 'stored' for clip in clips)}/{len(clips)}"

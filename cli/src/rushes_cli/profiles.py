@@ -1,7 +1,7 @@
-"""Which service is meant, and the key for it. A key comes from the environment or a file, never from an argument.
+"""The choice of the service and its key. A key comes from the environment or a file, never from an argument.
 
-In this order: the profile that was named; `RUSHES_URL` with `RUSHES_API_KEY`; the profile that `RUSHES_PROFILE` names;
-the configuration's `default`; the local stack that `rushes dev` is running.
+The first of these is used: the profile of `--profile`; `RUSHES_URL` with `RUSHES_API_KEY`; the profile in
+`RUSHES_PROFILE`; the configuration's `default`; the running local stack of `rushes dev`.
 """
 
 import tomllib
@@ -13,17 +13,17 @@ from urllib.parse import urlsplit
 
 from rushes_cli import local_stack
 from rushes_cli.exits import NotAllowedError, UsageError
-from rushes_cli.limits import micro_dollars
+from rushes_cli.limits import MAX_DOLLARS, micro_dollars
 
-LOCAL = "local"  # the profile that always means the running local stack
-ASK_ABOVE = 5_000_000  # micro-dollars; a purchase of more than this is confirmed first
+LOCAL = "local"  # the reserved profile of the running local stack
+ASK_ABOVE = 5_000_000  # micro-dollars; a purchase above this amount needs a confirmation
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A service to talk to. `name` is for sentences, `ask_above` is in micro-dollars."""
+    """A service and its key. `name` is for messages; `ask_above` is in micro-dollars."""
 
     name: str
     url: str
@@ -32,50 +32,50 @@ class Target:
 
     @property
     def is_here(self) -> bool:
-        """Whether it is on this machine."""
+        """True if the service is on this machine."""
         return urlsplit(self.url).hostname in _LOOPBACK
 
 
 def config_path(environment: Mapping[str, str]) -> Path:
-    """Where profiles are written down."""
+    """The path of the configuration file."""
     home = environment.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
     return Path(home) / "rushes" / "config.toml"
 
 
 def choose(profile: str | None, environment: Mapping[str, str], warn: Callable[[str], None]) -> Target:
-    """The service that is meant. Raises `UsageError` for a bad configuration, `NotAllowedError` where there is none."""
+    """The chosen service. Raises `UsageError` for an invalid configuration, `NotAllowedError` without one."""
     url, key = environment.get("RUSHES_URL", "").strip(), environment.get("RUSHES_API_KEY", "").strip()
     if profile is None and (url or key):
         if not (url and key):
             missing = "RUSHES_API_KEY" if url else "RUSHES_URL"
-            raise NotAllowedError(f"{missing} is not set; RUSHES_URL and RUSHES_API_KEY go together.")
+            raise NotAllowedError(f"{missing} is not set; RUSHES_URL and RUSHES_API_KEY must be set together.")
         return target_of("the environment", {"url": url, "api_key": key})
     name = profile or environment.get("RUSHES_PROFILE") or None
     path = config_path(environment)
     config = read_config(path, warn) if name != LOCAL else {}
     name = name or config.get("default")
     if name is None or name == LOCAL:
-        return _local(environment, named=name == LOCAL, path=path)
+        return _local(environment, is_explicit=name == LOCAL, path=path)
     profiles = config.get("profiles", {})
     if not isinstance(profiles, dict) or not isinstance(profiles.get(name), dict):
         raise UsageError(f"{path} has no profile {name}.")
     return target_of(f"profile {name}", profiles[name])
 
 
-def _local(environment: Mapping[str, str], *, named: bool, path: Path) -> Target:
+def _local(environment: Mapping[str, str], *, is_explicit: bool, path: Path) -> Target:
     found = local_stack.find(environment)
     if found:
         return target_of("the local stack", {"url": found.url, "api_key": found.api_key})
-    if named:
-        raise NotAllowedError("No local stack is running: start one with `rushes dev`.")
+    if is_explicit:
+        raise NotAllowedError("No local stack is running. Start one with `rushes dev`.")
     raise NotAllowedError(
-        "No service is configured: give `rushes login` address and key, set RUSHES_URL and RUSHES_API_KEY, write a "
-        f"profile into {path}, or start a local stack with `rushes dev`."
+        "No service is configured. Run `rushes login`, set RUSHES_URL and RUSHES_API_KEY, add a profile to "
+        f"{path}, or start a local stack with `rushes dev`."
     )
 
 
 def read_config(path: Path, warn: Callable[[str], None]) -> dict[str, Any]:
-    """What is configured; a file that others can read is warned of. Raises `UsageError` if it cannot be read."""
+    """The configuration; warns if other users can read the file. Raises `UsageError` if it cannot be parsed."""
     try:
         content = path.read_bytes()
         mode = path.stat().st_mode
@@ -84,18 +84,18 @@ def read_config(path: Path, warn: Callable[[str], None]) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
     if mode & 0o077:
-        warn(f"{path} can be read by others and may hold a key: chmod 600 {path}")
+        warn(f"{path} can be read by other users and may contain a key: chmod 600 {path}")
     try:
         return tomllib.loads(content.decode())
     except ValueError as error:
-        raise UsageError(f"{path} is not TOML: {error}") from None
+        raise UsageError(f"{path} is not valid TOML: {error}") from None
 
 
 def target_of(name: str, profile: Mapping[str, Any]) -> Target:
-    """The service of a profile. Raises `UsageError` for an address or a key that cannot be one."""
+    """The service of a profile. Raises `UsageError` for an invalid URL, key or threshold."""
     url, key = profile.get("url"), profile.get("api_key")
     if not isinstance(url, str) or not isinstance(key, str) or not url or not key:
-        raise UsageError(f"{name} needs a url and an api_key")
+        raise UsageError(f"{name} must have a url and an api_key")
     target = Target(name, url.rstrip("/").removesuffix("/v1"), key.strip(), _ask_above(name, profile))
     try:
         parts = urlsplit(target.url)
@@ -103,11 +103,13 @@ def target_of(name: str, profile: Mapping[str, Any]) -> Target:
     except ValueError:
         is_web = False
     if not is_web or parts.query or parts.username or parts.password:
-        raise UsageError(f"{name}: {url!r} is not the address of a service")
+        raise UsageError(
+            f"{name}: {url!r} is not a valid URL; it must be http(s)://host without query string and user name"
+        )
     if parts.scheme != "https" and not target.is_here:
-        raise UsageError(f"{name}: a key is sent over https only, or to this machine")
+        raise UsageError(f"{name}: the URL must be https, or on this machine")
     if not key.isascii() or not key.strip().isprintable():
-        raise UsageError(f"{name}: that is not an API key")
+        raise UsageError(f"{name}: api_key must consist of printable ASCII characters")
     return target
 
 
@@ -115,4 +117,4 @@ def _ask_above(name: str, profile: Mapping[str, Any]) -> int:
     try:
         return micro_dollars(str(profile["ask_above"])) if "ask_above" in profile else ASK_ABOVE
     except ValueError:
-        raise UsageError(f"{name}: ask_above is not an amount in dollars") from None
+        raise UsageError(f"{name}: ask_above must be an amount in dollars from 0 to {MAX_DOLLARS}") from None

@@ -1,4 +1,4 @@
-"""`cost`: what was spent, by day, tag, model or caller, from what each clip counts."""
+"""`cost`: sums of the clips' counted amounts by day, tag, model or caller."""
 
 import csv
 import sys
@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 
 class By(StrEnum):
-    """What costs are summed over."""
+    """The grouping of the costs."""
 
     DAY = "day"
     TAG = "tag"
@@ -29,49 +29,50 @@ class By(StrEnum):
 
 @dataclass(slots=True)
 class Sum:
-    """What one group comes to. `cost` is in micro-dollars."""
+    """The totals of one group. `cost` is in micro-dollars."""
 
     tasks: set[str] = field(default_factory=set)
     clips: int = 0
     cost: int = 0
 
     def add(self, line: Json) -> None:
-        """Counts a clip."""
+        """Adds one clip."""
         self.tasks.add(str(line.get("taskUUID")))
         self.clips += 1
         self.cost += micros(line.get("cost"))
 
-    def shown(self) -> Json:
-        """As `--json` prints it."""
+    def as_json(self) -> Json:
+        """The JSON object of `--json`, with the cost in dollars."""
         return {"tasks": len(self.tasks), "clips": self.clips, "cost": self.cost / 1_000_000}
 
     def row(self, name: str) -> tuple[str, ...]:
-        """As people read it."""
+        """The row of the table."""
         return name, str(len(self.tasks)), str(self.clips), money(self.cost)
 
 
 def cost(
-    by: Annotated[By, typer.Option(help="What to sum over; callers are for operators to see.")] = By.DAY,
+    by: Annotated[By, typer.Option(help="The grouping; caller is for operators.")] = By.DAY,
     name: Annotated[
-        str | None, typer.Option("--tag-name", help="With --by tag: which tag's values.", show_default=False)
+        str | None,
+        typer.Option("--tag-name", help="With --by tag: group by the values of this tag.", show_default=False),
     ] = None,
     since: Annotated[
-        str | None, typer.Option(help="From this day (UTC).", show_default="the first of the month")
+        str | None, typer.Option(help="The first day (UTC), such as 2026-11-01.", show_default="the first of the month")
     ] = None,
-    until: Annotated[str | None, typer.Option(help="To this day, inclusive.", show_default="today")] = None,
+    until: Annotated[str | None, typer.Option(help="The last day (UTC), inclusive.", show_default="today")] = None,
     tag: Tag = None,
     stack: Stack = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     as_json: AsJson = False,
     profile: Profile = None,
 ) -> None:
-    """Sum up what your clips cost, this month or between two days, and say what is left of the month's limit.
+    """Sum up the cost of your clips, this month or between two days, and show the rest of this month's limit.
 
-    The sums are of what counts against the budget: Runware's reported costs, or the estimate until there is one. A task
-    with several tags counts under each of them, so only the total is the total.
+    The sums are of the amounts that count against the budget: the cost that Runware reported, or the estimate until
+    there is one. A task with several tags counts in each of their groups, so the groups can exceed the total.
 
-    A caller's key shows its own clips. --by caller sums up those of all callers and needs AWS credentials instead, and
-    --stack to say where; the running local stack needs neither.
+    Your key gives access to your own clips. --by caller sums up the clips of all callers; it needs AWS credentials and
+    --stack instead of a key. The running local stack needs neither.
 
     --json prints {"by", "since", "until", "groups": [{"name", "tasks", "clips", "cost": dollars}], "total": {…},
     "budget": {"month", "spent", "limit", "left"}}; "budget" is null with --by caller.
@@ -80,11 +81,11 @@ def cost(
     first = _day(since) if since else today.replace(day=1)
     last = _day(until) if until else today
     if first > last:
-        raise UsageError("--since is later than --until")
+        raise UsageError("--since must not be later than --until")
     if stack and by is not By.CALLER:
-        raise UsageError("--stack goes with --by caller; all else is asked of the service, with your key")
+        raise UsageError("--stack requires --by caller; other groupings use the service and your key")
     if name and by is not By.TAG:
-        raise UsageError("--tag-name goes with --by tag")
+        raise UsageError("--tag-name requires --by tag")
     tag_name, _, tag_value = (filters(tag=tag)["tag"] or "").partition(":")
     lines, budget = _all_callers(stack, first, last) if by is By.CALLER else _own(profile, first, last)
     groups: dict[str, Sum] = {}
@@ -97,13 +98,13 @@ def cost(
             groups.setdefault(group, Sum()).add(line)
     ordered = sorted(groups.items()) if by is By.DAY else sorted(groups.items(), key=lambda item: -item[1].cost)
     screen = Screen(as_json)
-    screen.give(
+    screen.print_json(
         {
             "by": by,
             "since": str(first),
             "until": str(last),
-            "groups": [{"name": group, **found.shown()} for group, found in ordered],
-            "total": total.shown(),
+            "groups": [{"name": group, **found.as_json()} for group, found in ordered],
+            "total": total.as_json(),
             "budget": budget,
         }
     )
@@ -116,11 +117,11 @@ def cost(
     screen.table(head, [found.row(group) for group, found in [*ordered, ("total", total)]])
     if budget:
         spent, limit, left = (money(micros(budget.get(part))) for part in ("spent", "limit", "left"))
-        screen.note(f"{budget.get('month')}: {spent} of {limit} spent, {left} left")
+        screen.info(f"{budget.get('month')}: {spent} of {limit} spent, {left} left")
 
 
 def _own(profile: str | None, first: date, last: date) -> tuple[list[Json], Json | None]:
-    """What each of the caller's clips counts, and its budget."""
+    """The counted amounts of the caller's clips, and its budget."""
     with session(profile, as_json=False) as (_, service):
         return list(service.costs(str(first), str(last))), service.budget()
 
@@ -137,7 +138,7 @@ def _groups(line: Mapping[str, Any], by: By, name: str | None) -> Iterable[str]:
         case By.DAY:
             return [str(line.get("createdAt", ""))[:10]]
         case By.MODEL | By.CALLER:
-            return [str(line.get(by, "(not kept)"))]
+            return [str(line.get(by, "(not recorded)"))]
     tags = line.get("tags") or {}
     if name:
         return [str(tags.get(name, "(none)"))]
@@ -149,11 +150,11 @@ def _write_csv(head: Iterable[str], groups: Iterable[tuple[str, Sum]]) -> None:
     writer.writerow(head)
     for group, found in groups:
         cost = f"{found.cost / 1_000_000:.6f}"
-        writer.writerow([_harmless(group), len(found.tasks), found.clips, cost])
+        writer.writerow([_escape_formula(group), len(found.tasks), found.clips, cost])
 
 
-def _harmless(text: str) -> str:
-    """A tag's value that a spreadsheet would take for a formula is made text."""
+def _escape_formula(text: str) -> str:
+    """The text with a quote in front if a spreadsheet would read it as a formula."""
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
@@ -161,4 +162,4 @@ def _day(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise UsageError(f"{text!r} is not a day; write it as 2026-11-24") from None
+        raise UsageError(f"{text!r} is not a day; the format is YYYY-MM-DD, such as 2026-11-24") from None

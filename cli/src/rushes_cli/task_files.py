@@ -1,6 +1,6 @@
-"""What was typed, or lies in a file, as tasks for `POST /v1`. Whether they are valid is for the service to say.
+"""Tasks for `POST /v1` from arguments and files. The service validates them.
 
-Pure but for reading the files that are named.
+No I/O except for reading the named files.
 """
 
 import base64
@@ -16,21 +16,21 @@ from rushes_cli.exits import UsageError
 
 Json = dict[str, Any]
 
-# What one request to the service may hold.
+# The limits of one request to the service.
 MAX_TASKS = 20
 MAX_CLIPS = 20
 MAX_BYTES = 4_500_000
 
-_MAX_IMAGE_BYTES = 3_000_000  # bytes; in base64 it has to fit into one request
-_ELSEWHERE = re.compile(r"(https?|s3|data):", re.IGNORECASE)
+_MAX_IMAGE_BYTES = 3_000_000  # must fit into one request in base64
+_URL = re.compile(r"(https?|s3|data):", re.IGNORECASE)
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _SIZE = re.compile(r"(\d{1,5})[xX](\d{1,5})")
 
 
 def read(content: bytes, name: str, *, prompts: bool = False) -> list[Json]:
-    """The tasks of a file: one, an array of them, or one a line. `prompts`: text that is no JSON is one prompt.
+    """The tasks of a file: one task, an array, or one task per line. With `prompts`, other text is one prompt.
 
-    Raises `UsageError` naming the file and the line.
+    Raises `UsageError` with the file and the line.
     """
     try:
         text = content.decode("utf-8-sig").strip()
@@ -41,14 +41,14 @@ def read(content: bytes, name: str, *, prompts: bool = False) -> list[Json]:
     if prompts and text[0] not in "[{":
         return [{"positivePrompt": text}]
     try:
-        whole = json.loads(text)
+        parsed = json.loads(text)
     except (ValueError, RecursionError) as error:
         if "\n" not in text:
-            raise UsageError(f"{name} is not JSON: {error}") from None
+            raise UsageError(f"{name} is not valid JSON: {error}") from None
         return list(_lines(text, name))
-    tasks = whole if isinstance(whole, list) else [whole]
+    tasks = parsed if isinstance(parsed, list) else [parsed]
     if not tasks or not all(isinstance(task, dict) for task in tasks):
-        raise UsageError(f"{name} must hold a task, an array of tasks, or one task a line")
+        raise UsageError(f"{name} must contain a JSON object, an array of objects, or one object per line")
     return tasks
 
 
@@ -59,41 +59,41 @@ def _lines(text: str, name: str) -> Iterator[Json]:
         try:
             task = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise UsageError(f"{name}, line {number} is not JSON: {error}") from None
+            raise UsageError(f"{name}, line {number} is not valid JSON: {error}") from None
         if not isinstance(task, dict):
-            raise UsageError(f"{name}, line {number} is not a task")
+            raise UsageError(f"{name}, line {number} is not a JSON object")
         yield task
 
 
 def completed(task: Mapping[str, Any], options: Mapping[str, Any]) -> Json:
-    """A task with what it leaves open taken from the options; tags are joined."""
+    """A task with the options as defaults; tags of both are merged."""
     tags = {**options.get("tags", {}), **(task.get("tags") or {})} if isinstance(task.get("tags", {}), dict) else None
     filled = {**options, **task}
     return {**filled, "tags": tags} if tags else filled
 
 
 def size(text: str) -> tuple[int, int]:
-    """`1920x1080` as width and height."""
+    """`1920x1080` as width and height. Raises `UsageError` for another form."""
     found = _SIZE.fullmatch(text)
     if not found:
-        raise UsageError("--size is written as 1920x1080")
+        raise UsageError("--size must have the form WIDTHxHEIGHT, such as 1920x1080")
     return int(found[1]), int(found[2])
 
 
 def tags(pairs: Iterable[str]) -> dict[str, str]:
-    """`name=value`, several times, as an object."""
+    """Pairs `name=value` as an object. Raises `UsageError` for another form."""
     found = {}
     for pair in pairs:
         name, separator, value = pair.partition("=")
         if not (name and separator):
-            raise UsageError("--tag is written as name=value")
+            raise UsageError("--tag must have the form name=value")
         found[name] = value
     return found
 
 
 def image(text: str) -> str:
-    """An image as the service takes it: an address or UUID as it is, a file as a data URI."""
-    if _ELSEWHERE.match(text) or _UUID.fullmatch(text):
+    """An image for the service: a URL or UUID is unchanged, a file becomes a data URI."""
+    if _URL.match(text) or _UUID.fullmatch(text):
         return text
     try:
         content = Path(text).expanduser().read_bytes()
@@ -104,7 +104,7 @@ def image(text: str) -> str:
         raise UsageError(f"{text} is not a PNG, JPEG or WEBP image")
     if len(content) > _MAX_IMAGE_BYTES:
         raise UsageError(
-            f"{text} is larger than {_MAX_IMAGE_BYTES // 1_000_000} MB; give it as a URL or as an s3:// address"
+            f"{text} is larger than {_MAX_IMAGE_BYTES // 1_000_000} MB; use an https:// or s3:// URL instead"
         )
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
@@ -118,33 +118,34 @@ def _kind(head: bytes) -> str | None:
 
 
 def clips(task: Mapping[str, Any]) -> int:
-    """How many clips a task asks for, as far as that is a number."""
+    """The number of clips in a task; 1 if it is not a positive integer."""
     count = task.get("numberResults", 1)
     return count if isinstance(count, int) and count > 0 else 1
 
 
 def batches(tasks: Sequence[Json]) -> Iterator[list[Json]]:
-    """The tasks in as few requests as they fit into, in their order."""
+    """The tasks in order, grouped into requests within the limits."""
     batch: list[Json] = []
-    held = weight = 0
+    batch_clips = batch_bytes = 0
     for task in tasks:
         count, length = clips(task), len(json.dumps(task)) + 2
-        if batch and (len(batch) == MAX_TASKS or held + count > MAX_CLIPS or weight + length > MAX_BYTES):
+        is_full = len(batch) == MAX_TASKS or batch_clips + count > MAX_CLIPS or batch_bytes + length > MAX_BYTES
+        if batch and is_full:
             yield batch
-            batch, held, weight = [], 0, 0
+            batch, batch_clips, batch_bytes = [], 0, 0
         batch.append(task)
-        held, weight = held + count, weight + length
+        batch_clips, batch_bytes = batch_clips + count, batch_bytes + length
     if batch:
         yield batch
 
 
 def derived_uuid(task_uuid: str, attempt: int, repeated: Iterable[int]) -> str:
-    """The UUID of a task that repeats some clips of another one: the same whenever the same is repeated."""
+    """The deterministic UUID of a retry, from the task, the attempt and the repeated clips."""
     name = f"retry {task_uuid.lower()} {attempt} {','.join(map(str, sorted(set(repeated))))}"
     return str(uuid.UUID(bytes=hashlib.sha256(name.encode()).digest()[:16], version=4))
 
 
 def digest(url: str, api_key: str, tasks: Sequence[Json]) -> str:
-    """What tells one submission from another: where it goes, who sends it, and what it says."""
-    said = json.dumps([url, hashlib.sha256(api_key.encode()).hexdigest(), tasks], sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()
+    """The SHA-256 that identifies a submission: URL, key and tasks."""
+    content = json.dumps([url, hashlib.sha256(api_key.encode()).hexdigest(), tasks], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()

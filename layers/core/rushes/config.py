@@ -1,7 +1,7 @@
-"""Environment to frozen settings, one class per function, and the one place that holds the service's times.
+"""Reads the environment into frozen settings, one class for each function, and the service's intervals.
 
-Settings are read at a function's first call, never at import. A missing or senseless value raises `SettingsError`
-with the variable's name. There are no local defaults: whoever starts a function says everything.
+Settings are read at a function's first call, never at import. A missing or invalid value raises `SettingsError` with
+the variable's name. There are no defaults: the template or the test sets all variables.
 """
 
 import math
@@ -17,9 +17,9 @@ Environment = Mapping[str, str]
 WhenAmbiguous = Literal["resend", "review"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class BuyingSettings:
-    """What every function that buys needs to know."""
+    """The settings that all buying functions have."""
 
     table: str
     bucket: str
@@ -30,13 +30,13 @@ class BuyingSettings:
     timings: Timings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class SubmitSettings(BuyingSettings):
-    """What `submit` needs to know.
+    """The settings of `submit`.
 
-    `monthly_limit` is for all callers together, in micro-dollars. `retention` is how long the table keeps requests
-    after the last of their clips can be open, in milliseconds; None means for ever. `unknown_callers`: whether a caller
-    that no operator has made may order by file and event.
+    `monthly_limit` is for all callers together, in micro-dollars. `retention` is the time in milliseconds for which the
+    table keeps requests, from the latest time at which one of their clips can be open; None means permanently.
+    `unknown_callers` is True if callers without a record may order by file and event.
     """
 
     monthly_limit: int
@@ -48,14 +48,14 @@ class SubmitSettings(BuyingSettings):
         return cls(
             monthly_limit=_micro_dollars(environment, "MONTHLY_LIMIT_USD"),
             retention=_days(environment, "RETENTION_DAYS"),
-            unknown_callers=_truth(environment, "ALLOW_UNKNOWN_CALLERS"),
+            unknown_callers=_boolean(environment, "ALLOW_UNKNOWN_CALLERS"),
             **_buying(environment),
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class ReconcileSettings(BuyingSettings):
-    """What `reconcile` needs to know. `rescue_origins` are where a render may be fetched from."""
+    """The settings of `reconcile`. `rescue_origins` are the allowed origins of renders."""
 
     rescue_origins: frozenset[str]
     when_ambiguous: WhenAmbiguous
@@ -72,9 +72,9 @@ class ReconcileSettings(BuyingSettings):
         return settings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class WebhookSettings:
-    """What `webhook` needs to know."""
+    """The settings of `webhook`."""
 
     table: str
     bucket: str
@@ -91,9 +91,9 @@ class WebhookSettings:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class PublishSettings:
-    """What `publish` needs to know. `bus` is the event bus's name."""
+    """The settings of `publish`. `bus` is the name of the event bus."""
 
     table: str
     bucket: str
@@ -110,9 +110,9 @@ class PublishSettings:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class TasksSettings:
-    """What `tasks` needs to know."""
+    """The settings of `tasks`."""
 
     table: str
     bucket: str
@@ -127,9 +127,9 @@ class TasksSettings:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class IntakeSettings:
-    """What `intake` needs to know. `inbox` is the queue's URL, `unknown_callers` as for `submit`."""
+    """The settings of `intake`. `inbox` is the queue's URL, `unknown_callers` as for `submit`."""
 
     table: str
     bucket: str
@@ -142,12 +142,12 @@ class IntakeSettings:
             table=_text(environment, "TABLE_NAME"),
             bucket=_text(environment, "BUCKET_NAME"),
             inbox=_text(environment, "INBOX_URL"),
-            unknown_callers=_truth(environment, "ALLOW_UNKNOWN_CALLERS"),
+            unknown_callers=_boolean(environment, "ALLOW_UNKNOWN_CALLERS"),
         )
 
 
 def read_timings(environment: Environment) -> Timings:
-    """The service's intervals; raises `SettingsError` for a missing one, or an order that does not hold."""
+    """Returns the service's intervals; raises `SettingsError` if one is missing or their order is wrong."""
     return Timings(
         http=_milliseconds(environment, "HTTP_TIMEOUT_SECONDS"),
         function=_milliseconds(environment, "FUNCTION_TIMEOUT_SECONDS"),
@@ -181,7 +181,7 @@ def _text(environment: Environment, name: str) -> str:
     return value
 
 
-def _truth(environment: Environment, name: str) -> bool:
+def _boolean(environment: Environment, name: str) -> bool:
     text = _text(environment, name)
     if text not in ("true", "false"):
         raise SettingsError(f"{name} must be true or false")
@@ -192,17 +192,17 @@ def _milliseconds(environment: Environment, name: str) -> int:
     try:
         seconds = float(_text(environment, name))
     except ValueError:
-        raise SettingsError(f"{name} is not a number of seconds") from None
+        raise SettingsError(f"{name} must be a number of seconds above 0") from None
     if not math.isfinite(seconds) or seconds <= 0:
-        raise SettingsError(f"{name} must be above zero")
+        raise SettingsError(f"{name} must be a number of seconds above 0")
     return max(1, round(seconds * 1000))
 
 
 def _days(environment: Environment, name: str) -> int | None:
-    """In milliseconds; None for 0."""
+    """A number of days in milliseconds; None for 0."""
     text = _text(environment, name)
     if not (text.isascii() and text.isdigit()):
-        raise SettingsError(f"{name} is not a whole number of days")
+        raise SettingsError(f"{name} must be a whole number of days; 0 means permanently")
     return int(text) * 86_400_000 or None
 
 
@@ -210,7 +210,7 @@ def _micro_dollars(environment: Environment, name: str) -> int:
     try:
         return micro_dollars(_text(environment, name))
     except ValueError:
-        raise SettingsError(f"{name} is not an amount from 0 to {MAX_DOLLARS} dollars") from None
+        raise SettingsError(f"{name} must be an amount from 0 to {MAX_DOLLARS} dollars") from None
 
 
 def _when_ambiguous(environment: Environment) -> WhenAmbiguous:

@@ -1,31 +1,31 @@
-"""What can go wrong, as types. Handlers turn these into HTTP answers in one place each; nobody matches on text.
+"""The errors of the service, as types. Each handler maps them to HTTP responses in one place, never by their text.
 
 RushesError
-├── SettingsError            a setting is missing or makes no sense; the function cannot work
-├── MissingSecretError       a secret exists but holds no value yet
-├── SecretsError             Secrets Manager did not answer, and no value is recent enough to do without
-├── BadTokenError            a callback's token is not ours, not for this clip, or too old
-├── UnreadableError          bytes from outside that are not what they should be
-├── UnknownClipError         a callback names a clip that is not in the table, though its token is ours
-├── ProviderError            Runware did not answer a question properly; what it knows is unknown
-├── BatchError               not one record of a batch could be worked on
-├── RescueError              a render's bytes could not be brought into the bucket
-│   ├── OriginRefusedError   the render lies at an origin that is not allowed
-│   └── UnusableRenderError  what lies at the address is no copy and never will be
-├── BucketError              S3 did not answer; whether the object is there is unknown
-├── BusError                 the event bus did not take an event; nobody was told
-├── InboxError               the inbox did not take a message; whether it did is unknown
-├── PostponedError           a message of the inbox cannot be served now; it has to come back
+├── SettingsError            a setting is missing or invalid; the function cannot work
+├── MissingSecretError       a secret exists but has no value yet
+├── SecretsError             Secrets Manager is unavailable, and no cached value is recent enough
+├── BadTokenError            a callback's token is forged, of another clip, or too old
+├── UnreadableError          input from outside has the wrong shape
+├── UnknownClipError         a callback with a valid token is about a clip that is not in the table
+├── ProviderError            Runware did not answer a poll properly; the state of the clip is unknown
+├── BatchError               all records of a batch failed
+├── RescueError              a render could not be copied into the bucket
+│   ├── OriginRefusedError   the origin of the render is not allowed
+│   └── UnusableRenderError  the content at the URL is permanently unusable
+├── BucketError              S3 is unavailable; the state of the object is unknown
+├── BusError                 the event bus did not accept an event; it is not published
+├── InboxError               sending to the inbox failed; the message may have been sent
+├── PostponedError           a message of the inbox cannot be processed now; it has to be retried
 └── StoreError
-    ├── StaleError           the clip moved on since it was read; read again
-    ├── UnreadableClipError  a clip of the table that this version cannot read
-    └── BusyError            the table stayed contended or away through every bounded retry; a write may have
-                             taken effect only where the error says so
+    ├── StaleError           the clip changed since it was read; read it again
+    ├── UnreadableClipError  a clip's record in the table is invalid or of a later version
+    └── BusyError            the table was contended or unavailable in all retries; a write may have taken
+                             effect only with `possibly_written`
 """
 
 
 class RushesError(Exception):
-    """The root of everything this package raises on purpose."""
+    """The base class of all errors of this package."""
 
 
 class SettingsError(RushesError):
@@ -33,39 +33,39 @@ class SettingsError(RushesError):
 
 
 class MissingSecretError(RushesError):
-    """The secret has no usable value: the service is deployed but not configured."""
+    """The secret has no usable value: the service is deployed, but not configured."""
 
 
 class SecretsError(RushesError):
-    """Secrets Manager could not say. The message is its own error code."""
+    """Secrets Manager is unavailable. The message is its error code."""
 
 
 class BadTokenError(RushesError):
-    """The one answer to every fault of a token, so that a forger learns nothing from the difference."""
+    """The only error for all faults of a token, so that a forger cannot distinguish them."""
 
 
 class UnreadableError(RushesError):
-    """Outside input of the wrong shape. The message is safe to show: it never repeats the input."""
+    """Input from outside has the wrong shape. The message is safe to show: it never repeats the input."""
 
 
 class UnknownClipError(RushesError):
-    """No such clip is recorded, so nothing can be learned about it."""
+    """The clip is not recorded, so no fact can be added."""
 
 
 class ProviderError(RushesError):
-    """Runware could not say: no connection, a server error, or a body that is not its envelope."""
+    """Runware is unavailable: no connection, a server error, or a body without its envelope."""
 
 
 class BatchError(RushesError):
-    """Every record of a batch failed; each was noted by itself. The message holds the errors' types alone."""
+    """All records of a batch failed; each is logged by itself. The message has only the types of the errors."""
 
 
 class RescueError(RushesError):
-    """Why a render's bytes could not be had. The message holds no URL."""
+    """A render could not be copied. The message has the reason, without a URL."""
 
 
 class OriginRefusedError(RescueError):
-    """The address is of another origin than those allowed. `origin` is its scheme, host and port alone."""
+    """The URL's origin is not an allowed one. `origin` is its scheme, host and port."""
 
     def __init__(self, origin: str) -> None:
         super().__init__(f"{origin} is not an allowed origin")
@@ -73,41 +73,41 @@ class OriginRefusedError(RescueError):
 
 
 class UnusableRenderError(RescueError):
-    """The address answered properly, with something that is no video or too large: it will answer so again."""
+    """The URL's content is not a video, or too large. A retry would not help."""
 
 
 class BucketError(RushesError):
-    """S3 could not say. The message is S3's own error code."""
+    """S3 is unavailable. The message is its error code."""
 
 
 class BusError(RushesError):
-    """EventBridge did not take an event. The message is its own error code."""
+    """EventBridge did not accept an event. The message is its error code."""
 
 
 class InboxError(RushesError):
-    """The inbox could not be given a message. The message is SQS's own error code."""
+    """A message could not be sent to the inbox. The error's message is the code from SQS."""
 
 
 class PostponedError(RushesError):
-    """Not now: no money, no time or no table. Nothing was bought for this message, and it is kept for later."""
+    """No budget, time or table at present. Nothing was bought for this message; a retry may succeed."""
 
 
 class StoreError(RushesError):
-    """The table could not do what was asked."""
+    """The base class of the table's errors."""
 
 
 class StaleError(StoreError):
-    """A version condition failed: somebody else saved this clip first."""
+    """A version condition failed: another process saved this clip first."""
 
 
 class UnreadableClipError(StoreError):
-    """The table holds this clip in a form that this version cannot read: a later version's, or a person's work."""
+    """This version cannot read the clip's record: a later version or a person wrote it."""
 
 
 class BusyError(StoreError):
-    """The table could not be used: contention, throttling or an outage outlasted the retries, or access is denied.
+    """The table is unavailable: contention, throttling or an outage outlasted the retries, or access is denied.
 
-    `possibly_written`: the answer to a write was lost, which may have taken effect. Otherwise nothing was written.
+    `possibly_written` is True if the response to a write was lost, so that it may have taken effect.
     """
 
     def __init__(self, reason: str = "", *, possibly_written: bool = False) -> None:

@@ -1,7 +1,7 @@
-"""The one static page and the policy that a browser holds it to. Pure.
+"""The HTTP headers of the static page, with its content security policy. Pure.
 
-Nothing on it may run, be styled or be fetched but what the file itself holds and this service gives: scripts and styles
-are named by their hashes, so that nothing that is written into a prompt could ever become one.
+The policy allows only the file's own script and style, by their hashes, and content from this service. So no text in a
+prompt can become a script or a style.
 """
 
 import base64
@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 
 
 class _Inline(HTMLParser):
-    """Collects the contents of inline `<script>` and `<style>` elements, as a browser would hash them."""
+    """Collects the contents of inline `<script>` and `<style>` elements, as a browser hashes them."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=False)
@@ -32,7 +32,7 @@ class _Inline(HTMLParser):
 
 
 def headers(html: str, videos: str) -> Mapping[str, str]:
-    """What the page is sent with. `videos` is scheme and host of the links to clips."""
+    """Returns the page's headers. `videos` is the origin of the links to clips, scheme and host."""
     inline = _Inline()
     inline.feed(html)
     inline.close()
@@ -55,7 +55,7 @@ def headers(html: str, videos: str) -> Mapping[str, str]:
 
 
 PROTECTIVE: Mapping[str, str] = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
-"""Headers that every answer to a browser has."""
+"""The headers of all responses to a browser."""
 
 
 def _sources(contents: list[str]) -> str:
@@ -64,6 +64,6 @@ def _sources(contents: list[str]) -> str:
 
 def _hashes(contents: list[str]) -> Iterator[str]:
     for content in contents:
-        # A browser's parser has made single line feeds of all line ends before anything is hashed.
+        # A browser's parser converts all line ends to line feeds before it hashes.
         text = content.replace("\r\n", "\n").replace("\r", "\n")
         yield f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

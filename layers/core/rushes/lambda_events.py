@@ -1,7 +1,7 @@
 """Lambda's events: batches of a queue or a stream, and API Gateway's requests and responses.
 
-Each record of a batch is worked on by itself, and those that failed are named to come again. Powertools does the same
-(`utilities.batch`), but loads asyncio and the event classes of every service, a sixth of a cold start.
+The records of a batch are processed one by one, and the response lists the failed ones for a retry. Powertools does
+the same (`utilities.batch`), but loads asyncio and the event classes of all services, a sixth of a cold start.
 """
 
 import json
@@ -15,63 +15,63 @@ Record = Mapping[str, Any]
 
 
 def message_id(record: Record) -> str:
-    """What a queue knows a record by."""
+    """Returns the identifier of a queue's record."""
     return str(record["messageId"])
 
 
 def sequence_number(record: Record) -> str:
-    """What a table's stream knows a record by."""
+    """Returns the identifier of a stream's record."""
     return str(record["dynamodb"]["SequenceNumber"])
 
 
-def work_on(
+def process_batch(
     event: Mapping[str, Any],
     work: Callable[[Record], None],
     identify: Callable[[Record], str],
     *,
     all_may_fail: bool = False,
 ) -> Any:
-    """The answer to the event source: the records whose work raised anything.
+    """Returns the response to the event source, with the records for which `work` raised an exception.
 
-    Raises `BatchError` if all of them did, so that the function is seen to fail, unless that may well be.
+    Raises `BatchError` if all records failed, so that the invocation counts as an error, unless `all_may_fail`.
     """
-    failed, error_text = [], set()
+    failed, types = [], set()
     for record in event["Records"]:
         try:
             work(record)
-        except Exception as error:  # whatever it is, the other records are not to blame
+        except Exception as error:  # of any type: the other records must still be processed
             failed.append(record)
-            error_text.add(type(error).__name__)
+            types.add(type(error).__name__)
     if failed and len(failed) == len(event["Records"]) and not all_may_fail:
-        raise BatchError(f"all {len(failed)} records failed: {', '.join(sorted(error_text))}")
+        raise BatchError(f"all {len(failed)} records failed: {', '.join(sorted(types))}")
     return {"batchItemFailures": [{"itemIdentifier": identify(record)} for record in failed]}
 
 
 def header(event: Mapping[str, Any], name: str) -> str | None:
-    """A header by its name in lower case: so API Gateway writes them; `sam local` keeps them as they were sent."""
+    """Returns a header by its name in lower case, or None. Only `sam local` passes names in other cases."""
     headers: Mapping[str, str] = event.get("headers") or {}
-    return next((value for sent, value in headers.items() if sent.lower() == name), None)
+    return next((value for given, value in headers.items() if given.lower() == name), None)
 
 
 def body_of(event: Mapping[str, Any]) -> bytes:
-    """The bytes that were sent to API Gateway."""
+    """Returns the body of an API Gateway request, in bytes."""
     body: str = event.get("body") or ""
-    # API Gateway hands over text as it is; a lone surrogate cannot come that way, but must not raise either.
+    # A text body is passed on unchanged. It cannot contain a lone surrogate, but one must not raise either.
     return b64decode(body) if event.get("isBase64Encoded") else body.encode(errors="surrogatepass")
 
 
 def http_response(
     status: int, content_type: str, body: str, headers: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """A response for API Gateway."""
+    """Returns a response for API Gateway."""
     return {"statusCode": status, "headers": {"Content-Type": content_type, **(headers or {})}, "body": body}
 
 
 def json_response(status: int, body: object) -> dict[str, Any]:
-    """A response of JSON in ASCII, so that text of a request is sent back whatever it holds."""
+    """Returns a response with JSON in ASCII, so that any text of a request can be sent back."""
     return http_response(status, "application/json", json.dumps(body))
 
 
 def error_text(error: Exception) -> str:
-    """An error for the log. The text of an error that is not ours may hold anything, so only its type is given."""
+    """Returns an error for the log. A foreign error's text may contain secrets, so only its type is returned."""
     return f"{type(error).__name__}: {error}" if isinstance(error, RushesError) else type(error).__name__

@@ -1,1 +1,1 @@
-"""Handlers to compare with, as small as they can be. Each is loaded in a process of its own, as `app`."""
+"""Handlers for comparison, as small as possible. Each is loaded in a process of its own, as `app`."""

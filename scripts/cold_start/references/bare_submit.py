@@ -1,6 +1,6 @@
-"""What `submit` asks of AWS and Runware for one clip, and nothing else: record, sign, buy, save.
+"""The calls of `submit` to AWS and Runware for one clip, and nothing else: record, sign, buy, save.
 
-The caller's key is read once and kept, as ours is.
+The caller's key is read once and cached, as in `submit`.
 """
 
 import json
@@ -20,8 +20,8 @@ http = httpx.Client(timeout=10, limits=httpx.Limits(max_keepalive_connections=0)
 
 
 @cache
-def known(authorization: str) -> bool:
-    """Whether there is such a key; the texts are whatever the table says."""
+def authenticate(authorization: str) -> bool:
+    """Reads the key and the caller, as `submit` does; True if the table answered."""
     name = os.environ["TABLE_NAME"]
     item = table.get_item(TableName=name, Key={"pk": {"S": f"key#{authorization}"}, "sk": {"S": "key"}})
     table.get_item(TableName=name, Key={"pk": {"S": "caller#alice"}, "sk": {"S": "caller"}})
@@ -36,8 +36,8 @@ def secret(arn: str) -> str:
 
 
 def handler(event: dict[str, Any], _: Any) -> dict[str, Any]:
-    """Trusts what it is sent, learns nothing from trouble."""
-    known(event["headers"]["authorization"])
+    """Validates nothing and handles no errors."""
+    authenticate(event["headers"]["authorization"])
     (task,) = json.loads(event["body"])
     name, now = os.environ["TABLE_NAME"], {"N": str(time.time_ns() // 1_000_000)}
     clip_uuid, pk = str(uuid.uuid4()), {"S": f"task#alice#{task['taskUUID']}"}

@@ -1,4 +1,4 @@
-"""What `webhook` asks of AWS for a finished clip, and nothing else: read the item, look at the object, save."""
+"""The calls of `webhook` to AWS for a finished clip, and nothing else: read the item, probe the object, save."""
 
 import json
 import os
@@ -12,7 +12,7 @@ bucket = boto3.client("s3")
 
 
 def handler(event: dict[str, Any], _: Any) -> dict[str, Any]:
-    """Trusts what it is told, merges nothing."""
+    """Verifies and merges nothing."""
     path, result = event["pathParameters"], json.loads(event["body"])
     key = {"pk": {"S": f"task#{path['caller']}#{path['taskUUID']}"}, "sk": {"S": f"clip#{path['clip']}"}}
     name = os.environ["TABLE_NAME"]

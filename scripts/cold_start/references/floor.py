@@ -1,4 +1,4 @@
-"""The least that a Python function on DynamoDB can be: one client, one update, by hand."""
+"""The smallest Python function on DynamoDB: one client, one update, by hand."""
 
 import json
 import os
@@ -10,7 +10,7 @@ client = boto3.client("dynamodb")
 
 
 def handler(event: dict[str, Any], _: Any) -> dict[str, Any]:
-    """Saves whatever came under one key."""
+    """Saves the event's body under one key."""
     client.update_item(
         TableName=os.environ["TABLE_NAME"],
         Key={"pk": {"S": "task"}, "sk": {"S": "clip"}},

@@ -10,7 +10,7 @@ from aws_lambda_powertools.event_handler import APIGatewayHttpResolver
 from aws_lambda_powertools.metrics import MetricUnit
 from pydantic import BaseModel
 
-tracer = Tracer(disabled=True)  # its modules are loaded all the same; there is no daemon to send to
+tracer = Tracer(disabled=True)  # its modules are loaded all the same; no daemon runs here
 logger = Logger()
 metrics = Metrics()
 app = APIGatewayHttpResolver(enable_validation=True)

@@ -1,4 +1,4 @@
-"""What the clips of all callers count, as the table has it."""
+"""The counted amounts of all callers' clips, from the table."""
 
 from typing import Any
 
@@ -7,12 +7,12 @@ from rushes_cli.operator.deployment import operated
 
 
 def costs_of_all(stack: str | None, since: str, until: str) -> list[dict[str, Any]]:
-    """A line for each clip of every caller that was ordered between two days."""
+    """One entry for each clip that any caller ordered between two days, inclusive; costs are in dollars."""
     with operated(stack) as deployment:
         return [
             {
                 "caller": each.caller,
-                "taskUUID": f"{each.caller} {each.task_uuid}",  # two callers may have taken the same one
+                "taskUUID": f"{each.caller} {each.task_uuid}",  # two callers may use the same taskUUID
                 "cost": each.budgeted / 1_000_000,
                 "tags": each.tags,
             }

@@ -1,4 +1,4 @@
-"""`callers`: the callers of a deployed stack, and whether they may order at all."""
+"""`callers`: lists, disables and enables the callers of a deployed stack."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -10,14 +10,14 @@ from rushes_cli.operator.deployment import operated
 from rushes_cli.options import AsJson, Stack
 from rushes_cli.output import Screen, money
 
-callers = typer.Typer(no_args_is_help=True, help="Callers of a deployed stack, and whether they may order.")
+callers = typer.Typer(no_args_is_help=True, help="List, disable and enable the callers of a deployed stack.")
 
-Named = Annotated[str, typer.Argument(metavar="CALLER", help="The caller.", show_default=False)]
+CallerName = Annotated[str, typer.Argument(metavar="CALLER", help="The caller's name.", show_default=False)]
 
 
 @callers.command("list")
 def list_callers(stack: Stack = None, as_json: AsJson = False) -> None:
-    """List the callers with their limits and what they have spent this month. `keys limit` makes one without a key.
+    """List the callers with their monthly limits and this month's spending. `keys limit` creates one without a key.
 
     --json prints {"callers": [{"caller", "disabled", "limit", "spent": dollars}]}.
     """
@@ -25,7 +25,7 @@ def list_callers(stack: Stack = None, as_json: AsJson = False) -> None:
     month = datetime.now(UTC).strftime("%Y-%m")
     with operated(stack) as deployment:
         found = [(each, deployment.store.budget(each.name, month)[0]) for each in deployment.store.all_callers()]
-    screen.give(
+    screen.print_json(
         {
             "callers": [
                 {
@@ -48,22 +48,22 @@ def list_callers(stack: Stack = None, as_json: AsJson = False) -> None:
 
 
 @callers.command()
-def disable(caller: Named, stack: Stack = None) -> None:
-    """Close every door of a caller within a minute: its keys, its folder under requests/, and the event bus if it is
-    the caller of events. Orders that wait are refused with a report. What was bought is seen through.
+def disable(caller: CallerName, stack: Stack = None) -> None:
+    """Disable a caller within a minute: its keys, its folder under requests/, and the event bus if it is EventsCaller.
+    Orders in the inbox are refused with a report. Clips already bought are completed.
     """
     _set(caller, disabled=True, stack=stack)
-    Screen().say(f"{caller} is disabled.")
+    Screen().print(f"{caller} is disabled.")
 
 
 @callers.command()
-def enable(caller: Named, stack: Stack = None) -> None:
-    """Open a caller's doors again. Its keys are valid as before; what was refused has to be ordered again."""
+def enable(caller: CallerName, stack: Stack = None) -> None:
+    """Enable a caller again. Its keys become valid as before; refused orders have to be ordered again."""
     _set(caller, disabled=False, stack=stack)
-    Screen().say(f"{caller} is enabled.")
+    Screen().print(f"{caller} is enabled.")
 
 
 def _set(caller: str, *, disabled: bool, stack: str | None) -> None:
     with operated(stack) as deployment:
         if not deployment.store.disable_caller(caller, disabled):
-            raise CommandError(f"{caller} is no caller: `rushes callers list` shows those that there are.")
+            raise CommandError(f"There is no caller {caller}: `rushes callers list` shows all of them.")

@@ -1,7 +1,7 @@
-"""An operator's verbs, with AWS credentials instead of a key.
+"""The operators' verbs, which use AWS credentials instead of an API key.
 
-`review`, `check` and `forget` are about clips, `configure` and `rotate` about secrets; `publish` and `redrive` do once
-more what the functions could not.
+`review`, `check` and `forget` are for clips, `configure` and `rotate` for secrets. `publish` and `redrive` repeat work
+that the functions could not complete.
 """
 
 import getpass
@@ -13,34 +13,34 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rushes_cli.exits import CommandError, Exit, UsageError
-from rushes_cli.explaining import outlook, sentence
+from rushes_cli.explaining import describe_fact, next_step
 from rushes_cli.operator.deployment import new_webhook_keys, operated
 from rushes_cli.options import AsJson, Stack, task_uuid
-from rushes_cli.output import Screen, age, clock, money
+from rushes_cli.output import Screen, age, money, utc_time
 
 if TYPE_CHECKING:
     from types_boto3_sqs import SQSClient
 
     from rushes.domain.clip import Clip
-    from rushes.services.ports import Metric
+    from rushes.services.metric import Metric
 
 Json = dict[str, Any]
 
-# By the beginnings of their outputs' names. What `publish` could not tell names places in a stream and cannot be sent.
+# The prefixes of their outputs' names. PublishDeadLetters has stream positions, which cannot be redriven.
 DEAD_LETTERS = ("InboxDeadLetters", "RequestsDeadLetters", "UploadsDeadLetters")
 
 review = typer.Typer(invoke_without_command=True)
 
-Caller = Annotated[str, typer.Argument(metavar="CALLER", help="Whose task.", show_default=False)]
+Caller = Annotated[str, typer.Argument(metavar="CALLER", help="The task's caller.", show_default=False)]
 Task = Annotated[str, typer.Argument(metavar="TASK", help="The task's taskUUID.", show_default=False)]
 Number = Annotated[int, typer.Argument(metavar="CLIP", min=0, help="The clip's number.", show_default=False)]
 
 
 @review.callback()
-def parked(context: typer.Context, stack: Stack = None, as_json: AsJson = False) -> None:
-    """List the clips that wait for a person, the longest waiting first, with all the evidence; decide with a verb.
+def list_in_review(context: typer.Context, stack: Stack = None, as_json: AsJson = False) -> None:
+    """List the clips in review with all evidence, the longest waiting first; the subcommands decide about one.
 
-    --json prints {"parked": [clip]}, each as `review give-up --json` prints it.
+    --json prints {"clips": [clip]}, each as `review give-up --json` prints it.
     """
     if context.invoked_subcommand is not None:
         return
@@ -49,16 +49,16 @@ def parked(context: typer.Context, stack: Stack = None, as_json: AsJson = False)
     screen = Screen(as_json)
     with operated(stack) as deployment:
         clips = review_clips.in_review(deployment.store)
-    screen.give({"parked": [review_clips.clip_record(clip) for clip in clips]})
+    screen.print_json({"clips": [review_clips.clip_record(clip) for clip in clips]})
     if not clips:
-        screen.note("Nothing is in review.")
+        screen.info("No clips are in review.")
     for clip in clips:
-        _tell(screen, review_clips.clip_record(clip))
+        _print_clip(screen, review_clips.clip_record(clip))
     if clips:
-        screen.note(
-            "`rushes review ask` has Runware asked about one again. `rushes review give-up` ends one as failed, "
-            "`rushes review stored` one whose video is in the bucket, or in a file. Their callers can order them again "
-            "with `rushes retry --accept-second-charge`."
+        screen.info(
+            "`rushes review ask` checks the bucket and Runware again. `rushes review give-up` ends a clip as failed. "
+            "`rushes review stored` records a clip whose video is in the bucket, or in a file. Callers can order their "
+            "clips again with `rushes retry --accept-second-charge`."
         )
 
 
@@ -67,14 +67,14 @@ def give_up(
     caller: Caller,
     task: Task,
     clip: Number,
-    reason: Annotated[str, typer.Option(help="The reason, for the caller to read.")] = "An operator gave it up.",
+    reason: Annotated[str, typer.Option(help="The reason, shown to the caller.")] = "An operator gave it up.",
     stack: Stack = None,
     as_json: AsJson = False,
 ) -> None:
-    """End a clip in review as failed. Its money is released, unless Runware has rendered it: that was paid for.
+    """End a clip in review as failed. Its money is released, unless Runware rendered it and charged for it.
 
-    Ask Runware, or look at its dashboard, before you release the money of a clip that may have been bought. Should the
-    clip turn up after all, that outranks this decision.
+    Ask Runware, or check its dashboard, before you release the money of a clip that may have been bought. If the clip
+    appears later, that fact outranks this decision.
 
     --json prints {"caller", "taskUUID", "clip", "status", "open", "cost": dollars, "objectKey", "clipUUID",
     "possiblySentAt", "nextCheckAt", "timeline"}.
@@ -88,10 +88,10 @@ def give_up(
 
 @review.command("ask")
 def ask(caller: Caller, task: Task, clip: Number, stack: Stack = None, as_json: AsJson = False) -> None:
-    """Have bucket and Runware asked once more about a clip in review, by the next sweep, and about it alone.
+    """Check the bucket and Runware once more for a clip in review, in the next sweep.
 
-    A clip without a copy is fetched again as well. Until there is an answer the clip is not listed; then it is, with
-    what came of it, unless that has ended the review.
+    A rendered clip without a copy is downloaded again. The clip is not listed until the check is complete; then it is
+    listed with the result, unless the result ended the review.
 
     --json prints the same as `review give-up --json`.
     """
@@ -108,12 +108,12 @@ def stored(
     task: Task,
     clip: Number,
     file: Annotated[
-        Path | None, typer.Option(help="Put this video into the bucket first.", exists=True, dir_okay=False)
+        Path | None, typer.Option(help="Upload this video to the bucket first.", exists=True, dir_okay=False)
     ] = None,
     stack: Stack = None,
     as_json: AsJson = False,
 ) -> None:
-    """Record a clip in review as stored: its video is in the bucket under its key, or is put there from a file.
+    """Record a clip in review as stored. Its video must be in the bucket under its key, or is uploaded from a file.
 
     --json prints the same as `review give-up --json`.
     """
@@ -122,28 +122,33 @@ def stored(
     with operated(stack) as deployment:
         found = _in_review(deployment.store, caller, task, clip)
         try:
-            kept = review_clips.keep(
+            saved = review_clips.mark_stored(
                 deployment.store, deployment.s3, deployment.bucket, found, file, review_clips.clock()
             )
         except review_clips.DecisionError as error:
             raise CommandError(str(error)) from None
-        _finish(Screen(as_json), kept)
+        _finish(Screen(as_json), saved)
 
 
 def check(
     deep: Annotated[
-        bool, typer.Option("--deep", help="Read every byte and compare it with the manifest's SHA-256.")
+        bool, typer.Option("--deep", help="Read every clip and compare it with the manifest's SHA-256.")
     ] = False,
-    grace: Annotated[float, typer.Option(min=0, help="Seconds that a manifest may take.")] = 900.0,
+    grace: Annotated[
+        float, typer.Option(min=0, help="The time allowed for a manifest after its clip is stored, in seconds.")
+    ] = 900.0,
     retention_days: Annotated[
-        int | None, typer.Option(min=0, help="How long objects are kept; 0 for ever.", show_default="the stack's")
+        int | None,
+        typer.Option(
+            min=0, help="The retention of objects, in days; 0 is unlimited.", show_default="the stack's RetentionDays"
+        ),
     ] = None,
     stack: Stack = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check the table against the bucket, and both against themselves. Changes nothing.
+    """Check the consistency of the table and the bucket. Nothing is changed.
 
-    Ends with 0 when there is nothing to tell, and with 1 when there is. What is under way is no finding.
+    Ends with 0 without findings, otherwise with 1. Work in progress is not a finding.
 
     --json prints {"findings": [{"flaw", "subject", "detail"}]}.
     """
@@ -153,19 +158,23 @@ def check(
     screen = Screen(as_json)
     with operated(stack) as deployment:
         retention = deployment.retention if retention_days is None else retention_days * 86_400_000 or None
-        terms = consistency.Terms(now=review_clips.clock(), retention=retention, grace=round(grace * 1000), deep=deep)
-        found = consistency.check(deployment.store, deployment.s3, deployment.bucket, terms)
-    screen.give({"findings": [{"flaw": each.flaw, "subject": each.subject, "detail": each.detail} for each in found]})
+        options = consistency.CheckOptions(
+            now=review_clips.clock(), retention=retention, grace=round(grace * 1000), deep=deep
+        )
+        found = consistency.check(deployment.store, deployment.s3, deployment.bucket, options)
+    screen.print_json(
+        {"findings": [{"flaw": each.flaw, "subject": each.subject, "detail": each.detail} for each in found]}
+    )
     screen.table(("flaw", "subject", "detail"), [(each.flaw, each.subject, each.detail) for each in found])
     for flaw in dict.fromkeys(each.flaw for each in found):
-        screen.note(f"{flaw}: {consistency.MEANINGS[flaw]}", "dim")
-    screen.note(f"{len(found)} finding{'' if len(found) == 1 else 's'}." if found else "Everything is as it should be.")
+        screen.info(f"{flaw}: {consistency.MEANINGS[flaw]}", "dim")
+    screen.info(f"{len(found)} finding{'' if len(found) == 1 else 's'}." if found else "No findings.")
     if found:
         raise typer.Exit(Exit.FAILED)
 
 
 def forget(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = False) -> None:
-    """Erase a finished task: its clips and what its caller wrote. What keeps it from being bought again stays.
+    """Erase a finished task: its clips, manifests and request. A tombstone stays, so that it is not bought again.
 
     --json prints {"caller", "taskUUID", "deleted": object versions}.
     """
@@ -177,14 +186,14 @@ def forget(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = Fa
             deleted = erase.forget(deployment.store, deployment.s3, deployment.bucket, caller, uuid)
         except erase.ErasureError as error:
             raise CommandError(str(error)) from None
-    screen.give({"caller": caller, "taskUUID": uuid, "deleted": deleted})
-    screen.say(f"The task is forgotten; {deleted} object versions were deleted. What it cost stays on record.")
+    screen.print_json({"caller": caller, "taskUUID": uuid, "deleted": deleted})
+    screen.print(f"The task was erased; {deleted} object versions were deleted. Its cost stays recorded.")
 
 
 def publish(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = False) -> None:
-    """Tell once more what became of a task's clips, on the event bus, and lay the manifests that are missing.
+    """Publish the events of a task's clips again on the event bus, and write missing manifests.
 
-    --json prints {"caller", "taskUUID", "clips": [{"clip", "status", "told": detail type or null}]}.
+    --json prints {"caller", "taskUUID", "clips": [{"clip", "status", "published": detail type or null}]}.
     """
     from rushes.adapters.eventbridge import EventBridgeBus
     from rushes.adapters.s3 import S3Manifests
@@ -194,27 +203,28 @@ def publish(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = F
     with operated(stack) as deployment:
         clips = deployment.store.clips(caller, uuid)
         if not clips:
-            raise CommandError(f"{caller} has no task {uuid}; nothing was told.")
+            raise CommandError(f"{caller} has no task {uuid}; nothing was published.")
         publish_service = PublishService(
             tasks=deployment.store,
             manifests=S3Manifests(deployment.s3, deployment.bucket),
             bus=EventBridgeBus(deployment.client("events"), deployment.output("EventBusName")),
-            telemetry=_Shown(screen),
+            telemetry=_ScreenTelemetry(screen),
             bucket=deployment.bucket,
         )
-        told = []
+        published = []
         for clip in clips:
             publish_service.publish_change(None, clip)
-            news = event_of(clip)
-            told.append({"clip": clip.index, "status": clip.status, "told": news.event_type if news else None})
-            screen.say(
-                f"Clip {clip.index} is {clip.status}: {f'sent as {news.event_type}' if news else 'no event yet'}."
+            event = event_of(clip)
+            event_type = event.event_type if event else None
+            published.append({"clip": clip.index, "status": clip.status, "published": event_type})
+            screen.print(
+                f"Clip {clip.index} is {clip.status}: {f'published as {event_type}' if event_type else 'no event yet'}."
             )
-    screen.give({"caller": caller, "taskUUID": uuid, "clips": told})
+    screen.print_json({"caller": caller, "taskUUID": uuid, "clips": published})
 
 
 def redrive(stack: Stack = None, as_json: AsJson = False) -> None:
-    """Send what waits in the dead-letter queues back to where it came from, and say how much that is.
+    """Move the messages of the dead-letter queues back to their source queues, and print their numbers.
 
     --json prints {"queues": [{"queue", "messages"}]}.
     """
@@ -222,14 +232,14 @@ def redrive(stack: Stack = None, as_json: AsJson = False) -> None:
     with operated(stack) as deployment:
         found = []
         for name in DEAD_LETTERS:
-            waiting = _send_back(deployment.client("sqs"), deployment.output(f"{name}Url"))
-            found.append({"queue": name, "messages": waiting})
-            screen.say(f"{name}: {waiting} messages{' are on their way back' if waiting else ''}")
-    screen.give({"queues": found})
+            count = _redrive(deployment.client("sqs"), deployment.output(f"{name}Url"))
+            found.append({"queue": name, "messages": count})
+            screen.print(f"{name}: {count} messages{' are being moved back' if count else ''}")
+    screen.print_json({"queues": found})
 
 
 def output(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name, such as ApiUrl.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The output's name, such as ApiUrl.", show_default=False)],
     stack: Stack = None,
 ) -> None:
     """Print one output of a deployed stack."""
@@ -238,19 +248,20 @@ def output(
 
 
 def configure(stack: Stack = None) -> None:
-    """Put the Runware API key into a deployed stack's secret.
+    """Store the Runware API key in a deployed stack's secret.
 
-    It is typed without echo, or read from standard input where that is no terminal; it is never an argument.
+    The key is prompted for without echo, or read from standard input if that is not a terminal; it is never an
+    argument.
     """
     with operated(stack) as deployment:
         secret = deployment.output("RunwareSecretArn")
         key = read_secret("Runware API key: ")
         deployment.client("secretsmanager").put_secret_value(SecretId=secret, SecretString=key)
-        print(f"The Runware API key of {deployment.name} is set. Functions that are running pick it up within minutes.")
+        print(f"The Runware API key of {deployment.name} is set. Running functions use it within minutes.")
 
 
 def rotate(stack: Stack = None) -> None:
-    """Give the webhook tokens a new key. Links signed with the one before stay valid until the next time."""
+    """Rotate the key of the webhook tokens. Tokens signed with the previous key stay valid until the next rotation."""
     from rushes.adapters.aws import clock as now
     from rushes.adapters.secrets import SecretsManagerSecret, webhook_keys
 
@@ -259,21 +270,21 @@ def rotate(stack: Stack = None) -> None:
         current = webhook_keys(SecretsManagerSecret(client, secret, now))[0]
         client.put_secret_value(SecretId=secret, SecretString=new_webhook_keys(current))
         print(
-            f"The webhook tokens of {deployment.name} have a new key. Links that were signed with the one before stay "
-            "valid until the next rotation: leave seven days until then, unless a key has leaked."
+            f"The webhook tokens of {deployment.name} have a new key. Tokens signed with the previous key stay valid "
+            "until the next rotation. Wait seven days before that, unless a key has leaked."
         )
 
 
 def read_secret(prompt: str) -> str:
-    """What was typed, without surrounding white space. Raises `UsageError` when it cannot be a key."""
+    """The key from the prompt or standard input. Raises `UsageError` unless it is printable ASCII without spaces."""
     key = (getpass.getpass(prompt) if sys.stdin.isatty() else sys.stdin.readline()).strip()
     if not key or not key.isascii() or not key.isprintable() or " " in key:
-        raise UsageError("That is not an API key; nothing was changed.")
+        raise UsageError("An API key must be printable ASCII without spaces; nothing was changed.")
     return key
 
 
-class _Shown:
-    """Telemetry for somebody at a terminal, who is shown what is worth a warning; metrics are the functions'."""
+class _ScreenTelemetry:
+    """Telemetry for a command: prints warnings and drops metrics, which are for functions."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
@@ -282,21 +293,21 @@ class _Shown:
         """Counts nothing."""
 
     def log(self, message: str, *, warn: bool = False, **details: object) -> None:
-        """Shows what is a warning."""
+        """Prints a warning; drops other messages."""
         if warn:
             self._screen.warn(f"{message}: {json.dumps(details, default=str)}")
 
 
-def _send_back(sqs: "SQSClient", url: str) -> int:
-    """Lets a dead-letter queue be emptied into the one that it stands behind; how many messages there are."""
+def _redrive(sqs: "SQSClient", url: str) -> int:
+    """Starts to move a dead-letter queue's messages to its source queue; returns their number."""
     attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn", "ApproximateNumberOfMessages"])
-    waiting = int(attributes["Attributes"]["ApproximateNumberOfMessages"])
-    if waiting:
-        (before,) = sqs.list_dead_letter_source_queues(QueueUrl=url)["queueUrls"]
-        to = sqs.get_queue_attributes(QueueUrl=before, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-        # Named, because what EventBridge put there has no queue that it came from.
+    count = int(attributes["Attributes"]["ApproximateNumberOfMessages"])
+    if count:
+        (source,) = sqs.list_dead_letter_source_queues(QueueUrl=url)["queueUrls"]
+        to = sqs.get_queue_attributes(QueueUrl=source, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        # The destination is explicit, because messages from EventBridge have no source queue.
         sqs.start_message_move_task(SourceArn=attributes["Attributes"]["QueueArn"], DestinationArn=to)
-    return waiting
+    return count
 
 
 def _in_review(store: Any, caller: str, task: str, clip: int) -> "Clip":
@@ -312,18 +323,18 @@ def _finish(screen: Screen, clip: "Clip") -> None:
     from rushes_cli.operator import review as review_clips
 
     record = review_clips.clip_record(clip)
-    screen.give(record)
-    screen.say(f"{record['taskUUID']}-{record['clip']} is {record['status']}, and counts {money(clip.budgeted)}.")
-    screen.say(f"Next: {outlook(record)}")
+    screen.print_json(record)
+    screen.print(f"{record['taskUUID']}-{record['clip']} is {record['status']}; counted: {money(clip.budgeted)}.")
+    screen.print(f"Next: {next_step(record)}")
 
 
-def _tell(screen: Screen, record: Json) -> None:
+def _print_clip(screen: Screen, record: Json) -> None:
     head = f"{record['caller']} {record['taskUUID']} {record['clip']}"
-    waiting = f"in review for {age(record['nextCheckAt'])}, counts {money(round(record['cost'] * 1_000_000))}"
-    screen.say(f"{head}  {waiting}", "bold")
-    screen.say(f"  clipUUID {record['clipUUID']}, object {record['objectKey']}")
+    state = f"in review for {age(record['nextCheckAt'])}, counted: {money(round(record['cost'] * 1_000_000))}"
+    screen.print(f"{head}  {state}", "bold")
+    screen.print(f"  clipUUID {record['clipUUID']}, object {record['objectKey']}")
     if record["possiblySentAt"]:
-        screen.say(f"  {clock(record['possiblySentAt'])}  From here on the order may have reached Runware.")
+        screen.print(f"  {utc_time(record['possiblySentAt'])}  The order may have reached Runware.")
     for fact in record["timeline"]:
-        screen.say(f"  {clock(fact['at'])}  {sentence(fact)}")
-    screen.say()
+        screen.print(f"  {utc_time(fact['at'])}  {describe_fact(fact)}")
+    screen.print()

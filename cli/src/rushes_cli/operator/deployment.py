@@ -1,6 +1,7 @@
-"""A deployed stack as its operator sees it: table, bucket and secrets, with the credentials that the AWS tools find.
+"""Access to a deployed stack's table, bucket and secrets, with the default AWS credentials.
 
-Named by `--stack`, whose outputs say the rest; else by TABLE_NAME and BUCKET_NAME; else it is the running local stack.
+The stack is that of `--stack`, whose outputs name the resources. Otherwise TABLE_NAME and BUCKET_NAME name them;
+otherwise it is the running local stack.
 """
 
 import json
@@ -26,14 +27,14 @@ _DAY = 86_400_000  # milliseconds
 
 @dataclass
 class Deployment:
-    """One stack. Nothing is asked for before it is needed."""
+    """One stack. Names and clients are resolved on first use."""
 
     stack: str | None
     environment: Mapping[str, str] = field(repr=False)
 
     @property
     def name(self) -> str:
-        """What it is called, for people."""
+        """The stack's name in messages."""
         return self.stack or self.environment.get("TABLE_NAME") or "the local stack"
 
     @cached_property
@@ -48,20 +49,20 @@ class Deployment:
 
     @cached_property
     def store(self) -> "AdminTable":
-        """The table."""
+        """The table's adapter for operators."""
         from rushes.adapters.dynamodb.admin import AdminTable
 
         return AdminTable(self.client("dynamodb"), self.table)
 
     @cached_property
     def s3(self) -> "S3Client":
-        """The bucket's client."""
+        """An S3 client for the bucket's account."""
         client: S3Client = self.client("s3")
         return client
 
     @property
     def retention(self) -> int | None:
-        """How long objects are kept, in milliseconds; None for ever, or where nobody can say."""
+        """The retention of objects in milliseconds; None if unlimited or unknown."""
         if self.stack is None:
             return None
         found = {each["ParameterKey"]: each.get("ParameterValue", "") for each in self._described.get("Parameters", [])}
@@ -69,20 +70,22 @@ class Deployment:
         return int(days) * _DAY or None if days.isdigit() else None
 
     def output(self, name: str) -> str:
-        """One of the stack's outputs."""
+        """The value of a stack output. Raises `CommandError` if there is no such output."""
         outputs = {str(each["OutputKey"]): str(each["OutputValue"]) for each in self._described.get("Outputs", [])}
         if name not in outputs:
-            raise CommandError(f"The stack has no output {name}.")
+            raise CommandError(f"The stack has no output {name}: template.yaml lists its outputs.")
         return outputs[name]
 
     def client(self, service: str) -> Any:
-        """A client for the account that the stack is in."""
+        """A client for an AWS service in the stack's account."""
         from botocore.config import Config
 
         if not (self.stack or self._local or "TABLE_NAME" in self.environment):
-            raise NotAllowedError("Name the deployed stack with --stack.")  # before anything that AWS's tools may miss
+            raise NotAllowedError("The stack is not set: use --stack.")  # before botocore reports missing settings
         session, endpoint = self._session
-        tries = {"total_max_attempts": 1} if service == "dynamodb" else {"mode": "standard"}  # the table is patient
+        tries = (
+            {"total_max_attempts": 1} if service == "dynamodb" else {"mode": "standard"}
+        )  # the table adapter retries
         config = Config(retries=tries, proxies={} if endpoint else None)  # type: ignore[arg-type]
         return session.client(service, endpoint_url=endpoint, config=config)  # type: ignore[call-overload]
 
@@ -94,7 +97,7 @@ class Deployment:
     def _described(self) -> Mapping[str, Any]:
         name = self.stack or (self._local.stack if self._local else None)
         if name is None:
-            raise NotAllowedError("Name the deployed stack with --stack.")
+            raise NotAllowedError("The stack is not set: use --stack.")
         found: Mapping[str, Any] = self.client("cloudformation").describe_stacks(StackName=name)["Stacks"][0]
         return found
 
@@ -117,13 +120,13 @@ class Deployment:
             return self.output(output)
         name = self.environment.get(variable) or local
         if not name:
-            raise NotAllowedError(f"Name the deployed stack with --stack, or set {variable}.")
+            raise NotAllowedError(f"The stack is not set: use --stack, or set {variable}.")
         return name
 
 
 @contextmanager
 def operated(stack: str | None) -> Iterator[Deployment]:
-    """The stack that is meant; what AWS has against it becomes one line."""
+    """Yields the chosen stack. Turns AWS errors in the block into one-line errors."""
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 
     from rushes.errors import BucketError, BusError, StoreError
@@ -131,17 +134,19 @@ def operated(stack: str | None) -> Iterator[Deployment]:
     try:
         yield Deployment(stack, os.environ)
     except NoCredentialsError:
-        raise NotAllowedError("AWS's tools find no credentials here.") from None
+        raise NotAllowedError("No AWS credentials were found.") from None
     except NoRegionError:
-        raise NotAllowedError("AWS's tools find no region here: set AWS_DEFAULT_REGION.") from None
+        raise NotAllowedError("No AWS region was found: set AWS_DEFAULT_REGION.") from None
     except ClientError as error:
-        code, said = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
+        code, message = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
         denied = "Denied" in code or "Token" in code or "Signature" in code
-        raise CommandError(f"AWS answered {code}: {said}", Exit.NOT_ALLOWED if denied else Exit.FAILED) from None
+        raise CommandError(
+            f"AWS responded with {code}: {message}", Exit.NOT_ALLOWED if denied else Exit.FAILED
+        ) from None
     except (BotoCoreError, BucketError, BusError, StoreError) as error:
-        raise UnavailableError(f"AWS cannot be asked: {error or type(error).__name__}") from None
+        raise UnavailableError(f"AWS is unavailable: {error or type(error).__name__}") from None
 
 
 def new_webhook_keys(current: str) -> str:
-    """The webhook secret's next value: a new key, and the one before, which stays valid until the next time."""
+    """The next value of the webhook secret, as JSON: a new key, and the current one as the previous key."""
     return json.dumps({"current": secrets.token_urlsafe(48), "previous": current})

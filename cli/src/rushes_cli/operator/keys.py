@@ -1,8 +1,7 @@
-"""`keys`: who may use a deployed stack, and for how much a month."""
+"""`keys`: API keys and monthly limits of a deployed stack's callers."""
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,57 +19,58 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-keys = typer.Typer(no_args_is_help=True, help="API keys of a deployed stack, and their callers' limits.")
+keys = typer.Typer(no_args_is_help=True, help="Manage the API keys of a deployed stack, and their callers' limits.")
 
-Named = Annotated[
+CallerName = Annotated[
     str,
-    typer.Argument(metavar="CALLER", help="The caller: lower-case letters, digits and hyphens.", show_default=False),
+    typer.Argument(
+        metavar="CALLER", help="The caller's name: lower-case letters, digits and hyphens.", show_default=False
+    ),
 ]
 Images = Annotated[
     list[str] | None,
-    typer.Option(help="Where its images may lie besides our bucket, as s3://photos/alice/; may be repeated."),
+    typer.Option(
+        help="An S3 prefix for the caller's images besides the stack's bucket, as s3://photos/alice/; repeatable."
+    ),
 ]
-Limit = Annotated[str, typer.Option("--limit-usd", help="What the caller may spend in a month.", show_default=False)]
+Limit = Annotated[str, typer.Option("--limit-usd", help="The caller's monthly limit in dollars.", show_default=False)]
 
 
 @keys.command()
 def create(
-    caller: Named,
+    caller: CallerName,
     limit_usd: Limit,
-    name: Annotated[
-        str | None, typer.Option(help="What the key is called, for people.", show_default="its caller")
-    ] = None,
+    name: Annotated[str | None, typer.Option(help="The key's name in lists.", show_default="the caller's name")] = None,
     images: Images = None,
     stack: Stack = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make an API key for a caller. It is shown once; only its hash is kept.
+    """Create an API key for a caller. It is printed once; only its hash is stored.
 
-    The limit is the caller's, whatever other keys it has. Without --images a caller that is known keeps the places of
-    its images.
+    The limit applies to the caller, with all its keys. Without --images an existing caller keeps its image prefixes.
 
     --json prints {"caller", "limit": dollars, "key"}.
     """
     from rushes.domain.caller import hash_key, new_key
 
-    wanted, key = _caller(caller, limit_usd, images), new_key()
+    typed, key = _caller(caller, limit_usd, images), new_key()
     with operated(stack) as deployment:
-        known = _completed(deployment.store, wanted, images)
-        deployment.store.add_key(hash_key(key), known, name or caller, int(time.time() * 1000))
+        merged = _with_stored_images(deployment.store, typed, images)
+        deployment.store.add_key(hash_key(key), merged, name or caller, int(time.time() * 1000))
     screen = Screen(as_json)
-    screen.give({"caller": known.name, "limit": known.monthly_limit / 1_000_000, "key": key})
-    screen.say(key)
+    screen.print_json({"caller": merged.name, "limit": merged.monthly_limit / 1_000_000, "key": key})
+    screen.print(key)
 
 
 @keys.command("list")
 def list_keys(
     caller: Annotated[
-        str | None, typer.Argument(metavar="CALLER", help="Only this caller's.", show_default=False)
+        str | None, typer.Argument(metavar="CALLER", help="Only the keys of this caller.", show_default=False)
     ] = None,
     stack: Stack = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the API keys, with their callers' limits and what they have spent this month.
+    """List the API keys, with their callers' monthly limits and this month's spending.
 
     --json prints {"keys": [{"id", "caller", "name", "createdAt", "revokedAt", "limit", "spent": dollars}]}.
     """
@@ -82,8 +82,8 @@ def list_keys(
         names = {name for name, _ in found}
         limits = {name: store.caller_named(name) for name in names}
         spent = {name: store.budget(name, month)[0] for name in names}
-    shown = [_shown(name, key, limits[name], spent[name]) for name, key in found]
-    screen.give({"keys": shown})
+    listed = [_as_json(name, key, limits[name], spent[name]) for name, key in found]
+    screen.print_json({"keys": listed})
     screen.table(
         ("id", "caller", "name", "created", "state", "limit", "spent"),
         [
@@ -92,67 +92,67 @@ def list_keys(
                 str(key["caller"]),
                 str(key["name"]),
                 str(key["createdAt"])[:10],
-                f"revoked {str(key['revokedAt'])[:10]}" if key["revokedAt"] else "in use",
+                f"revoked {str(key['revokedAt'])[:10]}" if key["revokedAt"] else "active",
                 money(micros(key["limit"])) if key["limit"] is not None else "-",
                 money(micros(key["spent"])),
             )
-            for key in shown
+            for key in listed
         ],
     )
 
 
 @keys.command()
 def limit(
-    caller: Named,
-    limit_usd: Annotated[str, typer.Argument(metavar="LIMIT_USD", help="Dollars a month.")],
+    caller: CallerName,
+    limit_usd: Annotated[str, typer.Argument(metavar="LIMIT_USD", help="The monthly limit in dollars.")],
     images: Images = None,
     stack: Stack = None,
 ) -> None:
-    """Set what a caller may spend in a month, by whichever door it comes in. Functions see it within a minute.
+    """Set a caller's monthly limit for orders by HTTP, file and event. It takes effect within a minute.
 
-    A caller that orders by file or event alone is made so: it needs no key.
-    Without --images the places of its images stay as they are.
+    This also creates a caller without a key, for orders by file or event only. Without --images its image prefixes are
+    unchanged.
     """
-    wanted = _caller(caller, limit_usd, images)
+    typed = _caller(caller, limit_usd, images)
     with operated(stack) as deployment:
-        deployment.store.set_caller(_completed(deployment.store, wanted, images))
-    Screen().say(f"{caller} may spend {money(wanted.monthly_limit)} a month.")
+        deployment.store.set_caller(_with_stored_images(deployment.store, typed, images))
+    Screen().print(f"{caller} may spend {money(typed.monthly_limit)} a month.")
 
 
 @keys.command()
 def revoke(
-    caller: Named,
+    caller: CallerName,
     key: Annotated[
-        str | None, typer.Argument(metavar="KEY", help="Which key: its id or its name, as `keys list` tells them.")
+        str | None, typer.Argument(metavar="KEY", help="The id or the name of the key, from `keys list`.")
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="All of the caller's keys.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Revoke all keys of the caller.")] = False,
     stack: Stack = None,
 ) -> None:
-    """Make a caller's key worthless, within a minute. What was ordered with it is seen through.
+    """Revoke a caller's API key within a minute. Clips already ordered with it are completed.
 
-    Its files and events are still taken: `rushes callers disable` closes those doors as well.
+    The caller can still order by file and event; `rushes callers disable` prevents that.
     """
     with operated(stack) as deployment:
         store = deployment.store
-        mine = [each for each in store.keys(caller) if each.revoked_at is None]
-        chosen = [each for each in mine if every or (key and (each.name == key or each.key_hash.startswith(key)))]
-        if not chosen and len(mine) == 1 and key is None:
-            chosen = mine
+        active = [each for each in store.keys(caller) if each.revoked_at is None]
+        chosen = [each for each in active if every or (key and (each.name == key or each.key_hash.startswith(key)))]
+        if not chosen and len(active) == 1 and key is None:
+            chosen = active
         if not chosen:
-            raise CommandError(f"{caller} has no such key in use: `rushes keys list {caller}` shows what there is.")
+            raise CommandError(f"{caller} has no such active key: `rushes keys list {caller}` shows all of them.")
         if len(chosen) > 1 and not every:
-            raise UsageError("that names several keys; name one by its id")
+            raise UsageError("several keys have this name: use the id, or --all")
         for each in chosen:
             store.revoke_key(each.key_hash, int(time.time() * 1000))
-            Screen().say(f"The key {_id(each)} of {caller} is revoked.")
+            Screen().print(f"The key {_id(each)} of {caller} was revoked.")
 
 
 def _caller(name: str, limit_usd: str, images: Sequence[str] | None) -> "Caller":
-    """A caller as typed. Raises `UsageError` for what cannot be one."""
+    """The caller from arguments. Raises `UsageError` for an invalid name, limit or prefix."""
     from rushes.domain.caller import Caller, is_name
 
     if not is_name(name):
-        raise UsageError("a caller is named by at most 64 lower-case letters, digits and hyphens")
+        raise UsageError("a caller's name has 1 to 64 lower-case letters, digits and hyphens")
     try:
         monthly_limit = micro_dollars(limit_usd)
     except ValueError:
@@ -160,26 +160,27 @@ def _caller(name: str, limit_usd: str, images: Sequence[str] | None) -> "Caller"
     return Caller(name, monthly_limit, tuple(map(_image_source, images or ())))
 
 
-def _completed(store: "AdminTable", wanted: "Caller", images: Sequence[str] | None) -> "Caller":
-    before = None if images else store.caller_named(wanted.name)
-    return replace(wanted, image_sources=before.image_sources) if before else wanted
+def _with_stored_images(store: "AdminTable", caller: "Caller", images: Sequence[str] | None) -> "Caller":
+    """The caller with the image prefixes on record, unless `images` replaces them."""
+    stored = None if images else store.caller_named(caller.name)
+    return caller._replace(image_sources=stored.image_sources) if stored else caller
 
 
 def _image_source(address: str) -> str:
-    """A place of images as a caller's record has it: `bucket/prefix`, from `s3://bucket/prefix`."""
-    scheme, _, place = address.partition("://")
-    bucket, slash, prefix = place.partition("/")
+    """An image prefix in the form of a caller's record: `bucket/prefix`, from `s3://bucket/prefix`."""
+    scheme, _, path = address.partition("://")
+    bucket, slash, prefix = path.partition("/")
     if scheme != "s3" or not bucket or not slash:
-        raise UsageError(f"{address} is not s3://bucket/ with a prefix or none")
+        raise UsageError(f"{address} must have the form s3://bucket/ or s3://bucket/prefix")
     return f"{bucket}/{prefix}"
 
 
 def _id(key: "ApiKey") -> str:
-    """Enough of the hash to name the key."""
+    """The key's id: the first characters of its hash."""
     return key.key_hash[:12]
 
 
-def _shown(caller: str, key: "ApiKey", limit: "Caller | None", spent: int) -> Json:
+def _as_json(caller: str, key: "ApiKey", limit: "Caller | None", spent: int) -> Json:
     return {
         "id": _id(key),
         "caller": caller,

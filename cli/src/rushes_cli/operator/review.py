@@ -1,6 +1,6 @@
-"""Clips in review, and how a person decides about them: with facts whose witness is the operator.
+"""Clips in review, and an operator's decisions about them, which are facts with the source `operator`.
 
-What is decided goes the way of everything that is learned, so the money follows and late truth still outranks it.
+Decisions are merged like all facts: the money is updated, and a later fact of a higher rank still outranks them.
 """
 
 import time
@@ -16,7 +16,8 @@ from rushes.domain.clip import Clip, Fact, FactSource, Kind, Scalar, Status, mer
 from rushes.domain.formats import canonical
 from rushes.domain.media import HEAD_BYTES, container, stored_fact
 from rushes.domain.timings import Timings
-from rushes.services.ports import Metric, Telemetry
+from rushes.services.metric import Metric
+from rushes.services.ports import Telemetry
 from rushes.services.update_clip import update_clip
 from rushes_cli.output import iso
 
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 
 _SECOND = 1000
 
-# A save here ends a clip, or lets it be looked at: `http` is the pause until then. None of the other times plays a
-# part.
+# A save here ends a clip or schedules its next check, after `http`. The other times have no effect.
 _TIMES = Timings(
     http=10 * _SECOND,
     function=25 * _SECOND,
@@ -41,27 +41,27 @@ _TIMES = Timings(
 
 
 class DecisionError(ValueError):
-    """Nothing was decided. The text says why, and is meant for people."""
+    """No decision was recorded. The text is the reason, for users."""
 
 
 class NoTelemetry:
-    """Telemetry for a command: metrics are the functions', and what happened is printed by whoever asked for it."""
+    """Telemetry for a command: drops metrics, which are for functions, and log messages."""
 
     def count(self, metric: Metric, amount: int = 1) -> None:
         """Counts nothing."""
 
     def log(self, message: str, *, warn: bool = False, **details: object) -> None:
-        """Notes nothing."""
+        """Logs nothing."""
 
 
 def in_review(store: AdminTable) -> list[Clip]:
-    """The clips that wait for a person, the longest waiting first."""
+    """The clips in review, the longest waiting first."""
     found = [store.clip(*name) for name in store.in_review()]
     return [clip for clip in found if clip is not None and clip.status == Status.REVIEW]
 
 
 def one(store: AdminTable, caller: str, task_uuid: str, index: int) -> Clip:
-    """One clip in review. Raises `DecisionError` if it is not there, or not in review."""
+    """One clip in review. Raises `DecisionError` if it does not exist or is not in review."""
     clip = store.clip(caller, task_uuid, index)
     if clip is None:
         raise DecisionError(f"{caller} has no clip {task_uuid}-{index}; nothing was decided.")
@@ -71,15 +71,15 @@ def one(store: AdminTable, caller: str, task_uuid: str, index: int) -> Clip:
 
 
 def ask(store: AdminTable, clip: Clip, now: int) -> Clip:
-    """The clip, with the next sweep due to ask bucket and Runware about it alone."""
+    """Schedules a check of the bucket and Runware for the next sweep; returns the saved clip."""
     asked = Fact(kind=Kind.ASKED, key=formats.iso(now), at=now, source=FactSource.OPERATOR)
-    return _learned(
+    return _save(
         store, clip, lambda current: merge(current, asked) if current.status == Status.REVIEW else current, now
     )
 
 
 def give_up(store: AdminTable, clip: Clip, reason: str, now: int) -> Clip:
-    """The clip as failed, for the reason given. What was paid for a render stays counted, anything else is released."""
+    """Ends the clip as failed, for this reason; returns the saved clip. Only a render's cost stays counted."""
     error = canonical({"code": "givenUp", "message": reason})
     fields: dict[str, Scalar] = {"category": "operator", "message": reason, "error": error}
     facts = [
@@ -90,31 +90,31 @@ def give_up(store: AdminTable, clip: Clip, reason: str, now: int) -> Clip:
 
     def decide(current: Clip) -> Clip:
         if current.status != Status.REVIEW:
-            return current  # the truth was faster
+            return current  # another fact has ended the review
         changed = merge_all(current, facts)
-        # A render outranks a failure, and a rendered clip without a copy is not one that failed at Runware.
+        # A render outranks a failure, so a rendered clip without a copy needs a fact of its own.
         return merge(changed, ended) if changed.status == Status.REVIEW else changed
 
-    return _learned(store, clip, decide, now)
+    return _save(store, clip, decide, now)
 
 
-def keep(store: AdminTable, s3: "S3Client", bucket: str, clip: Clip, file: Path | None, now: int) -> Clip:
-    """The clip as stored, if its object is in the bucket; `file` is put there first.
+def mark_stored(store: AdminTable, s3: "S3Client", bucket: str, clip: Clip, file: Path | None, now: int) -> Clip:
+    """Records the clip as stored, after uploading `file` if given; returns the saved clip.
 
-    Raises `DecisionError` if the object, or the file, is no video, and `BucketError` if S3 cannot say.
+    Raises `DecisionError` if the object or the file is not a video, `BucketError` if S3 is unavailable.
     """
     if file is not None:
-        _put(s3, bucket, clip, file)
+        _upload(s3, bucket, clip, file)
     copy = stored_fact(S3Bucket(s3, bucket).probe(clip.object_key), clip.object_key, now)
     if copy is None:
-        raise DecisionError(f"{clip.object_key} in the bucket is no video; nothing was decided.")
-    by_hand = Fact(kind=copy.kind, key=copy.key, at=now, source=FactSource.OPERATOR)
-    return _learned(store, clip, lambda current: merge_all(current, [copy, by_hand]), now)
+        raise DecisionError(f"{clip.object_key} is missing from the bucket, or not a video; nothing was decided.")
+    decision = Fact(kind=copy.kind, key=copy.key, at=now, source=FactSource.OPERATOR)
+    return _save(store, clip, lambda current: merge_all(current, [copy, decision]), now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenFact:
-    """A fact as one witness saw it. Of a later version's record it may be of a kind that is not in `Kind`."""
+    """A fact from one source. In the record of a later version its kind may not be in `Kind`."""
 
     kind: str
     key: str
@@ -124,17 +124,17 @@ class SeenFact:
 
 
 def seen_facts(clip: Clip) -> list[SeenFact]:
-    """All that is known of a clip, one entry a witness, in the order in which it was learned."""
-    known = [
-        SeenFact(kind=kind, key=key, at=at, source=source, fields=about.fields)
-        for (kind, key), about in clip.facts.items()
-        for source, at in about.seen.items()
+    """A clip's facts, one entry per source, in the order in which they were recorded."""
+    entries = [
+        SeenFact(kind=kind, key=key, at=at, source=source, fields=record.fields)
+        for (kind, key), record in clip.facts.items()
+        for source, at in record.seen.items()
     ]
-    return sorted(known, key=lambda fact: (fact.at, fact.kind, fact.key, fact.source))
+    return sorted(entries, key=lambda fact: (fact.at, fact.kind, fact.key, fact.source))
 
 
 def clip_record(clip: Clip) -> dict[str, Any]:
-    """A clip as the service tells it, read from the table: an operator has no caller's key."""
+    """A clip from the table as JSON, similar to the API's: an operator has no caller's key."""
     return {
         "caller": clip.caller,
         "taskUUID": clip.task_uuid,
@@ -168,14 +168,14 @@ def clock() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _put(s3: "S3Client", bucket: str, clip: Clip, file: Path) -> None:
+def _upload(s3: "S3Client", bucket: str, clip: Clip, file: Path) -> None:
     with file.open("rb") as content:
         if container(content.read(HEAD_BYTES), file.stat().st_size) is None:
-            raise DecisionError(f"{file} is no MP4, MOV or WEBM; nothing was put into the bucket.")
+            raise DecisionError(f"{file} is not an MP4, MOV or WEBM file; nothing was uploaded.")
         content.seek(0)
         s3.upload_fileobj(content, bucket, clip.object_key)
 
 
-def _learned(store: AdminTable, clip: Clip, change: Callable[[Clip], Clip], now: int) -> Clip:
+def _save(store: AdminTable, clip: Clip, change: Callable[[Clip], Clip], now: int) -> Clip:
     telemetry: Telemetry = NoTelemetry()
     return update_clip(store, clip, change, now=now, times=_TIMES, telemetry=telemetry)

@@ -1,4 +1,4 @@
-"""The clock, the clients of AWS, and the way from their errors to ours."""
+"""The clock, AWS clients, and the translation of their errors into ours."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -17,17 +17,26 @@ def clock() -> int:
 
 
 def aws_config(tries: int = 2) -> Config:
-    """Short timeouts and few tries: a webhook has about five seconds in all, and a caller waits as well.
+    """Short timeouts and few attempts: a webhook has about five seconds in all, and a caller waits, too.
 
-    The table's client tries once: `DynamoDbTable` has its own retries, and the two would multiply.
+    The table's client makes one attempt: `DynamoDbTable` has its own retries, and the two would multiply.
     """
     return Config(connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": tries})
 
 
-def aws_client(service: str, config: Config) -> Any:
-    """A client of AWS, all of one session, which reads botocore's data once.
+def table_config() -> Config:
+    """One try, since `DynamoDbTable` has its own retries and the two would multiply; parameters as they are.
 
-    They are botocore's own: what boto3 adds to them nobody here uses, and a cold start would wait for its import.
+    Values come from `attribute_values`, which knows every type of the table's, and DynamoDB checks them anyway: for
+    botocore to do it before takes a twentieth of a webhook's time.
+    """
+    return aws_config(tries=1).merge(Config(parameter_validation=False))
+
+
+def aws_client(service: str, config: Config) -> Any:
+    """A client of an AWS service. All clients share one session, which reads botocore's data once.
+
+    They are botocore's clients: the additions of boto3 are not used, and its import would slow down cold starts.
     """
     return _session().create_client(service, config=config)
 
@@ -39,9 +48,9 @@ def _session() -> Session:
 
 @contextmanager
 def aws_errors(translated: Callable[[str], Exception]) -> Iterator[None]:
-    """Inside, an error of AWS or of the way there is raised as `translated`, made of its code.
+    """Within the context, an error of AWS or of the connection is raised as `translated(code)`.
 
-    The code alone: AWS's messages repeat names, keys and links.
+    Only the code is kept, because AWS's messages repeat names, keys and links.
     """
     try:
         yield
@@ -50,5 +59,5 @@ def aws_errors(translated: Callable[[str], Exception]) -> Iterator[None]:
 
 
 def error_code(error: ClientError | BotoCoreError) -> str:
-    """AWS's own code; the type's name where no answer came."""
+    """AWS's error code; the exception's type if there was no response."""
     return error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__

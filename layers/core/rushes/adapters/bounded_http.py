@@ -1,41 +1,54 @@
-"""HTTP exchanges that end in time: one deadline for name, connection, TLS, request, headers and body together.
+"""HTTP exchanges with one deadline for name resolution, connection, TLS, request, headers and body together.
 
-httpx bounds each single step. A server that sends a byte, an informational response or a piece of a handshake now and
-then keeps every step short and the exchange going for ever. Here the time allowed begins with the connection, and each
-step gets only what is left of it.
+httpx has a timeout for each step only. A server that slowly sends single bytes, informational responses or parts of a
+handshake keeps each step short and the exchange open without end. Here the timeout starts with the connection, and each
+step gets only the time that is left.
 """
 
 import ipaddress
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from ssl import SSLContext
+from ssl import PROTOCOL_TLS_CLIENT, SSLContext
 from typing import Any
 
 import httpcore
 import httpx
 
-# getaddrinfo cannot be ended from outside: what is given up goes on in its thread until the resolver's own timeout.
+# getaddrinfo cannot be cancelled: an abandoned lookup occupies its thread until the resolver's own timeout.
 _MAX_LOOKUPS = 16
 _lookups = threading.BoundedSemaphore(_MAX_LOOKUPS)
 
 
 def bounded_transport() -> httpx.HTTPTransport:
-    """A transport whose connections serve one exchange each, for as long as the request's connect timeout says."""
-    transport = httpx.HTTPTransport(trust_env=False)
-    transport._pool = httpcore.ConnectionPool(  # no public way to give httpx a network backend
-        ssl_context=httpx.create_ssl_context(trust_env=False),
-        max_connections=None,  # or an exchange would wait for another before its own time begins
-        max_keepalive_connections=0,  # a connection used twice would have one deadline for both
-        network_backend=_Network(),
-    )
-    return transport
+    """A transport with one connection for each exchange; the request's connect timeout limits the whole exchange."""
+    return _Transport()
+
+
+class _Transport(httpx.HTTPTransport):
+    """httpx's transport with a network backend of its own, for which httpx has no public interface."""
+
+    def __init__(self) -> None:
+        trusts_none = SSLContext(PROTOCOL_TLS_CLIENT)  # no handshake with it succeeds; see `_Network.tls`
+        super().__init__(verify=trusts_none, trust_env=False)
+        self._network = _Network()
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=trusts_none,
+            max_connections=None,  # a wait for a free connection would not count towards the deadline
+            max_keepalive_connections=0,  # a reused connection would keep its first deadline
+            network_backend=self._network,
+        )
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.scheme == "https":
+            self._network.tls()  # before the request's own time begins
+        return super().handle_request(request)
 
 
 def resolve(host: str, seconds: float) -> list[str]:
-    """The addresses of a host, in the resolver's order; raises `OSError`, of which `TimeoutError` is one."""
+    """The addresses of a host, in the resolver's order; raises `OSError`, including `TimeoutError`."""
     try:
         return [str(ipaddress.ip_address(host))]
     except ValueError:
@@ -48,7 +61,7 @@ def resolve(host: str, seconds: float) -> list[str]:
     def look_up() -> None:
         try:
             found.set_result(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
-        except Exception as error:  # for the thread that waits
+        except Exception as error:  # raised in the waiting thread
             found.set_exception(error)
         finally:
             _lookups.release()
@@ -60,12 +73,24 @@ def resolve(host: str, seconds: float) -> list[str]:
         raise OSError("no thread can be started") from error
     try:
         return list(dict.fromkeys(str(info[4][0]) for info in found.result(max(0, ends_at - time.monotonic()))))
-    except UnicodeError as error:  # a label that is too long, say
+    except UnicodeError as error:  # such as a label that is too long
         raise OSError("the name cannot be encoded") from error
 
 
 class _Network(httpcore.SyncBackend):
-    """Connections with a deadline: the timeout for connecting is the one for everything."""
+    """Connections with a deadline: the connect timeout applies to the whole exchange."""
+
+    def __init__(self) -> None:
+        self._tls: SSLContext | None = None
+
+    def tls(self) -> SSLContext:
+        """The context of every handshake, made for the first one: reading the certificates of all authorities takes a
+        twentieth of a cold start, and polls, dry runs and sweeps without work connect to nothing."""
+        if self._tls is None:
+            context = httpx.create_ssl_context(trust_env=False)
+            context.set_alpn_protocols(["http/1.1"])  # as httpcore has set them in the context that it was given
+            self._tls = context
+        return self._tls
 
     def connect_tcp(
         self,
@@ -76,7 +101,7 @@ class _Network(httpcore.SyncBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
         if timeout is None:
-            raise httpcore.ConnectTimeout("an exchange has to have a timeout")
+            raise httpcore.ConnectTimeout("an exchange must have a timeout")
         ends_at = time.monotonic() + timeout
         try:
             addresses = resolve(host, timeout)
@@ -88,23 +113,25 @@ class _Network(httpcore.SyncBackend):
         for address in addresses:
             try:
                 left = _left(ends_at, timeout, httpcore.ConnectTimeout)
-                return _Stream(super().connect_tcp(address, port, left, local_address, socket_options), ends_at)
+                return _Stream(
+                    super().connect_tcp(address, port, left, local_address, socket_options), ends_at, self.tls
+                )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise failure
 
 
 class _Stream(httpcore.NetworkStream):
-    """A connection whose every step ends at the deadline of all."""
+    """A connection on which every step ends at the same deadline."""
 
-    def __init__(self, stream: httpcore.NetworkStream, ends_at: float) -> None:
-        self._stream, self._ends_at = stream, ends_at
+    def __init__(self, stream: httpcore.NetworkStream, ends_at: float, tls: Callable[[], SSLContext]) -> None:
+        self._stream, self._ends_at, self._tls = stream, ends_at, tls
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         return self._stream.read(max_bytes, _left(self._ends_at, timeout, httpcore.ReadTimeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Bit by bit: httpcore's own loop gives each bit the whole timeout anew."""
+        """Writes in a loop of its own, because httpcore's loop restarts the timeout for each chunk."""
         wire: socket.socket = self._stream.get_extra_info("socket")
         rest = memoryview(buffer)
         while rest:
@@ -121,18 +148,22 @@ class _Stream(httpcore.NetworkStream):
         self._stream.close()
 
     def start_tls(
-        self, ssl_context: SSLContext, server_hostname: str | None = None, timeout: float | None = None
+        self,
+        ssl_context: SSLContext,  # noqa: ARG002  the pool's, which trusts nobody
+        server_hostname: str | None = None,
+        timeout: float | None = None,
     ) -> httpcore.NetworkStream:
-        # Python bounds a handshake as a whole.
+        context = self._tls()
+        # Python applies a timeout to the whole handshake.
         left = _left(self._ends_at, timeout, httpcore.ConnectTimeout)
-        return _Stream(self._stream.start_tls(ssl_context, server_hostname, left), self._ends_at)
+        return _Stream(self._stream.start_tls(context, server_hostname, left), self._ends_at, self._tls)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
 
 
 def _left(ends_at: float, timeout: float | None, error: type[Exception]) -> float:
-    """What a step may take; raises `error` when nothing is left."""
+    """The timeout of the next step, in seconds; raises `error` after the deadline."""
     left = ends_at - time.monotonic()
     if left <= 0:
         raise error("the exchange takes too long")

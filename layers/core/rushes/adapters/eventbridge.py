@@ -1,4 +1,4 @@
-"""The event bus, as far as this service speaks on it."""
+"""Publishing to an EventBridge bus."""
 
 import json
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ class EventBridgeBus:
         self._client, self._bus = client, bus
 
     def publish(self, detail_type: str, detail: Mapping[str, Any]) -> None:
-        """Puts one event on the bus; raises `BusError` unless the bus has taken it."""
+        """Puts one event on the bus; raises `BusError` unless the bus has accepted it."""
         text = json.dumps(detail, ensure_ascii=False)
         entry: Any = {"EventBusName": self._bus, "Source": SOURCE, "DetailType": detail_type, "Detail": text}
         with aws_errors(BusError):
             answer = self._client.put_events(Entries=[entry])
-        if answer["FailedEntryCount"]:  # a 200 says only that the request was read
+        if answer["FailedEntryCount"]:  # the status is 200 even if the event was refused
             raise BusError(answer["Entries"][0].get("ErrorCode", "unknown"))

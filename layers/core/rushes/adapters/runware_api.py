@@ -1,8 +1,7 @@
-"""Sending to Runware, over an httpx client that is handed in. Decides nothing: `outcomes` says what an answer proves.
+"""Requests to Runware's API over an injected httpx client. The responses are interpreted in `runware.outcome`.
 
-There is no retry here and no kept connection. A connection kept open may be closed by the other side just as a request
-goes out; the error would be ambiguous where a fresh connection would have failed before the first byte. One TLS
-handshake a clip is a small price for that.
+There are no retries and no keep-alive. A kept connection may be closed by the server while a request is sent, and that
+error is ambiguous; a new connection fails before the first byte. The price is one TLS handshake for each request.
 """
 
 import json
@@ -23,38 +22,38 @@ _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
 
 def http_client(timeout: float) -> httpx.Client:
-    """A client for Runware and for rescues; `timeout` in seconds bounds the whole exchange, however it drips."""
+    """A client for Runware and for rescues; `timeout`, in seconds, limits the whole exchange."""
     return httpx.Client(timeout=timeout, transport=bounded_transport(), follow_redirects=False, trust_env=False)
 
 
 class RunwareClient:
-    """Runware's API. The key comes with every call, since it may be changed while this runs."""
+    """Runware's API. Each call has the key as an argument, because the key may change at run time."""
 
     def __init__(self, http: httpx.Client, url: str) -> None:
         self._http, self._url = http, url
 
     def submit(self, task: Mapping[str, Any], key: str) -> Outcome:
-        """Sends one clip's order, once, and says what the answer proves. Never raises for anything Runware does."""
+        """Sends the order of one clip once and returns its outcome. Never raises, whatever Runware answers."""
         try:
             status, body = self._post([task], key)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
             return NeverArrived(type(error).__name__)
-        except Exception as error:  # whatever it is, bytes may have gone out
+        except Exception as error:  # of any kind: bytes may have been sent
             return Ambiguous(type(error).__name__)
         return read_answer(status, body, task["taskUUID"], Redactor([key, *secrets_in(dict(task))]))
 
     def poll(self, task_uuids: Sequence[str], key: str) -> LookupResponse:
-        """What Runware knows of these tasks (`getResponse`), in one request; raises `ProviderError`."""
-        return self._ask("getResponse", task_uuids, key)
+        """Runware's response about these tasks (`getResponse`), in one request; raises `ProviderError`."""
+        return self._look_up("getResponse", task_uuids, key)
 
     def details(self, task_uuid: str, key: str) -> LookupResponse:
         """The stored request and last response of one task (`getTaskDetails`); raises `ProviderError`."""
-        return self._ask("getTaskDetails", [task_uuid], key)
+        return self._look_up("getTaskDetails", [task_uuid], key)
 
-    def _ask(self, task_type: str, task_uuids: Sequence[str], key: str) -> LookupResponse:
+    def _look_up(self, task_type: str, task_uuids: Sequence[str], key: str) -> LookupResponse:
         try:
             status, body = self._post([{"taskType": task_type, "taskUUID": uuid} for uuid in task_uuids], key)
-        except Exception as error:  # whatever it is, there is no answer
+        except Exception as error:  # of any kind: there is no answer
             raise ProviderError(type(error).__name__) from None
         return read_lookup(status, body, Redactor([key]))
 
@@ -75,16 +74,16 @@ class RunwareClient:
 
 
 def _decoded(body: bytes, coding: str) -> bytes:
-    """The answer in clear. Compression was not asked for; what comes compressed once, all the same, is read."""
+    """The decompressed body. Compression is not requested, but a body that is compressed once is accepted."""
     match coding.strip().lower():
         case "" | "identity":
             return body
         case "gzip" | "deflate":
             try:
                 reader = zlib.decompressobj(_GZIP_OR_ZLIB)
-                clear = reader.decompress(body, _MAX_ANSWER_BYTES)
+                decompressed = reader.decompress(body, _MAX_ANSWER_BYTES)
             except zlib.error:
-                raise httpx.DecodingError("the answer is not compressed as it says") from None
+                raise httpx.DecodingError("the answer is not compressed as declared") from None
             if reader.eof:
-                return clear
+                return decompressed
     raise httpx.DecodingError("the answer is too large, cut off, or compressed in another way")

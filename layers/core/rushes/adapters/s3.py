@@ -1,18 +1,17 @@
-"""The bucket, by user: links, the probe and callers' images; request files and reports; copies and manifests.
+"""The bucket, one class for each use: clips and images; request files; reports; manifests with the clips' digests.
 
-Each method raises `BucketError` when S3 refuses or does not answer. The one place where a URL is presigned.
+Each method raises `BucketError` if S3 refuses or does not answer. All URLs are presigned here.
 
-Left to itself boto3 presigns against the global host, in some regions with the old signature scheme, and adds checksum
-headers that the uploader would have to repeat. So the client made here says: SigV4, the bucket's regional virtual
-host, and no header signed but `host`, since nobody knows which headers Runware's PUT carries.
+By default boto3 presigns for the global host, in some regions with the old signature version, and adds checksum headers
+that the uploader would have to repeat. So `S3_CONFIG` sets SigV4 and the bucket's regional virtual host, and `host` is
+the only signed header, because the headers of Runware's PUT are not documented.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from botocore.config import Config
@@ -36,17 +35,17 @@ S3_CONFIG = Config(
     read_timeout=4,
     retries={"mode": "standard", "total_max_attempts": 2},
 )
-# Whoever uploads may say nothing of the type, and a browser will not play what it is told to save.
+# Links set the type, because an upload may lack it, and a browser then saves a video instead of playing it.
 _TYPES = {"mp4": "video/mp4", "mov": "video/quicktime", "webm": "video/webm", "json": "application/json"}
-_MAX_LINK_SECONDS = 7 * 24 * 3600  # seconds: what SigV4 allows
+_MAX_LINK_SECONDS = 7 * 24 * 3600  # SigV4's limit
 _CHUNK = 64 * 1024  # bytes of a request file in memory at a time
 _PIECE = 1024 * 1024  # bytes of a copy in memory at a time
-_MAX_MANIFEST_BYTES = 4 * 1024 * 1024  # bytes, far above what a record and its request can be
-_EMPTY = {"InvalidRange", "416"}  # how S3 answers a range of an empty object
-# S3's codes for a version that was deleted, one that expired, one that never was, and a delete marker.
-_GONE = {"NoSuchKey", "NoSuchVersion", "404", "405", "MethodNotAllowed"}
-# S3's codes for an object that is not there, or that is not for us to read: it is archived, or under a key of others.
-_OUT_OF_REACH = {
+_MAX_MANIFEST_BYTES = 4 * 1024 * 1024  # bytes, far above a request and the facts of a clip
+_EMPTY = {"InvalidRange", "416"}  # S3's codes for a range of an empty object
+# S3's codes for a version that was deleted, expired or never existed, and for a delete marker.
+_NOT_FOUND = {"NoSuchKey", "NoSuchVersion", "404", "405", "MethodNotAllowed"}
+# S3's codes for an object that does not exist or cannot be read: forbidden, archived, or encrypted with a foreign key.
+_UNREADABLE = {
     "403",
     "404",
     "AccessDenied",
@@ -60,79 +59,80 @@ _OUT_OF_REACH = {
 
 
 class S3Bucket:
-    """Our bucket: clips, and the images that they begin with."""
+    """Our bucket: clips and input images."""
 
     def __init__(self, client: "S3Client", name: str) -> None:
         self._client, self._name = client, name
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """The bucket's name."""
         return self._name
 
     def upload_link(self, key: str, seconds: int) -> str:
-        """A URL that takes a PUT of the object; it dies with the signer's session if that ends sooner."""
+        """A URL for a PUT of the object. It expires earlier if the signer's session does."""
         return self._link("put_object", self._name, key, seconds)
 
     def image_link(self, bucket: str, key: str, seconds: int) -> str:
-        """A URL that gives an object of any bucket in our region, as far as we may read it, to whoever has the URL."""
+        """A URL for a GET of an object in any bucket of our region that this service may read."""
         return self._link("get_object", bucket, key, seconds)
 
     def put_if_absent(self, key: str, content: bytes, content_type: str) -> None:
-        """Puts an object, unless there is one under its key."""
+        """Writes an object unless its key exists."""
         put = partial(self._client.put_object, Bucket=self._name, Key=key, Body=content, ContentType=content_type)
         with aws_errors(BucketError):
             try:
-                put(IfNoneMatch="*")  # or every repeat would add a version, which is paid for
+                put(IfNoneMatch="*")  # or every repeat would add a version, at a cost
             except ClientError as error:
                 match error_code(error):
                     case "PreconditionFailed" | "412":
                         return
-                    case "ConditionalRequestConflict" | "409":  # somebody else is putting it, and may yet fail
+                    case "ConditionalRequestConflict" | "409":  # another process is writing it and may still fail
                         put()
                     case _:
                         raise
 
     def head(self, bucket: str, key: str, length: int) -> Head | None:
-        """Reads the first bytes of an object of any bucket; None if it is not there or not for us to read."""
+        """Reads the first bytes of an object in any bucket; None if it does not exist or may not be read."""
         with aws_errors(BucketError):
             try:
                 answer = self._client.get_object(Bucket=bucket, Key=key, Range=f"bytes=0-{length - 1}")
                 return Head(_size(answer), answer["Body"].read(length))
             except ClientError as error:
-                if error_code(error) in _OUT_OF_REACH:
+                if error_code(error) in _UNREADABLE:
                     return None
                 if error_code(error) in _EMPTY:
                     return Head(0, b"")
                 raise
 
     def download_link(self, key: str, seconds: int, version: str | None = None, container: str = "") -> str:
-        """A URL that gives an object of `videos/`: the version named, else the newest. Dies as an upload link does.
+        """A URL for a GET of an object, of this version or the newest. It expires earlier if the signer's session does.
 
-        A video of another `container` than its key promises is served as what it is, under a file name of that kind.
+        If the `container` differs from the key's extension, the video is served with its real type and extension.
         """
         ending = extension(key, container)
-        named_after = None if key.endswith(f".{ending}") else f"{key.rpartition('/')[2].rpartition('.')[0]}.{ending}"
-        more = {
+        file_name = None if key.endswith(f".{ending}") else f"{key.rpartition('/')[2].rpartition('.')[0]}.{ending}"
+        parameters = {
             "VersionId": version,
             "ResponseContentType": _TYPES.get(ending),
-            "ResponseContentDisposition": f'inline; filename="{named_after}"' if named_after else None,
+            "ResponseContentDisposition": f'inline; filename="{file_name}"' if file_name else None,
         }
-        named = {name: value for name, value in more.items() if value}
-        return self._link("get_object", self._name, key, seconds, named)
+        present = {name: value for name, value in parameters.items() if value}
+        return self._link("get_object", self._name, key, seconds, present)
 
     @property
     def origin(self) -> str:
-        """Scheme and host of every link, as a page's policy has to name them."""
+        """The scheme and host of every link, for a page's Content-Security-Policy."""
         url = urlsplit(self.download_link("videos/", 1))
         return f"{url.scheme}://{url.netloc}"
 
     def probe(self, key: str, version: str | None = None) -> ProbeResult | None:
-        """Reads the first bytes of an object, of the version named or the newest; None if there is none."""
-        named: Any = {"VersionId": version} if version else {}
+        """Reads the first bytes of an object, of this version or the newest; None if there is none."""
+        of_version: Any = {"VersionId": version} if version else {}
         with aws_errors(BucketError):
             try:
-                answer = self._client.get_object(Bucket=self._name, Key=key, Range=f"bytes=0-{HEAD_BYTES - 1}", **named)
+                head_range = f"bytes=0-{HEAD_BYTES - 1}"
+                answer = self._client.get_object(Bucket=self._name, Key=key, Range=head_range, **of_version)
             except ClientError as error:
                 match error_code(error):
                     case "NoSuchKey" | "NoSuchVersion" | "404":
@@ -153,13 +153,12 @@ class S3Bucket:
     ) -> str:
         with aws_errors(BucketError):
             return self._client.generate_presigned_url(
-                operation, Params={"Bucket": bucket, "Key": key, **more}, ExpiresIn=_valid(seconds)
+                operation, Params={"Bucket": bucket, "Key": key, **more}, ExpiresIn=_allowed_lifetime(seconds)
             )
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRequestFile:
-    """One version of an object. `metadata` is the user's; `hidden_metadata` counts what S3 cannot show of it."""
+class StoredRequestFile(NamedTuple):
+    """One object version. `metadata` is the user's; `hidden_metadata` counts the entries that S3 cannot return."""
 
     encoding: str
     metadata: Mapping[str, str]
@@ -167,7 +166,7 @@ class StoredRequestFile:
     body: "StreamingBody"
 
     def chunks(self) -> Iterator[bytes]:
-        """The object's bytes, once. Raises `BucketError` when they end too early."""
+        """The object's bytes; can be read once. Raises `BucketError` if they end early."""
         try:
             with aws_errors(BucketError):
                 yield from self.body.iter_chunks(_CHUNK)
@@ -177,9 +176,8 @@ class StoredRequestFile:
             self.body.close()
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectVersion:
-    """One version of an object without its bytes. `put_at` is in milliseconds."""
+class ObjectVersion(NamedTuple):
+    """One object version without its bytes. `put_at` is in milliseconds."""
 
     version: str
     etag: str
@@ -189,14 +187,14 @@ class ObjectVersion:
 
 
 class S3RequestFiles:
-    """The drops of one bucket."""
+    """The request files of one bucket."""
 
     def __init__(self, client: "S3Client", name: str) -> None:
         self._client, self._name = client, name
 
     def open(self, key: str, version: str) -> StoredRequestFile | None:
-        """This version of an object; None if it is gone."""
-        answer = _unless_gone(self._client.get_object, Bucket=self._name, Key=key, VersionId=version)
+        """An object version; None if it does not exist."""
+        answer = _if_exists(self._client.get_object, Bucket=self._name, Key=key, VersionId=version)
         return answer and StoredRequestFile(
             encoding=answer.get("ContentEncoding", ""),
             metadata=answer["Metadata"],
@@ -205,8 +203,8 @@ class S3RequestFiles:
         )
 
     def head(self, key: str, version: str) -> ObjectVersion | None:
-        """This version without its bytes; None if it is gone."""
-        answer = _unless_gone(self._client.head_object, Bucket=self._name, Key=key, VersionId=version)
+        """An object version without its bytes; None if it does not exist."""
+        answer = _if_exists(self._client.head_object, Bucket=self._name, Key=key, VersionId=version)
         return answer and ObjectVersion(
             version=version,
             etag=answer["ETag"],
@@ -216,14 +214,14 @@ class S3RequestFiles:
         )
 
     def before(self, key: str, version: str) -> str | None:
-        """The version that this one replaced; None if there was none, or the object had been deleted."""
-        answer = _unless_gone(
+        """The version that this one replaced; None if there was none, or the object was deleted before."""
+        answer = _if_exists(
             self._client.list_object_versions,
             Bucket=self._name,
             Prefix=key,
             KeyMarker=key,
             VersionIdMarker=version,
-            MaxKeys=1,  # what follows a version in the list is the one before it, unless another key begins
+            MaxKeys=1,  # the next in the list is the version before, or another key's
         )
         found = answer.get("Versions", []) if answer else []
         return next((each["VersionId"] for each in found if each["Key"] == key), None)
@@ -236,20 +234,20 @@ class S3Reports:
         self._client, self._name = client, name
 
     def put(self, key: str, content: bytes) -> None:
-        """Writes a report, over the same one if need be."""
+        """Writes a report; overwrites an existing one."""
         with aws_errors(BucketError):
             self._client.put_object(Bucket=self._name, Key=key, Body=content, ContentType="application/json")
 
 
 class S3Manifests:
-    """Pinned copies, read for their digest, and the manifests beside them."""
+    """The manifests beside clips' copies, and the digests of the copies."""
 
     def __init__(self, client: "S3Client", name: str) -> None:
         self._client, self._name = client, name
 
     def manifest(self, key: str) -> bytes | None:
-        """The manifest under a key, None if there is none."""
-        answer = _unless_gone(self._client.get_object, Bucket=self._name, Key=key)
+        """The manifest at a key; None if there is none."""
+        answer = _if_exists(self._client.get_object, Bucket=self._name, Key=key)
         if not answer:
             return None
         with aws_errors(BucketError):
@@ -257,44 +255,44 @@ class S3Manifests:
         return content
 
     def put_manifest(self, key: str, content: bytes) -> None:
-        """Writes a manifest over the one that is there."""
+        """Writes a manifest; overwrites an existing one."""
         with aws_errors(BucketError):
             self._client.put_object(Bucket=self._name, Key=key, Body=content, ContentType="application/json")
 
     def has(self, object_key: str, version: str) -> bool:
-        """Whether a version of an object is still there."""
-        found = _unless_gone(self._client.head_object, Bucket=self._name, Key=object_key, VersionId=version)
+        """True if the object version exists."""
+        found = _if_exists(self._client.head_object, Bucket=self._name, Key=object_key, VersionId=version)
         return found is not None
 
     def digest(self, object_key: str, version: str) -> str | None:
-        """The SHA-256 of a version of an object, read as a stream; None if it is there no more."""
-        answer = _unless_gone(self._client.get_object, Bucket=self._name, Key=object_key, VersionId=version)
+        """The hexadecimal SHA-256 of an object version, read as a stream; None if it does not exist."""
+        answer = _if_exists(self._client.get_object, Bucket=self._name, Key=object_key, VersionId=version)
         if not answer:
             return None
         sha256 = hashlib.sha256()
         with aws_errors(BucketError):
-            # The client compares what came with the length that was announced.
+            # The client raises if fewer bytes arrive than `Content-Length`.
             for piece in answer["Body"].iter_chunks(_PIECE):
                 sha256.update(piece)
         return sha256.hexdigest()
 
 
-def _unless_gone(call: Callable[..., Any], **arguments: Any) -> Any:
-    """S3's answer; None if there is no such version."""
+def _if_exists(call: Callable[..., Any], **arguments: Any) -> Any:
+    """S3's response; None if the object or version does not exist."""
     with aws_errors(BucketError):
         try:
             return call(**arguments)
         except ClientError as error:
-            if error_code(error) in _GONE:
+            if error_code(error) in _NOT_FOUND:
                 return None
             raise
 
 
 def _size(answer: "GetObjectOutputTypeDef") -> int:
-    """How large the whole object is, of which a part was read."""
+    """The size of the whole object in bytes, from the response to a read of a range."""
     _, _, total = answer.get("ContentRange", "").partition("/")
     return int(total) if total.isdigit() else answer["ContentLength"]
 
 
-def _valid(seconds: int) -> int:
+def _allowed_lifetime(seconds: int) -> int:
     return max(1, min(seconds, _MAX_LINK_SECONDS))

@@ -1,4 +1,4 @@
-"""The inbox: an SQS queue with one task a message, from which `submit` buys at its own pace."""
+"""The inbox: an SQS queue with one task a message, from which `submit` buys with limited concurrency."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from types_boto3_sqs import SQSClient
 
 MAX_MESSAGES = 10  # of a batch
-_TRIES = 4
-_PAUSE = 0.1  # seconds before the second try; doubles
+_MAX_ATTEMPTS = 4
+_PAUSE = 0.1  # seconds before the second attempt; doubles
 
 
 class SqsQueue:
@@ -23,9 +23,9 @@ class SqsQueue:
         self._client, self._url, self._sleep = client, url, sleep
 
     def send(self, texts: Iterable[str]) -> None:
-        """Gives the queue these messages; raises `InboxError` unless it took all of them.
+        """Sends these messages; raises `InboxError` unless the queue accepted all of them.
 
-        A repeat may send some of them again. That is for their reader to notice.
+        A repeat may send some of them again: the consumer must be idempotent.
         """
         for batch in batches(texts):
             self._send(batch)
@@ -33,9 +33,9 @@ class SqsQueue:
     def _send(self, batch: Sequence[str]) -> None:
         left = {str(number): text for number, text in enumerate(batch)}
         reason = ""
-        for tried in range(_TRIES):
-            if tried:
-                self._sleep(_PAUSE * 2 ** (tried - 1))
+        for attempt in range(_MAX_ATTEMPTS):
+            if attempt:
+                self._sleep(_PAUSE * 2 ** (attempt - 1))
             with aws_errors(InboxError):
                 answer = self._client.send_message_batch(
                     QueueUrl=self._url,
@@ -52,7 +52,7 @@ class SqsQueue:
 
 
 def batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """The messages in their order, as few batches as SQS takes them in."""
+    """The messages in their order, in as few batches as SQS's limits allow."""
     batch: list[str] = []
     size = 0
     for text in texts:

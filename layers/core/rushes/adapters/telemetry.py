@@ -1,7 +1,7 @@
-"""The logger and the metrics' names.
+"""Logs and metrics through Powertools.
 
-Use cases report through `Telemetry`, so that they can be run without Powertools; `PowertoolsTelemetry` is what runs.
-Event logging stays off: events carry tokens and keys.
+Use cases depend only on the protocol `Telemetry`, so they run without Powertools. Event logging stays off, because
+events hold tokens and keys.
 """
 
 import threading
@@ -10,11 +10,11 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
 from rushes.domain.redaction import scrub
-from rushes.services.ports import Metric
+from rushes.services.metric import Metric
 
 
 class PowertoolsTelemetry:
-    """Structured log lines and CloudWatch metrics. Safe to use from several threads."""
+    """Structured log lines and CloudWatch metrics. Thread-safe."""
 
     def __init__(self) -> None:
         self.logger = Logger()
@@ -26,15 +26,15 @@ class PowertoolsTelemetry:
             self.metrics.add_metric(name=metric, unit=MetricUnit.Count, value=amount)
 
     def flush(self) -> None:
-        """Writes the metrics counted so far; call it at the end of every invocation."""
+        """Writes the counted metrics; to be called at the end of every invocation."""
         with self._lock:
             if self.metrics.metric_set:
                 self.metrics.flush_metrics()
 
     def log(self, message: str, *, warn: bool = False, **details: object) -> None:
-        shown = {name: scrub(value) if isinstance(value, str) else value for name, value in details.items()}
-        (self.logger.warning if warn else self.logger.info)(message, extra=shown)
+        scrubbed = {name: scrub(value) if isinstance(value, str) else value for name, value in details.items()}
+        (self.logger.warning if warn else self.logger.info)(message, extra=scrubbed)
 
-    def secret_unanswered(self, reason: str) -> None:
-        """Says that Secrets Manager did not answer, for operators who look for the reason of an old value."""
-        self.log("a secret could not be fetched", warn=True, reason=reason)
+    def log_secret_failure(self, reason: str) -> None:
+        """Logs a failed fetch of a secret, after which an old value may be in use."""
+        self.log("secret could not be fetched", warn=True, reason=reason)

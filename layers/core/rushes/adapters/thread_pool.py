@@ -1,13 +1,17 @@
-"""Doing one thing to many items side by side. A port, so that a simulation can do it one after another."""
+"""Concurrent work on several items. Behind a protocol, so that a simulation can replace it by sequential work."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
-from rushes.services.ports import MAX_AT_ONCE, R, T
+from rushes.runware.wire import MAX_AT_ONCE
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def concurrent_map(work: Callable[[T], R], items: Iterable[T], /) -> list[R]:
-    """`SideBySide` with a few threads; one item alone needs none."""
+    """Implements `ConcurrentMap` with a few threads; a single item needs none."""
     items = list(items)
     if len(items) == 1:
         return [work(items[0])]

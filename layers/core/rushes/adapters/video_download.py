@@ -1,8 +1,8 @@
-"""Bringing a render's bytes into the bucket when the upload never came: from Runware's address, or from inline data.
+"""The rescue of a render whose upload is missing: copies it into the bucket, from Runware's URL or from inline data.
 
-The address comes from outside, so it is trusted with little: only listed origins, no redirects, no name that resolves
-to a private address, one deadline for everything, a size cap, bounded memory, and nothing that does not begin like a
-video, of whatever kind. Nothing is decompressed.
+The URL is untrusted input: only allowed origins, no redirects, no name that resolves to a private address, one deadline
+for the whole download, limits of size and memory, and no content that does not begin like a video. Nothing is
+decompressed.
 """
 
 import base64
@@ -24,13 +24,13 @@ from rushes.errors import BucketError, OriginRefusedError, RescueError, Unusable
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
-_PART = 8 * 1024 * 1024  # bytes held in memory; S3 wants parts of at least 5 MiB
+_PART = 8 * 1024 * 1024  # bytes in memory; S3 requires parts of at least 5 MiB
 _MAX_VIDEO_BYTES = 512 * 1024 * 1024  # bytes; a 10-second clip at the highest quality has some tens of megabytes
 _TYPES = {"mp4": "video/mp4", "mov": "video/quicktime", "webm": "video/webm"}
 
 
 class VideoDownloader:
-    """Writes into one bucket what it fetches from `origins` (scheme, host and port). `clock` gives milliseconds."""
+    """Copies videos from `origins` (scheme, host and port) into one bucket. `clock` gives milliseconds."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class VideoDownloader:
         self._http, self._origins, self._clock = http, origins, clock
 
     def fetch(self, url: str, key: str, ends_at: int) -> ProbeResult:
-        """Streams a video into the bucket; raises `RescueError` with the reason, and leaves nothing half-written."""
+        """Streams a video into the bucket; raises `RescueError` with the reason, and never leaves a partial object."""
         with _rescue_errors():
             response = self._http.send(self._request(url, ends_at), stream=True)
             with closing(response):
@@ -53,42 +53,42 @@ class VideoDownloader:
                     raise RescueError(f"HTTP {response.status_code}")
                 if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
                     raise RescueError("the answer is compressed")
-                pieces = _Pieces(response.iter_raw(), lambda: self._clock() > ends_at)
-                return self._store(pieces, key, _announced(response))
+                body = _Reader(response.iter_raw(), lambda: self._clock() > ends_at)
+                return self._store(body, key, _content_length(response))
 
     def save_inline(self, data: str, key: str) -> ProbeResult:
-        """Stores a video that came inline, as base64 or data URI; raises `RescueError`."""
+        """Stores an inline video, given as base64 or data URI; raises `RescueError`."""
         text = data.partition(";base64,")[2] if data.startswith("data:") else data
         try:
             content = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):
             raise RescueError("the inline video is not base64") from None
         with _rescue_errors():
-            return self._store(_Pieces(iter([content]), lambda: False), key, len(content))
+            return self._store(_Reader(iter([content]), lambda: False), key, len(content))
 
     def _request(self, url: str, ends_at: int) -> httpx.Request:
-        """The request, bound to an address that was checked, so that the name cannot resolve to another one later."""
+        """The request to a checked address, so that the name cannot resolve to another address later."""
         parts = urlsplit(url)
         if f"{parts.scheme}://{parts.netloc}".lower() not in self._origins or not parts.hostname:
             raise OriginRefusedError(_origin(parts))
-        address = _address(parts.hostname, self._left(ends_at))
+        address = _public_address(parts.hostname, self._seconds_left(ends_at))
         return self._http.build_request(
             "GET",
             httpx.URL(url).copy_with(host=address),
             headers={"Host": parts.netloc, "Accept-Encoding": "identity"},
-            timeout=self._left(ends_at),
+            timeout=self._seconds_left(ends_at),
             extensions={"sni_hostname": parts.hostname},
         )
 
-    def _left(self, ends_at: int) -> float:
-        """The seconds that are left; raises `RescueError` if none are."""
+    def _seconds_left(self, ends_at: int) -> float:
+        """The seconds until `ends_at`; raises `RescueError` after it."""
         left = (ends_at - self._clock()) / 1000
         if left <= 0:
             raise RescueError("out of time")
         return left
 
-    def _store(self, body: "_Pieces", key: str, size: int | None) -> ProbeResult:
-        """Judges what comes before anything of it is uploaded. `size` is what was announced."""
+    def _store(self, body: "_Reader", key: str, size: int | None) -> ProbeResult:
+        """Checks the first bytes before the upload starts. `size` is the declared length in bytes."""
         head = body.peek()
         if not head:
             raise RescueError("nothing at the address yet")
@@ -107,54 +107,54 @@ class VideoDownloader:
             raise RescueError("the copy is not in the bucket")
         return stored
 
-    def _upload(self, body: "_Pieces", key: str, content_type: str) -> None:
-        # Here, since a rescue is rare and every cold start would wait for the import.
+    def _upload(self, body: "_Reader", key: str, content_type: str) -> None:
+        # Imported here, because a rescue is rare, and the import would slow down every cold start.
         from boto3.s3.transfer import TransferConfig, create_transfer_manager
 
-        # One part after another: what is held in memory is one part.
+        # Parts are sent one by one, so only one is in memory.
         config = TransferConfig(multipart_threshold=_PART, multipart_chunksize=_PART, use_threads=False)
         with create_transfer_manager(self._client, config) as manager:
-            # A reader is all that is asked of the body.
+            # The upload needs only the method `read` of a body.
             manager.upload(body, self._name, key, {"ContentType": content_type}).result()  # type: ignore[arg-type]
 
 
-class _Pieces:
-    """A reader over pieces that come in, within the size cap and until `late` says stop."""
+class _Reader:
+    """A reader over chunks; raises beyond the size limit and as soon as `is_late` is true."""
 
-    def __init__(self, pieces: Iterator[bytes], late: Callable[[], bool]) -> None:
-        self._pieces, self._late = pieces, late
+    def __init__(self, chunks: Iterator[bytes], is_late: Callable[[], bool]) -> None:
+        self._chunks, self._is_late = chunks, is_late
         self._buffer = bytearray()
         self._total = 0
 
     def peek(self) -> bytes:
-        """The first bytes, enough to tell a container; nothing is consumed."""
+        """The first bytes, enough to detect a container, without consuming them."""
         self._fill(HEAD_BYTES)
         return bytes(self._buffer[:HEAD_BYTES])
 
     def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes, all there are if negative; empty at the end."""
-        wanted = _MAX_VIDEO_BYTES if size < 0 else size
-        self._fill(wanted)
-        taken = bytes(self._buffer[:wanted])
-        del self._buffer[:wanted]
-        return taken
+        """Up to `size` bytes, or all if it is negative; empty at the end."""
+        length = _MAX_VIDEO_BYTES if size < 0 else size
+        self._fill(length)
+        content = bytes(self._buffer[:length])
+        del self._buffer[:length]
+        return content
 
-    def _fill(self, wanted: int) -> None:
-        while len(self._buffer) < wanted:
-            piece = next(self._pieces, None)
-            if piece is None:
+    def _fill(self, length: int) -> None:
+        while len(self._buffer) < length:
+            chunk = next(self._chunks, None)
+            if chunk is None:
                 return
-            self._total += len(piece)
+            self._total += len(chunk)
             if self._total > _MAX_VIDEO_BYTES:
                 raise UnusableRenderError("the video is too large")
-            if self._late():
+            if self._is_late():
                 raise RescueError("out of time")
-            self._buffer += piece
+            self._buffer += chunk
 
 
 @contextmanager
 def _rescue_errors() -> Iterator[None]:
-    """Inside, whatever goes wrong is a `RescueError`: there is no copy, and another address may have one."""
+    """Turns every exception into a `RescueError`: there is no copy yet, and another URL may have one."""
     try:
         yield
     except RescueError:
@@ -165,20 +165,20 @@ def _rescue_errors() -> Iterator[None]:
         raise RescueError(type(error).__name__) from None
 
 
-def _announced(response: httpx.Response) -> int | None:
-    """The body's length, if it was sent along."""
+def _content_length(response: httpx.Response) -> int | None:
+    """The declared length of the body in bytes; None without a valid `Content-Length`."""
     length = response.headers.get("Content-Length", "")
     return int(length) if re.fullmatch("[0-9]{1,15}", length) else None
 
 
 def _origin(parts: SplitResult) -> str:
-    """Scheme, host and port of an address, without whatever else it has; harmless, and not long."""
+    """The scheme, host and port of a URL, at most 100 safe characters, without user name, path and query."""
     host = parts.netloc.rpartition("@")[2]
     return re.sub(r"[^A-Za-z0-9.:/\[\]-]", "_", f"{parts.scheme}://{host}")[:100]
 
 
-def _address(host: str, seconds: float) -> str:
-    """An address of the host. A name must not lead inside; an address was listed by the operator in so many words."""
+def _public_address(host: str, seconds: float) -> str:
+    """An address of the host. A name must resolve to public addresses only; a literal address was allowed as such."""
     try:
         return str(ipaddress.ip_address(host))
     except ValueError:
@@ -186,8 +186,8 @@ def _address(host: str, seconds: float) -> str:
     try:
         found = resolve(host, seconds)
     except OSError:
-        raise RescueError("the host's name is not resolved") from None
+        raise RescueError("the host's name could not be resolved") from None
     addresses = [ipaddress.ip_address(address.partition("%")[0]) for address in found]
     if not addresses or not all(address.is_global for address in addresses):
-        raise RescueError("the host's name leads to an address that is not public")
+        raise RescueError("the host's name resolves to an address that is not public")
     return str(sorted(addresses, key=lambda address: address.version)[0])

@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
-from rushes.adapters.aws import aws_client, aws_config, clock
+from rushes.adapters.aws import aws_client, aws_config, clock, table_config
 from rushes.adapters.dynamodb.table import DynamoDbTable
 from rushes.adapters.s3 import S3_CONFIG, S3Bucket, S3Reports, S3RequestFiles
 from rushes.adapters.sqs import SqsQueue
@@ -17,9 +17,8 @@ from rushes.services.import_requests import ImportService
 from rushes.services.input_images import store_images
 
 
-@dataclass(frozen=True, slots=True)
-class IntakeWiring:
-    """Everything the function is made of."""
+class IntakeWiring(NamedTuple):
+    """The parts of the function."""
 
     telemetry: PowertoolsTelemetry
     intake: ImportService
@@ -28,13 +27,13 @@ class IntakeWiring:
 
 @cache
 def wiring() -> IntakeWiring:
-    """Made once a process, at the first call."""
+    """Built once in each process, at the first call."""
     settings = IntakeSettings.read(os.environ)
     telemetry = PowertoolsTelemetry()
     s3 = aws_client("s3", S3_CONFIG)
     bucket = S3Bucket(s3, settings.bucket)
-    table = DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table)
-    # Only submit has the limit: here an unknown caller is let in or not.
+    table = DynamoDbTable(aws_client("dynamodb", table_config()), settings.table)
+    # The limit of an unknown caller is 0, because only `submit` needs it; here it is only accepted or refused.
     callers = Callers(table, clock, 0 if settings.unknown_callers else None)
     intake = ImportService(
         bucket=settings.bucket,
@@ -42,7 +41,7 @@ def wiring() -> IntakeWiring:
         inbox=SqsQueue(aws_client("sqs", aws_config()), settings.inbox),
         reports=S3Reports(s3, settings.bucket),
         store_images=lambda task, caller: store_images(task, caller, bucket),
-        may_order=lambda caller: callers.named(caller) is not None,
+        may_order=lambda caller: callers.by_name(caller) is not None,
         telemetry=telemetry,
         concurrent_map=concurrent_map,
         clock=clock,

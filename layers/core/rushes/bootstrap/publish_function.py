@@ -1,10 +1,10 @@
 """The wiring of `functions/publish`."""
 
 import os
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
-from rushes.adapters.aws import aws_client, aws_config
+from rushes.adapters.aws import aws_client, aws_config, table_config
 from rushes.adapters.dynamodb.table import DynamoDbTable
 from rushes.adapters.eventbridge import EventBridgeBus
 from rushes.adapters.s3 import S3_CONFIG, S3Manifests
@@ -13,9 +13,8 @@ from rushes.config import PublishSettings
 from rushes.services.publish import PublishService
 
 
-@dataclass(frozen=True, slots=True)
-class PublishWiring:
-    """Everything the function is made of. `to_finish` is in milliseconds."""
+class PublishWiring(NamedTuple):
+    """The parts of the function. `to_finish` is in milliseconds."""
 
     publish_service: PublishService
     telemetry: PowertoolsTelemetry
@@ -24,11 +23,11 @@ class PublishWiring:
 
 @cache
 def wiring() -> PublishWiring:
-    """Made once a process, at the first call."""
+    """Built once in each process, at the first call."""
     settings = PublishSettings.read(os.environ)
     telemetry = PowertoolsTelemetry()
     publish_service = PublishService(
-        tasks=DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table),
+        tasks=DynamoDbTable(aws_client("dynamodb", table_config()), settings.table),
         manifests=S3Manifests(aws_client("s3", S3_CONFIG), settings.bucket),
         bus=EventBridgeBus(aws_client("events", aws_config()), settings.bus),
         telemetry=telemetry,

@@ -1,11 +1,10 @@
-"""What both functions that buy are made of: `submit_function` and `reconcile_function` add their own."""
+"""The common wiring of the functions that buy, `submit` and `reconcile`."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import httpx
 
-from rushes.adapters.aws import aws_client, aws_config, clock
+from rushes.adapters.aws import aws_client, aws_config, clock, table_config
 from rushes.adapters.dynamodb.table import DynamoDbTable
 from rushes.adapters.runware_api import RunwareClient, http_client
 from rushes.adapters.s3 import S3_CONFIG, S3Bucket
@@ -18,12 +17,11 @@ if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 
-@dataclass(frozen=True, slots=True)
-class PurchaseParts:
+class PurchaseParts(NamedTuple):
     """Clients and adapters of one process."""
 
     telemetry: PowertoolsTelemetry
-    store: DynamoDbTable
+    table: DynamoDbTable
     s3: "S3Client"
     bucket: S3Bucket
     http: httpx.Client
@@ -33,7 +31,7 @@ class PurchaseParts:
     webhook_secret: SecretsManagerSecret
 
     def buyer(self, holder: str, remaining: int, *, unattended: bool = False) -> Buyer:
-        """The buyer of this invocation, with `remaining` milliseconds to live.
+        """The buyer of this invocation, which ends in `remaining` milliseconds.
 
         Raises `MissingSecretError` before anything is recorded or sent.
         """
@@ -42,16 +40,16 @@ class PurchaseParts:
 
 
 def assemble(settings: BuyingSettings) -> PurchaseParts:
-    """Makes the clients, without a call to any service."""
+    """Builds the clients and adapters without calling any service."""
     telemetry = PowertoolsTelemetry()
-    store = DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table)
+    table = DynamoDbTable(aws_client("dynamodb", table_config()), settings.table)
     s3 = aws_client("s3", S3_CONFIG)
     bucket = S3Bucket(s3, settings.bucket)
     http = http_client(settings.timings.http / 1000)
     runware = RunwareClient(http, settings.runware_url)
     secrets = aws_client("secretsmanager", aws_config())
     purchase_service = PurchaseService(
-        clips=store,
+        clips=table,
         links=bucket,
         runware=runware,
         telemetry=telemetry,
@@ -61,12 +59,12 @@ def assemble(settings: BuyingSettings) -> PurchaseParts:
     )
     return PurchaseParts(
         telemetry=telemetry,
-        store=store,
+        table=table,
         s3=s3,
         bucket=bucket,
         http=http,
         runware=runware,
         purchase_service=purchase_service,
-        runware_secret=SecretsManagerSecret(secrets, settings.runware_secret, clock, telemetry.secret_unanswered),
-        webhook_secret=SecretsManagerSecret(secrets, settings.webhook_secret, clock, telemetry.secret_unanswered),
+        runware_secret=SecretsManagerSecret(secrets, settings.runware_secret, clock, telemetry.log_secret_failure),
+        webhook_secret=SecretsManagerSecret(secrets, settings.webhook_secret, clock, telemetry.log_secret_failure),
     )

@@ -1,8 +1,8 @@
 """The wiring of `functions/reconcile`."""
 
 import os
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from rushes.adapters.aws import clock
 from rushes.adapters.thread_pool import concurrent_map
@@ -12,9 +12,8 @@ from rushes.config import ReconcileSettings
 from rushes.services.reconcile import ReconcileService
 
 
-@dataclass(frozen=True, slots=True)
-class ReconcileWiring:
-    """Everything the function is made of."""
+class ReconcileWiring(NamedTuple):
+    """The parts of the function."""
 
     parts: PurchaseParts
     reconcile_service: ReconcileService
@@ -22,11 +21,11 @@ class ReconcileWiring:
 
 @cache
 def wiring() -> ReconcileWiring:
-    """Made once a process, at the first call."""
+    """Built once in each process, at the first call."""
     settings = ReconcileSettings.read(os.environ)
     parts = assemble(settings)
     reconcile_service = ReconcileService(
-        table=parts.store,
+        table=parts.table,
         bucket=parts.bucket,
         provider=parts.runware,
         rescuer=VideoDownloader(

@@ -2,8 +2,9 @@
 
 import os
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
+from typing import NamedTuple
 
 from rushes.adapters.aws import clock
 from rushes.adapters.s3 import S3Reports
@@ -17,9 +18,8 @@ from rushes.services.queries import QueryService
 from rushes.services.submit import SubmitService
 
 
-@dataclass(frozen=True, slots=True)
-class SubmitWiring:
-    """Everything the function is made of."""
+class SubmitWiring(NamedTuple):
+    """The parts of the function."""
 
     parts: PurchaseParts
     callers: Callers
@@ -29,13 +29,13 @@ class SubmitWiring:
 
 @cache
 def wiring() -> SubmitWiring:
-    """Made once a process, at the first call."""
+    """Built once in each process, at the first call."""
     settings = SubmitSettings.read(os.environ)
     parts = assemble(settings)
     submit_service = SubmitService(
-        table=parts.store,
+        table=parts.table,
         inputs=parts.bucket,
-        query_service=QueryService(table=parts.store, links=parts.bucket, times=settings.timings, clock=clock),
+        query_service=QueryService(table=parts.table, links=parts.bucket, times=settings.timings, clock=clock),
         purchase_service=parts.purchase_service,
         telemetry=parts.telemetry,
         times=settings.timings,
@@ -45,7 +45,7 @@ def wiring() -> SubmitWiring:
         new_uuid=lambda: str(uuid.uuid4()),
         concurrent_map=concurrent_map,
     )
-    callers = Callers(parts.store, clock, settings.monthly_limit if settings.unknown_callers else None)
+    callers = Callers(parts.table, clock, settings.monthly_limit if settings.unknown_callers else None)
     breaker = CircuitBreaker(parts.runware, clock)
     inbox_service = InboxService(
         submit_service=replace(submit_service, purchase_service=replace(parts.purchase_service, runware=breaker)),

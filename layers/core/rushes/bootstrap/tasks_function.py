@@ -1,10 +1,10 @@
 """The wiring of `functions/tasks`."""
 
 import os
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
-from rushes.adapters.aws import aws_client, aws_config, clock
+from rushes.adapters.aws import aws_client, clock, table_config
 from rushes.adapters.dynamodb.table import DynamoDbTable
 from rushes.adapters.s3 import S3_CONFIG, S3Bucket
 from rushes.adapters.telemetry import PowertoolsTelemetry
@@ -13,9 +13,8 @@ from rushes.services.authentication import Callers
 from rushes.services.queries import QueryService
 
 
-@dataclass(frozen=True, slots=True)
-class TasksWiring:
-    """Everything the function is made of."""
+class TasksWiring(NamedTuple):
+    """The parts of the function."""
 
     callers: Callers
     query_service: QueryService
@@ -25,9 +24,9 @@ class TasksWiring:
 
 @cache
 def wiring() -> TasksWiring:
-    """Made once a process, at the first call."""
+    """Built once in each process, at the first call."""
     settings = TasksSettings.read(os.environ)
-    table = DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table)
+    table = DynamoDbTable(aws_client("dynamodb", table_config()), settings.table)
     bucket = S3Bucket(aws_client("s3", S3_CONFIG), settings.bucket)
     query_service = QueryService(table=table, links=bucket, times=settings.timings, clock=clock)
     return TasksWiring(Callers(table, clock), query_service, bucket, PowertoolsTelemetry())

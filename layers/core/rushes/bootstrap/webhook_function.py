@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
-from rushes.adapters.aws import aws_client, aws_config, clock
+from rushes.adapters.aws import aws_client, aws_config, clock, table_config
 from rushes.adapters.dynamodb.table import DynamoDbTable
 from rushes.adapters.s3 import S3_CONFIG, S3Bucket
 from rushes.adapters.secrets import SecretsManagerSecret
@@ -14,9 +14,8 @@ from rushes.config import WebhookSettings
 from rushes.services.webhook import WebhookService
 
 
-@dataclass(frozen=True, slots=True)
-class WebhookWiring:
-    """Everything the function is made of."""
+class WebhookWiring(NamedTuple):
+    """The parts of the function."""
 
     webhook_service: WebhookService
     secret: SecretsManagerSecret
@@ -26,16 +25,16 @@ class WebhookWiring:
 
 @cache
 def wiring() -> WebhookWiring:
-    """Made once a process, at the first call."""
+    """Built once in each process, at the first call."""
     settings = WebhookSettings.read(os.environ)
     telemetry = PowertoolsTelemetry()
     webhook_service = WebhookService(
-        clips=DynamoDbTable(aws_client("dynamodb", aws_config(tries=1)), settings.table),
+        clips=DynamoDbTable(aws_client("dynamodb", table_config()), settings.table),
         copies=S3Bucket(aws_client("s3", S3_CONFIG), settings.bucket),
         telemetry=telemetry,
         times=settings.timings,
         clock=clock,
     )
     secrets = aws_client("secretsmanager", aws_config())
-    secret = SecretsManagerSecret(secrets, settings.webhook_secret, clock, telemetry.secret_unanswered)
+    secret = SecretsManagerSecret(secrets, settings.webhook_secret, clock, telemetry.log_secret_failure)
     return WebhookWiring(webhook_service, secret, telemetry, clock)

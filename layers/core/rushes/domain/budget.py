@@ -3,30 +3,31 @@
 A budget is a sum for one scope (a caller, or all callers together) and one month in UTC. Amounts are integer
 micro-dollars. A clip's amount in it is `clip.billable_amount`. Pure.
 
-Purchases side by side would contend for one item per budget, so a budget is spread over shares, and a purchase writes
-one of them. Each share has an amount, and room for reservations; together all amounts and rooms are the limit:
+Concurrent purchases would contend for one item per budget, so each budget is spread over shares, and a purchase writes
+one of them. A share has a booked amount and room for reservations:
 
-    sum of `counted` + sum of `room` = `limit`, and no `room` is below zero
+    sum of `counted` + sum of `room` = `limit`, and no `room` is negative
 
-A reservation takes from one share's room under the condition that it suffices, so no schedule can exceed the limit. If
-it does not suffice, all shares are read: another one may have the room, or all rooms are set anew (`Balance`), or
-there is none left and the reservation is refused. Facts may cost more than all rooms hold. Then the shares lose their
-rooms, and the next reservation is held against the sum.
+A reservation takes room from one share under the condition that it has enough, so no schedule exceeds the limit. If it
+has not, all shares are read: another share has enough room (`Booking`), or all rooms are redistributed (`Balance`), or
+the limit is reached and the reservation is refused. Facts may cost more than all rooms hold; then no share has room, and
+the next reservation is compared with the sum.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
-ALL_CALLERS = "all"  # the budget scope that holds every caller's clips
-SHARES = 16  # of a budget
+ALL_CALLERS = "all"  # the scope of all callers' clips
+SHARES = 16  # per budget
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one clip counts against its caller's budget, in micro-dollars, and what it can be summed by.
+    """One clip's amount in its caller's budget, in micro-dollars, with the fields by which costs are summed.
 
-    Tags go when a task is forgotten. `model` is empty for clips that were ordered before it was kept beside the money.
+    A forgotten task has no tags. `model` is empty for clips that were recorded before this field existed.
     """
 
     caller: str
@@ -38,19 +39,17 @@ class Cost:
     tags: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """What some of a caller's clips count, newest first. The next page begins after the position `end`, if any."""
+class Costs(NamedTuple):
+    """A page of a caller's costs, newest first. The next page begins after the position `end`; None ends the list."""
 
     found: tuple[Cost, ...]
     end: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """Money to be set aside in one scope's month, only if the sum stays within `limit`.
+class Reservation(NamedTuple):
+    """An amount to be added to one scope's month, only if the sum stays within `limit`.
 
-    On success the month's item records `limit`, for reports; what decides is the limit of each reservation.
+    On success the month's item records `limit`, for reports only; each reservation brings the limit that applies.
     """
 
     scope: str
@@ -59,20 +58,18 @@ class Reservation:
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class OverBudget:
-    """The scope's month cannot hold the amount; nothing was written."""
+class OverBudget(NamedTuple):
+    """The reservation would exceed the scope's limit for the month; nothing was written."""
 
     scope: str
     limit: int
     budgeted: int
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
-    """One share of a budget. `balance` identifies the write that set the rooms of all shares under `limit`.
+class Share(NamedTuple):
+    """One share of a budget. `balance` identifies the write that distributed the rooms of all shares under `limit`.
 
-    `room` is None before the first reservation of a month, and after facts have cost more than there was room for.
+    `room` is None before the first reservation of a month, and after facts that cost more than all rooms.
     """
 
     counted: int = 0
@@ -81,24 +78,22 @@ class Share:
     balance: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Booking:
-    """An amount goes to one share: within its room, or `beyond` all rooms, which no share has then."""
+class Booking(NamedTuple):
+    """A write to one share: within its room, or, if no share has room, `beyond` the limit."""
 
     share: int
     beyond: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Balance:
-    """All shares are written at once, on condition that they still are as they were read (None: absent)."""
+class Balance(NamedTuple):
+    """A write to all shares, on the condition that they are unchanged since they were read (None: absent)."""
 
     before: Sequence[Share | None]
     after: Sequence[Share]
 
 
 def share_of(task_uuid: str) -> int:
-    """The share in which a task's clips are booked, unless another one has the room."""
+    """The number of the share for a task's clips, unless only another one has enough room."""
     return int(task_uuid[-8:], 16) % SHARES
 
 
@@ -115,7 +110,7 @@ def plan_reservation(
 
 
 def plan_correction(shares: Sequence[Share | None], own: int, difference: int, balance: str) -> Booking | Balance:
-    """The write that corrects a budget by facts, over its limit if need be: what has happened has happened."""
+    """The write that corrects a budget after new facts, over its limit if need be: the cost is incurred already."""
     rooms = [share.room for share in shares if share and share.room is not None]
     if not rooms:
         return Booking(own, beyond=True)
@@ -140,7 +135,7 @@ def _with_room(shares: Sequence[Share | None], own: int, amount: int) -> Booking
 def _balance(
     shares: Sequence[Share | None], own: int, amount: int, limit: int | None, left: int | None, balance: str
 ) -> Balance:
-    """`left` is spread over as many shares as can each hold `amount` once more; None takes every share's room."""
+    """Distributes `left` over as many shares as can each take `amount` once more; None removes all rooms."""
     after = [
         replace(share or Share(), limit=limit, room=None if left is None else 0, balance=balance) for share in shares
     ]
@@ -148,11 +143,11 @@ def _balance(
         parts = max(1, min(SHARES, left // max(amount, 1)))
         for part in range(parts):
             number = (own + part) % SHARES
-            after[number] = replace(after[number], room=left // parts + (part < left % parts))
-    after[own] = replace(after[own], counted=after[own].counted + amount)
+            after[number] = after[number]._replace(room=left // parts + (part < left % parts))
+    after[own] = after[own]._replace(counted=after[own].counted + amount)
     return Balance(tuple(shares), tuple(after))
 
 
 def month_of(at: int) -> str:
-    """The month (UTC) whose budgets hold what is ordered at this time."""
+    """The month in UTC, as `2026-11`, whose budgets contain an order of this time in milliseconds."""
     return datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m")

@@ -1,4 +1,6 @@
 """Callers and their API keys: the types, the form of a name, and how a key is made and hashed.
+from typing import NamedTuple
+
 
 A key is stored only as its SHA-256; it has 256 random bits, so no slow hash is needed. `services.authentication` finds
 the caller of a key.
@@ -7,17 +9,16 @@ the caller of a key.
 import hashlib
 import re
 import secrets
-from dataclasses import dataclass
+from typing import NamedTuple
 
 KEY_PREFIX = "rushes_"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks. `monthly_limit` is in micro-dollars; `image_sources` are `bucket/prefix` texts of `s3://` images.
+class Caller(NamedTuple):
+    """A user of the API. `monthly_limit` is in micro-dollars; `image_sources` are allowed `bucket/prefix` texts.
 
-    For a `disabled` one every door is closed; its clips under way are seen through.
+    All requests of a `disabled` caller are refused; its open clips are still completed.
     """
 
     name: str
@@ -26,9 +27,8 @@ class Caller:
     disabled: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ApiKey:
-    """What is known of a caller's key, for people: its hash, the name it was given, and since when it is no use."""
+class ApiKey(NamedTuple):
+    """The record of an API key, for operators. `revoked_at` is None while the key is valid; times in milliseconds."""
 
     key_hash: str
     name: str
@@ -37,15 +37,15 @@ class ApiKey:
 
 
 def new_key() -> str:
-    """A fresh API key. It is shown once and never stored."""
+    """Returns a new random API key. It is shown once and never stored."""
     return KEY_PREFIX + secrets.token_urlsafe(32)
 
 
 def hash_key(key: str) -> str:
-    """What is stored of an API key."""
+    """Returns the SHA-256 of an API key in hexadecimal, which is stored in its place."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def is_name(text: str) -> bool:
-    """Whether `text` can name a caller: it becomes part of object keys and callback paths."""
+    """True if `text` is a valid caller name, safe in object keys and callback paths."""
     return _NAME.fullmatch(text) is not None and text != "all"

@@ -1,7 +1,7 @@
-"""A clip is its immutable order plus a set of facts; everything else about it is derived here.
+"""A clip is an immutable order plus a set of facts; everything else about it is derived here.
 
 Pure: no I/O, no clock. Facts form a semilattice: joining them is commutative, associative and idempotent, so the same
-facts in any order, with any repeats, end in the same record. Status, money and the next check follow from the facts.
+facts in any order, with any repeats, give the same record. Status, money and the next check follow from the facts.
 Times are integer milliseconds since the epoch, money is integer micro-dollars.
 """
 
@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from rushes.domain.budget import ALL_CALLERS
 from rushes.domain.formats import canonical
@@ -19,7 +19,7 @@ Scalar: TypeAlias = str | int | bool
 
 
 class Kind(StrEnum):
-    """What a fact says; MEANINGS has what follows from it. A record may hold kinds of a later version besides."""
+    """The kind of a fact; `KIND_RULES` has its consequences. A record may also hold kinds of a later version."""
 
     REFUSED = "refused"
     ACCEPTED = "accepted"
@@ -27,18 +27,18 @@ class Kind(StrEnum):
     FAILED = "failed"
     RENDERED = "rendered"
     UNSAVED = "unsaved"
-    UNDELIVERED = "undelivered"  # Runware could not upload the render, which so exists
-    GIVEN_UP = "givenUp"  # a person has decided that nobody waits for a rendered clip's copy any longer
+    UNDELIVERED = "undelivered"  # Runware could not upload the render, so the render exists
+    GIVEN_UP = "givenUp"  # an operator has ended the wait for the copy of a rendered clip
     STORED = "stored"
-    ATTEMPTED = "attempted"  # evidence: how an attempt to buy ended that proved nothing
-    LAST_LOOK = "lastLook"  # bucket and provider were asked once more after a failure
-    DETAILS_UNKNOWN = "detailsUnknown"  # stored, and nobody can tell the render's details any more
-    ASKED = "asked"  # a person wants a clip in review to be looked at once more; the key is when
-    ANSWERED = "answered"  # that look has taken place; the key is the one of `asked`
+    ATTEMPTED = "attempted"  # evidence: the end of an attempt to buy that proved nothing
+    LAST_LOOK = "lastLook"  # bucket and provider were checked once more after a failure
+    DETAILS_UNKNOWN = "detailsUnknown"  # stored, and the render's details are lost permanently
+    ASKED = "asked"  # an operator requests another check of a clip in review; the key is the time
+    ANSWERED = "answered"  # that check has taken place; the key is that of `asked`
 
 
 class Status(StrEnum):
-    """Where a clip, or a task, stands. Never stored: the fact of the highest rank decides."""
+    """The state of a clip or a task. Never stored: the fact with the highest rank decides."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -51,7 +51,7 @@ class Status(StrEnum):
 
 
 class FactSource(StrEnum):
-    """Through whom a fact was learned."""
+    """The origin of a fact."""
 
     SUBMISSION = "submission"
     WEBHOOK = "webhook"
@@ -62,19 +62,18 @@ class FactSource(StrEnum):
 
 
 class FirstCheck(StrEnum):
-    """When an open clip is looked at first, counted from its decisive fact."""
+    """The time of an open clip's first check, counted from its decisive fact."""
 
     SOON = "soon"
     AFTER_RENDER = "afterRender"  # after the usual render time
-    LAST = "last"  # after a pause for the truth to come out
+    LAST = "last"  # after a pause in which late facts may arrive
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What the decisive kind, the one of the highest rank, means for its clip.
+class Decision(NamedTuple):
+    """The consequences of a kind of fact for a clip in which it has the highest rank.
 
-    `closed_by` are the kinds of which each leaves nothing more to be learned by looking; none is needed where `look` is
-    None. `free` means that nothing was bought once the clip is closed, unless a render is known.
+    A fact of any kind in `closed_by` closes the clip; `look` is None for a kind that closes it by itself. `free` means
+    that a closed clip without a render was not bought.
     """
 
     rank: int
@@ -85,20 +84,19 @@ class Decision:
 
     @property
     def needs_review(self) -> bool:
-        """Whether the clip waits for a person."""
+        """True if the clip waits for an operator's decision."""
         return self.status == Status.REVIEW
 
 
-@dataclass(frozen=True, slots=True)
-class KindRule:
-    """What a kind of fact means: what it decides, None for evidence, and how many keys of it each source may fill."""
+class KindRule(NamedTuple):
+    """The decision of a kind of fact, None for evidence, and the number of keys that each source may fill with it."""
 
     decides: Decision | None
     limit: int
 
 
-# Everything that depends on a fact's kind: no rule about kinds stands anywhere else, and none has a default.
-#                            rank status           closed_by            look               free    most
+# Everything that depends on a fact's kind. No other place has a rule about kinds, and no rule has a default.
+#                            rank status           closed_by            look               free    limit
 KIND_RULES: Mapping[str, KindRule] = {
     Kind.REFUSED: KindRule(Decision(5, Status.FAILED, frozenset({Kind.REFUSED}), None, free=True), limit=4),
     Kind.ACCEPTED: KindRule(Decision(10, Status.RUNNING, frozenset(), FirstCheck.AFTER_RENDER, free=False), limit=8),
@@ -120,21 +118,22 @@ KIND_RULES: Mapping[str, KindRule] = {
     Kind.ASKED: KindRule(None, limit=100),
     Kind.ANSWERED: KindRule(None, limit=100),
 }
-_UNREAD = KindRule(None, limit=1000)  # of a kind that only a later version knows: kept as it is, and decides nothing
+_RANKS: Mapping[str, int] = {kind: rule.decides.rank for kind, rule in KIND_RULES.items() if rule.decides}
+_LATER_KIND = KindRule(None, limit=1000)  # a later version's kind: kept unchanged, decides nothing
 
-# Kinds whose facts are about something that never changes: the earliest claim stands whole, and the earliest are kept.
-_UNCHANGING = {Kind.STORED}
+# Kinds of facts about immutable things: claims are not joined; the earliest ones are kept.
+_IMMUTABLE = {Kind.STORED}
 _RESCUE = "rescue"  # the source of copies that the service made itself
 
-# How many times the estimate a reported cost may be to count. A webhook is believed by whoever has its address.
+# The largest multiple of the estimate that is accepted as a cost. Anyone with a webhook's URL can forge one.
 _MAX_COST_FACTOR_OF_WEBHOOKS = 3
 _MAX_COST_FACTOR_OF_POLLS = 10
-_ASKED_SOURCES = {FactSource.POLL, FactSource.OPERATOR}
+_TRUSTED_SOURCES = {FactSource.POLL, FactSource.OPERATOR}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
-    """One thing learned: `key` tells apart what may be true several times, such as two renders by their `videoUUID`."""
+    """One fact about a clip. `key` distinguishes facts of one kind, for example two renders by their `videoUUID`."""
 
     kind: Kind
     key: str = ""
@@ -143,28 +142,26 @@ class Fact:
     fields: Mapping[str, Scalar] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What one source said of a fact, and when first."""
+class Claim(NamedTuple):
+    """One source's fields of a fact, and the time of its first report."""
 
     at: int
     fields: Mapping[str, Scalar]
 
 
-@dataclass(frozen=True, slots=True)
-class FactRecord:
-    """All that is known under one kind and key: the claim of each source, which is a witness or our own rescue."""
+class FactRecord(NamedTuple):
+    """A fact under one kind and key, with the claim of each source. A source is a `FactSource` or the rescue."""
 
     claims: Mapping[str, Claim]
 
     @classmethod
     def of_all(cls, seen: Mapping[str, int], fields: Mapping[str, Scalar]) -> "FactRecord":
-        """What several witnesses say alike."""
+        """The record of several sources whose claims have the same fields."""
         return cls({_source(source, fields): Claim(at, fields) for source, at in seen.items()})
 
     @property
     def seen(self) -> Mapping[str, int]:
-        """Which witness saw it and when first; a later version may know more of them than `FactSource`."""
+        """The time of each source's first report. A later version may have sources besides `FactSource`."""
         seen: dict[str, int] = {}
         for source, claim in self.claims.items():
             source = FactSource.BUCKET if source == _RESCUE else source
@@ -173,23 +170,23 @@ class FactRecord:
 
     @property
     def fields(self) -> Mapping[str, Scalar]:
-        """What all claims say together."""
+        """The joined fields of all claims."""
         return _join_fields(*(claim.fields for claim in self.claims.values()))
 
     @property
     def at(self) -> int:
-        """When it was first learned."""
+        """The time of the first report, in milliseconds."""
         return min(claim.at for claim in self.claims.values())
 
 
 Facts: TypeAlias = Mapping[tuple[str, str], FactRecord]
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """The right to send this clip's order, exclusive until `until`. Left behind, it means: may have been sent.
+class Lease(NamedTuple):
+    """The right of `holder` to send this clip's order, exclusive until `until`.
 
-    `account` is a digest of the Runware account that it would be sent into; empty if an earlier version gave the lease.
+    An expired lease means that the order may have been sent. `account` is a digest of the Runware account of the
+    attempt; it is empty in a lease of an earlier version.
     """
 
     holder: str
@@ -200,7 +197,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
-    """One clip. The first block is written once; the second changes. `counted` is what the budgets hold for it."""
+    """One clip. The first block is written once; the second changes. `budgeted` is the clip's amount in the budgets."""
 
     caller: str
     task_uuid: str
@@ -221,18 +218,21 @@ class Clip:
 
     @property
     def scopes(self) -> tuple[str, str]:
-        """The budgets that this clip counts in."""
+        """The scopes of the budgets that contain this clip."""
         return ALL_CALLERS, self.caller
 
     @property
     def decisive(self) -> Kind | None:
-        """The kind of the highest rank among the facts, or None while nothing is known."""
-        found = max((kind for kind, _ in self.facts), key=rank, default="")
-        return Kind(found) if rank(found) else None
+        """The kind with the highest rank among the facts, or None without a decisive fact."""
+        decisive, highest = "", 0
+        for kind, _ in self.facts:
+            if rank(kind) > highest:
+                decisive, highest = kind, rank(kind)
+        return Kind(decisive) if decisive else None
 
     @property
     def decision(self) -> Decision | None:
-        """What the decisive kind means, or None while nothing is known."""
+        """The consequences of the decisive kind, or None without a decisive fact."""
         kind = self.decisive
         return KIND_RULES[kind].decides if kind else None
 
@@ -243,29 +243,29 @@ class Clip:
 
     @property
     def budget_is_current(self) -> bool:
-        """Whether the budgets hold what the facts say; if not, the next look moves the difference."""
+        """True if the budgets contain the billable amount; otherwise the next check corrects them."""
         return self.budgeted == billable_amount(self)
 
     def of(self, kind: Kind) -> dict[str, FactRecord]:
-        """Everything known of one kind, by key."""
-        return {key: known for (other, key), known in self.facts.items() if other == kind}
+        """The records of one kind, by key."""
+        return {key: record for (other, key), record in self.facts.items() if other == kind}
 
     def has(self, kind: Kind) -> bool:
         return any(other == kind for other, _ in self.facts)
 
     def first_seen_at(self, kind: Kind) -> int | None:
-        """When a kind of fact was first learned."""
-        return min((known.at for known in self.of(kind).values()), default=None)
+        """The time of the first fact of a kind, in milliseconds, or None."""
+        return min((record.at for record in self.of(kind).values()), default=None)
 
     @property
     def copy(self) -> tuple[str, FactRecord] | None:
-        """The pinned object version and what is known of it: the copy that was learned of first."""
+        """The pinned object version and its record, or None: the copy that was recorded first."""
         copies = self.of(Kind.STORED)
         return min(copies.items(), key=lambda item: (item[1].at, item[0])) if copies else None
 
     @property
     def open(self) -> bool:
-        """Whether anything more can be learned about this clip by looking."""
+        """True if a check of this clip can still add a fact."""
         decision = self.decision
         if decision is None or (decision.needs_review and self.asked_at is not None):
             return True
@@ -273,146 +273,150 @@ class Clip:
 
     @property
     def asked_at(self) -> int | None:
-        """Since when a person waits for one more look at this clip."""
+        """The time of an operator's request for another check, in milliseconds, or None without an open one."""
         answered = self.of(Kind.ANSWERED)
-        return min((known.at for key, known in self.of(Kind.ASKED).items() if key not in answered), default=None)
+        return min((record.at for key, record in self.of(Kind.ASKED).items() if key not in answered), default=None)
 
     @property
     def has_unknown_kinds(self) -> bool:
-        """Whether there is a fact of a kind that only a later version knows."""
+        """True if there is a fact of a kind that only a later version has."""
         return any(kind not in KIND_RULES for kind, _ in self.facts)
 
 
 def rank(kind: str) -> int:
-    """How much a kind of fact decides, 0 for evidence."""
-    decides = KIND_RULES.get(kind, _UNREAD).decides
-    return decides.rank if decides else 0
+    """The rank of a kind of fact, 0 for evidence."""
+    return _RANKS.get(kind, 0)
 
 
 def merge(clip: Clip, fact: Fact) -> Clip:
-    """The clip, knowing one thing more; the clip itself when it knew already.
+    """Returns the clip with the fact added, or the same object if the fact adds nothing.
 
-    What each source claims is kept apart, as far as the bounds go: so no number of forged webhooks keeps a poll out.
+    The claims of each source are kept and limited separately, so that no number of forged webhooks displaces a poll.
     """
     name, source = (fact.kind, fact.key), _source(fact.source, fact.fields)
-    news = Claim(fact.at, dict(fact.fields))
-    old = clip.facts.get(name)
-    claim = old.claims.get(source) if old else None
-    joined = _join(fact.kind, claim, news) if claim else news
+    new_claim = Claim(fact.at, dict(fact.fields))
+    record = clip.facts.get(name)
+    claim = record.claims.get(source) if record else None
+    joined = _join(fact.kind, claim, new_claim) if claim else new_claim
     if joined == claim:
         return clip
-    facts = {**clip.facts, name: FactRecord({**(old.claims if old else {}), source: joined})}
+    facts = {**clip.facts, name: FactRecord({**(record.claims if record else {}), source: joined})}
     bounded = _bounded(facts, fact.kind, source)
     return clip if bounded == clip.facts else replace(clip, facts=bounded)
 
 
 def merge_all(clip: Clip, facts: Iterable[Fact]) -> Clip:
-    """`merge`, fact by fact."""
+    """Returns the clip with all facts merged."""
     for fact in facts:
         clip = merge(clip, fact)
     return clip
 
 
 def billable_amount(clip: Clip) -> int:
-    """What this clip costs, as far as the facts tell, in micro-dollars: the sum that the budgets should hold for it.
+    """Returns the amount that the budgets should contain for this clip, in micro-dollars.
 
-    Every distinct render counts, at its reported cost as far as that is believed, or else the estimate. Without one,
-    the estimate counts unless it is known that nothing was bought: refused, or failed and nothing came to light at the
-    last look.
+    Each distinct render counts at its plausible reported cost, or else at the estimate. A clip without a render counts
+    at the estimate, unless it certainly was not bought: refused, or failed and without a render at the last look.
     """
     renders = clip.of(Kind.RENDERED)
     if renders:
-        costs = [plausible_cost(known, clip.estimate) for known in renders.values()]
+        costs = [plausible_cost(record, clip.estimate) for record in renders.values()]
         return sum(clip.estimate if cost is None else cost for cost in costs)
     decision = clip.decision
     return 0 if decision and decision.free and not clip.open else clip.estimate
 
 
 def plausible_cost(render: FactRecord, estimate: int) -> int | None:
-    """The largest reported cost of a render that is no multiple too many of the estimate; None if there is none.
+    """Returns the largest reported cost of a render within the accepted multiple of the estimate, or None.
 
-    A larger one is believed of a poll, since we asked, than of a webhook; beyond that it is kept as a claim.
+    The multiple is larger for a poll, which cannot be forged, than for a webhook. A larger cost stays a mere claim.
     """
     costs = []
     for source, claim in render.claims.items():
         cost = claim.fields.get("cost")
-        limit = _MAX_COST_FACTOR_OF_POLLS if source in _ASKED_SOURCES else _MAX_COST_FACTOR_OF_WEBHOOKS
+        limit = _MAX_COST_FACTOR_OF_POLLS if source in _TRUSTED_SOURCES else _MAX_COST_FACTOR_OF_WEBHOOKS
         if isinstance(cost, int) and cost <= estimate * limit:
             costs.append(cost)
     return max(costs, default=None)
 
 
 def has_implausible_cost(clip: Clip) -> bool:
-    """Whether a render of this clip is said to have cost more than is counted for it."""
+    """True if a render of this clip has a reported cost that the budgets do not contain."""
     renders = clip.of(Kind.RENDERED).values()
     return any(
-        "cost" in known.fields and known.fields["cost"] != plausible_cost(known, clip.estimate) for known in renders
+        "cost" in record.fields and record.fields["cost"] != plausible_cost(record, clip.estimate) for record in renders
     )
 
 
 def has_too_many_facts(clip: Clip) -> bool:
-    """Whether one source has filled the room for a kind of fact, our own evidence aside: what else it says is cut."""
-    counts = Counter((kind, source) for (kind, _), known in clip.facts.items() for source in known.claims)
+    """True if a source has reached the limit for a kind of fact; its further claims are dropped.
+
+    Attempts are exempt, since they are the service's own evidence.
+    """
+    counts = Counter((kind, source) for (kind, _), record in clip.facts.items() for source in record.claims)
     return any(
-        count >= KIND_RULES.get(kind, _UNREAD).limit for (kind, _), count in counts.items() if kind != Kind.ATTEMPTED
+        count >= KIND_RULES.get(kind, _LATER_KIND).limit
+        for (kind, _), count in counts.items()
+        if kind != Kind.ATTEMPTED
     )
 
 
 def next_check(clip: Clip, now: int, times: Timings) -> int | None:
-    """When this clip should be looked at again, or None when nothing more can be learned.
+    """Returns the time of the clip's next check, in milliseconds, or None if no check can add a fact.
 
-    Soon while the purchase is unconfirmed, after the usual render time while it renders, then at growing intervals:
-    each pause is a quarter of what has passed, so that a lost webhook costs a few polls and a stuck clip not many more.
-    A clip in review is listed at the time it was parked, for people, unless one of them wants it to be looked at.
+    It is soon while the purchase is unconfirmed, after the usual render time while the clip renders, then at growing
+    intervals: each pause is a quarter of the elapsed time. So a lost webhook costs a few polls and a stuck clip not
+    many more. A clip in review has the time at which its review began, by which operators list it, unless one of them
+    has requested a check.
     """
     kind, decision = clip.decisive, clip.decision
     if kind is None or decision is None:
-        return _next_try(clip, now, times)
-    since = _first(clip, kind)
+        return _next_unconfirmed_check(clip, now, times)
+    since = min(record.at for record in clip.of(kind).values())
     if decision.needs_review:
-        return since if clip.asked_at is None else _pause(clip.asked_at, now, times)
+        return since if clip.asked_at is None else _after_pause(clip.asked_at, now, times)
     if not clip.open or decision.look is None:
         return None
     match decision.look:
         case FirstCheck.SOON:
-            return _pause(since, now, times)
+            return _after_pause(since, now, times)
         case FirstCheck.AFTER_RENDER:
-            return max(since + times.usual_render, _pause(since, now, times))
+            return max(since + times.usual_render, _after_pause(since, now, times))
         case FirstCheck.LAST:
             last_look = since + times.last_look
-            return last_look if last_look > now else _pause(last_look, now, times)
+            return last_look if last_look > now else _after_pause(last_look, now, times)
 
 
 def refresh_derived(clip: Clip, now: int, times: Timings) -> Clip:
-    """The clip with everything derived brought up to date: call it once, before saving."""
+    """Returns the clip with its derived fields computed anew: call it once, before saving."""
     return replace(clip, budgeted=billable_amount(clip), next_check_at=next_check(clip, now, times))
 
 
 def defer_budget(clip: Clip, now: int, times: Timings) -> Clip:
-    """`refresh_derived` without the money: that stays, and a look comes soon to move it, also if the clip is closed."""
+    """Returns the clip with its budgets unchanged and a check soon, which corrects them even if the clip is closed."""
     return replace(clip, next_check_at=now + times.check)
 
 
 def lease_to(clip: Clip, holder: str, now: int, times: Timings, account: str) -> Clip | None:
-    """The clip with the right to send it given to `holder`, or None if nobody may send it into this account now.
+    """Returns the clip with a lease of `holder`, or None if it must not be sent into this account now.
 
-    A lease left behind belongs to a buyer whose answer was never recorded: that attempt is ambiguous for ever.
+    An expired lease belongs to a buyer that recorded no outcome, so that attempt is permanently ambiguous.
     """
     if clip.lease and clip.lease.until > now:
         return None
-    left = expire_lease(clip, now)
-    if sent_to_other_account(left, account):
+    expired = expire_lease(clip, now)
+    if sent_to_other_account(expired, account):
         return None
-    return replace(left, lease=Lease(holder, now, now + times.lease, account))
+    return replace(expired, lease=Lease(holder, now, now + times.lease, account))
 
 
 def sent_to_other_account(clip: Clip, account: str) -> bool:
-    """Whether an attempt may have bought the clip in another account, which knows nothing of what this one is asked."""
+    """True if an attempt may have bought the clip in another account, where polls of this one cannot find it."""
     return clip.possibly_sent_to not in ("", account)
 
 
 def expire_lease(clip: Clip, now: int) -> Clip:
-    """The clip with a lease that ran out turned into what it means: an attempt whose answer nobody recorded."""
+    """Returns the clip with an expired lease replaced by an ambiguous attempt, whose outcome was not recorded."""
     if clip.lease is None or clip.lease.until > now:
         return clip
     evidence = Fact(kind=Kind.ATTEMPTED, key="ambiguous: no outcome recorded", at=now, source=FactSource.CLOCK)
@@ -420,19 +424,19 @@ def expire_lease(clip: Clip, now: int) -> Clip:
 
 
 def release(clip: Clip, holder: str) -> Clip:
-    """The clip without `holder`'s lease; anybody else's stays."""
+    """Returns the clip without `holder`'s lease; the lease of another holder stays."""
     return replace(clip, lease=None) if clip.lease and clip.lease.holder == holder else clip
 
 
 def mark_possibly_sent(clip: Clip, at: int, account: str = "") -> Clip:
-    """The clip, with an attempt at `at` that may have bought it. The earliest one stands, and nothing unsays it."""
+    """Returns the clip with an ambiguous attempt at `at`. The earliest one is kept permanently."""
     if clip.possibly_sent_at is None:
         return replace(clip, possibly_sent_at=at, possibly_sent_to=account)
     return replace(clip, possibly_sent_at=min(at, clip.possibly_sent_at))
 
 
 def answered_facts(clip: Clip, now: int, reason: str) -> list[Fact]:
-    """That a look for which a person had asked has taken place, and what it came to."""
+    """Returns the facts that the requested checks have taken place, with their result as `reason`."""
     return [
         Fact(kind=Kind.ANSWERED, key=key, at=now, source=FactSource.CLOCK, fields={"reason": reason})
         for key in clip.of(Kind.ASKED).keys() - clip.of(Kind.ANSWERED).keys()
@@ -444,53 +448,52 @@ def _source(source: str, fields: Mapping[str, Scalar]) -> str:
 
 
 def _join(kind: Kind, one: Claim, other: Claim) -> Claim:
-    if kind in _UNCHANGING:
+    if kind in _IMMUTABLE:
         return min(one, other, key=lambda claim: (claim.at, canonical(claim.fields)))
     return Claim(min(one.at, other.at), _join_fields(one.fields, other.fields))
 
 
 def _join_fields(*several: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Where two values meet the smallest canonical one stands, but the larger cost."""
+    """Of two values for a field the one with the smaller canonical text is kept; of two costs the larger."""
     joined: dict[str, Scalar] = {}
     for fields in several:
         for name, value in fields.items():
-            known = joined.get(name, value)
-            joined[name] = max(known, value) if name == "cost" else min(known, value, key=canonical)
+            if name not in joined:  # the usual case: one source's value alone needs no canonical text
+                joined[name] = value
+            elif name == "cost":
+                joined[name] = max(joined[name], value)
+            else:
+                joined[name] = min(joined[name], value, key=canonical)
     return joined
 
 
 def _bounded(facts: Facts, kind: Kind, source: str) -> Facts:
-    """The facts without what one source says beyond its bound.
+    """Returns the facts without the claims of `source` beyond its limit for `kind`.
 
-    Of a union it keeps the smallest keys, or of what does not change the earliest claims. Both are themselves
-    associative, commutative and idempotent. An earliest claim whose fields were joined would not be: see `_join`.
+    The smallest keys of a kind are kept, or the earliest claims of an immutable one. Both rules are associative,
+    commutative and idempotent. They would not be with an earliest claim whose fields were joined: see `_join`.
     """
     claims = [
-        (known.claims[source].at, key)
-        for (other, key), known in facts.items()
-        if other == kind and source in known.claims
+        (record.claims[source].at, key)
+        for (other, key), record in facts.items()
+        if other == kind and source in record.claims
     ]
     if len(claims) <= KIND_RULES[kind].limit:
         return facts
-    _, key = max(claims, key=lambda claim: claim if kind in _UNCHANGING else claim[1:])
-    left = {other: claim for other, claim in facts[kind, key].claims.items() if other != source}
-    rest = {name: known for name, known in facts.items() if name != (kind, key)}
-    return {**rest, (kind, key): FactRecord(left)} if left else rest
+    _, key = max(claims, key=lambda claim: claim if kind in _IMMUTABLE else claim[1:])
+    remaining = {other: claim for other, claim in facts[kind, key].claims.items() if other != source}
+    rest = {name: record for name, record in facts.items() if name != (kind, key)}
+    return {**rest, (kind, key): FactRecord(remaining)} if remaining else rest
 
 
-def _first(clip: Clip, kind: Kind) -> int:
-    at = clip.first_seen_at(kind)
-    return clip.created_at if at is None else at
-
-
-def _next_try(clip: Clip, now: int, times: Timings) -> int:
-    """When an unconfirmed purchase is looked at again: after the lease of its buyer, if there is one."""
+def _next_unconfirmed_check(clip: Clip, now: int, times: Timings) -> int:
+    """The time of an unconfirmed purchase's next check: after its buyer's lease, if it has one."""
     if clip.lease and clip.lease.until > now:
         return clip.lease.until
-    # Spread by the clip's own UUID, so that a crowd which failed together does not come back together.
-    pause = _pause(clip.created_at, now, times)
-    return pause + (pause - now) * int(clip.clip_uuid[:2], 16) // 1024
+    # Jitter from the clip's UUID, so that clips which failed together are not all retried together.
+    at = _after_pause(clip.created_at, now, times)
+    return at + (at - now) * int(clip.clip_uuid[:2], 16) // 1024
 
 
-def _pause(since: int, now: int, times: Timings) -> int:
+def _after_pause(since: int, now: int, times: Timings) -> int:
     return now + max(times.check, (now - since) // 4)

@@ -1,6 +1,6 @@
 """The written forms of values: canonical JSON, ISO 8601 times, dollars and UUIDs.
 
-Everything inside counts milliseconds and micro-dollars; the conversions to and from what people and callers see are
+The service works in milliseconds and micro-dollars. The conversions to and from the formats of people and callers are
 here, each once. Pure.
 """
 
@@ -11,46 +11,48 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-MAX_DOLLARS = 10**9  # of any amount that a person sets: its micro-dollars are exact in JSON and in the table
+MAX_DOLLARS = 10**9  # of any configured amount: its micro-dollars are exact in JSON and in the table
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 UUID4_SCHEMA: dict[str, Any] = {
     "format": "uuid",
     "pattern": "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}$",
 }
-"""The same for a JSON Schema: there the letters may be of either case."""
-_EXACT = 2**53  # up to here every integer is a float
+"""The same as a JSON Schema, with letters of either case."""
+_MAX_EXACT_FLOAT = 2**53  # up to here each integer has an exact float
 
 
 def canonical(value: object) -> str:
-    """The one JSON text of a value: sorted keys, no spaces, whole floats as integers (5.0 and 5 are one number).
+    """Returns the canonical JSON text of a value: sorted keys, no spaces, integral floats as integers (5.0 as 5).
 
-    Floats beyond 2**53 stay floats: there not every integer is a float, and 1e308 would become 309 digits.
+    Floats beyond 2**53 stay floats: they do not represent each integer, and 1e308 would become 309 digits.
     """
-    return json.dumps(_whole(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(
+        _integral_floats_as_integers(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
 
 
-def _whole(value: object) -> object:
-    if isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT:
+def _integral_floats_as_integers(value: object) -> object:
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _MAX_EXACT_FLOAT:
         return int(value)
     if isinstance(value, Mapping):
-        return {key: _whole(member) for key, member in value.items()}
+        return {key: _integral_floats_as_integers(member) for key, member in value.items()}
     if isinstance(value, list):
-        return [_whole(member) for member in value]
+        return [_integral_floats_as_integers(member) for member in value]
     return value
 
 
 def iso(at: int) -> str:
-    """A time in milliseconds since the epoch, as `2026-11-24T13:35:45.123Z`."""
+    """Returns a time in milliseconds since the epoch as `2026-11-24T13:35:45.123Z`."""
     return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def dollars(amount: int) -> float:
-    """Micro-dollars in dollars."""
+    """Returns an amount of micro-dollars in dollars."""
     return amount / 1_000_000
 
 
 def micro_dollars(text: str) -> int:
-    """Dollars as written by a person, as micro-dollars; raises `ValueError` unless it is from 0 to `MAX_DOLLARS`."""
+    """Returns dollars in decimal notation as micro-dollars; raises `ValueError` unless from 0 to `MAX_DOLLARS`."""
     try:
         amount = Decimal(text)
         if not amount.is_finite() or not 0 <= amount <= MAX_DOLLARS:

@@ -1,12 +1,11 @@
-"""What is in the inbox: one task a message, with its caller and the report that tells of its refusals.
+"""The messages of the inbox: one task each, with its caller and the key of its report.
 
-`intake` writes messages and `submit` reads them. Texts are ASCII, since SQS refuses some characters that JSON allows.
+`intake` writes messages and `submit` reads them. Bodies are ASCII, since SQS rejects some characters that JSON allows.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from rushes.domain.caller import is_name
 from rushes.domain.formats import UUID4
@@ -15,9 +14,8 @@ from rushes.errors import UnreadableError
 MAX_MESSAGE_BYTES = 256 * 1024  # bytes, of one message and of all messages of a batch
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One task on its way to `submit`. `report` is the key beside which a refusal that comes later is put."""
+class Message(NamedTuple):
+    """One task for `submit`. `report` is an S3 key; a later refusal is stored under a key that begins with it."""
 
     caller: str
     task: Mapping[str, Any]
@@ -25,17 +23,17 @@ class Message:
 
     @property
     def text(self) -> str:
-        """The message's body."""
+        """The body of the SQS message, in JSON."""
         return json.dumps({"caller": self.caller, "task": self.task, "report": self.report}, separators=(",", ":"))
 
     @property
     def refusal(self) -> str:
-        """Where a refusal of this task is put."""
+        """The S3 key for a refusal of this task."""
         return f"{self.report}.{self.task['taskUUID'].lower()}.json"
 
 
 def read(text: str) -> Message:
-    """The message in a body; raises `UnreadableError` for anything that `intake` would not have sent."""
+    """Returns the message of a body; raises `UnreadableError` for a body that `intake` would not send."""
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
@@ -48,4 +46,6 @@ def read(text: str) -> Message:
             and not {"", ".", ".."} & set(report.split("/"))
         ):
             return Message(caller, task, report)
-    raise UnreadableError("The message must name a caller, a task with its UUID, and a report of that caller.")
+    raise UnreadableError(
+        "The message must have a caller, a task with a taskUUID of version 4, and a report under reports/<caller>/."
+    )

@@ -1,80 +1,78 @@
-"""A stream of bytes into lines, with every size bounded while it streams. Blank lines are counted and left out."""
+"""Splits a stream of bytes into lines, with all sizes limited while it is read. Blank lines are counted and skipped."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from rushes.errors import UnreadableError
 
 _BLANK = b" \t\r"
-_FOREIGN = (
+_SIGNATURES = (
     (b"\xef\xbb\xbf", "begins with a byte order mark; write it as UTF-8 without one"),
     (b"\xff\xfe", "is UTF-16; write it as UTF-8"),
     (b"\xfe\xff", "is UTF-16; write it as UTF-8"),
-    (b"\x1f\x8b", "is compressed (gzip); send it as it is"),
-    (b"PK\x03\x04", "is compressed (zip); send it as it is"),
-    (b"BZh", "is compressed (bzip2); send it as it is"),
-    (b"\xfd7zXZ", "is compressed (xz); send it as it is"),
-    (b"\x28\xb5\x2f\xfd", "is compressed (zstd); send it as it is"),
+    (b"\x1f\x8b", "is compressed (gzip); send it uncompressed"),
+    (b"PK\x03\x04", "is compressed (zip); send it uncompressed"),
+    (b"BZh", "is compressed (bzip2); send it uncompressed"),
+    (b"\xfd7zXZ", "is compressed (xz); send it uncompressed"),
+    (b"\x28\xb5\x2f\xfd", "is compressed (zstd); send it uncompressed"),
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a file may have: bytes in all, lines, and bytes in a line."""
+class Limits(NamedTuple):
+    """The limits of a file: `size` in bytes, the number of `lines`, and the bytes of one `line`."""
 
     size: int
     lines: int
     line: int
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line that is not blank, by its number in the file. `content` is None if it was too long to be kept."""
+class Line(NamedTuple):
+    """A line that is not blank, with its number in the file from 1. `content` is None for a line over the limit."""
 
     number: int
     content: bytes | None
 
 
 def split(chunks: Iterable[bytes], limits: Limits) -> Iterator[Line]:
-    """The lines of a file; raises `UnreadableError` as soon as the file as a whole cannot be taken."""
+    """Yields the lines of a file; raises `UnreadableError` if the file exceeds a limit or has a foreign encoding."""
     number, total, head = 1, 0, bytearray()
     for chunk in chunks:
         total += len(chunk)
         if total > limits.size:
             raise UnreadableError(f"The file must not be larger than {limits.size} bytes.")
-        *ended, begun = chunk.split(b"\n")
-        for piece in ended:
+        *complete, rest = chunk.split(b"\n")
+        for piece in complete:
             _extend(head, piece, limits)
             if number > limits.lines:
                 raise _too_many(limits)
             yield from _line(number, head, limits)
             head.clear()
             number += 1
-        _extend(head, begun, limits)
+        _extend(head, rest, limits)
     yield from _line(number, head, limits)
 
 
-def whole(chunks: Iterable[bytes], most: int, called: str) -> bytes:
-    """All bytes of a stream; raises `UnreadableError` if there are more than `most`, or none."""
+def read_whole(chunks: Iterable[bytes], max_bytes: int, label: str) -> bytes:
+    """Returns all bytes of a stream; raises `UnreadableError` if it has none or more than `max_bytes`."""
     content = bytearray()
     for chunk in chunks:
         content += chunk
-        if len(content) > most:
-            raise UnreadableError(f"The {called} must not be larger than {most} bytes.")
+        if len(content) > max_bytes:
+            raise UnreadableError(f"The {label} must not be larger than {max_bytes} bytes.")
     if not content:
-        raise UnreadableError(f"The {called} is empty.")
+        raise UnreadableError(f"The {label} is empty.")
     return bytes(content)
 
 
-def refuse_foreign(head: bytes, called: str = "file") -> None:
-    """Raises `UnreadableError` if something begins like what is no plain UTF-8 text."""
-    for mark, what in _FOREIGN:
-        if head.startswith(mark):
-            raise UnreadableError(f"The {called} {what}.")
+def reject_foreign_encoding(head: bytes, label: str = "file") -> None:
+    """Raises `UnreadableError` for content that begins with a byte order mark or is compressed."""
+    for signature, fault in _SIGNATURES:
+        if head.startswith(signature):
+            raise UnreadableError(f"The {label} {fault}.")
 
 
 def _extend(head: bytearray, piece: bytes, limits: Limits) -> None:
-    """Keeps one byte more than a line may have, which is how a long one is known."""
+    """Appends up to one byte beyond the limit, by which a line that is too long is recognized."""
     head += piece[: limits.line + 1 - len(head)]
 
 
@@ -84,7 +82,7 @@ def _line(number: int, head: bytearray, limits: Limits) -> Iterator[Line]:
     if number > limits.lines:
         raise _too_many(limits)
     if number == 1:
-        refuse_foreign(bytes(head[:8]))
+        reject_foreign_encoding(bytes(head[:8]))
     content = bytes(head).strip(_BLANK)
     if len(head) > limits.line:
         yield Line(number, None)

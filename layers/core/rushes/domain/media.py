@@ -1,18 +1,18 @@
-"""What a file's first bytes say, and whether an object is the clip that its key promises. Pure."""
+"""Recognizes pictures and video containers by their first bytes, and makes the `stored` fact of a clip. Pure."""
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from rushes.domain.clip import Fact, FactSource, Kind, Scalar
 
 HEAD_BYTES = 512  # enough for the first boxes of an MP4 or MOV, and for the header of a WEBM
-_MAX_BOX_BYTES = 512 * 1024 * 1024  # bytes, where the file's size is unknown: no text begins with such a number
+_MAX_BOX_BYTES = 512 * 1024 * 1024  # for a file of unknown size: the first four bytes of a text are a larger number
 _MAX_FTYP_BYTES = 4096
 _EBML, _SEGMENT, _DOCTYPE = 0x1A45DFA3.to_bytes(4), 0x18538067.to_bytes(4), 0x4282.to_bytes(2)
 _PADDING = {b"wide", b"free", b"skip"}
 _MOVIE_HEADERS = {b"mvhd", b"cmov"}
 _FOUR_CHARACTERS = re.compile(rb"[A-Za-z0-9 _\xa9-]{4}")
-# Files that have boxes and brands and are no videos: sound alone, and pictures.
+# Brands of files that have boxes but are not videos: audio and pictures.
 _OTHER_MEDIA = re.compile(rb"M4[ABP] |F4[AB] |hei[cmsx]|mif[12]|avif|jp[2xm] |crx |aax[ c]")
 _BRANDS = re.compile(
     rb"iso[2-9a-m]|mp4[12]|mp71|mmp4|avc1|hvc1|hev1|av01|M4V[ HP]|[Ff]4[vVP] |3g[2p]."
@@ -20,9 +20,8 @@ _BRANDS = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeResult:
-    """What lies under a key: `container` is None when the first bytes are not a video's. `size` is in bytes."""
+class ProbeResult(NamedTuple):
+    """The object version under a key. `container` is None if its first bytes are not a video's; `size` is in bytes."""
 
     version: str
     size: int
@@ -30,16 +29,15 @@ class ProbeResult:
     container: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The first bytes of an object, and how large all of it is."""
+class Head(NamedTuple):
+    """The first bytes of an object, and its total size in bytes."""
 
     size: int
     content: bytes
 
 
 def picture(head: bytes) -> str | None:
-    """The picture format that a file's first bytes announce, as a file extension: png, jpg, webp, or None."""
+    """Returns the picture format by a file's first bytes, as a file extension: png, jpg, webp, or None."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"
     if head.startswith(b"\xff\xd8\xff"):
@@ -48,19 +46,19 @@ def picture(head: bytes) -> str | None:
 
 
 def container(head: bytes, size: int | None = None) -> str | None:
-    """The container that a file's first `HEAD_BYTES` show: mp4, mov, webm, or None for anything that is not a video.
+    """Returns the container by a file's first `HEAD_BYTES`: mp4, mov, webm, or None if it is not a video.
 
-    `size` is the whole file's, if it is known. The structure is checked as far as the head goes, since a signature of
-    four bytes can stand in any text: each box has to end within the file, and something has to follow the first one.
+    `size` is the file's size in bytes, or None. The structure is checked as far as the head goes, since any text may
+    contain a signature of four bytes: each box has to end within the file, and another box has to follow the first.
     """
     if head.startswith(_EBML):
         return "webm" if _is_webm(head, size) else None
     box = _box(head, 0, size)
     while box and box.kind in _PADDING:
         box = _box(head, box.end, size) if box.end else None
-    if box is None or not _is_followed(head, box, size):
+    if box is None or not _has_successor(head, box, size):
         return None
-    if box.kind == b"moov":  # QuickTime from before it had brands, as the next
+    if box.kind == b"moov":  # QuickTime without brands, as the next
         child = _box(head, box.payload, box.end)
         return "mov" if child and child.kind in _MOVIE_HEADERS else None
     if box.kind == b"mdat":
@@ -69,38 +67,38 @@ def container(head: bytes, size: int | None = None) -> str | None:
 
 
 def same_kind(one: str, other: str) -> bool:
-    """Whether two containers, or file extensions, are as good as one: MP4 and MOV are one family."""
+    """True if two containers or file extensions are of one family: MP4 and MOV are."""
     return one == other or {one, other} <= {"mp4", "mov"}
 
 
 def extension(key: str, container: str) -> str:
-    """The file extension of an object by its content: the key's own, unless the object is of another kind."""
+    """Returns an object's file extension: that of its key, or of its container if this is of another family."""
     ordered = key.rpartition(".")[2]
     return ordered if not container or same_kind(ordered, container) else container
 
 
 def is_video(probed: ProbeResult) -> bool:
-    """Whether an object is a video at all."""
+    """True if an object is a video that is not empty."""
     return probed.size > 0 and probed.container is not None
 
 
 def stored_fact(probed: ProbeResult | None, key: str, now: int) -> Fact | None:
-    """What a probe proves: the clip is stored, or nothing. An empty or foreign object is not a copy.
+    """Returns the `stored` fact of a probed object, or None if it is missing, empty or not a video.
 
-    A video of another kind than its key promises is a copy: it was paid for, and can be played. The fact has both.
+    A video of another container than its key's extension is a copy too: it is paid for and can be played. The fact then
+    has both.
     """
     if probed is None or not is_video(probed):
         return None
-    found, ordered = probed.container or "", key.rpartition(".")[2]
-    fields: dict[str, Scalar] = {"size": probed.size, "etag": probed.etag, "container": found}
-    if not same_kind(found, ordered):
+    actual, ordered = probed.container or "", key.rpartition(".")[2]
+    fields: dict[str, Scalar] = {"size": probed.size, "etag": probed.etag, "container": actual}
+    if not same_kind(actual, ordered):
         fields["ordered"] = ordered
     return Fact(kind=Kind.STORED, key=probed.version, at=now, source=FactSource.BUCKET, fields=fields)
 
 
-@dataclass(frozen=True, slots=True)
-class _Box:
-    """A box of an MP4 or MOV: where its content begins, and where it ends; 0 for the end of the file."""
+class _Box(NamedTuple):
+    """A box of an MP4 or MOV, with the offsets of its content and its end; `end` is 0 for the end of the file."""
 
     kind: bytes
     payload: int
@@ -108,7 +106,7 @@ class _Box:
 
 
 def _box(head: bytes, at: int, size: int | None) -> _Box | None:
-    """The box whose header stands at this place; None if none does, or none that fits into the file."""
+    """The box at this offset; None if there is none or it does not fit into the file."""
     kind, length, payload = head[at + 4 : at + 8], int.from_bytes(head[at : at + 4]), at + 8
     if not _FOUR_CHARACTERS.fullmatch(kind):
         return None
@@ -122,8 +120,8 @@ def _box(head: bytes, at: int, size: int | None) -> _Box | None:
     return _Box(kind, payload, end) if payload <= end <= (_MAX_BOX_BYTES if size is None else size) else None
 
 
-def _is_followed(head: bytes, box: _Box, size: int | None) -> bool:
-    """Whether another box comes after this one, as far as can be seen: no video is made of its first box alone."""
+def _has_successor(head: bytes, box: _Box, size: int | None) -> bool:
+    """True if another box follows, as far as the head shows: a video has more than one box."""
     if box.end <= box.payload or (size is not None and box.end + 8 > size):
         return False
     return len(head) < box.end + 8 or _box(head, box.end, size) is not None
@@ -142,7 +140,7 @@ def _by_brand(head: bytes, ftyp: _Box) -> str | None:
 
 
 def _is_webm(head: bytes, size: int | None) -> bool:
-    """Whether an EBML header names WEBM, and a segment follows it. Matroska has the same signature."""
+    """True if an EBML header has the type WEBM and a segment follows. Matroska has the same signature."""
     length, at = _vint(head, 4)
     end = at + length
     if at == 0 or end > _MAX_FTYP_BYTES or (size is not None and end >= size):
@@ -159,12 +157,12 @@ def _is_webm(head: bytes, size: int | None) -> bool:
 
 
 def _vint_length(head: bytes, at: int) -> int:
-    """How many bytes a number of EBML's takes, by the zeros that it begins with; 0 if it is none."""
+    """The bytes of an EBML number, by its leading zeros; 0 if there is none."""
     return 9 - head[at].bit_length() if at < len(head) and head[at] else 0
 
 
 def _vint(head: bytes, at: int) -> tuple[int, int]:
-    """A number of EBML's, and the place after it; the place is 0 if no number stands there."""
+    """An EBML number and the offset after it; the offset is 0 if there is no number."""
     length = _vint_length(head, at)
     value = int.from_bytes(head[at : at + length])
     return (value & ((1 << 7 * length) - 1), at + length) if length and at + length <= len(head) else (0, 0)

@@ -1,21 +1,21 @@
 """A task is one request of a caller, recorded with its clips.
 
-The types that the table takes and returns for tasks are here, and the one rule by which a task's status follows from
-its clips'. Pure.
+It has the types by which tasks are written to the table and read from it, and the rule that derives a task's status
+from its clips. Pure.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from rushes.domain.clip import Clip, Status
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """What a caller asked for: the request as sent, and the fingerprint that tells a repeat from a conflict.
+class Task(NamedTuple):
+    """A caller's request as sent, and the fingerprint that separates a repeat from a conflict.
 
-    `expires_at` is when the table may drop the request; what is left then has none and still knows the fingerprint.
+    `expires_at` is the time from which the table may delete the request, in milliseconds. The tombstone that remains
+    has none, but still the fingerprint.
     """
 
     caller: str
@@ -27,18 +27,16 @@ class Task:
     expires_at: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TaskWithClips:
-    """A recorded task with its clips. `position` is where it stands among its caller's tasks."""
+class TaskWithClips(NamedTuple):
+    """A recorded task with its clips. `position` is its place in the list of its caller's tasks."""
 
     task: Task
     clips: tuple[Clip, ...]
     position: str
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some of a caller's tasks, newest first. The next page begins after the position `end`; None: there is none."""
+class Page(NamedTuple):
+    """A page of a caller's tasks, newest first. The next page begins after the position `end`; None ends the list."""
 
     found: tuple[TaskWithClips, ...]
     end: str | None
@@ -46,18 +44,17 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """The task, its clips and their money are in the table."""
+    """The task, its clips and their reservations are in the table."""
 
 
-@dataclass(frozen=True, slots=True)
-class Existing:
-    """The caller has a task under this UUID already; nothing was written."""
+class Existing(NamedTuple):
+    """The caller already has a task under this UUID; nothing was written."""
 
     task: Task
 
 
 def task_status(clips: Iterable[Clip]) -> Status:
-    """Where a whole task stands."""
+    """Returns the status of a task, derived from its clips."""
     members = list(clips)
     states = {clip.status for clip in members}
     if states & {Status.PENDING, Status.RUNNING, Status.RENDERED}:

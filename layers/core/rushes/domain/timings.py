@@ -1,6 +1,6 @@
-"""Every interval of the service, and the order between them that keeps buyers apart.
+"""The intervals of the service, and the order between them that keeps buyers apart.
 
-`config` reads the values; their relations are checked here, at start, so no use case has to trust them. Pure.
+`config` reads the values; their order is checked here, at start, so that each use case can rely on it. Pure.
 """
 
 from dataclasses import dataclass
@@ -11,22 +11,22 @@ from rushes.errors import SettingsError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
-    """Every interval of the service, in milliseconds. Their order is what keeps buyers apart, so it is checked here.
+    """The intervals of the service, in milliseconds. Their order keeps buyers apart, so it is checked here.
 
-    A buyer holds a lease while it sends. It may be alive until its function's timeout, and the last request it sent may
-    be on the wire for one HTTP timeout; after that nothing of it moves. So
+    A buyer holds a lease while it sends. It may run until its function's timeout, and its last request may be on the
+    wire for one HTTP timeout; after that it has no effect. So
 
         http < function < lease
 
-    and nothing is sent under a lease of which less than `http` and `skew` together is left. Hence no two buyers of one
-    clip overlap, although each goes by its own clock: `skew` is how far the clocks of two functions may be apart.
+    and nothing is sent under a lease with less than `http` and `skew` together left. Hence no two buyers of one clip
+    overlap, although each has its own clock: `skew` is the largest allowed difference between two functions' clocks.
 
-    An ambiguous attempt may be repeated while it is younger than `resend_window`, once its lease is over: `lease <
+    An ambiguous attempt may be repeated while it is younger than `resend_window`, after its lease: `lease <
     resend_window`. A repeat has to take effect before the render ends, so that the provider still refuses its UUID as
-    one in flight; see `check_repeats`. Whatever is undecided at `deadline` is parked for people, after the looks that
-    decide: `resend_window`, `usual_render` and `last_look` are below it. A paid clip whose bytes cannot be had is
-    looked for until `copy_deadline` after its render became known; a rescue begins `rescue_after` that moment, to leave
-    the upload time to arrive by itself.
+    one in flight; see `check_repeats`. An undecided clip goes to review at `deadline`, after the checks that can decide
+    it: `resend_window`, `usual_render` and `last_look` are shorter. A paid clip without a copy is looked for until
+    `copy_deadline` after the `rendered` fact. A rescue begins `rescue_after` that fact, so that the upload has time to
+    arrive by itself.
     """
 
     http: int
@@ -55,10 +55,10 @@ class Timings:
             raise SettingsError("HTTP_TIMEOUT_SECONDS must be less than half of LEASE_SECONDS")
 
     def check_repeats(self) -> None:
-        """Raises `SettingsError` if a repeated attempt could take effect after the first one's render has ended.
+        """Raises `SettingsError` if a repeated attempt could take effect after the end of the first one's render.
 
-        It is decided within the window, sent before its function ends, and takes effect before its lease is over. The
-        decision is as old as the lease, so that of the function's time only the clocks' difference is ever needed.
+        It is decided within the window, sent before its function ends, and takes effect before its lease ends. The
+        decision is as old as the lease, so only the clock skew of the function's time is ever needed.
         """
         if self.resend_window + max(self.function, self.skew) + self.lease >= self.usual_render:
             raise SettingsError(
@@ -68,30 +68,29 @@ class Timings:
 
     @property
     def skew(self) -> int:
-        """How far the clocks of two functions may be apart: so much of a lease is left unused."""
+        """The largest allowed difference between two functions' clocks; this part of a lease stays unused."""
         return self.lease // 2
 
     def hard(self, limit: int) -> int:
-        """How far a limit for giving up may move while some witness does not answer: by one more deadline."""
+        """Returns the hard limit: a limit for giving up plus one deadline, while a source does not answer."""
         return limit + self.deadline
 
     @property
     def to_finish(self) -> int:
-        """What a function keeps back of its own time, for saving what was learned and answering."""
+        """The part of a function's time that is kept for saving facts and answering."""
         return self.function // 12
 
     @property
     def longest_open(self) -> int:
-        """How long after its order a clip can still be open; only late facts about a closed one come after that.
+        """The longest time for which a clip can be open after its order; later facts are about closed clips.
 
-        It is bought, its result becomes known, a failure is final, and a render that shows up then is copied, each by
-        its hard limit at the latest. The look that ends a stage may be late by a third of it at most
-        (`clip.next_check`).
+        It is bought, gets its result, its failure becomes final, and a render that appears then is copied, each by its
+        hard limit at the latest. The check that ends a stage is late by at most a third of it (`clip.next_check`).
         """
-        failure = self.hard(self.hard(self.last_look))  # it waits twice while Runware is still at work
+        failure = self.hard(self.hard(self.last_look))  # two hard limits while Runware is still at work
         return (2 * self.hard(self.deadline) + failure + self.hard(self.copy_deadline)) * 4 // 3
 
     @property
     def check(self) -> int:
-        """The shortest pause between two looks at one clip: the HTTP timeout, scaled with everything else."""
+        """The shortest pause between two checks of a clip: the HTTP timeout, which scales with the other intervals."""
         return self.http

@@ -1,7 +1,7 @@
-"""The token that proves a callback is about the very clip it names. Pure: keys and time are passed in.
+"""The token that proves that a callback is about the clip in its path. Pure: keys and time are passed in.
 
-Runware authenticates a webhook by nothing but the URL that it was given, so the URL carries a signature over
-`<caller>/<taskUUID>/<clip>`, which are its own path segments. Several keys may be valid at once, for rotation.
+Runware authenticates a webhook only by its URL, so the URL contains a signature over `<caller>/<taskUUID>/<clip>`, its
+own path segments. Several keys may be valid at once, for rotation.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from itsdangerous import BadData, TimestampSigner
 from rushes.errors import BadTokenError
 
 VALID_SECONDS = 7 * 24 * 3600
-_SKEW_SECONDS = 60  # the signer's clock may be ahead of ours, and a webhook may come at once
+_SKEW_SECONDS = 60  # the signer's clock may be ahead of ours, and a webhook may arrive immediately
 _MAX_LENGTH = 200
 
 
@@ -29,7 +29,7 @@ class _Signer(TimestampSigner):
 
 
 def sign(subject: str, keys: Sequence[str], now: int) -> str:
-    """A token for `subject`; `keys` are newest first, `now` is in milliseconds."""
+    """Returns a token for `subject`; `keys` are newest first, `now` is in milliseconds."""
     signed = _Signer(list(reversed(keys)), now).sign(subject).decode()
     return signed[len(subject) + 1 :]
 
@@ -43,11 +43,11 @@ def verify(token: str, subject: str, keys: Sequence[str], now: int) -> None:
         signed: bytes = signer.unsign(f"{subject}.{token}", max_age=VALID_SECONDS + _SKEW_SECONDS)
     except (BadData, UnicodeError):
         raise BadTokenError from None
-    # The token could bring the end of a longer subject along.
+    # A token may contain the end of a longer subject.
     if signed != subject.encode():
         raise BadTokenError
 
 
 def subject(caller: str, task_uuid: str, index: int | str) -> str:
-    """What a token is about."""
+    """Returns the text that a token signs, for one clip."""
     return f"{caller}/{task_uuid}/{index}"

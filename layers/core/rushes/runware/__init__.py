@@ -1,1 +1,1 @@
-"""Runware's wire: its requests, answers and errors, in its own words."""
+"""Runware's wire format: its requests, responses and errors, under its own names."""

@@ -1,6 +1,6 @@
 """The video models that can be bought, as data: each model's limits and price, from its page at Runware.
 
-To add another Runware video model, add a `VideoModel` to `MODELS`. Nothing else knows a limit or a price.
+To add another Runware video model, add a `VideoModel` to `MODELS`. No other module has a limit or a price.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """An inclusive range, open where None."""
+    """An inclusive range; None means no bound."""
 
     minimum: int | None
     maximum: int | None
@@ -20,7 +20,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class VideoModel:
-    """What one model accepts and costs. `micro_dollars_per_second` is the price of one second of finished video."""
+    """The limits and the price of one model. `micro_dollars_per_second` is the price of a second of finished video."""
 
     air: str
     documentation: str
@@ -41,7 +41,7 @@ class VideoModel:
     micro_dollars_per_second: int
 
     def price(self, seconds: float) -> int:
-        """What one clip of this length costs, in micro-dollars."""
+        """Returns the price of a clip of this length, in micro-dollars."""
         return round(self.micro_dollars_per_second * seconds)
 
 
@@ -58,7 +58,7 @@ KLING_2_1_MASTER = VideoModel(
     default_format="MP4",
     quality=Span(20, 99),
     results=Span(1, 4),
-    ttl=Span(60, 365 * 24 * 3600),  # the page has no upper bound; beyond a year nothing can be meant
+    ttl=Span(60, 365 * 24 * 3600),  # the page has no upper bound; more than a year can only be a mistake
     max_frame_images=1,
     image_sides=Span(300, 2048),
     max_image_bytes=20 * 1024 * 1024,

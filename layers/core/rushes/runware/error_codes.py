@@ -1,8 +1,8 @@
-"""The provider's many error codes, folded into a few categories.
+"""Maps the provider's many error codes to a few categories.
 
-Runware's codes are an open list that it says may change at any time, so they are classified by rules, first match
-wins, and the raw code is kept for people. The rules follow the official clients', with two mends: `timeoutProvider`,
-which is documented, counts as a timeout, and a conflict has a category of its own because it proves a purchase.
+Runware's codes are an open list that may change at any time. So they are classified by rules, of which the first match
+applies, and the raw code is kept for people. The rules are those of the official clients with two changes:
+`timeoutProvider`, which is documented, is a timeout, and a conflict has its own category since it proves a purchase.
 """
 
 from collections.abc import Callable
@@ -65,8 +65,8 @@ _VALIDATION = (
 _RULES: tuple[tuple[Category, Callable[[str], bool]], ...] = (
     (Category.CONFLICT, lambda code: code == "conflictTaskUUID"),
     (Category.DELIVERY, lambda code: code in _DELIVERY),
-    (Category.QUOTA, lambda code: code == "paymentRequired" or _holds(code, "Credits", "Quota", "Balance")),
-    (Category.RATE_LIMIT, lambda code: _holds(code, "rateLimit", "RateLimit")),
+    (Category.QUOTA, lambda code: code == "paymentRequired" or _contains(code, "Credits", "Quota", "Balance")),
+    (Category.RATE_LIMIT, lambda code: _contains(code, "rateLimit", "RateLimit")),
     (Category.SAFETY, lambda code: code in _SAFETY),
     (Category.PROVIDER, lambda code: code in _PROVIDER),
     (Category.AUTH, lambda code: "ApiKey" in code or code in _AUTH or code.endswith(_AUTH_SUFFIXES)),
@@ -79,9 +79,9 @@ _RULES: tuple[tuple[Category, Callable[[str], bool]], ...] = (
 
 
 def categorise(code: str) -> Category:
-    """The category of a code, `UNKNOWN` for one that no rule knows. Never raises."""
+    """Returns the category of a code, `UNKNOWN` if no rule matches. Never raises."""
     return next((category for category, rule in _RULES if rule(code)), Category.UNKNOWN)
 
 
-def _holds(code: str, *words: str) -> bool:
+def _contains(code: str, *words: str) -> bool:
     return any(word in code for word in words)

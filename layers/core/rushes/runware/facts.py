@@ -1,11 +1,12 @@
-"""Translates Runware's answers into facts of a clip: outcomes of attempts, webhooks, polls and task details.
+"""Translates Runware's responses into facts of a clip: outcomes of attempts, webhooks, polls and task details.
 
-Every source of facts ends here, so an answer means the same for each use case. It hides which words of the provider's
-prove a purchase, a render or nothing at all, and which may be repeated to a caller. Pure.
+All use cases share this module, so a response means the same in each. It hides which parts of a response prove a
+purchase, a render or nothing, and which ones a caller may see. Pure.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeGuard
 
 from rushes.domain.clip import Clip, Fact, FactSource, Kind, Scalar, mark_possibly_sent, merge, release
 from rushes.domain.failure import ACCOUNT_CATEGORIES, ACCOUNT_STATUSES, Category, failure_reason, is_account_failure
@@ -14,17 +15,18 @@ from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome, R
 from rushes.runware.response import Envelope, Problem, Result
 from rushes.runware.wire import WireError
 
-_KNOWS_THE_CLIP = {Category.CONFLICT, Category.DELIVERY}
+_PROVES_PURCHASE = {Category.CONFLICT, Category.DELIVERY}
 _NOT_ABOUT_A_RENDER = {Category.NOT_FOUND, Category.AUTH}
 
 
-def conclude(
-    clip: Clip, outcome: Outcome, *, holder: str, account: str, sent_at: int, now: int, unattended: bool = False
+def apply_outcome(
+    clip: Clip, outcome: Outcome, *, holder: str, account: str, sent_at: int, now: int, unattended: bool
 ) -> Clip:
-    """The clip after `holder`'s attempt, sent at `sent_at` into `account`, ended with `outcome`.
+    """Returns the clip with the outcome of `holder`'s attempt, sent at `sent_at` into `account`, and without its lease.
 
-    A "no" closes the clip only if it answers the only attempt there was. After an ambiguous one it proves nothing
-    about that earlier attempt, and is kept as evidence; so is, for a `patient` buyer, trouble with our own account.
+    A refusal closes the clip only if no earlier attempt is ambiguous. Otherwise it is kept as evidence, since it proves
+    nothing about the earlier attempt. An `unattended` buyer also keeps a refusal of our own account as evidence, so
+    that the clip is retried later.
     """
     clip = release(clip, holder)
     match outcome:
@@ -34,34 +36,34 @@ def conclude(
             return merge(clip, _refusal(outcome, now))
         case Refused(_, problem):
             return _evidence(clip, f"refused: {problem.code}", now)
-        case NeverArrived(failure_reason):
-            return _evidence(clip, f"never arrived: {failure_reason}", now)
-        case Ambiguous(failure_reason):
-            return _evidence(mark_possibly_sent(clip, sent_at, account), f"ambiguous: {failure_reason}", now)
+        case NeverArrived(reason):
+            return _evidence(clip, f"never arrived: {reason}", now)
+        case Ambiguous(reason):
+            return _evidence(mark_possibly_sent(clip, sent_at, account), f"ambiguous: {reason}", now)
 
 
-def is_account_refusal(outcome: Outcome) -> bool:
-    """Whether Runware refused us rather than the clip: a wrong key, no money, no permission."""
+def is_account_refusal(outcome: Outcome) -> TypeGuard[Refused]:
+    """True if Runware refused our account and not the clip: an invalid key, no money, no permission."""
     return isinstance(outcome, Refused) and (
         outcome.status in ACCOUNT_STATUSES or outcome.problem.category in ACCOUNT_CATEGORIES
     )
 
 
 def refusals(clips: Iterable[Clip]) -> list[tuple[int, WireError]]:
-    """Why every one of these clips was refused, as HTTP status and error object; empty if any of them was not.
+    """Returns the HTTP statuses and error objects of refused clips; empty unless all of the clips were refused.
 
-    Account trouble is the operator's and answers 503, whatever Runware's own status: a caller who reads 401 would
-    look for the fault in its own key.
+    An account problem is the operator's and gives 503, whatever Runware's own status: a caller with a 401 would look
+    for the fault in its own key.
     """
     members = list(clips)
     if not members or any(clip.decisive != Kind.REFUSED for clip in members):
         return []
-    facts = {key: known for clip in members for key, known in clip.of(Kind.REFUSED).items()}
-    return [_shown(code, known.fields) for code, known in sorted(facts.items())]
+    facts = {key: record for clip in members for key, record in clip.of(Kind.REFUSED).items()}
+    return [_refusal_response(code, record.fields) for code, record in sorted(facts.items())]
 
 
 def evidence(problem: Problem, **more: Scalar) -> dict[str, Scalar]:
-    """The fields of a refusal or failure. Of our account's trouble the provider's words are left to the log."""
+    """Returns the fields of a refusal or failure. For an account problem the provider's text is left to the log."""
     fields = {**more, "category": str(problem.category)}
     if is_account_failure(fields):
         return {**fields, "message": failure_reason(fields)}
@@ -77,7 +79,7 @@ def _evidence(clip: Clip, text: str, now: int) -> Clip:
     return merge(clip, Fact(kind=Kind.ATTEMPTED, key=text, at=now, source=FactSource.SUBMISSION))
 
 
-def _shown(code: str, fields: Mapping[str, Scalar]) -> tuple[int, WireError]:
+def _refusal_response(code: str, fields: Mapping[str, Scalar]) -> tuple[int, WireError]:
     if is_account_failure(fields):
         message = f"Runware refused this service's own account ({code}). Nothing was bought; the operator has to act."
         return 503, {"code": "providerAccountRefused", "message": message}
@@ -85,69 +87,69 @@ def _shown(code: str, fields: Mapping[str, Scalar]) -> tuple[int, WireError]:
     return 400, error
 
 
-def webhook_facts(said: Envelope, now: int) -> Iterator[Fact]:
-    """What a webhook proves. Progress proves nothing that the record lacks; any error proves at least the purchase."""
-    for result in said.results:
+def webhook_facts(envelope: Envelope, now: int) -> Iterator[Fact]:
+    """Yields the facts that a webhook proves. Progress adds none; any error proves at least the purchase."""
+    for result in envelope.results:
         if result.video_uuid:
             yield _rendered(result, result.video_uuid, FactSource.WEBHOOK, now)
         elif result.video_url or result.data:
-            yield _nameless(result, FactSource.WEBHOOK, now)
-    for problem in said.problems:
-        if problem.category in _KNOWS_THE_CLIP | _NOT_ABOUT_A_RENDER:
-            yield _known(problem, FactSource.WEBHOOK, now)
+            yield _unidentified_result(result, FactSource.WEBHOOK, now)
+    for problem in envelope.problems:
+        if problem.category in _PROVES_PURCHASE | _NOT_ABOUT_A_RENDER:
+            yield _proven_purchase(problem, FactSource.WEBHOOK, now)
         else:
             yield _failed(problem, FactSource.WEBHOOK, now)
 
 
-def poll_facts(said: Envelope, now: int) -> Iterator[Fact]:
-    """What a poll's answer proves about the clip. Errors of the poll itself prove nothing.
+def poll_facts(envelope: Envelope, now: int) -> Iterator[Fact]:
+    """Yields the facts that the response to a poll proves. Errors of the poll itself prove nothing.
 
-    Nor does an error that names no task: many clips are asked about at a time, and it would be about each of them.
+    Nor does an error without a task: a poll covers many clips, and the error would count for each of them.
     """
-    for result in said.results:
+    for result in envelope.results:
         if result.video_uuid:
             yield _rendered(result, result.video_uuid, FactSource.POLL, now)
         elif result.video_url or result.data:
-            yield _nameless(result, FactSource.POLL, now)
+            yield _unidentified_result(result, FactSource.POLL, now)
         else:
             yield _accepted("known", FactSource.POLL, now)
-    for problem in said.problems:
-        if problem.of_asking:
+    for problem in envelope.problems:
+        if problem.about_lookup:
             continue
-        if problem.category in _KNOWS_THE_CLIP:
-            yield _known(problem, FactSource.POLL, now)
+        if problem.category in _PROVES_PURCHASE:
+            yield _proven_purchase(problem, FactSource.POLL, now)
         elif problem.category not in _NOT_ABOUT_A_RENDER:
             yield _failed(problem, FactSource.POLL, now)
 
 
-def details_facts(said: Envelope, clip_uuid: str, now: int) -> Iterator[Fact]:
-    """What a task's details prove: that the task was executed, and what the results inside its last response do.
+def details_facts(envelope: Envelope, clip_uuid: str, now: int) -> Iterator[Fact]:
+    """Yields the facts that a task's details prove: its execution, and the results inside its last response.
 
-    Errors in there prove nothing more: the last response may be the one to a refused duplicate.
+    Errors inside it prove no failure: the last response may be the one to a refused duplicate.
     """
-    for details in said.results:
+    for details in envelope.results:
         yield _accepted("details", FactSource.POLL, now)
         if details.response:
             inner = details.response.about(clip_uuid)
             yield from poll_facts(Envelope(inner.results, ()), now)
             for problem in inner.problems:
-                if problem.category in _KNOWS_THE_CLIP:
-                    yield _known(problem, FactSource.POLL, now)
+                if problem.category in _PROVES_PURCHASE:
+                    yield _proven_purchase(problem, FactSource.POLL, now)
 
 
 def _rendered(result: Result, video_uuid: str, source: FactSource, now: int) -> Fact:
-    known: dict[str, Scalar | None] = {
+    optional: dict[str, Scalar | None] = {
         "videoURL": result.video_url,
         "seed": result.seed,
         "NSFWContent": result.nsfw,
         "cost": result.cost,
     }
-    fields = {name: value for name, value in known.items() if value is not None}
+    fields = {name: value for name, value in optional.items() if value is not None}
     return Fact(kind=Kind.RENDERED, key=video_uuid, at=now, source=source, fields=fields)
 
 
-def _nameless(result: Result, source: FactSource, now: int) -> Fact:
-    """A result that cannot be told from another one: no render, but its address is kept for people."""
+def _unidentified_result(result: Result, source: FactSource, now: int) -> Fact:
+    """A result without a videoUUID cannot be identified: it is no render, but its URL is kept for people."""
     fields = {"videoURL": result.video_url} if result.video_url else {}
     return Fact(kind=Kind.ACCEPTED, key="result without videoUUID", at=now, source=source, fields=fields)
 
@@ -156,8 +158,8 @@ def _accepted(how: str, source: FactSource, now: int) -> Fact:
     return Fact(kind=Kind.ACCEPTED, key=how, at=now, source=source)
 
 
-def _known(problem: Problem, source: FactSource, now: int) -> Fact:
-    """Trouble that Runware can only have with a task of its own; with an upload, only if there was a render."""
+def _proven_purchase(problem: Problem, source: FactSource, now: int) -> Fact:
+    """The fact of an error that only an accepted task can have, or, if it is about the upload, only a render."""
     if problem.category == Category.DELIVERY and not problem.code.startswith("webhook"):
         return Fact(kind=Kind.UNDELIVERED, key=problem.code, at=now, source=source)
     return _accepted(problem.code, source, now)

@@ -1,9 +1,9 @@
-"""What one attempt to buy proves. Pure, and the reason why a clip is not bought twice: read it slowly.
+"""The outcome of one attempt to buy. A clip is not bought twice because of this module: read it slowly. Pure.
 
-`Accepted`     Runware has it.
-`Refused`      a definite no to this attempt: nothing was bought by it.
-`NeverArrived` it is certain that Runware never took the request; it may be sent again.
-`Ambiguous`    nobody can say. This is the answer to everything that is not clearly one of the others.
+`Accepted`     Runware has the task.
+`Refused`      a definite refusal of this attempt, which bought nothing.
+`NeverArrived` it is certain that Runware did not accept the request; it may be sent again.
+`Ambiguous`    the clip may or may not be bought. This is the outcome of all that is not clearly one of the others.
 """
 
 from dataclasses import dataclass
@@ -38,23 +38,23 @@ class Ambiguous:
 
 Outcome: TypeAlias = Accepted | Refused | NeverArrived | Ambiguous
 
-# In a successful answer, only these say that the request itself was turned down before anything was made of it.
-_TURNED_DOWN = {Category.VALIDATION, Category.SAFETY, Category.QUOTA, Category.AUTH}
+# In a response with status 200, only these categories mean that the request itself was rejected before execution.
+_REJECTIONS = {Category.VALIDATION, Category.SAFETY, Category.QUOTA, Category.AUTH}
 
 
 def read_answer(status: int, body: bytes, clip_uuid: str, redactor: Redactor = BY_SHAPE) -> Outcome:
-    """What an HTTP answer to the submission of one clip proves. `redactor` knows what was secret about the order."""
+    """Returns the outcome of one clip's submission by its HTTP response. `redactor` has the secrets of the order."""
     try:
-        everything = read(body, redactor)
+        envelope = read(body, redactor)
     except UnreadableError:
         return Ambiguous(f"HTTP {status} without Runware's envelope")
-    said = everything.about(clip_uuid)
-    # A conflict names our own UUID, which nobody else can have chosen: this clip is there already, whatever the status.
-    if any(problem.category == Category.CONFLICT for problem in said.problems):
+    about_clip = envelope.about(clip_uuid)
+    # A conflict is about our own random UUID, so Runware already has this clip, whatever the status.
+    if any(problem.category == Category.CONFLICT for problem in about_clip.problems):
         return Accepted("conflict")
     if 200 <= status < 300:
-        return _read_success(said, clip_uuid)
-    problem = said.problems[0] if said.problems and not said.results else None
+        return _read_success(about_clip, clip_uuid)
+    problem = about_clip.problems[0] if about_clip.problems and not about_clip.results else None
     if status == 429 and problem:
         return NeverArrived(f"HTTP 429 {problem.code}")
     if 400 <= status < 500 and status != 408 and problem:
@@ -62,11 +62,11 @@ def read_answer(status: int, body: bytes, clip_uuid: str, redactor: Redactor = B
     return Ambiguous(f"HTTP {status}")
 
 
-def _read_success(said: Envelope, clip_uuid: str) -> Outcome:
-    if said.results:
+def _read_success(about_clip: Envelope, clip_uuid: str) -> Outcome:
+    if about_clip.results:
         return Accepted("acknowledged")
-    for problem in said.problems:
-        # A final error is the end of something that was accepted, so it turns nothing down.
-        if problem.task_uuid == clip_uuid and problem.category in _TURNED_DOWN and not problem.final:
+    for problem in about_clip.problems:
+        # A final error is the end of an accepted task, so it does not reject the request.
+        if problem.task_uuid == clip_uuid and problem.category in _REJECTIONS and not problem.final:
             return Refused(200, problem)
     return Ambiguous("a success without an acknowledgement")

@@ -1,6 +1,6 @@
-"""A caller's request as it is on the wire: one pydantic type per model, and its faults in Runware's error shape.
+"""Validates a caller's request in wire format: one pydantic type per model, and its faults in Runware's error shape.
 
-`check` reports every fault of a task at once. It hides pydantic: callers see an `Order` or a list of error objects.
+`check` reports all faults of a task at once. It hides pydantic: callers get an `Order` or a list of error objects.
 """
 
 import base64
@@ -8,10 +8,9 @@ import binascii
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -36,14 +35,14 @@ _ANY_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _WEB = re.compile(r"https?://[^\s/?#\\]+([/?#][^\s\\]*)?", re.IGNORECASE)
 _DESTINATION = re.compile(r"(?!\.{1,2}(/|$))[A-Za-z0-9_.-]+(/(?!\.{1,2}(/|$))[A-Za-z0-9_.-]+)*")
 _MAX_URL_LENGTH = 4096
-_MAX_KEY_BYTES = 1024  # bytes
+_MAX_KEY_BYTES = 1024
 _MAX_FAULTS = 50
 _SEPARATOR = re.compile(r"[:=]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_IN_PROMPT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-_BLANK_SYMBOLS = "\u115f\u1160\u2800\u3164\uffa0"  # fillers and an empty Braille cell: letters that show nothing
-# Parameters that Runware's other pages have, and the form of this model's.
-_INSTEAD = {
+_BLANK_SYMBOLS = "\u115f\u1160\u2800\u3164\uffa0"  # fillers and an empty Braille cell: letters without a visible form
+# Advice for parameters of Runware's other pages that this model does not have, or has in another form.
+_ADVICE = {
     "webhookURL": "is set by the service, which receives Runware's webhook itself; poll with getResponse instead",
     "uploadEndpoint": "is set by the service, which has every clip uploaded to its bucket; use destination instead",
     "frameImages": 'is an older form; use inputs: {"frameImages": [{"image": …, "frame": "first"}]} instead',
@@ -52,9 +51,8 @@ _INSTEAD = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """A valid task: the request as sent, and what the service itself needs to know of it."""
+class Order(NamedTuple):
+    """A valid task: the request as sent, and the values that the service itself uses."""
 
     task_uuid: str
     request: Mapping[str, Any]
@@ -66,9 +64,9 @@ class Order:
 
 
 def check(task: Mapping[str, Any]) -> Order | list[WireError]:
-    """A `videoInference` task as an order, or all of its faults."""
-    named = task.get("model")
-    model = MODELS.get(named, KLING_2_1_MASTER) if isinstance(named, str) else KLING_2_1_MASTER
+    """Returns a `videoInference` task as an order, or the list of its faults."""
+    air = task.get("model")
+    model = MODELS.get(air, KLING_2_1_MASTER) if isinstance(air, str) else KLING_2_1_MASTER
     faults: list[WireError] = []
     try:
         request_type(model).model_validate(task)
@@ -90,7 +88,7 @@ def check(task: Mapping[str, Any]) -> Order | list[WireError]:
 
 @cache
 def request_type(model: VideoModel) -> type[BaseModel]:
-    """The request type of one model, its limits taken from the model's data."""
+    """Returns the pydantic type of a request for one model, with the model's limits."""
     prompt = Annotated[
         str,
         StringConstraints(strict=True, min_length=model.prompt.minimum, max_length=model.prompt.maximum),
@@ -142,14 +140,14 @@ class _Strict(BaseModel):
 
 
 class _Safety(_Strict):
-    """Where both are given Runware lets `mode` win, so both go out as they came."""
+    """A content check by Runware. If both are given, `mode` overrides `checkContent`."""
 
     checkContent: bool = False
     mode: Literal["none", "fast", "full"] = "none"
 
 
 def _image(value: str) -> str:
-    """Looks no further than an inline image's first bytes: whoever takes it in decodes it, once."""
+    """Only the first bytes of an inline image are checked here; it is decoded once, when it is stored."""
     if len(value) <= _MAX_URL_LENGTH and (_ANY_UUID.fullmatch(value) or _WEB.fullmatch(value)):
         return value
     in_bucket = S3_OBJECT.fullmatch(value) if len(value) <= _MAX_URL_LENGTH else None
@@ -171,7 +169,7 @@ def _image(value: str) -> str:
 def _frame(value: object) -> object:
     if value == "first" or (type(value) is int and value == 0):
         return value
-    raise PydanticCustomError("literal", "only the first frame can be given")
+    raise PydanticCustomError("literal", "must be first or 0")
 
 
 _Image = Annotated[str, Field(strict=True), AfterValidator(_image)]
@@ -195,10 +193,10 @@ def _tag_text(value: str) -> str:
 
 
 def _tag_name(value: str) -> str:
-    """One separator is enough for every place that writes a tag as one text: all of them split at the first."""
+    """A name without a separator lets `name:value` and `name=value` be split at the first separator."""
     if _SEPARATOR.search(value):
         raise PydanticCustomError(
-            "tag", "must have names without : and =, since a filter reads name:value or name=value"
+            "tag", "must have names without : and =, since filters have the form name:value or name=value"
         )
     return _tag_text(value)
 
@@ -212,21 +210,23 @@ _TagName = Annotated[
 _TagValue = Annotated[str, StringConstraints(strict=True, max_length=256), AfterValidator(_tag_text)]
 _Tags = Annotated[
     dict[_TagName, _TagValue], Field(max_length=20, json_schema_extra={"additionalProperties": False})
-]  # in the schema the name's pattern becomes one of properties, which leaves others open
+]  # the schema has the name's pattern under patternProperties, which alone would allow other names
 
 
 def _prompt(value: str) -> str:
-    """Two blanks are no order, and a control character is a fault of whatever wrote the text: both cost a clip."""
-    if found := _CONTROL_IN_PROMPT.search(value):
-        where = {"position": found.start() + 1, "code": f"U+{ord(found[0]):04X}"}
-        raise PydanticCustomError("control", "must hold no control characters; character {position} is {code}", where)
+    """A blank prompt, or one with control characters, is the fault of a program and would cost a clip."""
+    if match := _CONTROL_IN_PROMPT.search(value):
+        where = {"position": match.start() + 1, "code": f"U+{ord(match[0]):04X}"}
+        raise PydanticCustomError(
+            "control", "must not contain control characters; character {position} is {code}", where
+        )
     if not any(_is_visible(character) for character in value):
-        raise PydanticCustomError("blank", "must hold something visible")
+        raise PydanticCustomError("blank", "must contain a visible character")
     return value
 
 
 def _is_visible(character: str) -> bool:
-    """Letters, numbers, punctuation and symbols; not separators, formats, and marks that belong to a letter."""
+    """True for letters, numbers, punctuation and symbols; not for separators, formats and combining marks."""
     return unicodedata.category(character)[0] in "LNPS" and character not in _BLANK_SYMBOLS
 
 
@@ -255,7 +255,7 @@ def _one_of(allowed: Sequence[int]) -> Callable[[float], float]:
 
 def _in_steps(per_unit: int) -> Callable[[float], float]:
     def validate(value: float) -> float:
-        # Decimal of the shortest text that means this float: what the sender wrote, so 0.57 is 57 steps exactly.
+        # The shortest decimal of a float is the text that the sender wrote, so 0.57 is exactly 57 steps.
         if Decimal(repr(value)) * per_unit % 1 == 0:
             return value
         raise PydanticCustomError("step", "must be in steps of {step}", {"step": 1 / per_unit})
@@ -268,7 +268,7 @@ def _integer(span: Span) -> object:
 
 
 def _size_faults(task: Mapping[str, Any], model: VideoModel, faulty: set[str]) -> list[WireError]:
-    """The rule that spans two parameters; silent about those that are wrong by themselves."""
+    """The faults of the width and height together; none if one of them is invalid by itself."""
     if faulty & {"width", "height"} or not {"width", "height"} & task.keys():
         return []
     documentation = f"{model.documentation}#request-width"
@@ -313,20 +313,20 @@ _TYPES = {
 
 
 def _wire_error(detail: ErrorDetails, model: VideoModel) -> WireError:
-    """One pydantic error in Runware's shape, with Runware's code where one is known."""
+    """One pydantic error in Runware's shape, with Runware's code where it has one."""
     path = _path(detail["loc"])
     parameter = ".".join(path)[:100]
     allowed = _allowed(parameter, model) if detail["type"] in ("literal", "literal_error") else None
     code, message = _code_and_message(detail, path[-1], parameter, allowed or ())
-    known = code != "unsupportedParameter"
+    supported = code != "unsupportedParameter"
     limits = _limits(parameter, model)
     return wire_error(
         code,
         f"{parameter} {message}.",
         parameter,
-        type=_TYPES.get(parameter, "string") if known else None,
+        type=_TYPES.get(parameter, "string") if supported else None,
         documentation=f"{model.documentation}#request-{'-'.join(path).lower()}"
-        if known and path[0] not in OURS
+        if supported and path[0] not in OURS
         else None,
         min=limits.minimum if limits else None,
         max=limits.maximum if limits else None,
@@ -335,7 +335,7 @@ def _wire_error(detail: ErrorDetails, model: VideoModel) -> WireError:
 
 
 def _path(location: tuple[int | str, ...]) -> list[str]:
-    """Where a fault is, without list positions, the union members that follow them, and the names of tags."""
+    """The path of a fault, without list positions, the union members that follow them, and the names of tags."""
     if location[0] == "tags":
         return ["tags"]
     before = (None, *location)
@@ -351,8 +351,8 @@ def _code_and_message(detail: ErrorDetails, last: str, parameter: str, allowed: 
     match kind:
         case "missing":
             return f"missing{name}", "is required"
-        case "extra_forbidden" if parameter in _INSTEAD:
-            return "unsupportedParameter", _INSTEAD[parameter]
+        case "extra_forbidden" if parameter in _ADVICE:
+            return "unsupportedParameter", _ADVICE[parameter]
         case "extra_forbidden":
             return "unsupportedParameter", "is not a parameter of this model"
         case "literal_error" if parameter == "model":
@@ -360,7 +360,7 @@ def _code_and_message(detail: ErrorDetails, last: str, parameter: str, allowed: 
         case "literal_error" | "literal":
             return f"unsupported{name}", f"must be {_either(allowed)}"
         case "string_unicode":
-            return f"invalid{name}", "holds a character that is not Unicode text"
+            return f"invalid{name}", "contains a character that is not Unicode text"
         case "string_too_short" | "string_too_long" if parameter.endswith("Prompt"):
             return f"invalid{name}Length", _phrase(detail)
     return f"invalid{name}", _phrase(detail)
@@ -373,7 +373,7 @@ def _either(allowed: Sequence[object]) -> str:
 
 
 def _phrase(detail: ErrorDetails) -> str:
-    """Pydantic's sentence as the rest of one that begins with the parameter's name."""
+    """Pydantic's message as the rest of a sentence that begins with the parameter's name."""
     return re.sub(r"^\w+ should", "must", detail["msg"])
 
 

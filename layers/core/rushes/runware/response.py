@@ -1,16 +1,15 @@
-"""What comes from Runware, read in every shape it has been seen in: answers, poll results and webhooks alike.
+"""Parses Runware's responses, poll results and webhooks, in all shapes that have been observed.
 
 The shapes are a flat object, `{"data": […]}`, `{"errors": […]}`, both, `{"error": {…}}` and a bare array, with an error
-item in `errors` or inside `data`, flat or nested (docs/runware.md). This module hides them all behind `Envelope`. It
-uses no pydantic, since `webhook` needs nothing else of it.
+item in `errors` or inside `data`, flat or nested (docs/runware.md). This module hides them behind `Envelope`. It does
+without pydantic, which `webhook` would need for nothing else.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 from rushes.domain.failure import ACCOUNT_STATUSES, Category
 from rushes.domain.formats import canonical
@@ -18,29 +17,27 @@ from rushes.domain.redaction import BY_SHAPE, Redactor
 from rushes.errors import ProviderError, UnreadableError
 from rushes.runware.error_codes import categorise
 
-# What is kept must fit into an item of the table, as many facts of it as `clip.MEANINGS` allows: 400 KB in all.
-_MAX_LENGTH = 2048  # bytes kept of any text of the provider's
-_MAX_NAME_LENGTH = 100  # bytes of a code, and of what a video is called
-_MAX_READ_LENGTH = 16_384  # characters of a text that are looked through for secrets; what is beyond them is cut
+# As many facts as `clip.KIND_RULES` allows must fit into an item of the table, which has 400 KB.
+_MAX_TEXT_BYTES = 2048  # of each text of the provider that is kept
+_MAX_NAME_BYTES = 100  # of a code or a videoUUID
+_MAX_READ_LENGTH = 16_384  # characters of a text that are searched for secrets; the rest is dropped
 _MAX_SECRET_LENGTH = 4_096  # characters, encoded
-_MAX_DETAILS_BYTES = 8192  # bytes of JSON, of what an error says besides its message
-_MAX_INTEGER_DIGITS = 100  # digits; what is longer is a number all the same, but no count or seed of anything
+_MAX_DETAILS_BYTES = 8192  # of an error's fields besides its message, in JSON
+_MAX_INTEGER_DIGITS = 100  # a longer integer is read as a Decimal: it cannot be a count or a seed
 _MAX_ITEMS = 1000
-_MAX_ITEM_BYTES = 16  # items about one task, which has one result
-_MAX_COST = Decimal(10_000)  # dollars for one clip: above it a cost is noise, not a price
-# Kinds of trouble that whoever asks may have as well as a task; of a task that failed they are `final`.
-_OF_ASKING = {Category.AUTH, Category.QUOTA, Category.RATE_LIMIT, Category.SERVER}
+_MAX_ITEMS_OF_TASK = 16  # a task has one result
+_MAX_COST = Decimal(10_000)  # dollars for one clip: a larger cost is an error
+# Categories of errors that a poll can have as well as a task; those of a failed task are `final`.
+_POLL_CATEGORIES = {Category.AUTH, Category.QUOTA, Category.RATE_LIMIT, Category.SERVER}
 _DATA_FIELDS = ("videoBase64Data", "videoDataURI")
-_SHOWN = ("parameter", "type", "responseContent", "documentation", "min", "max", "multiplier", "allowedValues")
+_DETAIL_FIELDS = ("parameter", "type", "responseContent", "documentation", "min", "max", "multiplier", "allowedValues")
 _RESULT_FIELDS = ("videoUUID", "videoURL", *_DATA_FIELDS)
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One item of `data`. Without any video field it says only that the task is known (accepted or processing).
+class Result(NamedTuple):
+    """One item of `data`. Without a video field it only proves that Runware has the task (accepted or processing).
 
-    `cost` is in micro-dollars, None when missing or not a price. `data` is the video itself when it came inline, as
-    the provider's base64 text.
+    `cost` is in micro-dollars, None if it is missing or not a price. `data` is the base64 text of an inline video.
     """
 
     task_uuid: str | None
@@ -50,14 +47,13 @@ class Result:
     nsfw: bool | None = None
     cost: int | None = None
     data: str | None = None
-    response: "Envelope | None" = None  # of getTaskDetails: the last response about the task
+    response: "Envelope | None" = None  # of getTaskDetails: the task's last response
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One error item. `wire` is what may be shown of it, its texts cut to a sane length; what is too much is left out.
+class Problem(NamedTuple):
+    """One error item. `wire` has the fields that callers may see, with truncated texts and without those too large.
 
-    `final` means that the item itself has `status: error`, the mark of a task that was accepted and failed.
+    `final` is True if the item itself has `status: error`, the mark of an accepted task that failed.
     """
 
     task_uuid: str | None
@@ -71,56 +67,58 @@ class Problem:
         return categorise(self.code)
 
     @property
-    def of_asking(self) -> bool:
-        """Whether, in the answer to a question, it may be about who asked or how: then it proves nothing of a task."""
-        return self.task_uuid is None or (not self.final and self.category in _OF_ASKING)
+    def about_lookup(self) -> bool:
+        """True if the error, in a poll's response, may be about the poll itself: then it proves nothing of a task."""
+        return self.task_uuid is None or (not self.final and self.category in _POLL_CATEGORIES)
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """Everything one answer said."""
+class Envelope(NamedTuple):
+    """The items of one response or webhook."""
 
     results: tuple[Result, ...]
     problems: tuple[Problem, ...]
 
     def about(self, task_uuid: str) -> "Envelope":
-        """The part that names this task, and the problems that name none; no more of it than a record can hold."""
+        """Returns the items of this task and the problems without a task, at most as many as a record can hold."""
         return Envelope(
-            tuple(result for result in self.results if result.task_uuid == task_uuid)[:_MAX_ITEM_BYTES],
-            tuple(problem for problem in self.problems if problem.task_uuid in (task_uuid, None))[:_MAX_ITEM_BYTES],
+            tuple(result for result in self.results if result.task_uuid == task_uuid)[:_MAX_ITEMS_OF_TASK],
+            tuple(problem for problem in self.problems if problem.task_uuid in (task_uuid, None))[:_MAX_ITEMS_OF_TASK],
         )
 
 
-@dataclass(frozen=True, slots=True)
-class LookupResponse:
-    """The answer to a question. `proper` means HTTP 200 without any error: then absence is an answer, too."""
+class LookupResponse(NamedTuple):
+    """The response to a poll. `is_complete` means HTTP 200 without any error: only then absence is proven."""
 
     envelope: Envelope
-    proper: bool
+    is_complete: bool
 
     def confirms_absent(self, task_uuid: str) -> bool:
-        """Whether Runware answered properly and knows nothing of this task.
+        """True if the response is complete and has no item for this task.
 
-        An item that names no task may be about this one, of which alone it was asked.
+        An item without a task may be for this one, if the poll was for this one alone.
         """
-        return self.proper and all(result.task_uuid not in (task_uuid, None) for result in self.envelope.results)
+        return self.is_complete and all(result.task_uuid not in (task_uuid, None) for result in self.envelope.results)
 
     @property
-    def turned_away(self) -> bool:
-        """Whether the question as a whole met with an error, so that what it does not name was not answered at all."""
-        return not self.proper and not self.envelope.results
+    def rejected_whole(self) -> bool:
+        """True if the poll as a whole met with an error, so that it has no answer for tasks without an item."""
+        return not self.is_complete and not self.envelope.results
 
     def answers(self, task_uuid: str) -> bool:
-        """Whether this says what Runware knows of the task, be it nothing; otherwise the question was turned away."""
-        said = self.envelope.about(task_uuid)
-        return self.proper or bool(said.results) or not all(problem.of_asking for problem in said.problems)
+        """True if the response has the state of this task, which may be absence; otherwise the poll was rejected."""
+        about_task = self.envelope.about(task_uuid)
+        return (
+            self.is_complete
+            or bool(about_task.results)
+            or not all(problem.about_lookup for problem in about_task.problems)
+        )
 
 
 def read_lookup(status: int, body: bytes, redactor: Redactor = BY_SHAPE) -> LookupResponse:
-    """The answer to `getResponse` or `getTaskDetails`; raises `ProviderError` unless it is Runware's own.
+    """Parses the response to `getResponse` or `getTaskDetails`; raises `ProviderError` if the poll itself failed.
 
-    A 4xx is read, since a task that failed for good has been seen answered with 400; a 5xx is the poll's own trouble.
-    So is what is said of our account, whatever its code, unless it is the end of a task.
+    A 4xx is parsed, since 400 has been observed for a task that failed permanently; a 5xx is an error of the poll. So
+    is a problem of our account, whatever its code, unless a task has ended.
     """
     if status >= 500 or status in (408, 429):
         raise ProviderError(f"HTTP {status}")
@@ -130,24 +128,24 @@ def read_lookup(status: int, body: bytes, redactor: Redactor = BY_SHAPE) -> Look
         raise ProviderError(f"HTTP {status} without Runware's envelope") from None
     if status in ACCOUNT_STATUSES and not any(problem.final for problem in envelope.problems):
         raise ProviderError(f"HTTP {status}")
-    return LookupResponse(envelope, proper=status == 200 and not envelope.problems)
+    return LookupResponse(envelope, is_complete=status == 200 and not envelope.problems)
 
 
 def read(body: bytes | str, redactor: Redactor = BY_SHAPE) -> Envelope:
-    """An answer or webhook body; raises `UnreadableError` for anything that is not Runware's envelope.
+    """Parses a response or webhook body; raises `UnreadableError` if it is not Runware's envelope.
 
-    Its texts may echo what we sent, so `redactor` goes over each, before it is cut: half a secret would not be found.
+    Its texts may echo our request, so `redactor` is applied before a text is truncated: it cannot find half a secret.
     """
     try:
         text = body.decode("utf-8-sig") if isinstance(body, bytes) else body
-        value = json.loads(text, parse_float=_number, parse_int=_number, parse_constant=_refuse)
+        value = json.loads(text, parse_float=_number, parse_int=_number, parse_constant=_reject_constant)
     except (ValueError, ArithmeticError, RecursionError):
         raise UnreadableError("the body is not JSON") from None
     return _envelope(value, redactor)
 
 
 def _number(text: str) -> int | Decimal | None:
-    """A number, None for one that no computer holds: what else the body says is worth too much to refuse it."""
+    """A number, or None for one out of range: the rest of the body is too valuable to reject it."""
     if len(text) <= _MAX_INTEGER_DIGITS and text.lstrip("-").isdigit():
         return int(text)
     try:
@@ -156,7 +154,7 @@ def _number(text: str) -> int | Decimal | None:
         return None
 
 
-def _refuse(_: str) -> None:
+def _reject_constant(_: str) -> None:
     raise ValueError("not JSON")
 
 
@@ -164,8 +162,8 @@ def _envelope(value: object, redactor: Redactor, inner: bool = False) -> Envelop
     if isinstance(value, list):
         items, errors = value, []
     elif isinstance(value, dict) and {"data", "errors", "error"} & value.keys() and "taskType" not in value:
-        items = _listed(value.get("data"))
-        errors = _listed(value.get("errors")) + _listed(value.get("error"))
+        items = _as_list(value.get("data"))
+        errors = _as_list(value.get("errors")) + _as_list(value.get("error"))
     elif isinstance(value, dict) and ({"taskUUID", "taskType", "code"} & value.keys()):
         items, errors = [value], []
     else:
@@ -181,7 +179,7 @@ def _envelope(value: object, redactor: Redactor, inner: bool = False) -> Envelop
     )
 
 
-def _listed(value: object) -> list[Any]:
+def _as_list(value: object) -> list[Any]:
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
@@ -198,8 +196,8 @@ def _result(item: Mapping[str, Any], redactor: Redactor, inner: bool) -> Result:
     data = next((item[name] for name in _DATA_FIELDS if isinstance(item.get(name), str) and item[name]), None)
     return Result(
         task_uuid=_uuid(item),
-        video_uuid=_address(item, "videoUUID", redactor, _MAX_NAME_LENGTH),
-        video_url=_address(item, "videoURL", redactor),
+        video_uuid=_unredacted_text(item, "videoUUID", redactor, _MAX_NAME_BYTES),
+        video_url=_unredacted_text(item, "videoURL", redactor),
         seed=seed if isinstance(seed, int) and not isinstance(seed, bool) and abs(seed) < 2**64 else None,
         nsfw=nsfw if isinstance(nsfw, bool) else None,
         cost=_micro_dollars(item.get("cost")),
@@ -209,7 +207,7 @@ def _result(item: Mapping[str, Any], redactor: Redactor, inner: bool) -> Result:
 
 
 def _response(item: Mapping[str, Any], redactor: Redactor) -> Envelope | None:
-    """The last response inside an item of `getTaskDetails`, if it can be read."""
+    """The last response inside an item of `getTaskDetails`, or None if it is not an envelope."""
     try:
         return _envelope(item["response"], redactor, inner=True) if "response" in item else None
     except UnreadableError:
@@ -226,13 +224,13 @@ def _problem(item: Mapping[str, Any], redactor: Redactor) -> Problem:
 
 
 def _details(error: Mapping[str, Any], redactor: Redactor) -> dict[str, Any]:
-    """What may be shown of an error besides its message, as far as there is room for it."""
+    """The fields of an error besides its message that callers may see, up to the limit in bytes."""
     details: dict[str, Any] = {}
     room = _MAX_DETAILS_BYTES
-    for name in _SHOWN:
+    for name in _DETAIL_FIELDS:
         if error.get(name) is None:
             continue
-        value = _shown(error[name], redactor)
+        value = _detail_value(error[name], redactor)
         size = len(canonical(value).encode())
         if size <= room:
             details[name] = value
@@ -242,46 +240,48 @@ def _details(error: Mapping[str, Any], redactor: Redactor) -> dict[str, Any]:
 
 def _uuid(item: Mapping[str, Any]) -> str | None:
     value = item.get("taskUUID")
-    return _cut(value).lower() if isinstance(value, str) and value else None
+    return _truncate(value).lower() if isinstance(value, str) and value else None
 
 
 def _code(error: Mapping[str, Any], redactor: Redactor) -> str | None:
-    """A code is a word, on which money may depend: no caller's link may make it into something else."""
+    """A code is one word, on which money may depend, so it is not redacted: a caller's link must not change it."""
     value = error.get("code")
     if isinstance(value, str) and value.isalpha() and value.isascii():
-        return _cut(value, _MAX_NAME_LENGTH)
-    return _text(error, "code", redactor, _MAX_NAME_LENGTH)
+        return _truncate(value, _MAX_NAME_BYTES)
+    return _text(error, "code", redactor, _MAX_NAME_BYTES)
 
 
-def _address(item: Mapping[str, Any], name: str, redactor: Redactor, longest: int = _MAX_LENGTH) -> str | None:
-    """A text that is only good whole: as it is, or not at all if it holds what we sent."""
+def _unredacted_text(
+    item: Mapping[str, Any], name: str, redactor: Redactor, max_bytes: int = _MAX_TEXT_BYTES
+) -> str | None:
+    """A text that is useless when redacted: unchanged, or None if it contains a secret of our request."""
     value = item.get(name)
-    if not isinstance(value, str) or not value or redactor.holds(value[:_MAX_READ_LENGTH]):
+    if not isinstance(value, str) or not value or redactor.contains_secret(value[:_MAX_READ_LENGTH]):
         return None
-    return _cut(value, longest)
+    return _truncate(value, max_bytes)
 
 
-def _text(item: Mapping[str, Any], name: str, redactor: Redactor, longest: int = _MAX_LENGTH) -> str | None:
+def _text(item: Mapping[str, Any], name: str, redactor: Redactor, max_bytes: int = _MAX_TEXT_BYTES) -> str | None:
     value = item.get(name)
-    return _told(value, redactor, longest) if isinstance(value, str) and value else None
+    return _redacted_text(value, redactor, max_bytes) if isinstance(value, str) and value else None
 
 
-def _told(text: str, redactor: Redactor, longest: int = _MAX_LENGTH) -> str:
+def _redacted_text(text: str, redactor: Redactor, max_bytes: int = _MAX_TEXT_BYTES) -> str:
     """The beginning of a text, without secrets."""
     if len(text) > _MAX_READ_LENGTH:
-        # The cut may go through a secret, which holds no blank; half of one could not be recognised.
+        # Half a secret would not be recognized. A secret has no blank, so the text is truncated at one.
         text = text[: max(text.rfind(" ", 0, _MAX_READ_LENGTH), _MAX_READ_LENGTH - _MAX_SECRET_LENGTH)]
-    return _cut(redactor.text(text), longest)
+    return _truncate(redactor.text(text), max_bytes)
 
 
-def _cut(text: str, longest: int = _MAX_LENGTH) -> str:
-    """The beginning of a text, in so many bytes, as it can be stored."""
-    # A lone surrogate is legal in JSON's escapes and illegal everywhere we would store it.
-    return text[:longest].encode(errors="replace")[:longest].decode(errors="ignore")
+def _truncate(text: str, max_bytes: int = _MAX_TEXT_BYTES) -> str:
+    """The first bytes of a text, in a form that can be stored."""
+    # A lone surrogate is valid in JSON's escapes, but cannot be stored.
+    return text[:max_bytes].encode(errors="replace")[:max_bytes].decode(errors="ignore")
 
 
-def _shown(value: object, redactor: Redactor) -> object:
-    """A wire value of unknown shape, made small and plain: a scalar, or a list of texts and numbers."""
+def _detail_value(value: object, redactor: Redactor) -> object:
+    """A wire value of unknown shape, reduced to a scalar or a short list of texts and numbers."""
     if isinstance(value, list):
         return [_scalar(member, redactor) for member in value[:50]]
     return _scalar(value, redactor)
@@ -291,12 +291,12 @@ def _scalar(value: object, redactor: Redactor) -> object:
     if isinstance(value, bool | int):
         return value
     if isinstance(value, Decimal):
-        return float(value) if isfinite(float(value)) else _cut(str(value))
-    return _told(value, redactor) if isinstance(value, str) else "…"
+        return float(value) if isfinite(float(value)) else _truncate(str(value))
+    return _redacted_text(value, redactor) if isinstance(value, str) else "…"
 
 
 def _micro_dollars(value: object) -> int | None:
-    """A missing, negative, zero or absurd cost is not a price."""
+    """A cost in micro-dollars; None if it is missing, negative, zero or too large for a price."""
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         return None
     amount = Decimal(value)

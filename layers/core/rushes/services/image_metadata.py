@@ -1,7 +1,7 @@
-"""An image's metadata into a task: object metadata knows only lower-case names and texts.
+"""Turns an image's object metadata, which has lower-case names and text values, into a task.
 
-Values are not judged here. What does not look like the type that the wire wants stays a text, and the rules for every
-task say what is wrong with it.
+Values are not validated here. A value that does not look like its parameter's type stays a text, and the validation of
+the task reports it.
 """
 
 import base64
@@ -14,48 +14,48 @@ from typing import Any
 from rushes.runware.catalog import KLING_2_1_MASTER
 from rushes.runware.wire import WireError, wire_error
 
-AGAIN = "again"  # asks for another clip where the same file was put before, and is no part of the task
+AGAIN = "again"  # orders the same content once more; not a part of the task
 _TAG = "tag-"
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 _FRACTION = re.compile(r"-?[0-9]{1,18}\.[0-9]{1,18}")
 
 
 def task_of(metadata: Mapping[str, str], image: bytes) -> dict[str, Any] | list[WireError]:
-    """The task that an image asks for, itself being the first frame; or what is wrong with its metadata."""
+    """The task of an image, with the image as its first frame; or the errors of its metadata."""
     task: dict[str, Any] = {"model": KLING_2_1_MASTER.air}
-    faults: list[WireError] = []
+    errors: list[WireError] = []
     tags = {}
-    named: set[str] = set()
-    for given, encoded in sorted(metadata.items()):
-        name = given.lower()  # S3 lowers them, not everything that stands in for it does
+    seen: set[str] = set()
+    for original, encoded in sorted(metadata.items()):
+        name = original.lower()  # S3 lowers names; not every stand-in for S3 does
         if name == AGAIN:
             continue
         parameter, read = _PARAMETERS.get(name.replace("-", ""), ("", _text))
         value = _decoded(encoded)
         if value is None:
-            faults.append(wire_error("invalidMetadata", "A value is not in its own encoding.", _shown(name)))
+            errors.append(wire_error("invalidMetadata", "The value's RFC 2047 encoding is broken.", _shortened(name)))
         elif name.startswith(_TAG):
             tags[name.removeprefix(_TAG)] = value
         elif not parameter:
-            faults.append(wire_error("unsupportedParameter", "No parameter has this name.", _shown(name)))
-        elif parameter in named:
-            faults.append(wire_error("invalidMetadata", "The parameter is given twice.", parameter))
+            errors.append(wire_error("unsupportedParameter", "No parameter has this name.", _shortened(name)))
+        elif parameter in seen:
+            errors.append(wire_error("invalidMetadata", "The parameter is given twice.", parameter))
         else:
-            named.add(parameter)
+            seen.add(parameter)
             task[parameter] = read(value)
-    if faults:
-        return faults
-    # Without a type: what the image is, its bytes say, whatever its name does.
+    if errors:
+        return errors
+    # Without a media type: the format is detected from the bytes, since the file's name may be wrong.
     task["inputs"] = {"frameImages": [base64.b64encode(image).decode()]}
     return {**task, "tags": tags} if tags else task
 
 
 def _decoded(value: str) -> str | None:
-    """RFC 2047's encoded words as text: the way to say more than ASCII in metadata. None if they are broken."""
+    """A value with its RFC 2047 encoded words decoded, since metadata is ASCII. None if they are broken."""
     try:
         parts = decode_header(value)
         text = "".join(part if isinstance(part, str) else part.decode(charset or "ascii") for part, charset in parts)
-        text.encode()  # some charsets can say what UTF-8 cannot
+        text.encode()  # some charsets have characters that UTF-8 has not
     except (HeaderParseError, LookupError, ValueError):
         return None
     return text
@@ -75,7 +75,7 @@ def _truth(value: str) -> object:
     return {"true": True, "false": False}.get(value.lower(), value)
 
 
-def _shown(name: str) -> str:
+def _shortened(name: str) -> str:
     return name[:100]
 
 

@@ -1,28 +1,35 @@
-"""The use case behind the inbox: one message, one task, bought as `POST /v1` buys it.
+"""The use case behind the inbox: each message is one task, bought in the same way as by `POST /v1`.
 
-No caller waits for an answer. A task that can be served later raises, and its message comes back until the queue sets
-it aside; a task that never can gets a report beside that of its file; everything else is in the record.
+No caller waits for an answer. If a task can be bought later, the service raises, and the queue delivers the message
+again until it moves to the dead-letter queue. An invalid task gets a report beside that of its file. Every other result
+is in the task's record.
 """
+
+from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rushes.domain.inbox_message import Message
 from rushes.errors import PostponedError
 from rushes.runware.wire import WireError
 from rushes.services.authentication import NOT_ALLOWED, Callers
 from rushes.services.circuit_breaker import CircuitBreaker
-from rushes.services.ports import Metric, ReportStore, Telemetry
+from rushes.services.metric import Metric
 from rushes.services.purchase import Buyer
 from rushes.services.submit import BUSY, OVER_BUDGET, Request, SubmitService
 
-_LATER = (BUSY["code"], OVER_BUDGET)
+if TYPE_CHECKING:
+    from rushes.services.ports import ReportStore, Telemetry
+
+_RETRYABLE = (BUSY["code"], OVER_BUDGET)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class InboxService:
-    """The use case with its adapters. `submitting` buys through the `breaker`. `clock` gives milliseconds."""
+    """The use case with its adapters. `submit_service` buys through `breaker`. `clock` gives milliseconds."""
 
     submit_service: SubmitService
     breaker: CircuitBreaker
@@ -31,27 +38,26 @@ class InboxService:
     telemetry: Telemetry
     clock: Callable[[], int]
 
-    def take(self, message: Message, buyer: Buyer) -> None:
-        """Buys one task of the inbox, once however often it comes; raises `PostponedError` if it has to come again.
+    def buy(self, message: Message, buyer: Buyer) -> None:
+        """Buys the task of one message; repeats of it buy nothing. Raises `PostponedError` if it has to be redelivered.
 
-        With too little time left to send, nothing is recorded either: what is recorded and not sent is bought by the
-        sweep, and the inbox would no longer bound how many purchases are under way.
+        A task is not recorded without time to send it: the sweep would buy it, outside the inbox's concurrency limit.
         """
         times = self.submit_service.times
         if self.clock() + times.http + times.to_finish > buyer.ends_at:
             raise PostponedError("no time is left")
         if self.breaker.is_open:
-            raise PostponedError("Runware refuses us")
-        caller = self.callers.named(message.caller)
+            raise PostponedError("Runware refuses the account")
+        caller = self.callers.by_name(message.caller)
         if caller is None:
             self._refuse(message, [NOT_ALLOWED])
             return
         request = Request(caller=caller, buyer=buyer)
         answer = self.submit_service.submit([message.task], request)
         errors = [error for _, error in answer.errors]
-        later = [error["code"] for error in errors if error["code"] in _LATER]
-        if later:
-            raise PostponedError(later[0])
+        retryable = [error["code"] for error in errors if error["code"] in _RETRYABLE]
+        if retryable:
+            raise PostponedError(retryable[0])
         if errors:
             self._refuse(message, errors)
 

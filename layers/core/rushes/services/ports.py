@@ -1,11 +1,12 @@
-"""What the use cases need of the world, each need once, as protocols; and the names of all metrics.
+"""The interfaces of the use cases to storage, queues and Runware, as protocols.
 
-The adapters satisfy these protocols and the use cases name nothing else of them, so this module hides which services
-stand behind a table, a bucket, a queue or Runware. Times are in milliseconds, money in micro-dollars.
+The adapters implement these protocols, and the use cases depend on nothing else of them: this module hides which AWS
+services are behind a table, a bucket or a queue. Times are in milliseconds, money in micro-dollars.
+
+Only type checkers import this module: a protocol takes as long to make as a small module to import.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
 from rushes.domain.budget import Costs, OverBudget, Reservation
@@ -15,9 +16,7 @@ from rushes.domain.media import Head, ProbeResult
 from rushes.domain.task import Existing, Page, Recorded, Task, TaskWithClips
 from rushes.runware.outcome import Outcome
 from rushes.runware.response import LookupResponse
-
-# Runware advises a low, steady concurrency, and every clip's work is mostly waiting for it.
-MAX_AT_ONCE = 8
+from rushes.services.metric import Metric
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,12 +26,12 @@ class ClipTable(Protocol):
     """Clips and their budgets. Every call may raise `BusyError`."""
 
     def save(self, before: Clip, after: Clip) -> Clip:
-        """Writes `after` over `before`; raises `StaleError` if another version is there."""
+        """Replaces `before` by `after`; raises `StaleError` if the stored version is another one."""
 
     def clip(self, caller: str, task_uuid: str, index: int) -> Clip | None: ...
 
     def budget(self, scope: str, month: str) -> tuple[int, int | None]:
-        """A scope's sum of a month, and the limit of its last reservation."""
+        """A scope's sum for a month, and the limit at its last reservation; None before the first."""
 
 
 class TaskTable(ClipTable, Protocol):
@@ -41,20 +40,20 @@ class TaskTable(ClipTable, Protocol):
     def record(
         self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation]
     ) -> Recorded | Existing | OverBudget:
-        """Writes a task, its clips and their money, all or nothing."""
+        """Writes a task, its clips and their reservations in one transaction."""
 
     def get_tombstone(self, caller: str, task_uuid: str) -> Task | None:
-        """A task as far as it tells a repeat from a conflict, also once its request has expired."""
+        """A task with its fingerprint, which distinguishes a repeat from a conflict, also after its request expired."""
 
     def task(self, caller: str, task_uuid: str) -> Task | None: ...
 
     def clips(self, caller: str, task_uuid: str) -> list[Clip]: ...
 
-    def due(self, now: int, most: int) -> Sequence[tuple[str, str, int]]:
-        """The clips whose next look is due, oldest first: caller, task and clip. May lag behind."""
+    def due(self, now: int, limit: int) -> Sequence[tuple[str, str, int]]:
+        """The keys of at most `limit` due clips, oldest first: caller, task and clip. Eventually consistent."""
 
     def postpone(self, name: tuple[str, str, int], now: int, until: int) -> None:
-        """Moves the next look at a clip without reading the clip."""
+        """Postpones the next check of a clip that is due at `now` to `until`, without reading the clip."""
 
 
 class TaskQueries(Protocol):
@@ -64,15 +63,15 @@ class TaskQueries(Protocol):
 
     def get_task_with_clips(self, caller: str, task_uuid: str) -> TaskWithClips | None: ...
 
-    def page(self, caller: str, most: int, *, after: str | None = None, day: str = "") -> Page: ...
+    def page(self, caller: str, limit: int, *, after: str | None = None, day: str = "") -> Page: ...
 
-    def costs(self, caller: str, since: int, until: int, most: int, after: str | None = None) -> Costs: ...
+    def costs(self, caller: str, since: int, until: int, limit: int, after: str | None = None) -> Costs: ...
 
     def budget(self, scope: str, month: str) -> tuple[int, int | None]: ...
 
 
 class CallerTable(Protocol):
-    """Callers by the hash of a key, and by name."""
+    """Callers by the hash of an API key, and by name."""
 
     def caller(self, key_hash: str) -> Caller | None: ...
 
@@ -80,7 +79,7 @@ class CallerTable(Protocol):
 
 
 class ClipObjects(Protocol):
-    """Clips' objects in the bucket: links to them, and their first bytes. Raises `BucketError`."""
+    """The objects of clips in the bucket: presigned links to them, and probes. Raises `BucketError`."""
 
     def upload_link(self, key: str, seconds: int) -> str: ...
 
@@ -92,21 +91,21 @@ class ClipObjects(Protocol):
 
 
 class ImageStore(Protocol):
-    """Images of orders, in our bucket and in callers'. Raises `BucketError`."""
+    """The input images, in our bucket and in callers' buckets. Raises `BucketError`."""
 
     @property
     def name(self) -> str:
-        """Our bucket."""
+        """The name of our bucket."""
 
     def put_if_absent(self, key: str, content: bytes, content_type: str) -> None:
-        """Puts an object into our bucket, unless it is there already."""
+        """Writes an object into our bucket, unless it exists."""
 
     def head(self, bucket: str, key: str, length: int) -> Head | None:
-        """The first bytes of an object, at most `length`; None if it is not there or not for us to read."""
+        """The first bytes of an object, at most `length`; None if it does not exist or may not be read."""
 
 
 class ManifestStore(Protocol):
-    """The manifests beside clips' copies, and what they say of the copies. Raises `BucketError`."""
+    """The manifests beside clips' copies, and the digests of the copies. Raises `BucketError`."""
 
     def manifest(self, key: str) -> bytes | None: ...
 
@@ -118,13 +117,13 @@ class ManifestStore(Protocol):
 
 
 class RunwareOrders(Protocol):
-    """Runware's side of a purchase."""
+    """Sends orders to Runware."""
 
     def submit(self, task: Mapping[str, Any], key: str) -> Outcome: ...
 
 
 class RunwareLookups(Protocol):
-    """Runware's answers to questions about clips. Raises `ProviderError`."""
+    """Asks Runware about tasks. Raises `ProviderError`."""
 
     def poll(self, task_uuids: Sequence[str], key: str) -> LookupResponse: ...
 
@@ -132,7 +131,7 @@ class RunwareLookups(Protocol):
 
 
 class VideoTransfer(Protocol):
-    """Brings a render's bytes into the bucket. Raises `RescueError` with the reason."""
+    """Copies a render into the bucket. Raises `RescueError` with the reason."""
 
     def fetch(self, url: str, key: str, ends_at: int) -> ProbeResult: ...
 
@@ -140,7 +139,7 @@ class VideoTransfer(Protocol):
 
 
 class RequestFile(Protocol):
-    """One version of an object under `requests/`, read once."""
+    """One version of an object under `requests/`, with its bytes, which are read once."""
 
     @property
     def encoding(self) -> str: ...
@@ -181,11 +180,11 @@ class RequestFileStore(Protocol):
     def head(self, key: str, version: str) -> RequestFileVersion | None: ...
 
     def before(self, key: str, version: str) -> str | None:
-        """The version that this one replaced; None if there was none, or the object had been deleted."""
+        """The version that this one replaced; None if there was none, or the object was deleted before."""
 
 
 class ReportStore(Protocol):
-    """The reports about requests that came as files or events. Raises `BucketError`."""
+    """The reports about request files and events. Raises `BucketError`."""
 
     def put(self, key: str, content: bytes) -> None: ...
 
@@ -194,7 +193,7 @@ class InboxQueue(Protocol):
     """The queue of tasks to buy. Raises `InboxError`."""
 
     def send(self, texts: Iterable[str]) -> None:
-        """Returns when all messages are in the queue."""
+        """Sends all messages; returns when they are in the queue."""
 
 
 class EventPublisher(Protocol):
@@ -206,35 +205,12 @@ class EventPublisher(Protocol):
 class Telemetry(Protocol):
     """Log lines and metrics."""
 
-    def count(self, metric: "Metric", amount: int = 1) -> None: ...
+    def count(self, metric: Metric, amount: int = 1) -> None: ...
 
     def log(self, message: str, *, warn: bool = False, **details: object) -> None: ...
 
 
 class ConcurrentMap(Protocol):
-    """Like `map`, but complete when it returns; the results are in the items' order."""
+    """Like `map`, but possibly concurrent, and complete when it returns; the results are in the items' order."""
 
     def __call__(self, work: Callable[[T], R], items: Iterable[T], /) -> list[R]: ...
-
-
-class Metric(StrEnum):
-    """Every metric. Those that an operator has to act on have an alarm in the template and a line in the runbook."""
-
-    TASKS_IMPORTED = "TasksImported"
-    TASKS_REFUSED = "TasksRefused"
-    CLIPS_BOUGHT = "ClipsBought"
-    CLIPS_STORED = "ClipsStored"
-    CLIPS_RESCUED = "ClipsRescued"
-    RENDER_ORIGINS_REFUSED = "RenderOriginsRefused"
-    CLIPS_IN_REVIEW = "ClipsInReview"
-    FOUND_BY_POLL = "FoundByPoll"
-    AMBIGUOUS_PURCHASES = "AmbiguousPurchases"
-    SECOND_RENDERS = "SecondRenders"
-    OVERWRITTEN_CLIPS = "OverwrittenClips"
-    IMPLAUSIBLE_COST = "ImplausibleCost"
-    TOO_MANY_FACTS = "TooManyFacts"
-    BUDGET_REFUSED = "BudgetRefused"
-    BUDGET_EXCEEDED = "BudgetExceeded"
-    ACCOUNT_REFUSED = "AccountRefused"
-    WEBHOOKS_REJECTED = "WebhooksRejected"
-    UNREADABLE_CLIPS = "UnreadableClips"

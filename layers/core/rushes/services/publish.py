@@ -1,43 +1,46 @@
-"""Publishes a clip's end: an event on the bus, and a manifest beside its copy. The use case behind `publish`.
+"""The use case behind `publish`: an event on the bus for each clip's end, and a manifest beside its copy.
 
-It gets every change of a clip, as the clip was before and as it is after, and publishes a change whose event is another
-than the one before. It keeps no record of its own: a repeated change publishes the same event under the same id, so a
-process that stopped half-way is given the change again. The manifest is written before its event, for the listeners.
+The input is every change of a clip, as the clip before and after; a change is published if its event differs from the
+one before. No state is kept: a repeated change publishes the same event with the same id, so a change can be retried
+after a crash. The manifest is written before the event, so that subscribers can read it.
 """
+
+from __future__ import annotations
 
 import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rushes.domain.clip import Clip, FactRecord, Kind, Status, plausible_cost
 from rushes.domain.failure import failure_reason
 from rushes.domain.formats import dollars, iso
 from rushes.domain.views import Json, manifest_key, render, timeline
-from rushes.services.ports import EventPublisher, ManifestStore, TaskQueries, Telemetry
+
+if TYPE_CHECKING:
+    from rushes.services.ports import EventPublisher, ManifestStore, TaskQueries, Telemetry
 
 
 class EventType(StrEnum):
-    """The detail types of our events."""
+    """The detail types of the service's events."""
 
     STORED = "Clip Stored"
     FAILED = "Clip Failed"
     NEEDS_REVIEW = "Clip Needs Review"
 
 
-@dataclass(frozen=True, slots=True)
-class ClipEvent:
-    """The event due for a clip. `about` distinguishes two of one type: the pinned version, or the reason."""
+class ClipEvent(NamedTuple):
+    """The event for a clip's state. `about` distinguishes events of one type: the object version, or the reason."""
 
     event_type: EventType
     about: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class PublishService:
-    """The use case with its adapters. `bucket` is the name of the clips' bucket, for the listeners."""
+    """The use case with its adapters. `bucket` is the name of the clips' bucket, for the events."""
 
     tasks: TaskQueries
     manifests: ManifestStore
@@ -46,9 +49,9 @@ class PublishService:
     bucket: str
 
     def publish_change(self, before: Clip | None, after: Clip) -> None:
-        """Publishes the event of this change, if there is one, and its manifest.
+        """Writes the manifest of this change and publishes its event, if there is one.
 
-        Raises `BusyError`, `BucketError` or `BusError` when it could not; then the change has to come again.
+        Raises `BusyError`, `BucketError` or `BusError`; the change then has to be retried.
         """
         event = event_of(after)
         if event is None:
@@ -59,7 +62,8 @@ class PublishService:
         if event != event_of(before):
             self.bus.publish(event.event_type, detail(after, event, request, self.bucket, manifest_at))
             self.telemetry.log(
-                "published: " + event.event_type,
+                "event published",
+                detailType=event.event_type,
                 caller=after.caller,
                 taskUUID=after.task_uuid,
                 clip=after.index,
@@ -67,32 +71,32 @@ class PublishService:
             )
 
     def _put_manifest(self, clip: Clip, request: Mapping[str, Any]) -> str | None:
-        """Writes the manifest beside the copy and returns its key; None if there is no copy, or no more.
+        """Writes the manifest beside the copy and returns its key; None if there is no copy or it was erased.
 
-        One that describes this revision of the clip, or a later one, stands: a repeat must not turn it back.
+        A manifest of this revision or a later one is kept, so that a repeated change never restores an old one.
         """
         if clip.copy is None:
             return None
         key, (version, copy) = manifest_key(clip), clip.copy
-        known = _read(self.manifests.manifest(key))
-        same_clip = known.get("clipUUID") == clip.clip_uuid
-        if same_clip and known["revision"] >= clip.version:
+        existing = _read(self.manifests.manifest(key))
+        same_clip = existing.get("clipUUID") == clip.clip_uuid
+        if same_clip and existing["revision"] >= clip.version:
             return key
-        same_copy = same_clip and known.get("versionId") == version
+        same_copy = same_clip and existing.get("versionId") == version
         if same_copy:
-            # Nobody reads megabytes for what is known. But where the copy was erased, its manifest must not come back.
-            sha256 = known["sha256"] if self.manifests.has(clip.object_key, version) else None
+            # The digest is reused instead of reading the copy again. An erased copy gets no new manifest.
+            sha256 = existing["sha256"] if self.manifests.has(clip.object_key, version) else None
         else:
             sha256 = self.manifests.digest(clip.object_key, version)
         if sha256 is None:
-            self.telemetry.log("a copy is gone", warn=True, key=clip.object_key, clipUUID=clip.clip_uuid)
+            self.telemetry.log("copy no longer exists", warn=True, key=clip.object_key, clipUUID=clip.clip_uuid)
             return None
         self.manifests.put_manifest(key, manifest(clip, version, copy, sha256, request, self.bucket))
         return key
 
 
 def event_of(clip: Clip | None) -> ClipEvent | None:
-    """What others should know of a clip as it is; None while it is under way, as is a failure that is still doubted."""
+    """The event for a clip's present state; None before its end, which for a failed clip is after its last look."""
     if clip is None:
         return None
     if clip.copy:
@@ -106,14 +110,14 @@ def event_of(clip: Clip | None) -> ClipEvent | None:
 
 
 def event_id(clip: Clip, event: ClipEvent) -> str:
-    """The same for the same announcement, however often it is made, and no other's."""
+    """The event's id: unique, and always the same for the same event."""
     return str(uuid.uuid5(uuid.UUID(clip.clip_uuid), f"{event.event_type}/{event.about}"))
 
 
 def detail(
     clip: Clip, event: ClipEvent, request: Mapping[str, Any], bucket: str, manifest_at: str | None
 ) -> Mapping[str, Any]:
-    """The event's detail, as docs/events has its schema: no links and no tokens, whoever listens."""
+    """The event's detail, by its schema in docs/events. It has no links or tokens, because any subscriber reads it."""
     content: Json = {
         "id": event_id(clip, event),
         "revision": clip.version,
@@ -131,9 +135,9 @@ def detail(
     match event.event_type:
         case EventType.STORED:
             content["versionId"] = event.about
-            known = clip.of(Kind.STORED)[event.about].fields
-            if "container" in known:
-                content["container"] = known["container"]
+            fields = clip.of(Kind.STORED)[event.about].fields
+            if "container" in fields:
+                content["container"] = fields["container"]
             if manifest_at:
                 content["manifestKey"] = manifest_at
         case EventType.FAILED:
@@ -144,9 +148,9 @@ def detail(
 
 
 def manifest(clip: Clip, version: str, copy: FactRecord, sha256: str, request: Mapping[str, Any], bucket: str) -> bytes:
-    """All that is known of a stored clip, as a JSON document. `version` is that of its `copy`."""
-    believed = [plausible_cost(known, clip.estimate) for known in clip.of(Kind.RENDERED).values()]
-    costs = [cost for cost in believed if cost is not None]
+    """The manifest of a stored clip: a JSON document of its facts and request. `version` is that of its `copy`."""
+    plausible = [plausible_cost(render, clip.estimate) for render in clip.of(Kind.RENDERED).values()]
+    costs = [cost for cost in plausible if cost is not None]
     content: Json = {
         "taskUUID": clip.task_uuid,
         "clip": clip.index,
@@ -171,20 +175,20 @@ def manifest(clip: Clip, version: str, copy: FactRecord, sha256: str, request: M
 
 
 def _read(content: bytes | None) -> Mapping[str, Any]:
-    """A manifest of ours; empty if there is none, or something else in its place."""
+    """A manifest's content; empty if there is none, or the object is not a manifest."""
     try:
-        known = json.loads(content or b"{}")
+        value = json.loads(content or b"{}")
     except ValueError:
         return {}
-    fits = isinstance(known, dict) and isinstance(known.get("revision"), int) and isinstance(known.get("sha256"), str)
-    return known if fits else {}
+    valid = isinstance(value, dict) and isinstance(value.get("revision"), int) and isinstance(value.get("sha256"), str)
+    return value if valid else {}
 
 
 def _error(clip: Clip, kind: Kind) -> Json:
-    """Why a clip failed, in the provider's words: the first that were heard of the kind that decides."""
-    code, known = min(clip.of(kind).items(), key=lambda item: (item[1].at, item[0]))
+    """The error of a failed clip: the earliest of its decisive facts."""
+    code, record = min(clip.of(kind).items(), key=lambda item: (item[1].at, item[0]))
     return {
         "code": code,
-        "category": str(known.fields.get("category", "unknown")),
-        "message": failure_reason(known.fields),
+        "category": str(record.fields.get("category", "unknown")),
+        "message": failure_reason(record.fields),
     }

@@ -1,44 +1,47 @@
-"""One attempt to buy one clip, whoever makes it: `submit` at first, `reconcile` later.
+"""One attempt to buy one clip: the first is made by `submit`, later ones by `reconcile`.
 
-The caller of `attempt` has put a lease for its holder into the table. What comes back from Runware is learned here;
-if that cannot be saved, the lease stays behind and says so to whoever finds it.
+Before a call of `attempt`, the caller saves the clip with a lease for its buyer. The outcome is saved here. If that
+fails, the lease stays in the table, and once it expires the attempt counts as ambiguous.
 """
+
+from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rushes.domain import webhook_token
 from rushes.domain.clip import Clip, release
 from rushes.domain.timings import Timings
 from rushes.errors import BucketError, BusyError
 from rushes.runware import facts
-from rushes.runware.outcome import Outcome, Refused
+from rushes.runware.outcome import Outcome
 from rushes.runware.wire import OURS
 from rushes.services import input_images
-from rushes.services.ports import ClipObjects, ClipTable, Metric, RunwareOrders, Telemetry
+from rushes.services.metric import Metric
 from rushes.services.update_clip import update_clip
 
+if TYPE_CHECKING:
+    from rushes.services.ports import ClipObjects, ClipTable, RunwareOrders, Telemetry
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """What a purchase is made and called back with; `webhook_keys` are newest first."""
+
+class Credentials(NamedTuple):
+    """The secrets of a purchase: Runware's API key, and the keys that sign webhook tokens, newest first."""
 
     runware_key: str
     webhook_keys: Sequence[str]
 
     @property
     def account(self) -> str:
-        """By what two Runware accounts are told apart. A new key of the same account counts as another one."""
+        """A digest that identifies the Runware account. A new key of the same account counts as another account."""
         return hashlib.sha256(f"account {self.runware_key}".encode()).hexdigest()[:12]
 
 
-@dataclass(frozen=True, slots=True)
-class Buyer:
-    """Who buys: the name that its leases carry, and until when its function may run, in milliseconds.
+class Buyer(NamedTuple):
+    """A function invocation that buys: the holder of its leases, its end in milliseconds, and its credentials.
 
-    `patient`: nobody waits for an answer, so trouble with our account leaves the clip pending instead of refused.
+    `unattended`: no caller waits for an answer, so an account refusal leaves the clip pending instead of refused.
     """
 
     holder: str
@@ -47,9 +50,12 @@ class Buyer:
     unattended: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class PurchaseService:
-    """What every attempt needs. `clock` gives milliseconds."""
+    """The attempts to buy, with their adapters. `clock` gives milliseconds.
+
+    `SubmitService` calls it for new clips, also on behalf of `InboxService`, and `ReconcileService` for pending ones.
+    """
 
     clips: ClipTable
     links: ClipObjects
@@ -60,25 +66,25 @@ class PurchaseService:
     clock: Callable[[], int]
 
     def attempt(self, clip: Clip, request: Mapping[str, Any], buyer: Buyer) -> tuple[Clip, Outcome | None]:
-        """Sends a leased clip once and learns what came of it; None for the outcome means that nothing was sent.
+        """Sends a leased clip once; returns the saved clip and the outcome, which is None if nothing was sent.
 
-        Never raises for trouble with the table after the request is out: the record knows enough to go on.
+        Does not raise if the table is unavailable after the send: the lease on record is enough to continue.
         """
         sent_at = self.clock()
-        # By another function's clock the lease may be over sooner.
+        # The lease may end earlier by another function's clock.
         lease_ends_at = clip.lease.until - self.times.skew if clip.lease else sent_at
         task = self._order(clip, request, buyer, sent_at)
         if task is None or sent_at + self.times.http > min(lease_ends_at, buyer.ends_at):
             return self.give_back(clip, buyer), None
         outcome = self.runware.submit(task, buyer.credentials.runware_key)
-        if isinstance(outcome, Refused) and facts.is_account_refusal(outcome):
+        if facts.is_account_refusal(outcome):
             self.telemetry.count(Metric.ACCOUNT_REFUSED)
-            status, code, said = outcome.status, outcome.problem.code, outcome.problem.message
-            self.telemetry.log("Runware refuses our account", warn=True, httpStatus=status, code=code, said=said)
+            status, code, reason = outcome.status, outcome.problem.code, outcome.problem.message
+            self.telemetry.log("Runware refused the account", warn=True, httpStatus=status, code=code, reason=reason)
         now = self.clock()
-        learned = self._update(
+        updated = self._update(
             clip,
-            lambda current: facts.conclude(
+            lambda current: facts.apply_outcome(
                 current,
                 outcome,
                 holder=buyer.holder,
@@ -88,20 +94,22 @@ class PurchaseService:
                 unattended=buyer.unattended,
             ),
         )
-        return learned, outcome
+        return updated, outcome
 
     def give_back(self, clip: Clip, buyer: Buyer) -> Clip:
         """Ends a lease under which nothing was sent, so that it does not count as an attempt."""
         return self._update(clip, lambda current: release(current, buyer.holder))
 
     def _order(self, clip: Clip, request: Mapping[str, Any], buyer: Buyer, now: int) -> dict[str, Any] | None:
-        """What is sent for the clip; None if no link can be signed just now for its upload or its image."""
+        """The task to send for the clip; None if the link for its upload or its image cannot be signed now."""
         seconds = self.times.deadline // 1000
         try:
             link = self.links.upload_link(clip.object_key, seconds)
             reachable = input_images.linked(request, lambda bucket, key: self.links.image_link(bucket, key, seconds))
         except BucketError as error:
-            self.telemetry.log("no link could be signed", warn=True, reason=str(error), clipUUID=clip.clip_uuid)
+            self.telemetry.log(
+                "upload or image link could not be signed", warn=True, reason=str(error), clipUUID=clip.clip_uuid
+            )
             return None
         callback = callback_url(self.webhook_url, clip, buyer.credentials.webhook_keys, now)
         least_ttl = self.times.copy_deadline // 1000
@@ -111,9 +119,9 @@ class PurchaseService:
         try:
             return update_clip(self.clips, clip, change, now=self.clock(), times=self.times, telemetry=self.telemetry)
         except BusyError as error:
-            # The lease may stay behind; then the attempt counts as ambiguous.
+            # If the lease stays, the attempt counts as ambiguous.
             self.telemetry.log(
-                "an attempt's outcome could not be saved",
+                "attempt outcome could not be saved",
                 warn=True,
                 reason=str(error),
                 taskUUID=clip.task_uuid,
@@ -123,7 +131,7 @@ class PurchaseService:
 
 
 def callback_url(base: str, clip: Clip, keys: Sequence[str], now: int) -> str:
-    """Where Runware reports this clip, with a token for this clip alone."""
+    """The webhook URL for this clip, with a token that is valid for this clip only."""
     subject = webhook_token.subject(clip.caller, clip.task_uuid, clip.index)
     return f"{base}/webhooks/runware/{subject}?token={webhook_token.sign(subject, keys, now)}"
 
@@ -131,9 +139,9 @@ def callback_url(base: str, clip: Clip, keys: Sequence[str], now: int) -> str:
 def build_wire_task(
     request: Mapping[str, Any], clip: Clip, *, callback: str, upload_link: str, least_ttl: int
 ) -> dict[str, Any]:
-    """The one task that buys this clip: the caller's request, with what the service itself decides.
+    """The task that buys this clip: the caller's request with the service's own parameters.
 
-    `ttl` shortens how long Runware keeps its copy, and a rescue needs that copy: never below `least_ttl` seconds.
+    A caller's `ttl` limits how long Runware keeps the render; it is raised to `least_ttl` seconds for a rescue.
     """
     task = {name: value for name, value in request.items() if name not in OURS}
     if "ttl" in task:

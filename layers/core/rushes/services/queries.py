@@ -1,8 +1,10 @@
-"""The use cases behind `GET /tasks`, `/costs`, `/budget` and `getResponse`: what a caller may see of its own tasks.
+"""The use cases behind `GET /tasks`, `/costs`, `/budget` and `getResponse`: a caller's view of its own tasks.
 
-Everything is read under the caller's own name, so another's task is not refused but not there. Facts are turned inside
-out here: money into dollars, times into ISO 8601, a pinned version into a link that dies soon.
+Everything is read under the caller's own name, so another caller's task is not found. The views have money in dollars,
+times in ISO 8601, and short-lived links to the pinned object versions.
 """
+
+from __future__ import annotations
 
 import base64
 import binascii
@@ -12,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rushes.domain.budget import month_of
 from rushes.domain.caller import Caller
@@ -25,22 +27,23 @@ from rushes.domain.views import Json, manifest_key, render, timeline
 from rushes.errors import UnreadableError
 from rushes.runware import facts
 from rushes.runware.wire import WireError, wire_error
-from rushes.services.ports import ClipObjects, TaskQueries
+
+if TYPE_CHECKING:
+    from rushes.services.ports import ClipObjects, TaskQueries
 
 MAX_TASKS = 100
 USUAL_TASKS = 20
 MAX_COSTS = 1000
 TASK_STATUSES = (Status.RUNNING, Status.REVIEW, Status.SUCCEEDED, Status.FAILED, Status.PARTIAL)
-_LINK = 3_600_000  # milliseconds; the bucket's policy refuses links that are older than the deadline, whatever they say
-_MAX_PAGE_BYTES = 4 * 1024 * 1024  # bytes of JSON; Lambda's answers end at 6 MB
+_LINK_LIFETIME = 3_600_000  # milliseconds; the bucket's policy refuses links that are older than the deadline
+_MAX_PAGE_BYTES = 4 * 1024 * 1024  # bytes of JSON; Lambda's responses are limited to 6 MB
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
-_MARK_BYTES = 6
+_CHECKSUM_BYTES = 6
 _ONE_DAY = 86_400_000  # milliseconds
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
-    """Which of its tasks a caller wants to see. `after` is a position in its list; `tag` is a name and a value."""
+class Query(NamedTuple):
+    """The parameters of `GET /tasks`. `after` is a position in the caller's list; `tag` is a name and a value."""
 
     limit: int = USUAL_TASKS
     after: str | None = None
@@ -48,17 +51,16 @@ class Query:
     day: str = ""
     tag: tuple[str, str] | None = None
 
-    def wants(self, found: TaskWithClips) -> bool:
-        """Whether a task passes the filters that the list itself does not know."""
+    def matches(self, found: TaskWithClips) -> bool:
+        """True if a task passes the filters by status and tag, which the table does not apply."""
         if self.status and task_status(found.clips) != self.status:
             return False
         tags = found.task.request.get("tags") or {}
         return self.tag is None or tags.get(self.tag[0]) == self.tag[1]
 
 
-@dataclass(frozen=True, slots=True)
-class CostsQuery:
-    """Of which days (`yyyy-mm-dd`, both included) a caller wants to see what its clips count."""
+class CostsQuery(NamedTuple):
+    """The parameters of `GET /costs`: the first and the last day (`yyyy-mm-dd`, UTC), both included."""
 
     since: str
     until: str
@@ -67,11 +69,11 @@ class CostsQuery:
 
     @property
     def span(self) -> tuple[int, int]:
-        """The first and the last of its milliseconds."""
+        """The first and the last millisecond of these days."""
         return _midnight(self.since), _midnight(self.until) + _ONE_DAY - 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class QueryService:
     """The use cases with their adapters. `clock` gives milliseconds."""
 
@@ -81,10 +83,10 @@ class QueryService:
     clock: Callable[[], int]
 
     def tasks(self, caller: Caller, parameters: Mapping[str, str]) -> Json | list[WireError]:
-        """A page of a caller's tasks, newest first, or the faults of what was asked.
+        """A page of a caller's tasks, newest first, or the errors of the parameters.
 
-        The filters apply within the page, and a page ends before it outgrows an answer: it may be short, even empty,
-        and still have a cursor.
+        The filters apply within a page, and a page is limited in bytes: so it may be short or even empty and still have
+        a cursor.
         """
         query = read_query(parameters, caller.name)
         if not isinstance(query, Query):
@@ -93,29 +95,29 @@ class QueryService:
             page = self.table.page(caller.name, query.limit, after=query.after, day=query.day)
         except UnreadableError as error:
             return [wire_error("invalidCursor", str(error), "cursor", type="string")]
-        shown: list[Json] = []
-        end, room = page.end, _MAX_PAGE_BYTES
+        views: list[Json] = []
+        end, bytes_left = page.end, _MAX_PAGE_BYTES
         for found in page.found:
-            if not query.wants(found):
+            if not query.matches(found):
                 continue
-            told = self._told(found)
-            room -= len(json.dumps(told, ensure_ascii=False).encode())
-            shown.append(told)
-            if room < 0 and found is not page.found[-1]:
+            view = self._task_view(found)
+            bytes_left -= len(json.dumps(view, ensure_ascii=False).encode())
+            views.append(view)
+            if bytes_left < 0 and found is not page.found[-1]:
                 end = found.position
                 break
-        return {"tasks": shown, **({"cursor": cursor(caller.name, end)} if end else {})}
+        return {"tasks": views, **({"cursor": cursor(caller.name, end)} if end else {})}
 
     def task(self, caller: Caller, task_uuid: str) -> Json | None:
-        """One of a caller's tasks with the timeline of each clip; None if it has none under this UUID."""
-        found = self._found(caller.name, task_uuid)
-        return self._told(found, whole=True) if found else None
+        """One of a caller's tasks with the timeline of each clip; None if the caller has no task with this UUID."""
+        found = self._find(caller.name, task_uuid)
+        return self._task_view(found, with_timeline=True) if found else None
 
     def costs(self, caller: Caller, parameters: Mapping[str, str]) -> Json | list[WireError]:
-        """What a caller's clips of some days count, newest first, or the faults of what was asked.
+        """A page of the costs of a caller's clips in dollars, newest first, or the errors of the parameters.
 
-        A line a clip, without its facts: what to sum them by is up to the caller. A page may be short and still have a
-        cursor.
+        Each clip has one line with its model and tags, by which the caller can sum. A page may be short and still have
+        a cursor.
         """
         query = read_costs_query(parameters, caller.name, iso(self.clock())[: len("yyyy-mm-dd")])
         if not isinstance(query, CostsQuery):
@@ -138,9 +140,9 @@ class QueryService:
         return {"costs": lines, **({"cursor": cursor(caller.name, page.end)} if page.end else {})}
 
     def budget(self, caller: Caller) -> Json:
-        """What a caller has spent this month, in dollars, and what is left of its own limit.
+        """A caller's spending this month and the rest of its own limit, in dollars.
 
-        There is another limit for all callers together, which is nobody's to see.
+        The limit of all callers together is not included, because callers may not see it.
         """
         month = month_of(self.clock())
         spent, _ = self.table.budget(caller.name, month)
@@ -152,30 +154,30 @@ class QueryService:
         }
 
     def poll(self, caller: str, task_uuid: str) -> tuple[list[Json], list[tuple[int, WireError]]]:
-        """What `getResponse` says of a task: items of `data`, and errors with the HTTP status each calls for.
+        """The response to `getResponse` for a task: items of `data`, and errors with their HTTP statuses.
 
-        Cumulative: every stored clip is told again each time, always under the same `videoUUID`, since that is how
-        the official client tells them apart. While any clip is open there are no errors, because that client
-        takes the first one for the end of the whole task; and a failure is open until the last look at it.
+        The response is cumulative: it has every stored clip each time, always with the same `videoUUID`, by which the
+        official client distinguishes clips. While any clip is open there are no errors, because that client takes the
+        first error for the end of the whole task. A failed clip is open until its last look.
         """
-        found = self._found(caller, task_uuid)
+        found = self._find(caller, task_uuid)
         if found is None:
             return [], [(404, not_found(task_uuid))]
         task, about = found.task, {"taskType": "videoInference", "taskUUID": found.task.task_uuid}
         if not task.request:
-            return [], [(404, {**_GONE, **about})]
+            return [], [(404, {**_EXPIRED, **about})]
         data = [{**about, "status": "success", **self._result(task, clip)} for clip in found.clips if is_visible(clip)]
         if any(clip.open for clip in found.clips):
             return [*data, {**about, "status": "processing"}], []
-        errors = [{**fault, "status": "error", **about} for clip in found.clips for fault in _faults(clip)]
+        errors = [{**error, "status": "error", **about} for clip in found.clips for error in _clip_errors(clip)]
         return data, [(200, error) for error in errors]
 
-    def _found(self, caller: str, task_uuid: str) -> TaskWithClips | None:
-        """Nothing but a UUID becomes part of a key."""
+    def _find(self, caller: str, task_uuid: str) -> TaskWithClips | None:
+        """The caller's task. Only a valid UUID becomes part of a table key."""
         name = task_uuid.lower()
         return self.table.get_task_with_clips(caller, name) if UUID4.fullmatch(name) else None
 
-    def _told(self, found: TaskWithClips, *, whole: bool = False) -> Json:
+    def _task_view(self, found: TaskWithClips, *, with_timeline: bool = False) -> Json:
         task, clips = found.task, found.clips
         return {
             "taskUUID": task.task_uuid,
@@ -183,20 +185,20 @@ class QueryService:
             "createdAt": iso(task.created_at),
             "request": dict(task.request),
             "cost": dollars(sum(clip.budgeted for clip in clips)),
-            "clips": [self._clip(task, clip, whole) for clip in clips],
+            "clips": [self._clip_view(task, clip, with_timeline) for clip in clips],
         }
 
-    def _clip(self, task: Task, clip: Clip, whole: bool) -> Json:
-        fault = next(_faults(clip), None)
-        newest = max((at for known in clip.facts.values() for at in known.seen.values()), default=None)
+    def _clip_view(self, task: Task, clip: Clip, with_timeline: bool) -> Json:
+        error = next(_clip_errors(clip), None)
+        newest = max((at for record in clip.facts.values() for at in record.seen.values()), default=None)
         optional = {
             "updatedAt": _iso(newest),
             "nextCheckAt": _iso(clip.next_check_at if clip.open else None),
             **render(clip),
-            **self._copy(task, clip),
-            "error": {"code": fault["code"], "message": fault["message"]} if fault else None,
-            "possiblySentAt": _iso(clip.possibly_sent_at) if whole else None,
-            "timeline": timeline(clip) if whole else None,
+            **self._copy_view(task, clip),
+            "error": {"code": error["code"], "message": error["message"]} if error else None,
+            "possiblySentAt": _iso(clip.possibly_sent_at) if with_timeline else None,
+            "timeline": timeline(clip) if with_timeline else None,
         }
         return {
             "clip": clip.index,
@@ -208,110 +210,110 @@ class QueryService:
             **{name: value for name, value in optional.items() if value is not None},
         }
 
-    def _copy(self, task: Task, clip: Clip) -> Json:
-        """The pinned version and links to it. Once the request is gone the objects are, too, or soon will be."""
+    def _copy_view(self, task: Task, clip: Clip) -> Json:
+        """The pinned object version, with links to it while the request exists: the objects expire with the request."""
         if clip.copy is None:
             return {}
-        version, known = clip.copy
-        container = known.fields.get("container")
-        pinned = {"size": known.fields.get("size"), "container": container, "versionId": version}
+        version, record = clip.copy
+        container = record.fields.get("container")
+        pinned = {"size": record.fields.get("size"), "container": container, "versionId": version}
         if not task.request:
             return pinned
-        seconds = self._lifetime(task)
+        seconds = self._link_seconds(task)
         return pinned | {
             "videoURL": self.links.download_link(clip.object_key, seconds, version, str(container or "")),
             "manifestURL": self.links.download_link(manifest_key(clip), seconds),
         }
 
     def _result(self, task: Task, clip: Clip) -> Json:
-        """A stored clip as Runware tells it. Without a render's details our own UUID stands for the video's."""
-        known = {"videoUUID": clip.clip_uuid, **render(clip)}
+        """A stored clip in Runware's format. Without the render's details, the clipUUID stands for the `videoUUID`."""
+        details = {"videoUUID": clip.clip_uuid, **render(clip)}
         cost = {"cost": dollars(clip.budgeted)} if task.request.get("includeCost") is True else {}
-        return {**known, "videoURL": self._copy(task, clip)["videoURL"], **cost}
+        return {**details, "videoURL": self._copy_view(task, clip)["videoURL"], **cost}
 
-    def _lifetime(self, task: Task) -> int:
-        """Of a link, in seconds. The caller's own `ttl` makes it shorter."""
-        most = min(_LINK, self.times.deadline) // 1000
+    def _link_seconds(self, task: Task) -> int:
+        """The lifetime of a link in seconds; the caller's own `ttl` shortens it."""
+        longest = min(_LINK_LIFETIME, self.times.deadline) // 1000
         ttl = task.request.get("ttl")
-        return max(1, min(most, ttl) if isinstance(ttl, int) else most)
+        return max(1, min(longest, ttl) if isinstance(ttl, int) else longest)
 
 
 def read_query(parameters: Mapping[str, str], caller: str) -> Query | list[WireError]:
-    """What `GET /tasks` is asked for, or all of its faults."""
-    values, faults = _read(parameters, caller, _OF_TASKS)
-    return faults or Query(**values)
+    """The query of `GET /tasks`, or all errors of its parameters."""
+    values, errors = _read(parameters, caller, _TASKS_PARAMETERS)
+    return errors or Query(**values)
 
 
 def read_costs_query(parameters: Mapping[str, str], caller: str, today: str) -> CostsQuery | list[WireError]:
-    """What `GET /costs` is asked for, or all of its faults: this month's until `today`, unless it says otherwise."""
-    values, faults = _read(parameters, caller, _OF_COSTS)
+    """The query of `GET /costs`, or all errors of its parameters. The default is this month until `today`."""
+    values, errors = _read(parameters, caller, _COSTS_PARAMETERS)
     query = CostsQuery(**{"since": f"{today[: len('yyyy-mm')]}-01", "until": today, **values})
-    if not faults and query.until < query.since:
-        # The usual beginning is the month's, whatever the end.
-        faults.append(wire_error("invalidUntil", f"until must not be before {query.since}.", "until", type="string"))
-    return faults or query
+    if not errors and query.until < query.since:
+        # Also if only `until` is given: `since` defaults to this month's first day.
+        errors.append(wire_error("invalidUntil", f"until must not be before {query.since}.", "until", type="string"))
+    return errors or query
 
 
-def _read(parameters: Mapping[str, str], caller: str, known: "_Parameters") -> tuple[Json, list[WireError]]:
-    """The values that parameters have, by the fields they are for, and what is wrong with the others."""
+def _read(parameters: Mapping[str, str], caller: str, readers: _Parameters) -> tuple[Json, list[WireError]]:
+    """The values of the valid parameters by field name, and the errors of the others."""
     values: Json = {}
-    faults = []
+    errors = []
     for name, text in parameters.items():
-        if name not in known:
-            message = f"{name[:100]} is not a parameter here; there are {', '.join(known)}."
-            faults.append(wire_error("unsupportedParameter", message, name[:100]))
+        if name not in readers:
+            message = f"{name[:100]} is not a parameter here; the parameters are {', '.join(readers)}."
+            errors.append(wire_error("unsupportedParameter", message, name[:100]))
             continue
         try:
-            field, value = known[name](text, caller)
+            field, value = readers[name](text, caller)
             values[field] = value
         except UnreadableError as error:
             code = f"invalid{name[:1].upper()}{name[1:]}"
-            faults.append(wire_error(code, str(error), name, type="integer" if name == "limit" else "string"))
-    return values, faults
+            errors.append(wire_error(code, str(error), name, type="integer" if name == "limit" else "string"))
+    return values, errors
 
 
 def cursor(caller: str, position: str) -> str:
     """A position in a caller's list as an opaque text.
 
-    The mark keeps nothing secret: it tells a cursor that was cut, altered or handed out to somebody else.
+    The checksum protects no secret: it detects a cursor that was cut, altered or made for another caller.
     """
-    return base64.urlsafe_b64encode(_mark(caller, position) + position.encode()).decode().rstrip("=")
+    return base64.urlsafe_b64encode(_checksum(caller, position) + position.encode()).decode().rstrip("=")
 
 
 def position_of(text: str, caller: str) -> str:
-    """The position behind a cursor of this caller; raises `UnreadableError` for any other text."""
+    """The position in a cursor of this caller; raises `UnreadableError` for any other text."""
     try:
         if not text.isascii() or len(text) > 200:
             raise ValueError
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        position = raw[_MARK_BYTES:].decode()
-        if raw[:_MARK_BYTES] != _mark(caller, position):
+        position = raw[_CHECKSUM_BYTES:].decode()
+        if raw[:_CHECKSUM_BYTES] != _checksum(caller, position):
             raise ValueError
     except (ValueError, binascii.Error):
-        raise UnreadableError("The cursor is not one that this list gave out.") from None
+        raise UnreadableError("cursor must be one from the previous page of this list.") from None
     return position
 
 
 def not_found(task_uuid: str) -> WireError:
-    """The one answer for a task that is unknown, somebody else's, or no UUID at all."""
-    named = {"taskUUID": task_uuid.lower()} if UUID4.fullmatch(task_uuid.lower()) else {}
-    return wire_error("taskNotFound", "You have no task under this UUID.", "taskUUID", **named)
+    """The error for a task that does not exist, belongs to another caller, or has an invalid UUID."""
+    task_name = {"taskUUID": task_uuid.lower()} if UUID4.fullmatch(task_uuid.lower()) else {}
+    return wire_error("taskNotFound", "You have no task with this UUID.", "taskUUID", **task_name)
 
 
 def is_visible(clip: Clip) -> bool:
-    """Whether a poll may give this clip out: it is stored, and what it is called will not change any more."""
+    """True if a poll may return this clip: it is stored, and its `videoUUID` is final."""
     return clip.status == Status.STORED and not clip.open
 
 
-def _faults(clip: Clip) -> Iterator[WireError]:
-    """Why a clip is not stored, or nothing. Texts of the provider's were scrubbed when they were learned."""
+def _clip_errors(clip: Clip) -> Iterator[WireError]:
+    """The reasons why a clip is not stored; none if it is. Secrets were removed from Runware's texts on arrival."""
     match clip.decisive:
         case Kind.REFUSED:
             yield from (error for _, error in facts.refusals([clip]))
         case Kind.FAILED | Kind.GIVEN_UP:
-            code, known = min(clip.of(Kind.FAILED).items(), key=lambda item: (item[1].at, item[0]))
-            error = {} if is_account_failure(known.fields) else json.loads(str(known.fields.get("error", "{}")))
-            yield error | {"code": code, "message": failure_reason(known.fields)}
+            code, record = min(clip.of(Kind.FAILED).items(), key=lambda item: (item[1].at, item[0]))
+            error = {} if is_account_failure(record.fields) else json.loads(str(record.fields.get("error", "{}")))
+            yield error | {"code": code, "message": failure_reason(record.fields)}
         case Kind.UNPROVEN:
             yield dict(_UNPROVEN)
         case Kind.UNSAVED:
@@ -322,14 +324,14 @@ def _iso(at: int | None) -> str | None:
     return None if at is None else iso(at)
 
 
-def _mark(caller: str, position: str) -> bytes:
-    return hashlib.sha256(f"{caller} {position}".encode()).digest()[:_MARK_BYTES]
+def _checksum(caller: str, position: str) -> bytes:
+    return hashlib.sha256(f"{caller} {position}".encode()).digest()[:_CHECKSUM_BYTES]
 
 
-def _limit(most: int) -> "_Parameter":
+def _limit(maximum: int) -> _Parameter:
     def read(text: str, _: str) -> tuple[str, int]:
-        if not (text.isascii() and text.isdigit() and len(text) < 5 and 1 <= int(text) <= most):
-            raise UnreadableError(f"limit must be a whole number from 1 to {most}.")
+        if not (text.isascii() and text.isdigit() and len(text) < 5 and 1 <= int(text) <= maximum):
+            raise UnreadableError(f"limit must be a whole number from 1 to {maximum}.")
         return "limit", int(text)
 
     return read
@@ -341,7 +343,7 @@ def _status(text: str, _: str) -> tuple[str, str]:
     return "status", text
 
 
-def _day(name: str) -> "_Parameter":
+def _day(name: str) -> _Parameter:
     def read(text: str, _: str) -> tuple[str, str]:
         try:
             if not _DAY.fullmatch(text):
@@ -355,7 +357,7 @@ def _day(name: str) -> "_Parameter":
 
 
 def _midnight(day: str) -> int:
-    """When a day begins, in milliseconds."""
+    """The beginning of a day (UTC), in milliseconds since the epoch."""
     return int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()) * 1000
 
 
@@ -372,14 +374,14 @@ def _cursor(text: str, caller: str) -> tuple[str, str]:
 
 _Parameter = Callable[[str, str], tuple[str, Any]]
 _Parameters = Mapping[str, _Parameter]
-_OF_TASKS: _Parameters = {
+_TASKS_PARAMETERS: _Parameters = {
     "limit": _limit(MAX_TASKS),
     "cursor": _cursor,
     "status": _status,
     "day": _day("day"),
     "tag": _tag,
 }
-_OF_COSTS: _Parameters = {
+_COSTS_PARAMETERS: _Parameters = {
     "since": _day("since"),
     "until": _day("until"),
     "limit": _limit(MAX_COSTS),
@@ -387,12 +389,12 @@ _OF_COSTS: _Parameters = {
 }
 _UNPROVEN = wire_error(
     "purchaseUnproven",
-    "It could not be proven in time what became of this clip, which may have been bought. Do not submit it again: a "
-    "person looks into it, and it is told here if it turns up.",
+    "This clip may have been bought, but that could not be proven by the deadline. Do not submit it again: an operator "
+    "decides about it, and a poll returns it if it is found.",
 )
 _UNSAVED = wire_error(
     "clipNotSaved",
-    "This clip was bought and rendered, and its video could not be brought into the bucket. Do not submit it again: a "
-    "person looks into it.",
+    "This clip was bought and rendered, but its video could not be stored in the bucket. Do not submit it again: an "
+    "operator decides about it.",
 )
-_GONE = wire_error("taskExpired", "This task's request and clips are no longer kept.", "taskUUID")
+_EXPIRED = wire_error("taskExpired", "This task's request and clips are no longer kept.", "taskUUID")

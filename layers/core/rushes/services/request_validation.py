@@ -1,7 +1,7 @@
-"""Turns a request body into orders and polls, or into the faults of each task.
+"""Turns a request body into orders and polls, or into the errors of each task.
 
-It hides the limits of a body (size, nesting, number of values, all checked before or while it is parsed), the place of
-an `authentication` task, and the rules that concern several tasks together. A single order's rules are in
+It hides the limits of a body (size, nesting and number of values, checked before or during the parse), the place of an
+`authentication` task, and the rules that concern several tasks together. The rules of a single order are in
 `runware.request`. Pure.
 """
 
@@ -9,10 +9,10 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from rushes.domain.formats import UUID4, canonical
-from rushes.domain.jsonl import refuse_foreign
+from rushes.domain.jsonl import reject_foreign_encoding
 from rushes.errors import UnreadableError
 from rushes.runware.request import Order, check
 from rushes.runware.wire import WireError, wire_error
@@ -21,31 +21,30 @@ from rushes.services import input_images
 MAX_TASKS = 20
 MAX_CLIPS = 20
 MAX_BODY_BYTES = 5 * 1024 * 1024  # bytes
-# Bytes of JSON, images not counted: what is recorded of them is an address. The table's items end at 400 KB.
+# Bytes of JSON without images, of which only addresses are recorded. An item of the table is limited to 400 KB.
 _MAX_TASK_BYTES = 350_000
-_MAX_FAULTS = 50
-_MAX_AUTHENTICATION_BYTES = 4096  # bytes, white space before it included
-_MAX_DEPTH = 20  # levels of nesting; a valid request has five
-_MAX_MEMBERS = 2000  # of a request, numbers in arrays and empty arrays among them; parsing a million takes seconds
+_MAX_ERRORS = 50
+_MAX_AUTHENTICATION_BYTES = 4096  # bytes, including leading white space
+_MAX_DEPTH = 20  # levels; a valid request has five
+_MAX_MEMBERS = 2000  # values of a body, including empty arrays; a million would take seconds to parse
 
 
-@dataclass(frozen=True, slots=True)
-class Poll:
-    """A valid `getResponse`: what became of the task."""
+class Poll(NamedTuple):
+    """A valid `getResponse` task."""
 
     task_uuid: str
 
 
 @dataclass(slots=True)
 class WireResponse:
-    """Runware's envelope in the making: items of `data`, and errors with the HTTP status each calls for."""
+    """A response under construction: items of `data`, and errors with their HTTP statuses."""
 
     data: list[dict[str, Any]] = field(default_factory=list)
     errors: list[tuple[int, WireError]] = field(default_factory=list)
 
     @property
     def status(self) -> int:
-        """200 as soon as anything was accepted or told; else the errors' common status, or 400."""
+        """200 if there is any data; otherwise the common status of the errors, or 400."""
         statuses = {status for status, _ in self.errors}
         if self.data or not statuses or 200 in statuses:
             return 200
@@ -53,7 +52,7 @@ class WireResponse:
 
     @property
     def body(self) -> dict[str, Any]:
-        """No `errors` key unless there are errors: the official client reads its mere presence as a failure."""
+        """The JSON body. Without errors there is no `errors` key, which the official client takes for a failure."""
         errors = {"errors": [error for _, error in self.errors]} if self.errors else {}
         return {"data": self.data, **errors}
 
@@ -61,7 +60,7 @@ class WireResponse:
 def parse(body: bytes, called: str = "body") -> list[object]:
     """The tasks of a request body; a bare object counts as an array of one. Raises `UnreadableError`.
 
-    Whoever got the bytes from elsewhere says what they are `called`.
+    `called` is the name of the bytes in error messages, such as "line" or "file".
     """
     if len(body) > MAX_BODY_BYTES:
         raise UnreadableError(f"The {called} must not be larger than {MAX_BODY_BYTES} bytes.")
@@ -78,9 +77,9 @@ def parse(body: bytes, called: str = "body") -> list[object]:
 
 
 def bearer_in(body: bytes) -> str | None:
-    """The key of an `authentication` task at the beginning of a body, as an `Authorization` header; else None.
+    """The `Authorization` header for the key of an `authentication` task at the beginning of a body; None without one.
 
-    Reads the first task alone and little of the body, because its sender is not known yet.
+    Only the first task and a small part of the body are parsed, because the sender is not authenticated yet.
     """
     head = body[:_MAX_AUTHENTICATION_BYTES].decode(errors="replace").lstrip()
     try:
@@ -94,9 +93,10 @@ def bearer_in(body: bytes) -> str | None:
 
 
 def without_authentication(tasks: list[object], *, mixed: bool) -> list[object]:
-    """The tasks after an `authentication` task that comes first, if one does.
+    """The tasks without a leading `authentication` task.
 
-    Raises `UnreadableError` if it is `mixed` with a key in the header: which of two keys is meant must not be guessed.
+    Raises `UnreadableError` if the request has both that task and a key in the header (`mixed`), because the choice
+    between two keys must not be guessed.
     """
     if not _is_authentication(tasks[0]):
         return tasks
@@ -110,12 +110,12 @@ def _is_authentication(task: object) -> bool:
 
 
 def _decoded(body: bytes, called: str) -> object:
-    """The JSON value of a body; raises `UnreadableError` naming what is wrong, since the sender cannot see it."""
+    """The JSON value of a body; raises `UnreadableError`, whose message names the error and its position."""
 
     def refuse_constant(name: str) -> None:
         raise UnreadableError(f"The {called} must be JSON, without {name}.")
 
-    refuse_foreign(body[:8], called)
+    reject_foreign_encoding(body, called)
     try:
         value: object = json.loads(body.decode("utf-8"), parse_constant=refuse_constant)
         if _depth(value) > _MAX_DEPTH:
@@ -133,19 +133,19 @@ def _decoded(body: bytes, called: str) -> object:
 
 
 def validate(tasks: Sequence[object], answer: WireResponse) -> list[Order | Poll]:
-    """The orders and polls among the tasks; the faults of the others go into the answer.
+    """Returns the valid orders and polls, and adds the errors of the other tasks to the answer.
 
-    No UUID may stand twice, not even to be bought and asked for: what is said of it could contradict itself.
+    A UUID may occur only once, even in an order and a poll: the two answers could contradict each other.
     """
     valid: list[Order | Poll] = []
-    named = Counter(uuid_of(task) for task in tasks)
+    uuid_counts = Counter(uuid_of(task) for task in tasks)
     for task in tasks:
         checked = _check(task)
         if isinstance(checked, list):
             answer.errors += [(400, error) for error in checked]
-        elif named[checked.task_uuid] == 1:
+        elif uuid_counts[checked.task_uuid] == 1:
             valid.append(checked)
-    answer.errors += [(400, duplicate_error(uuid)) for uuid, times in named.items() if uuid and times > 1]
+    answer.errors += [(400, duplicate_error(uuid)) for uuid, count in uuid_counts.items() if uuid and count > 1]
     orders = [each for each in valid if isinstance(each, Order)]
     if sum(order.clips for order in orders) > MAX_CLIPS:
         answer.errors += [(400, of_task(order.task_uuid, _TOO_MANY)) for order in orders]
@@ -154,48 +154,49 @@ def validate(tasks: Sequence[object], answer: WireResponse) -> list[Order | Poll
 
 
 def duplicate_error(task_uuid: str) -> WireError:
-    """What is said of each of several tasks under one UUID."""
-    return of_task(task_uuid, _TWICE)
+    """The error of each of several tasks with one UUID."""
+    return of_task(task_uuid, _DUPLICATE)
 
 
 def _check(task: object) -> Order | Poll | list[WireError]:
     if not isinstance(task, dict):
         return [wire_error("invalidTask", "Every task must be an object.", "body", type="object")]
     task_type, task_uuid = task.get("taskType"), uuid_of(task)
-    named = {"taskUUID": task_uuid} if task_uuid else {}
+    task_name = {"taskUUID": task_uuid} if task_uuid else {}
     if task_type == "getResponse":
         return _check_poll(task) or Poll(task["taskUUID"].lower())
     if _is_authentication(task):
-        return [{**_MISPLACED, **named}]
+        return [{**_MISPLACED, **task_name}]
     if isinstance(task_type, str) and task_type != "videoInference":
-        return [{**_UNSUPPORTED_TYPE, **named}]
+        return [{**_UNSUPPORTED_TYPE, **task_name}]
     if len(canonical(task).encode()) - sum(map(len, input_images.images_of(task))) > _MAX_TASK_BYTES:
-        return [{**_TOO_LARGE, **named, "taskType": "videoInference"}]
+        return [{**_TOO_LARGE, **task_name, "taskType": "videoInference"}]
     checked = check(task)
     if isinstance(checked, Order):
         return checked
-    return [{**fault, **named, "taskType": "videoInference"} for fault in checked]
+    return [{**error, **task_name, "taskType": "videoInference"} for error in checked]
 
 
 def _check_poll(task: dict[str, Any]) -> list[WireError]:
-    """The faults of a `getResponse`."""
+    """The errors of a `getResponse` task."""
     task_uuid, about = task.get("taskUUID"), {"taskType": "getResponse"}
     if isinstance(task_uuid, str) and UUID4.fullmatch(task_uuid.lower()):
         about["taskUUID"] = task_uuid.lower()
-        faults = []
+        errors = []
     elif task_uuid is None:
-        faults = [wire_error("missingTaskUUID", "taskUUID is required.", "taskUUID", type="string", **about)]
+        errors = [wire_error("missingTaskUUID", "taskUUID is required.", "taskUUID", type="string", **about)]
     else:
         message = "taskUUID must be a UUID v4 of 36 characters."
-        faults = [wire_error("invalidTaskUUID", message, "taskUUID", type="string", **about)]
-    for name in sorted(task.keys() - {"taskType", "taskUUID"})[:_MAX_FAULTS]:
-        named = name[:100]
-        faults.append(wire_error("unsupportedParameter", f"{named} is not a parameter of getResponse.", named, **about))
-    return faults
+        errors = [wire_error("invalidTaskUUID", message, "taskUUID", type="string", **about)]
+    for name in sorted(task.keys() - {"taskType", "taskUUID"})[:_MAX_ERRORS]:
+        short = name[:100]
+        message = f"{short} is not a parameter of getResponse, which has only taskType and taskUUID."
+        errors.append(wire_error("unsupportedParameter", message, short, **about))
+    return errors
 
 
 def uuid_of(task: object) -> str | None:
-    """The UUID under which a task was sent, valid or not, as far as it is short enough to be repeated."""
+    """The `taskUUID` of a task in lower case, valid or not; None if it is missing or too long to be echoed."""
     task_uuid = task.get("taskUUID") if isinstance(task, dict) else None
     return task_uuid.lower() if isinstance(task_uuid, str) and len(task_uuid) <= 36 else None
 
@@ -205,16 +206,16 @@ def of_task(task_uuid: str, error: WireError) -> WireError:
 
 
 def _members_at_most(body: bytes) -> int:
-    """How many values a JSON text can hold, counted in a fraction of the time that parsing them takes."""
+    """An upper bound for the number of values in a JSON text, in a fraction of the time of a parse."""
     text = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    if text.count(b'"') > 4 * _MAX_MEMBERS:  # each value has at most two texts, its name and itself
+    if text.count(b'"') > 4 * _MAX_MEMBERS:  # each value has at most two strings, its name and itself
         return text.count(b'"')
     outside = b"".join(text.split(b'"')[::2])
     return sum(outside.count(mark) for mark in (b",", b"[", b"{"))
 
 
 def _depth(value: object) -> int:
-    """How many arrays and objects lie inside each other; without recursion, since this is what guards against it."""
+    """The number of nested arrays and objects; without recursion, because this check protects against deep input."""
     depth, level = 0, [value]
     while level := [member for outer in level for member in _members(outer)]:
         depth += 1
@@ -227,7 +228,7 @@ def _members(value: object) -> Iterable[object]:
     return value if isinstance(value, list) else ()
 
 
-_TWICE = wire_error(
+_DUPLICATE = wire_error(
     "duplicateTaskUUID",
     "Several tasks of this request have the same taskUUID. None of them was bought.",
     "taskUUID",
@@ -237,7 +238,7 @@ _TWICE = wire_error(
 
 _TOO_MANY = wire_error(
     "valueTooLarge",
-    f"One request may ask for {MAX_CLIPS} clips in all.",
+    f"One request may order at most {MAX_CLIPS} clips in all.",
     "numberResults",
     type="integer",
     max=MAX_CLIPS,
@@ -246,7 +247,7 @@ _TOO_MANY = wire_error(
 
 _TOO_LARGE = wire_error(
     "valueTooLarge",
-    f"A task must not be larger than {_MAX_TASK_BYTES} bytes, inline images not counted.",
+    f"A task must not be larger than {_MAX_TASK_BYTES} bytes without its inline images.",
     "body",
     max=_MAX_TASK_BYTES,
 )
@@ -254,7 +255,7 @@ _TOO_LARGE = wire_error(
 
 _UNSUPPORTED_TYPE = wire_error(
     "unsupportedTaskType",
-    "This task type is not served here.",
+    "This task type is not supported here.",
     "taskType",
     type="string",
     allowedValues=["videoInference", "getResponse"],
@@ -263,7 +264,7 @@ _UNSUPPORTED_TYPE = wire_error(
 
 _MISPLACED = wire_error(
     "unsupportedTaskType",
-    "An authentication task is taken on POST /v1 alone, once and before all others.",
+    "An authentication task is accepted only by POST /v1, once and before all others.",
     "taskType",
     type="string",
     allowedValues=["videoInference", "getResponse"],

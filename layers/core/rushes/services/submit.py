@@ -1,16 +1,18 @@
-"""The use case behind `POST /v1`: validate, record the intent, buy each clip, learn what came of it; tell on request.
+"""The use case behind `POST /v1`: validates tasks, records the intent, buys each clip and answers polls.
 
-The order is the promise. A task's images are where Runware can fetch them before the task is recorded. The task, its
-clips and their money are in the table before the first byte goes to Runware, and a clip is sent only under a lease that
-outlives the sender (`config.Timings`). Whatever happens after the record is written, the caller hears that the task is
-accepted, since from then on the service sees it through.
+The sequence is the guarantee. A task's images are stored where Runware can fetch them before the task is recorded. The
+task, its clips and their money are in the table before the first byte goes to Runware, and a clip is sent only under a
+lease that outlives the sender (`config.Timings`). Once a task is recorded it is answered as accepted, whatever fails
+later, because the service completes it from then on.
 """
+
+from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from rushes.domain.budget import ALL_CALLERS, OverBudget, Reservation, month_of
 from rushes.domain.caller import Caller
@@ -21,32 +23,34 @@ from rushes.domain.timings import Timings
 from rushes.errors import BucketError, BusyError
 from rushes.runware import facts
 from rushes.runware.request import Order
-from rushes.runware.wire import WireError, wire_error
+from rushes.runware.wire import MAX_AT_ONCE, WireError, wire_error
 from rushes.services import input_images
 from rushes.services.input_images import ReadOnlyImageStore
-from rushes.services.ports import MAX_AT_ONCE, ConcurrentMap, ImageStore, Metric, TaskTable, Telemetry
+from rushes.services.metric import Metric
 from rushes.services.purchase import Buyer, PurchaseService
 from rushes.services.queries import QueryService
 from rushes.services.request_validation import Poll, WireResponse, of_task, validate
 
+if TYPE_CHECKING:
+    from rushes.services.ports import ConcurrentMap, ImageStore, TaskTable, Telemetry
+
 OVER_BUDGET = "budgetExceeded"
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One call: its caller, and the buyer that acts for it."""
 
     caller: Caller
     buyer: Buyer
 
 
-# What became of an order's images: see `_take_in`.
+# The result of `_store_images`: the request to record, the recorded task, or errors with HTTP statuses.
 _ImageOutcome: TypeAlias = Mapping[str, Any] | Existing | list[tuple[int, WireError]]
-# A clip to send, and the request to send for it.
-_Send: TypeAlias = tuple[Clip, Mapping[str, Any]]
+# A recorded clip and the request of its task.
+_LeasedClip: TypeAlias = tuple[Clip, Mapping[str, Any]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class SubmitService:
     """The use case with its adapters. `clock` gives milliseconds."""
 
@@ -57,71 +61,74 @@ class SubmitService:
     telemetry: Telemetry
     times: Timings
     monthly_limit: int
-    retention: int | None  # milliseconds; None: the table keeps requests for ever
+    retention: int | None  # milliseconds; None: requests are kept permanently
     clock: Callable[[], int]
     new_uuid: Callable[[], str]
     concurrent_map: ConcurrentMap
 
     def submit(self, tasks: Sequence[object], request: Request) -> WireResponse:
-        """Buys or tells what every valid task of a request asks for; a bad one leaves the others bought."""
+        """Buys the clips of each valid order and answers each valid poll; an invalid task does not affect the others.
+
+        Returns items and errors in Runware's format, each error with its HTTP status.
+        """
         answer = WireResponse()
         valid = validate(tasks, answer)
         orders = [each for each in valid if isinstance(each, Order)]
-        taken = self.concurrent_map(lambda order: self._store_images(order, request), orders)
-        sends: list[_Send] = []
-        unsent: list[Clip] = []
-        bought: list[tuple[Order, list[_Send]]] = []
+        image_outcomes = self.concurrent_map(lambda order: self._store_images(order, request), orders)
+        to_send: list[_LeasedClip] = []
+        to_give_back: list[Clip] = []
+        recorded: list[Order] = []
         slowest = 0
-        # One after another: all of them write to the same two budgets, and would only contend with each other.
-        for order, found in zip(orders, taken, strict=True):
+        # Not concurrently: all orders write to the same two budgets and would only contend.
+        for order, image_outcome in zip(orders, image_outcomes, strict=True):
             began = self.clock()
-            in_time = self._has_time(len(sends) + order.clips, request.buyer, slowest)
-            if in_time or isinstance(found, Existing | list):
-                mine = self._record(order, found, request, answer, unsent)
-                sends += mine
-                bought.append((order, mine))
+            in_time = self._has_time_to_send(len(to_send) + order.clips, request.buyer, slowest)
+            if in_time or isinstance(image_outcome, Existing | list):
+                leased = self._record(order, image_outcome, request, answer, to_give_back)
+                to_send += leased
+                if leased:
+                    recorded.append(order)
                 slowest = max(slowest, self.clock() - began)
             else:
                 answer.errors.append((503, of_task(order.task_uuid, BUSY)))
-        sent = self.concurrent_map(lambda send: self.purchase_service.attempt(*send, request.buyer)[0], sends)
-        self.concurrent_map(lambda clip: self.purchase_service.give_back(clip, request.buyer), unsent)
-        for order, mine in bought:
-            if mine:
-                clips = [clip for clip in sent if clip.task_uuid == order.task_uuid]
-                _acknowledge(order.task_uuid, clips, answer)
+        sent = self.concurrent_map(lambda leased: self.purchase_service.attempt(*leased, request.buyer)[0], to_send)
+        self.concurrent_map(lambda clip: self.purchase_service.give_back(clip, request.buyer), to_give_back)
+        for order in recorded:
+            clips = [clip for clip in sent if clip.task_uuid == order.task_uuid]
+            _acknowledge(order.task_uuid, clips, answer)
         for each in valid:
             if isinstance(each, Poll):
-                self._tell(each.task_uuid, request.caller, answer)
+                self._poll(each.task_uuid, request.caller, answer)
         return answer
 
-    def _has_time(self, clips: int, buyer: Buyer, to_record: int = 0) -> bool:
-        """Whether the first clips can be sent in time, and all other leases given back, however slow Runware is.
+    def _has_time_to_send(self, clips: int, buyer: Buyer, to_record: int = 0) -> bool:
+        """True if the first clips can be sent in time and all other leases given back, even if Runware is slow.
 
-        What is recorded when the function is ended, with its lease, counts as maybe sent.
+        A lease that is left when the function is ended makes its clip possibly sent. `to_record` is in milliseconds.
         """
         rounds = -(-clips // MAX_AT_ONCE)
         needed = to_record + self.times.http + (rounds - 1) * self.times.to_finish
         return self.clock() + needed <= buyer.ends_at
 
     def _store_images(self, order: Order, request: Request) -> _ImageOutcome:
-        """What is recorded and sent of an order; or its task, if that is known; or why neither, with HTTP statuses.
+        """Returns the request with stored images; the recorded task of a repeat; or errors with HTTP statuses.
 
-        A repeat is found before S3 is asked about its images: that may be away, and they may be gone.
+        A repeat is found before its images are read from S3, because S3 may be unavailable and the images deleted.
         """
         if not input_images.needs_storing(order.request):
             return order.request
         try:
-            if known := self.table.get_tombstone(request.caller.name, order.task_uuid):
-                return Existing(known)
-            if not self._has_time(order.clips, request.buyer):
-                raise BusyError("no time is left to send what would be recorded")
-            taken = input_images.store_images(order.request, request.caller, self.inputs)
+            if recorded := self.table.get_tombstone(request.caller.name, order.task_uuid):
+                return Existing(recorded)
+            if not self._has_time_to_send(order.clips, request.buyer):
+                raise BusyError("no time is left to send the order")
+            stored = input_images.store_images(order.request, request.caller, self.inputs)
         except (BucketError, BusyError) as error:
-            self.telemetry.log("images not taken in", warn=True, reason=str(error), taskUUID=order.task_uuid)
+            self.telemetry.log("images could not be stored", warn=True, reason=str(error), taskUUID=order.task_uuid)
             return [(503, BUSY)]
-        return [(400, fault) for fault in taken] if isinstance(taken, list) else taken
+        return [(400, fault) for fault in stored] if isinstance(stored, list) else stored
 
-    def _tell(self, task_uuid: str, caller: Caller, answer: WireResponse) -> None:
+    def _poll(self, task_uuid: str, caller: Caller, answer: WireResponse) -> None:
         try:
             data, errors = self.query_service.poll(caller.name, task_uuid)
         except (BusyError, BucketError):
@@ -130,26 +137,31 @@ class SubmitService:
         answer.errors += errors
 
     def _record(
-        self, order: Order, taken: _ImageOutcome, request: Request, answer: WireResponse, unsent: list[Clip]
-    ) -> list[_Send]:
-        """The clips that are now this call's to send; otherwise the answer already says why there are none.
+        self,
+        order: Order,
+        image_outcome: _ImageOutcome,
+        request: Request,
+        answer: WireResponse,
+        to_give_back: list[Clip],
+    ) -> list[_LeasedClip]:
+        """Records an order and returns its clips, leased to this call; otherwise adds the reason to the answer.
 
-        Clips that may be recorded, and are not to be sent since it is unknown, are added to the `unsent`.
+        Clips that were possibly recorded are not sent; they are added to `to_give_back`.
         """
-        if isinstance(taken, list):
-            answer.errors += [(status, of_task(order.task_uuid, error)) for status, error in taken]
+        if isinstance(image_outcome, list):
+            answer.errors += [(status, of_task(order.task_uuid, error)) for status, error in image_outcome]
             return []
         now = self.clock()
-        content = order.request if isinstance(taken, Existing) else taken
+        content = order.request if isinstance(image_outcome, Existing) else image_outcome
         task = _task(order, content, request.caller.name, now, self._expiry(now))
         clips = [self._clip(order, task, index, request.buyer) for index in range(order.clips)]
         try:
-            repeat = taken if isinstance(taken, Existing) else None
+            repeat = image_outcome if isinstance(image_outcome, Existing) else None
             outcome = repeat or self._reserve_and_record(task, clips, order.price * order.clips, request)
             match outcome:
                 case Recorded():
                     return [(clip, content) for clip in clips]
-                case Existing(known) if known.fingerprint == task.fingerprint:
+                case Existing(recorded) if recorded.fingerprint == task.fingerprint:
                     _acknowledge(order.task_uuid, self.table.clips(task.caller, task.task_uuid), answer)
                 case Existing():
                     answer.errors.append((400, of_task(order.task_uuid, _CONFLICT)))
@@ -157,15 +169,15 @@ class SubmitService:
                     self.telemetry.count(Metric.BUDGET_REFUSED)
                     answer.errors.append((402, of_task(order.task_uuid, _over_budget(outcome, order))))
         except BusyError as error:
-            if error.possibly_written:  # their leases, left behind, would count as attempts
-                unsent += clips
+            if error.possibly_written:  # leases left behind would count as attempts
+                to_give_back += clips
             answer.errors.append((503, of_task(order.task_uuid, BUSY)))
         return []
 
     def _reserve_and_record(
         self, task: Task, clips: Sequence[Clip], amount: int, request: Request
     ) -> Recorded | Existing | OverBudget:
-        """Reserves within everybody's limit and the caller's own, as this process knows them."""
+        """Reserves the money within the service's and the caller's monthly limit and writes the records."""
         limits = {ALL_CALLERS: self.monthly_limit, request.caller.name: request.caller.monthly_limit}
         month = clips[0].month
         return self.table.record(
@@ -173,8 +185,10 @@ class SubmitService:
         )
 
     def _expiry(self, now: int) -> int | None:
-        """Retention begins when no clip can be open any more: sending and copying a clip need its request, and so does
-        the link to it."""
+        """The expiry in milliseconds; None if requests are kept permanently.
+
+        Retention begins when no clip can be open any more: sends, rescues and download links need the request.
+        """
         return None if self.retention is None else now + self.times.longest_open + self.retention
 
     def _clip(self, order: Order, task: Task, index: int, buyer: Buyer) -> Clip:
@@ -195,19 +209,19 @@ class SubmitService:
 
 
 def price(tasks: Sequence[object], caller: Caller, inputs: ImageStore) -> WireResponse:
-    """A dry run: what the tasks would cost, in dollars, with nothing recorded, nothing kept and nothing bought."""
+    """A dry run: the price of each task in dollars. Nothing is recorded, stored or bought."""
     answer = WireResponse()
     for each in validate(tasks, answer):
         if isinstance(each, Poll):
             answer.data.append({"taskType": "getResponse", "taskUUID": each.task_uuid, "dryRun": True, "cost": 0.0})
             continue
         try:
-            taken = input_images.store_images(each.request, caller, ReadOnlyImageStore(inputs))
+            checked = input_images.store_images(each.request, caller, ReadOnlyImageStore(inputs))
         except BucketError:
             answer.errors.append((503, of_task(each.task_uuid, BUSY)))
             continue
-        if isinstance(taken, list):
-            answer.errors += [(400, of_task(each.task_uuid, fault)) for fault in taken]
+        if isinstance(checked, list):
+            answer.errors += [(400, of_task(each.task_uuid, fault)) for fault in checked]
             continue
         cost = dollars(each.price * each.clips)
         answer.data.append({"taskType": "videoInference", "taskUUID": each.task_uuid, "dryRun": True, "cost": cost})
@@ -215,7 +229,7 @@ def price(tasks: Sequence[object], caller: Caller, inputs: ImageStore) -> WireRe
 
 
 def _acknowledge(task_uuid: str, clips: Sequence[Clip], answer: WireResponse) -> None:
-    """What a caller hears of a recorded task: accepted, unless Runware refused every clip of it."""
+    """Answers a recorded task as accepted, unless Runware refused all of its clips."""
     refusals = facts.refusals(clips)
     answer.errors += [(status, of_task(task_uuid, error)) for status, error in refusals]
     if not refusals:
@@ -223,8 +237,8 @@ def _acknowledge(task_uuid: str, clips: Sequence[Clip], answer: WireResponse) ->
 
 
 def _task(order: Order, content: Mapping[str, Any], caller: str, now: int, expires_at: int | None) -> Task:
-    """The task as recorded; its fingerprint is of the request as it was sent."""
-    # The UUID is the key already, and its letters' case is no difference.
+    """The task to record; its fingerprint is of the request as the caller sent it."""
+    # Without the UUID, which is the key and may differ in case.
     fingerprinted = {name: value for name, value in order.request.items() if name != "taskUUID"}
     return Task(
         caller=caller,

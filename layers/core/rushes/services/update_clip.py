@@ -1,10 +1,14 @@
-"""The one way in which anything learned gets into the table: read, change, save, and again if somebody was faster.
+"""The only way in which facts get into the table: read-modify-write with optimistic locking.
 
-Every witness ends here, so a repeat or a late fact is an ordinary outcome: the change makes no difference, and nothing
-is written. Metrics that mean money are counted here, from what the saved change really changed.
+The facts of every source are saved here, so a repeated or late fact is an ordinary outcome: the clip does not change,
+and nothing is written. Metrics about money are counted here, from the difference between the saved clip and the one
+before.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from rushes.domain.clip import (
     Clip,
@@ -17,9 +21,12 @@ from rushes.domain.clip import (
 )
 from rushes.domain.timings import Timings
 from rushes.errors import BusyError, StaleError
-from rushes.services.ports import ClipTable, Metric, Telemetry
+from rushes.services.metric import Metric
 
-_TRIES = 20  # every lost race means that somebody else's change was saved, so this many are never lost in earnest
+if TYPE_CHECKING:
+    from rushes.services.ports import ClipTable, Telemetry
+
+_MAX_ATTEMPTS = 20  # each conflict is a save by another process, and a clip never has this many writers at once
 
 
 def update_clip(
@@ -31,11 +38,11 @@ def update_clip(
     times: Timings,
     telemetry: Telemetry,
 ) -> Clip:
-    """The clip with `change` applied and saved. `change` must be pure: it runs again on whatever was saved meanwhile.
+    """Returns the clip with `change` applied and saved. `change` must be pure: after a conflict it is applied again.
 
-    Raises `BusyError` when it could not be saved, as far as is known.
+    Raises `BusyError` if the save failed or its result was lost.
     """
-    for _ in range(_TRIES):
+    for _ in range(_MAX_ATTEMPTS):
         changed = change(clip)
         if changed == clip:
             return clip
@@ -44,43 +51,44 @@ def update_clip(
         except StaleError:
             current = clips.clip(clip.caller, clip.task_uuid, clip.index)
             if current is None:
-                raise BusyError("the clip is gone") from None
+                raise BusyError("the clip does not exist any more") from None
             clip = current
             continue
         except BusyError as error:
-            if error.possibly_written:  # then nothing is left to save the next time, and it would never be counted
+            if error.possibly_written:  # if it was, a repeat changes nothing and would not count it
                 _alarm(clip, refresh_derived(changed, now, times), telemetry)
                 report_overruns(clips, clip, refresh_derived(changed, now, times), telemetry)
             raise
         _report(clip, saved, telemetry)
         report_overruns(clips, clip, saved, telemetry)
         return saved
-    raise BusyError("the clip was changed by others again and again")
+    raise BusyError("the clip was changed concurrently again and again")
 
 
 def save(clips: ClipTable, before: Clip, after: Clip, *, now: int, times: Timings) -> Clip:
-    """The changed clip as saved, with its money; while the budgets stay contended, without.
+    """Returns the changed clip as saved, together with its budgets or, while those are contended, without them.
 
-    A month's budget is one item for all clips, a clip's own is contended by its sources alone. So what is known for
-    certain is saved whatever becomes of the budgets, and the next look at the clip moves the difference.
+    A month's budget is one item for all clips; a clip's item is contended only by its own sources. So the facts are
+    saved even if the budgets cannot be, and the next check of the clip corrects the budgets.
     """
-    settled = refresh_derived(after, now, times)
+    refreshed = refresh_derived(after, now, times)
     try:
-        return clips.save(before, settled)
+        return clips.save(before, refreshed)
     except BusyError as error:
-        if error.possibly_written or settled.budgeted == before.budgeted:
-            raise  # a second write would meet the first one, and take it for another process's
+        if error.possibly_written or refreshed.budgeted == before.budgeted:
+            raise  # a second write could conflict with the first and take it for another process's
     return clips.save(before, defer_budget(after, now, times))
 
 
 def _report(before: Clip, after: Clip, telemetry: Telemetry) -> None:
-    for metric, true_of in _MILESTONES.items():
-        if true_of(after) and not true_of(before):
+    for metric, holds in _MILESTONES.items():
+        if holds(after) and not holds(before):
             telemetry.count(metric)
     _alarm(before, after, telemetry)
     if before.status != after.status:
         telemetry.log(
-            "clip is " + after.status,
+            "clip status changed",
+            status=after.status,
             caller=after.caller,
             taskUUID=after.task_uuid,
             clip=after.index,
@@ -89,24 +97,24 @@ def _report(before: Clip, after: Clip, telemetry: Telemetry) -> None:
 
 
 def _alarm(before: Clip, after: Clip, telemetry: Telemetry) -> None:
-    """Counts what an operator has to know of: rather twice than never."""
-    for metric, true_of in _ALARMS.items():
-        if true_of(after) and not true_of(before):
+    """Counts the metrics that have alarms: at least once."""
+    for metric, holds in _ALARMS.items():
+        if holds(after) and not holds(before):
             telemetry.count(metric)
 
 
 def report_overruns(clips: ClipTable, before: Clip, after: Clip, telemetry: Telemetry) -> None:
-    """Facts may cost more than was set aside: then an operator has to know, even though nothing more is bought."""
+    """Counts and logs a budget above its limit, since a clip may cost more than was reserved for it."""
     if after.budgeted <= before.budgeted:
         return
     for scope in after.scopes:
         try:
-            counted, limit = clips.budget(scope, after.month)
+            budgeted, limit = clips.budget(scope, after.month)
         except BusyError:
-            continue  # what was learned is saved, and that is what matters
-        if limit is not None and counted > limit:
+            continue  # the facts are saved; only this report is lost
+        if limit is not None and budgeted > limit:
             telemetry.count(Metric.BUDGET_EXCEEDED)
-            telemetry.log("a budget is exceeded", warn=True, scope=scope, counted=counted, limit=limit)
+            telemetry.log("budget exceeded", warn=True, scope=scope, budgeted=budgeted, limit=limit)
 
 
 _MILESTONES: dict[Metric, Callable[[Clip], bool]] = {

@@ -1,11 +1,14 @@
-"""The use case behind the webhook, and what any report of Runware's means: items in, facts out.
+"""The use case behind the webhook: turns Runware's callback about one clip into facts.
 
-A report is only ever about one clip: items that name another are left alone. Facts are merged, so a webhook that comes
-twice, late, or after a poll has told the same, changes nothing.
+Items about other clips are ignored. Facts are merged, so a webhook that is repeated, late, or preceded by a poll with
+the same result changes nothing.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rushes.domain.clip import Clip, Fact, Kind, merge_all
 from rushes.domain.media import stored_fact
@@ -14,11 +17,13 @@ from rushes.domain.timings import Timings
 from rushes.errors import BucketError, UnknownClipError, UnreadableError
 from rushes.runware.facts import webhook_facts
 from rushes.runware.response import read
-from rushes.services.ports import ClipObjects, ClipTable, Telemetry
 from rushes.services.update_clip import update_clip
 
+if TYPE_CHECKING:
+    from rushes.services.ports import ClipObjects, ClipTable, Telemetry
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class WebhookService:
     """The use case with its adapters. `clock` gives milliseconds."""
 
@@ -28,23 +33,23 @@ class WebhookService:
     times: Timings
     clock: Callable[[], int]
 
-    def receive(self, body: bytes, caller: str, task_uuid: str, index: int, token: str = "") -> Clip:
-        """Learns what a webhook body says about this clip, and returns the clip as it is now.
+    def receive(self, body: bytes, caller: str, task_uuid: str, index: int, token: str) -> Clip:
+        """Saves the facts in a webhook's body about this clip, and returns the clip.
 
-        `token` is the one that it came with, which nobody else may read.
+        `token` is the one in the webhook's URL; it is removed from the stored texts.
 
-        Raises `UnreadableError` for a body that says nothing about it, `UnknownClipError` if there is no such clip,
-        and `BusyError` if what was learned could not be saved.
+        Raises `UnreadableError` for a body without an item for this clip, `UnknownClipError` if there is no such clip,
+        and `BusyError` if the facts could not be saved.
         """
         envelope = read(body, Redactor([token]))
         clip = self.clips.clip(caller, task_uuid, index)
         if clip is None:
             raise UnknownClipError
-        said = envelope.about(clip.clip_uuid)
-        if not (said.results or said.problems):
-            raise UnreadableError("the body says nothing about this clip")
+        about_clip = envelope.about(clip.clip_uuid)
+        if not (about_clip.results or about_clip.problems):
+            raise UnreadableError("the body has no item for this clip")
         now = self.clock()
-        facts = list(webhook_facts(said, now))
+        facts = list(webhook_facts(about_clip, now))
         if any(fact.kind == Kind.RENDERED for fact in facts) and not clip.has(Kind.STORED):
             facts += self._copy(clip, now)
         return update_clip(
@@ -57,10 +62,12 @@ class WebhookService:
         )
 
     def _copy(self, clip: Clip, now: int) -> list[Fact]:
-        """The copy in the bucket, if it is there yet. The webhook counts even if the bucket cannot say."""
+        """The fact of the copy in the bucket, if there is one. The webhook is saved even if S3 is unavailable."""
         try:
             copy = stored_fact(self.copies.probe(clip.object_key), clip.object_key, now)
         except BucketError as error:
-            self.telemetry.log("the bucket could not be asked", warn=True, reason=str(error), clipUUID=clip.clip_uuid)
+            self.telemetry.log(
+                "copy in the bucket could not be probed", warn=True, reason=str(error), clipUUID=clip.clip_uuid
+            )
             return []
         return [copy] if copy else []

@@ -1,6 +1,6 @@
-"""The operators' side of the table: callers and keys, clips that need review, and reads of everything.
+"""The table for operators: callers and API keys, clips that need review, and reads of the whole table.
 
-Not in the deployed layer, since no function needs any of it.
+Not in the deployed layer, because no function uses it.
 """
 
 from collections.abc import Iterator
@@ -23,10 +23,10 @@ from rushes.errors import UnreadableClipError
 
 @dataclass(slots=True)
 class TableSnapshot:
-    """All that the table holds, as it was while it was read. For people who check it; no function reads it all.
+    """The content of the whole table, for consistency checks. Items may change during the read.
 
-    `tombstones` are tasks of which a first clip would still tell a repeat from a conflict. API keys lie twice: `keys`
-    are found by hash, `listed` beside their caller. `unrecognized_keys` are the primary keys of items of no known kind.
+    `tombstones` are the tasks whose first clip has the attributes of a tombstone. Each API key has two items: `keys`
+    has those by hash, `listed` those beside the caller. `unrecognized_keys` are the primary keys of all other items.
     """
 
     tasks: list[Task] = field(default_factory=list)
@@ -40,10 +40,10 @@ class TableSnapshot:
 
 
 class AdminTable(DynamoDbTable):
-    """The table with the operators' reads and writes."""
+    """The table with the reads and writes of operators."""
 
     def all_costs(self, since: int, until: int) -> Iterator[Cost]:
-        """What every caller's clips of these milliseconds count, in no order. Reads the whole index."""
+        """The costs of all callers' clips from `since` to `until`, in milliseconds, unordered. Scans the index."""
         pages = self._pages(
             "scan",
             IndexName="costs",
@@ -53,9 +53,9 @@ class AdminTable(DynamoDbTable):
         return (items.read_cost(items.from_attributes(item)) for page in pages for item in page["Items"])
 
     def set_caller(self, caller: Caller) -> None:
-        """Sets what a caller may spend in a month, whichever door it comes in by, and where its images may lie.
+        """Sets a caller's monthly limit and the sources of its images; makes the caller if it does not exist.
 
-        Makes the caller if need be. One that is disabled stays so.
+        A disabled caller stays disabled.
         """
         self._client.update_item(
             TableName=self._table,
@@ -67,7 +67,7 @@ class AdminTable(DynamoDbTable):
         )
 
     def disable_caller(self, name: str, disabled: bool = True) -> bool:
-        """Closes every door of a caller, or opens them again; False if no operator has made it."""
+        """Disables a caller for keys, files and events, or enables it again; False if it does not exist."""
         change: dict[str, Any] = {"UpdateExpression": "REMOVE disabled"}
         if disabled:
             change = {
@@ -90,7 +90,7 @@ class AdminTable(DynamoDbTable):
         return True
 
     def all_callers(self) -> list[Caller]:
-        """Every caller that an operator has made, by name. Reads the whole table."""
+        """All callers that operators have made, by name. Scans the table."""
         pages = self._pages(
             "scan",
             FilterExpression="sk = :caller",
@@ -101,16 +101,16 @@ class AdminTable(DynamoDbTable):
         return sorted(callers, key=lambda each: each.name)
 
     def add_key(self, key_hash: str, caller: Caller, name: str, now: int) -> None:
-        """Makes an API key of a caller known, after `set_caller`. `name` is by what people tell keys apart."""
+        """Sets the caller and adds an API key for it. `name` distinguishes the caller's keys for people."""
         self.set_caller(caller)
-        # Neither `caller` nor `createdAt`: those would list the key among the caller's recent tasks.
+        # Without `caller` and `createdAt`, which would add the key to the index of recent tasks.
         item = items.to_attributes({"keyCaller": caller.name, "name": name, "madeAt": now})
         keys = (items.api_key(key_hash), items.listed_key(caller.name, key_hash))
         writes: list[Any] = [{"Put": {"TableName": self._table, "Item": {**key, **item}}} for key in keys]
         self._retried(lambda: self._client.transact_write_items(TransactItems=writes))
 
     def keys(self, caller: str) -> list[ApiKey]:
-        """A caller's API keys, oldest first, the revoked ones among them."""
+        """A caller's API keys, oldest first, including the revoked ones."""
         answer = self._retried(
             lambda: self._client.query(
                 TableName=self._table,
@@ -125,7 +125,7 @@ class AdminTable(DynamoDbTable):
         )
 
     def all_keys(self) -> list[tuple[str, ApiKey]]:
-        """Every caller's API keys, each with its caller's name, by name and age. Reads the whole table."""
+        """All API keys with their callers' names, by name and age. Scans the table."""
         pages = self._pages(
             "scan", FilterExpression="sk = :key", ExpressionAttributeValues=items.to_attributes({":key": "key"})
         )
@@ -134,9 +134,9 @@ class AdminTable(DynamoDbTable):
         return sorted(keys, key=lambda each: (each[0], each[1].made_at, each[1].key_hash))
 
     def revoke_key(self, key_hash: str, now: int) -> bool:
-        """Makes an API key useless, for ever; whoever remembers it does so for a minute. False if there is none.
+        """Revokes an API key permanently; functions may cache it for a minute. False if it does not exist.
 
-        A key that was revoked before stays revoked since then.
+        The time of an earlier revocation is kept.
         """
         answer = self._retried(
             lambda: self._client.get_item(TableName=self._table, Key=items.api_key(key_hash), ConsistentRead=True)
@@ -152,26 +152,26 @@ class AdminTable(DynamoDbTable):
         return True
 
     def in_review(self) -> list[tuple[str, str, int]]:
-        """The clips that wait for a person, the longest waiting first: caller, task and clip. The index may lag."""
+        """The keys of clips in review, longest waiting first: caller, task and clip. Eventually consistent."""
         pages = self._pages("query", IndexName="due", **_of_shard(items.REVIEW_SHARD))
         return [items.clip_name(items.from_attributes(item)) for page in pages for item in page["Items"]]
 
     def snapshot(self) -> TableSnapshot:
-        """Reads the whole table, page after page: nothing that a function should do."""
+        """Reads the whole table, which is too slow for a function."""
         found = TableSnapshot()
         for page in self._pages("scan", ConsistentRead=True):
             for item in page["Items"]:
-                _enter(found, items.from_attributes(item))
+                _add_item(found, items.from_attributes(item))
         return found
 
     def forget(self, caller: str, task_uuid: str) -> None:
-        """Empties what the caller wrote; what is left still tells a repeat from a conflict, and holds the money."""
+        """Erases the request and tags of a task. The tombstone stays, for repeats and costs."""
         for clip in self.clips(caller, task_uuid):
             key = items.clip_key(caller, task_uuid, clip.index)
             self._retried(
                 partial(self._client.update_item, TableName=self._table, Key=key, UpdateExpression="REMOVE tags")
             )
-        with suppress(ClientError):  # what the retries let through is that the request is not there: it has expired
+        with suppress(ClientError):  # the failed condition: the request has expired
             self._retried(
                 lambda: self._client.update_item(
                     TableName=self._table,
@@ -201,15 +201,15 @@ def _of_shard(shard: str) -> dict[str, Any]:
     }
 
 
-def _enter(snapshot: TableSnapshot, item: Item) -> None:
-    """Puts an item where it belongs, or its primary key among the unrecognized ones."""
+def _add_item(snapshot: TableSnapshot, item: Item) -> None:
+    """Adds an item to the snapshot, or its primary key to the unrecognized ones."""
     kind, _, name = item["pk"].partition("#")
     try:
         match kind, item["sk"]:
             case "task", "request":
                 snapshot.tasks.append(items.read_task(item))
             case "task", _:
-                _enter_clip(snapshot, item)
+                _add_clip(snapshot, item)
             case "budget", _:
                 month, (_, share) = item["sk"].partition("#")[0], items.read_share(item)
                 snapshot.budgets[name, month] = snapshot.budgets.get((name, month), 0) + share.counted
@@ -224,7 +224,7 @@ def _enter(snapshot: TableSnapshot, item: Item) -> None:
         snapshot.unrecognized_keys.append(f"{item['pk']} {item['sk']}")
 
 
-def _enter_clip(snapshot: TableSnapshot, item: Item) -> None:
+def _add_clip(snapshot: TableSnapshot, item: Item) -> None:
     snapshot.clips.append(items.read_clip(item))
     if "fingerprint" in item:
         snapshot.tombstones.add((item["clipCaller"], item["taskUUID"]))

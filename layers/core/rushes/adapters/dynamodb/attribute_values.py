@@ -1,7 +1,7 @@
-"""DynamoDB's typed JSON, as far as the table uses it: text, whole numbers, booleans, null, lists and maps. Pure.
+"""DynamoDB's typed JSON for the types in the table: text, whole numbers, booleans, null, lists and maps. Pure.
 
-boto3 has the same for every type there is. Importing it costs a tenth of a cold start, and it reads each number as a
-decimal first; whole numbers are all that is kept here.
+boto3 has the same for all types, but its import takes a tenth of a cold start, and it parses each number as a decimal;
+the table has only whole numbers.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def wire(value: object) -> dict[str, Any]:
-    """A value as DynamoDB takes it; raises `TypeError` for what the table never holds."""
+    """A value in DynamoDB's format; raises `TypeError` for a type that the table does not use."""
     match value:
         case None:
             return {"NULL": True}
@@ -23,11 +23,11 @@ def wire(value: object) -> dict[str, Any]:
             return {"M": {name: wire(member) for name, member in value.items()}}
         case list() | tuple():
             return {"L": [wire(member) for member in value]}
-    raise TypeError(f"the table holds no {type(value).__name__}")
+    raise TypeError(f"the table has no attributes of type {type(value).__name__}")
 
 
 def plain(value: Mapping[str, Any]) -> Any:
-    """A value as DynamoDB gave it; raises `TypeError` for what the table never holds."""
+    """A value from DynamoDB's format; raises `TypeError` for a type that the table does not use."""
     ((kind, content),) = value.items()
     match kind:
         case "S" | "BOOL":
@@ -40,4 +40,4 @@ def plain(value: Mapping[str, Any]) -> Any:
             return [plain(member) for member in content]
         case "NULL":
             return None
-    raise TypeError(f"the table holds no {kind}")
+    raise TypeError(f"the table has no attributes of type {kind}")

@@ -1,9 +1,8 @@
-"""The table's items: attribute names, key shapes, and the way from an item to a domain object and back. Pure."""
+"""The table's items: attribute names, key formats, and conversions between items and domain objects. Pure."""
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from rushes.adapters.dynamodb import attribute_values
@@ -15,13 +14,13 @@ from rushes.domain.task import Task, TaskWithClips
 from rushes.errors import UnreadableClipError, UnreadableError
 
 Item = dict[str, Any]
-SHARDS = 8  # of the index of open clips: how far writes to it spread
+SHARDS = 8  # partitions of the index of open clips, over which its writes are spread
 REVIEW_SHARD = "review"
 _POSITION = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z#[0-9a-f-]{36}")
 _COST_POSITION = re.compile(r"(\d{13})#([0-9a-f-]{36})#(\d{1,2})")
-# Reading an item as a clip fails in these ways when it is none, whatever else the table may hold one day.
+# The exceptions of `_clip_of` for an item that is not a clip, or one of a later version.
 _NO_CLIP = (AttributeError, KeyError, TypeError, ValueError, ArithmeticError)
-_TOKENS = 4  # kept of a clip's last saves: by so many others a save may be followed and is still recognised
+_TOKENS = 4  # tokens of a clip's last saves that are kept: a repeated save is recognised after up to three later ones
 
 
 def to_attributes(values: Mapping[str, Any]) -> Item:
@@ -59,12 +58,12 @@ def api_key(key_hash: str) -> Item:
 
 
 def listed_key(caller: str, key_hash: str) -> Item:
-    """The same API key's item beside its caller, so that keys can be listed and revoked by name."""
+    """The key of an API key's second item, beside its caller, by which keys are listed and revoked by name."""
     return {"pk": {"S": f"caller#{caller}"}, "sk": {"S": f"key#{key_hash}"}}
 
 
 def task_start_key(caller: str, position: str, day: str) -> Item:
-    """The key after which a page of tasks begins; the item need not exist."""
+    """The key after which a page of tasks begins; its item may not exist. Raises `UnreadableError`."""
     if not _POSITION.fullmatch(position) or not position.startswith(day):
         raise UnreadableError("The cursor does not belong to this list.")
     _, _, task_uuid = position.partition("#")
@@ -73,9 +72,9 @@ def task_start_key(caller: str, position: str, day: str) -> Item:
 
 
 def cost_start_key(caller: str, position: str, since: int, until: int) -> Item:
-    """The key after which a page of costs begins; the item need not exist."""
+    """The key after which a page of costs begins; its item may not exist. Raises `UnreadableError`."""
     match = _COST_POSITION.fullmatch(position)
-    if not match or not since <= int(match[1]) <= until:  # DynamoDB refuses a beginning outside of what is asked for
+    if not match or not since <= int(match[1]) <= until:  # DynamoDB refuses a start key outside the range
         raise UnreadableError("The cursor does not belong to this list.")
     return {
         **to_attributes({"clipCaller": caller, "createdAtMs": int(match[1])}),
@@ -89,12 +88,12 @@ def clip_name(key: Item) -> tuple[str, str, int]:
 
 
 def save_token_name(saved: Clip) -> str:
-    """The attribute that holds the token of the save that wrote this version."""
+    """The attribute with the token of the save that wrote this version."""
     return f"save{saved.version % _TOKENS}"
 
 
 def _sortable(created_at: int, task_uuid: str) -> str:
-    """Creation time first, so that the index sorts by it; the UUID keeps two tasks of one millisecond apart."""
+    """The sort key of the list of tasks: the creation time, then the UUID for tasks of the same millisecond."""
     return f"{iso(created_at)}#{task_uuid}"
 
 
@@ -107,7 +106,7 @@ def task_item(task: Task) -> Item:
             "taskUUID": task.task_uuid,
             "createdAt": _sortable(task.created_at, task.task_uuid),
             "createdAtMs": task.created_at,
-            # As text: DynamoDB's numbers are not JSON's, and nothing is ever looked up inside.
+            # As text: DynamoDB's numbers differ from JSON's, and no query needs its members.
             "request": json.dumps(task.request, ensure_ascii=False),
             "fingerprint": task.fingerprint,
             "clips": task.clips,
@@ -117,11 +116,11 @@ def task_item(task: Task) -> Item:
 
 
 def lasting_attributes(task: Task, clip: Clip) -> Item:
-    """The attributes of a clip that outlive the request: those of costs and, in the first clip, those of repeats."""
+    """The attributes of a clip that outlive the request: for costs and, in the first clip, the tombstone."""
     tombstone = {"fingerprint": task.fingerprint, "clips": task.clips} if clip.index == 0 else {}
     tags = task.request.get("tags")
-    tagged = {"tags": json.dumps(tags, ensure_ascii=False)} if tags else {}
-    return to_attributes({**tombstone, "model": task.request.get("model", ""), **tagged})
+    with_tags = {"tags": json.dumps(tags, ensure_ascii=False)} if tags else {}
+    return to_attributes({**tombstone, "model": task.request.get("model", ""), **with_tags})
 
 
 def clip_item(clip: Clip) -> Item:
@@ -130,7 +129,7 @@ def clip_item(clip: Clip) -> Item:
         {
             "pk": task_pk(clip.caller, clip.task_uuid),
             "sk": f"clip#{clip.index}",
-            "clipCaller": clip.caller,  # not `caller`: that would list every clip among the recent tasks
+            "clipCaller": clip.caller,  # not `caller`, which would add every clip to the index of recent tasks
             "taskUUID": clip.task_uuid,
             "clip": clip.index,
             "clipUUID": clip.clip_uuid,
@@ -147,10 +146,10 @@ def changing_attributes(clip: Clip) -> dict[str, Any]:
     """The attributes that a save writes; None removes one."""
     lease = clip.lease
     return {
-        "facts": {_fact_name(*name): known_value(known) for name, known in clip.facts.items()},
+        "facts": {_fact_name(*name): fact_value(record) for name, record in clip.facts.items()},
         "possiblySentAt": clip.possibly_sent_at,
         "possiblySentTo": clip.possibly_sent_to or None,
-        "lease": asdict(lease) if lease else None,
+        "lease": lease._asdict() if lease else None,
         "dueShard": _shard(clip) if clip.next_check_at is not None else None,
         "nextCheckAt": clip.next_check_at,
         "counted": clip.budgeted,
@@ -159,7 +158,7 @@ def changing_attributes(clip: Clip) -> dict[str, Any]:
 
 
 def _shard(clip: Clip) -> str:
-    # While its money is to follow, a clip in review is looked at as others are.
+    # A clip in review whose budgets are not current is checked like other clips.
     is_in_review = clip.decision is not None and clip.decision.needs_review and not clip.open and clip.budget_is_current
     return REVIEW_SHARD if is_in_review else str(int(clip.clip_uuid[:8], 16) % SHARDS)
 
@@ -168,16 +167,16 @@ def _fact_name(kind: str, key: str) -> str:
     return f"{kind}:{key}" if key else str(kind)
 
 
-def known_value(known: FactRecord) -> dict[str, Any]:
-    """A fact as an earlier version can read it as well, with its claims beside that if there are several."""
-    seen = {str(source): at for source, at in known.seen.items()}
-    fields = dict(known.fields)
-    claims = {source: {"at": claim.at, "fields": dict(claim.fields)} for source, claim in known.claims.items()}
+def fact_value(record: FactRecord) -> dict[str, Any]:
+    """A fact in the format that earlier versions read, too; with its claims, if there are several."""
+    seen = {str(source): at for source, at in record.seen.items()}
+    fields = dict(record.fields)
+    claims = {source: {"at": claim.at, "fields": dict(claim.fields)} for source, claim in record.claims.items()}
     return {"seen": seen, **({"fields": fields} if fields else {}), **({"claims": claims} if len(claims) > 1 else {})}
 
 
 def read_task(item: Item) -> Task:
-    """A task from its own item, or from its first clip's once the request has expired."""
+    """A task from its item or, after the request has expired, from the item of its first clip."""
     return Task(
         caller=item.get("caller") or item["clipCaller"],
         task_uuid=item["taskUUID"],
@@ -190,7 +189,7 @@ def read_task(item: Item) -> Task:
 
 
 def read_clip(item: Item) -> Clip:
-    """A clip from its item; raises `UnreadableClipError` for what another version, or a person, has made of it."""
+    """A clip from its item; raises `UnreadableClipError` for an item of another version or one edited by hand."""
     try:
         return _clip_of(item)
     except _NO_CLIP as error:
@@ -198,7 +197,7 @@ def read_clip(item: Item) -> Clip:
 
 
 def clip_of_image(image: Mapping[str, Any]) -> Clip:
-    """A clip from an image of its item in the table's stream; raises `UnreadableError` if that is no clip."""
+    """A clip from its item's image in the table's stream; raises `UnreadableError` if it is not a clip."""
     try:
         return _clip_of(from_attributes(image))
     except _NO_CLIP:
@@ -227,41 +226,41 @@ def _clip_of(item: Item) -> Clip:
 
 
 def read_facts(values: Mapping[str, Any]) -> Facts:
-    """Facts as they are stored, also those of kinds and witnesses that only a later version knows.
+    """The stored facts, including those of kinds and sources from a later version.
 
-    What does not have a fact's shape cannot be kept by a save, so it is not read.
+    Raises `ValueError` or `KeyError` for a fact of another format, because the next save could not preserve it.
     """
     facts = {}
     for name, value in values.items():
         kind, _, key = name.partition(":")
         if not value["seen"] or value.keys() - {"seen", "fields", "claims"}:
             raise ValueError(name)
-        facts[kind, key] = _known(value)
+        facts[kind, key] = _read_record(value)
     return facts
 
 
-def _known(value: Mapping[str, Any]) -> FactRecord:
+def _read_record(value: Mapping[str, Any]) -> FactRecord:
     if "claims" in value:
         return FactRecord({source: Claim(claim["at"], claim["fields"]) for source, claim in value["claims"].items()})
     return FactRecord.of_all(value["seen"], value.get("fields", {}))
 
 
 def task_with_clips(items: Sequence[Item]) -> TaskWithClips | None:
-    """The task that these items make up; None if there is none."""
+    """The task in these items; None without a task or clips."""
     clips = sorted((read_clip(item) for item in items if "clipUUID" in item), key=lambda clip: clip.index)
-    # Its own item comes first; once that has expired, its first clip's knows enough.
-    known = [item for item in items if "request" in item] or [item for item in items if "fingerprint" in item]
-    if not known or not clips:
+    # The task's own item or, after it has expired, the tombstone in its first clip's.
+    found = [item for item in items if "request" in item] or [item for item in items if "fingerprint" in item]
+    if not found or not clips:
         return None
-    task = read_task(known[0])
+    task = read_task(found[0])
     return TaskWithClips(task, tuple(clips), _sortable(task.created_at, task.task_uuid))
 
 
 def read_cost(item: Item) -> Cost:
     _, task_uuid, index = clip_name(item)
     tags = json.loads(item.get("tags", "{}"))
-    made, counted = item["createdAtMs"], item["counted"]
-    return Cost(item["clipCaller"], task_uuid, index, made, counted, item.get("model", ""), tags)
+    created_at, budgeted = item["createdAtMs"], item["counted"]
+    return Cost(item["clipCaller"], task_uuid, index, created_at, budgeted, item.get("model", ""), tags)
 
 
 def read_caller(name: str, item: Item) -> Caller:
@@ -270,5 +269,5 @@ def read_caller(name: str, item: Item) -> Caller:
 
 def read_api_key(item: Item) -> ApiKey:
     """An API key, from either of its items."""
-    lies = item["sk"] if item["sk"].startswith("key#") else item["pk"]
-    return ApiKey(lies.removeprefix("key#"), item["name"], item["madeAt"], item.get("revokedAt"))
+    name = item["sk"] if item["sk"].startswith("key#") else item["pk"]
+    return ApiKey(name.removeprefix("key#"), item["name"], item["madeAt"], item.get("revokedAt"))

@@ -1,9 +1,9 @@
-"""The table as the deployed functions use it: its calls, conditions and retries. `items` has names and shapes.
+"""The table for the deployed functions: calls, conditions and retries. The format of items is in `items`.
 
-What it promises: `record` writes a task, its clips and their money together or not at all; `save` writes a clip only
-over the version it was read at, and moves the budgets by exactly what the clip's worth changed, in the same
-transaction. Contention is retried here, within bounds; what remains is `StaleError` or `BusyError`. A save whose answer
-was lost is recognised when it is repeated, by a token in the item.
+Guarantees: `record` writes a task, its clips and their money in one transaction. `save` replaces a clip only if its
+version is still the one that was read, and adds the difference of the clip's amount to the budgets in the same
+transaction. Contention is retried a limited number of times; then `StaleError` or `BusyError` is raised. If the
+response to a save was lost, its repeat is recognised by a token in the item.
 """
 
 import time
@@ -44,14 +44,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_MAX_KEYS = 100  # of one BatchGetItem
-_ATTEMPTS = 7
-_PLANS = 20  # of where in the budgets an amount goes: each failure means that another write succeeded
+_MAX_KEYS = 100  # in one BatchGetItem
+_MAX_ATTEMPTS = 7
+_MAX_READINGS = 20  # of a budget that changes: each change is the success of another write
 _FAILED = "ConditionalCheckFailed"
 _CONFLICT = "TransactionConflict"
-_FIRST_PAUSE = 0.02  # seconds; doubles, with full jitter, so that all attempts together stay near one second
-# The system's: processes restored from one snapshot share the state of Python's own generator, and would wait alike and
-# meet again.
+_FIRST_PAUSE = 0.02  # seconds; doubles, with full jitter, to about one second for all attempts
+# The system's generator: processes restored from one snapshot share the state of Python's own, and would repeat their
+# conflicts after equal pauses.
 _RANDOM = SystemRandom()
 _BUSY = {
     "TransactionConflict",
@@ -82,9 +82,10 @@ class DynamoDbTable:
     def record(
         self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation], *, patience: float = 0
     ) -> Recorded | Existing | OverBudget:
-        """Writes the intent to buy and sets its money aside; an existing task wins over a budget that is too small.
+        """Writes the task, its clips and their reservations; an existing task takes precedence over a full budget.
 
-        Contention is retried for `patience` seconds, and beyond them as often as for other calls.
+        Conflicts with other purchases are retried for `patience` seconds, or as often as those of other calls. Raises
+        `BusyError`.
         """
         until = self._clock() + patience
         own: list[Any] = [self._put_new(items.task_item(task))]
@@ -94,15 +95,15 @@ class DynamoDbTable:
         for attempt in self._attempts(until):
             money = {each.scope: self._reserve(each, plans[each.scope]) for each in reservations}
             try:
-                in_the_way = self._transact(own, money)
+                obstacles = self._transact(own, money)
             except ClientError as error:
-                # Of the request's item or, if that has expired, of the first clip's.
-                found = next(reason["Item"] for reason in _reasons(error) if reason.get("Code") == _FAILED)
+                # The request's item or, if that has expired, the first clip's.
+                found = next(reason["Item"] for reason in _cancellation_reasons(error) if reason.get("Code") == _FAILED)
                 return Existing(items.read_task(items.from_attributes(found)))
-            if not in_the_way:
+            if not obstacles:
                 return Recorded()
             for reservation in reservations:
-                code = in_the_way.get(reservation.scope)
+                code = obstacles.get(reservation.scope)
                 if code == _FAILED or (code and isinstance(plans[reservation.scope], Balance)):
                     plan = self._plan(reservation, share)
                     if isinstance(plan, OverBudget):
@@ -110,14 +111,14 @@ class DynamoDbTable:
                     plans[reservation.scope] = plan
                 elif code:
                     plans[reservation.scope] = Booking(_RANDOM.randrange(SHARES))
-            if _FAILED not in in_the_way.values():
+            if _FAILED not in obstacles.values():
                 self._pause(attempt)
         raise BusyError("the budgets stayed contended")
 
     def save(self, before: Clip, after: Clip) -> Clip:
-        """Writes `after` over `before` and returns it as saved; raises `StaleError` if the table has moved on.
+        """Replaces `before` by `after` and returns the saved clip; raises `StaleError` if the version has changed.
 
-        A condition also fails on a repeat of one's own write whose answer was lost: then the item holds its token.
+        The condition also fails for a retry after a lost response; that case is recognised by the token in the item.
         """
         saved, token = replace(after, version=before.version + 1), uuid.uuid4().hex
         update = self._update(before, saved, token)
@@ -126,15 +127,15 @@ class DynamoDbTable:
             if difference:
                 self._save_with_money(update, after, difference)
             else:
-                # A budget's share contends with other clips', so it is written only if it changes.
+                # Without the budgets, whose items are contended by the saves of other clips.
                 self._retried(lambda: self._client.update_item(**update))
-        except ClientError as error:  # what the retries let through is a condition that failed
-            if _found_instead(error).get(items.save_token_name(saved)) != token:
+        except ClientError as error:  # a failed condition; other errors end as BusyError
+            if _existing_item(error).get(items.save_token_name(saved)) != token:
                 raise StaleError from None
         return saved
 
     def clip(self, caller: str, task_uuid: str, index: int) -> Clip | None:
-        """One clip, as of now."""
+        """One clip, by a consistent read."""
         answer = self._retried(
             lambda: self._client.get_item(
                 TableName=self._table, Key=items.clip_key(caller, task_uuid, index), ConsistentRead=True
@@ -143,7 +144,7 @@ class DynamoDbTable:
         return items.read_clip(items.from_attributes(answer["Item"])) if "Item" in answer else None
 
     def clips(self, caller: str, task_uuid: str) -> list[Clip]:
-        """All clips of a task in their order, as of now."""
+        """All clips of a task in their order, by a consistent read."""
         pages = self._pages(
             "query",
             KeyConditionExpression="pk = :pk AND begins_with(sk, :clip)",
@@ -162,13 +163,13 @@ class DynamoDbTable:
         return items.read_task(items.from_attributes(answer["Item"])) if "Item" in answer else None
 
     def get_tombstone(self, caller: str, task_uuid: str) -> Task | None:
-        """A caller's task as far as it tells a repeat from a conflict: also once its request has expired."""
+        """A caller's task with its fingerprint, by which a repeat is found, also after its request has expired."""
         key = items.clip_key(caller, task_uuid, 0)
         answer = self._retried(lambda: self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True))
         return items.read_task(items.from_attributes(answer["Item"])) if "Item" in answer else None
 
     def get_task_with_clips(self, caller: str, task_uuid: str) -> TaskWithClips | None:
-        """A caller's task with its clips, as of now; also one whose request has expired."""
+        """A caller's task with its clips, by a consistent read, also after its request has expired."""
         pages = self._pages(
             "query",
             KeyConditionExpression="pk = :pk",
@@ -177,17 +178,17 @@ class DynamoDbTable:
         )
         return items.task_with_clips([items.from_attributes(item) for page in pages for item in page["Items"]])
 
-    def page(self, caller: str, most: int, *, after: str | None = None, day: str = "") -> Page:
-        """A caller's newest tasks, of one day (`yyyy-mm-dd`) or any, from the position `after` on; may lag behind.
+    def page(self, caller: str, limit: int, *, after: str | None = None, day: str = "") -> Page:
+        """A caller's newest tasks after the position `after`, of one day (`yyyy-mm-dd`) or all. Eventually consistent.
 
-        Raises `UnreadableError` for a position that cannot be in such a list. Whatever it is, it is taken for one in
-        this caller's own.
+        Raises `UnreadableError` for a position that cannot be in such a list. Any other position only selects among
+        this caller's own tasks.
         """
         start = items.task_start_key(caller, after, day) if after is not None else None
-        answer = self._retried(lambda: self._recent(caller, most, day, start))
+        answer = self._retried(lambda: self._recent(caller, limit, day, start))
         keys = [{name: item[name] for name in ("pk", "sk")} for item in answer["Items"]]
-        requests = [item for item in self._several(keys) if "request" in item]
-        clips = self._several(
+        requests = [item for item in self._get_items(keys) if "request" in item]
+        clips = self._get_items(
             [items.clip_key(caller, item["taskUUID"], index) for item in requests for index in range(item["clips"])]
         )
         members: dict[str, list[Item]] = {item["taskUUID"]: [item] for item in requests}
@@ -197,10 +198,11 @@ class DynamoDbTable:
         end = items.from_attributes(answer.get("LastEvaluatedKey", {})).get("createdAt")
         return Page(tuple(sorted(found, key=lambda each: each.position, reverse=True)), end)
 
-    def costs(self, caller: str, since: int, until: int, most: int, after: str | None = None) -> Costs:
-        """What a caller's clips of these milliseconds, both included, count: newest first, from `after` on; may lag.
+    def costs(self, caller: str, since: int, until: int, limit: int, after: str | None = None) -> Costs:
+        """The costs of a caller's clips after `after`, newest first. Eventually consistent.
 
-        A page may end early. Raises `UnreadableError` for a position that cannot be in such a list.
+        `since` and `until` are in milliseconds, both included. A page may be short. Raises `UnreadableError` for a
+        position that cannot be in such a list.
         """
         start: Any = (
             {"ExclusiveStartKey": items.cost_start_key(caller, after, since, until)} if after is not None else {}
@@ -212,7 +214,7 @@ class DynamoDbTable:
                 KeyConditionExpression="clipCaller = :caller AND createdAtMs BETWEEN :since AND :until",
                 ExpressionAttributeValues=items.to_attributes({":caller": caller, ":since": since, ":until": until}),
                 ScanIndexForward=False,
-                Limit=most,
+                Limit=limit,
                 **start,
             )
         )
@@ -220,21 +222,21 @@ class DynamoDbTable:
         end = "#".join((str(last["createdAtMs"]), *map(str, items.clip_name(last)[1:]))) if last else None
         return Costs(tuple(items.read_cost(items.from_attributes(item)) for item in answer["Items"]), end)
 
-    def due(self, now: int, most: int) -> list[tuple[str, str, int]]:
-        """The clips whose next look is due, oldest first: caller, task and clip. The index may lag behind.
+    def due(self, now: int, limit: int) -> list[tuple[str, str, int]]:
+        """The keys of due clips, oldest first: caller, task and clip. Eventually consistent.
 
-        These are the open ones, and those whose money is to follow.
+        Due are open clips and those whose budgets are not current.
         """
         found: list[Item] = []
         for shard in range(items.SHARDS):
-            answer = self._retried(partial(self._due_in, str(shard), now, most))
+            answer = self._retried(partial(self._due_in, str(shard), now, limit))
             found += [items.from_attributes(item) for item in answer["Items"]]
         found.sort(key=lambda item: int(item["nextCheckAt"]))
-        return [items.clip_name(item) for item in found[:most]]
+        return [items.clip_name(item) for item in found[:limit]]
 
     def postpone(self, name: tuple[str, str, int], now: int, until: int) -> None:
-        """Moves a clip in the index that is due at `now`, without reading it or touching anything else of it."""
-        with suppress(ClientError):  # what the retries let through is that another version has moved it
+        """Sets the next check of a clip that is due at `now`, without reading or changing anything else of it."""
+        with suppress(ClientError):  # the failed condition: the clip is not due any more
             self._retried(
                 lambda: self._client.update_item(
                     TableName=self._table,
@@ -246,12 +248,12 @@ class DynamoDbTable:
             )
 
     def budget(self, scope: str, month: str) -> tuple[int, int | None]:
-        """A scope's month: its sum and the limit of its last reservation, in micro-dollars; 0 and None before any."""
+        """A scope's sum and the limit at its last reservation, in micro-dollars; 0 and None before the first."""
         shares = self._shares(scope, month)
         return total(shares), next((share.limit for share in shares if share), None)
 
     def caller(self, key_hash: str) -> Caller | None:
-        """The caller of an API key, None if it is unknown or revoked."""
+        """The caller of an API key; None if the key is unknown or revoked."""
         answer = self._retried(
             lambda: self._client.get_item(TableName=self._table, Key=items.api_key(key_hash), ConsistentRead=True)
         )
@@ -259,7 +261,7 @@ class DynamoDbTable:
         return self.caller_named(item["keyCaller"]) if item and "revokedAt" not in item else None
 
     def caller_named(self, name: str) -> Caller | None:
-        """A caller that an operator has made, None for any other."""
+        """A caller by its name; None unless an operator has made it."""
         answer = self._retried(
             lambda: self._client.get_item(TableName=self._table, Key=items.caller_key(name), ConsistentRead=True)
         )
@@ -267,7 +269,7 @@ class DynamoDbTable:
         return items.read_caller(name, item) if item else None
 
     def _pages(self, operation: str, **arguments: Any) -> Iterator[Any]:
-        """A query or scan to its end, each page with the table's patience."""
+        """All pages of a query or scan, each with retries."""
         call = getattr(self._client, operation)
         start: dict[str, Any] = {}
         while True:
@@ -277,17 +279,17 @@ class DynamoDbTable:
                 return
             start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
-    def _due_in(self, shard: str, now: int, most: int) -> Any:
+    def _due_in(self, shard: str, now: int, limit: int) -> Any:
         return self._client.query(
             TableName=self._table,
             IndexName="due",
             KeyConditionExpression="dueShard = :shard AND nextCheckAt <= :now",
             ExpressionAttributeValues=items.to_attributes({":shard": shard, ":now": now}),
-            Limit=most,
+            Limit=limit,
         )
 
-    def _recent(self, caller: str, most: int, day: str, start: Item | None) -> Any:
-        more: Any = {"ExclusiveStartKey": start} if start else {}
+    def _recent(self, caller: str, limit: int, day: str, start: Item | None) -> Any:
+        paging: Any = {"ExclusiveStartKey": start} if start else {}
         of_day = " AND begins_with(createdAt, :day)" if day else ""
         return self._client.query(
             TableName=self._table,
@@ -295,31 +297,31 @@ class DynamoDbTable:
             KeyConditionExpression=f"caller = :caller{of_day}",
             ExpressionAttributeValues=items.to_attributes({":caller": caller, **({":day": day} if day else {})}),
             ScanIndexForward=False,
-            Limit=most,
-            **more,
+            Limit=limit,
+            **paging,
         )
 
-    def _several(self, keys: Sequence[Item]) -> list[Item]:
-        """The items under these keys, in no order; those that are gone are left out."""
+    def _get_items(self, keys: Sequence[Item]) -> list[Item]:
+        """The existing items with these keys, in no particular order."""
         found: list[Item] = []
         for first in range(0, len(keys), _MAX_KEYS):
-            found += self._batch(list(keys[first : first + _MAX_KEYS]))
+            found += self._get_batch(list(keys[first : first + _MAX_KEYS]))
         return found
 
-    def _batch(self, keys: list[Item]) -> list[Item]:
-        """What one call leaves unprocessed is asked for again, as long as each call brings something."""
+    def _get_batch(self, keys: list[Item]) -> list[Item]:
+        """The items of at most 100 keys. Unprocessed keys are requested again until several calls return nothing."""
         found: list[Item] = []
-        fruitless = 0
+        empty_calls = 0
         while keys:
-            wanted: Any = {self._table: {"Keys": keys}}
-            answer: Any = self._retried(partial(self._client.batch_get_item, RequestItems=wanted))
+            requested: Any = {self._table: {"Keys": keys}}
+            answer: Any = self._retried(partial(self._client.batch_get_item, RequestItems=requested))
             found += [items.from_attributes(item) for item in answer["Responses"].get(self._table, [])]
             left: list[Item] = answer["UnprocessedKeys"].get(self._table, {}).get("Keys", [])
-            fruitless = fruitless + 1 if len(left) == len(keys) else 0
-            if fruitless == _ATTEMPTS:
-                raise BusyError("the table gives no more items")
+            empty_calls = empty_calls + 1 if len(left) == len(keys) else 0
+            if empty_calls == _MAX_ATTEMPTS:
+                raise BusyError("the table left all keys unprocessed")
             if left:
-                self._pause(fruitless)
+                self._pause(empty_calls)
             keys = left
         return found
 
@@ -334,11 +336,11 @@ class DynamoDbTable:
         }
 
     def _transact(self, own: Sequence[Item], money: Mapping[str, list[Item]]) -> Mapping[str, str]:
-        """Writes all or nothing. Returns, by scope, why its shares could not be written; empty if all is written.
+        """Writes all items or none. Returns the code of the obstacle for each scope, empty if all items are written.
 
-        Raises `ClientError` if a condition of the `own` items failed.
+        Raises `ClientError` if a condition of an `own` item failed.
         """
-        token = str(uuid.uuid4())  # one for all attempts: a repeat of one that did succeed succeeds again
+        token = str(uuid.uuid4())  # the same for all attempts, so that a repeat of a successful one succeeds
         writes: list[Any] = [*own, *chain(*money.values())]
         try:
             self._retried(
@@ -346,7 +348,7 @@ class DynamoDbTable:
                 partial(_is_final, own=len(own)),
             )
         except ClientError as error:
-            codes = [reason.get("Code", "None") for reason in _reasons(error)]
+            codes = [reason.get("Code", "None") for reason in _cancellation_reasons(error)]
             if _FAILED in codes[: len(own)] or not codes:
                 raise
             scopes = chain(*([scope] * len(each) for scope, each in money.items()))
@@ -359,27 +361,26 @@ class DynamoDbTable:
         plans: dict[str, Booking | Balance] = dict.fromkeys(after.scopes, Booking(share))
         for attempt in self._attempts():
             money = {scope: self._correct(scope, after.month, difference, plan) for scope, plan in plans.items()}
-            in_the_way = self._transact([{"Update": update}], money)
-            if not in_the_way:
+            obstacles = self._transact([{"Update": update}], money)
+            if not obstacles:
                 return
-            for scope in in_the_way:
+            for scope in obstacles:
                 plans[scope] = plan_correction(self._shares(scope, after.month), share, difference, uuid.uuid4().hex)
-            if _FAILED not in in_the_way.values():
+            if _FAILED not in obstacles.values():
                 self._pause(attempt)
         raise BusyError("the budgets stayed contended")
 
     def _attempts(self, until: float = 0) -> Iterator[int]:
-        """Numbers of attempts: so many as for any call, and more until a time, if there is one."""
+        """The numbers of attempts: as many as for other calls, and more before the time `until`."""
         for attempt in count():
-            if attempt >= _ATTEMPTS and (not until or self._clock() >= until):
+            if attempt >= _MAX_ATTEMPTS and (not until or self._clock() >= until):
                 return
-            yield min(attempt, _ATTEMPTS - 2)
+            yield min(attempt, _MAX_ATTEMPTS - 2)
 
     def _plan(self, reservation: Reservation, own: int) -> Booking | Balance | OverBudget:
-        """Refused only by two equal readings in a row: one alone may have met a share before a change and the next
-        after it."""
+        """The next write of a reservation; a refusal needs two equal readings, since one is not a snapshot."""
         seen = None
-        for _ in range(_PLANS):
+        for _ in range(_MAX_READINGS):
             shares = self._shares(reservation.scope, reservation.month)
             plan = plan_reservation(shares, own, reservation.amount, reservation.limit, uuid.uuid4().hex)
             if plan is not None:
@@ -387,10 +388,10 @@ class DynamoDbTable:
             if shares == seen:
                 return OverBudget(reservation.scope, reservation.limit, total(shares))
             seen = shares
-        raise BusyError("the budget changes again and again")
+        raise BusyError("the budget was changed concurrently again and again")
 
     def _shares(self, scope: str, month: str) -> list[Share | None]:
-        """A budget's shares by number, None for those that are not there yet."""
+        """A budget's shares by number; None for a share that does not exist yet."""
         pages = self._pages(
             "query",
             KeyConditionExpression="pk = :pk AND begins_with(sk, :month)",
@@ -424,7 +425,7 @@ class DynamoDbTable:
         return [self._share(scope, month, plan.share, update, condition, {"difference": difference})]
 
     def _balance(self, scope: str, month: str, plan: Balance) -> list[Item]:
-        """Rooms change only with an amount or the balance, so these two tell whether a share is as it was read."""
+        """Writes all shares. Amount and balance change with every write of a share, so the condition compares these."""
         writes = []
         for number, (before, after) in enumerate(zip(plan.before, plan.after, strict=True)):
             values: dict[str, Any] = {"after": after.counted, "next": after.balance}
@@ -479,22 +480,22 @@ class DynamoDbTable:
         }
 
     def _retried(self, call: Callable[[], T], is_final: Callable[[ClientError, bool], bool] | None = None) -> T:
-        """Repeats what contention or throttling turned away. Conditions that failed are the caller's to judge."""
+        """Calls with retries after contention or throttling. Raises the `ClientError` of a failed condition."""
         lost = False
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(_MAX_ATTEMPTS):
             try:
                 return call()
             except ClientError as error:
                 if is_final(error, lost) if is_final else is_condition(error):
                     raise
-                lost |= _may_have_taken_effect(error)
+                lost |= _is_possibly_written(error)
                 if not _is_busy(error):
                     raise BusyError(error.response["Error"]["Code"], possibly_written=lost) from None
             except (BotoConnectionError, HTTPClientError) as error:
                 lost |= not isinstance(error, EndpointConnectionError | ConnectTimeoutError)
-                if attempt:  # each of these may have taken seconds already
+                if attempt:  # each attempt may take seconds
                     raise BusyError(type(error).__name__, possibly_written=lost) from None
-            if attempt + 1 < _ATTEMPTS:
+            if attempt + 1 < _MAX_ATTEMPTS:
                 self._pause(attempt)
         raise BusyError("the table stayed contended", possibly_written=lost)
 
@@ -503,17 +504,17 @@ class DynamoDbTable:
 
 
 def is_condition(error: ClientError) -> bool:
-    codes = {reason.get("Code") for reason in _reasons(error)}
+    codes = {reason.get("Code") for reason in _cancellation_reasons(error)}
     return _FAILED in codes or error.response["Error"]["Code"] == "ConditionalCheckFailedException"
 
 
 def _is_final(error: ClientError, lost: bool, own: int) -> bool:
-    """True if a transaction's caller has to judge: by the first `own` items, or by the money if those are not held.
+    """True if a transaction is not repeated as it is: the first `own` writes are the task's, the others its budgets'.
 
-    A budget decides nothing while an item of the task is in another transaction: that may be recording the same task,
-    and then the answer is that it exists. Nor does a conflict after a lost answer: the lost attempt may have written.
+    A budget does not decide while an item of the task is in another transaction: that one may be recording the same
+    task, and then the result is `Existing`. Nor does a conflict after a lost response, which may have written.
     """
-    codes = [reason.get("Code", "None") for reason in _reasons(error)]
+    codes = [reason.get("Code", "None") for reason in _cancellation_reasons(error)]
     if _FAILED in codes[:own]:
         return True
     others = set(codes[own:]) - {"None"}
@@ -522,21 +523,21 @@ def _is_final(error: ClientError, lost: bool, own: int) -> bool:
 
 
 def _is_busy(error: ClientError) -> bool:
-    codes = {reason.get("Code", "None") for reason in _reasons(error)} - {"None", _FAILED}
+    codes = {reason.get("Code", "None") for reason in _cancellation_reasons(error)} - {"None", _FAILED}
     return codes <= _BUSY if codes else error.response["Error"]["Code"] in _BUSY
 
 
-def _may_have_taken_effect(error: ClientError) -> bool:
+def _is_possibly_written(error: ClientError) -> bool:
     status: int = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return status >= 500 or error.response["Error"]["Code"] == "TransactionInProgressException"
 
 
-def _found_instead(error: ClientError) -> Item:
-    """The clip's item that made the condition of a save fail."""
+def _existing_item(error: ClientError) -> Item:
+    """The stored item for which the condition of a save failed."""
     response: Mapping[str, Any] = error.response
-    (first, *_) = [*_reasons(error), response]
+    (first, *_) = [*_cancellation_reasons(error), response]
     return items.from_attributes(first.get("Item", {}))
 
 
-def _reasons(error: ClientError) -> Sequence[Mapping[str, Any]]:
+def _cancellation_reasons(error: ClientError) -> Sequence[Mapping[str, Any]]:
     return error.response.get("CancellationReasons", [])
