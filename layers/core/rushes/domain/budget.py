@@ -8,10 +8,10 @@ one of them. A share has a booked amount and room for reservations:
 
     sum of `counted` + sum of `room` = `limit`, and no `room` is negative
 
-A reservation takes room from one share under the condition that it has enough, so no schedule exceeds the limit. If it
-has not, all shares are read: another share has enough room (`Booking`), or all rooms are redistributed (`Balance`), or
-the limit is reached and the reservation is refused. Facts may cost more than all rooms hold; then no share has room, and
-the next reservation is compared with the sum.
+A reservation takes room from one share under the condition that it has enough, so no schedule exceeds the limit. If
+it has not, all shares are read: another share has enough room (`Booking`), or all rooms are redistributed (`Balance`),
+or the limit is reached and the reservation is refused. Facts may cost more than all rooms hold; then no share has room,
+and the next reservation is compared with the sum.
 """
 
 from collections.abc import Mapping, Sequence
@@ -136,9 +136,8 @@ def _balance(
     shares: Sequence[Share | None], own: int, amount: int, limit: int | None, left: int | None, balance: str
 ) -> Balance:
     """Distributes `left` over as many shares as can each take `amount` once more; None removes all rooms."""
-    after = [
-        replace(share or Share(), limit=limit, room=None if left is None else 0, balance=balance) for share in shares
-    ]
+    room = None if left is None else 0
+    after = [(share or Share())._replace(limit=limit, room=room, balance=balance) for share in shares]
     if left is not None:
         parts = max(1, min(SHARES, left // max(amount, 1)))
         for part in range(parts):
