@@ -1,7 +1,7 @@
 """API Gateway's HTTP API: HTTP request -> payload 2.0 event -> function -> HTTP response.
 
-Hides the two formats and the answers that API Gateway gives by itself. As there, the path arrives decoded in `rawPath`
-and no part of a query string reaches the access log, since the webhook's token is in it.
+Hides the two formats and API Gateway's own error responses. As in API Gateway, `rawPath` is the decoded path. The
+access log has no query strings, because they contain the webhook's token.
 https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
 """
 
@@ -28,32 +28,32 @@ STAGE = "$default"
 
 _TEXT_TYPES = re.compile(r"text/|application/(json|javascript|xml|[\w.-]+\+(json|xml))\b")
 
-# In API Gateway's words: those of http.HTTPStatus differ between versions of Python.
-_REFUSALS = {
+# API Gateway's texts: those of http.HTTPStatus differ between versions of Python.
+_ERROR_TEXTS = {
     HTTPStatus.NOT_FOUND: "Not Found",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Request Entity Too Large",
     HTTPStatus.INTERNAL_SERVER_ERROR: "Internal Server Error",
     HTTPStatus.SERVICE_UNAVAILABLE: "Service Unavailable",
 }
 
-# WSGI servers write these themselves, and refuse an application that does.
+# The WSGI server sets these itself and rejects an application that does.
 _HOP_BY_HOP = {"connection", "content-length", "keep-alive", "transfer-encoding", "upgrade", "te", "trailer"}
 
 
-class Invokes(Protocol):
-    """What the gateway needs of a function."""
+class Invocable(Protocol):
+    """A function that can be invoked, in a process here or in a container."""
 
     def invoke(self, event: Mapping[str, Any], *, timeout: float | None = None) -> Outcome:
-        """Run it on an event."""
+        """Run the function on an event, waiting at most `timeout` seconds for its outcome."""
 
 
 @dataclass(frozen=True)
 class Route:
-    """A method and a path with `{parameters}`, and the function behind it."""
+    """A method, a path with `{parameters}`, and the function that serves them."""
 
     method: str
     path: str
-    function: Invokes
+    function: Invocable
     api_id: str = "local"
     pattern: re.Pattern[str] = field(init=False, repr=False)
 
@@ -64,7 +64,7 @@ class Route:
 
     @property
     def key(self) -> str:
-        """The route key, as `POST /v1`."""
+        """The route key, such as `POST /v1`."""
         return f"{self.method} {self.path}"
 
 
@@ -77,14 +77,14 @@ class Response:
     headers: Sequence[tuple[str, str]] = ()
 
 
-def refusal(status: HTTPStatus) -> Response:
-    """The answer that API Gateway gives by itself."""
-    body = json.dumps({"message": _REFUSALS[status]}, separators=(",", ":")).encode()
+def gateway_error(status: HTTPStatus) -> Response:
+    """One of API Gateway's own error responses."""
+    body = json.dumps({"message": _ERROR_TEXTS[status]}, separators=(",", ":")).encode()
     return Response(status, body, [("content-type", "application/json")])
 
 
 class Gateway:
-    """A WSGI application. `routes` may be set after the server has been started; until then everything is Not Found."""
+    """A WSGI application. `routes` may be set after the server has started; until then every response is a 404."""
 
     def __init__(
         self, routes: Sequence[Route] = (), *, log: Callable[[str], None], clock: Callable[[], float] = time.time
@@ -129,12 +129,12 @@ class Gateway:
     ) -> Response:
         length = int(environ.get("CONTENT_LENGTH") or 0)
         if length > BODY_LIMIT:
-            return refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            return gateway_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         if route is None:
-            return refusal(HTTPStatus.NOT_FOUND)
+            return gateway_error(HTTPStatus.NOT_FOUND)
         event = build_event(environ, environ["wsgi.input"].read(length), route, parameters, request_id, now)
         if len(json.dumps(event)) > PAYLOAD_LIMIT:
-            return refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            return gateway_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         return read_outcome(route.function.invoke(event, timeout=INTEGRATION_TIMEOUT))
 
 
@@ -146,7 +146,7 @@ def build_event(
     request_id: str,
     now: float,
 ) -> dict[str, Any]:
-    """The payload 2.0 event of a request; what API Gateway leaves out when it is empty is left out."""
+    """The payload 2.0 event of a request, without the empty fields that API Gateway leaves out."""
     headers = _headers(environ)
     headers.setdefault("x-amzn-trace-id", f"Root=1-{int(now):08x}-{request_id.replace('-', '')[:24]}")
     cookies = [cookie.strip() for cookie in headers.pop("cookie", "").split(";") if cookie.strip()]
@@ -197,20 +197,20 @@ def _encode_body(body: bytes, headers: Mapping[str, str]) -> tuple[str, bool]:
 
 
 def read_outcome(outcome: Outcome) -> Response:
-    """The HTTP response that API Gateway makes of what came of an event."""
+    """The HTTP response that API Gateway makes of an invocation's outcome."""
     if outcome.kind == "unanswered":
-        return refusal(HTTPStatus.SERVICE_UNAVAILABLE)
+        return gateway_error(HTTPStatus.SERVICE_UNAVAILABLE)
     if outcome.kind != "ok":
-        return refusal(HTTPStatus.INTERNAL_SERVER_ERROR)
+        return gateway_error(HTTPStatus.INTERNAL_SERVER_ERROR)
     try:
         return _read_result(outcome.payload)
     except (TypeError, ValueError, AttributeError, binascii.Error):
-        return refusal(HTTPStatus.INTERNAL_SERVER_ERROR)
+        return gateway_error(HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 def _read_result(result: Any) -> Response:
     if not isinstance(result, dict) or "statusCode" not in result:
-        # Inferred: whatever a function returns without a status is the body of a 200.
+        # Inferred: a result without a status is the body of a 200.
         text = result if isinstance(result, str) else json.dumps(result)
         return Response(200, text.encode(), [("content-type", "application/json")])
     status = int(result["statusCode"])

@@ -1,4 +1,7 @@
-"""One request from order to clip, and one dropped file, over HTTP as `rushes submit --watch` and `download` do."""
+"""`rushes demo`: one order over HTTP and one request file, each from order to downloaded clip.
+
+Uses the same client code as `rushes submit --watch` and `rushes download`.
+"""
 
 import json
 import time
@@ -19,28 +22,28 @@ from rushes_local.stack import Stack
 
 CALLER = "demo"
 
-# Nothing is paid on this machine, so the limit is one that a demonstration does not meet.
+# Nothing is paid for on this machine, so the limit is higher than any demonstration needs.
 LIMIT_USD = 1000
 EXAMPLE = Path(__file__).with_name("example.json")
-DROP = Path(__file__).with_name("example.jsonl")  # one line that can be bought, and one that cannot
+EXAMPLE_FILE = Path(__file__).with_name("example.jsonl")  # one valid line and one invalid line
 
-_LOOK_EVERY = 0.2  # seconds
-_PARALLEL = 4  # downloads
+_POLL_SECONDS = 0.2
+_CONCURRENT_DOWNLOADS = 4
 
 
 class DemoError(Exception):
-    """The request did not end with every clip stored, or could not be made. The text is meant for people."""
+    """The order failed, or a clip was not stored. The text is shown to the user."""
 
 
 def read_request(path: Path) -> list[Any]:
-    """The tasks of a request file, which holds one or an array; a missing `taskUUID` is filled in.
+    """The tasks of a JSON file with one task or an array; a missing `taskUUID` is filled in.
 
-    Raises DemoError if the file cannot be read as such. Whether the tasks are valid is for the service to say.
+    Raises DemoError if the file cannot be read or is not JSON. The service validates the tasks.
     """
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
-        raise DemoError(f"{path}: {error.strerror}") from None
+        raise DemoError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise DemoError(f"{path} is not JSON: {error}") from None
     tasks = content if isinstance(content, list) else [content]
@@ -51,7 +54,7 @@ def read_request(path: Path) -> list[Any]:
 
 
 class Demo:
-    """A caller of its own on a running stack; waits for at most `timeout` seconds and downloads into `out`."""
+    """A caller on a running stack, with its own key; waits at most `timeout` seconds and downloads into `out`."""
 
     def __init__(self, stack: Stack, out: Path, timeout: float) -> None:
         self._stack, self._out, self._timeout = stack, out, timeout
@@ -59,34 +62,36 @@ class Demo:
         self._key = stack.create_key(CALLER, limit_usd=LIMIT_USD)
 
     def order(self, tasks: Sequence[Any]) -> None:
-        """Order `tasks` and fetch their clips. Raises DemoError unless all were accepted and every clip was stored."""
+        """Order `tasks` and download their clips. Raises DemoError unless all are accepted and every clip is stored."""
         with closing(self._client()) as client:
             response = client.submit(tasks)
-            self._screen.print(f"POST /v1: {len(response.accepted)} accepted, {len(response.errors)} errors")
+            self._screen.print(f"POST /v1: {len(response.accepted)} accepted, {len(response.errors)} refused")
             problems = [f"refused: {refusal(error)}" for error in response.errors]
             problems += self._finish(client, response.accepted)
         if problems:
             raise DemoError("\n".join(problems))
 
-    def drop(self, file: Path) -> None:
-        """Put `file` into the bucket's `requests/`, show its report, and fetch the clips that it ordered.
+    def order_by_file(self, file: Path) -> None:
+        """Upload `file` to the bucket's `requests/`, print its report, and download the clips that it orders.
 
-        Raises DemoError unless a report comes and every clip of an accepted line is stored.
+        Raises DemoError unless the report arrives, a line is accepted, and every clip of an accepted line is stored.
         """
         bucket, s3, key = self._stack.bucket_name, self._stack.client("s3"), f"requests/{CALLER}/{file.name}"
         version = s3.put_object(Bucket=bucket, Key=key, Body=file.read_bytes())["VersionId"]
-        self._screen.print(f"{key} was dropped into the bucket")
-        answer = f"reports/{CALLER}/{file.name}.{version}.json"
-        listing = {"Bucket": bucket, "Prefix": answer}
-        self._wait(lambda: bool(s3.list_objects_v2(**listing)["KeyCount"]), f"{answer} did not come")
-        report = json.loads(s3.get_object(Bucket=bucket, Key=answer)["Body"].read())
-        self._screen.print(answer)
+        self._screen.print(f"Request file uploaded: {key}")
+        report_key = f"reports/{CALLER}/{file.name}.{version}.json"
+        listing = {"Bucket": bucket, "Prefix": report_key}
+        missing = f"no report for {key} after {self._timeout:g} s: run again with --verbose to see the functions' logs"
+        self._wait(lambda: bool(s3.list_objects_v2(**listing)["KeyCount"]), missing)
+        report = json.loads(s3.get_object(Bucket=bucket, Key=report_key)["Body"].read())
+        self._screen.print(f"Its report: {report_key}")
         for line in report["lines"]:
-            said = "accepted" if line.get("accepted") else "; ".join(map(refusal, line.get("errors", [])))
-            self._screen.print(f"  line {line['line']}: {said}")
+            verdict = "accepted" if line.get("accepted") else "; ".join(map(refusal, line.get("errors", [])))
+            self._screen.print(f"  line {line['line']}: {verdict}")
         accepted = [line["taskUUID"] for line in report["lines"] if line.get("accepted")]
         with closing(self._client()) as client:
-            self._wait(lambda: all(map(client.task, accepted)), "what the report calls accepted was not ordered")
+            missing = f"an accepted line was not ordered within {self._timeout:g} s"
+            self._wait(lambda: all(map(client.task, accepted)), missing)
             problems = list(self._finish(client, accepted))
         if problems or not accepted:
             raise DemoError("\n".join(problems) or f"{file.name}: no line was accepted")
@@ -95,10 +100,10 @@ class Demo:
         return ApiClient(Target("the demo", self._stack.url, self._key))
 
     def _finish(self, client: ApiClient, accepted: Sequence[str]) -> Iterator[str]:
-        """Watches these tasks and fetches their clips; yields why a clip is not there, a line each."""
+        """Watch these tasks and download their clips; yields a line with the reason for each missing clip."""
         if not accepted:
             return
-        with suppress(typer.Exit):  # what failed is told with its reason below
+        with suppress(typer.Exit):  # failures are reported below, with their reasons
             follow(self._screen, client, accepted, self._timeout)
         tasks = [client.require_task(each) for each in accepted]
         clips = {(task["taskUUID"], clip["clip"]): clip for task in tasks for clip in task["clips"]}
@@ -106,7 +111,7 @@ class Demo:
             if clip["status"] != "stored":
                 reason = f" ({refusal(clip['error'])})" if clip.get("error") else ""
                 yield f"clip {clip['clip']} is {clip['status']}{reason}, not stored"
-        for result in fetch(self._screen, client, tasks, self._out, _PARALLEL):
+        for result in fetch(self._screen, client, tasks, self._out, _CONCURRENT_DOWNLOADS):
             clip = clips[result.task_uuid, result.clip]
             if result.problem:
                 yield f"{result.file}: {result.problem}"
@@ -114,11 +119,11 @@ class Demo:
                 f"{result.file}  {size(result.size)}, {money(micros(clip.get('cost')))}, from {clip['objectKey']}"
             )
 
-    def _wait(self, reached: Callable[[], bool], otherwise: str) -> None:
-        """Wait until something holds; raises DemoError with `otherwise` when the time is over."""
+    def _wait(self, condition: Callable[[], bool], error: str) -> None:
+        """Wait until `condition` is true. Raises DemoError with `error` on timeout, StackError if the stack fails."""
         deadline = time.monotonic() + self._timeout
-        while not reached():
+        while not condition():
             self._stack.check()
             if time.monotonic() > deadline:
-                raise DemoError(otherwise)
-            time.sleep(_LOOK_EVERY)
+                raise DemoError(error)
+            time.sleep(_POLL_SECONDS)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rushes_local.sam import Containers
     from rushes_local.stack import Stack
 
-# The stack is made of the checkout that this file is in: template.yaml, functions/ and the core package.
+# The checkout that contains this file: the stack uses its template.yaml, functions/ and core package.
 ROOT = Path(__file__).parents[2]
 
 _CHECK_EVERY = 1.0  # seconds
@@ -29,19 +29,19 @@ def demo(
     request: Annotated[
         Path | None, typer.Argument(metavar="REQUEST", help="JSON file with one task or an array of tasks.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where the clips are put.")] = Path("out"),
-    render_seconds: Annotated[float, typer.Option(min=0, help="How long the emulated Runware takes.")] = 2.0,
+    out: Annotated[Path, typer.Option(help="Folder for the clips.")] = Path("out"),
+    render_seconds: Annotated[float, typer.Option(min=0, help="Seconds that an emulated render takes.")] = 2.0,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the clips.")] = 300.0,
     sam: Annotated[
         bool, typer.Option("--sam", help="Run the functions in Lambda containers, as SAM builds them.")
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the functions log.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print the functions' logs.")] = False,
 ) -> None:
-    """Send a request through the whole system on this machine, and fetch the clips.
+    """Order clips from the whole system on this machine, and download them.
 
-    Without a file of your own, one is dropped into the bucket as well, and its report shown.
+    Without REQUEST, an example is ordered over HTTP, and another by a request file in the bucket.
 
-    Runware is emulated here, always: nothing is bought and nothing leaves the machine.
+    Runware is always emulated here: nothing is bought and nothing leaves the machine.
     """
     from rushes_local import demo as demonstration
     from rushes_local.stack import Stack
@@ -58,22 +58,22 @@ def demo(
             sink=_show if verbose else lambda *_: None,
         )
         closing.enter_context(_started(stack, console))
-        shown = demonstration.Demo(stack, out, timeout)
-        shown.order(tasks)
+        run = demonstration.Demo(stack, out, timeout)
+        run.order(tasks)
         if request is None:
-            shown.drop(demonstration.DROP)
+            run.order_by_file(demonstration.EXAMPLE_FILE)
 
 
 def dev(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the API; 0 takes a free one.")] = 0,
-    render_seconds: Annotated[float, typer.Option(min=0, help="How long the emulated Runware takes.")] = 5.0,
+    render_seconds: Annotated[float, typer.Option(min=0, help="Seconds that an emulated render takes.")] = 5.0,
     stepped: Annotated[
-        bool, typer.Option("--stepped", help="The emulated Runware finishes nothing until `rushes trigger success`.")
+        bool, typer.Option("--stepped", help="Renders wait until `rushes trigger success` finishes them.")
     ] = False,
 ) -> None:
     """Run the whole system on this machine until Ctrl-C.
 
-    Meanwhile the other verbs find it without any configuration, as the profile local.
+    Meanwhile the other verbs use it without any configuration, as the profile local.
 
     With RUNWARE_API_KEY set, clips are bought from Runware itself.
     """
@@ -90,7 +90,7 @@ def dev(
         with _started(stack, console):
             api_key = stack.create_key("dev")
             stack.store.set_caller(Caller("events", 50_000_000))  # that of the event bus, which needs no key
-            with local_stack.registered(_whereabouts(stack, api_key), os.environ):
+            with local_stack.registered(_registration(stack, api_key), os.environ):
                 _describe(stack, api_key, bought=provider is not None)
                 while True:
                     stack.check()
@@ -99,7 +99,7 @@ def dev(
 
 @contextmanager
 def _failures(status: Exit = Exit.FAILED) -> Iterator[None]:
-    """What the stack and the demo have to say becomes the command's own error."""
+    """Turn the errors of the stack and the demo into the command's own, with this exit status."""
     from rushes_local.demo import DemoError
     from rushes_local.stack import StackError
 
@@ -109,7 +109,7 @@ def _failures(status: Exit = Exit.FAILED) -> Iterator[None]:
         raise CommandError(str(error), status) from None
 
 
-def _whereabouts(stack: "Stack", api_key: str) -> local_stack.RunningStack:
+def _registration(stack: "Stack", api_key: str) -> local_stack.RunningStack:
     from rushes_local.aws.application import CREDENTIALS
     from rushes_local.lambda_runtime import REGION
     from rushes_local.stack import STACK_NAME
@@ -130,37 +130,37 @@ def _whereabouts(stack: "Stack", api_key: str) -> local_stack.RunningStack:
 
 
 def _show(name: str, line: str) -> None:
-    """Print a line of a part's log."""
+    """Print one line of a component's log."""
     print(f"{name:<8} {line}", flush=True)
 
 
 @contextmanager
 def _built(console: Console) -> "Iterator[Containers]":
-    """Containers for the functions, which are built for them first."""
+    """Build the functions; yields containers that run them."""
     from rushes_local.sam import Containers, build, require_engine
 
     require_engine()
     with tempfile.TemporaryDirectory(prefix="rushes-build-") as folder:
-        console.print("Building the functions for Lambda.")
+        console.print("Building the functions with SAM.")
         build(ROOT, Path(folder))
-        console.print("Starting Lambda containers, which takes a while.")
+        console.print("Starting Lambda containers. The first start takes some minutes.")
         yield Containers(Path(folder))
 
 
 @contextmanager
 def _started(stack: "Stack", console: Console) -> Iterator[None]:
-    """The stack, running, with a word on how long it took."""
+    """Run the stack, and print how long its start took."""
     with ExitStack() as closing:
-        with console.status("starting"):
+        with console.status("Starting the stack"):
             closing.enter_context(stack)
         console.print(f"The stack is ready after {stack.started_in['functions']:.1f} s.")
         yield
 
 
 def _describe(stack: "Stack", key: str, *, bought: bool) -> None:
-    """Say how to reach a running stack."""
+    """Print the running stack's addresses and key, and commands to try."""
     if bought:
-        print("Clips are bought from Runware itself and cost money.")
+        print("RUNWARE_API_KEY is set: clips are bought from Runware itself and cost money.")
     print(f"Gallery  {stack.url}/")
     print(f"API key  {key}")
     print(f"API      {stack.url}/v1")
@@ -168,9 +168,9 @@ def _describe(stack: "Stack", key: str, *, bought: bool) -> None:
     if not bought:
         print(f"Ledger   {stack.emulator_url}/_emulator/ledger")
     print(f"Log      {stack.log_path}")
-    print("\nOpen the gallery and give it the key, or try it from another terminal, in this folder:\n")
+    print("\nOpen the gallery and enter the key, or order from another terminal, in this folder:\n")
     print(f"  {os.path.relpath(sys.argv[0])} submit 'a lighthouse at dusk' --watch")
-    print("\nor without the command (each taskUUID buys once):\n")
+    print("\nor with curl (each taskUUID buys once):\n")
     print(
         f"  curl -s {stack.url}/v1 -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d '"
         '[{"taskType":"videoInference","taskUUID":"\'$(python3 -c "import uuid; print(uuid.uuid4())")\'",'

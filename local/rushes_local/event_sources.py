@@ -1,7 +1,7 @@
-"""What invokes functions without a request: schedules, queues that a function takes messages from, and streams.
+"""Lambda's event sources: schedules, queues and DynamoDB streams, which invoke functions without an HTTP request.
 
-Hides their threads, the events they make, and what Lambda does with a batch's answer. Every invocation is waited for,
-so a function that is slow or away gets no crowd of late ones.
+Hides the poller threads, the format of the events, and the partial batch responses. Each poller waits for its
+invocations, so that no backlog builds up for a slow or stopped function.
 https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
 https://docs.aws.amazon.com/lambda/latest/dg/services-dynamodb-errors.html
 """
@@ -17,31 +17,31 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from rushes_local.api_gateway import Invokes
+from rushes_local.api_gateway import Invocable
 from rushes_local.lambda_runtime import ACCOUNT_ID, REGION, Outcome
 
 Log = Callable[[str], None]
 Message = Mapping[str, Any]
 Record = Mapping[str, Any]
 
-# A schedule is kept at most this often, however fast everything else goes: an idle sweep costs some milliseconds.
-_SHORTEST_INTERVAL = 0.2  # seconds
+# The shortest interval of a schedule, at any time scale: an idle sweep costs some milliseconds.
+_MIN_INTERVAL = 0.2  # seconds
 
-# Between two looks into an empty queue or stream, in seconds; doubles. Asking moto to wait would hold a thread of its
-# server.
-_FIRST_PAUSE = 0.05
-_LAST_PAUSE = 0.2
+# Pause between two polls of an empty queue or stream, in seconds; it doubles. A long poll would hold one of the threads
+# of moto's server.
+_MIN_PAUSE = 0.05
+_MAX_PAUSE = 0.2
 
-# Between two attempts at the same changes, in seconds; doubles.
-_FIRST_BACK_OFF = 0.05
-_LAST_BACK_OFF = 1.0
+# Backoff between two attempts at the same records, in seconds; it doubles.
+_MIN_BACKOFF = 0.05
+_MAX_BACKOFF = 1.0
 
-_MAX_END = 1.0
+_MAX_JOIN = 1.0  # seconds
 
 
 @dataclass(frozen=True)
 class Source:
-    """A queue that a function takes messages from, in at most so many batches at once (`max_concurrency`).
+    """A queue that invokes a function, with at most `max_concurrency` batches at once.
 
     `partial`: the function reports the messages that failed.
     """
@@ -55,10 +55,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Stream:
-    """A table's stream that a function follows. `wanted` says which records it gets; the rest as in the template.
+    """A table's stream that invokes a function. `wanted` selects its records; the other fields are as in the template.
 
-    Each attempt to pass a batch on counts, but splitting does not: so a record that fails again and again is alone in
-    the end, and is set aside alone.
+    An invocation counts as a retry, a split does not. A record that always fails is therefore alone in its batch in the
+    end, and goes to the dead-letter queue alone.
     """
 
     arn: str
@@ -71,32 +71,32 @@ class Stream:
 
 
 class Triggers:
-    """Threads that invoke functions until `stop`. `log` receives what goes wrong."""
+    """Threads that invoke functions until `stop`. `log` receives a line for each failure."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
 
-    def schedule(self, rule: str, interval: float, function: Invokes) -> None:
-        """Invoke a function every `interval` seconds, in a rule's name. Ticks that a slow one misses are skipped."""
-        self._start(f"schedule-{rule}", lambda: self._keep(rule, max(interval, _SHORTEST_INTERVAL), function))
+    def schedule(self, rule: str, interval: float, function: Invocable) -> None:
+        """Invoke a function every `interval` seconds with a rule's event. Ticks that pass meanwhile are skipped."""
+        self._start(f"schedule-{rule}", lambda: self._run_schedule(rule, max(interval, _MIN_INTERVAL), function))
 
-    def poll(self, sqs: Any, source: Source, function: Invokes) -> None:
-        """Invoke a function with the messages of a queue, batch by batch, as many at once as the source allows."""
+    def poll(self, sqs: Any, source: Source, function: Invocable) -> None:
+        """Invoke a function with the batches of a queue, as many at once as the source allows."""
         self._start(f"poll-{source.arn}", lambda: self._poll(sqs, source, function))
 
-    def follow(self, streams: Any, sqs: Any, stream: Stream, function: Invokes) -> None:
-        """Invoke a function with the changes of a table from the stream's beginning on, batch by batch, in order."""
+    def follow(self, streams: Any, sqs: Any, stream: Stream, function: Invocable) -> None:
+        """Invoke a function with the records of a table's stream, from its beginning, in order, one batch at a time."""
         self._start(f"follow-{stream.arn}", lambda: self._follow(streams, sqs, stream, function))
 
     def stop(self) -> None:
-        """Start nothing more. What is under way ends with its function."""
+        """Start no further invocation. Those in progress end with their functions."""
         self._stopping.set()
 
     def join(self) -> None:
-        """Wait for the threads, whose functions have been stopped; at most a second."""
-        end = time.monotonic() + _MAX_END
+        """Wait for the threads, at most one second. Their functions must have been stopped before."""
+        end = time.monotonic() + _MAX_JOIN
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
 
@@ -105,30 +105,31 @@ class Triggers:
         self._threads.append(thread)
         thread.start()
 
-    def _keep(self, rule: str, interval: float, function: Invokes) -> None:
+    def _run_schedule(self, rule: str, interval: float, function: Invocable) -> None:
         due = time.monotonic() + interval
         while not self._stopping.wait(max(0.0, due - time.monotonic())):
-            self._note(rule, function.invoke(schedule_event(rule, time.time())))
+            self._log_failure(rule, function.invoke(schedule_event(rule, time.time())))
             due = next_tick(due, time.monotonic(), interval)
 
-    def _poll(self, sqs: Any, source: Source, function: Invokes) -> None:
-        """One thread receives, and each batch has its own: an idle queue costs the same for every concurrency."""
-        free, pause = threading.Semaphore(source.max_concurrency), _FIRST_PAUSE
+    def _poll(self, sqs: Any, source: Source, function: Invocable) -> None:
+        """Receive in this thread and start one for each batch: so an idle queue costs the same at every concurrency."""
+        free, pause = threading.Semaphore(source.max_concurrency), _MIN_PAUSE
         while not self._stopping.wait(pause):
-            # Before a batch is received: its messages come back after a time, and would be waiting here meanwhile.
+            # Before the batch is received, or its visibility timeout would run while the batch waits here.
             free.acquire()
             messages = self._receive(sqs, source)
             if messages:
                 arguments = (sqs, source, messages, function, free)
-                threading.Thread(target=self._work_off, args=arguments, name=f"batch-{source.arn}", daemon=True).start()
+                name = f"batch-{source.arn}"
+                threading.Thread(target=self._process_batch, args=arguments, name=name, daemon=True).start()
             else:
                 free.release()
-            pause = 0.0 if messages else min(max(2 * pause, _FIRST_PAUSE), _LAST_PAUSE)
+            pause = 0.0 if messages else min(max(2 * pause, _MIN_PAUSE), _MAX_PAUSE)
         for _ in range(source.max_concurrency):
             free.acquire()
 
     def _receive(self, sqs: Any, source: Source) -> Sequence[Message]:
-        """The next batch, empty if there is none or the queue is away."""
+        """The next batch; empty if the queue is empty or unavailable."""
         try:
             answer = sqs.receive_message(
                 QueueUrl=source.url,
@@ -138,79 +139,80 @@ class Triggers:
                 MessageAttributeNames=["All"],
             )
         except (ClientError, BotoCoreError) as error:
-            self._log(f"{source.arn}: {error}")
+            self._log(f"{source.arn}: receiving failed: {error}")
             return []
         messages: Sequence[Message] = answer.get("Messages", [])
         return messages
 
-    def _work_off(
-        self, sqs: Any, source: Source, messages: Sequence[Message], function: Invokes, free: threading.Semaphore
+    def _process_batch(
+        self, sqs: Any, source: Source, messages: Sequence[Message], function: Invocable, free: threading.Semaphore
     ) -> None:
-        """Pass one batch on and delete what the function was done with."""
+        """Invoke the function with one batch, and delete the messages that it processed."""
         try:
             outcome = function.invoke(queue_event(messages, source.arn))
-            self._note(source.arn, outcome)
+            self._log_failure(source.arn, outcome)
             entries = [
                 {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]}
-                for number, message in enumerate(done(messages, outcome, source.partial))
+                for number, message in enumerate(processed_messages(messages, outcome, source.partial))
             ]
             if entries:
                 sqs.delete_message_batch(QueueUrl=source.url, Entries=entries)
         except (ClientError, BotoCoreError) as error:
-            self._log(f"{source.arn}: {error}")
+            self._log(f"{source.arn}: deleting failed: {error}")
         finally:
             free.release()
 
-    def _follow(self, streams: Any, sqs: Any, stream: Stream, function: Invokes) -> None:
-        place, pause = None, _FIRST_PAUSE
+    def _follow(self, streams: Any, sqs: Any, stream: Stream, function: Invocable) -> None:
+        iterator, pause = None, _MIN_PAUSE
         while not self._stopping.wait(pause):
             try:
-                place = place or start_of(streams, stream.arn)
-                answer = streams.get_records(ShardIterator=place, Limit=stream.batch_size)
+                iterator = iterator or first_iterator(streams, stream.arn)
+                answer = streams.get_records(ShardIterator=iterator, Limit=stream.batch_size)
                 records = answer["Records"]
-                self._pass_on(sqs, stream, list(filter(stream.wanted, records)), function)
-                place = answer["NextShardIterator"]
+                self._process_records(sqs, stream, list(filter(stream.wanted, records)), function)
+                iterator = answer["NextShardIterator"]
             except (ClientError, BotoCoreError) as error:
-                self._log(f"{stream.arn}: {error}")
+                self._log(f"{stream.arn}: reading failed: {error}")
                 records = []
-            pause = 0.0 if records else min(max(2 * pause, _FIRST_PAUSE), _LAST_PAUSE)
+            pause = 0.0 if records else min(max(2 * pause, _MIN_PAUSE), _MAX_PAUSE)
 
-    def _pass_on(self, sqs: Any, stream: Stream, records: Sequence[Record], function: Invokes) -> None:
-        """Pass records on until the function is done with all of them, or they are set aside."""
-        waiting, back_off = [(records, 0)] if records else [], _FIRST_BACK_OFF
+    def _process_records(self, sqs: Any, stream: Stream, records: Sequence[Record], function: Invocable) -> None:
+        """Invoke the function until it has processed each record, or the record is in the dead-letter queue."""
+        waiting, backoff = [(records, 0)] if records else [], _MIN_BACKOFF
         while waiting and not self._stopping.is_set():
             batch, retried = waiting.pop(0)
             outcome = function.invoke(stream_event(batch, stream.arn))
-            self._note(stream.arn, outcome)
-            rest = undone(batch, outcome, stream.partial)
-            if not rest:
-                back_off = _FIRST_BACK_OFF
+            self._log_failure(stream.arn, outcome)
+            remaining = records_to_retry(batch, outcome, stream.partial)
+            if not remaining:
+                backoff = _MIN_BACKOFF
                 continue
             if retried >= stream.retries:
-                sqs.send_message(QueueUrl=stream.failures_url, MessageBody=json.dumps(failure(rest, stream, retried)))
+                record = failure_record(remaining, stream, retried)
+                sqs.send_message(QueueUrl=stream.failures_url, MessageBody=json.dumps(record))
                 continue
-            if len(rest) < len(batch):
-                waiting.insert(0, (rest, retried))
+            if len(remaining) < len(batch):
+                waiting.insert(0, (remaining, retried))
             elif stream.bisect and len(batch) > 1:
                 middle = len(batch) // 2
                 waiting[:0] = [(batch[:middle], retried), (batch[middle:], retried)]
             else:
                 waiting.insert(0, (batch, retried + 1))
-            self._stopping.wait(back_off)
-            back_off = min(2 * back_off, _LAST_BACK_OFF)
+            self._stopping.wait(backoff)
+            backoff = min(2 * backoff, _MAX_BACKOFF)
 
-    def _note(self, name: str, outcome: Outcome) -> None:
+    def _log_failure(self, name: str, outcome: Outcome) -> None:
         if outcome.kind != "ok" and not self._stopping.is_set():
             self._log(f"{name}: {outcome.kind}: {outcome.payload.get('errorMessage')}")
 
 
 def next_tick(due: float, now: float, interval: float) -> float:
-    """The tick that follows the one which was due, leaving out those that have passed by `now`."""
+    """The time of the first tick after `due` that is not before `now`, in seconds."""
     return due + interval * max(1, math.ceil((now - due) / interval))
 
 
-def done(messages: Sequence[Message], outcome: Outcome, partial: bool) -> Sequence[Message]:
-    """The messages that are not to come back, as Lambda reads a function's answer to them."""
+def processed_messages(messages: Sequence[Message], outcome: Outcome, partial: bool) -> Sequence[Message]:
+    """The messages to delete, by Lambda's rules for a function's batch response."""
     if outcome.kind != "ok":
         return []
     if not partial or not isinstance(outcome.payload, dict):
@@ -219,38 +221,38 @@ def done(messages: Sequence[Message], outcome: Outcome, partial: bool) -> Sequen
         failed = {failure["itemIdentifier"] for failure in outcome.payload.get("batchItemFailures") or []}
     except (TypeError, KeyError):
         return []
-    # Whoever names a message that is not there has mixed something up, so nothing is taken for done.
+    # An unknown message id makes the whole response invalid, so that every message is retried.
     if not failed <= {message["MessageId"] for message in messages}:
         return []
     return [message for message in messages if message["MessageId"] not in failed]
 
 
-def start_of(streams: Any, arn: str) -> str:
-    """The iterator at the beginning of a stream, of which there is one shard here."""
+def first_iterator(streams: Any, arn: str) -> str:
+    """The iterator at the beginning of a stream, which has a single shard in moto."""
     (shard,) = streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]
-    where = {"StreamArn": arn, "ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
-    iterator: str = streams.get_shard_iterator(**where)["ShardIterator"]
+    position = {"StreamArn": arn, "ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
+    iterator: str = streams.get_shard_iterator(**position)["ShardIterator"]
     return iterator
 
 
-def undone(records: Sequence[Record], outcome: Outcome, partial: bool) -> Sequence[Record]:
-    """The records that are to come again, as Lambda reads a function's answer: all from the first that failed on."""
+def records_to_retry(records: Sequence[Record], outcome: Outcome, partial: bool) -> Sequence[Record]:
+    """The first failed record and all after it, by Lambda's rules for a function's batch response."""
     if outcome.kind != "ok":
         return records
     if not partial or not isinstance(outcome.payload, dict):
         return []
-    places = [record["dynamodb"]["SequenceNumber"] for record in records]
+    numbers = [record["dynamodb"]["SequenceNumber"] for record in records]
     try:
         failed = {failure["itemIdentifier"] for failure in outcome.payload.get("batchItemFailures") or []}
     except (TypeError, KeyError):
         return records
-    if not failed <= set(places):
+    if not failed <= set(numbers):
         return records
-    return records[min(map(places.index, failed)) :] if failed else []
+    return records[min(map(numbers.index, failed)) :] if failed else []
 
 
-def failure(records: Sequence[Record], stream: Stream, retried: int) -> dict[str, Any]:
-    """What Lambda tells of records that it gives up: where they are, and nothing of what they hold."""
+def failure_record(records: Sequence[Record], stream: Stream, retried: int) -> dict[str, Any]:
+    """Lambda's message to the dead-letter queue: the positions of the records in the stream, without their content."""
     first, last = records[0]["dynamodb"], records[-1]["dynamodb"]
     return {
         "version": "1.0",
@@ -265,18 +267,18 @@ def failure(records: Sequence[Record], stream: Stream, retried: int) -> dict[str
 
 
 def stream_event(records: Sequence[Record], arn: str) -> dict[str, Any]:
-    """What Lambda makes of records that it read from the stream with this ARN."""
-    return {"Records": [_change(record, arn) for record in records]}
+    """Lambda's event with these records of the stream with this ARN."""
+    return {"Records": [_stream_record(record, arn) for record in records]}
 
 
-def _change(record: Record, arn: str) -> dict[str, Any]:
+def _stream_record(record: Record, arn: str) -> dict[str, Any]:
     change = dict(record["dynamodb"])
     change["ApproximateCreationDateTime"] = change["ApproximateCreationDateTime"].timestamp()
     return {**record, "dynamodb": change, "eventSourceARN": arn}
 
 
 def schedule_event(rule: str, now: float) -> dict[str, Any]:
-    """What EventBridge sends when a rule's time has come; `now` in Unix seconds."""
+    """EventBridge's event of a scheduled rule; `now` in Unix seconds."""
     return {
         "version": "0",
         "id": str(uuid.uuid4()),
@@ -291,11 +293,11 @@ def schedule_event(rule: str, now: float) -> dict[str, Any]:
 
 
 def queue_event(messages: Sequence[Message], arn: str) -> dict[str, Any]:
-    """What Lambda makes of messages that it received from the queue with this ARN."""
-    return {"Records": [_record(message, arn) for message in messages]}
+    """Lambda's event with these messages of the queue with this ARN."""
+    return {"Records": [_queue_record(message, arn) for message in messages]}
 
 
-def _record(message: Message, arn: str) -> dict[str, Any]:
+def _queue_record(message: Message, arn: str) -> dict[str, Any]:
     return {
         "messageId": message["MessageId"],
         "receiptHandle": message["ReceiptHandle"],

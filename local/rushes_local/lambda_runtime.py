@@ -1,11 +1,11 @@
-"""Runs a Lambda function as Lambda does: in processes of its own, fed by the Runtime API.
+"""Runs a Lambda function as Lambda does: in separate processes that get their events from the Runtime API.
 
-Hides the processes (started, replaced, killed at the timeout), the HTTP server each of them asks for events, and the
-event loop in which all of it happens. Callers see `FunctionPool.invoke`.
+Hides the processes (started, replaced, killed at the timeout), the HTTP server from which each gets its events, and the
+event loop for all of them. Callers use `FunctionPool.invoke`.
 
-Each process has a Runtime API on a port of its own: so a request names the process it comes from, and a process that
-dies takes nobody else's connection with it. asyncio sets TCP_NODELAY, and each answer is one write; otherwise Nagle's
-algorithm and delayed acknowledgements cost 44 ms a call.
+Each process has a Runtime API on its own port. The port identifies the process, and a process that dies breaks only its
+own connection. asyncio sets TCP_NODELAY, and each response is one write; otherwise Nagle's algorithm and delayed
+acknowledgements cost 44 ms a call.
 """
 
 import asyncio
@@ -30,23 +30,24 @@ REGION = "us-east-1"
 # Lambda's limit for a synchronous event and for its result, in bytes of JSON.
 PAYLOAD_LIMIT = 6_291_556
 
-# A result or an error arrives with its cause in a header, which awslambdaric allows to reach 1 MB.
+# awslambdaric reports an error with its cause in a header, of up to 1 MB.
 _HEADER_LIMIT = 2 * 1024 * 1024
 
-_BACK_OFF_FIRST = 0.1
-_BACK_OFF_LAST = 5.0
-# That an event waits for a process on its way back before another one is started: less than that takes.
-_PATIENCE = 0.05
+# Backoff between two failed starts of a process, in seconds; it doubles.
+_MIN_BACKOFF = 0.1
+_MAX_BACKOFF = 5.0
+# An event waits so many seconds for a busy process before another process is started, which would take longer.
+_GROW_AFTER = 0.05
 
 Kind = Literal["ok", "error", "timeout", "crashed", "unanswered"]
 
 Log = Callable[[str, str], None]
-"""Receives a function's name and one line of its output, in the pool's thread."""
+"""Receives a function's name and one line of its output; called in the pool's thread."""
 
 
 @dataclass(frozen=True)
 class Function:
-    """A Lambda function: what its template says of it."""
+    """A Lambda function, as configured in the template."""
 
     name: str
     folder: Path
@@ -57,17 +58,17 @@ class Function:
 
     @property
     def arn(self) -> str:
-        """The ARN it would be invoked under."""
+        """The function's ARN."""
         return f"arn:aws:lambda:{REGION}:{ACCOUNT_ID}:function:{self.name}"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one event.
+    """The outcome of one invocation.
 
-    `payload` is the parsed result when `kind` is `ok`, else Lambda's error object (`errorMessage`, `errorType`).
-    `error`: the handler raised, or could not be imported. `timeout`: the function's own, so its process was killed.
-    `crashed`: its process ended. `unanswered`: the caller's patience ended first.
+    `payload` is the parsed result if `kind` is `ok`, else Lambda's error object (`errorMessage`, `errorType`).
+    `error`: the handler raised, or could not be imported. `timeout`: the process was killed at the function's timeout.
+    `crashed`: the process ended. `unanswered`: the invoker's own timeout came first.
     """
 
     kind: Kind
@@ -75,14 +76,15 @@ class Outcome:
 
 
 class FunctionStartError(Exception):
-    """A function cannot be imported, or did not ask for its first event in time. The text says why."""
+    """A function cannot be imported, or did not request its first event in time. The text gives the reason."""
 
 
 class FunctionPool:
-    """Processes of one function, each taking one event at a time.
+    """Processes of one function, each of which runs one event at a time.
 
-    The first starts with the pool; further ones, up to `size`, when an event finds none free. As in Lambda, it is taken
-    by whichever is free first. `stop` must be called; should this process die without, they die with it.
+    The first process starts with the pool, further ones, up to `size`, when an event finds no free process. The first
+    free process gets the event. `stop` must be called; if this process dies without it, the function's processes end
+    too.
     """
 
     def __init__(
@@ -95,7 +97,7 @@ class FunctionPool:
         pure: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`home` is what the processes see as home directory; `pure` makes them use our own Runtime API client."""
+        """`home` is the processes' home directory; `pure` selects our own Runtime API client."""
         self.function = function
         self.log = log
         self.clock = clock
@@ -112,24 +114,24 @@ class FunctionPool:
 
     @property
     def failure(self) -> str | None:
-        """Why no process can start at present, or None."""
+        """The reason why no process can start at present, or None."""
         return self._failure
 
     def wait_ready(self, timeout: float) -> None:
-        """Wait up to `timeout` seconds for the first process to take events.
+        """Wait up to `timeout` seconds until the first process is ready for events.
 
-        Raises FunctionStartError with the import error's text, or when the time is over.
+        Raises FunctionStartError with the import error's text, or on timeout.
         """
         try:
             self._ready.result(timeout)
         except concurrent.futures.TimeoutError:
-            raise FunctionStartError(f"{self.function.name} took no event within {timeout:g} s of its start") from None
+            raise FunctionStartError(f"{self.function.name} was not ready {timeout:g} s after its start") from None
 
     def invoke(self, event: Mapping[str, Any], *, timeout: float | None = None) -> Outcome:
-        """Run the handler on `event` and wait for what comes of it.
+        """Run the handler on `event` and wait for the outcome.
 
-        `timeout` bounds the wait in seconds, time spent waiting for a free process included; a handler that has
-        begun goes on, as it does when API Gateway gives up. The function's own timeout kills the process.
+        `timeout` limits the wait, in seconds, including the time until a process is free. A handler that has begun
+        continues after it, as after API Gateway's timeout. The function's own timeout kills the process.
         """
         invocation = _Invocation(json.dumps(event).encode())
         try:
@@ -140,14 +142,14 @@ class FunctionPool:
             return invocation.future.result(timeout)
         except concurrent.futures.TimeoutError:
             invocation.future.cancel()
-            return _error("unanswered", "Gateway.Timedout", f"{self.function.name} had no answer after {timeout:g} s")
+            return _error("unanswered", "Gateway.Timedout", f"{self.function.name} did not answer within {timeout:g} s")
 
     def pids(self) -> list[int]:
-        """The process ids that are alive now."""
+        """The ids of the live processes."""
         return [worker.pid for worker in list(self._workers) if worker.pid is not None]
 
     def stop(self) -> None:
-        """Kill the processes and wait for their end; events under way come out as crashed. May be called again."""
+        """Kill the processes and wait for their end; the outcome of events in progress is `crashed`. Idempotent."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
@@ -170,12 +172,12 @@ class FunctionPool:
 
     def _accept(self, invocation: "_Invocation") -> None:
         self._queue.put_nowait(invocation)
-        self._loop.call_later(_PATIENCE, self._grow)
+        self._loop.call_later(_GROW_AFTER, self._grow)
 
     def _grow(self) -> None:
-        """Start one process more if events still wait and none is free for them.
+        """Start another process if events wait and no process is free for them.
 
-        Not before the first is ready: that may be a matter of milliseconds, or never if the handler is broken.
+        Not before the first one is ready: it may be ready in milliseconds, or never if the handler is broken.
         """
         if self._ready.done() and self._free < self._queue.qsize() and len(self._slots) < self._size:
             self._slots.append(asyncio.create_task(self._keep_one_running()))
@@ -192,17 +194,17 @@ class FunctionPool:
             failures = 0 if worker.ready else failures + 1
             if failures:
                 self._note_failure(worker)
-                await asyncio.sleep(min(_BACK_OFF_FIRST * 2 ** (failures - 1), _BACK_OFF_LAST))
+                await asyncio.sleep(min(_MIN_BACKOFF * 2 ** (failures - 1), _MAX_BACKOFF))
 
     def _command(self) -> list[str]:
-        # The module by its full name and the folder as working directory: so `app` is found in it, as in Lambda.
+        # The working directory is the function's folder, so that `app` is found there, as in Lambda.
         options = ["--pure"] if self._pure else []
         return [sys.executable, "-m", lambda_runtime_client.__name__, *options, self.function.handler]
 
     def _environment(self, port: int) -> dict[str, str]:
         function = self.function
         return {
-            # Nothing is inherited, so that no key, proxy or profile of the developer reaches a function.
+            # Nothing is inherited, so that no function gets a key, proxy or profile of the developer.
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "HOME": str(self._home or function.folder),
             "LANG": "en_US.UTF-8",
@@ -222,7 +224,7 @@ class FunctionPool:
         }
 
     async def next_invocation(self) -> "_Invocation":
-        """The next event that somebody still waits for."""
+        """The next event whose invoker still waits."""
         while True:
             self._free += 1
             try:
@@ -234,7 +236,7 @@ class FunctionPool:
                 return invocation
 
     def note_ready(self) -> None:
-        """A process takes events."""
+        """Record that a process is ready for events."""
         self._failure = None
         if not self._ready.done():
             self._ready.set_result(None)
@@ -269,7 +271,7 @@ class _Request:
 
 
 class _Worker:
-    """One process with its Runtime API, from start to end."""
+    """One process and its Runtime API, from start to end."""
 
     def __init__(self, pool: FunctionPool) -> None:
         self.ready = False
@@ -283,7 +285,7 @@ class _Worker:
         self._process: asyncio.subprocess.Process | None = None
 
     async def run(self, command: list[str], environment: Callable[[int], dict[str, str]]) -> None:
-        """Start the process and serve it until it ends; killed when this is cancelled."""
+        """Start the process and serve it until it ends. Cancellation kills it."""
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=_HEADER_LIMIT)
         try:
             await self._run(command, environment(server.sockets[0].getsockname()[1]))
@@ -293,17 +295,17 @@ class _Worker:
             server.close()
             for connection in list(self._connections):
                 connection.cancel()
-            self._settle(_error("crashed", "Runtime.ExitError", f"Runtime exited with {self.ending}"))
+            self._complete(_error("crashed", "Runtime.ExitError", f"Runtime exited with {self.ending}"))
 
     async def _run(self, command: list[str], environment: dict[str, str]) -> None:
         process = self._process = await asyncio.create_subprocess_exec(
             *command,
             cwd=self._pool.function.folder,
             env=environment,
-            stdin=asyncio.subprocess.PIPE,  # never written to: its closing tells the process that we are gone
+            stdin=asyncio.subprocess.PIPE,  # never written to: the process ends when it is closed
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for us; we stop our processes ourselves
+            start_new_session=True,  # Ctrl-C must reach this process only, which stops the others
         )
         self.pid = process.pid
         output = asyncio.create_task(self._log_lines(process.stdout))
@@ -315,7 +317,7 @@ class _Worker:
             code = await process.wait()
             self.pid = None
             self.ending = f"signal: {-code}" if code < 0 else f"exit status {code}"
-            # Bounded, since a process that the handler left behind may hold the pipe open.
+            # With a limit, since a child process of the handler may hold the pipe open.
             await asyncio.wait([output], timeout=1)
             output.cancel()
 
@@ -338,7 +340,7 @@ class _Worker:
                 writer.write(await self._answer(request))
                 await writer.drain()
         except (ConnectionError, asyncio.CancelledError):
-            pass  # the process is gone, and `run` sees to the rest
+            pass  # the process has ended, which `run` handles
         finally:
             self._connections.discard(task)
             writer.close()
@@ -377,23 +379,23 @@ class _Worker:
             return _response(400, b'{"errorType":"InvalidRequestID"}')
         if len(body) > PAYLOAD_LIMIT:
             text = f"Response payload size exceeded maximum allowed payload size ({PAYLOAD_LIMIT} bytes)."
-            self._settle(_error("error", "Function.ResponseSizeTooLarge", text))
+            self._complete(_error("error", "Function.ResponseSizeTooLarge", text))
             return _response(413, b'{"errorType":"Function.ResponseSizeTooLarge"}')
         try:
-            self._settle(Outcome("ok", json.loads(body)) if ok else Outcome("error", _parse_error(body)))
+            self._complete(Outcome("ok", json.loads(body)) if ok else Outcome("error", _parse_error(body)))
         except ValueError:
-            self._settle(_error("error", "Runtime.MarshalError", "the result is not JSON"))
+            self._complete(_error("error", "Runtime.MarshalError", "the result is not JSON"))
         return _response(202, b'{"status":"OK"}')
 
     def _time_out(self) -> None:
         assert self._process is not None
         text = f"Task timed out after {self._pool.function.timeout_seconds:.2f} seconds"
         self._pool.log(self._pool.function.name, text)
-        self._settle(_error("timeout", "Sandbox.Timedout", text))
+        self._complete(_error("timeout", "Sandbox.Timedout", text))
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
-    def _settle(self, outcome: Outcome) -> None:
+    def _complete(self, outcome: Outcome) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
         if self._current is not None:

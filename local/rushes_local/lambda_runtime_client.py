@@ -1,9 +1,9 @@
-"""The main module of a function's process: ties it to its parent and runs the handler.
+"""The main module of a function's process: runs the handler, and ends with the parent process.
 
-Hides which client of the Lambda Runtime API is at work. That is AWS's `awslambdaric` wherever it has a wheel, and
-elsewhere (macOS) a small client of the same four calls. Nothing here runs in Lambda.
+Hides the choice of the Lambda Runtime API client: AWS's `awslambdaric` on platforms for which it has a wheel, a small
+client of the same four calls elsewhere (macOS). Nothing here runs in Lambda.
 
-Run as `python -m rushes_local.lambda_runtime_client [--pure] app.handler`, with the environment Lambda would give.
+Run as `python -m rushes_local.lambda_runtime_client [--pure] app.handler`, with Lambda's environment variables.
 """
 
 import http.client
@@ -24,9 +24,9 @@ Handler = Callable[[Any, "Context"], Any]
 
 
 def main(arguments: list[str]) -> None:
-    """Run the handler named last on the command line until the parent ends; `--pure` passes over awslambdaric."""
+    """Run the handler, the last argument, until the parent ends; `--pure` skips awslambdaric."""
     die_with_parent()
-    # Not in Lambda's layer: where it can be imported, httpx brings its command line along, and rich with it.
+    # As in Lambda, whose layer has no click: with it, httpx also imports its command line and rich.
     sys.modules["click"] = None  # type: ignore[assignment]
     handler_name = arguments[-1]
     if "--pure" not in arguments:
@@ -41,10 +41,10 @@ def main(arguments: list[str]) -> None:
 
 
 def die_with_parent() -> None:
-    """End this process when its standard input closes, which is when the parent ends, however it ends.
+    """End this process when its standard input closes, which happens at every end of the parent.
 
-    A pipe, because it works on every platform and survives the parent's threads; Linux's PR_SET_PDEATHSIG fires
-    when the *thread* that started the child ends. SIGKILL, because a handler may have caught everything else.
+    A pipe, because it works on every platform and outlives the parent's threads: Linux's PR_SET_PDEATHSIG fires when
+    the *thread* that started the child ends. SIGKILL, because a handler may catch every other signal.
     """
 
     def wait_and_die() -> None:
@@ -56,7 +56,7 @@ def die_with_parent() -> None:
 
 
 class Context:
-    """What Lambda hands to a handler beside the event; names as in AWS's documentation."""
+    """Lambda's context object, with the names of AWS's documentation."""
 
     client_context = None
     identity = None
@@ -77,13 +77,13 @@ class Context:
 
 
 class RuntimeApi:
-    """The four calls of the Runtime API over one kept connection."""
+    """The four calls of the Runtime API over one persistent connection."""
 
     def __init__(self, address: str) -> None:
         self._connection = http.client.HTTPConnection(address)
 
     def next(self) -> tuple[http.client.HTTPMessage, bytes]:
-        """Wait for the next event: its headers and body."""
+        """Wait for the next event; returns its headers and body."""
         return self._call("GET", "invocation/next", None, HTTPStatus.OK)
 
     def respond(self, request_id: str, body: bytes) -> None:
@@ -91,11 +91,11 @@ class RuntimeApi:
         self._call("POST", f"invocation/{request_id}/response", body, HTTPStatus.ACCEPTED)
 
     def fail(self, request_id: str, error: BaseException) -> None:
-        """Report what a handler raised."""
+        """Report a handler's exception."""
         self._call("POST", f"invocation/{request_id}/error", describe(error), HTTPStatus.ACCEPTED)
 
     def fail_init(self, error: BaseException) -> None:
-        """Report what importing the handler raised."""
+        """Report an exception of the handler's import."""
         self._call("POST", "init/error", describe(error), HTTPStatus.ACCEPTED)
 
     def _call(
@@ -104,7 +104,7 @@ class RuntimeApi:
         self._connection.request(method, f"/2018-06-01/runtime/{path}", body)
         response = self._connection.getresponse()
         answer = response.read()
-        # A result over Lambda's limit is refused; the caller has already been told, and the next event may be smaller.
+        # The API refuses a result above Lambda's limit and has reported it to the invoker; the next one may be smaller.
         if response.status not in (expected, HTTPStatus.REQUEST_ENTITY_TOO_LARGE):
             raise ConnectionError(f"Runtime API answered {response.status} to {path}")
         return response.headers, answer
@@ -122,7 +122,7 @@ def describe(error: BaseException) -> bytes:
 
 def run(handler_name: str, address: str) -> None:
     """Import `module.function` and feed it events until the connection breaks."""
-    # A pipe is buffered by the block otherwise, and a function that is killed would have said nothing.
+    # Output to a pipe is buffered by the block otherwise, and lost when the function is killed.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)
@@ -138,14 +138,14 @@ def run(handler_name: str, address: str) -> None:
 
 
 def load(handler_name: str) -> Handler:
-    """The handler named `module.function`; the module lies in the working directory."""
+    """The handler `module.function`, from the module in the working directory."""
     module_name, function_name = handler_name.rsplit(".", 1)
     handler: Handler = getattr(importlib.import_module(module_name), function_name)
     return handler
 
 
 def answer_event(api: RuntimeApi, handler: Handler, headers: http.client.HTTPMessage, body: bytes) -> None:
-    """Run the handler on one event and report what came of it."""
+    """Run the handler on one event and report its result or exception."""
     request_id = headers["Lambda-Runtime-Aws-Request-Id"]
     context = Context(
         request_id, int(headers["Lambda-Runtime-Deadline-Ms"]), headers["Lambda-Runtime-Invoked-Function-Arn"]

@@ -1,11 +1,11 @@
-"""The functions as `sam build` made them, in Lambda containers.
+"""The functions as built by `sam build`, in Lambda containers.
 
-Hides SAM CLI: what its commands have to be told, how its servers are started, watched and ended, and how a function is
-invoked through them. `sam` is on the PATH; the Makefile's verbs see to that.
+Hides SAM CLI: the arguments of its commands, the start, supervision and end of its servers, and the invocation of a
+function through them. `sam` must be on the PATH, as it is in the Makefile's verbs.
 
-The containers have to reach this host's 127.0.0.1, where the stack listens and what its presigned links name: the
-engine must share the host's network with them. One run at a time on an engine: SAM CLI names its images after the
-layers' names, not their content.
+The containers must reach 127.0.0.1 of this host, where the stack listens and to which its presigned links point: the
+engine must share the host's network with them. Only one run at a time can use an engine, because SAM CLI names its
+images by the layers' names and not by their content.
 """
 
 import contextlib
@@ -25,41 +25,41 @@ from typing import Any
 
 import httpx
 
-from rushes_local.api_gateway import Invokes
+from rushes_local.api_gateway import Invocable
 from rushes_local.lambda_runtime import REGION, Function, Kind, Log, Outcome
 from rushes_local.stack import StackError
 
 MACHINE = "arm64" if platform.machine() in ("arm64", "aarch64") else "x86_64"
 
-_MAX_BUILD = 300.0
-# An image is made of the layers before a server listens.
-_MAX_START = 180.0
-# It removes its containers, which get ten seconds each to end by themselves.
-_MAX_END = 60.0
-_LOOK_EVERY = 0.1
+_MAX_BUILD = 300.0  # seconds
+# Before a server listens, it builds an image with the layers.
+_MAX_START = 180.0  # seconds
+# A server removes its containers, each of which has ten seconds to end.
+_MAX_END = 60.0  # seconds
+_POLL_SECONDS = 0.1
 
-# In the access log of SAM CLI's servers. A webhook's token is in it, and no log of ours holds one.
+# The query string in the access log of SAM CLI's servers. It contains the webhook's token, which must not be logged.
 _QUERY = re.compile(r'("[A-Z]+ [^ ?"]*)\?[^ "]*')
 
-# SAM CLI hands its own credentials to the containers, whatever the file of variables says.
+# SAM CLI passes its own credentials to the containers and ignores these in the file of variables.
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
 def require_engine() -> None:
-    """Raise StackError unless a container engine answers."""
-    import docker  # type: ignore[import-untyped]  # here, since nothing else needs it
+    """Raise StackError unless a container engine is running."""
+    import docker  # type: ignore[import-untyped]  # not at the top: only containers need it
 
     try:
         docker.from_env(timeout=10).ping()
     except docker.errors.DockerException:
         raise StackError(
-            "Lambda containers need a container engine and none answers: install and start Docker, or set DOCKER_HOST "
-            "to an engine that runs."
+            "no container engine is running, and Lambda containers need one: install and start Docker, or set "
+            "DOCKER_HOST to a running engine"
         ) from None
 
 
 def remove_containers(folder: Path) -> None:
-    """Remove the containers that run code in `folder`: SAM CLI leaves some when it is ended in an awkward moment."""
+    """Remove the containers that run code in `folder`. SAM CLI leaves some if it is ended while one starts."""
     import docker
 
     client = docker.from_env()
@@ -73,7 +73,7 @@ def remove_containers(folder: Path) -> None:
 
 
 def build(root: Path, folder: Path, architecture: str = MACHINE) -> None:
-    """`sam build` of the project at `root` into `folder`, and what `make build` does after it."""
+    """Run `sam build` for the project at `root` into `folder`, then scripts/pack.py, as `make build` does."""
     override = f"Architecture={architecture}"
     run(root, "build", "--build-dir", str(folder), "--parameter-overrides", override, timeout=_MAX_BUILD)
     _run(root, ["python3.13", "scripts/pack.py", str(folder)], _MAX_BUILD, {})
@@ -82,7 +82,7 @@ def build(root: Path, folder: Path, architecture: str = MACHINE) -> None:
 def run(
     root: Path, *arguments: str, timeout: float, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run SAM CLI in `root` to its end. Raises StackError with what it printed when it fails or takes too long."""
+    """Run SAM CLI in `root` to its end. Raises StackError, with its output, if it fails or takes too long."""
     return _run(root, ["sam", *arguments], timeout, environment or {})
 
 
@@ -101,14 +101,16 @@ def _run(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise StackError(f"{' '.join(command)} was not done after {timeout:g} s") from None
+        raise StackError(f"{' '.join(command)} did not end within {timeout:g} s") from None
     if result.returncode != 0:
-        raise StackError(f"{' '.join(command)}\n{result.stdout}\n{result.stderr}")
+        raise StackError(
+            f"{' '.join(command)} ended with status {result.returncode}:\n{result.stdout}\n{result.stderr}"
+        )
     return result
 
 
 def _environment(additions: Mapping[str, str]) -> dict[str, str]:
-    """SAM CLI's: the developer's, without their AWS account."""
+    """The environment for SAM CLI: the developer's, without AWS credentials and profiles, plus `additions`."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     nowhere = dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull)
     return {**inherited, **nowhere, "AWS_DEFAULT_REGION": REGION, "SAM_CLI_TELEMETRY": "0", **additions}
@@ -117,7 +119,8 @@ def _environment(additions: Mapping[str, str]) -> dict[str, str]:
 class SamServer:
     """`sam local <command>` on a port of 127.0.0.1 until `stop`, which must be called.
 
-    The port is taken when this is made, so that others can be told of it; `start` begins and `wait` sees it listening.
+    The port is chosen on construction, because other components need it earlier. `start` starts the server and `wait`
+    waits until it listens.
     """
 
     def __init__(self, command: str) -> None:
@@ -134,8 +137,8 @@ class SamServer:
     def start(
         self, template: Path, arguments: Sequence[str], *, log: Callable[[str], None], environment: Mapping[str, str]
     ) -> None:
-        """Start it on a template; `log` receives what it and the functions print."""
-        # A built template is not beside samconfig.toml, so its settings for this command do not count.
+        """Start the server with a template; `log` receives the lines that it and the functions print."""
+        # samconfig.toml does not apply: it is not in the folder of the built template.
         common = ["--template", str(template), "--host", "127.0.0.1", "--port", str(self.port), "--skip-pull-image"]
         self._process = subprocess.Popen(
             ["sam", "local", self.command, *common, *arguments],
@@ -146,7 +149,7 @@ class SamServer:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            start_new_session=True,  # Ctrl-C is for us; we stop it ourselves
+            start_new_session=True,  # Ctrl-C must reach this process only, which stops the server
         )
         self._reader = threading.Thread(target=self._read, args=(log,), name=f"sam-{self.command}", daemon=True)
         self._reader.start()
@@ -160,26 +163,26 @@ class SamServer:
             log(line)
 
     def wait(self) -> None:
-        """Wait until it listens. Raises StackError when it ends instead, or takes too long."""
+        """Wait until the server listens. Raises StackError, with its last lines, if it ends or takes too long."""
         deadline = time.monotonic() + _MAX_START
         while True:
             self.check()
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
                 return
             if time.monotonic() > deadline:
-                raise StackError(f"{self._said()}\nsam local {self.command} did not listen after {_MAX_START:g} s")
-            time.sleep(_LOOK_EVERY)
+                raise StackError(f"{self._output()}\nsam local {self.command} did not listen within {_MAX_START:g} s")
+            time.sleep(_POLL_SECONDS)
 
     def check(self) -> None:
-        """Raise StackError if it has ended."""
+        """Raise StackError, with the server's last lines, if it has ended."""
         if self._process is not None and self._process.poll() is not None:
-            raise StackError(f"{self._said()}\nsam local {self.command} ended with status {self._process.returncode}")
+            raise StackError(f"{self._output()}\nsam local {self.command} ended with status {self._process.returncode}")
 
-    def _said(self) -> str:
+    def _output(self) -> str:
         return "\n".join(self._last_lines)
 
     def stop(self) -> None:
-        """End it and wait for that; it removes its containers, when it can. May be called again."""
+        """End the server and wait for it. It removes its containers if it can. Idempotent."""
         if self._process is None:
             return
         self._process.terminate()
@@ -202,8 +205,8 @@ def _free_port() -> int:
 class Containers:
     """Runs the functions of a stack: routes through `sam local start-api`, everything else through `start-lambda`.
 
-    `folder` is what `build` filled. Once started, `functions` are those of the stack and `running` what invokes each of
-    them in its container, both by logical id.
+    `folder` contains the output of `build`. After the start, `functions` has the stack's functions and `running` the
+    objects that invoke them in their containers, both by logical id.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -216,18 +219,18 @@ class Containers:
 
     @property
     def url(self) -> str:
-        """Where the routes of all APIs are."""
+        """The address of the routes of all APIs."""
         return self._api.url
 
-    def start(self, functions: Mapping[str, Function], log: Log) -> Mapping[str, Invokes]:
-        """Start both servers and wait for them; the functions, ready to be invoked, by logical id."""
+    def start(self, functions: Mapping[str, Function], log: Log) -> Mapping[str, Invocable]:
+        """Start both servers and wait for them; returns the functions, ready to be invoked, by logical id."""
         self.functions = dict(functions)
         files = Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix="rushes-sam-")))
         self._variables = files / "variables.json"
         self._variables.write_text(json.dumps({name: variables(each) for name, each in functions.items()}))
-        # A webhook's sender waits five seconds, so nothing is made when it comes. What only messages and the clock
-        # invoke can wait for its container.
-        self._closing.callback(remove_containers, self.template.parent)  # last, when nobody uses them
+        # The sender of a webhook waits for five seconds, so the containers of routes are created now. A function that
+        # only messages and schedules invoke can wait for its container.
+        self._closing.callback(remove_containers, self.template.parent)  # called last, after the servers' end
         for server, mode in ((self._api, "EAGER"), (self._lambda, "LAZY")):
             self._closing.callback(server.stop)
             server.start(
@@ -243,14 +246,14 @@ class Containers:
 
     @property
     def options(self) -> list[str]:
-        """What every `sam local` command has to be told about these functions."""
+        """The options about these functions for every `sam local` command."""
         return ["--env-vars", str(self._variables), "--parameter-overrides", f"Architecture={MACHINE}"]
 
     @property
     def credentials(self) -> dict[str, str]:
-        """The functions', for SAM CLI's own environment: every function has the same ones."""
-        some = next(iter(self.functions.values())).environment
-        return {name: some[name] for name in _CREDENTIALS}
+        """The functions' credentials, for SAM CLI's own environment; all functions have the same."""
+        environment = next(iter(self.functions.values())).environment
+        return {name: environment[name] for name in _CREDENTIALS}
 
     def check(self) -> None:
         """Raise StackError if a server has ended."""
@@ -258,12 +261,12 @@ class Containers:
         self._lambda.check()
 
     def stop(self) -> None:
-        """End the servers and their containers. May be called again."""
+        """End the servers and their containers. Idempotent."""
         self._closing.close()
 
 
 def variables(function: Function) -> dict[str, str]:
-    """A function's environment as `--env-vars` wants it."""
+    """A function's variables for `--env-vars`, without the credentials."""
     return {name: value for name, value in function.environment.items() if name not in _CREDENTIALS}
 
 
@@ -274,7 +277,7 @@ class InvokedFunction:
         self._url = f"{url}/2015-03-31/functions/{name}/invocations"
 
     def invoke(self, event: Mapping[str, Any], *, timeout: float | None = None) -> Outcome:
-        """Run it on an event and wait for what comes of it, at most `timeout` seconds."""
+        """Run the function on an event and wait for its outcome, at most `timeout` seconds."""
         try:
             response = httpx.post(self._url, json=event, timeout=timeout, trust_env=False)
             payload = response.json()

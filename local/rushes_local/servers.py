@@ -1,6 +1,6 @@
-"""Serves a WSGI application on 127.0.0.1 from threads, and stops cleanly.
+"""Serves a WSGI application on 127.0.0.1 with a pool of threads, and stops cleanly.
 
-Hides waitress, above all how to end its loop from outside, for which it has no call.
+Hides waitress, which has no public way to end its loop from another thread.
 """
 
 import threading
@@ -13,8 +13,8 @@ from waitress.task import ThreadedTaskDispatcher  # type: ignore[import-untyped]
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-# Requests wait for functions and for each other (a submission is answered while its webhook comes in), so there are
-# more threads than requests that could do work at once.
+# More threads than requests that can work at once, because requests wait for functions and for each other: a webhook
+# may arrive before its submission is answered.
 THREADS = 16
 
 
@@ -38,7 +38,7 @@ class Server:
         self._thread.start()
 
     def _run(self) -> None:
-        # waitress's own `run` ends only with an exception in this thread, so this is its loop with a way out.
+        # The same loop as waitress's `run`, which only an exception in this thread can end.
         while not self._stopping.is_set():
             self._server.asyncore.loop(timeout=30, map=self._server._map, use_poll=True, count=1)
 
@@ -48,11 +48,11 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def stop(self) -> None:
-        """Wait for the requests under way, at most 5 s, then close the listener and every connection."""
+        """Wait for the requests in progress, at most 5 s, then close the listener and every connection."""
         self._stopping.set()
         self._server.pull_trigger()
         self._thread.join()
-        # Only now, since the loop and the requests write to the descriptors that are closed here.
+        # After the loop's end, because the loop and the requests write to the sockets that are closed here.
         self._dispatcher.shutdown(timeout=5)
         self._server.asyncore.close_all(self._server._map, ignore_all=True)
 

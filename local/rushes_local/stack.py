@@ -1,9 +1,9 @@
 """The whole system on one machine: functions, gateway, AWS (moto) and Runware (the emulator).
 
-Hides how the parts are started, in which order they learn of each other, and that all of it ends together. What is
-deployed is not described here but read from template.yaml; functions run unchanged and see only their environment.
+Hides the start of the components, the exchange of their addresses, and their common end. The resources are read from
+template.yaml. The functions run unchanged and depend only on their environment variables.
 
-State is in memory. Log files lie in a temporary directory that goes when the stack stops.
+State is in memory. Log files are in a temporary directory, which is removed when the stack stops.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from botocore.config import Config
 
 from rushes.adapters.dynamodb.admin import AdminTable
 from rushes.domain.caller import Caller, hash_key, new_key
-from rushes_local.api_gateway import Gateway, Invokes, Route
+from rushes_local.api_gateway import Gateway, Invocable, Route
 from rushes_local.aws.application import CREDENTIALS, Aws
 from rushes_local.event_sources import Source, Stream, Triggers
 from rushes_local.lambda_runtime import REGION, Function, FunctionPool, FunctionStartError, Log
@@ -45,61 +45,61 @@ if TYPE_CHECKING:
 STACK_NAME = "rushes"
 EMULATOR_KEY = "emulator-key"
 
-# The functions' credentials, with the session token that Lambda's always have: it shows in presigned links.
+# The functions' credentials. As in Lambda, they have a session token, which is part of presigned links.
 _FUNCTION_CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": CREDENTIALS.access_key,
     "AWS_SECRET_ACCESS_KEY": CREDENTIALS.secret_key,
     "AWS_SESSION_TOKEN": "local-session-token",
 }
 
-# The developer's proxies know no way to this machine.
+# Requests to this machine must not go through the developer's proxies.
 _DIRECT = Config(proxies={})
 
 _only_one = threading.Lock()
 
-# A function that takes longer to import has something wrong with it.
-_FUNCTION_START = 30.0
+# The longest start of a function, with its imports.
+_FUNCTION_START = 30.0  # seconds
 
 
 class StackError(Exception):
-    """The stack could not start, or one of its parts has failed since. The text is meant for people."""
+    """The stack could not start, or one of its components failed later. The text is shown to the user."""
 
 
 @dataclass(frozen=True)
 class ProviderEndpoint:
-    """Where the functions buy: Runware itself unless `base_url` (the full URL POSTed to) says otherwise."""
+    """The provider of the functions: Runware itself, or the one at `base_url`, the full URL for POST."""
 
     api_key: str = field(repr=False)
     base_url: str | None = None
 
 
 class Host(Protocol):
-    """What runs the functions and serves their routes in place of the stack."""
+    """Runs the functions and serves their routes in place of the stack."""
 
     @property
     def url(self) -> str:
-        """Where the routes will be, without a slash at its end; known before `start`."""
+        """The address of the routes, without a slash at its end; available before `start`."""
 
-    def start(self, functions: Mapping[str, Function], log: Log) -> Mapping[str, Invokes]:
-        """Run the functions, given and returned by logical id. Raises StackError."""
+    def start(self, functions: Mapping[str, Function], log: Log) -> Mapping[str, Invocable]:
+        """Run the functions, which are given and returned by logical id. Raises StackError."""
 
     def check(self) -> None:
-        """Raise StackError if they cannot run at present."""
+        """Raise StackError if the functions cannot run at present."""
 
     def stop(self) -> None:
-        """End them. May be called again, and after a failed start."""
+        """End the functions. Idempotent; may follow a failed start."""
 
 
 class Stack:
-    """Everything, running, between `with Stack(root) as stack:` and the end of the block.
+    """The running system, between `with Stack(root) as stack:` and the end of the block.
 
-    `root` holds template.yaml. `render_seconds` is how long the emulator takes for a task (None: until a test says so).
-    `time_scale` multiplies every interval and timeout of the functions, of schedules and of queues; `timings` replaces
-    some of the functions' variables that end in `_SECONDS`, in seconds before scaling. Without `schedule` nothing is
-    invoked by the clock, without `queues` nothing by messages, without `streams` nothing by changes of the table. With
-    a `provider` there is no emulator. `parameters` overrides the template's. With a `host` the functions run there, and
-    neither `functions` nor the gateway is used. `sink` receives every log line of every part. One stack a process:
-    moto's state is global.
+    `root` contains template.yaml. `render_seconds` is the emulator's render time (None: until the test finishes the
+    task). `time_scale` multiplies every interval and timeout of the functions, schedules and queues; `timings` replaces
+    some of the functions' variables that end in `_SECONDS`, in seconds before scaling. Without `schedule` no function
+    is invoked by the clock, without `queues` none by messages, without `streams` none by changes of the table. With a
+    `provider` there is no emulator. `parameters` overrides the template's. With a `host` the functions run there, and
+    neither `functions` nor the gateway is used. `sink` receives every log line of every component. A process can run
+    one stack, because moto's state is global.
     """
 
     def __init__(
@@ -159,19 +159,19 @@ class Stack:
         self.stop()
 
     def stop(self) -> None:
-        """End every part and wait for it. May be called again."""
+        """End every component and wait for it. Idempotent."""
         self._closing.close()
 
     @property
     def emulator(self) -> "Emulator":
-        """The emulated Runware. Raises StackError when the functions buy elsewhere."""
+        """The emulated Runware. Raises StackError if the functions use another provider."""
         if self._emulator is None:
-            raise StackError("this stack has no emulator: its functions buy elsewhere")
+            raise StackError("this stack has no emulator: its functions buy from another provider")
         return self._emulator
 
     @property
     def log_path(self) -> Path:
-        """A file with every log line of every part."""
+        """The path of a file with every log line of every component."""
         return self._files / "stack.log"
 
     def check(self) -> None:
@@ -188,21 +188,23 @@ class Stack:
         return self.session.client(service, endpoint_url=self.aws_url, config=config, **options)  # type: ignore[call-overload]
 
     def create_key(self, caller: str, limit_usd: float = 50.0) -> str:
-        """A new API key for a caller with that monthly limit in US dollars."""
+        """A new API key for a caller with this monthly limit in US dollars."""
         key = new_key()
-        known = Caller(name=caller, monthly_limit=round(limit_usd * 1_000_000))
-        self.store.add_key(hash_key(key), known, f"made locally for {caller}", int(time.time() * 1000))
+        settings = Caller(name=caller, monthly_limit=round(limit_usd * 1_000_000))
+        self.store.add_key(hash_key(key), settings, f"made locally for {caller}", int(time.time() * 1000))
         return key
 
     @cached_property
     def store(self) -> AdminTable:
-        """The table, as the functions see it."""
+        """The functions' table."""
         return AdminTable(self.client("dynamodb"), self.table_name)
 
     def _start(self) -> None:
         began = time.perf_counter()
         if not _only_one.acquire(blocking=False):
-            raise StackError("another stack is running in this process, and moto has one state for both")
+            raise StackError(
+                "another stack is running in this process, and both would share moto's state: stop it first"
+            )
         self._closing.callback(_only_one.release)
         self._files = Path(tempfile.mkdtemp(prefix="rushes-"))
         if not self._keep_files:
@@ -211,17 +213,18 @@ class Stack:
         template = Template(self._root / "template.yaml")
         unknown = self._timings.keys() - {name for declared in template.functions() for name in declared.variables}
         if unknown:
-            raise StackError(f"no function has {', '.join(sorted(unknown))}")
+            raise StackError(f"no function has {', '.join(sorted(unknown))}: timings must name variables of functions")
         self._serve()
-        # moto and the emulator take longest to import; most of it is reading files, so they share the time.
-        # Both need werkzeug, whose modules import each other: two threads that begin at different ends can fail.
+        # moto and the emulator have the slowest imports, which mostly read files, so they are imported concurrently.
+        # Both need werkzeug, whose modules import each other, so that a concurrent import of it can fail.
         importlib.import_module("werkzeug")
         with ThreadPoolExecutor(2) as executor:
             emulator = executor.submit(self._start_emulator)
             outputs = self._create_resources(template, emulator.result)
         self._mark("resources", began)
         triggers = Triggers(lambda line: self.log("triggers", line))
-        # Told to stop before the functions are, and waited for after them: what they wait for ends with its function.
+        # The triggers stop before the functions and are joined after them: their last invocations end with the
+        # functions.
         self._closing.callback(triggers.join)
         declared = template.functions()
         parameters = {**template.defaults(), **self._parameters}
@@ -241,7 +244,7 @@ class Stack:
         for each in declared:
             self._start_triggers(each, running[each.logical_id], triggers, parameters)
         self._mark("functions", began)
-        # A quarter of a second for each full collection, most of it among what moto and botocore have imported.
+        # Otherwise each full garbage collection takes a quarter of a second, mostly for moto's and botocore's modules.
         gc.freeze()
         self._closing.callback(gc.unfreeze)
 
@@ -249,16 +252,18 @@ class Stack:
         self.started_in[part] = time.perf_counter() - began
 
     def _serve(self) -> None:
-        """Open the ports first, since the parts have to be told each other's."""
+        """Open the ports before the components start, because each needs the others' addresses."""
         self.aws = Aws()
         self.gateway = Gateway(log=lambda line: self.log("gateway", line))
-        # The functions stop before the servers: entered last, closed first.
+        # Registered first, closed last: the servers stop after the functions.
         aws = Server(self.aws, name="aws")
         self._closing.callback(aws.stop)
         try:
             gateway = Server(self.gateway, name="gateway", port=self._port)
         except OSError as error:
-            raise StackError(f"port {self._port} cannot be used: {error.strerror}") from None
+            raise StackError(
+                f"port {self._port} cannot be used ({error.strerror}): choose another with --port"
+            ) from None
         self._closing.callback(gateway.stop)
         self.aws_url, self.url = aws.url, self._host.url if self._host else gateway.url
         self.session = _local_session()
@@ -276,14 +281,14 @@ class Stack:
         return ProviderEndpoint(EMULATOR_KEY, f"{server.url}/v1")
 
     def _create_resources(self, template: Template, provider: Callable[[], ProviderEndpoint]) -> dict[str, str]:
-        """Make what the template declares; returns its outputs, the functions' variables among them."""
-        # moto says of every type that it does not know what we have already left out.
+        """Create the template's resources; returns its outputs, which include the functions' variables."""
+        # moto warns about every unsupported type; those that matter have been left out before.
         logging.getLogger("moto").setLevel(logging.ERROR)
         self.aws.load()
         from moto.cloudformation import models
         from moto.cloudformation.parsing import get_model_map
 
-        # moto tries YAML first, which takes it half a second; what it is given below is JSON.
+        # moto tries YAML first, which takes half a second; the template below is JSON.
         models.Stack.parse_template = staticmethod(json.loads)  # type: ignore[method-assign,assignment]
         cloudformation = self.client("cloudformation", config=Config(retries={"total_max_attempts": 1}))
         body = template.for_cloudformation(get_model_map())
@@ -308,7 +313,7 @@ class Stack:
         return outputs
 
     def _finish_buckets(self, template: Template) -> None:
-        """Switch versions and events on, which moto's CloudFormation passes over."""
+        """Enable versioning and events, which moto's CloudFormation ignores."""
         s3 = self.client("s3")
         for name, properties in template.buckets().items():
             bucket = self._physical_id(name)
@@ -319,22 +324,27 @@ class Stack:
                 s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=events)
 
     def _finish_queues(self, template: Template) -> None:
-        """Scale the queues' times. SQS knows whole seconds only; no message comes back while its function may run."""
+        """Scale the queues' times to whole seconds, as SQS requires; visibility timeouts are rounded up."""
         sqs = self.client("sqs")
-        whole: dict[str, Callable[[float], int]] = {"DelaySeconds": round, "VisibilityTimeout": math.ceil}
+        # Rounded up, so that no message is delivered again while its function may still run.
+        rounding: dict[str, Callable[[float], int]] = {"DelaySeconds": round, "VisibilityTimeout": math.ceil}
         for name, properties in template.queues().items():
-            times = {key: str(to(properties[key] * self._time_scale)) for key, to in whole.items() if key in properties}
+            times = {
+                key: str(rounded(properties[key] * self._time_scale))
+                for key, rounded in rounding.items()
+                if key in properties
+            }
             if times:
                 sqs.set_queue_attributes(QueueUrl=self._physical_id(name), Attributes=times)
 
     def _physical_id(self, name: str) -> str:
-        """What a resource of the template is called in the local AWS."""
+        """The physical id of a resource of the template."""
         detail = self.client("cloudformation").describe_stack_resource(StackName=STACK_NAME, LogicalResourceId=name)
         physical_id: str = detail["StackResourceDetail"]["PhysicalResourceId"]
         return physical_id
 
     def _create_secrets(self, template: Template, runware_key: str) -> dict[str, str]:
-        """Their ARNs by logical id."""
+        """Create the template's secrets; returns their ARNs by logical id."""
         client = self.client("secretsmanager")
         arns = {}
         for name, properties in template.secrets().items():
@@ -346,7 +356,7 @@ class Stack:
         endpoints = {"AwsEndpointUrl": self.aws_url, "PublicWebhookUrl": self.url}
         if provider.base_url is None:
             return endpoints
-        # Whoever stands in for Runware also serves what it rendered.
+        # A stand-in for Runware also serves the rendered videos.
         url = urlsplit(provider.base_url)
         return {**endpoints, "RunwareBaseUrl": provider.base_url, "RescueOrigins": f"{url.scheme}://{url.netloc}"}
 
@@ -363,36 +373,36 @@ class Stack:
             memory_mb=declared.memory_mb,
         )
 
-    def _start_pools(self, functions: Mapping[str, Function], followers: Container[str]) -> Mapping[str, Invokes]:
+    def _start_pools(self, functions: Mapping[str, Function], followers: Container[str]) -> Mapping[str, Invocable]:
         pools = {}
         for logical_id, function in functions.items():
-            # A stream's shard waits for its function, and there is one: a second process would have nothing to do.
+            # The stream has one shard, which waits for each invocation, so that a second process would be idle.
             size = 1 if function.name in followers else self._processes
             pool = FunctionPool(function, size=size, log=self.log, home=self._files)
             pools[logical_id] = self.functions[function.name] = pool
             self._closing.callback(pool.stop)
         return pools
 
-    def _start_host(self, host: Host, functions: Mapping[str, Function]) -> Mapping[str, Invokes]:
+    def _start_host(self, host: Host, functions: Mapping[str, Function]) -> Mapping[str, Invocable]:
         self._closing.callback(host.stop)
         return host.start(functions, self.log)
 
     def _start_triggers(
-        self, declared: DeclaredFunction, function: Invokes, triggers: Triggers, parameters: Mapping[str, Any]
+        self, declared: DeclaredFunction, function: Invocable, triggers: Triggers, parameters: Mapping[str, Any]
     ) -> None:
         for seconds in declared.schedules if self._schedule else ():
             triggers.schedule(f"{STACK_NAME}-{declared.name}", seconds * self._time_scale, function)
         for queue in declared.queues if self._queues else ():
             sqs, url = self.client("sqs"), self._physical_id(queue.queue)
             arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-            most = queue.max_concurrency
-            most = int(parameters[most["Ref"]] if isinstance(most, Mapping) else most)
-            triggers.poll(sqs, Source(url, arn, queue.batch_size, queue.partial, most), function)
+            limit = queue.max_concurrency
+            limit = int(parameters[limit["Ref"]] if isinstance(limit, Mapping) else limit)
+            triggers.poll(sqs, Source(url, arn, queue.batch_size, queue.partial, limit), function)
         for source in declared.streams if self._streams else ():
             triggers.follow(self.client("dynamodbstreams"), self.client("sqs"), self._stream(source), function)
 
     def _stream(self, source: StreamSource) -> Stream:
-        from moto.events.models import EventPattern  # not at the top: moto takes a second or two
+        from moto.events.models import EventPattern  # not at the top: the import takes a second or two
 
         name = self._physical_id(source.table)
         patterns = [EventPattern.load(pattern) for pattern in source.patterns]
@@ -403,24 +413,24 @@ class Stack:
             bisect=source.bisect,
             retries=source.retries,
             failures_url=self._physical_id(source.failures),
-            wanted=lambda record: not patterns or any(each.matches_event(_head(record)) for each in patterns),
+            wanted=lambda record: not patterns or any(each.matches_event(_filtered(record)) for each in patterns),
         )
 
     def log(self, name: str, line: str) -> None:
-        """Write a part's line to the log file and to the sink."""
+        """Write a component's line to the log file and to the sink."""
         with self._log_lock:
             if not self._log_file.closed:
                 self._log_file.write(f"{name}\t{line}\n")
         self._sink(name, line)
 
 
-def _head(record: Mapping[str, Any]) -> Any:
-    """What a filter may look at here: the kind of the change and its keys. The images are long and hold no JSON."""
+def _filtered(record: Mapping[str, Any]) -> Any:
+    """The fields of a record that a filter can match here: event name and keys. The images are long and no JSON."""
     return {"eventName": record["eventName"], "dynamodb": {"Keys": record["dynamodb"]["Keys"]}}
 
 
 def _local_session() -> boto3.Session:
-    """A session that sees nothing of the developer's profiles and files, which may not even be there."""
+    """A session that reads none of the developer's profiles and files, which may be absent."""
     nowhere = (None, None, os.devnull, None)
     variables = {"profile": (None, None, None, None), "config_file": nowhere, "credentials_file": nowhere}
     return boto3.Session(
@@ -432,7 +442,7 @@ def _local_session() -> boto3.Session:
 
 
 def scaled(environment: Mapping[str, str], factor: float) -> dict[str, str]:
-    """The environment with every interval, known by its name's end `_SECONDS`, multiplied."""
+    """The environment with every variable that ends in `_SECONDS` multiplied by `factor`."""
     return {
         name: f"{float(value) * factor:g}" if name.endswith("_SECONDS") else value
         for name, value in environment.items()
@@ -440,7 +450,7 @@ def scaled(environment: Mapping[str, str], factor: float) -> dict[str, str]:
 
 
 def _generate(client: Any, rules: Mapping[str, Any]) -> str:
-    """A secret as CloudFormation's GenerateSecretString describes it."""
+    """A secret by the rules of CloudFormation's GenerateSecretString."""
     options = {key: value for key, value in rules.items() if key not in ("SecretStringTemplate", "GenerateStringKey")}
     password: str = client.get_random_password(**options)["RandomPassword"]
     return json.dumps({**json.loads(rules["SecretStringTemplate"]), rules["GenerateStringKey"]: password})

@@ -1,7 +1,7 @@
-"""What template.yaml says, for those who run it on one machine.
+"""Reads template.yaml for the local stack.
 
-Hides the file's syntax: tags, Globals, and which resources moto's CloudFormation can make. Interprets no intrinsic
-function: moto resolves the functions' variables, which are given to it as outputs.
+Hides the file's syntax: tags, Globals, and the resource types that moto's CloudFormation supports. Interprets no
+intrinsic function: moto resolves the functions' variables, which are passed to it as outputs.
 """
 
 import re
@@ -14,7 +14,7 @@ import yaml
 
 try:
     from yaml import CSafeLoader as SafeLoader
-except ImportError:  # built without libyaml, it takes ten times as long
+except ImportError:  # without libyaml, parsing takes ten times as long
     from yaml import SafeLoader  # type: ignore[assignment]
 
 _SECRET = "AWS::SecretsManager::Secret"
@@ -24,7 +24,7 @@ _SECONDS = {"minute": 60, "hour": 3600, "day": 86400}
 
 
 class _Loader(SafeLoader):
-    """Reads `!Ref x` as `{"Ref": "x"}`, and so on."""
+    """Reads tags as mappings: `!Ref x` as `{"Ref": "x"}`."""
 
 
 def _read_tag(loader: _Loader, tag: str, node: yaml.Node) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class HttpRoute:
 
 @dataclass(frozen=True)
 class QueueSource:
-    """A queue, by logical id, that a function takes messages from. `partial`: it reports which of them failed.
+    """A queue, by logical id, that invokes a function. `partial`: the function reports the messages that failed.
 
     `max_concurrency` is a number or refers to a parameter.
     """
@@ -68,10 +68,10 @@ class QueueSource:
 
 @dataclass(frozen=True)
 class StreamSource:
-    """A table, by logical id, whose changes a function follows, as far as they match a pattern, if there are any.
+    """A table, by logical id, whose stream invokes a function with the records that match one of `patterns`, if any.
 
-    `partial`: it reports which of them failed. `bisect`: a batch that failed as a whole is halved. What still fails
-    after so many `retries` is told to the queue `failures`, by logical id.
+    `partial`: the function reports the record that failed. `bisect`: a batch that fails as a whole is halved. After
+    `retries` retries, a message about the failed records goes to the queue `failures`, by logical id.
     """
 
     table: str
@@ -85,7 +85,7 @@ class StreamSource:
 
 @dataclass(frozen=True)
 class DeclaredFunction:
-    """A function as declared, Globals merged in. `variables` are unresolved. `schedules` are intervals in seconds."""
+    """A declared function, with Globals merged. `variables` are unresolved. `schedules` are intervals in seconds."""
 
     logical_id: str
     folder: Path
@@ -100,14 +100,14 @@ class DeclaredFunction:
 
     @property
     def name(self) -> str:
-        """The function's folder under functions/, as `submit`."""
+        """The name of the function's folder under functions/, such as `submit`."""
         return self.folder.name
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A template as it is written, in long form: `{"Ref": …}` and `{"Fn::Sub": …}` where the file has tags."""
+    """A template's content, with tags in their long form, such as `{"Ref": …}` and `{"Fn::Sub": …}`."""
     with path.open(encoding="utf-8") as file:
-        # The loader is a SafeLoader with tags for CloudFormation's own functions.
+        # Safe: the loader is a SafeLoader with tags for CloudFormation's intrinsic functions.
         content: dict[str, Any] = yaml.load(file, Loader=_Loader)
     return content
 
@@ -148,24 +148,24 @@ class Template:
         )
 
     def defaults(self) -> dict[str, Any]:
-        """The parameters' defaults, by name, where they have one."""
+        """The default values of the parameters that have one, by name."""
         parameters = self._content.get("Parameters", {}).items()
         return {name: parameter["Default"] for name, parameter in parameters if "Default" in parameter}
 
     def secrets(self) -> dict[str, Mapping[str, Any]]:
-        """Properties of the secrets by logical id."""
+        """The properties of the secrets, by logical id."""
         return self._of(_SECRET)
 
     def buckets(self) -> dict[str, Mapping[str, Any]]:
-        """Properties of the buckets by logical id."""
+        """The properties of the buckets, by logical id."""
         return self._of("AWS::S3::Bucket")
 
     def queues(self) -> dict[str, Mapping[str, Any]]:
-        """Properties of the queues by logical id."""
+        """The properties of the queues, by logical id."""
         return self._of("AWS::SQS::Queue")
 
     def number_of(self, kind: str) -> int:
-        """How many resources of a type there are."""
+        """The number of resources of a type."""
         return len(self._of(kind))
 
     def _of(self, kind: str) -> dict[str, Mapping[str, Any]]:
@@ -176,11 +176,11 @@ class Template:
         }
 
     def for_cloudformation(self, supported: Container[str]) -> dict[str, Any]:
-        """The template with the resources of `supported` types only, and an output for each function's variable.
+        """The template with the resources of `supported` types only, and an output for each variable of a function.
 
-        Each secret becomes a parameter of the same name, whose value is to be its ARN: moto's CloudFormation knows no
-        secrets, and a `Ref` cannot tell the difference. The outputs are named by `output_name`; beside them stand those
-        of the template that need nothing which was left out.
+        Each secret becomes a parameter of the same name, for its ARN: moto's CloudFormation does not support secrets,
+        and a `Ref` to a parameter looks the same. `output_name` has the names of the outputs. The template's own
+        outputs stay if they need no removed resource.
         """
         resources = self._resources(supported)
         absent = self._content["Resources"].keys() - resources.keys() - self.secrets().keys()
@@ -190,7 +190,7 @@ class Template:
             if not absent & set(_references(output))
         }
         outputs |= {
-            # An output is a text or an intrinsic function; only CloudFormation itself would turn numbers into texts.
+            # An output is a text or an intrinsic function. Unlike CloudFormation, moto converts no numbers to text.
             output_name(function, variable): {"Value": value if isinstance(value, dict) else str(value)}
             for function in self.functions()
             for variable, value in function.variables.items()
@@ -205,7 +205,7 @@ class Template:
         }
 
     def _resources(self, supported: Container[str]) -> dict[str, Any]:
-        """The resources of supported types that refer to nothing which is left out."""
+        """The resources of supported types that refer to no removed resource."""
         resources = {name: r for name, r in self._content["Resources"].items() if r["Type"] in supported}
         while True:
             absent = self._content["Resources"].keys() - resources.keys() - self.secrets().keys()
@@ -216,7 +216,7 @@ class Template:
 
 
 def output_name(function: DeclaredFunction, variable: str) -> str:
-    """The output under which a function's variable is found. Output names are alphanumeric."""
+    """The name of the output for a function's variable. Output names are alphanumeric."""
     return f"{function.logical_id}0{variable.replace('_', '0')}"
 
 
@@ -232,7 +232,7 @@ def _route(properties: Mapping[str, Any]) -> HttpRoute:
 def _interval(expression: str) -> float:
     match = _RATE.fullmatch(expression)
     if match is None:
-        raise ValueError(f"only rates can be kept here, not {expression}")
+        raise ValueError(f"the local stack supports schedules like rate(1 minute), not {expression}")
     return float(int(match[1]) * _SECONDS[match[2]])
 
 
@@ -262,7 +262,7 @@ def _reports_failures(properties: Mapping[str, Any]) -> bool:
 
 
 def _references(node: Any) -> Iterator[str]:
-    """The logical ids that a part of a template names."""
+    """The logical ids to which a part of a template refers."""
     if isinstance(node, list):
         for item in node:
             yield from _references(item)

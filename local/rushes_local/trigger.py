@@ -1,7 +1,7 @@
-"""`trigger`: what Runware might do, done on purpose to the local stack.
+"""`rushes trigger`: sends webhooks to the local stack, and sets the emulator's faults.
 
-The callbacks are those that Runware was given: the emulator tells the address with its token for every clip. So the
-real webhook function judges them, and a forged one is refused by the same check as any other.
+The webhooks go to the callback URLs, with their tokens, that the emulator received with the orders. So the real webhook
+function checks them, and refuses a forged one as it would in production.
 """
 
 import json
@@ -23,40 +23,40 @@ from rushes_cli.profiles import LOCAL
 
 Json = dict[str, Any]
 
-trigger = typer.Typer(no_args_is_help=True, help="Do to the local stack what Runware might do.")
+trigger = typer.Typer(no_args_is_help=True, help="Play Runware: send webhooks to the local stack, and inject faults.")
 
 _TIMEOUT = 15.0
 
-# Faults of the emulator under names that say what happens; every switch works by its own name too.
+# Named sets of the emulator's switches, each with its description.
 FAULTS: Mapping[str, tuple[str, Json]] = {
-    "webhook-lost": ("no webhook is ever called", {"webhook_copies": 0}),
-    "webhook-twice": ("every webhook is called twice", {"webhook_copies": 2}),
-    "webhook-late": ("webhooks come half a minute late", {"webhook_seconds": 30.0}),
-    "webhook-early": ("the webhook comes before the acknowledgement", {"webhook_before_answer": True}),
+    "webhook-lost": ("no webhook is sent", {"webhook_copies": 0}),
+    "webhook-twice": ("every webhook is sent twice", {"webhook_copies": 2}),
+    "webhook-late": ("webhooks are half a minute late", {"webhook_seconds": 30.0}),
+    "webhook-early": ("the webhook arrives before the acknowledgement", {"webhook_before_answer": True}),
     "upload-lost": ("nothing is uploaded", {"upload": "never"}),
     "upload-late": (
-        "the upload comes after the webhook, half a minute late",
+        "the upload follows the webhook, half a minute late",
         {"upload": "after", "upload_seconds": 30.0},
     ),
-    "upload-garbage": ("what is uploaded is no video", {"upload_content": "garbage"}),
-    "upload-empty": ("what is uploaded is empty", {"upload_content": "empty"}),
+    "upload-garbage": ("the uploaded file is not a video", {"upload_content": "garbage"}),
+    "upload-empty": ("the uploaded file is empty", {"upload_content": "empty"}),
     "answer-lost": ("orders are accepted, and the connection is cut before the answer", {"submit_cut": "after"}),
     "order-lost": ("the connection is cut before an order is accepted", {"submit_cut": "before"}),
-    "busy": ("orders are answered 429", {"submit_status": 429}),
-    "down": ("orders and polls are answered 503", {"submit_status": 503, "poll_status": 503}),
-    "no-credit": ("orders are answered 402", {"submit_status": 402}),
+    "busy": ("orders get status 429", {"submit_status": 429}),
+    "down": ("orders and polls get status 503", {"submit_status": 503, "poll_status": 503}),
+    "no-credit": ("orders get status 402", {"submit_status": 402}),
     "moderated": ("renders are refused by moderation", {"failure": "invalidProviderContent"}),
     "flagged": ("results are flagged NSFW", {"result_nsfw": True}),
-    "no-cost": ("results carry no cost", {"result_cost": False}),
+    "no-cost": ("results have no cost", {"result_cost": False}),
     "deaf": (
-        "no webhook, no upload, and polls err: only time passes",
+        "no webhook, no upload, and polls get status 503",
         {"webhook_copies": 0, "upload": "never", "poll_status": 503},
     ),
 }
 
 
 class Callback(StrEnum):
-    """The canned webhooks."""
+    """The webhooks that can be sent."""
 
     SUCCESS = "success"
     FAILURE = "failure"
@@ -66,20 +66,20 @@ class Callback(StrEnum):
     FORGED = "forged"
 
 
-_MEANINGS = {
-    Callback.SUCCESS: "Let a render finish that waits (`rushes dev --stepped`): upload and webhook, as from Runware.",
-    Callback.FAILURE: "Report a failure of the clip's render.",
-    Callback.PROCESSING: "Report progress, which changes nothing.",
-    Callback.DUPLICATE: "Report a finished clip's success twice more, which changes nothing.",
-    Callback.LATE: "Report a failure of a clip that has succeeded long ago, which changes nothing that counts.",
-    Callback.FORGED: "Report a success with a token that is not the clip's, which is refused.",
+_HELP = {
+    Callback.SUCCESS: "Finish a render that waits (`rushes dev --stepped`): Runware uploads it and sends the webhook.",
+    Callback.FAILURE: "Report a failure of a running clip.",
+    Callback.PROCESSING: "Report progress of a running clip, which changes nothing.",
+    Callback.DUPLICATE: "Report the success of a finished clip twice more, which changes nothing.",
+    Callback.LATE: "Report a failure of a finished clip, which does not change its status.",
+    Callback.FORGED: "Report a success with a forged token, which is refused.",
 }
 
 Task = Annotated[
     str | None,
-    typer.Argument(metavar="TASK", help="Whose clip; otherwise the newest that fits.", show_default=False),
+    typer.Argument(metavar="TASK", help="The clip's task. Default: the newest suitable one.", show_default=False),
 ]
-Number = Annotated[int, typer.Option("--clip", min=0, help="Which clip of it.")]
+Number = Annotated[int, typer.Option("--clip", min=0, help="The clip's number within the task.")]
 
 
 def _verb(kind: Callback) -> None:
@@ -87,7 +87,7 @@ def _verb(kind: Callback) -> None:
         _send(kind, task, clip, as_json=as_json)
 
     send.__doc__ = (
-        f"{_MEANINGS[kind]}\n\n"
+        f"{_HELP[kind]}\n\n"
         '--json prints {"webhook", "taskUUID", "clip", "answers": [HTTP status], "before", "after": clip status}.'
     )
     trigger.command(kind.value)(send)
@@ -103,66 +103,67 @@ def fault(
         list[str],
         typer.Argument(metavar="NAME", help="A fault of `rushes trigger faults`, or switch=value.", show_default=False),
     ],
-    once: Annotated[bool, typer.Option("--once", help="For the next order only, and the tasks it starts.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="For the next order and its tasks only.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make the emulated Runware misbehave, beside what it does already, until `rushes trigger heal`.
+    """Inject faults into the emulated Runware, in addition to those in effect, until `rushes trigger heal`.
 
     --json prints every switch with its value, and "next_submissions".
     """
-    wanted: Json = {}
+    added: Json = {}
     for name in names:
-        wanted |= _switches(name)
+        added |= _switches(name)
     with _emulator() as http:
-        now = _answered(http.get("/_emulator/faults"))
-        changed = {**now, "next_submissions": [*now["next_submissions"], wanted]} if once else {**now, **wanted}
-        answer = _answered(http.put("/_emulator/faults", json=changed))
+        current = _read_json(http.get("/_emulator/faults"))
+        one_shots = current["next_submissions"]
+        changed = {**current, "next_submissions": [*one_shots, added]} if once else {**current, **added}
+        answer = _read_json(http.put("/_emulator/faults", json=changed))
     screen = Screen(as_json)
     screen.print_json(answer)
-    screen.print("For the next order:" if once else "From now on:")
-    for name, value in wanted.items():
+    screen.print("For the next order only:" if once else "Until `rushes trigger heal`:")
+    for name, value in added.items():
         screen.print(f"  {name} = {value}")
 
 
 @trigger.command()
 def heal(as_json: AsJson = False) -> None:
-    """Let the emulated Runware behave again.
+    """Remove every fault of the emulated Runware.
 
     --json prints every switch with its value, and "next_submissions".
     """
     with _emulator() as http:
-        answer = _answered(http.put("/_emulator/faults", json={}))
+        answer = _read_json(http.put("/_emulator/faults", json={}))
     screen = Screen(as_json)
     screen.print_json(answer)
-    screen.print("Runware behaves.")
+    screen.print("All faults are removed.")
 
 
 @trigger.command()
 def faults(as_json: AsJson = False) -> None:
-    """List the faults by name, and every switch of the emulated Runware.
+    """List the named faults and every switch of the emulated Runware.
 
     --json prints {"faults": {name: {"meaning", "switches"}}, "switches": {name: {"meaning", "default"}}}.
     """
     from rushes_local.runware.faults import Switches
 
     switches = {
-        name: {"meaning": about.description, "default": about.default} for name, about in Switches.model_fields.items()
+        name: {"meaning": field.description, "default": field.default} for name, field in Switches.model_fields.items()
     }
     screen = Screen(as_json)
-    named = {name: {"meaning": meaning, "switches": over} for name, (meaning, over) in FAULTS.items()}
-    screen.print_json({"faults": named, "switches": switches})
-    screen.table(("fault", "what happens"), [(name, meaning) for name, (meaning, _) in FAULTS.items()])
+    by_name = {name: {"meaning": meaning, "switches": values} for name, (meaning, values) in FAULTS.items()}
+    screen.print_json({"faults": by_name, "switches": switches})
+    screen.table(("fault", "effect"), [(name, meaning) for name, (meaning, _) in FAULTS.items()])
     screen.print()
     screen.table(
-        ("switch", "default", "what it does"),
-        [(name, str(about["default"]), str(about["meaning"])) for name, about in switches.items()],
+        ("switch", "default", "effect"),
+        [(name, str(switch["default"]), str(switch["meaning"])) for name, switch in switches.items()],
     )
 
 
 def _send(kind: Callback, task: str | None, clip: int, *, as_json: bool) -> None:
     with session(LOCAL, as_json=as_json) as (screen, service), _emulator() as http:
-        known = _answered(http.get("/_emulator/tasks"))
-        uuid, before, run = _chosen(service, known, kind, task, clip)
+        runs = _read_json(http.get("/_emulator/tasks"))
+        uuid, before, run = _choose_clip(service, runs, kind, task, clip)
         if kind is Callback.SUCCESS and run["status"] == "processing":
             answers = [_finish(http, run)]
         else:
@@ -179,31 +180,35 @@ def _send(kind: Callback, task: str | None, clip: int, *, as_json: bool) -> None
             }
         )
         screen.print(
-            f"{kind} for {uuid}-{clip}: answered {', '.join(map(str, answers))}; "
-            f"the clip was {before['status']} and is {after['status']}."
+            f"{kind} for clip {uuid}-{clip}: status {', '.join(map(str, answers))}; "
+            f"the clip was {before['status']} and is now {after['status']}."
         )
         refused = any(answer >= 400 for answer in answers)
         if refused is not (kind is Callback.FORGED):
-            raise CommandError("That is not how it should have been answered.")
+            expected = "401" if kind is Callback.FORGED else "200"
+            raise CommandError(
+                f"Unexpected status: a {kind} webhook should get {expected}. See the log of `rushes dev`."
+            )
 
 
-def _chosen(
-    service: ApiClient, known: Sequence[Json], kind: Callback, task: str | None, number: int
+def _choose_clip(
+    service: ApiClient, known_runs: Sequence[Json], kind: Callback, task: str | None, number: int
 ) -> tuple[str, Json, Json]:
-    """A task of the caller's, its clip, and the emulator's run of that clip, fit for this webhook."""
-    runs = {str(run["taskUUID"]).lower(): run for run in known}
+    """The UUID of a task of the caller, its clip, and the emulator's run of that clip, suitable for this webhook."""
+    runs = {str(run["taskUUID"]).lower(): run for run in known_runs}
     tasks = [service.require_task(task_uuid(task))] if task else service.tasks({}, 100)
     for each in tasks:
         clip = next((clip for clip in each.get("clips", []) if clip.get("clip") == number), None)
         run = runs.get(str(clip["clipUUID"]).lower()) if clip else None
-        if clip and run and (task or _fits(kind, run)):
-            if not _fits(kind, run):
-                raise CommandError(f"Clip {number} does not fit: Runware has it as {run['status']}.")
+        if clip and run and (task or _suits(kind, run)):
+            if not _suits(kind, run):
+                wanted = "a running" if kind in (Callback.PROCESSING, Callback.FAILURE) else "a finished"
+                raise CommandError(f"{kind} needs {wanted} clip, and Runware has clip {number} as {run['status']}.")
             return str(each["taskUUID"]), clip, run
-    raise CommandError("There is no clip that fits: order one with `rushes submit`.")
+    raise CommandError("There is no suitable clip: order one with `rushes submit`.")
 
 
-def _fits(kind: Callback, run: Mapping[str, Any]) -> bool:
+def _suits(kind: Callback, run: Mapping[str, Any]) -> bool:
     match kind:
         case Callback.DUPLICATE | Callback.LATE:
             return bool(run["results"])
@@ -217,8 +222,8 @@ def _bodies(kind: Callback, run: Mapping[str, Any]) -> list[Json]:
     error = {**about, "code": "timeoutProvider", "message": "The provider did not finish in time (triggered)."}
     match kind:
         case Callback.SUCCESS | Callback.DUPLICATE:
-            said = {"data": [{**result, "status": "success"} for result in run["results"]]}
-            return [said] if kind is Callback.SUCCESS else [said, said]
+            success = {"data": [{**result, "status": "success"} for result in run["results"]]}
+            return [success] if kind is Callback.SUCCESS else [success, success]
         case Callback.FAILURE | Callback.LATE:
             return [{"data": [], "errors": [error]}]
         case Callback.PROCESSING:
@@ -227,8 +232,8 @@ def _bodies(kind: Callback, run: Mapping[str, Any]) -> list[Json]:
 
 
 def forged(url: str) -> str:
-    """A callback's address with a signature that is certainly another one."""
-    # The first character: two bits of the last one count for nothing, so that another letter may be the same signature.
+    """A callback URL with a different signature."""
+    # The first character is changed: two bits of the last one are unused, so that another letter may mean the same.
     start, dot, signature = url.rpartition(".")
     return start + dot + ("B" if signature[0] == "A" else "A") + signature[1:]
 
@@ -240,24 +245,24 @@ def _call(http: httpx.Client, run: Mapping[str, Any], kind: Callback, body: Json
     try:
         return http.post(url, json=body).status_code
     except httpx.TransportError:
-        raise UnavailableError("The webhook did not answer.") from None
+        raise UnavailableError("The webhook did not answer: see the log of `rushes dev`.") from None
 
 
 def _finish(http: httpx.Client, run: Mapping[str, Any]) -> int:
-    if not _answered(http.post("/_emulator/finish", json={"taskUUID": run["taskUUID"]}))["released"]:
+    if not _read_json(http.post("/_emulator/finish", json={"taskUUID": run["taskUUID"]}))["released"]:
         raise CommandError(
-            "Runware renders it by itself here, and is about to finish. With `rushes dev --stepped` it waits for this."
+            "The render finishes without this, in some seconds. To make renders wait, start `rushes dev --stepped`."
         )
     return 200
 
 
 def _switches(name: str) -> Json:
-    """A fault by name, or one switch with a value in JSON."""
+    """The switches of a fault by name, or one switch with its value in JSON."""
     if name in FAULTS:
         return FAULTS[name][1]
     switch, separator, text = name.partition("=")
     if not separator:
-        raise UsageError(f"there is no fault {name}: `rushes trigger faults` lists them")
+        raise UsageError(f"there is no fault {name}: `rushes trigger faults` lists all")
     try:
         return {switch: json.loads(text)}
     except ValueError:
@@ -270,15 +275,15 @@ def _emulator() -> Iterator[httpx.Client]:
     if found is None:
         raise NotAllowedError("No local stack is running: start one with `rushes dev`.")
     if not found.emulator_url:
-        raise NotAllowedError("This local stack buys from Runware itself, which takes no orders to misbehave.")
+        raise NotAllowedError("This local stack buys from Runware itself: unset RUNWARE_API_KEY to use the emulator.")
     try:
         with httpx.Client(base_url=found.emulator_url, timeout=_TIMEOUT, trust_env=False) as http:
             yield http
     except httpx.TransportError:
-        raise UnavailableError("The local stack does not answer. Is it about to end?") from None
+        raise UnavailableError("The local stack does not answer: restart `rushes dev` if it has ended.") from None
 
 
-def _answered(response: httpx.Response) -> Any:
+def _read_json(response: httpx.Response) -> Any:
     if response.status_code != 200:
         raise UsageError(str(response.json().get("error", response.status_code)))
     return response.json()

@@ -21,7 +21,7 @@ import httpx
 
 from rushes.domain.clip import Clip, FactRecord
 from rushes_local.aws.application import Access
-from rushes_local.event_sources import queue_event, schedule_event, start_of, stream_event
+from rushes_local.event_sources import first_iterator, queue_event, schedule_event, stream_event
 from rushes_local.runware.emulator import OneShot
 from rushes_local.stack import STACK_NAME, Stack
 
@@ -220,7 +220,7 @@ class _Bench:
         self._queue = described["StackResourceDetail"]["PhysicalResourceId"]
         self._sqs.set_queue_attributes(QueueUrl=self._queue, Attributes={"DelaySeconds": "0"})
         table = stack.client("dynamodb").describe_table(TableName=stack.table_name)["Table"]
-        self._beginning = self._stream = self._place = start_of(self._streams, table["LatestStreamArn"])
+        self._beginning = self._stream = self._place = first_iterator(self._streams, table["LatestStreamArn"])
         self._indexes = [
             Index(
                 tuple(key["AttributeName"] for key in index["KeySchema"]),

@@ -15,7 +15,7 @@ from rushes.adapters.dynamodb.items import clip_of_image
 from rushes.domain.caller import Caller
 from rushes.domain.clip import Status
 from rushes_local.stack import Stack
-from tests.chaos.judgement import Books
+from tests.chaos.judgement import StackInspector
 
 pytestmark = [pytest.mark.batch, pytest.mark.timeout(1500)]
 
@@ -55,7 +55,12 @@ class Batch:
     """The stack, the file in it, and the figures."""
 
     def __init__(self, stack: Stack) -> None:
-        self.stack, self.s3, self.sqs, self.books = stack, stack.client("s3"), stack.client("sqs"), Books(stack)
+        self.stack, self.s3, self.sqs, self.inspector = (
+            stack,
+            stack.client("s3"),
+            stack.client("sqs"),
+            StackInspector(stack),
+        )
         self.dynamodb = stack.client("dynamodb")
         stack.store.set_caller(Caller(NAME, 10_000_000_000))
         self.queues = {
@@ -133,7 +138,7 @@ def test_a_thousand_lines(capsys: pytest.CaptureFixture[str]) -> None:
         batch = Batch(stack)
         version = stack.client("s3").put_object(Bucket=stack.bucket_name, Key=KEY, Body=content())["VersionId"]
         took = batch.wait(lambda: len(stack.emulator.ledger()) >= GOOD and batch.done())
-        took += batch.wait(lambda: not batch.books.open_clips())
+        took += batch.wait(lambda: not batch.inspector.open_clips())
         took += batch.wait(lambda: len(batch.keys("videos/")) == 2 * GOOD)
         first, report = batch.figures(), batch.report()
         assert first == {

@@ -1,6 +1,6 @@
-"""One run: callers order in bad weather, then it clears, then nothing is left to do, then the promises are judged.
+"""One run: callers order while parts fail; then the failures end, the stack finishes its work, and a judge checks it.
 
-Holds the times of the small world in which that happens: every interval of the service is scaled down, in its order.
+Has the times of the run: every interval of the service is scaled down, in the same order.
 """
 
 import json
@@ -16,16 +16,16 @@ from rushes.config import WhenAmbiguous
 from rushes.domain.clip import Kind
 from rushes_cli.operator.review import clip_record
 from rushes_local.stack import Stack
-from tests.chaos.judgement import Books, Broken, Found, judge, untold
+from tests.chaos.judgement import BrokenPromise, FinalState, StackInspector, event_faults, judge
 from tests.chaos.traffic import Caller, Traffic
-from tests.chaos.weather import Climate, Weather
+from tests.chaos.weather import FaultInjector, FaultLimits
 from tests.event_listener import Listener
 
-# Of the schedule (a sweep every 0.6 s) and of the queues. The functions' own intervals are given below.
+# The scale of the schedule (a sweep every 0.6 s) and of the queues. The functions' own intervals are below.
 SCALE = 0.01
 
-# In seconds. The functions keep two seconds back to finish, whatever the scale, and moto, Runware and the gateway share
-# one process: below these figures healthy calls would run out of time, and nothing else would be tried.
+# In seconds. The functions reserve two seconds for their end at every scale, and moto, Runware and the gateway share a
+# process: with shorter times, calls would time out without any failure.
 TIMES: Mapping[str, float] = {
     "HTTP_TIMEOUT_SECONDS": 0.6,
     "FUNCTION_TIMEOUT_SECONDS": 4.0,
@@ -35,27 +35,27 @@ TIMES: Mapping[str, float] = {
     "RESCUE_AFTER_SECONDS": 1.0,
 }
 
-# Seconds that a request may be on its way, and that renders take. Under `resend` no render is quicker than a repeat can
-# be late: the window, what is left of the function that repeats, and the way. Under `review` nothing is relied on.
-LATEST: Mapping[WhenAmbiguous, float] = {"resend": 1.2, "review": 4.0}
+# The longest delay of a request and the range of render times, in seconds. `resend` assumes that a render takes longer
+# than the latest resend: the window, the rest of the function's time, and the delay. `review` assumes nothing.
+MAX_DELAY: Mapping[WhenAmbiguous, float] = {"resend": 1.2, "review": 4.0}
 RENDERS: Mapping[WhenAmbiguous, tuple[float, float]] = {"resend": (8.5, 10.0), "review": (0.3, 3.0)}
 
-# Seconds after which no repeat can take effect any more, by the functions' own reckoning, which knows no quick renders.
-_AFTER_REPEATS = sum(TIMES[f"{name}_SECONDS"] for name in ("RESEND_WINDOW", "FUNCTION_TIMEOUT", "LEASE")) + 0.1
+# Seconds after which no resend can take effect, as the functions calculate it for slow renders.
+_AFTER_RESENDS = sum(TIMES[f"{name}_SECONDS"] for name in ("RESEND_WINDOW", "FUNCTION_TIMEOUT", "LEASE")) + 0.1
 
 CALLERS = (("ada", 10_000.0), ("grace", 10_000.0), ("thrifty", 12.0))
-_RUNWARE_WAITS = (0.05, 0.1, 0.2, 0.4)  # seconds between its calls of a webhook that fails
-_LOOK_EVERY = 0.3  # seconds
-_UNTIL_OVER = 90.0  # seconds
-_UNTIL_TOLD = 30.0  # seconds
-_REPEATED = 40
+_RETRY_DELAYS = (0.05, 0.1, 0.2, 0.4)  # seconds between Runware's attempts at a webhook
+_POLL_SECONDS = 0.3
+_MAX_QUIET_SECONDS = 90.0
+_MAX_EVENTS_SECONDS = 30.0
+_REPEATED_TASKS = 40
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run: `seconds` of bad weather, in which `pace` orders a second are made.
+    """A run: `pace` orders a second for `seconds` seconds with failures.
 
-    `deadline`: after so many seconds a clip of which nothing can be learned is parked.
+    `deadline`: the seconds after which an uncertain purchase without evidence needs review.
     """
 
     seed: int
@@ -67,9 +67,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of it. `log` is every line that any part has logged."""
+    """The outcome of a run. `log` has every line of every component."""
 
-    broken: Sequence[Broken]
+    broken: Sequence[BrokenPromise]
     clips: int
     kills: int
     log: Sequence[str]
@@ -78,7 +78,7 @@ class Result:
 
 @dataclass
 class Log:
-    """Every line of every part, in memory."""
+    """Every line of every component, in memory."""
 
     lines: list[str] = field(default_factory=list)
     _lock: Lock = field(default_factory=Lock)
@@ -89,46 +89,48 @@ class Log:
 
 
 def run(root: Path, plan: Plan) -> Result:
-    """Run the stack of the checkout at `root` through `plan`. Takes `plan.seconds`, and half a minute or more."""
+    """Run the plan on the stack of the checkout at `root`. Takes `plan.seconds` and half a minute or more."""
     log, pause = Log(), Event()
     with start(root, plan, log) as stack:
         callers = [Caller(name, stack.create_key(name, limit), round(limit * 1_000_000)) for name, limit in CALLERS]
-        climate = Climate(
+        limits = FaultLimits(
             slow_answer=1.5 * TIMES["HTTP_TIMEOUT_SECONDS"],
-            latest=LATEST[plan.when_ambiguous],
-            lawless=plan.when_ambiguous == "review",
+            max_delay=MAX_DELAY[plan.when_ambiguous],
+            breaks_assumptions=plan.when_ambiguous == "review",
         )
         listener = Listener(stack)
-        weather = Weather(stack, plan.seed, climate)
+        injector = FaultInjector(stack, plan.seed, limits)
         traffic = Traffic(stack, callers, plan.seed, pace=plan.pace)
         try:
-            weather.start()
+            injector.start()
             traffic.start()
             pause.wait(plan.seconds)
         finally:
             traffic.stop()
-            weather.clear()
-        books = Books(stack)
-        took = wait_until(books.all_quiet, _UNTIL_OVER)
-        traffic.ask_again(_REPEATED)
-        found = books.find()
-        wait_until(lambda: all_told(books, found, listener), _UNTIL_TOLD)
-        told = listener.listen()
-        broken = judge(books, found, callers, traffic.heard, told, log.lines)
-        broken += [Broken(what) for what in weather.believed]
-        counts = weather.counts + traffic.heard.counts + Counter(f"told: {event['detail-type']}" for event in told)
-        text = "\n".join((weather.told, report(books, found, counts, log.lines, took, broken)))
-        kills = sum(count for what, count in counts.items() if what.startswith("killed"))
-        return Result(broken, len(found.all_clips), kills, log.lines, text)
+            injector.stop()
+        inspector = StackInspector(stack)
+        took = wait_until(inspector.all_quiet, _MAX_QUIET_SECONDS)
+        traffic.repeat_accepted(_REPEATED_TASKS)
+        final = inspector.find()
+        wait_until(lambda: all_published(inspector, final, listener), _MAX_EVENTS_SECONDS)
+        events = listener.listen()
+        broken = judge(inspector, final, callers, traffic.history, events, log.lines)
+        broken += [BrokenPromise(text) for text in injector.accepted_forgeries]
+        counts = (
+            injector.counts + traffic.history.counts + Counter(f"event: {event['detail-type']}" for event in events)
+        )
+        text = "\n".join((injector.behaviour, report(inspector, final, counts, log.lines, took, broken)))
+        kills = sum(count for name, count in counts.items() if name.startswith("killed"))
+        return Result(broken, len(final.all_clips), kills, log.lines, text)
 
 
 def start(root: Path, plan: Plan, log: Log) -> Stack:
-    """The stack for a plan, not yet entered."""
+    """The stack for a plan, not started yet."""
     chance = random.Random(f"{plan.seed}-renders")
     shortest, longest = RENDERS[plan.when_ambiguous]
     times = {
         **TIMES,
-        "USUAL_RENDER_SECONDS": shortest + 0.5 if plan.when_ambiguous == "review" else _AFTER_REPEATS,
+        "USUAL_RENDER_SECONDS": shortest + 0.5 if plan.when_ambiguous == "review" else _AFTER_RESENDS,
         "DEADLINE_SECONDS": plan.deadline,
         "COPY_DEADLINE_SECONDS": plan.deadline + 1,
     }
@@ -138,7 +140,7 @@ def start(root: Path, plan: Plan, log: Log) -> Stack:
         timings={name: seconds / SCALE for name, seconds in times.items()},
         emulator_options={
             "small": True,
-            "retry_delays": _RUNWARE_WAITS,
+            "retry_delays": _RETRY_DELAYS,
             "render_seconds": lambda: chance.uniform(shortest, longest),
         },
         parameters={"MonthlyLimitUsd": "1000000", "WhenAmbiguous": plan.when_ambiguous},
@@ -146,67 +148,72 @@ def start(root: Path, plan: Plan, log: Log) -> Stack:
     )
 
 
-def wait_until(reached: Callable[[], bool], patience: float) -> float:
-    """Wait until something holds, at most `patience` seconds; returns how long it took."""
+def wait_until(condition: Callable[[], bool], timeout: float) -> float:
+    """Wait until `condition` is true, at most `timeout` seconds; returns the seconds that it took."""
     began, never = time.monotonic(), Event()
-    while not reached() and time.monotonic() - began < patience:
-        never.wait(_LOOK_EVERY)
+    while not condition() and time.monotonic() - began < timeout:
+        never.wait(_POLL_SECONDS)
     return time.monotonic() - began
 
 
-def all_told(books: Books, found: Found, listener: Listener) -> bool:
-    """Whether everything that became of the clips has reached who listens."""
-    told = listener.listen()
-    return not any(fault for clip in found.all_clips for fault in untold(books, clip, told))
+def all_published(inspector: StackInspector, final: FinalState, listener: Listener) -> bool:
+    """True if the last event and manifest of every clip are published."""
+    events = listener.listen()
+    return not any(fault for clip in final.all_clips for fault in event_faults(inspector, clip, events))
 
 
 def report(
-    books: Books, found: Found, counts: Counter[str], log: Sequence[str], took: float, broken: Sequence[Broken]
+    inspector: StackInspector,
+    final: FinalState,
+    counts: Counter[str],
+    log: Sequence[str],
+    took: float,
+    broken: Sequence[BrokenPromise],
 ) -> str:
-    """What was done and what was found, for people."""
-    clips = found.all_clips
+    """The figures of a run, and its broken promises, for people."""
+    clips = final.all_clips
     statuses = Counter(f"clips {clip.status}" for clip in clips)
     kinds = Counter(kind for clip in clips for kind in (Kind.UNPROVEN, Kind.UNSAVED) if clip.decisive == kind)
-    paid = [charge for charges in found.charges.values() for charge in charges]
+    paid = [charge for charges in final.charges.values() for charge in charges]
     rows = {
         **dict(sorted(counts.items())),
         **{f"metric {name}": count for name, count in sorted(metrics(log).items())},
-        "tasks recorded": len(found.clips),
+        "tasks recorded": len(final.clips),
         **dict(sorted(statuses.items())),
         **{f"in review: {kind}": count for kind, count in kinds.items()},
-        "maybe sent": sum(clip.possibly_sent_at is not None for clip in clips),
+        "possibly sent": sum(clip.possibly_sent_at is not None for clip in clips),
         "rescued": sum(any(copy.fields.get("rescued") for copy in clip.of(Kind.STORED).values()) for clip in clips),
         "charges": len(paid),
         "paid, micro-dollars": sum(charge.micro_dollars for charge in paid),
-        "dead letters": books.waiting(dead=True),
-        "seconds until all was settled": round(took),
+        "dead letters": inspector.waiting(dead=True),
+        "seconds until all was quiet": round(took),
     }
     width = max(len(name) for name in rows)
     lines = [f"  {name:<{width}}  {value}" for name, value in rows.items()]
-    return "\n".join(lines + [line for each in broken for line in _told(books.stack, each)])
+    return "\n".join(lines + [line for each in broken for line in _describe(inspector.stack, each)])
 
 
 def metrics(log: Sequence[str]) -> Counter[str]:
-    """What the functions counted, as far as they lived to tell."""
+    """The sums of the functions' metrics, as far as they were written before a kill."""
     sums: Counter[str] = Counter()
     for line in log:
         text = line.partition("\t")[2]
         if text.startswith('{"_aws"'):
-            told = json.loads(text)
-            for metric in told["_aws"]["CloudWatchMetrics"][0]["Metrics"]:
-                value = told[metric["Name"]]
+            entry = json.loads(text)
+            for metric in entry["_aws"]["CloudWatchMetrics"][0]["Metrics"]:
+                value = entry[metric["Name"]]
                 sums[metric["Name"]] += int(sum(value) if isinstance(value, list) else value)
     return sums
 
 
-def _told(stack: Stack, broken: Broken) -> list[str]:
-    """A broken promise, and the record that shows it."""
+def _describe(stack: Stack, broken: BrokenPromise) -> list[str]:
+    """A broken promise, with the record of its task."""
     if broken.task is None:
-        return [f"BROKEN {broken.what}"]
+        return [f"BROKEN {broken.text}"]
     task = stack.store.task(*broken.task)
-    shown = (
+    record = (
         {"request": task.request, "clips": [clip_record(each) for each in stack.store.clips(*broken.task)]}
         if task
         else "there is no task"
     )
-    return [f"BROKEN {broken.what}: {'/'.join(broken.task)}", json.dumps(shown, indent=2)]
+    return [f"BROKEN {broken.text}: {'/'.join(broken.task)}", json.dumps(record, indent=2)]

@@ -1,7 +1,7 @@
-"""Callers who keep ordering while everything around them fails, and who remember what they were told.
+"""Callers that order continuously during failures, and record the answers.
 
-Hides what they send: good tasks, the same task again or twice at once, other tasks under a known UUID, and nonsense.
-What they were told is held against the records later, by `judgement`.
+Hides their requests: new tasks, repeats, the same task twice at once, conflicts, and invalid tasks. `judgement`
+compares the answers with the table later.
 """
 
 import random
@@ -23,9 +23,9 @@ TaskName = tuple[str, str]
 
 PROMPTS = ("a lighthouse at dusk", "rain on a tin roof", "a fox crossing a frozen river")
 FORMATS = ("MP4", "MP4", "WEBM", "MOV")
-_PATIENCE = 35.0  # seconds; the gateway gives up after 30
+_TIMEOUT = 35.0  # seconds; the gateway's own timeout is 30
 
-# Each makes a good task into one that must be refused.
+# Each makes a valid task invalid.
 _FLAWS: tuple[Json, ...] = (
     {"duration": 7},
     {"positivePrompt": "x"},
@@ -37,7 +37,7 @@ _FLAWS: tuple[Json, ...] = (
 
 @dataclass(frozen=True)
 class Caller:
-    """Who orders, with which key, and what a month may cost, in micro-dollars."""
+    """A caller with its API key and its monthly limit in micro-dollars."""
 
     name: str
     key: str = field(repr=False)
@@ -45,27 +45,27 @@ class Caller:
 
 
 @dataclass
-class Heard:
-    """What callers sent and were told.
+class CallerHistory:
+    """The requests of all callers, and the answers that they got.
 
-    `taken_back` are accepted tasks of which a repeat, sent when all was well, was not told so again. `contradictions`
-    are answers that no caller should ever get, in words.
+    `withdrawn` are accepted tasks whose repeat, sent after the end of the failures, was not accepted. `contradictions`
+    are descriptions of answers that no caller may get.
     """
 
     requests: dict[TaskName, Json] = field(default_factory=dict)
     accepted: set[TaskName] = field(default_factory=set)
-    taken_back: set[TaskName] = field(default_factory=set)
-    nonsense: set[TaskName] = field(default_factory=set)
+    withdrawn: set[TaskName] = field(default_factory=set)
+    invalid: set[TaskName] = field(default_factory=set)
     contradictions: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
 
 class Traffic:
-    """Threads that order about `pace` times a second in all, from the first `start` until `stop`."""
+    """Threads that send about `pace` orders a second in total, from `start` to `stop`."""
 
     def __init__(self, stack: Stack, callers: Sequence[Caller], seed: int, *, pace: float, threads: int = 3) -> None:
-        self.heard = Heard()
-        self._client = httpx.Client(base_url=stack.url, timeout=_PATIENCE, trust_env=False)
+        self.history = CallerHistory()
+        self._client = httpx.Client(base_url=stack.url, timeout=_TIMEOUT, trust_env=False)
         self._callers = callers
         self._pause = threads / pace
         self._stopping = threading.Event()
@@ -80,60 +80,71 @@ class Traffic:
             thread.start()
 
     def stop(self) -> None:
-        """Order nothing more, and wait for the answers that are still to come."""
+        """Send no further order, and wait for the outstanding answers."""
         self._stopping.set()
         for thread in self._threads:
-            thread.join(2 * _PATIENCE)
+            thread.join(2 * _TIMEOUT)
 
-    def ask_again(self, most: int) -> None:
-        """Repeat accepted tasks, at most so many, once everything is well."""
+    def repeat_accepted(self, limit: int) -> None:
+        """Repeat at most `limit` accepted tasks after the end of the failures."""
         callers = {caller.name: caller for caller in self._callers}
-        for name in sorted(self.heard.accepted)[:most]:
-            answer = self._post(callers[name[0]], [self.heard.requests[name]])
-            if not _named(answer.get("data", []), name[1]):
-                self.heard.taken_back.add(name)
+        for name in sorted(self.history.accepted)[:limit]:
+            answer = self._post(callers[name[0]], [self.history.requests[name]])
+            if not _items_of(answer.get("data", []), name[1]):
+                self.history.withdrawn.add(name)
 
     def _order(self, chance: random.Random) -> None:
         while not self._stopping.wait(chance.uniform(0, 2 * self._pause)):
             self._pick(chance)(chance.choice(self._callers), chance)
 
     def _pick(self, chance: random.Random) -> Callable[[Caller, random.Random], None]:
-        kinds = {self._new: 10, self._several: 2, self._at_once: 2, self._again: 4, self._other: 1, self._nonsense: 2}
+        kinds = {
+            self._new: 10,
+            self._several: 2,
+            self._at_once: 2,
+            self._repeat: 4,
+            self._conflict: 1,
+            self._invalid: 2,
+        }
         return chance.choices(list(kinds), list(kinds.values()))[0]
 
     def _new(self, caller: Caller, chance: random.Random) -> None:
         self._send(caller, [self._task(caller, chance)])
 
     def _several(self, caller: Caller, chance: random.Random) -> None:
-        """Two good tasks, and one that must not take them along."""
-        self._send(caller, [self._task(caller, chance), self._flawed(caller, chance), self._task(caller, chance)])
+        """Two valid tasks and an invalid one, which must not affect the others."""
+        self._send(caller, [self._task(caller, chance), self._invalid_task(caller, chance), self._task(caller, chance)])
 
     def _at_once(self, caller: Caller, chance: random.Random) -> None:
         task = self._task(caller, chance)
         with ThreadPoolExecutor(2) as threads:
             list(threads.map(lambda _: self._send(caller, [task]), range(2)))
 
-    def _again(self, caller: Caller, chance: random.Random) -> None:
-        """What a caller does who got no answer, or has forgotten that it got one."""
+    def _repeat(self, caller: Caller, chance: random.Random) -> None:
+        """A repeat of an earlier task of the caller, answered or not."""
         with self._lock:
-            known = [request for (name, _), request in self.heard.requests.items() if name == caller.name]
-        if known:
-            self._send(caller, [chance.choice(known)])
+            earlier = [request for (name, _), request in self.history.requests.items() if name == caller.name]
+        if earlier:
+            self._send(caller, [chance.choice(earlier)])
 
-    def _other(self, caller: Caller, chance: random.Random) -> None:
-        """Another order under a UUID that is taken."""
+    def _conflict(self, caller: Caller, chance: random.Random) -> None:
+        """A different task under the UUID of an accepted one."""
         with self._lock:
-            taken = [uuid for name, uuid in self.heard.accepted if name == caller.name]
-        if not taken:
+            accepted = [uuid for name, uuid in self.history.accepted if name == caller.name]
+        if not accepted:
             return
-        order = {**self._good(chance), "taskUUID": chance.choice(sorted(taken)), "positivePrompt": "another order"}
-        if _named(self._post(caller, [order]).get("data", []), order["taskUUID"]):
-            self._contradict("another order was accepted under a taken UUID", order)
+        order = {
+            **self._new_task(chance),
+            "taskUUID": chance.choice(sorted(accepted)),
+            "positivePrompt": "another order",
+        }
+        if _items_of(self._post(caller, [order]).get("data", []), order["taskUUID"]):
+            self._contradict("a conflicting task was accepted", order)
 
-    def _nonsense(self, caller: Caller, chance: random.Random) -> None:
-        self._send(caller, [self._flawed(caller, chance)])
+    def _invalid(self, caller: Caller, chance: random.Random) -> None:
+        self._send(caller, [self._invalid_task(caller, chance)])
 
-    def _good(self, chance: random.Random) -> Json:
+    def _new_task(self, chance: random.Random) -> Json:
         return {
             "taskType": "videoInference",
             "taskUUID": str(uuid.UUID(int=chance.getrandbits(128), version=4)),
@@ -145,15 +156,15 @@ class Traffic:
         }
 
     def _task(self, caller: Caller, chance: random.Random) -> Json:
-        task = self._good(chance)
+        task = self._new_task(chance)
         with self._lock:
-            self.heard.requests[caller.name, task["taskUUID"]] = task
+            self.history.requests[caller.name, task["taskUUID"]] = task
         return task
 
-    def _flawed(self, caller: Caller, chance: random.Random) -> Json:
-        task = {**self._good(chance), **chance.choice(_FLAWS)}
+    def _invalid_task(self, caller: Caller, chance: random.Random) -> Json:
+        task = {**self._new_task(chance), **chance.choice(_FLAWS)}
         with self._lock:
-            self.heard.nonsense.add((caller.name, task["taskUUID"]))
+            self.history.invalid.add((caller.name, task["taskUUID"]))
         return task
 
     def _send(self, caller: Caller, tasks: Sequence[Json]) -> None:
@@ -161,20 +172,20 @@ class Traffic:
         data, errors = answer.get("data", []), answer.get("errors", [])
         for task in tasks:
             name = caller.name, task["taskUUID"]
-            accepted, refused = _named(data, name[1]), _named(errors, name[1])
+            accepted, refused = _items_of(data, name[1]), _items_of(errors, name[1])
             with self._lock:
-                self.heard.counts.update({"accepted": bool(accepted), "refused": bool(refused)})
+                self.history.counts.update({"accepted": bool(accepted), "refused": bool(refused)})
                 if accepted:
-                    self.heard.accepted.add(name)
+                    self.history.accepted.add(name)
             if accepted and refused:
                 self._contradict("accepted and refused in one answer", task)
-            if accepted and name in self.heard.nonsense:
-                self._contradict("nonsense was accepted", task)
+            if accepted and name in self.history.invalid:
+                self._contradict("an invalid task was accepted", task)
 
     def _post(self, caller: Caller, tasks: Sequence[Json]) -> Json:
-        """The answer's envelope; empty when there was none."""
+        """The answer's envelope; empty if there was none."""
         with self._lock:
-            self.heard.counts["requests"] += 1
+            self.history.counts["requests"] += 1
         headers = {"Authorization": f"Bearer {caller.key}"}
         try:
             answer = self._client.post("/v1", json=list(tasks), headers=headers).json()
@@ -183,13 +194,13 @@ class Traffic:
         if isinstance(answer, dict) and {"data", "errors"} & answer.keys():
             return answer
         with self._lock:
-            self.heard.counts["unanswered"] += 1
+            self.history.counts["unanswered"] += 1
         return {}
 
-    def _contradict(self, what: str, task: Json) -> None:
+    def _contradict(self, text: str, task: Json) -> None:
         with self._lock:
-            self.heard.contradictions.append(f"{what}: task {task['taskUUID']}")
+            self.history.contradictions.append(f"{text}: task {task['taskUUID']}")
 
 
-def _named(items: Sequence[Json], task_uuid: str) -> list[Json]:
+def _items_of(items: Sequence[Json], task_uuid: str) -> list[Json]:
     return [item for item in items if item.get("taskUUID") == task_uuid]

@@ -1,8 +1,8 @@
-"""What goes wrong, when: processes killed, AWS and Runware failing, callbacks forged.
+"""Injects failures at random: kills processes, makes AWS and Runware fail, and sends forged webhooks.
 
-Hides the dice. A submission's fate is thrown for it alone and holds for its clip's whole life; storms come over
-everything for a while. How Runware behaves throughout (the shape of its webhooks, its words for "unknown") is thrown
-once a run. Nothing here breaks what the service assumes of Runware under the setting that it runs with.
+Hides the random choices. Faults of a submission are chosen for it alone and apply to its clip permanently; outages
+affect every request for a while. Runware's behaviour (the shape of its webhooks, its response to an unknown UUID) is
+chosen once a run. No fault breaks an assumption about Runware on which the service relies under its setting.
 """
 
 import contextlib
@@ -25,8 +25,8 @@ from rushes_local.stack import Stack
 Json = dict[str, Any]
 
 _TICK = 0.25  # seconds
-_WAITING = 12  # fates kept ready: more than there are submissions in a tick
-_MAX_STORM = 1.8  # seconds
+_ONE_SHOTS = 12  # sets of faults for submissions: more than there are submissions in a tick
+_MAX_OUTAGE = 1.8  # seconds
 
 _SERVER_ERRORS = (500, 503, 504)
 _TABLE_FAULTS = ("InternalServerError", "ThrottlingException", "ProvisionedThroughputExceededException")
@@ -34,74 +34,74 @@ _BUCKET_FAULTS = ("InternalError", "SlowDown")
 
 
 @dataclass(frozen=True)
-class Climate:
-    """What the weather may do, in seconds.
+class FaultLimits:
+    """The limits of the faults, in seconds.
 
-    `slow_answer` is longer than the functions wait for Runware. `latest` is how long a request may be on its way.
-    `lawless`: Runware may take a known UUID twice and render in no time, since nobody relies on the contrary.
+    `slow_answer` is longer than the functions' HTTP timeout, `max_delay` the longest delay of a request to Runware.
+    `breaks_assumptions`: Runware may accept a UUID twice and render at once. `resend` assumes that it never does.
     """
 
     slow_answer: float
-    latest: float
-    lawless: bool
+    max_delay: float
+    breaks_assumptions: bool
 
 
 @dataclass
-class Weather:
-    """Goes on in a thread of its own from `start` until `clear`, which puts everything right again."""
+class FaultInjector:
+    """Injects faults in its own thread from `start` to `stop`, which removes them."""
 
     stack: Stack
     seed: int
-    climate: Climate
+    limits: FaultLimits
     counts: Counter[str] = field(default_factory=Counter)
-    believed: list[str] = field(default_factory=list)
-    """Forged callbacks that were answered with a 2xx."""
+    accepted_forgeries: list[str] = field(default_factory=list)
+    """Descriptions of forged webhooks that got a 2xx."""
 
     def __post_init__(self) -> None:
         self._chance = random.Random(f"{self.seed}-weather")
-        self._manners = _manners(self._chance, self.climate)
+        self._behaviour = _behaviour(self._chance, self.limits)
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._go_on, name="weather")
+        self._thread = threading.Thread(target=self._run, name="fault-injector")
         self._runware_until = self._aws_until = 0.0
-        self._storm: Json = {}
+        self._outage: Json = {}
         self._client = httpx.Client(timeout=10, trust_env=False)
 
     @property
-    def told(self) -> str:
-        """How Runware is throughout this run, in a line."""
-        return f"  Runware: {', '.join(f'{name}={value!r}' for name, value in self._manners.items())}"
+    def behaviour(self) -> str:
+        """Runware's behaviour in this run, in one line."""
+        return f"  Runware: {', '.join(f'{name}={value!r}' for name, value in self._behaviour.items())}"
 
     def start(self) -> None:
         self._set_runware()
         self._thread.start()
 
-    def clear(self) -> None:
-        """Nothing fails any more; what has befallen a clip already stays with it."""
+    def stop(self) -> None:
+        """End the faults, except those that apply to a clip permanently."""
         self._stopping.set()
         self._thread.join()
-        self.stack.emulator.faults.replace(dict(self._manners))
+        self.stack.emulator.faults.replace(dict(self._behaviour))
         self.stack.aws.faults.clear()
 
-    def _go_on(self) -> None:
+    def _run(self) -> None:
         while not self._stopping.wait(self._chance.uniform(0, 2 * _TICK)):
-            self._end_storms(time.monotonic())
-            for happens, odds in self._events().items():
-                if self._chance.random() < odds:
-                    happens()
+            self._end_outages(time.monotonic())
+            for inject, probability in self._failures().items():
+                if self._chance.random() < probability:
+                    inject()
             self._set_runware()
 
-    def _events(self) -> Mapping[Callable[[], None], float]:
-        return {self._kill: 0.12, self._storm_runware: 0.15, self._storm_aws: 0.15, self._forge: 0.3}
+    def _failures(self) -> Mapping[Callable[[], None], float]:
+        return {self._kill: 0.12, self._runware_outage: 0.15, self._aws_outage: 0.15, self._forge: 0.3}
 
-    def _end_storms(self, now: float) -> None:
+    def _end_outages(self, now: float) -> None:
         if now > self._runware_until:
-            self._storm = {}
+            self._outage = {}
         if now > self._aws_until:
             self.stack.aws.faults.clear()
 
     def _set_runware(self) -> None:
-        fates = [_fate(self._chance, self.climate) for _ in range(_WAITING)]
-        self.stack.emulator.faults.replace({**self._manners, **self._storm, "next_submissions": fates})
+        one_shots = [_one_shot(self._chance, self.limits) for _ in range(_ONE_SHOTS)]
+        self.stack.emulator.faults.replace({**self._behaviour, **self._outage, "next_submissions": one_shots})
 
     def _kill(self) -> None:
         name = self._chance.choice(sorted(self.stack.functions))
@@ -111,10 +111,10 @@ class Weather:
                 os.kill(self._chance.choice(pids), signal.SIGKILL)
             self.counts[f"killed: {name}"] += 1
 
-    def _storm_runware(self) -> None:
+    def _runware_outage(self) -> None:
         chance = self._chance
         status = chance.choice((*_SERVER_ERRORS, 429))
-        self._storm = chance.choice(
+        self._outage = chance.choice(
             (
                 {"poll_status": status, "poll_bare": chance.random() < 0.5},
                 {"details_status": status},
@@ -127,41 +127,41 @@ class Weather:
                 {"video_url_empty_reads": 2},
             )
         )
-        self._runware_until = time.monotonic() + chance.uniform(0.3, _MAX_STORM)
-        self.counts[f"storm at Runware: {', '.join(self._storm)}"] += 1
+        self._runware_until = time.monotonic() + chance.uniform(0.3, _MAX_OUTAGE)
+        self.counts[f"outage of Runware: {', '.join(self._outage)}"] += 1
 
-    def _storm_aws(self) -> None:
+    def _aws_outage(self) -> None:
         chance = self._chance
         service: Service = chance.choice(("dynamodb", "dynamodb", "s3"))
         code = chance.choice(_TABLE_FAULTS if service == "dynamodb" else _BUCKET_FAULTS)
         after = code.startswith("Internal") and chance.random() < 0.5
         self.stack.aws.faults.fail(service, code, fraction=chance.choice((0.1, 0.3, 0.6)), after=after)
-        self._aws_until = time.monotonic() + chance.uniform(0.3, _MAX_STORM)
-        self.counts[f"storm in {service}: {code}{', answer lost' if after else ''}"] += 1
+        self._aws_until = time.monotonic() + chance.uniform(0.3, _MAX_OUTAGE)
+        self.counts[f"outage of {service}: {code}{', answer lost' if after else ''}"] += 1
 
     def _forge(self) -> None:
-        """Somebody who knows where a clip's callback is, and even another clip's token, but not this one's."""
+        """Send a forged webhook to a clip's callback URL, without its token or with another clip's."""
         orders = [each.task for each in self.stack.emulator.requests() if "webhookURL" in each.task]
         if len(orders) < 2:
             return
         order, other = self._chance.sample(orders, 2)
         if urlsplit(order["webhookURL"]).path == urlsplit(other["webhookURL"]).path:
-            return  # two attempts at the same clip: the token would be right
+            return  # two attempts at the same clip: the token would be valid
         kind, query = _forged_query(
             self._chance, urlsplit(order["webhookURL"]).query, urlsplit(other["webhookURL"]).query
         )
         url = urlunsplit(urlsplit(order["webhookURL"])._replace(query=query))
         try:
-            status = self._client.post(url, json=_lie(self._chance, order["taskUUID"])).status_code
+            status = self._client.post(url, json=_forged_body(self._chance, order["taskUUID"])).status_code
         except httpx.HTTPError:
             return
         self.counts[f"forged: {kind}"] += 1
         if status < 300:
-            self.believed.append(f"a callback with a {kind} token was answered {status}")
+            self.accepted_forgeries.append(f"a webhook with a {kind} token got status {status}")
 
 
-def _manners(chance: random.Random, climate: Climate) -> Json:
-    """How Runware is in this run, come rain or shine."""
+def _behaviour(chance: random.Random, limits: FaultLimits) -> Json:
+    """Runware's behaviour throughout this run."""
     return {
         "conflict_status": chance.choice((400, 409)),
         "unknown_uuid": chance.choice(("empty", "empty", "taskNotFound")),
@@ -173,22 +173,22 @@ def _manners(chance: random.Random, climate: Climate) -> Json:
         "reports_delivery_failure": chance.choice(("no", "beside")),
         "upload": chance.choice(("before", "after")),
         "upload_content_type": chance.choice(("", "video/mp4", "application/octet-stream")),
-        "refuses_running": not climate.lawless,
+        "refuses_running": not limits.breaks_assumptions,
         "refuses_finished": False,
     }
 
 
-def _fate(chance: random.Random, climate: Climate) -> Json:
-    """What befalls one submission and the clip that it starts: nothing at all, or several things at once."""
+def _one_shot(chance: random.Random, limits: FaultLimits) -> Json:
+    """The faults of one submission and its clip: none, one or several."""
     return {
-        **(_on_the_way(chance, climate) if chance.random() < 0.4 else {}),
-        **(_webhook(chance, climate) if chance.random() < 0.4 else {}),
+        **(_submission(chance, limits) if chance.random() < 0.4 else {}),
+        **(_webhook(chance, limits) if chance.random() < 0.4 else {}),
         **(_upload(chance) if chance.random() < 0.4 else {}),
         **(_render(chance) if chance.random() < 0.2 else {}),
     }
 
 
-def _on_the_way(chance: random.Random, climate: Climate) -> Json:
+def _submission(chance: random.Random, limits: FaultLimits) -> Json:
     server_error = {"submit_status": chance.choice(_SERVER_ERRORS), "submit_bare": chance.random() < 0.5}
     return chance.choice(
         (
@@ -203,17 +203,17 @@ def _on_the_way(chance: random.Random, climate: Climate) -> Json:
             {"submit_cut": "before"},
             {"submit_cut": "after"},
             {"submit_cut": "after"},
-            {"submit_late_seconds": chance.uniform(0.1, climate.latest)},
-            {"submit_late_seconds": chance.uniform(0.1, climate.latest)},
-            {"submit_seconds": climate.slow_answer},
+            {"submit_late_seconds": chance.uniform(0.1, limits.max_delay)},
+            {"submit_late_seconds": chance.uniform(0.1, limits.max_delay)},
+            {"submit_seconds": limits.slow_answer},
             {"submit_garbage": True},
             {"submit_empty": True},
         )
     )
 
 
-def _webhook(chance: random.Random, climate: Climate) -> Json:
-    hasty = {"webhook_before_answer": True} if climate.lawless else {"webhook_copies": 2}
+def _webhook(chance: random.Random, limits: FaultLimits) -> Json:
+    early = {"webhook_before_answer": True} if limits.breaks_assumptions else {"webhook_copies": 2}
     return chance.choice(
         (
             {"webhook_copies": 0},
@@ -222,7 +222,7 @@ def _webhook(chance: random.Random, climate: Climate) -> Json:
             {"webhook_reordered": True},
             {"webhook_seconds": chance.uniform(0.5, 4)},
             {"webhook_retries": 0},
-            hasty,
+            early,
         )
     )
 
@@ -265,7 +265,7 @@ def _forged_query(chance: random.Random, right: str, other: str) -> tuple[str, s
     return chance.choice(list(kinds.items()))
 
 
-def _lie(chance: random.Random, task_uuid: str) -> Json:
+def _forged_body(chance: random.Random, task_uuid: str) -> Json:
     about = {"taskType": "videoInference", "taskUUID": task_uuid}
     return chance.choice(
         (

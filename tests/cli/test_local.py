@@ -115,9 +115,9 @@ def test_triggers(here: Run) -> None:
     for kind, answers in {"forged": [401], "duplicate": [200, 200], "late": [200]}.items():
         sent = here("trigger", kind, uuid, "--json").json
         assert (sent["answers"], sent["before"], sent["after"]) == (answers, "stored", "stored")
-    assert "does not fit" in here("trigger", "processing", uuid).err
+    assert "needs a running clip" in here("trigger", "processing", uuid).err
     assert here("trigger", "fault", "nonsense").status == 2
-    assert "Known switches" in here("trigger", "fault", "nonsense=1").err
+    assert "The switches are: " in here("trigger", "fault", "nonsense=1").err
 
 
 def test_faults_by_name(here: Run) -> None:

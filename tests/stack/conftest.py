@@ -1,4 +1,4 @@
-"""Toy functions, and witnesses for the life and death of processes."""
+"""Toy functions, and a monitor of their processes."""
 
 import select
 import shutil
@@ -12,13 +12,13 @@ import pytest
 from rushes_local.lambda_runtime import Function, FunctionPool
 from rushes_local.template import Template
 
-# One handler for all tests: what it does is in the event. On import it connects to the test, if that listens, and
-# never hangs up: the connection ends with the process, whoever ends it and how.
+# One handler for all tests, controlled by the event. On import it connects to the monitor, if there is one, and never
+# closes the connection, which therefore ends with the process.
 TOY = """
     import json, os, signal, socket
 
-    if "WITNESS_PORT" in os.environ:
-        witness = socket.create_connection(("127.0.0.1", int(os.environ["WITNESS_PORT"])))
+    if "MONITOR_PORT" in os.environ:
+        monitor = socket.create_connection(("127.0.0.1", int(os.environ["MONITOR_PORT"])))
 
     def handler(event, context):
         if "body" in event:  # through the gateway
@@ -29,19 +29,19 @@ TOY = """
             case "exit":
                 os._exit(3)
             case "spin":
-                if "WITNESS_PORT" in os.environ:
-                    witness.sendall(b".")
+                if "MONITOR_PORT" in os.environ:
+                    monitor.sendall(b".")
                 while True:
                     pass
             case "hang":
-                witness.sendall(b".")
+                monitor.sendall(b".")
                 signal.pause()
             case "print":
                 print("first\\nsecond")
             case "large":
                 return "x" * event["bytes"]
             case "meet":
-                # Opening either end of a named pipe waits for the other end.
+                # Opening one end of a named pipe waits for the other end.
                 os.close(os.open(event["pipe"], event["flags"]))
             case "answer":
                 return event["answer"]
@@ -58,8 +58,8 @@ TOY = """
 """
 
 
-class FactSource:
-    """Sees processes live and die: each toy connects to it, and its connection ends when it does."""
+class ProcessMonitor:
+    """Observes the start and end of processes: each toy opens a connection to it, which ends with the process."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -68,26 +68,26 @@ class FactSource:
         self.port: int = self._listener.getsockname()[1]
 
     def expect(self, count: int) -> None:
-        """Wait until that many processes have come."""
+        """Wait until `count` more processes have started."""
         for _ in range(count):
             connection, _ = self._listener.accept()
             connection.settimeout(10)
             self._connections.append(connection)
 
     def wait_busy(self) -> None:
-        """Wait until a process is in its handler."""
+        """Wait until a process runs its handler."""
         busy, _, _ = select.select(self._connections, [], [], 10)
         assert busy
         assert busy[0].recv(1) == b"."
 
     def wait_all_dead(self) -> None:
-        """Wait until every process that has come is gone."""
+        """Wait until every process that has started has ended."""
         for connection in self._connections:
             try:
                 while connection.recv(1):
                     pass
             except ConnectionResetError:
-                pass  # it died with something unread
+                pass  # the process ended with unread data
 
     def close(self) -> None:
         for connection in (self._listener, *self._connections):
@@ -95,11 +95,11 @@ class FactSource:
 
 
 @pytest.fixture
-def source() -> Iterator[FactSource]:
-    """A listener that toys connect to when their environment says so."""
-    source = FactSource()
-    yield source
-    source.close()
+def monitor() -> Iterator[ProcessMonitor]:
+    """A monitor for toys with its port in their environment, as `MONITOR_PORT`."""
+    monitor = ProcessMonitor()
+    yield monitor
+    monitor.close()
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def start_pool(toy: Path) -> Iterator[StartPool]:
 
 
 def toy_root(project: Path, root: Path) -> Path:
-    """A project of this template whose functions are all toys."""
+    """Copy the project's template to `root`, with a toy for each function; returns `root`."""
     root.mkdir(exist_ok=True)
     shutil.copy(project / "template.yaml", root)
     for function in Template(root / "template.yaml").functions():

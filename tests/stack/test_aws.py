@@ -14,7 +14,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from rushes_local.aws.application import CREDENTIALS, Aws
-from rushes_local.event_sources import start_of
+from rushes_local.event_sources import first_iterator
 from rushes_local.servers import Server
 
 BUCKET = "clips-of-the-test"
@@ -289,7 +289,7 @@ def test_a_stream_has_one_record_for_each_change(url: str) -> None:
         dynamodb.update_item(**take(number))
     dynamodb.transact_write_items(TransactItems=[{"Update": take("2")}])
     dynamodb.transact_write_items(TransactItems=[{"Update": take("3")}])
-    place = start_of(streams, created["TableDescription"]["LatestStreamArn"])
+    place = first_iterator(streams, created["TableDescription"]["LatestStreamArn"])
     records = streams.get_records(ShardIterator=place)["Records"]
     changes = [(each["eventName"], each["dynamodb"].get("OldImage"), each["dynamodb"]["NewImage"]) for each in records]
     images = [{"pk": {"S": "a"}, "n": {"N": number}} for number in "123"]
@@ -306,7 +306,7 @@ def test_a_stream_does_not_keep_every_iterator(url: str, monkeypatch: pytest.Mon
     """A poller takes several a second for as long as the stack runs: the oldest go."""
     from moto.dynamodbstreams.models import dynamodbstreams_backends
 
-    monkeypatch.setattr("rushes_local.aws.stream_records._MOST_ITERATORS", 3)
+    monkeypatch.setattr("rushes_local.aws.stream_records._MAX_ITERATORS", 3)
     dynamodb, streams = client("dynamodb", url), client("dynamodbstreams", url)
     created = dynamodb.create_table(
         TableName="reels",
@@ -315,7 +315,7 @@ def test_a_stream_does_not_keep_every_iterator(url: str, monkeypatch: pytest.Mon
         AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
         StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
     )
-    place = start_of(streams, created["TableDescription"]["LatestStreamArn"])
+    place = first_iterator(streams, created["TableDescription"]["LatestStreamArn"])
     for _ in range(6):
         place = streams.get_records(ShardIterator=place)["NextShardIterator"]
     assert len(dynamodbstreams_backends["123456789012"]["us-east-1"].shard_iterators) == 3
@@ -372,5 +372,5 @@ def test_faults_by_fraction() -> None:
 
 def test_unknown_fault() -> None:
     """A fault that nobody would recognise is refused at once."""
-    with pytest.raises(ValueError, match="known: InternalServerError"):
+    with pytest.raises(ValueError, match="use one of InternalServerError"):
         Aws().faults.fail("s3", "Explosion")

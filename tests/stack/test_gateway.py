@@ -1,4 +1,4 @@
-"""HTTP in, payload 2.0 out, and back."""
+"""The gateway: HTTP requests to payload 2.0 events, and results to HTTP responses."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ NOON = 1_700_000_000.5  # 14 November 2023, 22:13:20
 
 
 class Recorder:
-    """A function that keeps its events and answers what it is told to."""
+    """A function that records its events and returns a preset outcome."""
 
     def __init__(self) -> None:
         self.events: list[Mapping[str, Any]] = []
@@ -51,7 +51,7 @@ def client(function: Recorder, log: list[str]) -> Iterator[httpx.Client]:
 
 
 def test_whole_event(client: httpx.Client, function: Recorder) -> None:
-    """A request becomes an event with every field of the documented format, and no other."""
+    """A request's event has exactly the fields of the documented format."""
     response = client.post(
         "/webhooks/runware/ada/6f3c/0?token=a%2Fb&tag=1&tag=2&empty=",
         json={"data": []},
@@ -106,7 +106,7 @@ def test_whole_event(client: httpx.Client, function: Recorder) -> None:
 
 
 def test_empty_parts_are_left_out(client: httpx.Client, function: Recorder) -> None:
-    """Without query, cookies, path parameters and body their fields are absent, as API Gateway leaves them out."""
+    """The fields of an empty query, empty cookies, path parameters and body are absent, as in API Gateway."""
     client.post("/v1")
     absent = {"queryStringParameters", "cookies", "pathParameters", "body", "stageVariables"}
     assert not absent & function.events[0].keys()
@@ -114,7 +114,7 @@ def test_empty_parts_are_left_out(client: httpx.Client, function: Recorder) -> N
 
 
 def test_path_is_decoded(client: httpx.Client, function: Recorder) -> None:
-    """Path and path parameters arrive decoded, in UTF-8."""
+    """Path and path parameters are decoded, as UTF-8."""
     client.get("/tasks/d%C3%BCne%20x")
     assert function.events[0]["pathParameters"] == {"taskUUID": "düne x"}
     assert function.events[0]["rawPath"] == "/tasks/düne x"
@@ -135,7 +135,7 @@ def test_path_is_decoded(client: httpx.Client, function: Recorder) -> None:
 def test_body_encoding(
     client: httpx.Client, function: Recorder, content_type: str | None, body: bytes, encoded: bool
 ) -> None:
-    """Text that is valid UTF-8 is passed as it is, everything else in base64."""
+    """Text in valid UTF-8 is passed unchanged, everything else in base64."""
     client.post("/v1", content=body, headers={"Content-Type": content_type} if content_type else {})
     (event,) = function.events
     assert event["isBase64Encoded"] is encoded
@@ -143,14 +143,14 @@ def test_body_encoding(
 
 
 def test_compressed_body_is_binary(client: httpx.Client, function: Recorder) -> None:
-    """A body with a content encoding is binary, whatever its type says."""
+    """A body with a content encoding is binary, with any content type."""
     client.post("/v1", content=b"{}", headers={"Content-Type": "application/json", "Content-Encoding": "gzip"})
     assert function.events[0]["isBase64Encoded"] is True
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/v1"), ("POST", "/v1/"), ("POST", "/"), ("GET", "/tasks/a/b")])
 def test_unknown_route(client: httpx.Client, function: Recorder, method: str, path: str) -> None:
-    """What no route matches reaches no function."""
+    """A request without a matching route is a 404 and invokes no function."""
     response = client.request(method, path)
     assert (response.status_code, response.json()) == (404, {"message": "Not Found"})
     assert function.events == []
@@ -166,7 +166,7 @@ def test_unknown_route(client: httpx.Client, function: Recorder, method: str, pa
     ],
 )
 def test_large_bodies(client: httpx.Client, function: Recorder, size: int, content_type: str, status: int) -> None:
-    """A body over API Gateway's 10 MB, or one whose event is over Lambda's 6 MB, is refused before the function."""
+    """A body over API Gateway's 10 MB, or with an event over Lambda's 6 MB, is refused without an invocation."""
     response = client.post("/v1", content=b"x" * size, headers={"Content-Type": content_type})
     assert response.status_code == status
     assert len(function.events) == (status == 200)
@@ -189,14 +189,14 @@ def test_large_bodies(client: httpx.Client, function: Recorder, size: int, conte
 def test_results(
     client: httpx.Client, function: Recorder, result: object, status: int, content_type: str, body: bytes
 ) -> None:
-    """A result becomes a response; one without a status is the body of a 200."""
+    """A result becomes a response; a result without a status is the body of a 200."""
     function.outcome = Outcome("ok", result)
     response = client.post("/v1")
     assert (response.status_code, response.headers["content-type"], response.content) == (status, content_type, body)
 
 
 def test_response_headers_and_cookies(client: httpx.Client, function: Recorder) -> None:
-    """Headers are passed on as text, each cookie as a header of its own, and the length is the body's."""
+    """Headers are passed on as text, each cookie is a separate header, and the length is the body's."""
     function.outcome = Outcome(
         "ok",
         {
@@ -222,7 +222,7 @@ def test_response_headers_and_cookies(client: httpx.Client, function: Recorder) 
     ],
 )
 def test_malformed_results(client: httpx.Client, function: Recorder, result: object) -> None:
-    """A result that is not in the format is an internal error."""
+    """A result in another format is an internal error."""
     function.outcome = Outcome("ok", result)
     response = client.post("/v1")
     assert (response.status_code, response.json()) == (500, {"message": "Internal Server Error"})
@@ -230,7 +230,7 @@ def test_malformed_results(client: httpx.Client, function: Recorder, result: obj
 
 @pytest.mark.parametrize(("kind", "status"), [("error", 500), ("crashed", 500), ("timeout", 500), ("unanswered", 503)])
 def test_failures(client: httpx.Client, function: Recorder, kind: Kind, status: int) -> None:
-    """A function that fails tells the caller nothing of why."""
+    """The response after a function's failure does not contain the reason."""
     function.outcome = Outcome(kind, {"errorMessage": "a secret"})
     response = client.post("/v1")
     assert response.status_code == status
@@ -238,7 +238,7 @@ def test_failures(client: httpx.Client, function: Recorder, kind: Kind, status: 
 
 
 def test_access_log_has_no_query(client: httpx.Client, log: list[str]) -> None:
-    """The access log names route, path and status, and never the query, which holds the webhook's token."""
+    """The access log has route, path and status, and never the query, which contains the webhook's token."""
     client.post("/webhooks/runware/ada/6f3c/0?token=unmistakable")
     client.get("/nowhere?token=unmistakable")
     assert [json.loads(line)["status"] for line in log] == [200, 404]
@@ -247,7 +247,7 @@ def test_access_log_has_no_query(client: httpx.Client, log: list[str]) -> None:
 
 
 def test_server_stops(function: Recorder) -> None:
-    """After `stop` nothing listens any more, even with a connection still open."""
+    """After `stop` the server no longer listens, even with an open connection."""
     server = Server(Gateway([Route("POST", "/v1", function)], log=[].append), name="test")
     with httpx.Client(base_url=server.url) as client:
         assert client.post("/v1").status_code == 200
@@ -257,7 +257,7 @@ def test_server_stops(function: Recorder) -> None:
 
 
 def test_server_stops_after_traffic(function: Recorder) -> None:
-    """Stopping right after an answer, while the server still tidies up, is clean every time."""
+    """A stop right after a response, while the server still closes connections, is always clean."""
     for _ in range(40):
         with Server(Gateway([Route("POST", "/v1", function)], log=[].append), name="test", threads=2) as server:
             assert httpx.post(f"{server.url}/v1", json={}).status_code == 200

@@ -1,4 +1,4 @@
-"""Functions in processes of their own."""
+"""The Lambda runtime: functions in separate processes."""
 
 import os
 import queue
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from rushes_local.lambda_runtime import PAYLOAD_LIMIT, FunctionStartError
-from tests.stack.conftest import FactSource, StartPool
+from tests.stack.conftest import ProcessMonitor, StartPool
 
 both_clients = pytest.mark.parametrize("pure", [False, True], ids=["awslambdaric", "pure"])
 
@@ -35,7 +35,7 @@ def test_result(start_pool: StartPool, pure: bool) -> None:
 
 @both_clients
 def test_error(start_pool: StartPool, pure: bool) -> None:
-    """What a handler raises comes back as Lambda's error object, and the process serves on."""
+    """A handler's exception becomes Lambda's error object, and the process goes on."""
     pool = start_pool(pure=pure, size=1)
     outcome = pool.invoke({"do": "raise", "text": "no such film"})
     assert outcome.kind == "error"
@@ -54,7 +54,7 @@ def test_result_over_the_limit(start_pool: StartPool, pure: bool) -> None:
 
 
 def test_environment_is_not_inherited(start_pool: StartPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A function sees what it was given and nothing of the developer's."""
+    """A function has its own variables and none of the developer's."""
     for name in ("RUNWARE_API_KEY", "HTTPS_PROXY", "AWS_PROFILE", "PYTHONPATH"):
         monkeypatch.setenv(name, "of the developer")
     environment = start_pool(environment={"TABLE_NAME": "films"}).invoke({"do": "environment"}).payload
@@ -65,7 +65,7 @@ def test_environment_is_not_inherited(start_pool: StartPool, monkeypatch: pytest
 
 @both_clients
 def test_timeout_kills_the_process(start_pool: StartPool, pure: bool) -> None:
-    """A handler over its time is killed, the caller told, and a new process takes the next event."""
+    """A process is killed at its timeout, the outcome reports it, and a new process gets the next event."""
     pool = start_pool(pure=pure, size=1, timeout_seconds=1.0)
     before = pool.invoke({}).payload["pid"]
     outcome = pool.invoke({"do": "spin"})
@@ -74,8 +74,8 @@ def test_timeout_kills_the_process(start_pool: StartPool, pure: bool) -> None:
     assert pool.invoke({}).payload["pid"] != before
 
 
-def test_crash_is_told_and_mended(start_pool: StartPool) -> None:
-    """A process that ends in the middle of an event fails that event only."""
+def test_crash_is_reported_and_the_process_replaced(start_pool: StartPool) -> None:
+    """A process that ends during an event fails only that event."""
     pool = start_pool(size=1)
     outcome = pool.invoke({"do": "exit"})
     assert outcome.kind == "crashed"
@@ -83,28 +83,28 @@ def test_crash_is_told_and_mended(start_pool: StartPool) -> None:
     assert pool.invoke({}).kind == "ok"
 
 
-def test_killed_while_busy(start_pool: StartPool, source: FactSource) -> None:
-    """SIGKILL in the middle of an event is a crash, with the signal named."""
-    pool = start_pool(size=1, environment={"WITNESS_PORT": str(source.port)})
-    source.expect(1)
+def test_killed_while_busy(start_pool: StartPool, monitor: ProcessMonitor) -> None:
+    """SIGKILL during an event is a crash, with the signal in the message."""
+    pool = start_pool(size=1, environment={"MONITOR_PORT": str(monitor.port)})
+    monitor.expect(1)
     with ThreadPoolExecutor(1) as executor:
         outcome = executor.submit(pool.invoke, {"do": "hang"})
-        source.wait_busy()
+        monitor.wait_busy()
         os.kill(pool.pids()[0], signal.SIGKILL)
         assert outcome.result(10).payload["errorMessage"] == "Runtime exited with signal: 9"
 
 
-def test_killed_while_idle(start_pool: StartPool, source: FactSource) -> None:
-    """A process killed between events is replaced without anybody asking."""
-    pool = start_pool(size=1, environment={"WITNESS_PORT": str(source.port)})
-    source.expect(1)
+def test_killed_while_idle(start_pool: StartPool, monitor: ProcessMonitor) -> None:
+    """A process that is killed between events is replaced at once."""
+    pool = start_pool(size=1, environment={"MONITOR_PORT": str(monitor.port)})
+    monitor.expect(1)
     os.kill(pool.pids()[0], signal.SIGKILL)
-    source.expect(1)
+    monitor.expect(1)
     assert pool.invoke({}).kind == "ok"
 
 
 def test_two_at_once(start_pool: StartPool, tmp_path: Path) -> None:
-    """Two processes work on two events at the same time."""
+    """Two processes run two events at the same time."""
     pool = start_pool(size=2)
     pipe = str(tmp_path / "pipe")
     os.mkfifo(pipe)
@@ -117,28 +117,28 @@ def test_two_at_once(start_pool: StartPool, tmp_path: Path) -> None:
     assert len(pids) == 2
 
 
-def test_a_second_process_starts_when_the_first_is_busy(start_pool: StartPool, source: FactSource) -> None:
-    """One process is enough until an event finds it busy; then another takes it."""
-    pool = start_pool(size=2, environment={"WITNESS_PORT": str(source.port)})
-    source.expect(1)
+def test_a_second_process_starts_when_the_first_is_busy(start_pool: StartPool, monitor: ProcessMonitor) -> None:
+    """A second process starts only when an event finds the first one busy."""
+    pool = start_pool(size=2, environment={"MONITOR_PORT": str(monitor.port)})
+    monitor.expect(1)
     assert [pool.invoke({}).kind for _ in range(3)] == ["ok"] * 3
     assert len(pool.pids()) == 1
     with ThreadPoolExecutor(1) as executor:
         busy = executor.submit(pool.invoke, {"do": "hang"})
-        source.wait_busy()
+        monitor.wait_busy()
         assert pool.invoke({}, timeout=10).kind == "ok"
         assert len(pool.pids()) == 2
         pool.stop()
         assert busy.result(10).kind == "crashed"
 
 
-def test_one_at_a_time(start_pool: StartPool, source: FactSource) -> None:
-    """A busy process takes no second event; whoever stops waiting leaves it at work."""
-    pool = start_pool(size=1, environment={"WITNESS_PORT": str(source.port)})
-    source.expect(1)
+def test_one_at_a_time(start_pool: StartPool, monitor: ProcessMonitor) -> None:
+    """A busy process gets no second event, and a caller's timeout does not interrupt it."""
+    pool = start_pool(size=1, environment={"MONITOR_PORT": str(monitor.port)})
+    monitor.expect(1)
     with ThreadPoolExecutor(1) as executor:
         busy = executor.submit(pool.invoke, {"do": "hang"})
-        source.wait_busy()
+        monitor.wait_busy()
         assert pool.invoke({}, timeout=0.1).kind == "unanswered"
         assert not busy.done()
         pool.stop()
@@ -146,8 +146,8 @@ def test_one_at_a_time(start_pool: StartPool, source: FactSource) -> None:
 
 
 def test_import_error(start_pool: StartPool, toy: Path) -> None:
-    """A function that cannot be imported says why, fails what waits for it, and recovers when it is mended."""
-    source = (toy / "app.py").read_text()
+    """A failed import is reported with its reason, fails waiting events, and is retried until it succeeds."""
+    code = (toy / "app.py").read_text()
     (toy / "app.py").write_text("import no_such_module")
     pool = start_pool()
     with pytest.raises(FunctionStartError, match="no_such_module"):
@@ -156,7 +156,7 @@ def test_import_error(start_pool: StartPool, toy: Path) -> None:
     outcome = pool.invoke({})
     assert outcome.kind == "error"
     assert "no_such_module" in outcome.payload["errorMessage"]
-    (toy / "app.py").write_text(source)
+    (toy / "app.py").write_text(code)
     deadline = time.monotonic() + 10
     while (outcome := pool.invoke({})).kind != "ok":
         assert time.monotonic() < deadline
@@ -171,14 +171,14 @@ def test_import_error_of_our_client(start_pool: StartPool, toy: Path) -> None:
 
 
 def test_missing_folder(start_pool: StartPool, toy: Path) -> None:
-    """A function whose folder is not there says so."""
+    """A missing folder is reported."""
     shutil.rmtree(toy)
     with pytest.raises(FunctionStartError, match=r"toy cannot start: .*No such file"):
         start_pool().wait_ready(10)
 
 
 def test_output_arrives_by_line(start_pool: StartPool) -> None:
-    """What a function prints reaches the sink line by line, with the function's name."""
+    """A function's output reaches the sink line by line, with the function's name."""
     lines: queue.Queue[tuple[str, str]] = queue.Queue()
     pool = start_pool(log=lambda name, line: lines.put((name, line)))
     pool.invoke({"do": "print"})
@@ -187,7 +187,7 @@ def test_output_arrives_by_line(start_pool: StartPool) -> None:
 
 @both_clients
 def test_warm_call_is_quick(start_pool: StartPool, pure: bool) -> None:
-    """A warm call takes far less than the 40 ms of a delayed acknowledgement: nothing waits for Nagle's algorithm."""
+    """A warm call takes far less than the 40 ms of a delayed acknowledgement, so Nagle's algorithm is off."""
     pool = start_pool(pure=pure, size=1)
     pool.invoke({})
 
@@ -199,24 +199,24 @@ def test_warm_call_is_quick(start_pool: StartPool, pure: bool) -> None:
     assert statistics.median(timed() for _ in range(30)) < 0.010
 
 
-def test_stop_leaves_no_process(start_pool: StartPool, source: FactSource) -> None:
-    """After `stop` every process is gone, and a further event is refused at once."""
-    pool = start_pool(size=2, environment={"WITNESS_PORT": str(source.port)})
-    source.expect(1)
+def test_stop_leaves_no_process(start_pool: StartPool, monitor: ProcessMonitor) -> None:
+    """After `stop` every process has ended, and a further event fails at once."""
+    pool = start_pool(size=2, environment={"MONITOR_PORT": str(monitor.port)})
+    monitor.expect(1)
     pool.stop()
-    source.wait_all_dead()
+    monitor.wait_all_dead()
     assert pool.pids() == []
     assert pool.invoke({}).kind == "crashed"
 
 
-# What a parent does that is about to be killed: one idle process, one busy in its handler.
+# A parent to be killed, with one idle process and one busy in its handler.
 PARENT = """
     import sys
     from pathlib import Path
     from rushes_local.lambda_runtime import Function, FunctionPool
 
     folder, port, pure = sys.argv[1:]
-    environment = {"WITNESS_PORT": port}
+    environment = {"MONITOR_PORT": port}
     options = {"size": 1, "pure": pure == "True"}
     idle = FunctionPool(Function("idle", Path(folder), "app.handler", environment, 60), **options)
     busy = FunctionPool(Function("busy", Path(folder), "app.handler", environment, 60), **options)
@@ -226,13 +226,13 @@ PARENT = """
 
 
 @both_clients
-def test_processes_die_with_a_killed_parent(toy: Path, source: FactSource, pure: bool) -> None:
-    """When the parent is killed, so that it can clean up nothing, its idle and its busy processes end by themselves."""
-    command = [sys.executable, "-c", textwrap.dedent(PARENT), str(toy), str(source.port), str(pure)]
+def test_processes_die_with_a_killed_parent(toy: Path, monitor: ProcessMonitor, pure: bool) -> None:
+    """A parent that is killed cannot clean up; its idle and its busy processes end all the same."""
+    command = [sys.executable, "-c", textwrap.dedent(PARENT), str(toy), str(monitor.port), str(pure)]
     with subprocess.Popen(command) as parent:
         try:
-            source.expect(2)
-            source.wait_busy()
+            monitor.expect(2)
+            monitor.wait_busy()
         finally:
             parent.kill()
-    source.wait_all_dead()
+    monitor.wait_all_dead()

@@ -1,4 +1,4 @@
-"""How the stack ends: nothing is left, whichever way."""
+"""The end of the stack, which leaves nothing, and its failures."""
 
 import tempfile
 from pathlib import Path
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("no_shared_stack")
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the stack's temporary directories go."""
+    """The folder of the stack's temporary directories."""
     folder = tmp_path / "files"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -43,7 +43,7 @@ def test_nothing_is_left(tmp_path: Path, files: Path) -> None:
 
 
 def test_broken_function(tmp_path: Path, files: Path) -> None:
-    """A function that cannot be imported ends the start with its name and the reason, and leaves nothing."""
+    """A failed import ends the start with the function's name and the reason, and leaves nothing."""
     root = toy_root(ROOT, tmp_path / "root")
     (root / "functions" / "webhook" / "app.py").write_text("import no_such_module")
     stack = Stack(root)
@@ -54,7 +54,7 @@ def test_broken_function(tmp_path: Path, files: Path) -> None:
 
 
 def test_function_breaks_later(tmp_path: Path) -> None:
-    """A function that can no longer be started is reported by `check`, and what waits for it fails."""
+    """A function that can no longer start is reported by `check`, and its events fail."""
     root = toy_root(ROOT, tmp_path / "root")
     with Stack(root, processes=1) as stack:
         stack.check()
@@ -67,7 +67,7 @@ def test_function_breaks_later(tmp_path: Path) -> None:
 
 
 def test_developers_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Proxies and profiles of the developer's do not come between the parts."""
+    """The developer's proxies and profiles do not affect the stack."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
     monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", "http://127.0.0.1:9")
@@ -76,18 +76,18 @@ def test_developers_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_without_emulator(tmp_path: Path) -> None:
-    """With a provider of one's own the functions get its address and key, and no emulator runs."""
+    """With another provider, the functions get its address and key, and no emulator runs."""
     provider = ProviderEndpoint("a-real-key", "http://127.0.0.1:9/v1")
     with Stack(toy_root(ROOT, tmp_path / "root"), provider=provider, processes=1) as stack:
-        seen = stack.functions["submit"].invoke({"do": "environment"}).payload
-        secret = stack.client("secretsmanager").get_secret_value(SecretId=seen["RUNWARE_SECRET"])
+        variables = stack.functions["submit"].invoke({"do": "environment"}).payload
+        secret = stack.client("secretsmanager").get_secret_value(SecretId=variables["RUNWARE_SECRET"])
         with pytest.raises(StackError, match="no emulator"):
             _ = stack.emulator
-    assert (seen["RUNWARE_BASE_URL"], secret["SecretString"]) == ("http://127.0.0.1:9/v1", "a-real-key")
+    assert (variables["RUNWARE_BASE_URL"], secret["SecretString"]) == ("http://127.0.0.1:9/v1", "a-real-key")
 
 
 def test_runware_itself(tmp_path: Path) -> None:
-    """With nothing but a key the functions buy at the address that the template names."""
+    """With only a key, the functions buy at the template's address."""
     with Stack(toy_root(ROOT, tmp_path / "root"), provider=ProviderEndpoint("a-real-key"), processes=1) as stack:
-        seen = stack.functions["submit"].invoke({"do": "environment"}).payload
-    assert seen["RUNWARE_BASE_URL"] == "https://api.runware.ai/v1"
+        variables = stack.functions["submit"].invoke({"do": "environment"}).payload
+    assert variables["RUNWARE_BASE_URL"] == "https://api.runware.ai/v1"

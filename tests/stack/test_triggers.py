@@ -22,12 +22,12 @@ from rushes_local.event_sources import (
     Source,
     Stream,
     Triggers,
-    done,
     next_tick,
+    processed_messages,
     queue_event,
+    records_to_retry,
     schedule_event,
     stream_event,
-    undone,
 )
 from rushes_local.lambda_runtime import Outcome
 from rushes_local.runware.emulator import OneShot
@@ -378,13 +378,13 @@ def failures(*identifiers: Any) -> Outcome:
 )
 def test_a_batch_is_answered_as_lambda_reads_it(outcome: Outcome, kept: list[str]) -> None:
     """Reported messages stay, all of them when the report makes no sense or there is none, and the others are done."""
-    finished = [message["MessageId"] for message in done(MESSAGES, outcome, partial=True)]
+    finished = [message["MessageId"] for message in processed_messages(MESSAGES, outcome, partial=True)]
     assert finished == [each["MessageId"] for each in MESSAGES if each["MessageId"] not in kept]
 
 
 def test_without_reports_a_batch_is_done_as_a_whole() -> None:
     """A function that was not declared to report failures cannot keep a message by reporting it."""
-    assert done(MESSAGES, failures("1"), partial=False) == MESSAGES
+    assert processed_messages(MESSAGES, failures("1"), partial=False) == MESSAGES
 
 
 def record(place: str) -> dict[str, Any]:
@@ -492,12 +492,12 @@ def test_a_batch_that_failed_as_a_whole_is_halved(kind: Any, triggers: Triggers)
 def test_a_stream_comes_again_from_the_first_failure_on(outcome: Outcome, rest: str) -> None:
     """Order is kept: what came after a failed change is passed on again after it, whether it failed or not."""
     records = [record(place) for place in "abc"]
-    assert places({"Records": undone(records, outcome, partial=True)}) == rest
+    assert places({"Records": records_to_retry(records, outcome, partial=True)}) == rest
 
 
 def test_without_reports_a_stream_goes_on() -> None:
     """A function that was not declared to report failures cannot hold the stream by reporting one."""
-    assert undone([record("a")], failures("a"), partial=False) == []
+    assert records_to_retry([record("a")], failures("a"), partial=False) == []
 
 
 def test_the_streams_event_is_lambdas() -> None:

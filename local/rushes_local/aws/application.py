@@ -1,7 +1,7 @@
-"""AWS on this machine: moto's server application, made as strict as the stack needs it.
+"""AWS on this machine: moto's server application with the strictness of AWS.
 
-Hides moto and two of its liberties. It accepts presigned URLs that are forged or long expired, and requests that are
-not signed at all; and its DynamoDB transactions are not atomic under threads. Answers faults on request.
+Hides moto and corrects two deviations: it accepts forged and expired presigned URLs and unsigned requests, and its
+DynamoDB transactions are not atomic under threads. Also injects faults for tests.
 """
 
 import io
@@ -20,15 +20,15 @@ from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from rushes_local.aws.event_buses import name_buses
-from rushes_local.aws.growing_costs import cut_short
-from rushes_local.aws.stream_records import mend_streams
-from rushes_local.aws.transactions import undo_by_item
+from rushes_local.aws.event_buses import name_event_buses
+from rushes_local.aws.growing_costs import reduce_costs
+from rushes_local.aws.stream_records import correct_streams
+from rushes_local.aws.transactions import roll_back_by_item
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-# Everything on this machine is signed with these. They open nothing anywhere else.
+# The credentials of every component on this machine. They are valid nowhere else.
 CREDENTIALS = Credentials("local-access-key", "local-secret-key")
 
 Service = Literal["dynamodb", "s3", "other"]
@@ -40,7 +40,7 @@ _SIGNED_FOR = re.compile(r"/([a-z0-9-]+)/aws4_request")
 
 
 class AwsError(Exception):
-    """An error as a service answers it."""
+    """An error response of an AWS service."""
 
     def __init__(self, code: str, status: int, message: str) -> None:
         super().__init__(message)
@@ -49,7 +49,7 @@ class AwsError(Exception):
         self.message = message
 
     def body(self, service: Service) -> tuple[str, bytes]:
-        """Content type and body, in the service's own format."""
+        """The response's content type and body, in the format of the service."""
         if service == "dynamodb":
             text = f'{{"__type":"com.amazonaws.dynamodb.v20120810#{self.code}","message":"{self.message}"}}'
             return "application/x-amz-json-1.0", text.encode()
@@ -64,7 +64,7 @@ FAULTS = {
     "InternalError": (500, "We encountered an internal error. Please try again."),
     "SlowDown": (503, "Please reduce your request rate."),
 }
-"""Status and message of each fault by its code: the first three are DynamoDB's, the last two S3's."""
+"""Status and message of each fault, by its code: the first three are DynamoDB's, the last two S3's."""
 
 
 @dataclass
@@ -79,7 +79,7 @@ class _Fault:
 
 
 class AwsFaults:
-    """Errors that a test asks for. The same seed gives the same choices, as far as requests come in the same order."""
+    """Injected errors. The same seed selects the same requests if they arrive in the same order."""
 
     def __init__(self, seed: int = 0) -> None:
         self._random = random.Random(seed)
@@ -89,22 +89,22 @@ class AwsFaults:
     def fail(
         self, service: Service, code: str, *, times: int | None = None, fraction: float = 1.0, after: bool = False
     ) -> None:
-        """Answer `code` (a key of FAULTS) to that fraction of a service's requests, `times` in all or until `clear`.
+        """Answer this fraction of a service's requests with `code`, a key of FAULTS, `times` times or until `clear`.
 
-        `after` lets the request take effect first: only its answer is lost.
+        With `after` the request takes effect first, and only its response is lost. Raises ValueError for another code.
         """
         if code not in FAULTS:
-            raise ValueError(f"unknown fault {code}; known: {', '.join(FAULTS)}")
+            raise ValueError(f"{code} is not a fault: use one of {', '.join(FAULTS)}")
         with self._lock:
             self._active[service] = _Fault(code, times, fraction, after)
 
     def clear(self) -> None:
-        """Answer properly again."""
+        """Remove every fault."""
         with self._lock:
             self._active.clear()
 
     def take(self, service: Service) -> _Fault | None:
-        """The fault that the next request of a service meets, if any."""
+        """The fault for a service's next request, or None. Counts it as used."""
         with self._lock:
             fault = self._active.get(service)
             if fault is None or fault.times == 0 or self._random.random() >= fault.fraction:
@@ -116,7 +116,7 @@ class AwsFaults:
 
 @dataclass(frozen=True)
 class Access:
-    """A request and what was answered: AWS's names of service and operation, S3's operations by their HTTP method."""
+    """A request and its response. AWS's names of service and operation; S3's operations by their HTTP method."""
 
     service: str
     operation: str
@@ -126,9 +126,9 @@ class Access:
 
 
 class Aws:
-    """A WSGI application. Its state is moto's, which is one for the whole process; `load` empties it.
+    """A WSGI application. Its state is moto's, which is global to the process; `load` clears it.
 
-    An `observer` is told of every request once it is answered, from the thread that answers it.
+    The `observer` is called with every request after its response, in the thread of the request.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.time, fault_seed: int = 0) -> None:
@@ -136,20 +136,20 @@ class Aws:
         self.observer: Callable[[Access], object] | None = None
         self._clock = clock
         self._application: WSGIApplication | None = None
-        # A transaction in moto applies its writes one by one and puts back what was there when one fails; what another
-        # thread writes in between is lost or half seen. So DynamoDB answers one request at a time, its stream included,
-        # which must not show what is put back.
+        # moto applies the writes of a transaction one by one and restores the old items when one fails, so that a write
+        # of another thread meanwhile would be lost, or partly visible. So DynamoDB and its stream, which must not
+        # contain undone writes, answer one request at a time.
         self._dynamodb = threading.Lock()
 
     def load(self) -> None:
-        """Import moto, which takes a second or two and is therefore not done at the top, and forget older state."""
+        """Import moto and clear its state. Not at the top, because the import takes a second or two."""
         from moto.moto_api._internal.models import moto_api_backend
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-        undo_by_item()
-        mend_streams()
-        name_buses()
-        cut_short()
+        roll_back_by_item()
+        correct_streams()
+        name_event_buses()
+        reduce_costs()
         moto_api_backend.reset()
         self._application = DomainDispatcherApplication(create_backend_app)
 
@@ -158,14 +158,14 @@ class Aws:
             return self._respond(environ, start_response)
         request = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(request)
-        answered: list[str] = []
+        statuses: list[str] = []
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None, /) -> Callable[[bytes], object]:
-            answered.append(status)
+            statuses.append(status)
             return start_response(status, headers, exc_info)
 
         response = b"".join(self._respond(environ, start))
-        self.observer(Access(*_operation(environ), request, int(answered[-1].partition(" ")[0]), len(response)))
+        self.observer(Access(*_operation(environ), request, int(statuses[-1].partition(" ")[0]), len(response)))
         return [response]
 
     def _respond(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
@@ -184,7 +184,7 @@ class Aws:
         if fault and not fault.after:
             raise fault.error()
         if fault:
-            self._forward(service, environ, _swallow)
+            self._forward(service, environ, _discard_response)
             raise fault.error()
         return self._forward(service, environ, start_response)
 
@@ -199,7 +199,9 @@ class Aws:
             return list(self._application(environ, start_response))
 
 
-def _swallow(_status: str, _headers: list[tuple[str, str]], _exc_info: Any = None, /) -> Callable[[bytes], object]:
+def _discard_response(
+    _status: str, _headers: list[tuple[str, str]], _exc_info: Any = None, /
+) -> Callable[[bytes], object]:
     return lambda _: None
 
 
@@ -211,21 +213,22 @@ def _service(environ: "WSGIEnvironment") -> Service:
 
 
 def _is_about_a_stream(environ: "WSGIEnvironment") -> bool:
-    # Not `dynamodb` as a service: it is Lambda that reads streams, and faults are for the functions.
+    # Not part of the service `dynamodb`: Lambda reads the streams, and faults are for requests of functions.
     return bool(environ.get("HTTP_X_AMZ_TARGET", "").startswith("DynamoDBStreams_"))
 
 
 def _operation(environ: "WSGIEnvironment") -> tuple[str, str]:
-    """Service and operation of a request. What is presigned is S3's."""
+    """The service and operation of a request. A request without an Authorization header is presigned, for S3."""
     signed_for = _SIGNED_FOR.search(environ.get("HTTP_AUTHORIZATION", ""))
     operation = environ.get("HTTP_X_AMZ_TARGET", "").partition(".")[2] or environ["REQUEST_METHOD"]
     return signed_for[1] if signed_for else "s3", operation
 
 
 def check_signature(environ: "WSGIEnvironment", now: float) -> None:
-    """Refuse, as S3 would, a request that is neither signed in its header nor presigned, rightly and in time.
+    """Check a request as S3 does: it must be signed in its header, or presigned correctly and not expired.
 
-    `now` is in Unix seconds. Signatures in headers are taken on trust: only boto3 makes them here. Raises AwsError.
+    `now` is in Unix seconds. Signatures in headers are not checked, because only boto3 creates them here. Raises
+    AwsError.
     """
     if environ.get("HTTP_AUTHORIZATION"):
         return
@@ -254,11 +257,11 @@ def _check_time(date: str, expires: int, now: datetime) -> None:
 
 
 def _sign(environ: "WSGIEnvironment", query: list[tuple[str, str]], given: dict[str, str]) -> str:
-    """The signature that the request should have, from botocore's own signer."""
+    """The correct signature of the request, from botocore's signer."""
     access_key, _, region, _, _ = given["X-Amz-Credential"].split("/")
     if access_key != CREDENTIALS.access_key:
         raise AwsError("InvalidAccessKeyId", 403, "The access key does not exist in our records.")
-    # S3 signs the path and the query in one canonical encoding, whatever the client wrote.
+    # S3 signs the canonical encoding of path and query, which may differ from the client's.
     path = quote(environ["PATH_INFO"].encode("latin-1"), safe="/-_.~")
     pairs = (
         f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in query if name != "X-Amz-Signature"

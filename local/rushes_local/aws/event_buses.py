@@ -1,11 +1,11 @@
-"""moto's event buses, mended: in a template, `!Ref` of a bus is its name.
+"""A correction of moto's event buses: in a template, `!Ref` of a bus is its name.
 
-Hides that moto's CloudFormation gives every other resource an id of its own and forgot the buses: what refers to one
-gets a Python object written out.
+In moto's CloudFormation a bus has no physical id, unlike every other resource, so that a reference to it becomes the
+text of a Python object.
 """
 
 
-def name_buses() -> None:
+def name_event_buses() -> None:
     """Change moto's event buses for this process; a second call changes nothing. Imports moto."""
     from moto.events.models import EventBus
 

@@ -1,1 +1,1 @@
-"""A local stand-in for Runware: it validates, bills, renders, uploads and calls back like the real service."""
+"""A local stand-in for Runware, which validates, charges, renders, uploads and sends webhooks like the real service."""

@@ -1,7 +1,7 @@
-"""How results leave the emulated Runware: render, PUT to uploadEndpoint, POST to webhookURL with retries.
+"""Delivers the emulator's results: render, PUT to uploadEndpoint, POST to webhookURL with retries.
 
-Everything here runs in background workers and takes its turn after the other by queueing the next step. What is hidden
-here: the order of upload, publication and webhook, and the shapes of a webhook's body.
+Runs in background workers, where each step queues the next one. Hides the order of upload, publication and webhook, and
+the shapes of a webhook's body.
 """
 
 import base64
@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from rushes_local.runware.rendering import EXCERPT, Renderer, Shape
-from rushes_local.runware.tasks import Book, Execution, Video
+from rushes_local.runware.tasks import Execution, TaskBook, Video
 from rushes_local.runware.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,8 @@ Json = dict[str, Any]
 
 RENDERS, DELIVERIES = "render", "deliver"
 LANES = {RENDERS: 2, DELIVERIES: 8}
-# Runware: from 250 ms, doubling, capped at 8 s. How often is unknown; see Switches.webhook_retries.
+# As Runware documents: from 250 ms, doubling up to 8 s. The number of retries is not documented; see
+# Switches.webhook_retries.
 RETRY_DELAYS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 JITTER = 0.25
 WEBHOOK_TIMEOUT = 5.0
@@ -44,11 +45,11 @@ MODERATION = frozenset(
 
 
 class Delivery:
-    """Takes a released run through its life."""
+    """Renders the released runs and delivers their results."""
 
     def __init__(
         self,
-        book: Book,
+        book: TaskBook,
         workers: Workers,
         http: httpx.Client,
         base_url: Callable[[], str],
@@ -64,14 +65,14 @@ class Delivery:
         self._render = Renderer()
 
     def start(self, run: Execution, delay: float) -> None:
-        """Let the run finish, `delay` seconds from now."""
+        """Finish the run in `delay` seconds."""
         self._workers.at(RENDERS, delay, lambda: self._finish(run))
 
     def progress(self, run: Execution) -> None:
-        """Call the webhook with nothing but `processing`, where the switch asks for it."""
+        """Send a webhook with the status `processing` if the switch `webhook_progress` is on."""
         if self._book.switches(run).webhook_progress and "webhookURL" in run.task:
             body = self._body(run, run.item(status="processing"))
-            self._workers.at(DELIVERIES, 0, lambda: self._arrives(run.task["webhookURL"], body))
+            self._workers.at(DELIVERIES, 0, lambda: self._post_once(run.task["webhookURL"], body))
 
     def _finish(self, run: Execution) -> None:
         switches = self._book.switches(run)
@@ -100,30 +101,30 @@ class Delivery:
     def _deliver(self, run: Execution, result: Json, video: Video) -> None:
         switches = self._book.switches(run)
 
-        def tell() -> None:
+        def publish() -> None:
             self._book.publish(run, result)
             self._call(run, result)
 
-        def upload_and_tell() -> None:
+        def upload_and_publish() -> None:
             self._upload(run, video)
-            tell()
+            publish()
+
+        def publish_and_upload() -> None:
+            publish()
+            # The webhook's own delay is added, because the upload must follow the call itself.
+            delay = switches.webhook_seconds + switches.upload_seconds
+            self._workers.at(DELIVERIES, delay, lambda: self._upload_after_call(run, video))
 
         if "uploadEndpoint" not in run.task or switches.upload == "never":
-            self._workers.at(DELIVERIES, 0, tell)
+            self._workers.at(DELIVERIES, 0, publish)
         elif switches.upload == "before":
-            self._workers.at(DELIVERIES, switches.upload_seconds, upload_and_tell)
+            self._workers.at(DELIVERIES, switches.upload_seconds, upload_and_publish)
         else:
-            # The webhook's own delay counts first: the upload must come after the call, not only after its decision.
-            delay = switches.webhook_seconds + switches.upload_seconds
-            self._workers.at(DELIVERIES, 0, lambda: self._tell_then_upload(run, video, tell, delay))
-
-    def _tell_then_upload(self, run: Execution, video: Video, tell: Callable[[], None], delay: float) -> None:
-        tell()
-        self._workers.at(DELIVERIES, delay, lambda: self._upload_after_call(run, video))
+            self._workers.at(DELIVERIES, 0, publish_and_upload)
 
     def _upload_after_call(self, run: Execution, video: Video) -> None:
         if not run.called.wait(UPLOAD_TIMEOUT):
-            logger.warning("task %s: uploading although its webhook was not sent yet", run.uuid)
+            logger.warning("task %s: webhook not sent in time; uploading", run.uuid)
         self._upload(run, video)
 
     def _upload(self, run: Execution, video: Video) -> None:
@@ -144,25 +145,25 @@ class Delivery:
             self._book.delivery_failed(run, _failure(run, "uploadFailed"))
 
     def _call(self, run: Execution, item: Json) -> None:
-        """Send the webhook for one result or failure, or keep it back where the switch says so."""
+        """Send the webhook for one result or failure, or delay it if the switch `webhook_reordered` is on."""
         switches = self._book.switches(run)
         if "webhookURL" not in run.task or switches.webhook_copies == 0:
             run.called.set()
             return
         body = self._body(run, item)
-        calls = self._book.keep_call(run, body) if switches.webhook_reordered else [body]
+        calls = self._book.delay_call(run, body) if switches.webhook_reordered else [body]
         for _ in range(switches.webhook_copies):
             self._workers.at(DELIVERIES, switches.webhook_seconds, lambda: self._post_all(run, calls))
 
     def _post_all(self, run: Execution, bodies: list[Any]) -> None:
-        # In one job: several would overtake each other, and their order may be the point.
+        # In one job, because several jobs would not keep the order.
         for body in bodies:
             self._post(run, body, 0)
 
     def _post(self, run: Execution, body: Any, attempt: int) -> None:
-        arrived = self._arrives(run.task["webhookURL"], body)
+        delivered = self._post_once(run.task["webhookURL"], body)
         run.called.set()
-        if arrived:
+        if delivered:
             return
         if attempt >= self._book.switches(run).webhook_retries:
             self._book.delivery_failed(run, _failure(run, "webhookTimeout"))
@@ -171,13 +172,13 @@ class Delivery:
         jittered = delay * (1 + JITTER * random.random())
         self._workers.at(DELIVERIES, jittered, lambda: self._post(run, body, attempt + 1))
 
-    def _arrives(self, url: str, body: Any) -> bool:
+    def _post_once(self, url: str, body: Any) -> bool:
         try:
             headers = {"Content-Type": "application/json"}
             call = self._http.post(url, content=json.dumps(body), headers=headers, timeout=WEBHOOK_TIMEOUT)
             return call.is_success
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            logger.info("webhook not delivered: %s", type(error).__name__)
+            logger.info("webhook failed: %s", type(error).__name__)
             return False
 
     def _body(self, run: Execution, item: Json) -> Any:
@@ -199,7 +200,7 @@ def _shape(run: Execution, container: str, small: bool) -> Shape:
     prompt = task["positivePrompt"]
     excerpt = prompt if len(prompt) <= EXCERPT else prompt[:EXCERPT] + "…"
     source = "from image: " if task.get("inputs", {}).get("frameImages") else ""
-    # JSON may hold lone surrogates, which no font can draw.
+    # JSON may contain lone surrogates, which no font can draw.
     caption = (source + excerpt).encode(errors="replace").decode()
     size = task.get("width", 1920), task.get("height", 1080)
     return Shape(*size, run.seconds, container, caption, small)
@@ -209,7 +210,7 @@ def _failure(run: Execution, code: str) -> Json:
     more = {"responseContent": "The content was refused."} if code in MODERATION else {}
     return {
         "code": code,
-        "message": f"The emulator was told to fail with '{code}'.",
+        "message": f"The emulator injected the error '{code}'.",
         "documentation": "https://runware.ai/docs/platform/errors",
         **more,
         "status": "error",

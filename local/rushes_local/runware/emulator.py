@@ -1,8 +1,8 @@
 """The emulated Runware as one WSGI application: routes and wire format.
 
-Responsible for what a client sees: authentication, envelopes, HTTP statuses, injected answers, the served videos and
-the control routes under /_emulator. The tasks themselves are in `tasks`, their rules in `validation`, and what happens
-after the acknowledgement in `delivery`.
+Responsible for authentication, envelopes, HTTP statuses, injected responses, the downloads of videos, and the control
+routes under /_emulator. `tasks` has the tasks, `validation` their rules, and `delivery` the work after the
+acknowledgement.
 """
 
 import json
@@ -23,7 +23,7 @@ from werkzeug.wrappers import Request, Response
 
 from rushes_local.runware.delivery import LANES, RETRY_DELAYS, WEBHOOK_TIMEOUT, Delivery
 from rushes_local.runware.faults import Faults, OneShot
-from rushes_local.runware.tasks import MICRO_DOLLARS_PER_SECOND, Book, Charge, Execution
+from rushes_local.runware.tasks import MICRO_DOLLARS_PER_SECOND, Charge, Execution, TaskBook
 from rushes_local.runware.validation import error, frame_urls, is_uuid4, picture_error, unreachable, video_errors
 from rushes_local.runware.workers import Workers
 
@@ -50,7 +50,7 @@ _ROUTES = Map(
         Rule("/_emulator/finish", endpoint="finish", methods=["POST"]),
     ]
 )
-# The code that Runware is known or thought to send with a status.
+# The usual error code of each status, documented or assumed.
 _CODES = {
     401: "invalidApiKey",
     402: "insufficientCredits",
@@ -64,16 +64,16 @@ _CODES = {
 
 
 class CutConnectionError(httpx.RemoteProtocolError, ClientDisconnected):  # type: ignore[misc,unused-ignore]
-    """Ends a request without an answer.
+    """Ends a request without a response.
 
-    Waitress takes it for its own sign that the client is gone, and closes the connection without sending anything;
-    httpx.WSGITransport hands the exception to its caller, for whom it is the httpx error of exactly that event.
+    To waitress, this exception means that the client has disconnected: it closes the connection without a response.
+    httpx.WSGITransport passes the exception to its caller, as the httpx error of a cut connection.
     """
 
 
 @dataclass(frozen=True)
 class Received:
-    """A task object as it came in, polls included; `at` in seconds since the epoch."""
+    """A task object of a request, polls included; `at` in seconds since the epoch."""
 
     at: float
     task: Json
@@ -81,9 +81,9 @@ class Received:
 
 @dataclass
 class EmulatorAnswer:
-    """What is collected for one request: items, errors, and the HTTP status of each error."""
+    """The response to one request, as it grows: items, errors, and the HTTP status of each error."""
 
-    greeting: list[Json] = field(default_factory=list)  # answers an authentication task, and is no success by itself
+    greeting: list[Json] = field(default_factory=list)  # for an authentication task; does not count as a success
     data: list[Json] = field(default_factory=list)
     errors: list[Json] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
@@ -94,7 +94,7 @@ class EmulatorAnswer:
             self.statuses.append(status)
 
     def response(self) -> Response:
-        """Partial success is a success; the key `errors` exists only with errors in it."""
+        """The HTTP response: 200 after any success, else the first error's status; `errors` only if there are any."""
         if not self.errors:
             return _json({"data": self.greeting + self.data})
         status = 200 if self.data else self.statuses[0]
@@ -102,7 +102,7 @@ class EmulatorAnswer:
 
 
 class Emulator:
-    """Runware's API for KlingAI 2.1 Master. Serve `wsgi`; steer it through `faults`, `finish` and `reset`."""
+    """Runware's API for KlingAI 2.1 Master. Serve `wsgi`; control it through `faults`, `finish` and `reset`."""
 
     def __init__(
         self,
@@ -122,42 +122,42 @@ class Emulator:
         self._own_http = http is None
         self._http = http or httpx.Client(trust_env=False)
         self._received: list[Received] = []
-        self._book = Book(clock, self.faults)
+        self._book = TaskBook(clock, self.faults)
         self._workers = Workers(LANES)
         self._delivery = Delivery(self._book, self._workers, self._http, lambda: self.base_url, retry_delays, small)
         self._closing = threading.Event()
 
-    # For tests and for whoever runs the emulator
+    # For tests and the local stack
 
     def ledger(self) -> list[Charge]:
-        """Every render that Runware would have charged, in order."""
+        """Every charge, in order."""
         return self._book.charges()
 
     def requests(self) -> list[Received]:
-        """Every task object that arrived, whatever became of it."""
+        """Every task object that was received with a valid key, accepted or not."""
         return list(self._received)
 
     def finish(self, task_uuid: str) -> bool:
-        """Let a task of a stepped emulator finish, in the background; False when there is none to let go."""
+        """Finish a waiting task in the background. Returns False if none waits under this UUID."""
         return self._release(task_uuid.lower())
 
     def finish_all(self) -> bool:
-        """Let all waiting tasks finish; False when none was waiting."""
+        """Finish all waiting tasks in the background. Returns False if none waits."""
         return self._release(None)
 
     def idle(self, timeout: float) -> bool:
-        """Wait until no background work is left; False when that took longer than `timeout` seconds."""
+        """Wait until no background work is left. Returns False after `timeout` seconds."""
         return self._workers.idle(timeout)
 
     def reset(self) -> None:
-        """Forget all tasks, charges, requests and faults. Bounded: work under way is waited for, but not for ever."""
+        """Remove all tasks, charges, requests and faults. Waits for work in progress, at most ten seconds."""
         self._workers.drain(2 * WEBHOOK_TIMEOUT)
         self._book.clear()
         self._received.clear()
         self.faults.replace({})
 
     def close(self) -> None:
-        """Stop all background work and join its threads, within bounds."""
+        """Stop all background work and join its threads, for at most ten seconds."""
         self._closing.set()
         self._workers.close(2 * WEBHOOK_TIMEOUT)
         if self._own_http:
@@ -207,12 +207,12 @@ class Emulator:
                     self.reset()
                     return _json({})
                 case "tasks":
-                    return _json([_shown(run) for run in self._book.runs()])
+                    return _json([_as_json(run) for run in self._book.runs()])
                 case "ledger":
                     return _json(_bill(self.ledger()))
         except ValueError as problem:
             return _json({"error": str(problem)}, 400)
-        return _json({**self.faults.shown(), "next_submissions": self.faults.waiting()})
+        return _json({**self.faults.permanent(), "next_submissions": self.faults.one_shots()})
 
     # POST /v1
 
@@ -236,20 +236,20 @@ class Emulator:
         return self._answer(tasks, greeting, {}, dry).response()
 
     def _submission(self, tasks: list[Json], greeting: list[Json]) -> Response:
-        """A request that buys, with everything that can go wrong on the way there and back."""
+        """The response to a request that buys, with the faults of its one-shot and permanent switches."""
         overrides = self.faults.take(json.dumps(tasks, ensure_ascii=False))
-        switches = self.faults.over(overrides)
+        switches = self.faults.with_overrides(overrides)
         if switches.submit_late_seconds:
             late = switches.submit_late_seconds
             self._workers.at("deliver", late, lambda: self._answer(tasks, [], overrides))
         if switches.submit_late_seconds or switches.submit_cut == "before":
-            raise CutConnectionError("the connection was cut before anything was accepted")
+            raise CutConnectionError("the connection was cut before acceptance")
         if switches.submit_status and not switches.submit_accepts:
             return _injected(switches.submit_status, switches.submit_code, switches.submit_bare, tasks)
         answer = self._answer(tasks, greeting, overrides)
         self._closing.wait(switches.submit_seconds)
         if switches.submit_cut == "after":
-            raise CutConnectionError("the connection was cut after the tasks were accepted")
+            raise CutConnectionError("the connection was cut after acceptance")
         if switches.submit_status:
             return _injected(switches.submit_status, switches.submit_code, switches.submit_bare, tasks)
         if switches.submit_garbage:
@@ -307,15 +307,15 @@ class Emulator:
         if run is None:
             message = "A task with this taskUUID exists already."
             refusal = error("conflictTaskUUID", message, "taskUUID", type="string")
-            answer.refuse(task, [refusal], self.faults.over(overrides).conflict_status)
+            answer.refuse(task, [refusal], self.faults.with_overrides(overrides).conflict_status)
             self._book.remember_refusal(task["taskUUID"], answer.errors[-1])
             return
         answer.data.append(run.item())
         self._begin(run)
 
     def _image_errors(self, task: Json, overrides: Json) -> list[Json]:
-        """What is wrong with the images that are URLs. Only this machine's are fetched: the rest is the internet."""
-        if not self.faults.over(overrides).fetches_images:
+        """The errors of images given as URLs. Only URLs of this machine are fetched, to stay off the internet."""
+        if not self.faults.with_overrides(overrides).fetches_images:
             return []
         local = [(name, url) for name, url in frame_urls(task) if urlsplit(url).hostname in _THIS_MACHINE]
         faults = [self._fetched_image_error(name, url) for name, url in local]
@@ -348,11 +348,11 @@ class Emulator:
     def _poll(self, task: Json, answer: EmulatorAnswer) -> None:
         if not self._names_a_task(task, answer):
             return
-        known = self._book.polled(task["taskUUID"])
-        if known is None:
+        result = self._book.polled(task["taskUUID"])
+        if result is None:
             self._unknown(task, answer)
             return
-        data, errors = known
+        data, errors = result
         answer.data += data
         for fault in errors:
             self._report_failure(fault, answer)
@@ -390,7 +390,7 @@ class Emulator:
 
     def _account(self, task: Json, answer: EmulatorAnswer) -> None:
         if task.get("operation") != "getDetails":
-            fault = error("invalidOperation", "The emulator knows the operation getDetails only.", "operation")
+            fault = error("invalidOperation", "The emulator supports only the operation getDetails.", "operation")
             answer.refuse(task, [fault])
             return
         spent = sum(charge.micro_dollars for charge in self.ledger()) / 1_000_000
@@ -418,7 +418,7 @@ _NO_KEY = {
 
 
 def _decode(body: bytes, kind: type[Any]) -> Any:
-    """The JSON value, which must be of this type; ValueError says what is wrong."""
+    """The body's JSON value, of this type. Raises ValueError with the reason."""
     try:
         value = json.loads(body.decode(), parse_constant=_no_constant)
     except RecursionError as problem:
@@ -435,7 +435,7 @@ def _no_constant(name: str) -> None:
 
 
 def _credentials(request: Request, tasks: list[Json]) -> tuple[str, list[Json], list[Json]]:
-    """The key that the request shows, its tasks, and the item that answers an authentication among them."""
+    """The request's API key, its other tasks, and the response item of its authentication task, if there is one."""
     if tasks[0].get("taskType") == "authentication":
         return str(tasks[0].get("apiKey", "")), tasks[1:], [{"taskType": "authentication"}]
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
@@ -459,13 +459,13 @@ def _bare(status: int) -> Response:
 
 
 def _injected(status: int, code: str, bare: bool, tasks: list[Json]) -> Response:
-    """An answer that a switch asked for: a gateway's page, or an error for each task in Runware's own envelope."""
+    """An injected response: a gateway's HTML page, or Runware's envelope with an error for each task."""
     if bare:
         return _bare(status)
     if status == 401 and not code:
         return _json({"data": [], "errors": [_NO_KEY]}, status)
     code = code or _CODES.get(status, "internalServerError" if status >= 500 else "validationFailed")
-    message = f"The emulator was told to answer {status}."
+    message = f"The emulator injected the status {status}."
     return _json({"data": [], "errors": [{"code": code, "message": message, **_about(task)} for task in tasks]}, status)
 
 
@@ -474,7 +474,7 @@ def _bill(charges: list[Charge]) -> Json:
     return {"microDollars": total, "charges": [asdict(charge) for charge in charges]}
 
 
-def _shown(run: Execution) -> Json:
+def _as_json(run: Execution) -> Json:
     return {
         "taskUUID": run.uuid,
         "status": run.status,

@@ -1,8 +1,8 @@
-"""How the emulated Runware misbehaves.
+"""The emulator's fault switches.
 
-Responsible for the switches, their checks and the queue of one-shot faults. It decides nothing: the rest of the
-emulator asks here what applies to a submission, a poll or a task. With every switch at its default, the emulator is
-the well-behaved service of the documentation.
+Responsible for the switches, their validation and the queue of one-shot faults. The other modules read here the
+switches for a submission, a poll or a task, and implement them. With every switch at its default, the emulator behaves
+as documented.
 """
 
 import threading
@@ -15,7 +15,7 @@ Json = dict[str, Any]
 
 
 class UnknownSwitchError(ValueError):
-    """A switch that does not exist, or a value that it cannot take. The message lists what there is."""
+    """An unknown switch, or an invalid value of one. The message lists the switches."""
 
 
 def _injectable(status: int) -> int:
@@ -28,152 +28,150 @@ Status = Annotated[int, AfterValidator(_injectable)]
 
 
 class Switches(BaseModel):
-    """One setting of all switches. Seconds are real seconds; a status of 0 means "not injected"."""
+    """The values of all switches. Seconds are real seconds; a status of 0 means "not injected"."""
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True, strict=True)
 
     # Submissions
-    submit_status: Status = Field(0, description="answer submissions with this HTTP status (300 to 599), buy nothing")
-    submit_code: str = Field("", description="the error code that goes with submit_status; empty: the usual one")
-    submit_bare: bool = Field(False, description="submit_status comes with a gateway's HTML instead of an envelope")
-    submit_accepts: bool = Field(False, description="submit_status is only the answer: the tasks were accepted")
-    submit_seconds: float = Field(0.0, ge=0, description="the answer to a submission takes this long, once accepted")
-    submit_garbage: bool = Field(False, description="the answer to an accepted submission is not JSON")
-    submit_empty: bool = Field(False, description="an accepted submission is answered with an empty data list")
+    submit_status: Status = Field(0, description="HTTP status for submissions (300 to 599), which buy nothing; 0: off")
+    submit_code: str = Field("", description="error code with submit_status; empty: the usual one for the status")
+    submit_bare: bool = Field(False, description="submit_status with a gateway's HTML page instead of an envelope")
+    submit_accepts: bool = Field(False, description="submit_status although the tasks are accepted")
+    submit_seconds: float = Field(0.0, ge=0, description="delay of the response to an accepted submission, in seconds")
+    submit_garbage: bool = Field(False, description="the response to an accepted submission is not JSON")
+    submit_empty: bool = Field(False, description="the response to an accepted submission has an empty data list")
     submit_cut: Literal["no", "before", "after"] = Field(
         "no", description="the connection is cut before or after the tasks are accepted"
     )
     submit_late_seconds: float = Field(
-        0.0, ge=0, description="the connection is cut at once and the tasks are accepted only this much later"
+        0.0, ge=0, description="the connection is cut at once, and the tasks are accepted so many seconds later"
     )
     fetches_images: bool = Field(
-        True, description="an image URL on this machine is fetched and judged; false: taken on trust like all others"
+        True, description="an image URL of this machine is fetched and validated; false: accepted like all others"
     )
     conflict_status: Literal[400, 409] = Field(400, description="HTTP status of conflictTaskUUID")
-    refuses_running: bool = Field(True, description="a UUID in flight is refused; false: it is bought again")
-    refuses_finished: bool = Field(True, description="the UUID of a finished task is refused; false: bought again")
+    refuses_running: bool = Field(True, description="a repeated UUID of a running task is refused; false: bought again")
+    refuses_finished: bool = Field(
+        True, description="a repeated UUID of a finished task is refused; false: bought again"
+    )
 
     # Polls
-    poll_status: Status = Field(0, description="answer every getResponse with this HTTP status (300 to 599)")
-    poll_bare: bool = Field(False, description="poll_status comes with a gateway's HTML instead of an envelope")
-    finds_running: bool = Field(True, description="getResponse knows a task that still runs")
+    poll_status: Status = Field(0, description="HTTP status for every getResponse (300 to 599); 0: off")
+    poll_bare: bool = Field(False, description="poll_status with a gateway's HTML page instead of an envelope")
+    finds_running: bool = Field(True, description="getResponse finds a running task")
     finds_finished_seconds: float | None = Field(
-        None, ge=0, description="how long getResponse knows a finished task; null: for ever"
+        None, ge=0, description="seconds for which getResponse finds a finished task; null: permanently"
     )
-    unknown_uuid: Literal["empty", "taskNotFound"] = Field("empty", description="what a poll says of an unknown UUID")
-    poll_failure_status: Literal[200, 400] = Field(
-        200, description="HTTP status of a poll that has nothing but failures to tell"
-    )
+    unknown_uuid: Literal["empty", "taskNotFound"] = Field("empty", description="response to a poll of an unknown UUID")
+    poll_failure_status: Literal[200, 400] = Field(200, description="HTTP status of a poll that finds only failures")
     poll_failure_shape: Literal["errors", "flat", "nested"] = Field(
-        "errors", description="a failed task is told in errors, or in data as a flat or nested error item"
+        "errors", description="a failed task is in errors, or in data as a flat or nested error item"
     )
     finds_details: bool = Field(True, description="getTaskDetails exists")
-    details_status: Status = Field(0, description="answer every getTaskDetails with this HTTP status (300 to 599)")
+    details_status: Status = Field(0, description="HTTP status for every getTaskDetails (300 to 599); 0: off")
 
     # The render and its result
     failure: str = Field("", description="renders fail with this code; a failed render is not charged")
     recovers_seconds: float | None = Field(
-        None, ge=0, description="a failed task succeeds after all, this long after it failed; null: never"
+        None, ge=0, description="a failed task succeeds so many seconds after its failure; null: never"
     )
     result_format: Literal["", "MP4", "MOV", "WEBM"] = Field(
-        "", description="renders are of this format, whatever was ordered; empty: as ordered"
+        "", description="format of every render; empty: as ordered"
     )
-    result_url: bool = Field(True, description="results carry videoURL")
+    result_url: bool = Field(True, description="results have videoURL")
     result_base64: Literal["no", "videoBase64Data", "videoDataURI"] = Field(
-        "no", description="results carry the bytes themselves, in this field"
+        "no", description="results have the video's bytes, in this field"
     )
-    result_cost: bool = Field(True, description="results carry cost when includeCost asked for it")
+    result_cost: bool = Field(True, description="results have cost if the task has includeCost")
     result_nsfw: bool = Field(False, description="results are flagged NSFWContent: true")
-    price_percent: int = Field(100, ge=0, description="what is charged, in percent of the listed price")
-    video_url_status: Status = Field(0, description="answer downloads of videoURL with this HTTP status (300 to 599)")
-    video_url_empty_reads: int = Field(0, ge=0, description="so many first downloads of a videoURL are 200 and empty")
+    price_percent: int = Field(100, ge=0, description="the charge, in percent of the list price")
+    video_url_status: Status = Field(0, description="HTTP status for downloads of videoURL (300 to 599); 0: off")
+    video_url_empty_reads: int = Field(0, ge=0, description="number of first downloads of a videoURL that are empty")
 
     # The upload
     upload: Literal["before", "after", "never"] = Field(
-        "before", description="whether the PUT comes before or after the webhook, or not at all"
+        "before", description="the PUT comes before or after the webhook, or never"
     )
-    upload_seconds: float = Field(0.0, ge=0, description="the PUT starts this much later than its turn")
-    upload_fails: bool = Field(False, description="the PUT breaks: nothing is sent to uploadEndpoint")
-    upload_content: Literal["video", "garbage", "empty"] = Field("video", description="the bytes that are PUT")
+    upload_seconds: float = Field(0.0, ge=0, description="delay of the PUT, in seconds")
+    upload_fails: bool = Field(False, description="the PUT fails: nothing is sent to uploadEndpoint")
+    upload_content: Literal["video", "garbage", "empty"] = Field("video", description="the content of the PUT")
     upload_content_type: str = Field("", description="Content-Type of the PUT; empty: the header is not sent")
     reports_delivery_failure: Literal["no", "beside", "instead"] = Field(
-        "no", description="whether polls tell uploadFailed and webhookTimeout, beside or instead of the result"
+        "no", description="polls report uploadFailed and webhookTimeout: no, beside the result, or instead of it"
     )
 
     # Webhooks
-    webhook_copies: int = Field(1, ge=0, le=10, description="how often each webhook is sent: 0 never, 2 duplicated")
-    webhook_seconds: float = Field(0.0, ge=0, description="webhooks go out this much later than their turn")
-    webhook_reordered: bool = Field(
-        False, description="a task's webhooks are kept until it is over and then go out last first"
-    )
-    webhook_before_answer: bool = Field(False, description="the webhook arrives before the acknowledgement returns")
+    webhook_copies: int = Field(1, ge=0, le=10, description="number of copies of each webhook; 0: none")
+    webhook_seconds: float = Field(0.0, ge=0, description="delay of the webhooks, in seconds")
+    webhook_reordered: bool = Field(False, description="a task's webhooks wait for its end, and are sent last first")
+    webhook_before_answer: bool = Field(False, description="the webhook arrives before the acknowledgement")
     webhook_shape: Literal["envelope", "full", "flat", "array", "singular"] = Field(
         "envelope",
         description="envelope: data or errors; full: both keys; flat: the bare item; array: a bare array; "
         "singular: failures under error",
     )
-    webhook_on_failure: bool = Field(True, description="failed tasks call the webhook too")
-    webhook_retries: int = Field(9, ge=0, le=100, description="how often a webhook that got no 2xx is repeated")
-    webhook_progress: bool = Field(False, description="an accepted task calls the webhook with status processing")
+    webhook_on_failure: bool = Field(True, description="failed tasks send a webhook too")
+    webhook_retries: int = Field(9, ge=0, le=100, description="number of retries of a webhook that gets no 2xx")
+    webhook_progress: bool = Field(False, description="an accepted task sends a webhook with status processing")
 
 
 class OneShot:
-    """Switches for the next submission that contains `match` (any text of its JSON; empty matches all).
+    """Switches for the next submission whose JSON contains the text `match`; an empty text matches all.
 
-    They hold for that request and for the tasks it starts, over and above the permanent ones.
+    They override the permanent ones for that request and the tasks that it starts. Raises UnknownSwitchError.
     """
 
     def __init__(self, match: str = "", **switches: Any) -> None:
-        checked(switches)
+        validated(switches)
         self.match = match
         self.switches = switches
 
 
 class Faults(Switches):
-    """The permanent switches, settable as attributes, and the one-shot faults waiting for their submission."""
+    """The permanent switches, as attributes, and the one-shot faults that wait for their submission."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    _taking: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+    _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
     next_submissions: list[OneShot] = Field([], description="one-shot faults: switches, and match for the JSON's text")
 
     def take(self, submission: str) -> Json:
-        """The switches of the first waiting one-shot that matches this JSON text, which is then used up."""
-        with self._taking:
+        """Remove the first one-shot that matches this JSON text; returns its switches, empty if none matches."""
+        with self._lock:
             for shot in self.next_submissions:
                 if shot.match in submission:
                     self.next_submissions.remove(shot)
                     return shot.switches
         return {}
 
-    def over(self, switches: Mapping[str, Any]) -> Switches:
-        """What applies where these switches go over the permanent ones."""
-        return Switches.model_construct(**{**self.shown(), **switches})
+    def with_overrides(self, switches: Mapping[str, Any]) -> Switches:
+        """The permanent switches, overridden by these."""
+        return Switches.model_construct(**{**self.permanent(), **switches})
 
-    def replace(self, wanted: Json) -> None:
-        """Set exactly these switches and put all others back to their defaults."""
-        shots = wanted.get("next_submissions", [])
+    def replace(self, values: Json) -> None:
+        """Set these switches and reset all others to their defaults. Raises UnknownSwitchError."""
+        shots = values.get("next_submissions", [])
         if not isinstance(shots, list) or not all(isinstance(shot, dict) for shot in shots):
             raise UnknownSwitchError("next_submissions: must be an array of objects")
-        fresh = checked({name: value for name, value in wanted.items() if name != "next_submissions"})
+        switches = validated({name: value for name, value in values.items() if name != "next_submissions"})
         one_shots = [OneShot(**shot) for shot in shots]
         for name in Switches.model_fields:
-            setattr(self, name, getattr(fresh, name))
+            setattr(self, name, getattr(switches, name))
         self.next_submissions = one_shots
 
-    def shown(self) -> Json:
+    def permanent(self) -> Json:
         """The permanent switches as JSON."""
         return {name: getattr(self, name) for name in Switches.model_fields}
 
-    def waiting(self) -> list[Json]:
+    def one_shots(self) -> list[Json]:
         """The one-shot faults as JSON."""
         return [{"match": shot.match, **shot.switches} for shot in self.next_submissions]
 
 
-def checked(switches: Mapping[str, Any]) -> Switches:
-    """These switches over the defaults, or UnknownSwitchError."""
+def validated(switches: Mapping[str, Any]) -> Switches:
+    """These switches, and the defaults of all others. Raises UnknownSwitchError."""
     try:
         return Switches(**switches)
     except ValidationError as error:
         faulty = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
-        raise UnknownSwitchError(f"{faulty}. Known switches: {', '.join(Switches.model_fields)}") from error
+        raise UnknownSwitchError(f"{faulty}. The switches are: {', '.join(Switches.model_fields)}") from error

@@ -1,7 +1,7 @@
-"""Videos that can be played: an order's shape and prompt in, bytes of a real MP4, MOV or WEBM out.
+"""Renders playable videos: an order's shape and prompt in, the bytes of an MP4, MOV or WEBM file out.
 
-What is hidden here: how a clip of 1080p comes to be in half a second. The picture is drawn once; per frame only a bar
-moves, which the encoders skip over; what was rendered before is kept.
+Hides the optimizations for a 1080p clip in half a second: the picture is drawn once, only a bar moves from frame to
+frame, which costs the encoders little, and renders are cached.
 """
 
 import io
@@ -19,21 +19,21 @@ from PIL import Image, ImageDraw, ImageFont
 
 FPS = 24
 EXCERPT = 240  # characters of the prompt that fit into the picture
-KEPT = 64  # renders kept; at well under 400 kB each
+CACHE_SIZE = 64  # renders, each under 400 kB
 
-# The index is reserved at the front ("faststart"): players can start before they have the whole file, and nothing
-# needs a second pass over it. 16 KiB hold far more than the 240 frames of the longest clip.
+# The space for the index is reserved at the front ("faststart"), so that players can start before they have the whole
+# file, without a second pass over it. 16 KiB are ample for the 240 frames of the longest clip.
 _INDEX_FIRST = {"moov_size": "16384"}
 _H264 = {"preset": "ultrafast", "tune": "stillimage", "crf": "30"}
 _VP8 = {"deadline": "realtime", "cpu-used": "16", "static-thresh": "1000", "crf": "40", "b": "400k"}
-# Five or ten pictures bear a slower preset and a coarser look.
+# With only five or ten pictures, a slower preset costs little; the quality is lower.
 _SMALL_H264 = {"preset": "veryfast", "tune": "stillimage", "crf": "45"}
 _SMALL_VP8 = {**_VP8, "crf": "60", "b": "50k"}
 
 
 @dataclass(frozen=True)
 class Container:
-    """How one outputFormat is written, and what it is called."""
+    """The encoding of one outputFormat, its file suffix and its content type."""
 
     muxer: str
     codec: str
@@ -53,7 +53,7 @@ CONTAINERS = {
 
 @dataclass(frozen=True)
 class Shape:
-    """All that a render depends on. Sizes in pixels, duration in seconds; `small` shows one picture a second."""
+    """The parameters of a render. Sizes in pixels, duration in seconds; `small` renders one picture a second."""
 
     width: int
     height: int
@@ -64,10 +64,10 @@ class Shape:
 
 
 class Renderer:
-    """Renders each shape once and remembers the latest ones. Safe to use from several threads."""
+    """Renders shapes, with a cache of the latest ones. Thread-safe."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[Shape, bytes] = OrderedDict()
+        self._cache: OrderedDict[Shape, bytes] = OrderedDict()
         self._busy: dict[Shape, threading.Lock] = {}
         self._lock = threading.Lock()
 
@@ -75,18 +75,18 @@ class Renderer:
         with self._lock:
             busy = self._busy.setdefault(shape, threading.Lock())
         with busy:
-            if (content := self._kept.get(shape)) is None:
+            if (content := self._cache.get(shape)) is None:
                 content = render(shape)
             with self._lock:
-                self._kept[shape] = content
-                self._kept.move_to_end(shape)
-                while len(self._kept) > KEPT:
-                    self._busy.pop(self._kept.popitem(last=False)[0], None)
+                self._cache[shape] = content
+                self._cache.move_to_end(shape)
+                while len(self._cache) > CACHE_SIZE:
+                    self._busy.pop(self._cache.popitem(last=False)[0], None)
         return content
 
 
 def render(shape: Shape) -> bytes:
-    """The video's bytes."""
+    """The bytes of the video file."""
     container = CONTAINERS[shape.container]
     step = FPS if shape.small else 1
     options = container.small_options if shape.small else container.codec_options
@@ -105,9 +105,9 @@ def render(shape: Shape) -> bytes:
 
 
 def _frames(shape: Shape, step: int) -> Iterator[VideoFrame]:
-    """The drawn picture once per step, with a bright bar that travels along its lower edge.
+    """The drawn picture once per step, with a bright bar that moves along its lower edge.
 
-    The bar is written straight into the luma plane: converting a picture per frame would cost more than encoding it.
+    The bar is written directly into the luma plane: a conversion of each picture would cost more than its encoding.
     """
     drawn: VideoFrame = VideoFrame.from_image(_picture(shape))  # type: ignore[no-untyped-call]
     still = drawn.reformat(format="yuv420p")

@@ -1,7 +1,7 @@
-"""The tasks that the emulated Runware knows, what they turned into, and what it charged for them.
+"""The emulator's tasks, with their results, failures and charges.
 
-Everything is in memory, under one lock, and every change is one method. What is hidden here: how a task's record is
-kept. What is *not* here: HTTP in either direction and waiting of any kind.
+Everything is in memory, under one lock, and every change is one method. Hides the storage of the tasks. Does no HTTP
+requests and never waits.
 """
 
 import random
@@ -21,7 +21,7 @@ MICRO_DOLLARS_PER_SECOND = 184_800
 
 @dataclass(frozen=True)
 class Charge:
-    """One render that Runware would have put on the bill. `at` is in seconds since the epoch."""
+    """The charge for one render. `at` is in seconds since the epoch."""
 
     task_uuid: str
     video_uuid: str
@@ -31,7 +31,7 @@ class Charge:
 
 @dataclass
 class Video:
-    """What videoURL serves, until `expires` (seconds since the epoch), if it ever does."""
+    """A rendered video, available at videoURL until `expires`, in seconds since the epoch; None: permanently."""
 
     content: bytes
     container: Container
@@ -41,7 +41,7 @@ class Video:
 
 @dataclass
 class Execution:
-    """One execution of a task: several only when a switch lets a UUID be bought again."""
+    """One execution of a task. A task has several only if a switch allows that its UUID is bought again."""
 
     task: Json
     overrides: Json
@@ -51,10 +51,10 @@ class Execution:
     failure: Json | None = None
     delivery_failures: list[Json] = field(default_factory=list)
     finished_at: float | None = None
-    # How many results and failures are to be called in, the webhooks about them that the switch webhook_reordered
-    # keeps back, and the sign that the first one was sent.
+    # The number of webhooks to send, those delayed by the switch webhook_reordered, and an event that is set when the
+    # first one has been sent.
     calls_due: int = 0
-    kept_calls: list[Any] = field(default_factory=list)
+    delayed_calls: list[Any] = field(default_factory=list)
     called: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -76,12 +76,12 @@ class Execution:
         return "error" if self.failure else "processing"
 
     def item(self, **fields: Any) -> Json:
-        """An item about this task, as it is on the wire."""
+        """An item of a response or webhook about this task."""
         return {"taskType": self.task["taskType"], "taskUUID": self.task["taskUUID"], **fields}
 
 
-class Book:
-    """All tasks by UUID, all videos, all charges."""
+class TaskBook:
+    """All tasks by UUID, all videos and all charges."""
 
     def __init__(self, clock: Callable[[], float], faults: Faults) -> None:
         self._clock = clock
@@ -93,11 +93,11 @@ class Book:
         self._charges: list[Charge] = []
 
     def switches(self, run: Execution) -> Switches:
-        """What applies to this task now: the permanent switches, under its own one-shot ones."""
-        return self._faults.over(run.overrides)
+        """The task's current switches: the permanent ones, overridden by its one-shot ones."""
+        return self._faults.with_overrides(run.overrides)
 
     def accept(self, task: Json, overrides: Json) -> Execution | None:
-        """Take the task in; None when its UUID is refused as known."""
+        """Record the task and return its execution; None if its UUID is refused as a repeat."""
         with self._lock:
             runs = self._runs.setdefault(task["taskUUID"].lower(), [])
             if runs and self._refuses(runs[-1]):
@@ -107,17 +107,17 @@ class Book:
             self._last_answers[run.uuid.lower()] = {"data": [run.item()]}
             return run
 
-    def _refuses(self, known: Execution) -> bool:
-        switches = self.switches(known)
-        return switches.refuses_running if known.finished_at is None else switches.refuses_finished
+    def _refuses(self, earlier: Execution) -> bool:
+        switches = self.switches(earlier)
+        return switches.refuses_running if earlier.finished_at is None else switches.refuses_finished
 
     def remember_refusal(self, task_uuid: str, refusal: Json) -> None:
-        """A refused repeat is what getTaskDetails shows from then on as the last response."""
+        """Store the refusal of a repeat as the last response for getTaskDetails."""
         with self._lock:
             self._last_answers[task_uuid.lower()] = {"data": [], "errors": [refusal]}
 
     def release(self, task_uuid: str | None) -> list[Execution]:
-        """The runs that had not been let go yet: those of this UUID, or all."""
+        """Mark the waiting runs of this UUID as released, or all waiting runs; returns them."""
         with self._lock:
             found = [run for runs in self._runs.values() for run in runs]
             fresh = [run for run in found if not run.released and task_uuid in (None, run.uuid.lower())]
@@ -126,11 +126,11 @@ class Book:
             return fresh
 
     def format(self, run: Execution) -> str:
-        """The outputFormat that this task's renders have."""
+        """The outputFormat of this task's renders."""
         return self.switches(run).result_format or str(run.task.get("outputFormat", "MP4"))
 
     def rendered(self, run: Execution, content: bytes, base_url: str) -> tuple[Json, Video]:
-        """Charge for a render and make its result item; polls do not see it before `publish`."""
+        """Record a render and its charge; returns its result item and video. Polls find it after `publish`."""
         switches = self.switches(run)
         video_uuid = str(uuid.uuid4())
         now = self._clock()
@@ -152,7 +152,7 @@ class Book:
         return result, video
 
     def publish(self, run: Execution, result: Json) -> None:
-        """From now on polls and getTaskDetails tell this result."""
+        """Add this result to the responses of polls and getTaskDetails."""
         with self._lock:
             run.calls_due += 1
             run.failure = None
@@ -162,7 +162,7 @@ class Book:
             self._last_answers[run.uuid.lower()] = {"data": list(run.results)}
 
     def fail(self, run: Execution, failure: Json) -> None:
-        """From now on polls and getTaskDetails tell this failure."""
+        """Record this failure for the responses of polls and getTaskDetails."""
         with self._lock:
             run.calls_due += self.switches(run).webhook_on_failure
             run.failure = failure
@@ -170,22 +170,22 @@ class Book:
             self._last_answers[run.uuid.lower()] = {"data": [], "errors": [failure]}
 
     def delivery_failed(self, run: Execution, failure: Json) -> None:
-        """Note that an upload or a webhook came to nothing."""
+        """Record a failed upload or webhook."""
         with self._lock:
             run.delivery_failures.append(failure)
 
-    def keep_call(self, run: Execution, body: Any) -> list[Any]:
-        """Keep a webhook back until the task is over; then all that were kept, last first."""
+    def delay_call(self, run: Execution, body: Any) -> list[Any]:
+        """Delay a webhook until the task's end. Returns the webhooks to send now: none, or all of them, last first."""
         with self._lock:
-            run.kept_calls.append(body)
+            run.delayed_calls.append(body)
             may_recover = run.failure is not None and self.switches(run).recovers_seconds is not None
-            if run.status == "processing" or may_recover or len(run.kept_calls) < run.calls_due:
+            if run.status == "processing" or may_recover or len(run.delayed_calls) < run.calls_due:
                 return []
-            calls, run.kept_calls = run.kept_calls[::-1], []
+            calls, run.delayed_calls = run.delayed_calls[::-1], []
             return calls
 
     def polled(self, task_uuid: str) -> tuple[list[Json], list[Json]] | None:
-        """What getResponse tells of this UUID, as data and errors; None when it does not know it."""
+        """The data and errors of getResponse for this UUID; None if it does not find the task."""
         with self._lock:
             runs = self._runs.get(task_uuid.lower())
             if not runs or self._is_forgotten(runs[-1]):
@@ -193,9 +193,9 @@ class Book:
             run = runs[-1]
             data = [{**result, "status": "success"} for result in run.results]
             errors = [run.failure] if run.failure else []
-            if (tells := self.switches(run).reports_delivery_failure) != "no" and run.delivery_failures:
+            if (reports := self.switches(run).reports_delivery_failure) != "no" and run.delivery_failures:
                 errors = errors + run.delivery_failures
-                data = [] if tells == "instead" else data
+                data = [] if reports == "instead" else data
             if not errors and run.status == "processing":
                 data.append(run.item(status="processing"))
             return data, errors
@@ -204,11 +204,11 @@ class Book:
         switches = self.switches(run)
         if run.finished_at is None:
             return not switches.finds_running
-        kept = switches.finds_finished_seconds
-        return kept is not None and self._clock() - run.finished_at > kept
+        limit = switches.finds_finished_seconds
+        return limit is not None and self._clock() - run.finished_at > limit
 
     def details(self, task_uuid: str) -> Json | None:
-        """The stored request and the last answer about it."""
+        """The stored request and the last response about it; None for an unknown task."""
         with self._lock:
             runs = self._runs.get(task_uuid.lower())
             if not runs:
@@ -216,7 +216,7 @@ class Book:
             return {"request": [runs[-1].task], "response": self._last_answers[task_uuid.lower()]}
 
     def video(self, video_uuid: str) -> Video | None:
-        """The video to serve; None when there is none or its time is over."""
+        """The video; None if it does not exist or has expired. Counts as a download."""
         with self._lock:
             video = self._videos.get(video_uuid)
             if video is None or (video.expires is not None and self._clock() > video.expires):
@@ -229,7 +229,7 @@ class Book:
             return list(self._charges)
 
     def runs(self) -> list[Execution]:
-        """All runs, in the order in which they were accepted."""
+        """All runs, in the order of their acceptance."""
         with self._lock:
             return sorted((run for runs in self._runs.values() for run in runs), key=lambda run: run.accepted_at)
 
@@ -242,7 +242,7 @@ class Book:
 
 def _checks_safety(task: Json) -> bool:
     safety = task.get("safety", {})
-    # Given both, the mode wins.
+    # With both parameters, the mode takes precedence.
     if "mode" in safety:
         return bool(safety["mode"] != "none")
     return bool(safety.get("checkContent", False))

@@ -1,7 +1,7 @@
-"""Runware's rules for a task of KlingAI 2.1 Master, written from the model's page and from nothing else.
+"""Runware's rules for a task of KlingAI 2.1 Master, written from the model's page only.
 
-Pure: a decoded JSON object in, the list of its errors out, in the form they have on the wire. Each rule is one entry
-of `_RULES`; what concerns several parameters at once stands below it.
+Pure: a decoded JSON object in, the list of its error items out, in the wire format. Each parameter's rule is an entry
+of `_RULES`; `_size_errors` checks width and height together.
 """
 
 import base64
@@ -28,20 +28,20 @@ _DATA_URI = re.compile(r"data:image/[a-z+.-]+;base64,", re.IGNORECASE)
 
 
 def is_uuid4(value: Any) -> bool:
-    """Whether this is the text of a UUID, version 4."""
+    """True if the value is the text of a UUID, version 4."""
     match = _UUID.fullmatch(value) if isinstance(value, str) else None
     return match is not None and match[1] == "4"
 
 
 def error(code: str, message: str, parameter: str | list[str], **more: Any) -> Json:
-    """One error item about a parameter, as it is on the wire (without the task it belongs to)."""
+    """An error item about a parameter in the wire format, without its task's fields."""
     anchor = (parameter if isinstance(parameter, str) else parameter[0]).replace(".", "-").lower()
     documentation = f"{DOCUMENTATION}#request-{anchor}"
     return {"code": code, "message": message, "parameter": parameter, "documentation": documentation, **more}
 
 
 def video_errors(task: Json) -> list[Json]:
-    """All faults of one videoInference task; empty when Runware would accept it."""
+    """All errors of one videoInference task; empty if Runware would accept it."""
     unknown = [name for name in task if name not in _RULES and name != "taskType"]
     faults = [error("unsupportedParameter", f"Unsupported parameter '{name}' for {MODEL}.", name) for name in unknown]
     faults += [missing for name in _REQUIRED if (missing := _missing(task, name))]
@@ -52,7 +52,7 @@ def video_errors(task: Json) -> list[Json]:
 def _missing(task: Json, name: str) -> Json | None:
     if name in task:
         return None
-    # A missing UUID is reported like a malformed one.
+    # A missing UUID has the same code as a malformed one.
     code = "invalidTaskUUID" if name == "taskUUID" else f"missing{_capital(name)}"
     return error(code, f"Missing required parameter '{name}'.", name, type="string")
 
@@ -132,7 +132,7 @@ def _duration(name: str, value: Any) -> Json | None:
 
 
 def _guidance(name: str, value: Any) -> Json | None:
-    # Decimal of the shortest text: in binary, 0.57 is no multiple of 0.01.
+    # As a decimal, because in binary 0.57 is not a multiple of 0.01.
     if _is_number(value) and 0 <= value <= 1 and Decimal(str(value)) % Decimal("0.01") == 0:
         return None
     return _invalid(name, "between 0 and 1 in steps of 0.01", "float", min=0, max=1, multiplier=0.01)
@@ -176,7 +176,7 @@ def _frame_image(name: str, entry: Any) -> Json | None:
 
 
 def _image(name: str, value: Any) -> Json | None:
-    """A UUID or URL is taken on trust; data URI and base64 must hold a picture that the model can use."""
+    """The error of an image: a data URI or base64 text must contain a valid picture. UUIDs and URLs are accepted."""
     if not isinstance(value, str) or not value:
         return _invalid(name, "a UUID, URL, data URI or base64 string", "string")
     if _UUID.fullmatch(value) or _is_http(value):
@@ -189,7 +189,7 @@ def _image(name: str, value: Any) -> Json | None:
 
 
 def picture_error(name: str, content: bytes) -> Json | None:
-    """What keeps the model from using these bytes as a picture, if anything; `name` is the parameter they came in."""
+    """The error of these bytes as a picture of the parameter `name`; None if the model accepts them."""
     try:
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as picture:
             sides = picture.size
@@ -206,7 +206,7 @@ def picture_error(name: str, content: bytes) -> Json | None:
 
 
 def frame_urls(task: Json) -> list[tuple[str, str]]:
-    """The parameter and the URL of each image of a faultless task that is given as one."""
+    """The parameter and the URL of each image given as a URL, in a valid task."""
     entries = task.get("inputs", {}).get("frameImages", [])
     images = [
         ("inputs.frameImages.image", entry["image"]) if isinstance(entry, dict) else ("inputs.frameImages", entry)

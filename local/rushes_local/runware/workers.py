@@ -1,7 +1,7 @@
 """Background work: timed jobs in a fixed number of threads.
 
-Renders and deliveries have lanes of their own, so that a webhook receiver that hangs delays no render. What is hidden
-here: the threads, the order of the queue, and what it means that nothing is left to do.
+Renders and deliveries have separate lanes, so that a slow webhook receiver delays no render. Hides the threads, the
+order of the queue, and the state in which no work is left.
 """
 
 import heapq
@@ -17,7 +17,7 @@ Job = Callable[[], object]
 
 
 class Workers:
-    """Runs jobs at their time, each lane with its own number of threads."""
+    """Runs jobs at their time; each lane has its own number of threads."""
 
     def __init__(self, lanes: Mapping[str, int]) -> None:
         self._changed = threading.Condition()
@@ -35,7 +35,7 @@ class Workers:
             thread.start()
 
     def at(self, lane: str, delay: float, job: Job) -> None:
-        """Run the job in this lane, `delay` seconds from now."""
+        """Run the job in this lane in `delay` seconds."""
         with self._changed:
             if self._closed or self._dropping:
                 return
@@ -43,14 +43,14 @@ class Workers:
             self._changed.notify_all()
 
     def idle(self, timeout: float) -> bool:
-        """Wait until no job is queued or running; False when that took longer than the timeout."""
+        """Wait until no job is queued or running. Returns False after `timeout` seconds."""
         with self._changed:
             return self._changed.wait_for(self._is_idle, timeout)
 
     def drain(self, timeout: float) -> bool:
-        """Forget what is queued, and what running jobs queue meanwhile; wait for the running ones."""
+        """Drop the queued jobs, and those queued meanwhile, and wait for the running ones. Returns False on timeout."""
         with self._changed:
-            self._forget()
+            self._drop_queued()
             self._dropping = True
             try:
                 return self._changed.wait_for(self._is_idle, timeout)
@@ -58,16 +58,16 @@ class Workers:
                 self._dropping = False
 
     def close(self, timeout: float) -> None:
-        """Forget what is queued and join the threads, at most `timeout` seconds in all."""
+        """Drop the queued jobs and join the threads, for at most `timeout` seconds in total."""
         with self._changed:
             self._closed = True
-            self._forget()
+            self._drop_queued()
             self._changed.notify_all()
         deadline = time.monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _forget(self) -> None:
+    def _drop_queued(self) -> None:
         for queue in self._queues.values():
             queue.clear()
 
@@ -79,8 +79,8 @@ class Workers:
             try:
                 job()
             except Exception:
-                # One broken job must not cost the emulator a worker; the traceback is for its developer.
-                logger.exception("a background job of the emulator failed")
+                # A failed job must not end its worker; the traceback is for the emulator's developer.
+                logger.exception("background job failed")
             with self._changed:
                 self._running -= 1
                 self._changed.notify_all()
