@@ -59,7 +59,7 @@ class Table(Protocol):
     """What both tables can do."""
 
     def record(
-        self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation]
+        self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation], *, patience: float = 0
     ) -> Recorded | Existing | OverBudget: ...
 
     def save(self, before: Clip, after: Clip) -> Clip: ...

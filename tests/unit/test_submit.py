@@ -808,3 +808,9 @@ def test_images_are_not_taken_in_without_time_to_send(world: UseCases) -> None:
     ((_, _, details),) = world.telemetry.notes
     assert details["reason"] == "no time is left to send the order"
     assert submit(world, with_image(), lasts=TIMES.http).body == {"data": [ACK]}
+
+
+def test_contended_budgets_are_retried_for_a_quarter_of_the_time(world: UseCases) -> None:
+    """The patience with other purchases follows from the caller's time and leaves most of it for the sending."""
+    submit(world, lasts=20_000)
+    assert world.table.patience == 5.0
