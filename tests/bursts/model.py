@@ -21,7 +21,7 @@ from rushes.adapters.dynamodb.table import DynamoDbTable
 from rushes.domain.budget import ALL_CALLERS, Reservation
 from rushes.domain.task import Recorded, Task
 from rushes.errors import BusyError
-from rushes_local.aws.transactions import undo_by_item
+from rushes_local.aws.transactions import roll_back_by_item
 from tests.fakes.builders import MONTH, PRICE, START, clip
 
 ANSWER = 0.004  # seconds that a call takes besides what a transaction holds its items
@@ -126,7 +126,7 @@ def run(arrivals: Sequence[float], tasks: int, hold: float, *, limit: int, patie
     """
     random.seed(7)
     with mock_aws():
-        undo_by_item()
+        roll_back_by_item()
         client = boto3.client("dynamodb", "us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
         client.create_table(TableName="table", **_keys())
         time = VirtualTime()

@@ -573,9 +573,9 @@ def test_a_slow_table_leaves_no_lease_of_what_was_not_sent(world: UseCases, slow
     """Recording ends while there is time to send: what is not recorded is 503, what is has been sent or given back."""
     genuine = world.table.record
 
-    def slow(*given: Any) -> Any:
+    def slow(*given: Any, **named: Any) -> Any:
         world.clock.now += slowness
-        return genuine(*given)
+        return genuine(*given, **named)
 
     world.table.record = slow  # type: ignore[method-assign]
     names = [uuid4(number) for number in range(20)]
@@ -729,9 +729,9 @@ def test_images_are_in_place_before_their_task_is_recorded(world: UseCases) -> N
     kept: list[int] = []
     record = world.table.record
 
-    def look(*arguments: Any) -> Any:
+    def look(*arguments: Any, **named: Any) -> Any:
         kept.append(len(world.bucket.objects))
-        return record(*arguments)
+        return record(*arguments, **named)
 
     world.table.record = look  # type: ignore[method-assign]
     submit(world, with_image())
