@@ -108,14 +108,28 @@ def tries_once(stack: Stack) -> Any:
     return stack.client("dynamodb", config=Config(retries={"total_max_attempts": 1}))
 
 
+def check_expressions(params: dict[str, Any], **_: Any) -> None:
+    """Fails as DynamoDB does, and moto does not, for a name or value that no expression of its call uses."""
+    writes = [write for item in params.get("TransactItems", ()) for write in item.values()]
+    for call in writes or [params]:
+        given = {**call.get("ExpressionAttributeValues", {}), **call.get("ExpressionAttributeNames", {})}
+        used = " ".join(text for name, text in call.items() if name.endswith("Expression"))
+        assert given.keys() == set(re.findall(r"[:#]\w+", used)), call
+
+
 @pytest.fixture
 def real(stack: Stack) -> Iterator[Real]:
     """The real table."""
     real = Real(stack, tries_once(stack))
-    event = "provide-client-params.dynamodb.TransactWriteItems"
-    real.client.meta.events.register(event, real.note_token)
+    handlers = {
+        "provide-client-params.dynamodb.TransactWriteItems": real.note_token,
+        "provide-client-params.dynamodb": check_expressions,
+    }
+    for event, handler in handlers.items():
+        real.client.meta.events.register(event, handler)
     yield real
-    real.client.meta.events.unregister(event, real.note_token)
+    for event, handler in handlers.items():
+        real.client.meta.events.unregister(event, handler)
 
 
 @pytest.fixture(params=["real", "fake"])
@@ -238,6 +252,15 @@ def test_the_limit_is_exact(table: Table, scope: str, before: int) -> None:
     ]
     assert table.record(task(2), [clip(task_uuid=uuid4(2))], raised) == Recorded()
     assert table.budget(scope, MONTH) == (enough, enough)
+
+
+def test_a_task_of_several_clips_is_refused_as_a_whole(table: Table) -> None:
+    """The budget that refuses is named with its limit and its sum, however many clips stand before it."""
+    put(table, clip(task_uuid=uuid4(1)))
+    clips = [clip(index=index) for index in range(4)]
+    refused = table.record(task(clips=4), clips, both(4 * PRICE, mine=5 * PRICE - 1))
+    assert refused == OverBudget("ann", 5 * PRICE - 1, PRICE)
+    assert table.clips("ann", TASK_UUID) == []
 
 
 def test_more_than_the_whole_limit(table: Table) -> None:
@@ -660,8 +683,11 @@ def test_more_items_than_one_call_gives(real: Real) -> None:
 
 
 def test_what_was_left_unprocessed_is_asked_for_again(real: Real) -> None:
-    """A call may give a part; the rest is asked for after a pause, and what never comes is trouble, not an answer."""
-    listed(real.store, 2)
+    """A call may give a part; the rest is asked for after a pause, and what never comes is trouble, not an answer.
+
+    As long as each call gives something, no number of them is too many.
+    """
+    listed(real.store, 9)
     genuine, asked = real.client.batch_get_item, []
 
     def partly(RequestItems: Any) -> Any:
@@ -677,13 +703,13 @@ def test_what_was_left_unprocessed_is_asked_for_again(real: Real) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(real.client, "batch_get_item", partly)
         store = real.store
-        assert [len(found.clips) for found in store.page("ann", 2).found] == [1, 1]
-        assert asked == [2, 1, 2, 1]
-        assert len(real.pauses) == 2
+        assert [len(found.clips) for found in store.page("ann", 9).found] == [1] * 9
+        assert asked == [*range(9, 0, -1)] * 2
+        assert len(real.pauses) == 16
         stuck = True
         with pytest.raises(BusyError):
-            store.page("ann", 2)
-    assert len(asked) < 20
+            store.page("ann", 9)
+    assert len(asked) == 18 + 7
 
 
 def test_a_whole_task(real: Real) -> None:
