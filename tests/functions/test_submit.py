@@ -17,7 +17,7 @@ from rushes.domain.caller import hash_key
 from rushes.domain.clip import Clip, Kind, Status
 from rushes.domain.inbox_message import Message
 from rushes.errors import RushesError
-from rushes_local.event_sources import done, queue_event
+from rushes_local.event_sources import processed_messages, queue_event
 from rushes_local.lambda_runtime import Outcome
 from rushes_local.runware.emulator import OneShot
 from rushes_local.stack import EMULATOR_KEY, Stack
@@ -607,7 +607,7 @@ def test_orders_of_the_inbox_wait_for_the_secrets(user: User, in_process: InProc
             outcome = Outcome("ok", app.handler(event, context))
         except RushesError as error:
             outcome = Outcome("error", {"errorType": type(error).__name__})
-    assert done(messages, outcome, partial=True) == []
+    assert processed_messages(messages, outcome, partial=True) == []
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before it took effect", "after it took effect"])
