@@ -59,7 +59,7 @@ class Table(Protocol):
     """What both tables can do."""
 
     def record(
-        self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation]
+        self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation], *, patience: float = 0
     ) -> Recorded | Existing | OverBudget: ...
 
     def save(self, before: Clip, after: Clip) -> Clip: ...
@@ -889,13 +889,69 @@ def test_no_refusal_while_the_task_itself_is_in_another_transaction(real: Real, 
 
 
 def test_a_refusal_beside_a_conflict_on_the_other_budget_is_final(real: Real) -> None:
-    """No item of the task conflicted, so nobody else records it, and the budget's word stands."""
+    """No item of the task conflicted, so no other process is recording it, and the budget's refusal stands."""
+    put(real.store, clip())
     stub = Stubber(real.client)
     stub.add_client_error(
         "transact_write_items", **cancelled("None", "None", "TransactionConflict", "ConditionalCheckFailed")
     )
+    shares = {"Items": real.client.query(**shares_of("ann", real))["Items"]}
+    for _ in range(2):  # both budgets are read: the first has room
+        stub.add_response("query", shares)
     with stub:
-        assert real.store.record(task(), [clip()], both()) == OverBudget("ann", 10 * PRICE, 0)
+        refused = real.store.record(
+            task(2), [clip(task_uuid=uuid4(2))], [reserve(scope=ALL_CALLERS), reserve(limit=PRICE)]
+        )
+    assert refused == OverBudget("ann", PRICE, PRICE)
+
+
+def shares_of(scope: str, real: Real) -> dict[str, Any]:
+    """The query for a budget's items."""
+    values = {":pk": {"S": f"budget#{scope}"}}
+    return {
+        "TableName": real.stack.table_name,
+        "KeyConditionExpression": "pk = :pk",
+        "ExpressionAttributeValues": values,
+    }
+
+
+def test_a_conflict_on_a_budget_takes_another_share(real: Real) -> None:
+    """A share that is in another transaction is left to it: the amount goes to another one, under a new token."""
+    put(real.store, clip())
+    stub = Stubber(real.client)
+    for _ in range(3):
+        stub.add_client_error("transact_write_items", **cancelled("None", "None", "TransactionConflict", "None"))
+    stub.add_response("transact_write_items", {})
+    sent: list[str] = []
+    note = lambda params, **_: sent.append(params["TransactItems"][2]["Update"]["Key"]["sk"]["S"])  # noqa: E731
+    event = "provide-client-params.dynamodb.TransactWriteItems"
+    real.client.meta.events.register(event, note)
+    with stub:
+        assert real.store.record(task(2), [clip(task_uuid=uuid4(2))], both()) == Recorded()
+    real.client.meta.events.unregister(event, note)
+    assert len(set(sent)) > 1
+    assert all(re.fullmatch(rf"{MONTH}#\d\d", each) for each in sent)
+    assert len(set(real.tokens[-4:])) == 4
+
+
+@pytest.mark.parametrize("patience", [0, 3.0])
+def test_the_patience_with_a_contended_budget(real: Real, patience: float) -> None:
+    """A conflict that stays is busy after seven attempts, or when the caller's time is up, and nothing is recorded."""
+    now = [0.0]
+
+    def pause(seconds: float) -> None:
+        real.pauses.append(seconds)
+        now[0] += seconds + 0.05
+
+    store = AdminTable(real.client, real.stack.table_name, pause, lambda: now[0])
+    stub = Stubber(real.client)
+    for _ in range(100):
+        stub.add_client_error("transact_write_items", **cancelled("None", "None", "TransactionConflict", "None"))
+    with stub, pytest.raises(BusyError) as raised:
+        store.record(task(), [clip()], both(), patience=patience)
+    assert not raised.value.possibly_written
+    assert len(real.pauses) == 7 if not patience else now[0] >= patience
+    assert now[0] < patience + 2
 
 
 def test_a_conflict_on_the_task_that_stays_is_busy(real: Real) -> None:
@@ -925,12 +981,15 @@ def test_recorded_though_the_answer_was_lost(real: Real) -> None:
     DynamoDB answers such a repeat as the first call. moto ignores the token, so here the repeat finds the task there,
     and what remains to be shown is that nothing of it is there twice.
     """
+    put(real.store, clip(task_uuid=uuid4(2)))
+    real.tokens.clear()
     real.stack.aws.faults.fail("dynamodb", "InternalServerError", times=1, after=True)
-    assert real.store.record(task(), [clip()], both()) in (Recorded(), Existing(task()))
+    again = real.store.record(task(), [clip()], both(PRICE, 100 * PRICE, 100 * PRICE))
+    assert again in (Recorded(), Existing(task()))
     assert len(real.tokens) == 2
     assert real.tokens[0] == real.tokens[1] != ""
     assert real.store.clips("ann", TASK_UUID) == [clip()]
-    assert real.store.budget("ann", MONTH)[0] == real.store.budget(ALL_CALLERS, MONTH)[0] == PRICE
+    assert real.store.budget("ann", MONTH)[0] == real.store.budget(ALL_CALLERS, MONTH)[0] == 2 * PRICE
 
 
 def test_an_expired_request_leaves_what_keeps_it_from_being_bought_again(real: Real) -> None:

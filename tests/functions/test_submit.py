@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from functions.submit import app
-from rushes.domain.budget import ALL_CALLERS
+from rushes.adapters.dynamodb.items import budget_key
+from rushes.domain.budget import ALL_CALLERS, SHARES
 from rushes.domain.caller import hash_key
 from rushes.domain.clip import Clip, Kind, Status
 from rushes.domain.inbox_message import Message
@@ -671,10 +672,15 @@ def test_over_everybodys_budget(user: User) -> None:
 
 
 def set_counted(stack: Stack, clip: Clip, micro_dollars: int) -> None:
-    """Writes what everybody's month holds."""
-    client(stack, "dynamodb").update_item(
-        TableName=stack.table_name,
-        Key={"pk": {"S": f"budget#{ALL_CALLERS}"}, "sk": {"S": clip.month}},
-        UpdateExpression="SET counted = :counted",
-        ExpressionAttributeValues={":counted": {"N": str(micro_dollars)}},
-    )
+    """Writes the sum of everybody's month, without rooms, as if facts had exceeded it."""
+    difference = micro_dollars - stack.store.budget(ALL_CALLERS, clip.month)[0]
+    for share in range(SHARES):
+        client(stack, "dynamodb").update_item(
+            TableName=stack.table_name,
+            Key=budget_key(ALL_CALLERS, clip.month, share),
+            UpdateExpression="SET balance = :balance ADD counted :difference REMOVE room",
+            ExpressionAttributeValues={
+                ":balance": {"S": "test"},
+                ":difference": {"N": str(0 if share else difference)},
+            },
+        )

@@ -49,6 +49,7 @@ STATEMENTS = {
     "WebhookRole": {
         "WriteLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"WebhookLogs"}),
         "SaveFactsAndTheirMoney": ({"dynamodb:GetItem", "dynamodb:UpdateItem"}, {"Table"}),
+        "ReadBudgets": ({"dynamodb:Query"}, {"Table"}),
         "ProbeVideos": ({"s3:GetObject", "s3:GetObjectVersion"}, {"Bucket/videos/*"}),
         "DistinguishMissingFromForbidden": ({"s3:ListBucket"}, {"Bucket"}),
         "ReadWebhookKeys": ({"secretsmanager:GetSecretValue"}, {"WebhookSecret"}),
@@ -57,6 +58,7 @@ STATEMENTS = {
         "WriteLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"ReconcileLogs"}),
         "FindDueClips": ({"dynamodb:Query"}, {"Table/index/due"}),
         "SaveFactsAndTheirMoney": ({"dynamodb:GetItem", "dynamodb:UpdateItem"}, {"Table"}),
+        "ReadBudgets": ({"dynamodb:Query"}, {"Table"}),
         "ProbeVideos": ({"s3:GetObject", "s3:GetObjectVersion"}, {"Bucket/videos/*"}),
         "DistinguishMissingFromForbidden": ({"s3:ListBucket", "s3:ListBucketVersions"}, {"Bucket"}),
         "SignUploadsAndRescueVideos": ({"s3:PutObject", "s3:AbortMultipartUpload"}, {"Bucket/videos/*"}),
@@ -372,7 +374,9 @@ def test_a_function_reaches_only_the_items_it_needs(resources: dict[str, Any]) -
         ("SubmitRole", "ReadKeysTasksAndBudgets"): {"key#*", "caller#*", "task#*", "budget#*"},
         ("IntakeRole", "ReadCallers"): {"caller#*"},
         ("WebhookRole", "SaveFactsAndTheirMoney"): {"task#*", "budget#*"},
+        ("WebhookRole", "ReadBudgets"): {"budget#*"},
         ("ReconcileRole", "SaveFactsAndTheirMoney"): {"task#*", "budget#*"},
+        ("ReconcileRole", "ReadBudgets"): {"budget#*"},
         ("PublishRole", "ReadRequests"): {"task#*"},
         ("TasksRole", "ReadKeysTasksAndBudgets"): {"key#*", "caller#*", "task#*", "budget#*"},
     }

@@ -573,9 +573,9 @@ def test_a_slow_table_leaves_no_lease_of_what_was_not_sent(world: UseCases, slow
     """Recording ends while there is time to send: what is not recorded is 503, what is has been sent or given back."""
     genuine = world.table.record
 
-    def slow(*given: Any) -> Any:
+    def slow(*given: Any, **named: Any) -> Any:
         world.clock.now += slowness
-        return genuine(*given)
+        return genuine(*given, **named)
 
     world.table.record = slow  # type: ignore[method-assign]
     names = [uuid4(number) for number in range(20)]
@@ -729,9 +729,9 @@ def test_images_are_in_place_before_their_task_is_recorded(world: UseCases) -> N
     kept: list[int] = []
     record = world.table.record
 
-    def look(*arguments: Any) -> Any:
+    def look(*arguments: Any, **named: Any) -> Any:
         kept.append(len(world.bucket.objects))
-        return record(*arguments)
+        return record(*arguments, **named)
 
     world.table.record = look  # type: ignore[method-assign]
     submit(world, with_image())
@@ -808,3 +808,9 @@ def test_images_are_not_taken_in_without_time_to_send(world: UseCases) -> None:
     ((_, _, details),) = world.telemetry.notes
     assert details["reason"] == "no time is left to send the order"
     assert submit(world, with_image(), lasts=TIMES.http).body == {"data": [ACK]}
+
+
+def test_contended_budgets_are_retried_for_a_quarter_of_the_time(world: UseCases) -> None:
+    """The patience with other purchases follows from the caller's time and leaves most of it for the sending."""
+    submit(world, lasts=20_000)
+    assert world.table.patience == 5.0
