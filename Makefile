@@ -23,7 +23,7 @@ dev := .venv/dev.stamp
 sam := .venv-sam/stamp
 checkov := .venv-checkov/stamp
 
-.PHONY: help demo dev test test-batch test-page simulate openapi bench chaos check static fmt lint types validate drift \
+.PHONY: help demo dev test test-batch test-page simulate openapi bench bursts chaos check static fmt lint types validate drift \
   build sam-local test-sam environments reference compile costs deploy stack-name lint-workflows clean
 
 help: ## list the verbs
@@ -65,6 +65,9 @@ openapi: $(dev) ## write the schema of a task from the model catalog into docs/o
 
 bench: $(dev) ## measure cold and warm starts for docs/benchmarks.md (QUICK=1 checks no limits and writes nothing)
 	@$(PYTHON) -m scripts.cold_start $(if $(QUICK),--quick)
+
+bursts: $(dev) ## model many purchases at once, with DynamoDB's conflicts, and print how many succeed and when
+	@$(PYTHON) -m tests.bursts
 
 chaos: $(dev) ## run the local stack with random faults and check the result (FOR=120 SEED=7)
 	@$(PYTHON) -m tests.chaos --for "$(or $(FOR),60)" $(if $(SEED),--seed "$(SEED)")

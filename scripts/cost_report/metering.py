@@ -19,7 +19,9 @@ from typing import Any
 
 import httpx
 
+from rushes.domain.budget import ALL_CALLERS, Reservation, month_of
 from rushes.domain.clip import Clip, FactRecord
+from rushes.domain.task import Recorded, Task
 from rushes_local.aws.application import Access
 from rushes_local.event_sources import first_iterator, queue_event, schedule_event, stream_event
 from rushes_local.runware.emulator import OneShot
@@ -29,6 +31,7 @@ Item = Mapping[str, Any]
 Images = tuple[Item, Item]
 
 CALLER = "costs"
+_LIMIT_USD = 1000
 # As long as the prompts of the examples on the model's page.
 PROMPT = "A lighthouse on a basalt cliff at dusk, slow aerial orbit, waves breaking far below. " * 9
 NEGATIVE_PROMPT = "blurry, distorted, flickering, watermark, low quality, " * 4
@@ -105,6 +108,7 @@ def measure(root: Path) -> ClipUsage:
         render_seconds=None,
         emulator_options={"small": True},
         processes=1,
+        parameters={"MonthlyLimitUsd": str(_LIMIT_USD)},
         schedule=False,
         queues=False,
         streams=False,
@@ -212,7 +216,8 @@ class _Bench:
     def __init__(self, stack: Stack, journal: _Journal) -> None:
         self._stack, self._journal = stack, journal
         self.idle = Usage()
-        self._headers = {"Authorization": f"Bearer {stack.create_key(CALLER, limit_usd=1000)}"}
+        self._headers = {"Authorization": f"Bearer {stack.create_key(CALLER, limit_usd=_LIMIT_USD)}"}
+        _make_budgets(stack)
         self._streams = stack.client("dynamodbstreams")
         self._sqs = stack.client("sqs")
         where = {"StackName": STACK_NAME, "LogicalResourceId": "UploadsQueue"}
@@ -374,6 +379,15 @@ class _Bench:
 
     def _post(self, path: str, body: str) -> httpx.Response:
         return httpx.post(self._stack.url + path, content=body, headers=self._headers, timeout=30, trust_env=False)
+
+
+def _make_budgets(stack: Stack) -> None:
+    """Writes the budgets' shares, as the first purchase of a month does: no other one pays for that."""
+    now = int(time.time() * 1000)
+    scopes = (ALL_CALLERS, CALLER)
+    reservations = [Reservation(scope, month_of(now), 0, _LIMIT_USD * 1_000_000) for scope in scopes]
+    nothing = Task(caller=CALLER, task_uuid=str(uuid.uuid4()), request={}, fingerprint="", clips=0, created_at=now)
+    assert stack.store.record(nothing, [], reservations) == Recorded()
 
 
 def _of_clips(records: Sequence[Any]) -> Sequence[Any]:

@@ -239,7 +239,7 @@ def budget(scope: str, amount: int) -> Callable[[Case], None]:
 
     def add(case: Case) -> None:
         pk = f"budget#{scope or case.caller}"
-        case.update(pk, MONTH, "ADD counted :n", n={"N": str(amount)})
+        case.update(pk, f"{MONTH}#00", "ADD counted :n", n={"N": str(amount)})
 
     return add
 

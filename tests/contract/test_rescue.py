@@ -332,7 +332,7 @@ def test_addresses_inside(place: Place, resolve: Callable[..., None], addresses:
 def test_a_name_without_an_address(place: Place, resolve: Callable[..., None]) -> None:
     """A name that is not resolved is a reason."""
     resolve()
-    with pytest.raises(RescueError, match="not resolved"):
+    with pytest.raises(RescueError, match="could not be resolved"):
         place.rescue("https://vm.runware.ai").fetch("https://vm.runware.ai/1.mp4", KEY, LATER)
 
 

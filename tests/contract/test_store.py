@@ -4,6 +4,7 @@ Then what only the real one has to do: contention, trouble, lost answers, keys.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
@@ -58,7 +59,7 @@ class Table(Protocol):
     """What both tables can do."""
 
     def record(
-        self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation]
+        self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation], *, patience: float = 0
     ) -> Recorded | Existing | OverBudget: ...
 
     def save(self, before: Clip, after: Clip) -> Clip: ...
@@ -107,14 +108,28 @@ def tries_once(stack: Stack) -> Any:
     return stack.client("dynamodb", config=Config(retries={"total_max_attempts": 1}))
 
 
+def check_expressions(params: dict[str, Any], **_: Any) -> None:
+    """Fails as DynamoDB does, and moto does not, for a name or value that no expression of its call uses."""
+    writes = [write for item in params.get("TransactItems", ()) for write in item.values()]
+    for call in writes or [params]:
+        given = {**call.get("ExpressionAttributeValues", {}), **call.get("ExpressionAttributeNames", {})}
+        used = " ".join(text for name, text in call.items() if name.endswith("Expression"))
+        assert given.keys() == set(re.findall(r"[:#]\w+", used)), call
+
+
 @pytest.fixture
 def real(stack: Stack) -> Iterator[Real]:
     """The real table."""
     real = Real(stack, tries_once(stack))
-    event = "provide-client-params.dynamodb.TransactWriteItems"
-    real.client.meta.events.register(event, real.note_token)
+    handlers = {
+        "provide-client-params.dynamodb.TransactWriteItems": real.note_token,
+        "provide-client-params.dynamodb": check_expressions,
+    }
+    for event, handler in handlers.items():
+        real.client.meta.events.register(event, handler)
     yield real
-    real.client.meta.events.unregister(event, real.note_token)
+    for event, handler in handlers.items():
+        real.client.meta.events.unregister(event, handler)
 
 
 @pytest.fixture(params=["real", "fake"])
@@ -237,6 +252,15 @@ def test_the_limit_is_exact(table: Table, scope: str, before: int) -> None:
     ]
     assert table.record(task(2), [clip(task_uuid=uuid4(2))], raised) == Recorded()
     assert table.budget(scope, MONTH) == (enough, enough)
+
+
+def test_a_task_of_several_clips_is_refused_as_a_whole(table: Table) -> None:
+    """The budget that refuses is named with its limit and its sum, however many clips stand before it."""
+    put(table, clip(task_uuid=uuid4(1)))
+    clips = [clip(index=index) for index in range(4)]
+    refused = table.record(task(clips=4), clips, both(4 * PRICE, mine=5 * PRICE - 1))
+    assert refused == OverBudget("ann", 5 * PRICE - 1, PRICE)
+    assert table.clips("ann", TASK_UUID) == []
 
 
 def test_more_than_the_whole_limit(table: Table) -> None:
@@ -659,8 +683,11 @@ def test_more_items_than_one_call_gives(real: Real) -> None:
 
 
 def test_what_was_left_unprocessed_is_asked_for_again(real: Real) -> None:
-    """A call may give a part; the rest is asked for after a pause, and what never comes is trouble, not an answer."""
-    listed(real.store, 2)
+    """A call may give a part; the rest is asked for after a pause, and what never comes is trouble, not an answer.
+
+    As long as each call gives something, no number of them is too many.
+    """
+    listed(real.store, 9)
     genuine, asked = real.client.batch_get_item, []
 
     def partly(RequestItems: Any) -> Any:
@@ -676,13 +703,13 @@ def test_what_was_left_unprocessed_is_asked_for_again(real: Real) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(real.client, "batch_get_item", partly)
         store = real.store
-        assert [len(found.clips) for found in store.page("ann", 2).found] == [1, 1]
-        assert asked == [2, 1, 2, 1]
-        assert len(real.pauses) == 2
+        assert [len(found.clips) for found in store.page("ann", 9).found] == [1] * 9
+        assert asked == [*range(9, 0, -1)] * 2
+        assert len(real.pauses) == 16
         stuck = True
         with pytest.raises(BusyError):
-            store.page("ann", 2)
-    assert len(asked) < 20
+            store.page("ann", 9)
+    assert len(asked) == 18 + 7
 
 
 def test_a_whole_task(real: Real) -> None:
@@ -862,13 +889,69 @@ def test_no_refusal_while_the_task_itself_is_in_another_transaction(real: Real, 
 
 
 def test_a_refusal_beside_a_conflict_on_the_other_budget_is_final(real: Real) -> None:
-    """No item of the task conflicted, so nobody else records it, and the budget's word stands."""
+    """No item of the task conflicted, so no other process is recording it, and the budget's refusal stands."""
+    put(real.store, clip())
     stub = Stubber(real.client)
     stub.add_client_error(
         "transact_write_items", **cancelled("None", "None", "TransactionConflict", "ConditionalCheckFailed")
     )
+    shares = {"Items": real.client.query(**shares_of("ann", real))["Items"]}
+    for _ in range(2):  # both budgets are read: the first has room
+        stub.add_response("query", shares)
     with stub:
-        assert real.store.record(task(), [clip()], both()) == OverBudget("ann", 10 * PRICE, 0)
+        refused = real.store.record(
+            task(2), [clip(task_uuid=uuid4(2))], [reserve(scope=ALL_CALLERS), reserve(limit=PRICE)]
+        )
+    assert refused == OverBudget("ann", PRICE, PRICE)
+
+
+def shares_of(scope: str, real: Real) -> dict[str, Any]:
+    """The query for a budget's items."""
+    values = {":pk": {"S": f"budget#{scope}"}}
+    return {
+        "TableName": real.stack.table_name,
+        "KeyConditionExpression": "pk = :pk",
+        "ExpressionAttributeValues": values,
+    }
+
+
+def test_a_conflict_on_a_budget_takes_another_share(real: Real) -> None:
+    """A share that is in another transaction is left to it: the amount goes to another one, under a new token."""
+    put(real.store, clip())
+    stub = Stubber(real.client)
+    for _ in range(3):
+        stub.add_client_error("transact_write_items", **cancelled("None", "None", "TransactionConflict", "None"))
+    stub.add_response("transact_write_items", {})
+    sent: list[str] = []
+    note = lambda params, **_: sent.append(params["TransactItems"][2]["Update"]["Key"]["sk"]["S"])  # noqa: E731
+    event = "provide-client-params.dynamodb.TransactWriteItems"
+    real.client.meta.events.register(event, note)
+    with stub:
+        assert real.store.record(task(2), [clip(task_uuid=uuid4(2))], both()) == Recorded()
+    real.client.meta.events.unregister(event, note)
+    assert len(set(sent)) > 1
+    assert all(re.fullmatch(rf"{MONTH}#\d\d", each) for each in sent)
+    assert len(set(real.tokens[-4:])) == 4
+
+
+@pytest.mark.parametrize("patience", [0, 3.0])
+def test_the_patience_with_a_contended_budget(real: Real, patience: float) -> None:
+    """A conflict that stays is busy after seven attempts, or when the caller's time is up, and nothing is recorded."""
+    now = [0.0]
+
+    def pause(seconds: float) -> None:
+        real.pauses.append(seconds)
+        now[0] += seconds + 0.05
+
+    store = AdminTable(real.client, real.stack.table_name, pause, lambda: now[0])
+    stub = Stubber(real.client)
+    for _ in range(100):
+        stub.add_client_error("transact_write_items", **cancelled("None", "None", "TransactionConflict", "None"))
+    with stub, pytest.raises(BusyError) as raised:
+        store.record(task(), [clip()], both(), patience=patience)
+    assert not raised.value.possibly_written
+    assert len(real.pauses) == 7 if not patience else now[0] >= patience
+    assert now[0] < patience + 2
 
 
 def test_a_conflict_on_the_task_that_stays_is_busy(real: Real) -> None:
@@ -898,12 +981,15 @@ def test_recorded_though_the_answer_was_lost(real: Real) -> None:
     DynamoDB answers such a repeat as the first call. moto ignores the token, so here the repeat finds the task there,
     and what remains to be shown is that nothing of it is there twice.
     """
+    put(real.store, clip(task_uuid=uuid4(2)))
+    real.tokens.clear()
     real.stack.aws.faults.fail("dynamodb", "InternalServerError", times=1, after=True)
-    assert real.store.record(task(), [clip()], both()) in (Recorded(), Existing(task()))
+    again = real.store.record(task(), [clip()], both(PRICE, 100 * PRICE, 100 * PRICE))
+    assert again in (Recorded(), Existing(task()))
     assert len(real.tokens) == 2
     assert real.tokens[0] == real.tokens[1] != ""
     assert real.store.clips("ann", TASK_UUID) == [clip()]
-    assert real.store.budget("ann", MONTH)[0] == real.store.budget(ALL_CALLERS, MONTH)[0] == PRICE
+    assert real.store.budget("ann", MONTH)[0] == real.store.budget(ALL_CALLERS, MONTH)[0] == 2 * PRICE
 
 
 def test_an_expired_request_leaves_what_keeps_it_from_being_bought_again(real: Real) -> None:

@@ -44,12 +44,14 @@ class FakeTable:
         self.on_change: Callable[[Clip | None, Clip], None] = lambda _before, _after: None
         self.unreadable: set[Name] = set()
         self.saves = 0
+        self.patience = 0.0  # seconds for retries, as given to the last `record`
         self.page_calls: list[tuple[str, int, str | None, str]] = []  # of `page`: its arguments
         self._own: dict[Name, list[tuple[Clip, Clip]]] = {}  # writes as given and as saved, newest last
 
     def record(
-        self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation]
+        self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation], *, patience: float = 0
     ) -> Recorded | Existing | OverBudget:
+        self.patience = patience
         return self.call("record", lambda: self._record(task, clips, reservations))
 
     def save(self, before: Clip, after: Clip) -> Clip:

@@ -11,12 +11,13 @@ import httpx
 import pytest
 
 from functions.submit import app
-from rushes.domain.budget import ALL_CALLERS
+from rushes.adapters.dynamodb.items import budget_key
+from rushes.domain.budget import ALL_CALLERS, SHARES
 from rushes.domain.caller import hash_key
 from rushes.domain.clip import Clip, Kind, Status
 from rushes.domain.inbox_message import Message
 from rushes.errors import RushesError
-from rushes_local.event_sources import done, queue_event
+from rushes_local.event_sources import processed_messages, queue_event
 from rushes_local.lambda_runtime import Outcome
 from rushes_local.runware.emulator import OneShot
 from rushes_local.stack import EMULATOR_KEY, Stack
@@ -606,7 +607,7 @@ def test_orders_of_the_inbox_wait_for_the_secrets(user: User, in_process: InProc
             outcome = Outcome("ok", app.handler(event, context))
         except RushesError as error:
             outcome = Outcome("error", {"errorType": type(error).__name__})
-    assert done(messages, outcome, partial=True) == []
+    assert processed_messages(messages, outcome, partial=True) == []
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before it took effect", "after it took effect"])
@@ -671,10 +672,15 @@ def test_over_everybodys_budget(user: User) -> None:
 
 
 def set_counted(stack: Stack, clip: Clip, micro_dollars: int) -> None:
-    """Writes what everybody's month holds."""
-    client(stack, "dynamodb").update_item(
-        TableName=stack.table_name,
-        Key={"pk": {"S": f"budget#{ALL_CALLERS}"}, "sk": {"S": clip.month}},
-        UpdateExpression="SET counted = :counted",
-        ExpressionAttributeValues={":counted": {"N": str(micro_dollars)}},
-    )
+    """Writes the sum of everybody's month, without rooms, as if facts had exceeded it."""
+    difference = micro_dollars - stack.store.budget(ALL_CALLERS, clip.month)[0]
+    for share in range(SHARES):
+        client(stack, "dynamodb").update_item(
+            TableName=stack.table_name,
+            Key=budget_key(ALL_CALLERS, clip.month, share),
+            UpdateExpression="SET balance = :balance ADD counted :difference REMOVE room",
+            ExpressionAttributeValues={
+                ":balance": {"S": "test"},
+                ":difference": {"N": str(0 if share else difference)},
+            },
+        )

@@ -48,6 +48,7 @@ STATEMENTS = {
     "WebhookRole": {
         "WriteLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"WebhookLogs"}),
         "SaveFactsAndTheirMoney": ({"dynamodb:GetItem", "dynamodb:UpdateItem"}, {"Table"}),
+        "ReadBudgets": ({"dynamodb:Query"}, {"Table"}),
         "ProbeVideos": ({"s3:GetObject", "s3:GetObjectVersion"}, {"Bucket/videos/*"}),
         "DistinguishMissingFromForbidden": ({"s3:ListBucket"}, {"Bucket"}),
         "ReadWebhookKeys": ({"secretsmanager:GetSecretValue"}, {"WebhookSecret"}),
@@ -56,6 +57,7 @@ STATEMENTS = {
         "WriteLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"ReconcileLogs"}),
         "FindDueClips": ({"dynamodb:Query"}, {"Table/index/due"}),
         "SaveFactsAndTheirMoney": ({"dynamodb:GetItem", "dynamodb:UpdateItem"}, {"Table"}),
+        "ReadBudgets": ({"dynamodb:Query"}, {"Table"}),
         "ProbeVideos": ({"s3:GetObject", "s3:GetObjectVersion"}, {"Bucket/videos/*"}),
         "DistinguishMissingFromForbidden": ({"s3:ListBucket", "s3:ListBucketVersions"}, {"Bucket"}),
         "SignUploadsAndRescueVideos": ({"s3:PutObject", "s3:AbortMultipartUpload"}, {"Bucket/videos/*"}),
@@ -368,7 +370,9 @@ def test_only_kinds_of_items_a_function_needs_are_within_its_reach(resources: di
         ("SubmitRole", "ReadKeysTasksAndBudgets"): {"key#*", "caller#*", "task#*", "budget#*"},
         ("IntakeRole", "ReadCallers"): {"caller#*"},
         ("WebhookRole", "SaveFactsAndTheirMoney"): {"task#*", "budget#*"},
+        ("WebhookRole", "ReadBudgets"): {"budget#*"},
         ("ReconcileRole", "SaveFactsAndTheirMoney"): {"task#*", "budget#*"},
+        ("ReconcileRole", "ReadBudgets"): {"budget#*"},
         ("PublishRole", "ReadRequests"): {"task#*"},
         ("TasksRole", "ReadKeysTasksAndBudgets"): {"key#*", "caller#*", "task#*", "budget#*"},
     }

@@ -417,7 +417,7 @@ def claimed_before_its_time(patch: Patch) -> None:
 
 def shared_polls_are_not_split(patch: Patch) -> None:
     """A poll that is turned away as a whole is left at that."""
-    patch.setattr(reconcile, "_MOST_REFUSED", 0)
+    patch.setattr(reconcile, "_MAX_REFUSED", 0)
 
 
 def open_failures_are_told(patch: Patch) -> None:
@@ -425,7 +425,7 @@ def open_failures_are_told(patch: Patch) -> None:
     original = query_service.QueryService.poll
 
     def poll(self: query_service.QueryService, caller: str, task_uuid: str) -> Any:
-        found = self._found(caller, task_uuid)
+        found = self._find(caller, task_uuid)
         if found and all(member.status == clip.Status.FAILED for member in found.clips):
             return [], [(200, {"code": "failed"}) for _ in found.clips]
         return original(self, caller, task_uuid)

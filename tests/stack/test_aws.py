@@ -1,4 +1,4 @@
-"""moto, made strict: presigned URLs, anonymous requests, transactions, faults."""
+"""The corrections of moto: presigned URLs, unsigned requests, transactions, streams; and injected faults."""
 
 import sys
 from collections.abc import Iterator
@@ -20,12 +20,12 @@ from rushes_local.servers import Server
 BUCKET = "clips-of-the-test"
 KEY = "videos/ada/2026/11/23/a b+c~ü-0.mp4"
 
-# moto is one for the process.
+# moto's state is global to the process.
 pytestmark = pytest.mark.usefixtures("no_shared_stack")
 
 
 class Clock:
-    """Real time, moved by `ahead` seconds."""
+    """The real time plus `ahead` seconds."""
 
     ahead = 0.0
 
@@ -82,14 +82,14 @@ def error_code(response: httpx.Response) -> str | None:
 
 @pytest.mark.parametrize("token", [None, "a-session-token"])
 def test_presigned_put_and_get(url: str, s3: Any, token: str | None) -> None:
-    """What boto3 presigns works, whatever is in the key, with and without a session token."""
+    """boto3's presigned URLs work, with special characters in the key, with and without a session token."""
     signer = client("s3", url, token)
     assert httpx.put(presign(signer), content=b"film").status_code == 200
     assert httpx.get(presign(signer, "get_object")).content == b"film"
 
 
 def test_presigned_url_expires(s3: Any, clock: Clock) -> None:
-    """A presigned URL works until its last second and not a second longer."""
+    """A presigned URL works until its last second and not longer."""
     link = presign(s3, seconds=3600)
     clock.ahead = 3590
     assert httpx.put(link, content=b"film").status_code == 200
@@ -119,7 +119,7 @@ def test_presigned_url_of_the_future(s3: Any, clock: Clock) -> None:
     ],
 )
 def test_forged_url(s3: Any, old: str, new: str) -> None:
-    """A presigned URL that was changed anywhere is refused and stores nothing."""
+    """A presigned URL with any change is refused and stores nothing."""
     link = presign(s3)
     assert old in link
     response = httpx.put(link.replace(old, new, 1), content=b"film")
@@ -136,13 +136,13 @@ def test_presigned_for_another_method(s3: Any) -> None:
 
 @pytest.mark.parametrize("change", [("X-Amz-Expires=60", "X-Amz-Expires=999999"), ("X-Amz-Date=", "X-Amz-Dat=")])
 def test_senseless_presigned_query(s3: Any, change: tuple[str, str]) -> None:
-    """A presigned query without its parts, or valid for more than a week, is not a presigned query."""
+    """A presigned query that is incomplete, or valid for more than a week, is refused."""
     response = httpx.put(presign(s3).replace(*change), content=b"film")
     assert (response.status_code, error_code(response)) == (400, "AuthorizationQueryParametersError")
 
 
 def test_anonymous_requests(url: str, s3: Any) -> None:
-    """The bucket is private: who signs nothing reads and writes nothing."""
+    """The bucket is private: unsigned requests cannot read or write."""
     s3.put_object(Bucket=BUCKET, Key="film", Body=b"x")
     for response in (httpx.get(f"{url}/{BUCKET}/film"), httpx.put(f"{url}/{BUCKET}/film"), httpx.get(f"{url}/")):
         assert (response.status_code, error_code(response)) == (403, "AccessDenied")
@@ -172,7 +172,7 @@ def add_one(key: str) -> dict[str, Any]:
 
 @pytest.fixture
 def restless() -> Iterator[None]:
-    """Threads that take turns as often as they can."""
+    """The shortest interval between switches of threads."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -181,7 +181,7 @@ def restless() -> Iterator[None]:
 
 @pytest.mark.usefixtures("restless")
 def test_transactions_are_atomic(dynamodb: Any) -> None:
-    """A transaction that fails undoes nothing of what others write to the same item meanwhile."""
+    """The rollback of a transaction does not undo concurrent writes to the same item."""
 
     cancelled = dynamodb.exceptions.TransactionCanceledException  # made at first use, and not safely under threads
 
@@ -204,7 +204,7 @@ def test_transactions_are_atomic(dynamodb: Any) -> None:
 
 
 def test_failed_transaction_undoes_everything(url: str) -> None:
-    """A transaction that fails at its end leaves new, changed, deleted and untouched items and the stream as before."""
+    """A transaction that fails at its end leaves new, changed, deleted and other items and the stream as before."""
     dynamodb, streams = client("dynamodb", url), client("dynamodbstreams", url)
     keys = [("pk", "HASH"), ("sk", "RANGE")]
     created = dynamodb.create_table(
@@ -249,7 +249,7 @@ def test_failed_transaction_undoes_everything(url: str) -> None:
 
 
 def test_every_kind_of_value_is_answered_as_it_was_written(dynamodb: Any) -> None:
-    """Values that pass as moto holds them, values that it has to encode, and each of them within others."""
+    """Values that moto does not convert, values that it encodes, and both within maps and lists."""
     kinds: dict[str, Any] = {
         "S": "text",
         "N": "1.5",
@@ -267,7 +267,7 @@ def test_every_kind_of_value_is_answered_as_it_was_written(dynamodb: Any) -> Non
 
 
 def test_a_stream_has_one_record_for_each_change(url: str) -> None:
-    """An update that creates its item is one record with the whole item, and one that changes nothing is none."""
+    """An update that creates its item writes one record with the whole item; one that changes nothing writes none."""
     dynamodb, streams = client("dynamodb", url), client("dynamodbstreams", url)
     created = dynamodb.create_table(
         TableName="takes",
@@ -303,7 +303,7 @@ def test_a_stream_has_one_record_for_each_change(url: str) -> None:
 
 
 def test_a_stream_does_not_keep_every_iterator(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A poller takes several a second for as long as the stack runs: the oldest go."""
+    """The oldest iterators are removed, because a poller gets several a second."""
     from moto.dynamodbstreams.models import dynamodbstreams_backends
 
     monkeypatch.setattr("rushes_local.aws.stream_records._MAX_ITERATORS", 3)
@@ -322,14 +322,14 @@ def test_a_stream_does_not_keep_every_iterator(url: str, monkeypatch: pytest.Mon
 
 
 def test_streams_and_other_services_meet_no_fault_of_the_table(aws: Aws, url: str) -> None:
-    """Lambda reads the stream, so what a test does to the functions' table does not use itself up on it."""
+    """Faults of the table do not affect reads of its stream, which are Lambda's, and are not used up by them."""
     aws.faults.fail("dynamodb", "InternalServerError")
     assert client("dynamodbstreams", url).list_streams()["Streams"] == []
 
 
 @pytest.mark.parametrize("code", ["InternalServerError", "ThrottlingException"])
 def test_faults_a_number_of_times(aws: Aws, dynamodb: Any, code: str) -> None:
-    """A fault is answered as often as asked for, as boto3 expects it, and changes nothing."""
+    """A fault occurs the given number of times, as an error of boto3, and the request has no effect."""
     aws.faults.fail("dynamodb", code, times=2)
     for _ in range(2):
         with pytest.raises(ClientError) as caught:
@@ -339,7 +339,7 @@ def test_faults_a_number_of_times(aws: Aws, dynamodb: Any, code: str) -> None:
 
 
 def test_fault_after_the_effect(aws: Aws, dynamodb: Any) -> None:
-    """A fault can hide that the request took effect."""
+    """A fault can follow the effect of its request."""
     aws.faults.fail("dynamodb", "InternalServerError", times=1, after=True)
     with pytest.raises(ClientError):
         dynamodb.update_item(**add_one("x"))
@@ -347,7 +347,7 @@ def test_fault_after_the_effect(aws: Aws, dynamodb: Any) -> None:
 
 
 def test_faults_of_one_service(aws: Aws, s3: Any, dynamodb: Any) -> None:
-    """A fault of S3 leaves DynamoDB alone, and `clear` ends it."""
+    """A fault of S3 does not affect DynamoDB, and `clear` ends it."""
     aws.faults.fail("s3", "SlowDown")
     with pytest.raises(ClientError) as caught:
         s3.list_objects_v2(Bucket=BUCKET)
@@ -358,7 +358,7 @@ def test_faults_of_one_service(aws: Aws, s3: Any, dynamodb: Any) -> None:
 
 
 def test_faults_by_fraction() -> None:
-    """A fraction of the requests meet the fault, the same ones for the same seed."""
+    """A fraction of the requests fail, the same ones for the same seed."""
 
     def chosen(seed: int) -> list[bool]:
         aws = Aws(fault_seed=seed)
@@ -371,6 +371,6 @@ def test_faults_by_fraction() -> None:
 
 
 def test_unknown_fault() -> None:
-    """A fault that nobody would recognise is refused at once."""
+    """An unknown fault is refused, and the error lists the faults."""
     with pytest.raises(ValueError, match="use one of InternalServerError"):
         Aws().faults.fail("s3", "Explosion")

@@ -17,20 +17,20 @@ PATIENCE = 150  # seconds
 @pytest.mark.batch
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_all_promises_are_kept(setting: str) -> None:
-    """Whatever fails for seven seconds, in the end ledger, table and bucket agree, and clips were bought."""
+    """After seven seconds of failures, ledger, table and bucket agree, and clips were bought."""
     command = [sys.executable, "-m", "tests.chaos", "--for", "7", "--deadline", "16", "--pace", "2"]
     command += ["--seed", str(SETTINGS[setting]), "--when-ambiguous", setting]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    told = run.stdout
-    first, manners, *report, verdict = told.splitlines()
-    assert run.returncode == 0, told + run.stderr
+    output = run.stdout
+    first, behaviour, *report, verdict = output.splitlines()
+    assert run.returncode == 0, output + run.stderr
     assert first == f"chaos: seed {SETTINGS[setting]}, 7 s, WhenAmbiguous={setting}"
-    assert manners.startswith("  Runware: ")
-    assert verdict.startswith(f"chaos: all promises kept (seed {SETTINGS[setting]}, "), told
+    assert behaviour.startswith("  Runware: ")
+    assert verdict.startswith(f"chaos: all promises kept (seed {SETTINGS[setting]}, "), output
     figures = {name.strip(): int(number) for name, _, number in (line.rpartition(" ") for line in report)}
-    assert figures["clips stored"] >= figures["charges"] / 2 > 0, told
-    assert any(name.startswith("killed") for name in figures), told
-    assert figures["possibly sent"] > 0, told
+    assert figures["clips stored"] >= figures["charges"] / 2 > 0, output
+    assert any(name.startswith("killed") for name in figures), output
+    assert figures["possibly sent"] > 0, output
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,6 @@ def test_all_promises_are_kept(setting: str) -> None:
     ],
 )
 def test_the_judge_reads_the_log(line: str) -> None:
-    """A token, a key or a presigned query in a log line is found; what was taken out is not."""
+    """A token, a key or a presigned query in a log line is found; a redacted one is not."""
     assert len(leaks([line])) == 1
     assert leaks(["submit\thttp://127.0.0.1/x?[removed] token=[removed] Bearer [removed]"]) == []

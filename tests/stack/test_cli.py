@@ -1,7 +1,6 @@
 """`rushes demo` and `rushes dev`, against the real functions.
 
-The demo without a request of one's own is run by test_no_network, and the end of `rushes dev` by SIGTERM is that of
-tests/cli/test_local.
+test_no_network runs the demo without a request file; tests/cli/test_local ends `rushes dev` by SIGTERM.
 """
 
 import json
@@ -37,25 +36,25 @@ def task(**fields: object) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("no_shared_stack")
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """A file with one good and one bad task: the good one's clips are told of, downloaded and shown, and the exit
-    status and the last words are about the bad one."""
+    """With one valid and one invalid task, the valid one's clips are reported and downloaded, and the exit status and
+    the error are those of the invalid one."""
     request = tmp_path / "request.json"
-    known = str(uuid.uuid4()).upper()
-    request.write_text(json.dumps([task(taskUUID=known, numberResults=2), task(duration=7)]))
+    task_uuid = str(uuid.uuid4()).upper()
+    request.write_text(json.dumps([task(taskUUID=task_uuid, numberResults=2), task(duration=7)]))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["rushes", "demo", str(request), "--out", "clips", "--render-seconds", "0"])
     monkeypatch.setattr(main.signal, "signal", lambda *_: None)
     with pytest.raises(SystemExit) as ended:
         main.main()
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     assert ended.value.code == 1
-    assert told.err.startswith("rushes: refused: unsupportedDuration (duration): ")
+    assert printed.err.startswith("rushes: refused: unsupportedDuration (duration): ")
     for index in (0, 1):
-        file = tmp_path / "clips" / f"{known.lower()}-{index}.mp4"
-        assert f"clips/{file.name}  " in told.out
+        file = tmp_path / "clips" / f"{task_uuid.lower()}-{index}.mp4"
+        assert f"clips/{file.name}  " in printed.out
         with av.open(str(file)) as container:
             assert (container.streams.video[0].width, container.streams.video[0].height) == (1080, 1080)
-    assert told.out.count(", $0.924, from videos/demo/") == 2
+    assert printed.out.count(", $0.924, from videos/demo/") == 2
 
 
 @pytest.mark.parametrize(
@@ -65,7 +64,7 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 def test_unreadable_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, problem: str
 ) -> None:
-    """A request file that cannot be read is named with the reason, before anything is started, and ends with 2."""
+    """An unreadable request file is an error with its name and the reason, before the stack starts; the status is 2."""
     file = tmp_path / "request.json"
     if content is not None:
         file.write_bytes(content)
@@ -79,7 +78,7 @@ def test_unreadable_request(
 
 
 def test_request_files(tmp_path: Path) -> None:
-    """A file may hold one task or an array; only a missing taskUUID is filled in."""
+    """A file may have one task or an array; only a missing taskUUID is filled in."""
     file = tmp_path / "request.json"
     file.write_text('{"model": "x"}')
     (filled,) = read_request(file)
@@ -89,20 +88,21 @@ def test_request_files(tmp_path: Path) -> None:
 
 
 def test_dev_ends_cleanly(tmp_path: Path) -> None:
-    """`rushes dev` says where it is and how to get in, works, and leaves no process, port or file after Ctrl-C."""
+    """`rushes dev` prints its addresses and key, works, and leaves no process, port or file after Ctrl-C."""
     environment = {key: value for key, value in os.environ.items() if key != "RUNWARE_API_KEY"}
     environment["TMPDIR"] = str(tmp_path)
     with subprocess.Popen([*RUSHES, "dev"], stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
             assert process.stdout is not None
-            said: dict[str, str] = {}
+            printed: dict[str, str] = {}
             for line in process.stdout:
-                name, _, rest = line.strip().partition("  ")
-                said[name] = rest.strip()
+                name, _, value = line.strip().partition("  ")
+                printed[name] = value.strip()
                 if name.startswith("curl"):
                     break
-            assert httpx.get(said["Gallery"]).text.startswith("<!doctype html>")
-            answer = httpx.post(said["API"], headers={"Authorization": f"Bearer {said['API key']}"}, json=[task()])
+            assert httpx.get(printed["Gallery"]).text.startswith("<!doctype html>")
+            headers = {"Authorization": f"Bearer {printed['API key']}"}
+            answer = httpx.post(printed["API"], headers=headers, json=[task()])
             assert answer.json()["errors"][0]["parameter"] == "taskUUID"
             pids = children(process.pid)
             assert len(pids) >= 6  # one of each function
@@ -113,5 +113,5 @@ def test_dev_ends_cleanly(tmp_path: Path) -> None:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
     with pytest.raises(httpx.ConnectError):
-        httpx.post(said["API"])
+        httpx.post(printed["API"])
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""What a clip costs: the calls of each path counted on the local stack, against a limit and the committed page."""
+"""The cost of a clip: the calls of each path on the local stack, compared with a limit and the committed page."""
 
 import re
 from collections import Counter
@@ -13,7 +13,7 @@ from scripts.cost_report.metering import ClipUsage, Index, measure, read_units, 
 
 ROOT = Path(__file__).parents[2]
 
-# A stack of its own cannot run beside the shared one.
+# A separate stack cannot run beside the shared one.
 pytestmark = pytest.mark.usefixtures("no_shared_stack")
 MAX_DOLLARS_A_MILLION = 30.0
 
@@ -26,11 +26,11 @@ HAPPY_CALLS = {
     "s3 PUT": 1,
 }
 
-# Beyond that, to tell others of it: one read, two looks into the bucket, the manifest and the event.
-TOLD_CALLS = {"dynamodb GetItem": 1, "events PutEvents": 1, "s3 GET": 2, "s3 PUT": 1}
-MAX_DOLLARS_TO_TELL_A_MILLION = 15.0
+# Also, to publish it: one read of the task, two reads in the bucket, the manifest and the event.
+PUBLISH_CALLS = {"dynamodb GetItem": 1, "events PutEvents": 1, "s3 GET": 2, "s3 PUT": 1}
+MAX_DOLLARS_TO_PUBLISH_A_MILLION = 15.0
 
-# Two indexes as the table's are, by their keys.
+# Two indexes like the table's, by their keys.
 DUE, RECENT = Index(("dueShard", "nextCheckAt")), Index(("caller", "createdAt"))
 KEY = {"pk": {"S": "task#a"}, "sk": {"S": "clip#0"}}
 
@@ -47,7 +47,7 @@ def prices() -> costs.Prices:
 
 
 def test_the_happy_path_makes_no_call_too_many(measured: ClipUsage) -> None:
-    """A clip that meets no trouble takes exactly these calls, one invocation of each function, and two requests."""
+    """A clip without failures takes exactly these calls, one invocation of each function, and two requests."""
     happy = measured.paths["happy"]
     assert happy.calls == HAPPY_CALLS
     assert happy.invocations == {"submit": 1, "webhook": 1, "reconcile": 1}
@@ -55,7 +55,7 @@ def test_the_happy_path_makes_no_call_too_many(measured: ClipUsage) -> None:
 
 
 def test_the_caches_are_filled_by_few_calls(measured: ClipUsage) -> None:
-    """What a first clip takes beyond a second one: secrets to buy, sign and verify, the API key and its caller."""
+    """The first clip also reads the secrets to buy, sign and verify, the API key, and its caller."""
     assert measured.caches.calls == {"secretsmanager GetSecretValue": 3, "dynamodb GetItem": 2}
 
 
@@ -65,34 +65,34 @@ def test_a_clip_costs_little(measured: ClipUsage, prices: costs.Prices) -> None:
 
 
 def test_publishing_makes_no_call_too_many(measured: ClipUsage) -> None:
-    """Of two changes one is news: the request, a manifest that is not there yet, the clip, the manifest, the event."""
-    assert measured.published.calls == TOLD_CALLS
+    """One of two changes is published, with reads of task, manifest and clip, and writes of manifest and event."""
+    assert measured.published.calls == PUBLISH_CALLS
     assert measured.published.invocations == {"publish": 2}
     assert (measured.published.http_requests, measured.published.messages, measured.published.write_units) == (0, 0, 0)
 
 
 def test_publishing_costs_little(measured: ClipUsage, prices: costs.Prices) -> None:
-    """To tell of a million clips costs at most 15 dollars, on top of what buying and recording them costs."""
-    assert costs.MILLION * costs.total(costs.published_lines(measured), prices) <= MAX_DOLLARS_TO_TELL_A_MILLION
+    """Publishing a million clips costs at most 15 dollars, besides the purchase and the record."""
+    assert costs.MILLION * costs.total(costs.published_lines(measured), prices) <= MAX_DOLLARS_TO_PUBLISH_A_MILLION
 
 
 def test_the_page_is_up_to_date(measured: ClipUsage, prices: costs.Prices) -> None:
-    """docs/costs.md is what `make costs` would write now."""
+    """docs/costs.md equals the current output of `make costs`."""
     page = costs.PAGE.read_text()
     assert page == costs.render(page, measured, Template(ROOT / "template.yaml"), prices)
 
 
 def test_the_page_on_deploying_names_the_same_sums() -> None:
-    """What a month costs is told twice, in the same words."""
-    told = [
+    """The monthly costs in docs/deploying.md are those of docs/costs.md."""
+    sums = [
         re.findall(r"(?m)^\| ([\d,]+) \| (\d+\.\d\d) \|", page.read_text())
         for page in (costs.PAGE, ROOT / "docs" / "deploying.md")
     ]
-    assert told[0] == told[1] != []
+    assert sums[0] == sums[1] != []
 
 
 def test_sizes_are_those_of_dynamodb() -> None:
-    """Names and text count by their bytes, numbers by two digits, and nested values with what holds them."""
+    """Names and text count by their bytes, numbers by two digits, and maps and lists add their own overhead."""
     assert size_of({"näme": {"S": "ü"}}) == 5 + 2
     assert size_of({"n": {"N": "1763870400123"}}) == 1 + 8
     assert size_of({"m": {"M": {"a": {"BOOL": True}}}}) == 1 + 3 + 1 + 1 + 1
@@ -101,7 +101,7 @@ def test_sizes_are_those_of_dynamodb() -> None:
 
 @pytest.mark.parametrize(("size", "units"), [(900, 1), (1100, 2)])
 def test_a_write_is_charged_by_the_larger_image(size: int, units: int) -> None:
-    """Writing less than was there costs as much as what was there; a transaction doubles it."""
+    """A write costs as much as the larger of the old and the new item; a transaction doubles it."""
     large = {**KEY, "text": {"S": "x" * size}}
     for before, after in ((KEY, large), (large, KEY)):
         assert write_units(before, after, [], transactional=False) == units
@@ -109,7 +109,7 @@ def test_a_write_is_charged_by_the_larger_image(size: int, units: int) -> None:
 
 
 def test_index_entries_are_charged_when_they_change() -> None:
-    """An entry that comes, goes or changes is one unit more, one that moves two, one that stays or is none nothing."""
+    """An index entry costs one unit when it is added, removed or changed, two when its key changes, else nothing."""
     listed = {**KEY, "dueShard": {"S": "1"}, "nextCheckAt": {"N": "5"}}
     moved = {**listed, "nextCheckAt": {"N": "6"}}
     indexes = (DUE, RECENT)
@@ -134,18 +134,18 @@ def test_index_entries_are_charged_when_they_change() -> None:
 def test_reads_are_charged_by_size_and_consistency(
     operation: str, request_body: bytes, size: int, units: float
 ) -> None:
-    """Four kilobytes are a unit, half of one if the read may be late; a write reads nothing."""
+    """Four kilobytes are one unit, or half a unit if eventually consistent; a write has no read units."""
     assert read_units(Access("dynamodb", operation, request_body, 200, size)) == units
 
 
 def test_money_adds_up() -> None:
-    """Lines are quantities times the price of one."""
+    """A line's cost is its quantity times the unit price."""
     prices = costs.Prices({"call": 0.5, "byte": 0.25})
     assert costs.total([costs.CostLine("call", 3), costs.CostLine("byte", 2)], prices) == 2.0
 
 
 def test_usage_is_added_and_subtracted() -> None:
-    """What two steps use is their sum, and what cancels is not listed."""
+    """Usages are added and subtracted, and calls with a count of zero are left out."""
     one = costs.Usage(calls=Counter(a=2, b=1), write_units=3, read_units=1.5)
     other = costs.Usage(calls=Counter(a=2), write_units=1, read_units=0.5)
     assert (one + other).calls == {"a": 4, "b": 1}

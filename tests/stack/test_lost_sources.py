@@ -1,4 +1,4 @@
-"""Many clips whose webhook, whose upload, or both are lost, and purchases whose answer is cut off, on real parts."""
+"""Many clips with a lost webhook, a lost upload or both, and purchases with a cut response, on the whole stack."""
 
 import os
 import uuid
@@ -14,17 +14,17 @@ from rushes.config import WhenAmbiguous
 from rushes.domain.clip import Clip, FactSource, Kind, Status
 from rushes_local.runware.emulator import OneShot
 from rushes_local.stack import Stack
-from tests.chaos.judgement import Books, judge
-from tests.chaos.run import all_told, wait_until
-from tests.chaos.traffic import Caller, Heard
+from tests.chaos.judgement import StackInspector, judge
+from tests.chaos.run import all_published, wait_until
+from tests.chaos.traffic import Caller, CallerHistory
 from tests.event_listener import Listener
 
 ROOT = Path(__file__).parents[2]
 
-# A stack of its own cannot run beside the shared one.
+# A separate stack cannot run beside the shared one.
 pytestmark = pytest.mark.usefixtures("no_shared_stack")
 
-# How many clips each loss befalls, in `make test` and in `make test-batch`; LOST_CLIPS=200 takes minutes.
+# The number of clips for each loss, in `make test` and in `make test-batch`; LOST_CLIPS=200 takes minutes.
 FEW = 5
 MANY = int(os.environ.get("LOST_CLIPS", "20"))
 PATIENCE = 30 + MANY  # seconds
@@ -48,16 +48,16 @@ CUT = {"submit_cut": "after"}
 
 
 class Orders:
-    """A stack and a caller whose clips each meet the fate that their prompt names."""
+    """A stack and a caller, whose clips get faults by their prompts."""
 
     def __init__(self, stack: Stack, logged: list[str]) -> None:
         self.stack, self._logged = stack, logged
-        self.books, self.listener = Books(stack), Listener(stack)
+        self.inspector, self.listener = StackInspector(stack), Listener(stack)
         self.caller = Caller("ada", stack.create_key("ada", 10_000), 10_000_000_000)
 
-    def buy(self, fate: str, switches: Mapping[str, Any], clips: int) -> list[str]:
-        """Orders so many clips in tasks of four, and returns the tasks' UUIDs."""
-        prompt = f"a clip with {fate}"
+    def buy(self, fault: str, switches: Mapping[str, Any], clips: int) -> list[str]:
+        """Order `clips` clips with these faults in tasks of four; returns the tasks' UUIDs."""
+        prompt = f"a clip with {fault}"
         self.stack.emulator.faults.next_submissions += [OneShot(prompt, **switches) for _ in range(clips)]
         tasks = [
             {
@@ -77,25 +77,25 @@ class Orders:
         return [str(task["taskUUID"]) for task in tasks]
 
     def clips(self, tasks: list[str]) -> list[Clip]:
-        """The clips of these tasks, as they are in the table now."""
+        """The clips of these tasks, from the table."""
         return [clip for task_uuid in tasks for clip in self.stack.store.clips("ada", task_uuid)]
 
-    def wait(self, reached: Callable[[], bool]) -> None:
-        """Wait until something holds; the wait is bounded."""
-        took = wait_until(reached, PATIENCE)
-        assert took < PATIENCE, self.books.find().all_clips
+    def wait(self, condition: Callable[[], bool]) -> None:
+        """Wait until `condition` is true, at most PATIENCE seconds."""
+        took = wait_until(condition, PATIENCE)
+        assert took < PATIENCE, self.inspector.find().all_clips
 
     def broken(self) -> list[str]:
-        """Every promise that was not kept, by the ledger, the table, the bucket, what was told, and the log."""
-        found = self.books.find()
-        wait_until(lambda: all_told(self.books, found, self.listener), PATIENCE)
-        broken = judge(self.books, found, [self.caller], Heard(), self.listener.listen(), self._logged)
-        return [each.what for each in broken]
+        """The descriptions of all broken promises, by the ledger, the table, the bucket, the events and the log."""
+        final = self.inspector.find()
+        wait_until(lambda: all_published(self.inspector, final, self.listener), PATIENCE)
+        broken = judge(self.inspector, final, [self.caller], CallerHistory(), self.listener.listen(), self._logged)
+        return [each.text for each in broken]
 
 
 @contextmanager
 def orders(logged: list[str], when_ambiguous: WhenAmbiguous, **times: float) -> Iterator[Orders]:
-    """A fresh stack under this setting, with some intervals of its own."""
+    """A new stack under this setting; `times` overrides some of TIMES."""
     stack = Stack(
         ROOT,
         time_scale=SCALE,
@@ -113,35 +113,35 @@ def rescued(clip: Clip) -> bool:
 
 
 def sources(clips: list[Clip]) -> set[FactSource]:
-    """Through whom these clips' renders were learned."""
-    return {source for clip in clips for known in clip.of(Kind.RENDERED).values() for source in known.seen}
+    """The sources of these clips' renders."""
+    return {source for clip in clips for render in clip.of(Kind.RENDERED).values() for source in render.seen}
 
 
 @pytest.mark.timeout(2 * PATIENCE)
 @pytest.mark.parametrize("clips", [FEW, pytest.param(MANY, marks=pytest.mark.batch)])
 def test_every_clip_is_stored_and_paid_once(clips: int, logged: list[str]) -> None:
-    """With every webhook lost, with every upload failing, and with both, each clip ends stored, for one charge.
+    """With every webhook lost, with every upload lost, and with both, each clip ends stored, with one charge.
 
-    So does each whose purchase was cut off after Runware had accepted it.
+    So does each clip whose purchase was cut off after Runware's acceptance.
     """
-    with orders(logged, "review") as ordered:  # `resend` would have the first poll wait until no repeat can come
-        unheard = ordered.buy("no webhook", NO_WEBHOOK, clips)
-        unsent = ordered.buy("no upload", NO_UPLOAD, clips)
+    with orders(logged, "review") as ordered:  # under `resend` the first poll waits until no resend can come
+        no_webhook = ordered.buy("no webhook", NO_WEBHOOK, clips)
+        no_upload = ordered.buy("no upload", NO_UPLOAD, clips)
         neither = ordered.buy("no webhook and no upload", {**NO_WEBHOOK, **NO_UPLOAD}, clips)
-        cut = ordered.buy("an answer cut off", CUT, 4)
-        ordered.wait(lambda: ordered.books.open_clips() == 0)
+        cut = ordered.buy("a cut response", CUT, 4)
+        ordered.wait(lambda: ordered.inspector.open_clips() == 0)
 
-        everything = ordered.books.find().all_clips
-        assert {clip.status for clip in everything} == {Status.STORED}
-        assert len(everything) == len(ordered.stack.emulator.ledger()) == 3 * clips + 4
-        assert sources(ordered.clips(unheard) + ordered.clips(neither)) == {FactSource.POLL}
-        assert all(rescued(clip) for clip in ordered.clips(unsent) + ordered.clips(neither))
+        all_clips = ordered.inspector.find().all_clips
+        assert {clip.status for clip in all_clips} == {Status.STORED}
+        assert len(all_clips) == len(ordered.stack.emulator.ledger()) == 3 * clips + 4
+        assert sources(ordered.clips(no_webhook) + ordered.clips(neither)) == {FactSource.POLL}
+        assert all(rescued(clip) for clip in ordered.clips(no_upload) + ordered.clips(neither))
         assert all(clip.possibly_sent_at is not None for clip in ordered.clips(cut))
         assert ordered.broken() == []
 
 
-def test_what_nobody_can_prove_is_not_bought_again(logged: list[str]) -> None:
-    """Under `review` a purchase cut off after acceptance is stored when one witness shows it, and else in review."""
+def test_an_uncertain_purchase_is_not_bought_again(logged: list[str]) -> None:
+    """Under `review`, a purchase cut off after acceptance is stored if one source reports it, and else needs review."""
     with orders(
         logged,
         "review",
@@ -151,17 +151,17 @@ def test_what_nobody_can_prove_is_not_bought_again(logged: list[str]) -> None:
         DEADLINE_SECONDS=6.0,
     ) as ordered:
         ordered.stack.emulator.faults.poll_status = ordered.stack.emulator.faults.details_status = 503
-        told = ordered.buy("a webhook alone", {**CUT, "upload": "after"}, 2)
-        uploaded = ordered.buy("an upload alone", {**CUT, **NO_WEBHOOK}, 2)
-        unknown = ordered.buy("no witness at all", {**CUT, **NO_WEBHOOK, **NO_UPLOAD}, 2)
+        reported = ordered.buy("a webhook only", {**CUT, "upload": "after"}, 2)
+        uploaded = ordered.buy("an upload only", {**CUT, **NO_WEBHOOK}, 2)
+        uncertain = ordered.buy("no source", {**CUT, **NO_WEBHOOK, **NO_UPLOAD}, 2)
 
-        ordered.wait(lambda: all(clip.status == Status.REVIEW for clip in ordered.clips(unknown)))
-        assert all(clip.decisive == Kind.UNPROVEN and not clip.open for clip in ordered.clips(unknown))
-        assert sources(ordered.clips(told)) == {FactSource.WEBHOOK}
-        assert {clip.status for clip in ordered.clips(told + uploaded)} == {Status.STORED}
+        ordered.wait(lambda: all(clip.status == Status.REVIEW for clip in ordered.clips(uncertain)))
+        assert all(clip.decisive == Kind.UNPROVEN and not clip.open for clip in ordered.clips(uncertain))
+        assert sources(ordered.clips(reported)) == {FactSource.WEBHOOK}
+        assert {clip.status for clip in ordered.clips(reported + uploaded)} == {Status.STORED}
 
         ordered.stack.emulator.faults.poll_status = ordered.stack.emulator.faults.details_status = 0
-        ordered.wait(lambda: ordered.books.open_clips() == 0)
-        assert all(clip.decisive == Kind.UNPROVEN for clip in ordered.clips(unknown))
+        ordered.wait(lambda: ordered.inspector.open_clips() == 0)
+        assert all(clip.decisive == Kind.UNPROVEN for clip in ordered.clips(uncertain))
         assert len(ordered.stack.emulator.ledger()) == 6
         assert ordered.broken() == []

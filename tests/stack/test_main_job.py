@@ -1,4 +1,4 @@
-"""The main job on the whole stack: requests become clips in the bucket, bought once, within their budget, untold."""
+"""The main job on the whole stack: orders become clips, bought once, within budget, without secrets in the log."""
 
 import io
 import json
@@ -29,7 +29,7 @@ EXAMPLES = sorted(Path(ROOT, "tests/contract/documented").glob("*.json"))
 
 
 def at_once(number: int, act: Callable[[int], T]) -> list[T]:
-    """What `number` threads get that all begin at the same moment."""
+    """The results of `number` threads that begin at the same moment."""
     ready = threading.Barrier(number, timeout=PATIENCE)
 
     def begin(index: int) -> T:
@@ -40,31 +40,31 @@ def at_once(number: int, act: Callable[[int], T]) -> list[T]:
         return list(threads.map(begin, range(number)))
 
 
-def settle(stack: Stack) -> None:
-    """Lets Runware finish what it has, and waits until every upload and webhook is out."""
+def finish_all(stack: Stack) -> None:
+    """Finish all of Runware's tasks, and wait until every upload and webhook is sent."""
     assert stack.emulator.finish_all()
     assert stack.emulator.idle(PATIENCE)
 
 
 def charges(stack: Stack, *clips: Clip) -> list[Charge]:
-    """What Runware charged for these clips."""
-    wanted = {clip.clip_uuid for clip in clips}
-    return [charge for charge in stack.emulator.ledger() if charge.task_uuid in wanted]
+    """Runware's charges for these clips."""
+    clip_uuids = {clip.clip_uuid for clip in clips}
+    return [charge for charge in stack.emulator.ledger() if charge.task_uuid in clip_uuids]
 
 
 def download(stack: Stack, clip: Clip) -> bytes:
-    """The pinned version of a stored clip."""
+    """The bytes of a stored clip's pinned version."""
     assert clip.copy is not None
-    version, known = clip.copy
+    version, copy = clip.copy
     answer = stack.client("s3").get_object(Bucket=stack.bucket_name, Key=clip.object_key, VersionId=version)
     content: bytes = answer["Body"].read()
-    assert len(content) == known.fields["size"]
+    assert len(content) == copy.fields["size"]
     return content
 
 
 def seed(clip: Clip) -> Any:
-    (known,) = clip.of(Kind.RENDERED).values()
-    return known.fields["seed"]
+    (render,) = clip.of(Kind.RENDERED).values()
+    return render.fields["seed"]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -73,18 +73,18 @@ def seed(clip: Clip) -> Any:
 
 
 def test_the_documented_examples(stack: Stack) -> None:
-    """The five examples of the model's page, as they are there, end as stored, playable clips at their price."""
+    """The five unchanged examples of the model's page end as stored, playable clips at their price."""
     tasks = [json.loads(path.read_text())["request"] for path in EXAMPLES]
     assert len(tasks) == 5
     user = User(stack)
     answer = user.post(*tasks)
     assert answer.json() == {"data": [{"taskType": "videoInference", "taskUUID": task["taskUUID"]} for task in tasks]}
-    settle(stack)
+    finish_all(stack)
     for task in tasks:
         (clip,) = user.clips(task)
         assert (clip.status, clip.open) == (Status.STORED, False)
         assert task_status([clip]) == Status.SUCCEEDED
-        assert [known.fields["cost"] for known in clip.of(Kind.RENDERED).values()] == [PRICE]
+        assert [render.fields["cost"] for render in clip.of(Kind.RENDERED).values()] == [PRICE]
         assert [charge.micro_dollars for charge in charges(stack, clip)] == [PRICE] == [clip.budgeted]
         assert_plays(download(stack, clip), 1920, 1080, 5)
         recorded = stack.store.task(user.name, task["taskUUID"])
@@ -94,7 +94,7 @@ def test_the_documented_examples(stack: Stack) -> None:
 
 
 def assert_plays(content: bytes, width: int, height: int, seconds: int) -> None:
-    """Decodes every frame of a video and looks at its size and length."""
+    """Decode every frame of a video, and check its dimensions and duration."""
     with av.open(io.BytesIO(content), "r") as video:
         (stream,) = video.streams.video
         stream.thread_type = "AUTO"
@@ -110,10 +110,10 @@ def assert_plays(content: bytes, width: int, height: int, seconds: int) -> None:
 
 
 def test_four_results(stack: Stack) -> None:
-    """Four results are four objects, four charges, four seeds, and one task."""
+    """A task with four results has four objects, four charges and four seeds."""
     user, task = User(stack), order(numberResults=4)
     assert user.post(task).json() == {"data": [{"taskType": "videoInference", "taskUUID": task["taskUUID"]}]}
-    settle(stack)
+    finish_all(stack)
     clips = user.clips(task)
     assert [clip.status for clip in clips] == [Status.STORED] * 4
     assert [clip.index for clip in clips] == [0, 1, 2, 3]
@@ -128,16 +128,16 @@ def test_four_results(stack: Stack) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# At once
+# Concurrent requests
 # ----------------------------------------------------------------------------------------------------------------------
 
 
 def webhook_of(stack: Stack, user: User, task: Json) -> tuple[Clip, str, Json]:
-    """A clip whose upload is done and whose webhook is not: the clip, where to, and what Runware would say."""
+    """An uploaded clip before its webhook; returns the clip, its callback URL and the webhook's body."""
     assert user.post(task).status_code == 200
     (clip,) = user.clips(task)
     stack.emulator.faults.webhook_copies = 0
-    settle(stack)
+    finish_all(stack)
     headers = {"Authorization": "Bearer emulator-key"}
     poll = [{"taskType": "getResponse", "taskUUID": clip.clip_uuid}]
     answer = http().post(f"{stack.emulator_url}/v1", json=poll, headers=headers)
@@ -146,29 +146,29 @@ def webhook_of(stack: Stack, user: User, task: Json) -> tuple[Clip, str, Json]:
 
 @pytest.mark.parametrize("copies", [2, 8])
 def test_one_webhook_delivered_at_once(stack: Stack, copies: int) -> None:
-    """Deliveries of one webhook that come at the same moment are all answered 200 and leave one result."""
+    """Concurrent deliveries of one webhook all get a 200 and leave one result."""
     user = User(stack)
     for _ in range(3):
         clip, url, body = webhook_of(stack, user, order())
         assert clip.status == Status.RUNNING
         before = stack.store.budget(ALL_CALLERS, clip.month)
-        body["data"][0]["cost"] = 0.9  # so that money has to move, too
+        body["data"][0]["cost"] = 0.9  # so that the budgets change, too
         answers = at_once(copies, lambda _, url=url, body=body: http().post(url, json=body))  # type: ignore[misc]
         assert [answer.status_code for answer in answers] == [200] * copies
         now = user.now(clip)
         assert now.status == Status.STORED
         assert len(now.of(Kind.RENDERED)) == len(now.of(Kind.STORED)) == 1
         assert now.budgeted == 900_000
-        # One wrote; those that lost the race found nothing left to write, or only an earlier moment of the same facts.
+        # One request wrote the facts; the others wrote nothing, or only an earlier time of the same facts.
         assert clip.version < now.version <= clip.version + copies
         assert stack.store.budget(ALL_CALLERS, clip.month)[0] == before[0] - PRICE + 900_000
     assert user.counted(clip) == 3 * 900_000
 
 
 def test_a_failure_and_a_success_at_once(stack: Stack) -> None:
-    """A failure and a success of one clip at the same moment are both kept, and the success decides."""
+    """Concurrent reports of a failure and a success of one clip are both recorded, and the success decides."""
     user = User(stack)
-    for _ in range(6):  # so that they meet: whoever comes second must not lose what it has to say
+    for _ in range(6):  # so that some of them overlap, and the second one must retry its write
         clip, url, success = webhook_of(stack, user, order())
         failure = {"errors": [{"code": "taskFailed", "message": "no", "status": "error", "taskUUID": clip.clip_uuid}]}
         answers = at_once(2, lambda index, url=url, bodies=(success, failure): http().post(url, json=bodies[index]))  # type: ignore[misc]
@@ -180,7 +180,7 @@ def test_a_failure_and_a_success_at_once(stack: Stack) -> None:
 
 
 def test_one_request_sent_at_once(stack: Stack) -> None:
-    """The same request twice at the same moment is accepted twice and bought once."""
+    """A request sent twice at the same moment is accepted twice and bought once."""
     user = User(stack)
     for _ in range(5):
         task = order()
@@ -194,7 +194,7 @@ def test_one_request_sent_at_once(stack: Stack) -> None:
 
 
 def test_two_requests_under_one_uuid_at_once(stack: Stack) -> None:
-    """Of two different requests under one UUID at the same moment one is bought and the other is a conflict."""
+    """Of two different requests under one UUID at the same moment, one is bought and the other is a conflict."""
     user, task = User(stack), order()
     tasks = [task, {**task, "positivePrompt": "a harbour at dawn"}]
     answers = at_once(2, lambda index: user.post(tasks[index]))
@@ -206,20 +206,20 @@ def test_two_requests_under_one_uuid_at_once(stack: Stack) -> None:
 
 
 def budget_answers(answers: list[httpx.Response]) -> Counter[tuple[int, str]]:
-    """How often each status came, with its first error's code."""
+    """The number of answers by status and code of the first error."""
     return Counter(
         (answer.status_code, answer.json().get("errors", [{"code": "none"}])[0]["code"]) for answer in answers
     )
 
 
 def test_five_tasks_on_a_budget_of_two(stack: Stack) -> None:
-    """Five tasks at the same moment on a budget of two clips: two are bought, three are 402, the ledger agrees."""
+    """Of five concurrent tasks on a budget of two clips, two are bought, as in the ledger, and three get a 402."""
     for _ in range(2):
         user = User(stack, limit_usd=2 * 0.924)
         tasks = [order() for _ in range(5)]
         answers = at_once(5, lambda index, user=user, tasks=tasks: user.post(tasks[index]))  # type: ignore[misc]
         assert budget_answers(answers) == {(200, "none"): 2, (402, "budgetExceeded"): 3}
-        settle(stack)
+        finish_all(stack)
         clips = [clip for task in tasks for clip in user.clips(task)]
         assert [clip.status for clip in clips] == [Status.STORED] * 2
         assert [charge.micro_dollars for charge in charges(stack, *clips)] == [PRICE] * 2
@@ -229,35 +229,37 @@ def test_five_tasks_on_a_budget_of_two(stack: Stack) -> None:
     assert len(stack.emulator.ledger()) == 4
 
 
-def test_the_books_agree(stack: Stack) -> None:
-    """After a crowd of good, bad and repeated tasks of several callers the budgets hold what the ledger says."""
+def test_budgets_equal_the_ledger(stack: Stack) -> None:
+    """After concurrent valid, invalid and repeated tasks of several callers, the budgets equal the ledger."""
     users = [User(stack), User(stack)]
     tasks = [order(numberResults=2), order(), order(duration=7), order()]
-    before = everybody(stack)
+    before = counted_of_all(stack)
     at_once(8, lambda index: users[index % 2].post(*tasks))
-    settle(stack)
+    finish_all(stack)
     for user in users:
         clips = [clip for task in tasks for clip in user.clips(task)]
         assert [clip.status for clip in clips] == [Status.STORED] * 4
         assert user.counted(clips[0]) == 4 * PRICE == sum(charge.micro_dollars for charge in charges(stack, *clips))
-    assert everybody(stack) - before == sum(charge.micro_dollars for charge in stack.emulator.ledger()) == 8 * PRICE
+    assert (
+        counted_of_all(stack) - before == sum(charge.micro_dollars for charge in stack.emulator.ledger()) == 8 * PRICE
+    )
 
 
-def everybody(stack: Stack) -> int:
-    """What all callers' budgets of all months hold, in micro-dollars."""
+def counted_of_all(stack: Stack) -> int:
+    """The sum of the budgets of all callers in all months, in micro-dollars."""
     items = [item for item in whole_table(stack) if item["pk"]["S"] == f"budget#{ALL_CALLERS}"]
     return sum(int(item["counted"]["N"]) for item in items)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What is told
+# Secrets in the log
 # ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_nothing_secret_is_logged(stack: Stack, logged: list[str]) -> None:
-    """Requests and webhooks of every kind have logged something, and no key, token or signature among it.
+    """Requests and webhooks of every kind write log lines, without any key, token or signature.
 
-    The same holds for everything that this session logs, which is looked through at its end.
+    At its end, the test session checks all of its log lines in the same way.
     """
     user = User(stack)
     clip, url, body = webhook_of(stack, user, order())
@@ -278,17 +280,17 @@ def test_nothing_secret_is_logged(stack: Stack, logged: list[str]) -> None:
         "WebhooksRejected",
     )
 
-    def untold() -> list[str]:
-        told = "\n".join(logged)
-        return [kind for kind in kinds if kind not in told]
+    def missing() -> list[str]:
+        text = "\n".join(logged)
+        return [kind for kind in kinds if kind not in text]
 
-    wait_until(lambda: not untold(), PATIENCE)  # a function's lines come through a pipe, after its answer
-    assert untold() == []
+    wait_until(lambda: not missing(), PATIENCE)  # a function's lines go through a pipe, after its response
+    assert missing() == []
     assert leaks(logged) == []
 
 
-def test_the_watch_is_awake(stack: Stack) -> None:
-    """A line with a real token, link, key or credential of this stack is found, and one that was scrubbed is not."""
+def test_a_secret_in_the_log_is_found(stack: Stack) -> None:
+    """A line with a real token, link, key or credential of this stack is found, and a redacted one is not."""
     user = User(stack)
     clip = user.buy()
     sent, token = user.sent(clip)[0], user.callback(clip).rpartition("=")[2]

@@ -1,4 +1,4 @@
-"""The local stack tries nothing outside the machine, and needs no address at which the machine could be reached."""
+"""The local stack connects to no address outside the machine, and needs no address for requests from outside."""
 
 import os
 import shutil
@@ -22,15 +22,15 @@ ROOT = Path(__file__).parents[2]
 
 PATIENCE = 150  # seconds
 
-# A stack of its own cannot run beside the shared one.
+# A separate stack cannot run beside the shared one.
 pytestmark = [pytest.mark.usefixtures("no_shared_stack"), pytest.mark.timeout(2 * PATIENCE)]
 
 RUN_DEMO = (
     "from rushes_cli import main; sys.argv = ['rushes', 'demo', '--render-seconds', '0', '--out', out]; main.main()"
 )
 
-# Runs a program where there is no network but a loopback. There the kernel counts what finds no way out, whoever tries
-# it: every address elsewhere, and a resolver that would listen on the real loopback. The counts come last.
+# Runs a program in a network namespace with only a loopback. There the kernel counts every attempt without a route, by
+# any process: to any other address, and to a resolver on the real loopback. The counts are the last line.
 ALONE = ("unshare", "--user", "--map-root-user", "--net")
 COUNTED = """
 import fcntl, pathlib, socket, struct, subprocess, sys
@@ -46,7 +46,7 @@ print(*(int(counts.get(name, 0)) for name in ("Ip:OutNoRoutes", "Ip6OutNoRoutes"
 sys.exit(status)
 """
 
-# Where that cannot be had, every process that is of Python notes for itself what it tries.
+# Without network namespaces, each Python process records its own attempts.
 WATCH = """
 import sys
 
@@ -58,20 +58,20 @@ def watch(event, arguments):
     else:
         return
     if str(host) not in ("127.0.0.1", "localhost", "None"):
-        with open({told!r}, "a") as told:
-            print(event, host, file=told)
+        with open({attempts!r}, "a") as attempts:
+            print(event, host, file=attempts)
 
 sys.addaudithook(watch)
 """
 
 
 def without_key() -> dict[str, str]:
-    """This environment, with no key for Runware and nobody's proxies."""
+    """This environment without the Runware key and proxies."""
     return {name: value for name, value in os.environ.items() if not name.lower().endswith(("_proxy", "_api_key"))}
 
 
 def run_alone(program: str, *arguments: str) -> tuple[subprocess.CompletedProcess[str], list[int]]:
-    """Run a program of Python without any network; its counts of what it tried all the same."""
+    """Run a Python program without a network; returns the process and the counts of its attempts."""
     command = [*ALONE, sys.executable, "-c", COUNTED, program, *arguments]
     done = subprocess.run(command, env=without_key(), cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     return done, [int(count) for count in done.stdout.splitlines()[-1].split()] if done.stdout else []
@@ -79,11 +79,13 @@ def run_alone(program: str, *arguments: str) -> tuple[subprocess.CompletedProces
 
 @cache
 def can_be_alone() -> bool:
-    """Whether this machine lets us have a network of our own, and counts in it."""
+    """True if network namespaces are available, with the kernel's counts."""
     return shutil.which(ALONE[0]) is not None and run_alone("")[1] == [0, 0, 0, 0]
 
 
-needs_namespace = pytest.mark.skipif(not can_be_alone(), reason="no network of its own here: each process is watched")
+needs_namespace = pytest.mark.skipif(
+    not can_be_alone(), reason="no network namespaces: each process is audited instead"
+)
 
 
 @needs_namespace
@@ -96,7 +98,7 @@ needs_namespace = pytest.mark.skipif(not can_be_alone(), reason="no network of i
     ],
 )
 def test_attempts_are_counted(attempt: str) -> None:
-    """An address elsewhere is counted, even if whoever tries it says nothing."""
+    """An attempt at an outside address is counted, even if the program ignores the error."""
     done, counts = run_alone(attempt)
     assert done.returncode == 0
     assert sum(counts) > 0
@@ -104,31 +106,31 @@ def test_attempts_are_counted(attempt: str) -> None:
 
 @needs_namespace
 def test_the_demo_tries_no_address_outside(tmp_path: Path) -> None:
-    """Without a network the demo ends with a clip, and no process of it has tried to leave the machine."""
+    """Without a network the demo ends with its clips, and none of its processes has tried an outside address."""
     done, counts = run_alone(f"import sys; out = sys.argv[1]; {RUN_DEMO}", str(tmp_path))
-    assert_shown(done, tmp_path)
+    assert_succeeded(done, tmp_path)
     assert counts == [0, 0, 0, 0]
 
 
-@pytest.mark.skipif(can_be_alone(), reason="the kernel's counts tell more")
+@pytest.mark.skipif(can_be_alone(), reason="the kernel's counts are more complete")
 def test_the_demo_names_no_address_outside(tmp_path: Path) -> None:
     """No process of the demo looks up a name or connects to an address outside the machine."""
-    root, told = tmp_path / "root", tmp_path / "told"
+    root, attempts = tmp_path / "root", tmp_path / "attempts"
     shutil.copytree(ROOT / "functions", root / "functions")
     shutil.copy(ROOT / "template.yaml", root)
-    watch = WATCH.format(told=str(told))
+    watch = WATCH.format(attempts=str(attempts))
     for handler in (root / "functions").glob("*/app.py"):
         handler.write_text(watch + handler.read_text())
     program = f"{watch}\nfrom pathlib import Path; from rushes_local import dev; root, out = sys.argv[1:]\n"
     program += f"dev.ROOT = Path(root)\n{RUN_DEMO}"
     command = [sys.executable, "-c", program, str(root), str(tmp_path / "out")]
     done = subprocess.run(command, env=without_key(), capture_output=True, text=True, timeout=PATIENCE)
-    assert_shown(done, tmp_path / "out")
-    assert not told.exists(), told.read_text()
+    assert_succeeded(done, tmp_path / "out")
+    assert not attempts.exists(), attempts.read_text()
 
 
-def assert_shown(done: subprocess.CompletedProcess[str], out: Path) -> None:
-    """The demo has ended well: the order's clip and the one of the dropped file are there, its bad line is reported."""
+def assert_succeeded(done: subprocess.CompletedProcess[str], out: Path) -> None:
+    """The demo succeeded: the clips of the order and the request file are there, and its invalid line is reported."""
     assert done.returncode == 0, done.stderr
     assert len(list(out.glob("*.mp4"))) == 2
     assert "unsupportedDuration" in done.stdout
@@ -137,7 +139,7 @@ def assert_shown(done: subprocess.CompletedProcess[str], out: Path) -> None:
 
 
 def test_a_provider_needs_no_way_in(logged: list[str]) -> None:
-    """With a key, a clip ends stored by poll and download alone: no webhook and no upload has to reach the machine."""
+    """With another provider, a clip is stored by poll and download only, without a webhook or an upload."""
     emulator = Emulator(frozenset({"a-real-key"}), small=True)
     emulator.faults.webhook_copies, emulator.faults.upload = 0, "never"
     with closing(emulator), Server(emulator.wsgi, name="provider") as server:
@@ -150,7 +152,7 @@ def test_a_provider_needs_no_way_in(logged: list[str]) -> None:
                 name: seconds / SCALE
                 for name, seconds in {**TIMES, "USUAL_RENDER_SECONDS": 0.3, "RESCUE_AFTER_SECONDS": 0.1}.items()
             },
-            parameters={"WhenAmbiguous": "review"},  # or the first poll has to wait until no repeat can come
+            parameters={"WhenAmbiguous": "review"},  # under `resend` the first poll waits until no resend can come
             sink=lambda name, line: logged.append(f"{name}\t{line}"),
         )
         with stack:

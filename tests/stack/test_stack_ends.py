@@ -11,7 +11,7 @@ from tests.stack.conftest import toy_root
 
 ROOT = Path(__file__).parents[2]
 
-# A stack of its own cannot run beside the shared one.
+# A separate stack cannot run beside the shared one.
 pytestmark = pytest.mark.usefixtures("no_shared_stack")
 
 

@@ -1,4 +1,4 @@
-"""What the clock, the queues and the stream start: with fakes, and with the real functions when witnesses fail."""
+"""Schedules, queues and the stream as event sources: with fakes, and with the real functions when sources fail."""
 
 import hashlib
 import json
@@ -36,11 +36,11 @@ from tests.event_listener import Listener
 
 ROOT = Path(__file__).parents[2]
 
-# A stack of its own cannot run beside the shared one.
+# A separate stack cannot run beside the shared one.
 pytestmark = pytest.mark.usefixtures("no_shared_stack")
 CALLER = "ada"
 PATIENCE = 15.0
-# Fifty times as fast as deployed. The timeouts are stretched before, since the machine is not fifty times as fast.
+# For a stack fifty times as fast as deployed. The timeouts are longer, because the machine is not that fast.
 FAST = {
     "HTTP_TIMEOUT_SECONDS": 25,
     "FUNCTION_TIMEOUT_SECONDS": 300,
@@ -54,7 +54,7 @@ MESSAGES_ONLY = {"schedule": False, "queues": True, "streams": True}
 
 
 class Watched:
-    """A running stack, and a way to wait for it that takes no turns: clips are looked at when something is logged."""
+    """A running stack that waits without polling: conditions are checked after each log line."""
 
     def __init__(self, options: Mapping[str, bool]) -> None:
         self._logged = threading.Condition()
@@ -62,10 +62,10 @@ class Watched:
             ROOT,
             time_scale=0.02,
             timings=FAST,
-            parameters={"WhenAmbiguous": "review"},  # or the first poll has to wait until no repeat can come
+            parameters={"WhenAmbiguous": "review"},  # under `resend` the first poll waits until no resend can come
             emulator_options={"small": True},
             sink=self._notify,
-            **options,  # type: ignore[arg-type]  # only those that say what is left off
+            **options,  # type: ignore[arg-type]  # the switches of event sources
         )
 
     def _notify(self, _name: str, _line: str) -> None:
@@ -73,7 +73,7 @@ class Watched:
             self._logged.notify_all()
 
     def order(self, prompt: str, refused: bool = False) -> str:
-        """Buy one clip, or be refused, and return its task's UUID."""
+        """Order one clip; returns the task's UUID. `refused` allows a refusal."""
         task_uuid = str(uuid.uuid4())
         task = {
             "taskType": "videoInference",
@@ -93,24 +93,24 @@ class Watched:
         (clip,) = self.stack.store.clips(CALLER, task_uuid)
         return clip
 
-    def wait(self, task_uuid: str, reached: Callable[[Clip], bool]) -> Clip:
-        """The task's clip once it is as wanted; the wait is bounded."""
-        self.wait_until(lambda: reached(self.clip(task_uuid)))
+    def wait(self, task_uuid: str, condition: Callable[[Clip], bool]) -> Clip:
+        """Wait until the task's clip meets the condition, at most PATIENCE seconds; returns the clip."""
+        self.wait_until(lambda: condition(self.clip(task_uuid)))
         return self.clip(task_uuid)
 
-    def wait_until(self, reached: Callable[[], bool]) -> None:
+    def wait_until(self, condition: Callable[[], bool]) -> None:
         with self._logged:
-            assert self._logged.wait_for(reached, PATIENCE), [str(clip) for clip in self.clips()]
+            assert self._logged.wait_for(condition, PATIENCE), [str(clip) for clip in self.clips()]
 
     def clips(self) -> list[Clip]:
-        """Every clip there is."""
+        """All clips."""
         items = self.stack.client("dynamodb").scan(TableName=self.stack.table_name)["Items"]
         return [clip_of_image(item) for item in items if item["sk"]["S"].startswith("clip#")]
 
 
 @pytest.fixture(scope="module")
 def watched(request: pytest.FixtureRequest) -> Iterator[Watched]:
-    """One stack at a time, with the triggers that the test names."""
+    """A stack with the event sources of the test's parameter."""
     watched = Watched(request.param)
     with watched.stack:
         yield watched
@@ -121,7 +121,7 @@ def complete(clip: Clip) -> bool:
 
 
 def test_an_interval_that_no_function_has_is_refused() -> None:
-    """A misspelled interval is named, instead of leaving the real one as it is."""
+    """A misspelled interval is an error that names it."""
     with pytest.raises(StackError, match="no function has USUAL_RENDER"):
         Stack(ROOT, timings={"USUAL_RENDER": 5}).__enter__()
 
@@ -138,7 +138,7 @@ LOSSES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("watched", [SCHEDULE_ONLY], indirect=True, ids=["schedule"])
 @pytest.mark.parametrize("lost", LOSSES)
 def test_the_schedule_finds_what_was_lost(watched: Watched, lost: str) -> None:
-    """Whether webhook or upload never come, or the render is of another kind: the clip ends stored, bought once."""
+    """With a lost webhook or upload, or a render of another format, the clip ends stored and is bought once."""
     stack, switches = watched.stack, LOSSES[lost]
     stack.emulator.faults.next_submissions.append(OneShot(lost, **switches))
     clip = watched.wait(watched.order(f"without the {lost}"), complete)
@@ -156,7 +156,7 @@ def test_the_schedule_finds_what_was_lost(watched: Watched, lost: str) -> None:
 
 @pytest.mark.parametrize("watched", [SCHEDULE_ONLY], indirect=True, ids=["schedule"])
 def test_a_stack_can_be_timed(watched: Watched) -> None:
-    """Single intervals are replaced before all are scaled, the functions' own timeouts too."""
+    """Intervals are replaced before they are scaled, including the functions' own timeouts."""
     function = watched.stack.functions["reconcile"].function
     assert function.environment["USUAL_RENDER_SECONDS"] == "0.1"
     assert function.environment["DEADLINE_SECONDS"] == "144"
@@ -166,8 +166,8 @@ def test_a_stack_can_be_timed(watched: Watched) -> None:
 
 
 @pytest.mark.parametrize("watched", [MESSAGES_ONLY], indirect=True, ids=["messages"])
-def test_an_upload_is_noticed_by_itself(watched: Watched) -> None:
-    """Without webhook, sweeps and polls, the object's creation is enough to record the clip as stored."""
+def test_an_upload_event_is_enough(watched: Watched) -> None:
+    """Without webhook, sweeps and polls, the event of the object's creation marks the clip as stored."""
     stack = watched.stack
     stack.emulator.faults.webhook_copies, stack.emulator.faults.poll_status = 0, 503
     clip = watched.wait(watched.order("only the upload"), lambda clip: clip.status == Status.STORED)
@@ -180,26 +180,26 @@ def test_an_upload_is_noticed_by_itself(watched: Watched) -> None:
 
 
 @pytest.mark.parametrize("watched", [MESSAGES_ONLY], indirect=True, ids=["messages"])
-def test_what_became_of_clips_is_told_by_itself(watched: Watched) -> None:
-    """Stored, refused or in review: through the table's stream each reaches who listens, the stored with a manifest."""
+def test_every_final_status_is_published(watched: Watched) -> None:
+    """The stream publishes an event for a stored clip, with its manifest, for a failed one, and for one in review."""
     stack, listener = watched.stack, Listener(watched.stack)
     stack.emulator.faults.replace({})
     stored = watched.wait(watched.order("to be stored"), lambda clip: clip.status == Status.STORED)
     stack.emulator.faults.next_submissions.append(OneShot(submit_status=400, submit_code="invalidPositivePrompt"))
     refused = watched.clip(watched.order("to be refused", refused=True))
-    parked = watched.wait(watched.order("to be parked"), lambda clip: clip.status == Status.STORED)
-    unsure = Fact(kind=Kind.UNPROVEN, key="nobody knows", at=1, source=FactSource.CLOCK)
-    stack.store.save(parked, merge(replace(parked, facts={}), unsure))
+    unproven = watched.wait(watched.order("to need review"), lambda clip: clip.status == Status.STORED)
+    fact = Fact(kind=Kind.UNPROVEN, key="no evidence", at=1, source=FactSource.CLOCK)
+    stack.store.save(unproven, merge(replace(unproven, facts={}), fact))
 
-    def told() -> set[tuple[str, str]]:
+    def published() -> set[tuple[str, str]]:
         return {(event["detail"]["clipUUID"], event["detail-type"]) for event in listener.listen()}
 
     expected = {
         (stored.clip_uuid, "Clip Stored"),
         (refused.clip_uuid, "Clip Failed"),
-        (parked.clip_uuid, "Clip Needs Review"),
+        (unproven.clip_uuid, "Clip Needs Review"),
     }
-    watched.wait_until(lambda: expected <= told())
+    watched.wait_until(lambda: expected <= published())
     (event,) = listener.about(stored.clip_uuid)
     s3, bucket = stack.client("s3"), stack.bucket_name
     manifest = json.loads(s3.get_object(Bucket=bucket, Key=event["detail"]["manifestKey"])["Body"].read())
@@ -209,7 +209,7 @@ def test_what_became_of_clips_is_told_by_itself(watched: Watched) -> None:
 
 @pytest.mark.parametrize("watched", [MESSAGES_ONLY], indirect=True, ids=["messages"])
 def test_the_queues_times_are_scaled(watched: Watched) -> None:
-    """Messages wait and come back as much sooner as everything else is, in the whole seconds that SQS has."""
+    """Delays and visibility timeouts are scaled like all other times, to whole seconds, as SQS requires."""
     sqs = watched.stack.client("sqs")
     attributes = {
         url.partition("-")[2].partition("-")[0]: sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
@@ -220,7 +220,7 @@ def test_the_queues_times_are_scaled(watched: Watched) -> None:
 
 
 class Fake:
-    """A function that notes what it is invoked with and answers what it is told to."""
+    """A function that records its events and returns the outcomes of `answer`."""
 
     def __init__(self, answer: Callable[[Mapping[str, Any]], Outcome]) -> None:
         self._answer = answer
@@ -233,9 +233,9 @@ class Fake:
             self._changed.notify_all()
         return self._answer(event)
 
-    def wait(self, reached: Callable[[], bool]) -> None:
+    def wait(self, condition: Callable[[], bool]) -> None:
         with self._changed:
-            assert self._changed.wait_for(reached, PATIENCE), self.events
+            assert self._changed.wait_for(condition, PATIENCE), self.events
 
 
 @pytest.fixture
@@ -248,7 +248,7 @@ def triggers() -> Iterator[Triggers]:
 
 
 def make_queues(sqs: Any) -> tuple[str, str, str]:
-    """A queue whose messages come back after a second, twice at most; its URL and ARN, and that of its dead letters."""
+    """A queue with a visibility timeout of one second and two receives; its URL and ARN, and its dead-letter queue."""
     dead = sqs.create_queue(QueueName="dead")["QueueUrl"]
     dead_arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     redrive = json.dumps({"deadLetterTargetArn": dead_arn, "maxReceiveCount": 2})
@@ -259,8 +259,8 @@ def make_queues(sqs: Any) -> tuple[str, str, str]:
 
 
 @pytest.mark.parametrize("watched", [MESSAGES_ONLY], indirect=True, ids=["messages"])
-def test_failed_messages_come_back_and_are_set_aside(watched: Watched, triggers: Triggers) -> None:
-    """What a function reports as failed comes to it again, is set aside in the end, and takes no other along."""
+def test_failed_messages_are_retried_and_dead_lettered(watched: Watched, triggers: Triggers) -> None:
+    """A message that the function reports as failed is retried, then goes to the dead-letter queue, alone."""
     sqs = watched.stack.client("sqs")
     url, arn, dead = make_queues(sqs)
     for body in ("good", "bad", "better"):
@@ -286,8 +286,8 @@ def test_failed_messages_come_back_and_are_set_aside(watched: Watched, triggers:
     assert (record["attributes"]["ApproximateReceiveCount"], record["eventSourceARN"]) == ("2", arn)
 
 
-class Stubborn:
-    """A queue that first answers with errors, and then has one message."""
+class FailingQueue:
+    """A queue that first fails a number of times, and then has one message."""
 
     def __init__(self, failures: int) -> None:
         self._failures = failures
@@ -296,7 +296,7 @@ class Stubborn:
     def receive_message(self, **_: Any) -> dict[str, Any]:
         self._failures -= 1
         if self._failures >= 0:
-            raise ClientError({"Error": {"Code": "InternalError", "Message": "away"}}, "ReceiveMessage")
+            raise ClientError({"Error": {"Code": "InternalError", "Message": "unavailable"}}, "ReceiveMessage")
         message = {"MessageId": "1", "ReceiptHandle": "handle", "Body": "x", "MD5OfBody": "y", "Attributes": {}}
         return {} if self.deleted else {"Messages": [message]}
 
@@ -304,9 +304,9 @@ class Stubborn:
         self.deleted += [entry["ReceiptHandle"] for entry in Entries]
 
 
-def test_a_queue_that_is_away_is_asked_again(triggers: Triggers) -> None:
-    """Errors of SQS end nothing: the poller goes on until the message is there, and deletes it once it is done."""
-    queue, function = Stubborn(failures=2), Fake(lambda _: Outcome("ok", None))
+def test_an_unavailable_queue_is_polled_again(triggers: Triggers) -> None:
+    """The poller continues after errors of SQS, until it has received and deleted the message."""
+    queue, function = FailingQueue(failures=2), Fake(lambda _: Outcome("ok", None))
     triggers.poll(queue, Source("url", "arn", 10, partial=True, max_concurrency=2), function)
     function.wait(lambda: len(function.events) == 1)
     triggers.stop()
@@ -314,8 +314,8 @@ def test_a_queue_that_is_away_is_asked_again(triggers: Triggers) -> None:
     assert queue.deleted == ["handle"]
 
 
-class Endless:
-    """A queue that always has another message. `most` is how many were received and not yet deleted at one time."""
+class EndlessQueue:
+    """A queue that always has another message. `most` is the highest number of received, undeleted messages."""
 
     def __init__(self) -> None:
         self._received = self.most = 0
@@ -335,8 +335,8 @@ class Endless:
 
 @pytest.mark.parametrize("most", [2, 5])
 def test_as_many_batches_run_at_once_as_the_source_allows(most: int, triggers: Triggers) -> None:
-    """So many meet in the function, again and again, and no message beyond theirs is received meanwhile."""
-    queue, meeting = Endless(), threading.Barrier(most)
+    """As many invocations as allowed run at once, repeatedly, and no further message is received meanwhile."""
+    queue, meeting = EndlessQueue(), threading.Barrier(most)
 
     def meet(_: Mapping[str, Any]) -> Outcome:
         with suppress(threading.BrokenBarrierError):
@@ -376,29 +376,29 @@ def failures(*identifiers: Any) -> Outcome:
         (Outcome("timeout", {"errorMessage": "x"}), ["1", "2"]),
     ],
 )
-def test_a_batch_is_answered_as_lambda_reads_it(outcome: Outcome, kept: list[str]) -> None:
-    """Reported messages stay, all of them when the report makes no sense or there is none, and the others are done."""
+def test_a_batch_response_is_read_as_by_lambda(outcome: Outcome, kept: list[str]) -> None:
+    """Reported messages are retried, all messages after an invalid or failed response, and the others are deleted."""
     finished = [message["MessageId"] for message in processed_messages(MESSAGES, outcome, partial=True)]
     assert finished == [each["MessageId"] for each in MESSAGES if each["MessageId"] not in kept]
 
 
-def test_without_reports_a_batch_is_done_as_a_whole() -> None:
-    """A function that was not declared to report failures cannot keep a message by reporting it."""
+def test_without_partial_responses_a_whole_batch_is_processed() -> None:
+    """Reports of failures are ignored unless the function is declared to report them."""
     assert processed_messages(MESSAGES, failures("1"), partial=False) == MESSAGES
 
 
-def record(place: str) -> dict[str, Any]:
-    """A change of one item, as DynamoDB's client gives it."""
-    change = {"SequenceNumber": place, "ApproximateCreationDateTime": datetime(2026, 11, 24, tzinfo=UTC)}
-    return {"eventID": place, "eventName": "MODIFY", "eventSource": "aws:dynamodb", "dynamodb": change}
+def record(number: str) -> dict[str, Any]:
+    """The record of one change with this sequence number, as from DynamoDB's client."""
+    change = {"SequenceNumber": number, "ApproximateCreationDateTime": datetime(2026, 11, 24, tzinfo=UTC)}
+    return {"eventID": number, "eventName": "MODIFY", "eventSource": "aws:dynamodb", "dynamodb": change}
 
 
 class Shard:
-    """A stream of these changes, which is away for a while at first; and the queue for what is given up."""
+    """A stream of records, which first fails a number of times; also its dead-letter queue."""
 
-    def __init__(self, places: Sequence[str], away: int = 0) -> None:
-        self._records = [record(place) for place in places]
-        self._away = away
+    def __init__(self, numbers: Sequence[str], failures: int = 0) -> None:
+        self._records = [record(number) for number in numbers]
+        self._failures = failures
         self._changed = threading.Condition()
         self.letters: list[dict[str, Any]] = []
 
@@ -409,9 +409,9 @@ class Shard:
         return {"ShardIterator": "0"}
 
     def get_records(self, *, ShardIterator: str, Limit: int) -> dict[str, Any]:
-        self._away -= 1
-        if self._away >= 0:
-            raise ClientError({"Error": {"Code": "InternalServerError", "Message": "away"}}, "GetRecords")
+        self._failures -= 1
+        if self._failures >= 0:
+            raise ClientError({"Error": {"Code": "InternalServerError", "Message": "unavailable"}}, "GetRecords")
         start = int(ShardIterator)
         found = self._records[start : start + Limit]
         return {"Records": found, "NextShardIterator": str(start + len(found))}
@@ -422,37 +422,37 @@ class Shard:
             self._changed.notify_all()
 
 
-def places(event: Mapping[str, Any]) -> str:
-    """The places of an event's changes, one letter each."""
+def numbers(event: Mapping[str, Any]) -> str:
+    """The sequence numbers of an event's records, one letter each."""
     return "".join(each["dynamodb"]["SequenceNumber"] for each in event["Records"])
 
 
 def stream(retries: int = 1, **changes: Any) -> Stream:
-    values = {"batch_size": 4, "partial": True, "bisect": True, "failures_url": "aside", **changes}
+    values = {"batch_size": 4, "partial": True, "bisect": True, "failures_url": "dead", **changes}
     return Stream("stream", retries=retries, **values)
 
 
-def test_a_stream_that_is_away_is_asked_again(triggers: Triggers) -> None:
-    """Errors of the stream end nothing; its changes come in order, batch by batch, those that are wanted."""
-    shard, function = Shard("abcdef", away=2), Fake(lambda _: Outcome("ok", {"batchItemFailures": []}))
+def test_an_unavailable_stream_is_read_again(triggers: Triggers) -> None:
+    """The poller continues after errors of the stream; the wanted records come in order, in batches."""
+    shard, function = Shard("abcdef", failures=2), Fake(lambda _: Outcome("ok", {"batchItemFailures": []}))
     wanted = stream(wanted=lambda each: each["eventID"] != "b")
     triggers.follow(shard, shard, wanted, function)
     function.wait(lambda: len(function.events) == 2)
-    assert [places(event) for event in function.events] == ["acd", "ef"]
+    assert [numbers(event) for event in function.events] == ["acd", "ef"]
 
 
-def test_what_cannot_be_told_is_set_aside_alone(triggers: Triggers) -> None:
-    """A change that fails every time is split off, tried as often as allowed, and takes no other along."""
+def test_a_failing_record_is_dead_lettered_alone(triggers: Triggers) -> None:
+    """A record that always fails is isolated, retried as often as allowed, and goes to the dead-letter queue alone."""
 
     def refuse(event: Mapping[str, Any]) -> Outcome:
-        failed = [{"itemIdentifier": "b"}] if "b" in places(event) else []
+        failed = [{"itemIdentifier": "b"}] if "b" in numbers(event) else []
         return Outcome("ok", {"batchItemFailures": failed})
 
     shard, function = Shard("abcde"), Fake(refuse)
     triggers.follow(shard, shard, stream(retries=1), function)
-    function.wait(lambda: bool(function.events) and "e" in places(function.events[-1]))
-    # From the first that failed on, then halves: the one alone and once more, and what came after it.
-    assert [places(event) for event in function.events] == ["abcd", "bcd", "b", "b", "cd", "e"]
+    function.wait(lambda: bool(function.events) and "e" in numbers(function.events[-1]))
+    # The batch from the first failure, then its halves: the failing record and its retry, then the later records.
+    assert [numbers(event) for event in function.events] == ["abcd", "bcd", "b", "b", "cd", "e"]
     (letter,) = shard.letters
     assert letter["DDBStreamBatchInfo"] == {
         "streamArn": "stream",
@@ -464,12 +464,12 @@ def test_what_cannot_be_told_is_set_aside_alone(triggers: Triggers) -> None:
 
 @pytest.mark.parametrize("kind", ["error", "timeout", "crashed"])
 def test_a_batch_that_failed_as_a_whole_is_halved(kind: Any, triggers: Triggers) -> None:
-    """A function that ends badly gets the same changes again in smaller batches, in their order."""
+    """After a failed invocation, the function gets the same records in smaller batches, in order."""
     answers = iter([Outcome(kind, {"errorMessage": "x"})])
     shard, function = Shard("abcd"), Fake(lambda _: next(answers, Outcome("ok", {})))
     triggers.follow(shard, shard, stream(), function)
     function.wait(lambda: len(function.events) == 3)
-    assert [places(event) for event in function.events] == ["abcd", "ab", "cd"]
+    assert [numbers(event) for event in function.events] == ["abcd", "ab", "cd"]
     assert shard.letters == []
 
 
@@ -489,14 +489,14 @@ def test_a_batch_that_failed_as_a_whole_is_halved(kind: Any, triggers: Triggers)
         (Outcome("error", {"errorMessage": "x"}), "abc"),
     ],
 )
-def test_a_stream_comes_again_from_the_first_failure_on(outcome: Outcome, rest: str) -> None:
-    """Order is kept: what came after a failed change is passed on again after it, whether it failed or not."""
+def test_a_stream_is_retried_from_the_first_failure_on(outcome: Outcome, rest: str) -> None:
+    """To keep the order, all records after a failed one are retried, too."""
     records = [record(place) for place in "abc"]
-    assert places({"Records": records_to_retry(records, outcome, partial=True)}) == rest
+    assert numbers({"Records": records_to_retry(records, outcome, partial=True)}) == rest
 
 
-def test_without_reports_a_stream_goes_on() -> None:
-    """A function that was not declared to report failures cannot hold the stream by reporting one."""
+def test_without_partial_responses_a_stream_continues() -> None:
+    """Reports of failures are ignored unless the function is declared to report them."""
     assert records_to_retry([record("a")], failures("a"), partial=False) == []
 
 
@@ -511,12 +511,12 @@ def test_the_streams_event_is_lambdas() -> None:
 
 @pytest.mark.parametrize(("now", "following"), [(10.0, 11.0), (10.4, 11.0), (11.0, 11.0), (12.5, 13.0), (9.9, 11.0)])
 def test_ticks_that_were_missed_are_skipped(now: float, following: float) -> None:
-    """After the tick of second 10 comes the next that has not passed, in step with the first."""
+    """The tick after second 10 is the first that has not passed, at a multiple of the interval."""
     assert next_tick(10.0, now, 1.0) == following
 
 
 def test_a_schedule_waits_for_its_function(triggers: Triggers) -> None:
-    """While an invocation is under way no other begins, and stopping ends with it, leaving no thread."""
+    """Invocations do not overlap, and `join` waits for the last one and leaves no thread."""
     release, before = threading.Event(), set(threading.enumerate())
 
     def hang(_: Mapping[str, Any]) -> Outcome:
@@ -526,7 +526,7 @@ def test_a_schedule_waits_for_its_function(triggers: Triggers) -> None:
     slow, quick = Fake(hang), Fake(lambda _: Outcome("ok", {}))
     triggers.schedule("slow", 0.0, slow)
     triggers.schedule("quick", 0.0, quick)
-    # The same interval: by the quick one's count the slow one would have been due again.
+    # The intervals are equal: after three ticks of the quick one, the slow one would have been due again.
     quick.wait(lambda: len(quick.events) >= 3)
     assert len(slow.events) == 1
     triggers.stop()
@@ -546,7 +546,7 @@ def test_the_schedules_event_is_eventbridges() -> None:
 
 
 def test_message_attributes_are_in_lambdas_spelling() -> None:
-    """Lambda spells the fields of a message's attributes with a small first letter."""
+    """In Lambda's events, the fields of a message's attributes begin with a lower-case letter."""
     message = {
         "MessageId": "1",
         "ReceiptHandle": "handle",

@@ -156,8 +156,9 @@ def test_a_task_may_be_as_large_as_its_item(over: int) -> None:
         (b'[{"a":[0' + b",0" * 1997 + b"]}]", b'[{"a":[0' + b",0" * 1998 + b"]}]", "2000 values"),
         (b'["' + b'\\"[,{' * 9000 + b'","\\\\","' + b"," * 3000 + b'"]', b"[" + b'"",' * 2000 + b'""]', "2000 values"),
         (texts_by_name(2000), texts_by_name(2001), "2000 values"),
+        (b"[{}]".ljust(5_242_880), b"[{}]".ljust(5_242_881), "5242880 bytes"),
     ],
-    ids=["levels", "values", "texts", "pairs"],
+    ids=["levels", "values", "texts", "pairs", "bytes"],
 )
 def test_a_body_is_read_up_to_its_limits(largest: bytes, beyond: bytes, words: str) -> None:
     """Marks inside texts do not count; one level or value too many is refused with the limit in the message."""

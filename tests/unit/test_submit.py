@@ -573,9 +573,9 @@ def test_a_slow_table_leaves_no_lease_of_an_unsent_clip(world: UseCases, slownes
     """Recording ends while there is time to send: an unrecorded task is a 503, a recorded clip sent or given back."""
     genuine = world.table.record
 
-    def slow(*arguments: Any) -> Any:
+    def slow(*arguments: Any, **options: Any) -> Any:
         world.clock.now += slowness
-        return genuine(*arguments)
+        return genuine(*arguments, **options)
 
     world.table.record = slow  # type: ignore[method-assign]
     names = [uuid4(number) for number in range(20)]
@@ -729,9 +729,9 @@ def test_images_are_stored_before_their_task_is_recorded(world: UseCases) -> Non
     stored: list[int] = []
     record = world.table.record
 
-    def look(*arguments: Any) -> Any:
+    def look(*arguments: Any, **options: Any) -> Any:
         stored.append(len(world.bucket.objects))
-        return record(*arguments)
+        return record(*arguments, **options)
 
     world.table.record = look  # type: ignore[method-assign]
     submit(world, with_image())
@@ -808,3 +808,9 @@ def test_images_are_not_stored_without_time_to_send(world: UseCases) -> None:
     ((_, _, details),) = world.telemetry.logs
     assert details["reason"] == "no time is left to send the order"
     assert submit(world, with_image(), lasts=TIMES.http).body == {"data": [ACK]}
+
+
+def test_contended_budgets_are_retried_for_a_quarter_of_the_time(world: UseCases) -> None:
+    """The time for retries is a share of the caller's time and leaves most of it for the send."""
+    submit(world, lasts=20_000)
+    assert world.table.patience == 5.0

@@ -92,6 +92,8 @@ def test_a_missing_clip_is_busy(world: UseCases) -> None:
         ([fact(Kind.RENDERED, "v")], [fact(Kind.UNSAVED)], Metric.CLIPS_IN_REVIEW),
         ([fact(Kind.RENDERED, "v")], [fact(Kind.RENDERED, "w")], Metric.SECOND_RENDERS),
         ([fact(Kind.STORED, "1")], [fact(Kind.STORED, "2")], Metric.OVERWRITTEN_CLIPS),
+        ([fact(Kind.ACCEPTED)], [fact(Kind.RENDERED, "v", cost=10 * PRICE + 1)], Metric.IMPLAUSIBLE_COST),
+        ([fact(Kind.ACCEPTED)], [fact(Kind.REFUSED, str(number)) for number in range(4)], Metric.TOO_MANY_FACTS),
     ],
 )
 def test_milestones_are_counted_once(world: UseCases, recorded: list[Fact], added: list[Fact], metric: Metric) -> None:

@@ -233,15 +233,15 @@ def check_signature(environ: "WSGIEnvironment", now: float) -> None:
     if environ.get("HTTP_AUTHORIZATION"):
         return
     query = parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True)
-    given = dict(query)
-    if "X-Amz-Signature" not in given:
+    parameters = dict(query)
+    if "X-Amz-Signature" not in parameters:
         raise AwsError("AccessDenied", 403, "Access Denied")
     try:
-        _check_time(given["X-Amz-Date"], int(given["X-Amz-Expires"]), datetime.fromtimestamp(now, UTC))
-        expected = _sign(environ, query, given)
+        _check_time(parameters["X-Amz-Date"], int(parameters["X-Amz-Expires"]), datetime.fromtimestamp(now, UTC))
+        expected = _sign(environ, query, parameters)
     except (KeyError, ValueError):
         raise AwsError("AuthorizationQueryParametersError", 400, "The query parameters are not valid") from None
-    if given["X-Amz-Signature"] != expected:
+    if parameters["X-Amz-Signature"] != expected:
         text = "The request signature we calculated does not match the signature you provided."
         raise AwsError("SignatureDoesNotMatch", 403, text)
 
@@ -256,9 +256,9 @@ def _check_time(date: str, expires: int, now: datetime) -> None:
         raise AwsError("AccessDenied", 403, "Request is not valid yet")
 
 
-def _sign(environ: "WSGIEnvironment", query: list[tuple[str, str]], given: dict[str, str]) -> str:
+def _sign(environ: "WSGIEnvironment", query: list[tuple[str, str]], parameters: dict[str, str]) -> str:
     """The correct signature of the request, from botocore's signer."""
-    access_key, _, region, _, _ = given["X-Amz-Credential"].split("/")
+    access_key, _, region, _, _ = parameters["X-Amz-Credential"].split("/")
     if access_key != CREDENTIALS.access_key:
         raise AwsError("InvalidAccessKeyId", 403, "The access key does not exist in our records.")
     # S3 signs the canonical encoding of path and query, which may differ from the client's.
@@ -266,10 +266,10 @@ def _sign(environ: "WSGIEnvironment", query: list[tuple[str, str]], given: dict[
     pairs = (
         f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in query if name != "X-Amz-Signature"
     )
-    headers = {name: _header(environ, name) for name in given["X-Amz-SignedHeaders"].split(";")}
+    headers = {name: _header(environ, name) for name in parameters["X-Amz-SignedHeaders"].split(";")}
     url = f"http://{environ['HTTP_HOST']}{path}?{'&'.join(pairs)}"
     request = AWSRequest(method=environ["REQUEST_METHOD"], url=url, headers=headers)
-    request.context["timestamp"] = given["X-Amz-Date"]
+    request.context["timestamp"] = parameters["X-Amz-Date"]
     signer = S3SigV4QueryAuth(CREDENTIALS, "s3", region)
     text = signer.string_to_sign(request, signer.canonical_request(request))
     return str(signer.signature(text, request))

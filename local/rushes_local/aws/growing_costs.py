@@ -88,12 +88,12 @@ def _in_one_partition(query: Callable[..., Any]) -> Callable[..., Any]:
     parameters = signature(query)
 
     @wraps(query)
-    def query_partition(table: Any, *arguments: Any, **named: Any) -> Any:
-        bound = parameters.bind(table, *arguments, **named).arguments
+    def query_partition(table: Any, *arguments: Any, **options: Any) -> Any:
+        bound = parameters.bind(table, *arguments, **options).arguments
         hash_key = bound["hash_key"]
         if bound.get("index_name") is None and hash_key in table.items:
             whole, table = table, copy.copy(table)
             table.items = {hash_key: whole.items[hash_key]}
-        return query(table, *arguments, **named)
+        return query(table, *arguments, **options)
 
     return query_partition

@@ -37,10 +37,10 @@ def _if_changed(add: Callable[[Any, Any, Any], None]) -> Callable[[Any, Any, Any
 
 def _recorded_once(update: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(update)
-    def update_item(backend: Any, table_name: str, key: dict[str, Any], *arguments: Any, **named: Any) -> Any:
+    def update_item(backend: Any, table_name: str, key: dict[str, Any], *arguments: Any, **options: Any) -> Any:
         shard = backend.get_table(table_name).stream_shard
         before = len(shard.items) if shard else 0
-        item = update(backend, table_name, key, *arguments, **named)
+        item = update(backend, table_name, key, *arguments, **options)
         if shard and len(shard.items) == before + 2:
             # The second record replaces the first, with its sequence number, because numbers are counted by the length.
             last = shard.items.pop()
@@ -53,8 +53,8 @@ def _recorded_once(update: Callable[..., Any]) -> Callable[..., Any]:
 
 def _limiting_iterators(get_records: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(get_records)
-    def get_records_and_limit(backend: Any, *arguments: Any, **named: Any) -> Any:
-        answer = get_records(backend, *arguments, **named)
+    def get_records_and_limit(backend: Any, *arguments: Any, **options: Any) -> Any:
+        answer = get_records(backend, *arguments, **options)
         while len(backend.shard_iterators) > _MAX_ITERATORS:
             del backend.shard_iterators[next(iter(backend.shard_iterators))]
         return answer

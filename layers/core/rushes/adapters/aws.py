@@ -17,18 +17,15 @@ def clock() -> int:
 
 
 def aws_config(tries: int = 2) -> Config:
-    """Short timeouts and few attempts: a webhook has about five seconds in all, and a caller waits, too.
-
-    The table's client makes one attempt: `DynamoDbTable` has its own retries, and the two would multiply.
-    """
+    """Short timeouts and few attempts: a webhook has about five seconds in all, and a caller waits, too."""
     return Config(connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": tries})
 
 
 def table_config() -> Config:
-    """One try, since `DynamoDbTable` has its own retries and the two would multiply; parameters as they are.
+    """One attempt, because `DynamoDbTable` has its own retries and the two would multiply; no validation of parameters.
 
-    Values come from `attribute_values`, which knows every type of the table's, and DynamoDB checks them anyway: for
-    botocore to do it before takes a twentieth of a webhook's time.
+    The values come from `attribute_values` and are validated by DynamoDB anyway; botocore's validation would take a
+    twentieth of a webhook's time.
     """
     return aws_config(tries=1).merge(Config(parameter_validation=False))
 

@@ -28,14 +28,14 @@ def bounded_transport() -> httpx.HTTPTransport:
 
 
 class _Transport(httpx.HTTPTransport):
-    """httpx's transport with a network backend of its own, for which httpx has no public interface."""
+    """httpx's transport with another network backend, for which httpx has no public interface."""
 
     def __init__(self) -> None:
-        trusts_none = SSLContext(PROTOCOL_TLS_CLIENT)  # no handshake with it succeeds; see `_Network.tls`
-        super().__init__(verify=trusts_none, trust_env=False)
+        no_authorities = SSLContext(PROTOCOL_TLS_CLIENT)  # no handshake with it succeeds; see `_Network.tls`
+        super().__init__(verify=no_authorities, trust_env=False)
         self._network = _Network()
         self._pool = httpcore.ConnectionPool(
-            ssl_context=trusts_none,
+            ssl_context=no_authorities,
             max_connections=None,  # a wait for a free connection would not count towards the deadline
             max_keepalive_connections=0,  # a reused connection would keep its first deadline
             network_backend=self._network,
@@ -43,7 +43,7 @@ class _Transport(httpx.HTTPTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         if request.url.scheme == "https":
-            self._network.tls()  # before the request's own time begins
+            self._network.tls()  # before the request's timeout starts
         return super().handle_request(request)
 
 
@@ -84,11 +84,14 @@ class _Network(httpcore.SyncBackend):
         self._tls: SSLContext | None = None
 
     def tls(self) -> SSLContext:
-        """The context of every handshake, made for the first one: reading the certificates of all authorities takes a
-        twentieth of a cold start, and polls, dry runs and sweeps without work connect to nothing."""
+        """The context of every handshake, created for the first one.
+
+        Reading the authorities' certificates takes a twentieth of a cold start, and polls, dry runs and empty sweeps
+        make no connection.
+        """
         if self._tls is None:
             context = httpx.create_ssl_context(trust_env=False)
-            context.set_alpn_protocols(["http/1.1"])  # as httpcore has set them in the context that it was given
+            context.set_alpn_protocols(["http/1.1"])  # as httpcore does in the context that it gets
             self._tls = context
         return self._tls
 
@@ -149,7 +152,7 @@ class _Stream(httpcore.NetworkStream):
 
     def start_tls(
         self,
-        ssl_context: SSLContext,  # noqa: ARG002  the pool's, which trusts nobody
+        ssl_context: SSLContext,  # noqa: ARG002  the pool's, without authorities
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore.NetworkStream:

@@ -38,9 +38,12 @@ class TaskTable(ClipTable, Protocol):
     """Tasks with their clips, for the use cases that buy them."""
 
     def record(
-        self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation]
+        self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation], *, patience: float = 0
     ) -> Recorded | Existing | OverBudget:
-        """Writes a task, its clips and their reservations in one transaction."""
+        """Writes a task, its clips and their reservations in one transaction.
+
+        Conflicts with other purchases are retried for `patience` seconds.
+        """
 
     def get_tombstone(self, caller: str, task_uuid: str) -> Task | None:
         """A task with its fingerprint, which distinguishes a repeat from a conflict, also after its request expired."""

@@ -179,10 +179,10 @@ class SubmitService:
     ) -> Recorded | Existing | OverBudget:
         """Reserves the money within the service's and the caller's monthly limit and writes the records."""
         limits = {ALL_CALLERS: self.monthly_limit, request.caller.name: request.caller.monthly_limit}
-        month = clips[0].month
-        return self.table.record(
-            task, clips, [Reservation(scope, month, amount, limit) for scope, limit in limits.items()]
-        )
+        reservations = [Reservation(scope, clips[0].month, amount, limit) for scope, limit in limits.items()]
+        # A quarter of the remaining time, in seconds: the rest is for other tasks of the request, and for the sending.
+        patience = (request.buyer.ends_at - self.clock()) / 4 / 1000
+        return self.table.record(task, clips, reservations, patience=patience)
 
     def _expiry(self, now: int) -> int | None:
         """The expiry in milliseconds; None if requests are kept permanently.

@@ -210,8 +210,9 @@ def _add_item(snapshot: TableSnapshot, item: Item) -> None:
                 snapshot.tasks.append(items.read_task(item))
             case "task", _:
                 _add_clip(snapshot, item)
-            case "budget", month:
-                snapshot.budgets[name, month] = item.get("counted", 0)
+            case "budget", _:
+                month, (_, share) = item["sk"].partition("#")[0], items.read_share(item)
+                snapshot.budgets[name, month] = snapshot.budgets.get((name, month), 0) + share.counted
             case "caller", "caller":
                 snapshot.callers[name] = items.read_caller(name, item)
             case "caller" | "key", _:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rushes.adapters.dynamodb import attribute_values
-from rushes.domain.budget import Cost
+from rushes.domain.budget import Cost, Share
 from rushes.domain.caller import ApiKey, Caller
 from rushes.domain.clip import Claim, Clip, FactRecord, Facts, Lease
 from rushes.domain.formats import iso
@@ -39,8 +39,14 @@ def clip_key(caller: str, task_uuid: str, index: int) -> Item:
     return {"pk": {"S": task_pk(caller, task_uuid)}, "sk": {"S": f"clip#{index}"}}
 
 
-def budget_key(scope: str, month: str) -> Item:
-    return {"pk": {"S": f"budget#{scope}"}, "sk": {"S": month}}
+def budget_key(scope: str, month: str, share: int) -> Item:
+    return {"pk": {"S": f"budget#{scope}"}, "sk": {"S": f"{month}#{share:02}"}}
+
+
+def read_share(item: Item) -> tuple[int, Share]:
+    """One share of a budget with its number."""
+    share = Share(item["counted"], item.get("room"), item.get("limit"), item.get("balance", ""))
+    return int(item["sk"].rpartition("#")[2]), share
 
 
 def caller_key(name: str) -> Item:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import chain, count
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,7 +21,19 @@ from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from rushes.adapters.dynamodb import items
 from rushes.adapters.dynamodb.items import Item
-from rushes.domain.budget import Costs, OverBudget, Reservation
+from rushes.domain.budget import (
+    SHARES,
+    Balance,
+    Booking,
+    Costs,
+    OverBudget,
+    Reservation,
+    Share,
+    plan_correction,
+    plan_reservation,
+    share_of,
+    total,
+)
 from rushes.domain.caller import Caller
 from rushes.domain.clip import Clip
 from rushes.domain.task import Existing, Page, Recorded, Task, TaskWithClips
@@ -33,8 +46,13 @@ T = TypeVar("T")
 
 _MAX_KEYS = 100  # in one BatchGetItem
 _MAX_ATTEMPTS = 7
+_MAX_READINGS = 20  # of a budget that changes: each change is the success of another write
 _FAILED = "ConditionalCheckFailed"
+_CONFLICT = "TransactionConflict"
 _FIRST_PAUSE = 0.02  # seconds; doubles, with full jitter, to about one second for all attempts
+# The system's generator: processes restored from one snapshot share the state of Python's own, and would repeat their
+# conflicts after equal pauses.
+_RANDOM = SystemRandom()
 _BUSY = {
     "TransactionConflict",
     "TransactionConflictException",
@@ -52,40 +70,50 @@ _BUSY = {
 class DynamoDbTable:
     """Tasks, clips, budgets and API keys in one DynamoDB table."""
 
-    def __init__(self, client: "DynamoDBClient", table: str, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._client, self._table, self._sleep = client, table, sleep
+    def __init__(
+        self,
+        client: "DynamoDBClient",
+        table: str,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client, self._table, self._sleep, self._clock = client, table, sleep, clock
 
     def record(
-        self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation]
+        self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation], *, patience: float = 0
     ) -> Recorded | Existing | OverBudget:
         """Writes the task, its clips and their reservations; an existing task takes precedence over a full budget.
 
-        Raises `BusyError`.
+        Conflicts with other purchases are retried for `patience` seconds, or as often as those of other calls. Raises
+        `BusyError`.
         """
-        writes: list[Any] = [self._put_new(items.task_item(task))]
-        writes += [self._put_new({**items.clip_item(clip), **items.lasting_attributes(task, clip)}) for clip in clips]
-        writes += [self._reserve(reservation) for reservation in reservations]
-        token = str(uuid.uuid4())  # the same for all attempts, so that a repeat of a successful one succeeds
-        try:
-            self._retried(
-                lambda: self._client.transact_write_items(TransactItems=writes, ClientRequestToken=token),
-                partial(_is_final, own=1 + len(clips)),
-            )
-        except ClientError as error:
-            reasons = _cancellation_reasons(error)
-            failed = [reason.get("Code") == _FAILED for reason in reasons]
-            if failed and failed[0]:
-                return Existing(items.read_task(items.from_attributes(reasons[0]["Item"])))
-            if failed and failed[1]:  # the request has expired, but not its clips
-                return Existing(items.read_task(items.from_attributes(reasons[1]["Item"])))
-            for reservation, reason, refused in zip(
-                reservations, reasons[-len(reservations) :], failed[-len(reservations) :], strict=True
-            ):
-                if refused:
-                    budgeted = items.from_attributes(reason.get("Item", {})).get("counted", 0)
-                    return OverBudget(reservation.scope, reservation.limit, budgeted)
-            raise
-        return Recorded()
+        until = self._clock() + patience
+        own: list[Any] = [self._put_new(items.task_item(task))]
+        own += [self._put_new({**items.clip_item(clip), **items.lasting_attributes(task, clip)}) for clip in clips]
+        share = share_of(task.task_uuid)
+        plans: dict[str, Booking | Balance] = {each.scope: Booking(share) for each in reservations}
+        for attempt in self._attempts(until):
+            money = {each.scope: self._reserve(each, plans[each.scope]) for each in reservations}
+            try:
+                obstacles = self._transact(own, money)
+            except ClientError as error:
+                # The request's item or, if that has expired, the first clip's.
+                found = next(reason["Item"] for reason in _cancellation_reasons(error) if reason.get("Code") == _FAILED)
+                return Existing(items.read_task(items.from_attributes(found)))
+            if not obstacles:
+                return Recorded()
+            for reservation in reservations:
+                code = obstacles.get(reservation.scope)
+                if code == _FAILED or (code and isinstance(plans[reservation.scope], Balance)):
+                    plan = self._plan(reservation, share)
+                    if isinstance(plan, OverBudget):
+                        return plan
+                    plans[reservation.scope] = plan
+                elif code:
+                    plans[reservation.scope] = Booking(_RANDOM.randrange(SHARES))
+            if _FAILED not in obstacles.values():
+                self._pause(attempt)
+        raise BusyError("the budgets stayed contended")
 
     def save(self, before: Clip, after: Clip) -> Clip:
         """Replaces `before` by `after` and returns the saved clip; raises `StaleError` if the version has changed.
@@ -96,13 +124,11 @@ class DynamoDbTable:
         update = self._update(before, saved, token)
         difference = after.budgeted - before.budgeted
         try:
-            if not difference:
-                self._retried(lambda: self._client.update_item(**update))
+            if difference:
+                self._save_with_money(update, after, difference)
             else:
-                # Only if needed, because the budget item of all callers is contended by the saves of all clips.
-                changes = [self._add(scope, after.month, difference) for scope in after.scopes]
-                writes: list[Any] = [{"Update": update}, *changes]
-                self._retried(lambda: self._client.transact_write_items(TransactItems=writes))
+                # Without the budgets, whose items are contended by the saves of other clips.
+                self._retried(lambda: self._client.update_item(**update))
         except ClientError as error:  # a failed condition; other errors end as BusyError
             if _existing_item(error).get(items.save_token_name(saved)) != token:
                 raise StaleError from None
@@ -223,10 +249,8 @@ class DynamoDbTable:
 
     def budget(self, scope: str, month: str) -> tuple[int, int | None]:
         """A scope's sum and the limit at its last reservation, in micro-dollars; 0 and None before the first."""
-        key = items.budget_key(scope, month)
-        answer = self._retried(lambda: self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True))
-        item = items.from_attributes(answer.get("Item", {}))
-        return item.get("counted", 0), item.get("limit")
+        shares = self._shares(scope, month)
+        return total(shares), next((share.limit for share in shares if share), None)
 
     def caller(self, key_hash: str) -> Caller | None:
         """The caller of an API key; None if the key is unknown or revoked."""
@@ -311,37 +335,128 @@ class DynamoDbTable:
             }
         }
 
-    def _reserve(self, reservation: Reservation) -> Item:
-        room = reservation.limit - reservation.amount
-        has_room = "attribute_not_exists(#counted) OR #counted <= :room" if room >= 0 else "#counted < :zero"
-        return {
-            "Update": {
-                "TableName": self._table,
-                "Key": items.budget_key(reservation.scope, reservation.month),
-                "UpdateExpression": "SET #limit = :limit, #counted = if_not_exists(#counted, :zero) + :amount",
-                "ConditionExpression": has_room,
-                "ExpressionAttributeNames": {"#limit": "limit", "#counted": "counted"},
-                "ExpressionAttributeValues": items.to_attributes(
-                    {
-                        ":limit": reservation.limit,
-                        ":amount": reservation.amount,
-                        ":zero": 0,
-                        **({":room": room} if room >= 0 else {}),
-                    }
-                ),
-                "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-            }
-        }
+    def _transact(self, own: Sequence[Item], money: Mapping[str, list[Item]]) -> Mapping[str, str]:
+        """Writes all items or none. Returns the code of the obstacle for each scope, empty if all items are written.
 
-    def _add(self, scope: str, month: str, difference: int) -> Item:
-        """A correction of a budget after new facts: unconditional, because the cost has already been incurred."""
+        Raises `ClientError` if a condition of an `own` item failed.
+        """
+        token = str(uuid.uuid4())  # the same for all attempts, so that a repeat of a successful one succeeds
+        writes: list[Any] = [*own, *chain(*money.values())]
+        try:
+            self._retried(
+                lambda: self._client.transact_write_items(TransactItems=writes, ClientRequestToken=token),
+                partial(_is_final, own=len(own)),
+            )
+        except ClientError as error:
+            codes = [reason.get("Code", "None") for reason in _cancellation_reasons(error)]
+            if _FAILED in codes[: len(own)] or not codes:
+                raise
+            scopes = chain(*([scope] * len(each) for scope, each in money.items()))
+            by_scope = sorted(zip(scopes, codes[len(own) :], strict=True), key=lambda each: each[1] == _FAILED)
+            return {scope: code for scope, code in by_scope if code != "None"}
+        return {}
+
+    def _save_with_money(self, update: Item, after: Clip, difference: int) -> None:
+        share = share_of(after.task_uuid)
+        plans: dict[str, Booking | Balance] = dict.fromkeys(after.scopes, Booking(share))
+        for attempt in self._attempts():
+            money = {scope: self._correct(scope, after.month, difference, plan) for scope, plan in plans.items()}
+            obstacles = self._transact([{"Update": update}], money)
+            if not obstacles:
+                return
+            for scope in obstacles:
+                plans[scope] = plan_correction(self._shares(scope, after.month), share, difference, uuid.uuid4().hex)
+            if _FAILED not in obstacles.values():
+                self._pause(attempt)
+        raise BusyError("the budgets stayed contended")
+
+    def _attempts(self, until: float = 0) -> Iterator[int]:
+        """The numbers of attempts: as many as for other calls, and more before the time `until`."""
+        for attempt in count():
+            if attempt >= _MAX_ATTEMPTS and (not until or self._clock() >= until):
+                return
+            yield min(attempt, _MAX_ATTEMPTS - 2)
+
+    def _plan(self, reservation: Reservation, own: int) -> Booking | Balance | OverBudget:
+        """The next write of a reservation; a refusal needs two equal readings, since one is not a snapshot."""
+        seen = None
+        for _ in range(_MAX_READINGS):
+            shares = self._shares(reservation.scope, reservation.month)
+            plan = plan_reservation(shares, own, reservation.amount, reservation.limit, uuid.uuid4().hex)
+            if plan is not None:
+                return plan
+            if shares == seen:
+                return OverBudget(reservation.scope, reservation.limit, total(shares))
+            seen = shares
+        raise BusyError("the budget was changed concurrently again and again")
+
+    def _shares(self, scope: str, month: str) -> list[Share | None]:
+        """A budget's shares by number; None for a share that does not exist yet."""
+        pages = self._pages(
+            "query",
+            KeyConditionExpression="pk = :pk AND begins_with(sk, :month)",
+            ExpressionAttributeValues=items.to_attributes({":pk": f"budget#{scope}", ":month": f"{month}#"}),
+            ConsistentRead=True,
+        )
+        found = dict(items.read_share(items.from_attributes(item)) for page in pages for item in page["Items"])
+        return [found.get(number) for number in range(SHARES)]
+
+    def _reserve(self, reservation: Reservation, plan: Booking | Balance) -> list[Item]:
+        scope, month = reservation.scope, reservation.month
+        if isinstance(plan, Balance):
+            return self._balance(scope, month, plan)
+        return [
+            self._share(
+                scope,
+                month,
+                plan.share,
+                "SET #room = #room - :amount, #counted = #counted + :amount",
+                "#limit = :limit AND #room >= :amount",
+                {"amount": reservation.amount, "limit": reservation.limit},
+            )
+        ]
+
+    def _correct(self, scope: str, month: str, difference: int, plan: Booking | Balance) -> list[Item]:
+        if isinstance(plan, Balance):
+            return self._balance(scope, month, plan)
+        update, condition = "SET #room = #room - :difference, #counted = #counted + :difference", "#room >= :difference"
+        if plan.beyond:
+            update, condition = "ADD #counted :difference", "attribute_not_exists(#room)"
+        return [self._share(scope, month, plan.share, update, condition, {"difference": difference})]
+
+    def _balance(self, scope: str, month: str, plan: Balance) -> list[Item]:
+        """Writes all shares. Amount and balance change with every write of a share, so the condition compares these."""
+        writes = []
+        for number, (before, after) in enumerate(zip(plan.before, plan.after, strict=True)):
+            values: dict[str, Any] = {"after": after.counted, "next": after.balance}
+            update = "SET #counted = :after, #balance = :next"
+            for name, value in (("limit", after.limit), ("room", after.room)):
+                if value is not None:
+                    update += f", #{name} = :{name}"
+                    values[name] = value
+            if after.room is None:
+                update += " REMOVE #room"
+            condition = "attribute_not_exists(#counted)"
+            if before:
+                condition = "#counted = :before AND attribute_not_exists(#balance)"
+                values["before"] = before.counted
+                if before.balance:
+                    condition, values["balance"] = "#counted = :before AND #balance = :balance", before.balance
+            writes.append(self._share(scope, month, number, update, condition, values))
+        return writes
+
+    def _share(
+        self, scope: str, month: str, share: int, update: str, condition: str, values: Mapping[str, Any]
+    ) -> Item:
+        names = ("counted", "room", "limit", "balance")
         return {
             "Update": {
                 "TableName": self._table,
-                "Key": items.budget_key(scope, month),
-                "UpdateExpression": "ADD #counted :difference",
-                "ExpressionAttributeNames": {"#counted": "counted"},
-                "ExpressionAttributeValues": items.to_attributes({":difference": difference}),
+                "Key": items.budget_key(scope, month, share),
+                "UpdateExpression": update,
+                "ConditionExpression": condition,
+                "ExpressionAttributeNames": {f"#{name}": name for name in names if f"#{name}" in update + condition},
+                "ExpressionAttributeValues": items.to_attributes({f":{name}": value for name, value in values.items()}),
             }
         }
 
@@ -364,14 +479,14 @@ class DynamoDbTable:
             ),
         }
 
-    def _retried(self, call: Callable[[], T], is_final: Callable[[ClientError], bool] | None = None) -> T:
+    def _retried(self, call: Callable[[], T], is_final: Callable[[ClientError, bool], bool] | None = None) -> T:
         """Calls with retries after contention or throttling. Raises the `ClientError` of a failed condition."""
         lost = False
         for attempt in range(_MAX_ATTEMPTS):
             try:
                 return call()
             except ClientError as error:
-                if (is_final or is_condition)(error):
+                if is_final(error, lost) if is_final else is_condition(error):
                     raise
                 lost |= _is_possibly_written(error)
                 if not _is_busy(error):
@@ -385,9 +500,7 @@ class DynamoDbTable:
         raise BusyError("the table stayed contended", possibly_written=lost)
 
     def _pause(self, attempt: int) -> None:
-        # The system's generator: processes restored from one snapshot share the state of Python's own, and would repeat
-        # their conflicts after equal pauses.
-        self._sleep(SystemRandom().uniform(0, _FIRST_PAUSE * 2**attempt))
+        self._sleep(_RANDOM.uniform(0, _FIRST_PAUSE * 2**attempt))
 
 
 def is_condition(error: ClientError) -> bool:
@@ -395,14 +508,18 @@ def is_condition(error: ClientError) -> bool:
     return _FAILED in codes or error.response["Error"]["Code"] == "ConditionalCheckFailedException"
 
 
-def _is_final(error: ClientError, own: int) -> bool:
-    """True if a failed condition decides `record`. The first `own` writes are the task's, the others its budgets'.
+def _is_final(error: ClientError, lost: bool, own: int) -> bool:
+    """True if a transaction is not repeated as it is: the first `own` writes are the task's, the others its budgets'.
 
-    A full budget does not decide while an item of the task is in another transaction: that one may be recording the
-    same task, and then the result is `Existing`.
+    A budget does not decide while an item of the task is in another transaction: that one may be recording the same
+    task, and then the result is `Existing`. Nor does a conflict after a lost response, which may have written.
     """
     codes = [reason.get("Code", "None") for reason in _cancellation_reasons(error)]
-    return _FAILED in codes[:own] or (_FAILED in codes[own:] and set(codes[:own]) == {"None"})
+    if _FAILED in codes[:own]:
+        return True
+    others = set(codes[own:]) - {"None"}
+    is_money = bool(others) and set(codes[:own]) == {"None"} and others <= {_FAILED, _CONFLICT}
+    return is_money and (_FAILED in others or not lost)
 
 
 def _is_busy(error: ClientError) -> bool:
