@@ -101,7 +101,7 @@ def test_a_refusal_is_saved_while_the_budgets_are_contended(world: UseCases) -> 
 
 @pytest.mark.parametrize("written", [True, False])
 def test_a_lease_that_may_be_written_is_given_back(world: UseCases, written: bool) -> None:
-    """Whether the lease was written or not, the clip has none afterwards, and no attempt is recorded."""
+    """After giving back a lease, written or not, the clip has none, and no attempt is recorded."""
     before = world.table.put(clip())
     lease = replace(before, lease=Lease("holder", START, START + TIMES.lease))
     if written:

@@ -28,7 +28,7 @@ class TableOfDue(FakeTable):
 
     clock: FakeClock
 
-    def due(self, now: int, most: int) -> Sequence[tuple[str, str, int]]:
+    def due(self, now: int, limit: int) -> Sequence[tuple[str, str, int]]:
         return [key for key, row in self.rows.items() if row.next_check_at is not None and row.next_check_at <= now]
 
 
