@@ -61,7 +61,7 @@ def test_without_time_for_a_request_nothing_is_sent(world: UseCases, too_short: 
 
 
 def test_a_request_is_sent_with_just_enough_time(world: UseCases) -> None:
-    """The limit holds to the millisecond."""
+    """A request is sent with exactly its own time left."""
     before = leased(world)
     world.purchase_service.attempt(before, request(), world.buyer(TIMES.http))
     assert len(world.runware.sent) == 1

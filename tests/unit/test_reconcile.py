@@ -426,7 +426,7 @@ def test_a_sweep_begins_no_clip_without_time(service: Service, lasts: int, worke
 
 
 def test_the_index_may_list_missing_or_closed_clips(service: Service) -> None:
-    """Neither is worked on, and neither is an error."""
+    """A missing or closed clip is not worked on and is no error."""
     before = service.put(fact(Kind.REFUSED), budgeted=0, next_check_at=None)
     service.table.lagging = [("ann", uuid4(9), 0), ("ann", TASK_UUID, 0)]
     assert service.sweep(0) == 0
@@ -435,7 +435,7 @@ def test_the_index_may_list_missing_or_closed_clips(service: Service) -> None:
 
 @pytest.mark.parametrize(("left", "lookups"), [(TIMES.http, 2), (TIMES.http - 1, 1)])
 def test_no_lookup_begins_without_time_for_its_answer(service: Service, left: int, lookups: int) -> None:
-    """The limit holds to the millisecond."""
+    """No lookup begins with a millisecond less than its own time."""
     service.many(2, STORED)
     service.runware.takes = SWEEP_TIME - left
     service.sweep(0)
@@ -458,7 +458,7 @@ def test_a_render_that_a_poll_found_first_is_counted(
 
 
 def test_a_sweep_returns_the_number_of_its_clips(service: Service) -> None:
-    """All of them, however often it read the index."""
+    """A sweep returns the number of its clips over all reads of the index."""
     service.many(BATCH + 1, STORED)
     assert service.sweep(0) == BATCH + 1
 
