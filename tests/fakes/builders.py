@@ -1,4 +1,4 @@
-"""Requests, clips, facts and refusals to test with, and the values that they share."""
+"""Requests, clips, facts and refusals for tests, and the values that they share."""
 
 from typing import Any
 
@@ -59,7 +59,7 @@ def uuid4(number: int) -> str:
 
 
 def clip(*facts: Fact, **changes: Any) -> Clip:
-    """A clip as `submit` records it, without a lease, knowing some facts."""
+    """A clip as `submit` records it, without a lease, merged with the given facts."""
     values: dict[str, Any] = {
         "caller": "ann",
         "task_uuid": TASK_UUID,
@@ -76,10 +76,10 @@ def clip(*facts: Fact, **changes: Any) -> Clip:
 
 
 def fact(kind: Kind, key: str = "", at: int = START, source: FactSource = FactSource.POLL, **fields: Scalar) -> Fact:
-    """A fact, for short."""
+    """A fact with short defaults."""
     return Fact(kind=kind, key=key, at=at, source=source, fields=fields)
 
 
 def refusal(status: int = 400, code: str = "invalidModel", task_uuid: str | None = CLIP_UUID) -> Refused:
-    """A definite no of Runware's."""
+    """A definite refusal by Runware."""
     return Refused(status, Problem(task_uuid, code, "no", False, {"code": code, "message": "no"}))

@@ -1,7 +1,7 @@
 """Table, bucket and Runware as effects of a simulated world: each call can be stopped, lost or made to fail.
 
-tests/contract runs one suite against these and against moto and the emulator. Runware's answers are made as bytes and
-read by the real code, so that a schedule covers the reading, too.
+tests/contract runs one suite against these and against moto and the emulator. Runware's answers are built as bytes and
+parsed by the real code, so that a schedule covers the parsing as well.
 """
 
 import json
@@ -26,7 +26,7 @@ AGAIN = MP4 + b"\x00\x00\x00\x0dfreeagain"
 
 
 class SimulatedTable(FakeTable):
-    """The table, every call of which is an effect: `busy_now` and `contended_now` make writes fail while they are true.
+    """The table. Every call is an effect; writes fail while `busy_now` or `contended_now` returns True.
 
     The index of open clips lags by `lag` milliseconds.
     """
@@ -38,15 +38,15 @@ class SimulatedTable(FakeTable):
         self.contended_now: Callable[[], bool] = lambda: False
         self.refused = 0  # writes that failed and had no effect
         self.lag = 0
-        self._listed: dict[Name, tuple[int, Clip | None]] = {}  # when a row changed, and from what
+        self._listed: dict[Name, tuple[int, Clip | None]] = {}  # time of a row's change, and the row before it
 
     def get_task_with_clips(self, caller: str, task_uuid: str) -> TaskWithClips | None:
-        """A task with its clips, without it being an effect: for those who look from outside."""
+        """A task with its clips, for checks from outside the simulation; this read is not an effect."""
         task = self.tasks.get((caller, task_uuid))
         return TaskWithClips(task, tuple(self.clips_of(caller, task_uuid)), "") if task else None
 
     def call(self, name: str, act: Callable[[], T]) -> T:
-        """An effect whose answer may be lost: then the store repeats it, and either gets that answer or gives up."""
+        """An effect whose answer may be lost. The store then retries, and either gets that answer or gives up."""
 
         def attempt() -> T:
             if name in ("record", "save") and self.busy_now(name):
@@ -54,26 +54,26 @@ class SimulatedTable(FakeTable):
                 raise BusyError("made busy")
             return act()
 
-        def unheard(manner: str) -> T:
+        def lost_answer(manner: str) -> T:
             if manner == "again":
                 return attempt()
             raise BusyError("the answer was lost", possibly_written=name in ("record", "save"))
 
-        return self._world.effect(name, attempt, unheard)
+        return self._world.effect(name, attempt, lost_answer)
 
     def check_contention(self) -> None:
-        """Takes the time of the store's patience before it raises."""
+        """Lets the time of the store's retries pass before it raises."""
         if self.contended_now():
             self._world.move_to(self._world.now + 1_000)
             raise BusyError("the budgets are contended")
 
-    def changing(self, name: Name, before: Clip | None) -> None:
-        """Keeps the row that the index lists until it has caught up."""
+    def before_change(self, name: Name, before: Clip | None) -> None:
+        """Keeps the row that the index lists until the index has caught up."""
         if before is None or self._world.now >= self._listed[name][0] + self.lag:
             self._listed[name] = self._world.now, before
 
-    def as_listed(self, name: Name, row: Clip) -> Clip | None:
-        """A row as the index has it, which changes some time later."""
+    def indexed_row(self, name: Name, row: Clip) -> Clip | None:
+        """A row as the index lists it; a change appears there `lag` milliseconds later."""
         if not self.lag:
             return row
         at, before = self._listed[name]
@@ -81,7 +81,7 @@ class SimulatedTable(FakeTable):
 
 
 class SimulatedBucket:
-    """The bucket: objects with versions. `lost` makes S3 unable to answer while it is true."""
+    """The bucket, with object versions. S3 is unavailable while `lost` returns True."""
 
     name = "bucket"
 
@@ -109,7 +109,7 @@ class SimulatedBucket:
         return self._world.effect("head", lambda: self._head(bucket, key, length))
 
     def put(self, key: str, content: bytes) -> str:
-        """What an upload does; returns the version."""
+        """Puts an object as an upload would; returns its version."""
         versions = self.objects.setdefault(key, [])
         versions.append(content)
         return str(len(versions))
@@ -145,18 +145,18 @@ class SimulatedBucket:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Switches:
-    """What is not known about Runware and must not matter; the defaults are its best manners. Times in milliseconds."""
+    """The open questions about Runware, which must not matter. Defaults are the best case; times in milliseconds."""
 
     render: int = 240_000
     finished_uuid_refused: bool = True
     poll_finds_running: bool = True
-    poll_knows_finished_for: int | None = None  # None: for ever
+    poll_finds_finished_for: int | None = None  # None: permanently
     details: str = "known"  # known, missing, or never (the task type does not exist)
-    polls_err: bool = False
-    polls_whole: bool = False  # one unknown task of several, and the poll says nothing of the others
-    polls_most: int = 1000  # a poll for more is turned away
-    forgets: int = 0  # of the first renders; no question about them is answered with anything
-    questions: str = ""  # how every question is turned away: see TURNED_AWAY
+    polls_fail: bool = False
+    polls_all_or_nothing: bool = False  # one unknown task of several makes the poll an error without the others
+    max_polled: int = 1000  # a poll for more is refused
+    forgotten: int = 0  # the number of first renders that no lookup finds any more
+    lookup_refusal: str = ""  # the refusal of every lookup, a key of LOOKUP_REFUSALS
     webhook: str = "enveloped"  # enveloped, flat, array, or lost
     failures_call: bool = True
     webhook_tries: int = 4
@@ -206,7 +206,7 @@ REFUSALS: Mapping[str, tuple[int, str]] = {
     "no": (400, '{"data": [], "errors": [{"code": "invalidPositivePrompt", "message": "no", "taskUUID": "UUID"}]}'),
     "no account": (402, '{"errors": [{"code": "insufficientCredits"}]}'),
 }
-"""Fates of a submission that arrived and was not taken."""
+"""Fates of a submission that arrived and was not accepted."""
 
 AFTERWARDS: Mapping[str, tuple[int, bytes] | None] = {
     "cut after": None,
@@ -214,63 +214,63 @@ AFTERWARDS: Mapping[str, tuple[int, bytes] | None] = {
     "503 after": (503, b'{"errors": [{"code": "serverUnavailable"}]}'),
     "garbled after": (200, b"<html>"),
 }
-"""Fates of a submission that was taken, with an answer that does not say so."""
+"""Fates of a submission that was accepted, with an answer that does not confirm it."""
 
-TURNED_AWAY: Mapping[str, tuple[int, bytes]] = {
+LOOKUP_REFUSALS: Mapping[str, tuple[int, bytes]] = {
     "no key": (401, b'{"errors": [{"code": "authenticationFailed", "message": "no"}]}'),
     "no money": (402, b'{"errors": [{"code": "insufficientCredits", "message": "no"}]}'),
     "no money, in a 400": (400, b'{"data": [], "errors": [{"code": "insufficientCredits", "message": "no"}]}'),
     "no such question": (400, b'{"data": [], "errors": [{"code": "unsupportedParameter", "message": "no"}]}'),
 }
-"""Answers to a question that are about who asks, or how, and not about any task."""
+"""Answers to a lookup about the account or the form of the lookup, not about any task."""
 
 DEFINITE = {"refused connection", "429", "no", "no account"}
-"""Fates whose answer, once heard, proves that the attempt bought nothing."""
+"""Fates whose answer, once received, proves that the attempt bought nothing."""
 
 
 @dataclass(slots=True)
 class Supervisor:
-    """Watches what is sent: a promise may be broken without harm, if Runware happens to be kind, but not unnoticed.
+    """Checks each send: a broken promise is recorded even if Runware's behaviour makes it harmless.
 
-    A clip may be sent again only after every witness has denied it since the last attempt that may have arrived, while
-    that attempt is young, under a policy that allows it, with nobody else at it, and with no sign of it on record. A
-    repeat is decided within the `window` and sent before its lease is over, by clocks that are up to `skew` apart.
+    A clip may be sent again only under a policy that allows it, while its last possible attempt is young, if every
+    source has confirmed its absence since then, no other buyer is sending it and no fact shows a purchase. A resend is
+    decided within the `window` and sent before its lease is over, by clocks that are up to `skew` apart.
     """
 
     lease: int
     window: int
     allows_resending: bool
     skew: int = 0
-    doubtful: dict[str, list[int]] = field(default_factory=dict)
-    denied: dict[str, dict[str, int]] = field(default_factory=dict)
+    possible_sends: dict[str, list[int]] = field(default_factory=dict)
+    absences: dict[str, dict[str, int]] = field(default_factory=dict)
     in_flight: set[str] = field(default_factory=set)
     keys: dict[str, str] = field(default_factory=dict)  # object key -> clipUUID
-    improper: list[str] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
 
-    def sends(self, uuid: str, now: int) -> None:
-        """Somebody is about to send this clip."""
+    def record_send(self, uuid: str, now: int) -> None:
+        """Records that a buyer is about to send this clip."""
         if uuid in self.in_flight:
-            self.improper.append("two buyers of one clip at once")
-        for at in self.doubtful.get(uuid, ()):
-            denied = self.denied.get(uuid, {})
+            self.violations.append("two buyers of one clip at once")
+        for at in self.possible_sends.get(uuid, ()):
+            absences = self.absences.get(uuid, {})
             if not self.allows_resending:
-                self.improper.append("sent again although the policy is review")
-            if any(denied.get(source, -1) < at for source in ("bucket", "poll", "details")):
-                self.improper.append("sent again although a witness had not denied the clip")
+                self.violations.append("sent again although the policy is review")
+            if any(absences.get(source, -1) < at for source in ("bucket", "poll", "details")):
+                self.violations.append("sent again although a source had not confirmed its absence")
             if now >= at + self.window + self.lease + self.skew:
-                self.improper.append("sent again after the resend window")
+                self.violations.append("sent again after the resend window")
 
-    def denies(self, uuid: str, source: str, now: int) -> None:
-        """A witness has answered properly that it knows nothing of this clip."""
-        self.denied.setdefault(uuid, {})[source] = now
+    def record_absence(self, uuid: str, source: str, now: int) -> None:
+        """Records that a source has answered properly without this clip."""
+        self.absences.setdefault(uuid, {})[source] = now
 
 
 @dataclass(slots=True)
 class SimulatedRunware:
-    """Runware: accepts, renders, uploads, calls back, answers questions, and keeps the ledger that judges.
+    """Runware: accepts, renders, uploads, sends webhooks, answers lookups, and keeps the ledger that tests compare.
 
-    `fates` says what becomes of the next submissions, one each; then they go well. `deliver` is the way of a webhook
-    into the service, True if it was answered with 2xx; `uploaded` hears of every object.
+    `fates` are the outcomes of the next submissions, one each; later ones succeed. `deliver` passes a webhook to the
+    service and returns True if it was answered with 2xx; `on_upload` is called with every object.
     """
 
     world: World
@@ -278,64 +278,66 @@ class SimulatedRunware:
     switches: Switches = field(default_factory=Switches)
     fates: list[str] = field(default_factory=list)
     deliver: Callable[[Mapping[str, Any], bytes], bool] = lambda _request, _body: True
-    uploaded: Callable[[str, str], None] = lambda _key, _version: None
+    on_upload: Callable[[str, str], None] = lambda _key, _version: None
     down: Callable[[], bool] = lambda: False
     executions: list[Execution] = field(default_factory=list)
     supervisor: Supervisor = field(default_factory=lambda: Supervisor(60_000, 120_000, True))
-    fetching: Callable[[str], None] = lambda _key: None
-    answered: dict[str, tuple[int, bool]] = field(default_factory=dict)  # last poll for one alone, and if it was told
-    in_a_row: int = 0  # failures, as the process at work saw them
-    most_in_a_row: int | None = None  # None: the process at work may go on
+    on_fetch: Callable[[str], None] = lambda _key: None
+    last_polls: dict[str, tuple[int, bool]] = field(
+        default_factory=dict
+    )  # last poll for this clip alone: its time, and True if it had the render
+    failures_in_a_row: int = 0  # counted by the process at work
+    max_failures_in_a_row: int | None = None  # None: the process at work may go on
 
     def charged(self, clip_uuid: str) -> int:
-        """How often a clip was paid for."""
+        """The number of charges for a clip."""
         return sum(1 for task in self.executions if task.uuid == clip_uuid and task.charge)
 
     def ledger(self) -> int:
-        """Everything charged, in micro-dollars."""
+        """The sum of all charges, in micro-dollars."""
         return sum(task.charge for task in self.executions)
 
     def submit(self, task: Mapping[str, Any], key: str) -> Outcome:
         del key
-        uuid, at, doubt = task["taskUUID"], self.world.now, True
+        uuid, at, possibly_sent = task["taskUUID"], self.world.now, True
         self.supervisor.keys[_object_key(task)] = uuid
         fate = "refused connection" if self.down() else (self.fates[0] if self.fates else "well")
         sent: list[str] = []
         try:
             outcome = self.world.effect("submit", lambda: sent.append(uuid) or self._submit(task))
-            doubt = fate not in DEFINITE
-            self._saw(failed=isinstance(outcome, Ambiguous | NeverArrived))
+            possibly_sent = fate not in DEFINITE
+            self._count_failure(failed=isinstance(outcome, Ambiguous | NeverArrived))
             return outcome
         finally:
             self.supervisor.in_flight.discard(uuid)
-            if sent and doubt:
-                self.supervisor.doubtful.setdefault(uuid, []).append(at)
+            if sent and possibly_sent:
+                self.supervisor.possible_sends.setdefault(uuid, []).append(at)
 
     def poll(self, task_uuids: Sequence[str], key: str) -> LookupResponse:
         del key
-        return self._question("poll", lambda: self._poll(task_uuids))
+        return self._lookup("poll", lambda: self._poll(task_uuids))
 
     def details(self, task_uuid: str, key: str) -> LookupResponse:
         del key
-        return self._question("details", lambda: self._details(task_uuid))
+        return self._lookup("details", lambda: self._details(task_uuid))
 
-    def _question(self, name: str, ask: Callable[[], LookupResponse]) -> LookupResponse:
+    def _lookup(self, name: str, ask: Callable[[], LookupResponse]) -> LookupResponse:
         try:
             report = self.world.effect(name, ask)
         except ProviderError:
-            self._saw(failed=True)
+            self._count_failure(failed=True)
             raise
-        self._saw(failed=False)
+        self._count_failure(failed=False)
         return report
 
-    def _saw(self, failed: bool) -> None:
-        self.in_a_row = self.in_a_row + 1 if failed else 0
-        if self.most_in_a_row is not None and self.in_a_row > self.most_in_a_row:
-            self.supervisor.improper.append("went on asking a Runware that had failed again and again")
+    def _count_failure(self, failed: bool) -> None:
+        self.failures_in_a_row = self.failures_in_a_row + 1 if failed else 0
+        if self.max_failures_in_a_row is not None and self.failures_in_a_row > self.max_failures_in_a_row:
+            self.supervisor.violations.append("lookups went on after too many failures in a row")
 
     def fetch(self, url: str, key: str, ends_at: int) -> ProbeResult:
         del ends_at
-        self.fetching(key)
+        self.on_fetch(key)
         return self.world.effect("fetch", lambda: self._fetch(url, key))
 
     def save_inline(self, data: str, key: str) -> ProbeResult:
@@ -343,7 +345,7 @@ class SimulatedRunware:
         return self.world.effect("keep", lambda: self._stored(key))
 
     def _submit(self, task: Mapping[str, Any]) -> Outcome:
-        self.supervisor.sends(task["taskUUID"], self.world.now)
+        self.supervisor.record_send(task["taskUUID"], self.world.now)
         self.supervisor.in_flight.add(task["taskUUID"])
         fate = self.fates.pop(0) if self.fates else "well"
         if self.down():
@@ -365,8 +367,8 @@ class SimulatedRunware:
 
     def _accept(self, request: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
         uuid = request["taskUUID"]
-        known = [task for task in self.executions if task.uuid == uuid]
-        if known and (self.switches.finished_uuid_refused or not all(task.finished for task in known)):
+        earlier = [task for task in self.executions if task.uuid == uuid]
+        if earlier and (self.switches.finished_uuid_refused or not all(task.finished for task in earlier)):
             error = {"code": "conflictTaskUUID", "message": "known", "taskUUID": uuid}
             return self.switches.conflict_status, {"data": [], "errors": [error]}
         number = len(self.executions) + 1
@@ -384,7 +386,7 @@ class SimulatedRunware:
         return 200, {"data": [{"taskType": "videoInference", "taskUUID": uuid}]}
 
     def finish(self, task: Execution) -> None:
-        """Ends a render, once, however often it is told to."""
+        """Ends a render once, however often it is called."""
         if task.finished:
             return
         task.finished = True
@@ -416,14 +418,14 @@ class SimulatedRunware:
     def _upload(self, task: Execution) -> None:
         key = _object_key(task.request)
         content = {"garbage": b"<html>not a video</html>", "empty": b""}.get(self.switches.upload, MP4)
-        self.uploaded(key, self.bucket.put(key, content))
+        self.on_upload(key, self.bucket.put(key, content))
         if self.switches.upload == "spoiled":
-            self.uploaded(key, self.bucket.put(key, b""))
+            self.on_upload(key, self.bucket.put(key, b""))
         if self.switches.upload == "twice":
-            self.uploaded(key, self.bucket.put(key, AGAIN))
+            self.on_upload(key, self.bucket.put(key, AGAIN))
 
     def _call(self, task: Execution, body: Mapping[str, Any], attempt: int = 1) -> None:
-        """One webhook; again later unless it was answered with 2xx, a bounded number of times."""
+        """Delivers one webhook, with a bounded number of retries until it is answered with 2xx."""
         shape = self.switches.webhook
         if shape == "lost":
             return
@@ -451,7 +453,7 @@ class SimulatedRunware:
         return found
 
     def _items(self, task: Execution) -> list[dict[str, Any]]:
-        """What a poll tells of a task that has not failed."""
+        """The items of a poll for a task that has not failed."""
         if not task.finished:
             return [{"taskType": "videoInference", "taskUUID": task.uuid, "status": "processing"}]
         second = [self._item(task) | {"videoUUID": task.second}] if task.second else []
@@ -466,58 +468,60 @@ class SimulatedRunware:
         report = self._poll_answer(task_uuids)
         if len(task_uuids) == 1 and report.answers(task_uuids[0]):
             (uuid,) = task_uuids
-            told = any(task.uuid == uuid and task.is_rendered for task in self._remembered())
-            self.answered[uuid] = self.world.now, told
+            has_render = any(task.uuid == uuid and task.is_rendered for task in self._findable())
+            self.last_polls[uuid] = self.world.now, has_render
         return report
 
-    def _remembered(self) -> list[Execution]:
-        return [task for task in self.executions[self.switches.forgets :] if self._remembers(task)]
+    def _findable(self) -> list[Execution]:
+        return [task for task in self.executions[self.switches.forgotten :] if self._is_findable(task)]
 
     def _poll_answer(self, task_uuids: Sequence[str]) -> LookupResponse:
-        if self.switches.questions:
-            return read_lookup(*TURNED_AWAY[self.switches.questions])
-        if len(task_uuids) > self.switches.polls_most:
+        if self.switches.lookup_refusal:
+            return read_lookup(*LOOKUP_REFUSALS[self.switches.lookup_refusal])
+        if len(task_uuids) > self.switches.max_polled:
             return read_lookup(400, b'{"errors": [{"code": "tooManyTasks", "message": "too many"}]}')
-        if self.switches.polls_whole and (unknown := set(task_uuids) - {task.uuid for task in self._remembered()}):
+        if self.switches.polls_all_or_nothing and (
+            unknown := set(task_uuids) - {task.uuid for task in self._findable()}
+        ):
             missing = [{"code": "taskNotFound", "message": "unknown", "taskUUID": uuid} for uuid in sorted(unknown)]
             return read_lookup(404, json.dumps({"errors": missing}).encode())
         data: list[dict[str, Any]] = []
         errors: list[dict[str, Any]] = []
-        for task in self._remembered():
+        for task in self._findable():
             if task.uuid in task_uuids and task.finished and task.failed:
                 errors += self._error(task)["errors"]
             elif task.uuid in task_uuids:
                 data += self._items(task)
         if not errors:
-            known = {item["taskUUID"] for item in data}
-            for uuid in set(task_uuids) - known:
-                self.supervisor.denies(uuid, "poll", self.world.now)
+            found = {item["taskUUID"] for item in data}
+            for uuid in set(task_uuids) - found:
+                self.supervisor.record_absence(uuid, "poll", self.world.now)
         body = {"data": data, **({"errors": errors} if errors else {})}
         return read_lookup(400 if errors and not data else 200, json.dumps(body).encode())
 
     def _details(self, task_uuid: str) -> LookupResponse:
         self._must_answer()
-        if self.switches.questions:
-            return read_lookup(*TURNED_AWAY[self.switches.questions])
+        if self.switches.lookup_refusal:
+            return read_lookup(*LOOKUP_REFUSALS[self.switches.lookup_refusal])
         if self.switches.details == "never":
             return read_lookup(400, b'{"errors": [{"code": "unsupportedTaskType", "message": "unknown"}]}')
         data = []
-        for task in self.executions[self.switches.forgets :] if self.switches.details == "known" else []:
+        for task in self.executions[self.switches.forgotten :] if self.switches.details == "known" else []:
             if task.uuid == task_uuid:
                 last = [self._item(task)] if task.finished and not task.failed else [{"taskUUID": task.uuid}]
                 data.append({"taskType": "getTaskDetails", "taskUUID": task.uuid, "response": {"data": last}})
         if not data:
-            self.supervisor.denies(task_uuid, "details", self.world.now)
+            self.supervisor.record_absence(task_uuid, "details", self.world.now)
         return read_lookup(200, json.dumps({"data": data}).encode())
 
     def _must_answer(self) -> None:
-        if self.switches.polls_err or self.down():
+        if self.switches.polls_fail or self.down():
             raise ProviderError("HTTP 503")
 
-    def _remembers(self, task: Execution) -> bool:
+    def _is_findable(self, task: Execution) -> bool:
         if not task.finished:
             return self.switches.poll_finds_running
-        kept = self.switches.poll_knows_finished_for
+        kept = self.switches.poll_finds_finished_for
         return kept is None or self.world.now < task.done_at + kept
 
     def _fetch(self, url: str, key: str) -> ProbeResult:
@@ -527,9 +531,9 @@ class SimulatedRunware:
         return self._stored(key)
 
     def _stored(self, key: str) -> ProbeResult:
-        content = RESCUED  # what was uploaded need not be the same, byte by byte
+        content = RESCUED  # the rescued bytes differ from the uploaded ones, as they may in reality
         version = self.bucket.put(key, content)
-        self.uploaded(key, version)
+        self.on_upload(key, version)
         return ProbeResult(version, len(content), f"etag-{version}", "mp4")
 
 

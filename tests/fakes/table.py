@@ -1,7 +1,7 @@
 """The table in memory, under the conditions of the real one.
 
-Everything that the use cases can notice of the table holds here: new items only, one version after another, limits
-before budgets, a repeated write of one's own recognised. tests/contract runs one suite against it and against moto.
+Every rule of the table that the use cases depend on holds here: new items only, one version after another, limits
+before budgets, a repeated write recognized as its own. tests/contract runs one suite against it and against moto.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,12 +22,13 @@ Name = tuple[str, str, int]  # of a clip: caller, task, index
 class FakeTable:
     """Tasks, clips, budgets and callers.
 
-    `busy` names the calls that fail as if the table were away, `unheard` those that take effect and then fail. While
-    `contended`, no save moves money. `before_save` runs ahead of every save, to race it; `watch` sees each change of a
-    clip, as it was before and as it is after. `unreadable` are clips that this version of the service cannot read.
+    Calls in `busy` fail as if the table were unavailable; calls in `lost_answers` take effect and then fail. While
+    `contended`, no save moves money. `before_save` runs before every save, to make it lose a race. `on_change` is
+    called with each changed clip, before and after. Clips in `unreadable` are of a version that the service cannot
+    read.
     """
 
-    remembers = 4  # writes of a clip that a repeated write recognises as its own
+    remembered_writes = 4  # of a clip, by which a repeated write is recognized
 
     def __init__(self) -> None:
         self.tasks: dict[tuple[str, str], Task] = {}
@@ -37,14 +38,14 @@ class FakeTable:
         self.callers: dict[str, Caller] = {}
         self.changes: list[tuple[Clip, Clip]] = []  # its stream of clips: before and after, in order
         self.busy: set[str] = set()
-        self.unheard: set[str] = set()
+        self.lost_answers: set[str] = set()
         self.contended = False
         self.before_save: Callable[[], None] = lambda: None
-        self.watch: Callable[[Clip | None, Clip], None] = lambda _before, _after: None
+        self.on_change: Callable[[Clip | None, Clip], None] = lambda _before, _after: None
         self.unreadable: set[Name] = set()
         self.saves = 0
-        self.patience = 0.0  # of the last `record`, in seconds
-        self.asked: list[tuple[str, int, str | None, str]] = []  # of `page`
+        self.patience = 0.0  # seconds for retries, as given to the last `record`
+        self.page_calls: list[tuple[str, int, str | None, str]] = []  # of `page`: its arguments
         self._own: dict[Name, list[tuple[Clip, Clip]]] = {}  # writes as given and as saved, newest last
 
     def record(
@@ -89,7 +90,7 @@ class FakeTable:
         return TaskWithClips(task, tuple(clips), f"{task.created_at}#{task_uuid}")
 
     def page(self, caller: str, limit: int, *, after: str | None = None, day: str = "") -> Page:
-        self.asked.append((caller, limit, after, day))
+        self.page_calls.append((caller, limit, after, day))
         found = [self.get_task_with_clips(*key) for key in self.tasks if key[0] == caller]
         listed = sorted((each for each in found if each), key=lambda each: each.position, reverse=True)
         rest = [each for each in listed if after is None or each.position < after]
@@ -117,42 +118,42 @@ class FakeTable:
         self.keys[key_hash] = caller.name
 
     def put(self, row: Clip) -> Clip:
-        """Puts a clip there, no questions asked."""
+        """Puts a clip without any condition."""
         self.rows[row.caller, row.task_uuid, row.index] = row
         return row
 
-    def race(self, row: Clip) -> None:
-        """Saves a clip as another process would, for `before_save`."""
+    def save_concurrently(self, row: Clip) -> None:
+        """Saves a clip as a concurrent process would; for `before_save`."""
         self.put(row)
 
     def clips_of(self, caller: str, task_uuid: str) -> list[Clip]:
-        """The clips of a task, without it being a call."""
+        """The clips of a task; this read is not a call."""
         return [clip for key, clip in sorted(self.rows.items()) if key[:2] == (caller, task_uuid)]
 
-    def first_look(self) -> int | None:
-        """When the next clip is due, open or with money that is to follow."""
+    def next_due(self) -> int | None:
+        """The time of the next check, over clips that are open or whose budgets are not current."""
         due = (row.next_check_at for row in self.rows.values() if row.open or not row.budget_is_current)
         return min(filter(None, due), default=None)
 
     def call(self, name: str, act: Callable[[], T]) -> T:
-        """One call of the service's."""
+        """One call of the service."""
         if name in self.busy:
             raise BusyError("made busy")
         found = act()
-        if name in self.unheard:
-            raise BusyError("made unheard", possibly_written=True)
+        if name in self.lost_answers:
+            raise BusyError("the answer was lost", possibly_written=True)
         return found
 
-    def changing(self, name: Name, before: Clip | None) -> None:
-        """A row is about to change."""
+    def before_change(self, name: Name, before: Clip | None) -> None:
+        """Called before a row changes."""
 
-    def as_listed(self, name: Name, row: Clip) -> Clip | None:
+    def indexed_row(self, name: Name, row: Clip) -> Clip | None:
         """A row as the index of open clips has it."""
         del name
         return row
 
     def check_contention(self) -> None:
-        """Raises if no money can be moved just now."""
+        """Raises if the budgets are contended."""
         if self.contended:
             raise BusyError("the budgets are contended")
 
@@ -169,8 +170,8 @@ class FakeTable:
     def _record(
         self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation]
     ) -> Recorded | Existing | OverBudget:
-        if known := self.tasks.get((task.caller, task.task_uuid)):
-            return Recorded() if known is task else Existing(known)  # the token of a transaction recognises a repeat
+        if existing := self.tasks.get((task.caller, task.task_uuid)):
+            return Recorded() if existing is task else Existing(existing)  # a transaction's token makes it a repeat
         for wanted in reservations:
             held, _ = self.budgets.get((wanted.scope, wanted.month), (0, None))
             if held + wanted.amount > wanted.limit:
@@ -180,16 +181,16 @@ class FakeTable:
             self.budgets[wanted.scope, wanted.month] = held + wanted.amount, wanted.limit
         self.tasks[task.caller, task.task_uuid] = task
         for clip in clips:
-            self.changing((clip.caller, clip.task_uuid, clip.index), None)
+            self.before_change((clip.caller, clip.task_uuid, clip.index), None)
             self.put(clip)
         for clip in clips:
-            self.watch(None, clip)
+            self.on_change(None, clip)
         return Recorded()
 
     def _save(self, before: Clip, after: Clip) -> Clip:
         name = before.caller, before.task_uuid, before.index
         if name not in self.rows or self.rows[name].version != before.version:
-            latest = self._own.get(name, [])[-self.remembers :] if self.remembers else []
+            latest = self._own.get(name, [])[-self.remembered_writes :] if self.remembered_writes else []
             for given, own in latest:
                 if given is after:
                     return own
@@ -200,16 +201,16 @@ class FakeTable:
         self.saves += 1
         self._own.setdefault(name, []).append((after, saved))
         self.changes.append((self.rows[name], saved))
-        self.changing(name, self.rows[name])
+        self.before_change(name, self.rows[name])
         self.rows[name] = saved
         for scope in after.scopes:
             held, limit = self.budgets.get((scope, after.month), (0, None))
             self.budgets[scope, after.month] = held + after.budgeted - before.budgeted, limit
-        self.watch(before, saved)
+        self.on_change(before, saved)
         return saved
 
     def _due(self, now: int, limit: int) -> list[Name]:
-        listed = ((name, self.as_listed(name, row)) for name, row in self.rows.items())
+        listed = ((name, self.indexed_row(name, row)) for name, row in self.rows.items())
         due = [
             (row.next_check_at, name)
             for name, row in listed

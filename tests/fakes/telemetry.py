@@ -1,4 +1,4 @@
-"""A clock that stands still, and a telemetry that keeps what was counted and logged."""
+"""A clock that stands still, and a telemetry that keeps metrics and log entries."""
 
 from collections import Counter
 
@@ -7,7 +7,7 @@ from tests.fakes.builders import START
 
 
 class FakeClock:
-    """Milliseconds that pass only when told."""
+    """Milliseconds that pass only when a test sets `now`."""
 
     def __init__(self) -> None:
         self.now = START
@@ -17,14 +17,14 @@ class FakeClock:
 
 
 class FakeTelemetry:
-    """Keeps what was reported."""
+    """Keeps metrics and log entries."""
 
     def __init__(self) -> None:
         self.counted: Counter[Metric] = Counter()
-        self.notes: list[tuple[str, bool, dict[str, object]]] = []
+        self.logs: list[tuple[str, bool, dict[str, object]]] = []
 
     def count(self, metric: Metric, amount: int = 1) -> None:
         self.counted[metric] += amount
 
     def log(self, message: str, *, warn: bool = False, **details: object) -> None:
-        self.notes.append((message, warn, details))
+        self.logs.append((message, warn, details))

@@ -1,4 +1,4 @@
-"""The use cases on in-memory stand-ins for the bucket and Runware, with behaviour that a test can steer."""
+"""The use cases on in-memory stand-ins for the bucket and Runware, whose behaviour a test can set."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -26,9 +26,9 @@ R = TypeVar("R")
 
 
 class FakeBucket:
-    """Objects by key, with one version each. `down` makes S3 unable to say; `no_links` makes signing fail.
+    """Objects by key, with one version each. `down` makes S3 unavailable; `no_links` makes signing fail.
 
-    `others` are objects of other buckets, by bucket and key. `calls` counts what was done about images.
+    `others` are objects of other buckets, by bucket and key. `calls` counts the requests for images.
     """
 
     name = "clips"
@@ -79,7 +79,7 @@ class FakeBucket:
 
 
 class FakeRunware:
-    """Runware's side of buying: answers from `script`, then accepts. `on_send` sees each task before the answer."""
+    """Runware's side of a purchase: outcomes from `script`, then acceptance. `on_send` gets each task first."""
 
     def __init__(self) -> None:
         self.script: list[Outcome] = []
@@ -95,7 +95,7 @@ class FakeRunware:
 
 
 def transport(handler: Callable[[httpx.Request], httpx.Response]) -> httpx.MockTransport:
-    """Answers as the handler says, in bytes that are still to be read, as they come over a wire."""
+    """A transport that answers with the handler's response, its bytes not yet read, as they come over a wire."""
 
     def answer(sent: httpx.Request) -> httpx.Response:
         response = handler(sent)
@@ -104,8 +104,8 @@ def transport(handler: Callable[[httpx.Request], httpx.Response]) -> httpx.MockT
     return httpx.MockTransport(answer)
 
 
-def one_after_another(work: Callable[[T], R], items: Iterable[T], /) -> list[R]:
-    """`SideBySide`, in order."""
+def sequential_map(work: Callable[[T], R], items: Iterable[T], /) -> list[R]:
+    """The concurrent map of the services, but in order."""
     return [work(item) for item in items]
 
 
@@ -150,7 +150,7 @@ class UseCases:
             retention=self.retention,
             clock=self.clock,
             new_uuid=lambda: uuid4(next(self.numbers)),
-            concurrent_map=one_after_another,
+            concurrent_map=sequential_map,
         )
 
     @property
@@ -164,13 +164,13 @@ class UseCases:
         )
 
     def buyer(self, lasts: int = TIMES.function, *, unattended: bool = False) -> Buyer:
-        """Somebody who may buy for `lasts` milliseconds from now."""
+        """A buyer whose function ends in `lasts` milliseconds."""
         return Buyer("holder", self.clock.now + lasts, Credentials("runware-key", ["signing-key"]), unattended)
 
     def call(self, lasts: int = TIMES.function) -> Request:
-        """One call of the caller's."""
+        """One request of the caller."""
         return Request(self.caller, self.buyer(lasts))
 
     def row(self, index: int = 0, task_uuid: str = TASK_UUID) -> Clip:
-        """A clip as it is in the table."""
+        """A clip as the table has it."""
         return self.table.rows[self.caller.name, task_uuid, index]

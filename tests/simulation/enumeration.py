@@ -47,11 +47,11 @@ ONE_AT_A_TIME = (
     PLAIN,
     Switches(finished_uuid_refused=False),
     Switches(poll_finds_running=False),
-    Switches(poll_knows_finished_for=0),
-    Switches(poll_knows_finished_for=300_000),
+    Switches(poll_finds_finished_for=0),
+    Switches(poll_finds_finished_for=300_000),
     Switches(details="missing"),
     Switches(details="never"),
-    Switches(polls_err=True),
+    Switches(polls_fail=True),
     Switches(webhook="flat"),
     Switches(webhook="array"),
     Switches(webhook="lost"),
@@ -77,22 +77,22 @@ ONE_AT_A_TIME = (
 ADVERSE = (
     Switches(webhook="lost", upload="never"),
     Switches(webhook="lost", upload="garbage"),
-    Switches(webhook="lost", polls_err=True),
-    Switches(webhook="lost", polls_err=True, upload="never"),
+    Switches(webhook="lost", polls_fail=True),
+    Switches(webhook="lost", polls_fail=True, upload="never"),
     Switches(webhook="lost", upload="never", url_works=False),
-    Switches(webhook="lost", poll_knows_finished_for=0, details="missing"),
-    Switches(webhook="lost", poll_finds_running=False, poll_knows_finished_for=0, details="missing", upload="never"),
-    Switches(finished_uuid_refused=False, poll_finds_running=False, poll_knows_finished_for=0, details="missing"),
+    Switches(webhook="lost", poll_finds_finished_for=0, details="missing"),
+    Switches(webhook="lost", poll_finds_running=False, poll_finds_finished_for=0, details="missing", upload="never"),
+    Switches(finished_uuid_refused=False, poll_finds_running=False, poll_finds_finished_for=0, details="missing"),
     Switches(finished_uuid_refused=False, webhook="lost", upload="late", details="never"),
     Switches(poll_finds_running=False, webhook="lost", details="missing", render=130_000),
     Switches(render_fails="taskFailed", fails_then_succeeds=True, webhook="lost", upload="never"),
-    Switches(render_fails="timeoutProvider", failures_call=False, poll_knows_finished_for=0, details="missing"),
+    Switches(render_fails="timeoutProvider", failures_call=False, poll_finds_finished_for=0, details="missing"),
     Switches(upload="late", url=False, webhook_twice=True),
     Switches(cost=False, webhook="lost", upload="late"),
     Switches(
         finished_uuid_refused=False,
         poll_finds_running=False,
-        poll_knows_finished_for=0,
+        poll_finds_finished_for=0,
         details="missing",
         webhook="lost",
         upload="never",
@@ -102,7 +102,7 @@ RACED = (
     PLAIN,
     Switches(webhook="lost"),
     Switches(upload="never"),
-    Switches(poll_knows_finished_for=0, details="missing"),
+    Switches(poll_finds_finished_for=0, details="missing"),
     Switches(poll_finds_running=False, webhook="lost"),
 )
 
@@ -110,14 +110,14 @@ RACED = (
 SKEWS = ((0, SKEW), (SKEW, 0), (0, 0, SKEW))
 COSTLY = Switches(second_render=True)  # more than was set aside, so that the budgets of one clip are exceeded
 CROWDS = (
-    Switches(webhook="lost", polls_most=10),
-    Switches(webhook="lost", polls_most=3, upload="never"),
-    Switches(webhook="lost", polls_whole=True, forgets=1, upload="never"),
-    Switches(webhook="lost", polls_whole=True, forgets=2),
-    Switches(webhook="lost", polls_whole=True, forgets=1, poll_knows_finished_for=3_600_000, upload="never"),
-    Switches(webhook="lost", polls_whole=True, polls_most=10, forgets=1, upload="never"),
-    Switches(polls_err=True, webhook="lost"),
-    Switches(questions="no key", webhook="lost", upload="never"),
+    Switches(webhook="lost", max_polled=10),
+    Switches(webhook="lost", max_polled=3, upload="never"),
+    Switches(webhook="lost", polls_all_or_nothing=True, forgotten=1, upload="never"),
+    Switches(webhook="lost", polls_all_or_nothing=True, forgotten=2),
+    Switches(webhook="lost", polls_all_or_nothing=True, forgotten=1, poll_finds_finished_for=3_600_000, upload="never"),
+    Switches(webhook="lost", polls_all_or_nothing=True, max_polled=10, forgotten=1, upload="never"),
+    Switches(polls_fail=True, webhook="lost"),
+    Switches(lookup_refusal="no key", webhook="lost", upload="never"),
 )
 
 
@@ -237,7 +237,7 @@ def lost_witnesses() -> Iterator[Setting]:
     """Each witness lost, and each pair of them, with every single stop."""
     losses = [frozenset(lost) for many in (1, 2) for lost in combinations(WITNESSES, many)]
     for lost, fate in product(losses, TELLING):
-        switches = Switches(polls_err="poll" in lost)
+        switches = Switches(polls_fail="poll" in lost)
         setting = Setting(switches=switches, fates=(fate,), lost=lost)
         yield setting
         yield from _stopped(setting)

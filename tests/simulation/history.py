@@ -26,7 +26,7 @@ from rushes.services.webhook import WebhookService
 from tests.fakes.builders import TIMES
 from tests.fakes.simulated import Execution, SimulatedBucket, SimulatedRunware, SimulatedTable, Supervisor, Switches
 from tests.fakes.telemetry import FakeTelemetry
-from tests.fakes.use_cases import one_after_another
+from tests.fakes.use_cases import sequential_map
 from tests.simulation.watching import Watching
 from tests.simulation.world import Schedule, World
 
@@ -101,10 +101,10 @@ class History:
             TIMES.lease, TIMES.resend_window, setting.when_ambiguous == "resend", self.skew
         )
         self.watching = Watching(self, TIMES)
-        self.table.watch, self.runware.fetching = self.watching.changed, self.watching.fetching
+        self.table.on_change, self.runware.on_fetch = self.watching.changed, self.watching.fetching
         self.bucket.found_nothing = self._nothing_in_bucket
         self.runware.deliver = self.deliver
-        self.runware.uploaded = self.uploaded
+        self.runware.on_upload = self.uploaded
         shared: dict[str, Any] = {"telemetry": self.telemetry, "times": TIMES, "clock": self.world.clock}
         purchase_service = PurchaseService(
             clips=self.table, links=self.bucket, runware=self.runware, webhook_url="https://hooks.example", **shared
@@ -117,7 +117,7 @@ class History:
             monthly_limit=setting.limit,
             retention=None,
             new_uuid=lambda: str(uuid.UUID(int=next(self.minted), version=4)),
-            concurrent_map=one_after_another,
+            concurrent_map=sequential_map,
             **shared,
         )
         self.reconcile_service = ReconcileService(
@@ -127,7 +127,7 @@ class History:
             rescuer=self.runware,
             purchase_service=purchase_service,
             when_ambiguous=setting.when_ambiguous,
-            concurrent_map=one_after_another,
+            concurrent_map=sequential_map,
             **shared,
         )
         self.webhook_service = WebhookService(clips=self.table, copies=self.bucket, **shared)
@@ -147,13 +147,13 @@ class History:
         It may last so long, and may see so many `questions` in a row fail.
         """
         world, runware = self.world, self.runware
-        outer = world.offset, world.ends, runware.in_a_row, runware.most_in_a_row
+        outer = world.offset, world.ends, runware.failures_in_a_row, runware.max_failures_in_a_row
         world.offset, world.ends = next(self.skews), world.now + lasts - 2_000
-        runware.in_a_row, runware.most_in_a_row = 0, questions
+        runware.failures_in_a_row, runware.max_failures_in_a_row = 0, questions
         try:
             return world.run(program)
         finally:
-            world.offset, world.ends, runware.in_a_row, runware.most_in_a_row = outer
+            world.offset, world.ends, runware.failures_in_a_row, runware.max_failures_in_a_row = outer
 
     def buyer(self, unattended: bool) -> Buyer:
         """Whoever buys in the process at work."""
@@ -198,7 +198,7 @@ class History:
 
     def _nothing_in_bucket(self, key: str) -> None:
         if uuid := self.runware.supervisor.keys.get(key):
-            self.runware.supervisor.denies(uuid, "bucket", self.world.now)
+            self.runware.supervisor.record_absence(uuid, "bucket", self.world.now)
 
     def _submit_again(self) -> None:
         """The caller's second click, while the first call is still at work."""
@@ -263,7 +263,7 @@ class History:
 
     def _next_useful_sweep(self) -> int | None:
         """Sweeps that would find nothing are skipped; they do nothing."""
-        due = self.table.first_look()
+        due = self.table.next_due()
         if due is None:
             return None
         if due > self.next_sweep:
@@ -310,10 +310,10 @@ def verdict(history: History) -> list[str]:
     strangers = {task.uuid for task in history.runware.executions} - {clip.clip_uuid for clip in clips}
     if strangers:
         broken.append("bought without a record")
-    improper = {*history.runware.supervisor.improper, *history.watching.improper}
+    improper = {*history.runware.supervisor.violations, *history.watching.improper}
     broken += sorted(improper) + history.unsaved + _uncounted(clips, history)
     surprises = {
-        note for note in map(str, history.telemetry.notes) if "clip check failed" in note and "BusyError" not in note
+        note for note in map(str, history.telemetry.logs) if "clip check failed" in note and "BusyError" not in note
     }
     return broken + sorted(surprises) + _money(clips, history)
 
@@ -335,7 +335,7 @@ def _faults(clip: Clip, history: History) -> list[str]:
         faults.append("in review without evidence")
     if _found_late(clip, history):
         faults.append("found long after it was rendered")
-    doubtful = history.runware.supervisor.doubtful.get(clip.clip_uuid)
+    doubtful = history.runware.supervisor.possible_sends.get(clip.clip_uuid)
     # A function that was killed, or could not save its outcome, leaves a doubt that only a person can settle.
     blameless = history.world.stops or history.table.refused
     if clip.status == Status.REVIEW and not doubtful and not blameless:
@@ -348,10 +348,10 @@ def _faults(clip: Clip, history: History) -> list[str]:
 def _found_late(clip: Clip, history: History) -> bool:
     """Whether a Runware that turns away only what is asked of several clips has hidden one of them."""
     switches = history.setting.switches
-    if not switches.polls_whole and switches.polls_most >= len(history.table.rows):
+    if not switches.polls_all_or_nothing and switches.max_polled >= len(history.table.rows):
         return False
     found = min(clip.first_seen_at(kind) or THE_END + clip.created_at for kind in (Kind.RENDERED, Kind.STORED))
-    done = [task.done_at for task in history.runware.executions[switches.forgets :] if task.uuid == clip.clip_uuid]
+    done = [task.done_at for task in history.runware.executions[switches.forgotten :] if task.uuid == clip.clip_uuid]
     return bool(done) and found > min(done) + FOUND_WITHIN
 
 

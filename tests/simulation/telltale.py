@@ -12,19 +12,19 @@ from tests.simulation.world import Schedule
 _SECOND_RENDER = Switches(second_render=True)
 _FAILING = Switches(render_fails="timeoutProvider")
 _FORGETFUL = Switches(
-    finished_uuid_refused=False, poll_finds_running=False, poll_knows_finished_for=0, details="missing"
+    finished_uuid_refused=False, poll_finds_running=False, poll_finds_finished_for=0, details="missing"
 )
 
 TELLTALE: tuple[Setting, ...] = (
     Setting(
-        switches=Switches(poll_knows_finished_for=0),
+        switches=Switches(poll_finds_finished_for=0),
         when_ambiguous="review",
         fates=("cut after",),
         schedule=Schedule(before=frozenset({3})),
     ),
     Setting(switches=Switches(details="missing"), fates=("late", "no")),
     Setting(
-        switches=Switches(polls_err=True),
+        switches=Switches(polls_fail=True),
         fates=("cut after",),
         lost=frozenset({"poll"}),
         schedule=Schedule(before=frozenset({19})),
@@ -75,7 +75,7 @@ TELLTALE: tuple[Setting, ...] = (
         schedule=Schedule(guests_inside={12: "hang", 13: "last sweep"}),
     ),
     Setting(
-        switches=Switches(polls_err=True),
+        switches=Switches(polls_fail=True),
         fates=("late",),
         lost=frozenset({"webhook", "poll"}),
         schedule=Schedule(after=frozenset({21})),
@@ -87,7 +87,7 @@ TELLTALE: tuple[Setting, ...] = (
         schedule=Schedule(guests_inside={13: "hang", 14: "last sweep"}),
     ),
     Setting(
-        switches=Switches(questions="no key", webhook="lost", upload="never"),
+        switches=Switches(lookup_refusal="no key", webhook="lost", upload="never"),
         fates=("lost", "lost"),
         clips=4,
         tasks=3,
@@ -96,7 +96,7 @@ TELLTALE: tuple[Setting, ...] = (
     Setting(switches=Switches(upload="never"), when_ambiguous="review", fates=("late", "no")),
     Setting(
         switches=Switches(
-            poll_knows_finished_for=3_600_000, polls_whole=True, forgets=1, webhook="lost", upload="never"
+            poll_finds_finished_for=3_600_000, polls_all_or_nothing=True, forgotten=1, webhook="lost", upload="never"
         ),
         fates=("lost", "lost"),
         clips=4,

@@ -287,7 +287,7 @@ def ambiguity_called_refusal(patch: Patch) -> None:
 
 def own_writes_are_not_recognised(patch: Patch) -> None:
     """A write whose answer was lost is taken for another process's when it is repeated."""
-    patch.setattr(fakes.SimulatedTable, "remembers", 0)
+    patch.setattr(fakes.SimulatedTable, "remembered_writes", 0)
 
 
 def lost_answers_are_not_counted(patch: Patch) -> None:

@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 from rushes.domain.clip import Status
 from rushes.services.metric import Metric
 from tests.fakes.builders import PRICE, TIMES
-from tests.fakes.simulated import TURNED_AWAY, Switches
+from tests.fakes.simulated import LOOKUP_REFUSALS, Switches
 from tests.simulation.enumeration import (
     ADVERSE,
     CROWDS,
@@ -82,18 +82,18 @@ def test_every_schedule_keeps_every_promise(capsys: pytest.CaptureFixture[str]) 
     assert findings.clean, findings.broken
 
 
-@pytest.mark.parametrize("questions", TURNED_AWAY)
+@pytest.mark.parametrize("questions", LOOKUP_REFUSALS)
 @pytest.mark.parametrize("fails", ["", "inferenceError"])
 def test_a_question_turned_away_says_nothing_of_a_clip(questions: str, fails: str) -> None:
     """While Runware answers nobody, clips under way stay so, and failures are doubted; then all are found as they are.
 
     No webhook comes and nothing is uploaded, so that there is nobody else to tell; the failures turn out to be none.
     """
-    deaf = Switches(questions=questions, webhook="lost", upload="never", render_fails=fails)
+    deaf = Switches(lookup_refusal=questions, webhook="lost", upload="never", render_fails=fails)
     history = History(Setting(switches=deaf, clips=2))
     history.submit(request(clips=2))
     if fails:
-        history.runware.switches = replace(deaf, questions="")
+        history.runware.switches = replace(deaf, lookup_refusal="")
         history.go_on(history.world.now + 400_000)
         assert {clip.status for clip in history.table.rows.values()} == {Status.FAILED}
         history.runware.switches = deaf
@@ -102,7 +102,7 @@ def test_a_question_turned_away_says_nothing_of_a_clip(questions: str, fails: st
     assert fails or {clip.status for clip in history.table.rows.values()} == {Status.RUNNING}
     for task in history.runware.executions:
         task.failed, task.charge = False, PRICE
-    history.runware.switches = replace(deaf, questions="", render_fails="")
+    history.runware.switches = replace(deaf, lookup_refusal="", render_fails="")
     history.go_on()
     assert {clip.status for clip in history.table.rows.values()} == {Status.STORED}
     assert not verdict(history), verdict(history)
@@ -110,7 +110,7 @@ def test_a_question_turned_away_says_nothing_of_a_clip(questions: str, fails: st
 
 def test_a_clip_that_others_hide_is_asked_for_alone() -> None:
     """Before a clip is parked Runware is asked about it alone: what a shared poll leaves out may well be known."""
-    history = History(Setting(switches=Switches(polls_whole=True, webhook="lost", upload="never"), clips=3))
+    history = History(Setting(switches=Switches(polls_all_or_nothing=True, webhook="lost", upload="never"), clips=3))
     history.submit(request(clips=3))
     forgotten = history.runware.executions.pop(1)
     history.go_on()
@@ -133,7 +133,7 @@ def test_a_copy_that_was_put_over_is_still_the_clips(webhook: str) -> None:
 @pytest.mark.parametrize("unknown", [True, False])
 def test_one_task_or_too_many_spoil_no_poll_for_the_others(unknown: bool) -> None:
     """A Runware that turns a poll away as a whole hides nothing for long: what is left is asked again, in parts."""
-    refuses = Switches(polls_whole=True, forgets=1) if unknown else Switches(polls_most=10)
+    refuses = Switches(polls_all_or_nothing=True, forgotten=1) if unknown else Switches(max_polled=10)
     history = History(Setting(switches=replace(refuses, webhook="lost", upload="never"), tasks=8, clips=4))
     for number in range(1, 9):
         history.submit(request(number, clips=4))
@@ -284,7 +284,7 @@ class Service(RuleBasedStateMachine):
             return
         runware = self.history.runware
         assert all(runware.charged(task.uuid) <= 1 for task in runware.executions)
-        assert not runware.supervisor.improper, runware.supervisor.improper
+        assert not runware.supervisor.violations, runware.supervisor.violations
         assert not self.history.unsaved
 
     @invariant()

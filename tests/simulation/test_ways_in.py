@@ -23,7 +23,7 @@ from rushes.services.circuit_breaker import CircuitBreaker
 from rushes.services.import_requests import ImportService, Origin
 from rushes.services.inbox import InboxService
 from tests.fakes.builders import PRICE, TIMES, request, uuid4
-from tests.fakes.use_cases import one_after_another
+from tests.fakes.use_cases import sequential_map
 from tests.simulation.history import CALLER, CREDENTIALS, History, Setting, verdict
 from tests.simulation.world import Schedule
 
@@ -82,7 +82,7 @@ class Flow:
             store_images=self.store_images,
             may_order=lambda caller: self.callers.by_name(caller) is not None,
             telemetry=self.history.telemetry,
-            concurrent_map=one_after_another,
+            concurrent_map=sequential_map,
             clock=self.world.clock,
         )
         breaker = CircuitBreaker(self.history.runware, self.world.clock)

@@ -83,7 +83,7 @@ class Watching:
 
     def _judge_limit(self, kind: Kind, since: int, limit: int, after: Clip) -> None:
         now, skew = self.watched.world.now, self.watched.skew
-        answered_at, told = self.watched.runware.answered.get(after.clip_uuid, (-1, False))
+        answered_at, told = self.watched.runware.last_polls.get(after.clip_uuid, (-1, False))
         if now + skew < since + limit:
             self.improper.append(f"{kind} before its limit")
         elif answered_at + skew < since + limit and now + skew < since + self.times.hard(limit):

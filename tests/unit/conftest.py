@@ -1,4 +1,4 @@
-"""What all unit tests share: Hypothesis's pace, and a fresh world of fakes for each test."""
+"""Shared by all unit tests: Hypothesis's profiles, and fresh fakes for each test."""
 
 import os
 import time
@@ -26,5 +26,5 @@ def ahead_of_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def world() -> UseCases:
-    """Table, bucket, Runware and clock in memory, with the use cases on top."""
+    """Table, bucket, Runware and clock in memory, with the use cases on them."""
     return UseCases()

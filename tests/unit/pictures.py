@@ -1,4 +1,4 @@
-"""Pictures to test with, as small as they can be."""
+"""Small pictures for tests."""
 
 import base64
 import io
@@ -9,7 +9,7 @@ from PIL import Image
 
 @cache
 def picture(width: int = 400, height: int = 300, kind: str = "PNG") -> bytes:
-    """A black picture of a kind that Pillow knows."""
+    """A black picture in one of Pillow's formats."""
     target = io.BytesIO()
     Image.new("L", (width, height)).save(target, kind)
     return target.getvalue()

@@ -1,4 +1,4 @@
-"""DynamoDB's typed JSON, judged by boto3, which has it for every type."""
+"""DynamoDB's typed JSON, compared with boto3's."""
 
 from typing import Any
 
@@ -18,33 +18,33 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-def test_what_is_written_is_what_boto3_would_write(value: Any) -> None:
-    """Every value the table may hold goes out as boto3 would send it, and boto3 reads it as the same."""
+def test_values_are_written_as_boto3_writes_them(value: Any) -> None:
+    """Every value the table may hold is written as boto3 writes it, and boto3 reads it as the same."""
     assert wire(value) == TypeSerializer().serialize(value)
     assert TypeDeserializer().deserialize(wire(value)) == value
 
 
 @given(VALUES)
-def test_what_was_written_is_read(value: Any) -> None:
-    """A value comes back as it was, whole numbers as integers and booleans as booleans."""
+def test_values_are_read_as_they_were_written(value: Any) -> None:
+    """A value is read as it was written, whole numbers as integers and booleans as booleans."""
     read = plain(wire(value))
     assert (read, repr(read)) == (value, repr(value))
 
 
-def test_names_are_texts() -> None:
-    """A member of an enumeration of names is written as its text, and a tuple as a list."""
+def test_enumeration_members_are_written_as_texts() -> None:
+    """An enumeration member is written as its text, and a tuple as a list."""
     assert wire({"kinds": (Kind.STORED,)}) == {"M": {"kinds": {"L": [{"S": "stored"}]}}}
 
 
 @pytest.mark.parametrize("value", [1.5, b"bytes", {"a", "b"}, object()], ids=lambda value: type(value).__name__)
-def test_what_the_table_never_holds(value: object) -> None:
-    """Nothing is written that would come back as something else."""
+def test_other_types_are_not_written(value: object) -> None:
+    """A value that would be read as something else is not written."""
     with pytest.raises(TypeError, match=type(value).__name__):
         wire({"member": [value]})
 
 
 @pytest.mark.parametrize("value", [{"B": b"bytes"}, {"SS": ["a"]}, {"NS": ["1"]}], ids=str)
-def test_what_nobody_wrote(value: dict[str, Any]) -> None:
-    """A type that is not used here is refused rather than misread."""
+def test_unused_types_are_not_read(value: dict[str, Any]) -> None:
+    """A type that the service does not use is refused."""
     with pytest.raises(TypeError):
         plain(value)

@@ -14,17 +14,17 @@ class Keys:
     """Counts its reads."""
 
     def __init__(self) -> None:
-        self.known = {hash_key(KEY): ANN}
-        self.named = {"ann": ANN}
+        self.by_hash = {hash_key(KEY): ANN}
+        self.by_name = {"ann": ANN}
         self.reads = 0
 
     def caller(self, key_hash: str) -> Caller | None:
         self.reads += 1
-        return self.known.get(key_hash)
+        return self.by_hash.get(key_hash)
 
     def caller_named(self, name: str) -> Caller | None:
         self.reads += 1
-        return self.named.get(name)
+        return self.by_name.get(name)
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ def callers(keys: Keys, clock: FakeClock) -> Callers:
 
 
 @pytest.mark.parametrize("header", [f"Bearer {KEY}", f"bearer {KEY}", f"BEARER {KEY}"])
-def test_a_key_names_its_caller(callers: Callers, header: str) -> None:
-    """The scheme's case does not matter."""
+def test_a_key_identifies_its_caller(callers: Callers, header: str) -> None:
+    """The case of the scheme does not matter."""
     assert callers.of(header) == ANN
 
 
@@ -52,34 +52,34 @@ def test_a_key_names_its_caller(callers: Callers, header: str) -> None:
     "header",
     [None, "", KEY, "Bearer", "Bearer ", f"Basic {KEY}", f"Bearer  {KEY}", "Bearer abc", "Bearer rushes_" + "a" * 100],
 )
-def test_what_cannot_be_a_key_is_not_even_looked_up(callers: Callers, keys: Keys, header: str | None) -> None:
+def test_a_malformed_key_is_not_looked_up(callers: Callers, keys: Keys, header: str | None) -> None:
     """Malformed headers cost no read."""
     assert callers.of(header) is None
     assert keys.reads == 0
 
 
 @pytest.mark.parametrize(("key", "found"), [(KEY, ANN), ("rushes_unknown", None)])
-def test_what_was_found_or_not_is_kept_for_a_minute(
+def test_a_lookup_is_cached_for_a_minute(
     callers: Callers, keys: Keys, clock: FakeClock, key: str, found: Caller | None
 ) -> None:
-    """A known and an unknown key are each read once a minute."""
-    for passed, reads in ((0, 1), (60_000, 1), (1, 2)):
-        clock.now += passed
+    """An existing and a missing key are each read once a minute."""
+    for elapsed, reads in ((0, 1), (60_000, 1), (1, 2)):
+        clock.now += elapsed
         assert callers.of(f"Bearer {key}") == found
         assert keys.reads == reads
 
 
 def test_a_revoked_key_stops_within_a_minute(callers: Callers, keys: Keys, clock: FakeClock) -> None:
-    """What is remembered of a key ends after a minute, and with it the key."""
+    """A cached key expires after a minute."""
     assert callers.of(f"Bearer {KEY}") == ANN
-    keys.known.clear()
+    keys.by_hash.clear()
     assert callers.of(f"Bearer {KEY}") == ANN
     clock.now += 60_001
     assert callers.of(f"Bearer {KEY}") is None
 
 
-def test_memory_is_bounded(callers: Callers, keys: Keys) -> None:
-    """A flood of invented keys pushes out the oldest instead of filling the memory."""
+def test_the_cache_is_bounded(callers: Callers, keys: Keys) -> None:
+    """A flood of invented keys evicts the oldest entries."""
     for number in range(1001):
         callers.of(f"Bearer rushes_{number}")
     assert keys.reads == 1001
@@ -90,7 +90,7 @@ def test_memory_is_bounded(callers: Callers, keys: Keys) -> None:
 
 
 def test_keys_are_long_random_and_stored_as_a_hash() -> None:
-    """A new key is unlike any other, can be used as a header, and its hash does not show it."""
+    """A new key is unique and fits into a header, and its hash does not contain it."""
     one, other = new_key(), new_key()
     assert one != other
     assert len(one) >= 50
@@ -124,34 +124,34 @@ def test_a_callers_name_fits_into_keys_and_paths(name: str, good: bool) -> None:
     assert is_name(name) is good
 
 
-def test_a_name_that_no_operator_made_has_the_default_limit(callers: Callers, keys: Keys, clock: FakeClock) -> None:
-    """Doors without a key find their caller by name, with one read a minute."""
-    for passed, reads in ((0, 2), (60_000, 2), (1, 4)):
-        clock.now += passed
+def test_an_unknown_name_has_the_default_limit(callers: Callers, keys: Keys, clock: FakeClock) -> None:
+    """Orders without a key find their caller by name, with one read a minute."""
+    for elapsed, reads in ((0, 2), (60_000, 2), (1, 4)):
+        clock.now += elapsed
         assert callers.by_name("ann") == ANN
         assert callers.by_name("nobody") == Caller("nobody", 7)
         assert keys.reads == reads
 
 
 def test_a_name_is_not_mistaken_for_a_keys_hash(callers: Callers, keys: Keys) -> None:
-    """A caller may be named like the hash of somebody's key, and is still another one."""
+    """A caller whose name is the hash of another caller's key is still its own caller."""
     assert callers.of(f"Bearer {KEY}") == ANN
     assert callers.by_name(hash_key(KEY)) == Caller(hash_key(KEY), 7)
 
 
-def test_a_name_that_no_operator_made_is_refused_where_no_default_is_given(keys: Keys, clock: FakeClock) -> None:
-    """Such a caller may order nothing; one that is made a moment later may, whatever was remembered."""
+def test_an_unknown_name_is_refused_without_a_default(keys: Keys, clock: FakeClock) -> None:
+    """Such a caller may not order; once an operator has made it, it may at once."""
     callers = Callers(keys, clock)
     assert callers.by_name("bob") is None
-    keys.named["bob"] = Caller("bob", 3)
+    keys.by_name["bob"] = Caller("bob", 3)
     assert callers.by_name("bob") == Caller("bob", 3)
 
 
-def test_every_door_is_closed_for_a_disabled_caller(callers: Callers, keys: Keys, clock: FakeClock) -> None:
-    """By key and by name, within a minute, and whatever unknown callers may do."""
+def test_a_disabled_caller_is_refused_by_key_and_by_name(callers: Callers, keys: Keys, clock: FakeClock) -> None:
+    """A disabled caller is refused within a minute, whether or not unknown callers may order."""
     assert callers.of(f"Bearer {KEY}") == callers.by_name("ann") == ANN
-    keys.named["ann"] = keys.known[hash_key(KEY)] = Caller("ann", 5, disabled=True)
+    keys.by_name["ann"] = keys.by_hash[hash_key(KEY)] = Caller("ann", 5, disabled=True)
     clock.now += 60_001
     assert callers.of(f"Bearer {KEY}") is callers.by_name("ann") is None
-    keys.named["ann"] = ANN
+    keys.by_name["ann"] = ANN
     assert callers.by_name("ann") == ANN

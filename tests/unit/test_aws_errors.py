@@ -1,4 +1,4 @@
-"""The one way from AWS's errors to ours."""
+"""The translation of AWS's errors."""
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
@@ -19,7 +19,7 @@ REFUSED = ClientError({"Error": {"Code": "AccessDenied", "Message": "not on arn:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_an_error_of_aws_is_ours_with_its_code_alone(raised: Exception, code: str) -> None:
-    """AWS's code, or the type where no answer came: no name, no link, and no trace of the first error."""
+    """The error has AWS's code, or the exception's type without an answer: no name, no link and no context."""
     with pytest.raises(InboxError) as caught, aws_errors(InboxError):
         raise raised
     assert str(caught.value) == code
@@ -27,8 +27,8 @@ def test_an_error_of_aws_is_ours_with_its_code_alone(raised: Exception, code: st
 
 
 @pytest.mark.parametrize("raised", [KeyError("x"), BucketError("own"), OSError("disk")], ids=repr)
-def test_other_errors_pass(raised: Exception) -> None:
-    """What is no error of AWS stays what it is."""
+def test_other_errors_stay_what_they_are(raised: Exception) -> None:
+    """An error that is not from AWS is raised unchanged."""
     with pytest.raises(type(raised)) as caught, aws_errors(InboxError):
         raise raised
     assert caught.value is raised

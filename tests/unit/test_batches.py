@@ -1,4 +1,4 @@
-"""Batches: each record for itself."""
+"""Batches, record by record."""
 
 import pytest
 
@@ -11,8 +11,8 @@ def batch(*names: str) -> dict[str, list[Record]]:
 
 
 @pytest.mark.parametrize("bad", [[], ["1"], ["3"], ["1", "2"]], ids=str)
-def test_those_that_failed_are_named(bad: list[str]) -> None:
-    """Every record is worked on in its order, whatever happens to another, and exactly those that raised are named."""
+def test_failed_records_are_reported(bad: list[str]) -> None:
+    """Every record is processed in order, whatever happens to another, and exactly the failed ones are reported."""
     seen = []
 
     def work(record: Record) -> None:
@@ -26,8 +26,8 @@ def test_those_that_failed_are_named(bad: list[str]) -> None:
     assert seen == ["1", "2", "3"]
 
 
-def test_a_stream_knows_its_records_by_another_name() -> None:
-    """A record of the table's stream is named by its sequence number."""
+def test_a_stream_record_is_reported_by_its_sequence_number() -> None:
+    """A record of the table's stream is reported by its sequence number."""
 
     def work(record: Record) -> None:
         if record["messageId"] == "2":
@@ -37,7 +37,7 @@ def test_a_stream_knows_its_records_by_another_name() -> None:
 
 
 def test_all_failed() -> None:
-    """When nothing went well the function fails, and says of which types the errors were; unless that may well be."""
+    """If every record failed the function raises with the types of the errors, unless `all_may_fail`."""
 
     def work(record: Record) -> None:
         raise KeyError("secret")
@@ -49,5 +49,5 @@ def test_all_failed() -> None:
 
 
 def test_an_empty_batch() -> None:
-    """Nothing to do is not a failure."""
+    """An empty batch is not a failure."""
     assert process_batch({"Records": []}, lambda _: None, message_id) == {"batchItemFailures": []}

@@ -1,4 +1,4 @@
-"""Settings from the environment, the order of the times, and money as people write it."""
+"""Settings from the environment, the order of the times, and amounts of money."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,7 +23,7 @@ SECONDS = {
     "USUAL_RENDER_SECONDS": "240",
     "RESCUE_AFTER_SECONDS": "60",
 }
-EVERYTHING = {
+ALL_SETTINGS = {
     **SECONDS,
     "TABLE_NAME": "table",
     "BUCKET_NAME": "bucket",
@@ -39,27 +39,28 @@ EVERYTHING = {
     "RESCUE_ORIGINS": "https://VM.example,http://127.0.0.1:1",
 }
 NEEDED = {
-    SubmitSettings: set(EVERYTHING) - {"WHEN_AMBIGUOUS", "RESCUE_ORIGINS", "INBOX_URL"},
+    SubmitSettings: set(ALL_SETTINGS) - {"WHEN_AMBIGUOUS", "RESCUE_ORIGINS", "INBOX_URL"},
     IntakeSettings: {"TABLE_NAME", "BUCKET_NAME", "INBOX_URL", "ALLOW_UNKNOWN_CALLERS"},
     WebhookSettings: {*SECONDS, "TABLE_NAME", "BUCKET_NAME", "WEBHOOK_SECRET"},
-    ReconcileSettings: set(EVERYTHING) - {"MONTHLY_LIMIT_USD", "RETENTION_DAYS", "ALLOW_UNKNOWN_CALLERS", "INBOX_URL"},
+    ReconcileSettings: set(ALL_SETTINGS)
+    - {"MONTHLY_LIMIT_USD", "RETENTION_DAYS", "ALLOW_UNKNOWN_CALLERS", "INBOX_URL"},
 }
 
 
 def test_settings_are_read_as_given() -> None:
     """Times become milliseconds, dollars micro-dollars, and a trailing slash is dropped."""
-    settings = SubmitSettings.read(EVERYTHING)
+    settings = SubmitSettings.read(ALL_SETTINGS)
     assert settings.timings == TIMES
     assert (settings.monthly_limit, settings.webhook_url) == (50_000_000, "https://hooks.example")
     assert (settings.table, settings.bucket, settings.runware_secret) == ("table", "bucket", "arn:runware")
     assert settings.retention == 30 * 86_400_000
-    assert SubmitSettings.read({**EVERYTHING, "RETENTION_DAYS": "0"}).retention is None
+    assert SubmitSettings.read({**ALL_SETTINGS, "RETENTION_DAYS": "0"}).retention is None
     assert not settings.unknown_callers
-    assert SubmitSettings.read({**EVERYTHING, "ALLOW_UNKNOWN_CALLERS": "true"}).unknown_callers
-    reconcile = ReconcileSettings.read(EVERYTHING)
+    assert SubmitSettings.read({**ALL_SETTINGS, "ALLOW_UNKNOWN_CALLERS": "true"}).unknown_callers
+    reconcile = ReconcileSettings.read(ALL_SETTINGS)
     assert reconcile.rescue_origins == {"https://vm.example", "http://127.0.0.1:1"}
     assert reconcile.when_ambiguous == "resend"
-    assert ReconcileSettings.read({**EVERYTHING, "WHEN_AMBIGUOUS": "review"}).when_ambiguous == "review"
+    assert ReconcileSettings.read({**ALL_SETTINGS, "WHEN_AMBIGUOUS": "review"}).when_ambiguous == "review"
 
 
 @pytest.mark.parametrize(
@@ -67,15 +68,15 @@ def test_settings_are_read_as_given() -> None:
 )
 def test_a_missing_setting_is_named(settings: Any, name: str) -> None:
     """A function that lacks a setting, or has an empty one, stops with the variable's name."""
-    for broken in ({key: value for key, value in EVERYTHING.items() if key != name}, {**EVERYTHING, name: " "}):
+    for broken in ({key: value for key, value in ALL_SETTINGS.items() if key != name}, {**ALL_SETTINGS, name: " "}):
         with pytest.raises(SettingsError, match=name):
             settings.read(broken)
 
 
 @pytest.mark.parametrize("settings", NEEDED)
-def test_a_function_needs_nothing_else(settings: Any) -> None:
+def test_a_function_needs_only_its_own_settings(settings: Any) -> None:
     """Each function starts with exactly its own settings."""
-    assert settings.read({name: EVERYTHING[name] for name in NEEDED[settings]})
+    assert settings.read({name: ALL_SETTINGS[name] for name in NEEDED[settings]})
 
 
 @pytest.mark.parametrize(
@@ -97,9 +98,9 @@ def test_a_function_needs_nothing_else(settings: Any) -> None:
         ("ALLOW_UNKNOWN_CALLERS", "True"),
     ],
 )
-def test_a_senseless_setting_is_named(name: str, value: str) -> None:
-    """A value that makes no sense stops the function with the variable's name, and never means unlimited."""
-    environment: Mapping[str, str] = {**EVERYTHING, name: value}
+def test_an_invalid_setting_is_named(name: str, value: str) -> None:
+    """An invalid value stops the function with the variable's name, and never means unlimited."""
+    environment: Mapping[str, str] = {**ALL_SETTINGS, name: value}
     settings = SubmitSettings if name in NEEDED[SubmitSettings] else ReconcileSettings
     with pytest.raises(SettingsError, match=name):
         settings.read(environment)
@@ -117,24 +118,24 @@ def test_a_senseless_setting_is_named(name: str, value: str) -> None:
         ("rescue_after", "copy_deadline"),
     ],
 )
-def test_the_order_of_the_times_is_kept(shorter: str, longer: str) -> None:
-    """Times in an order that could let two buyers overlap, or give up before a look, are refused, equal ones too."""
+def test_the_times_must_be_in_order(shorter: str, longer: str) -> None:
+    """Times that would let two buyers overlap, or give up before a look, are refused, equal ones too."""
     for value in (getattr(TIMES, longer), getattr(TIMES, longer) + 1):
         with pytest.raises(SettingsError, match="must be less than"):
             replace(TIMES, **{shorter: value})
 
 
-def test_the_lease_has_a_margin_for_clocks_that_differ() -> None:
-    """A lease that the clocks' difference would use up before anything can be sent is refused."""
+def test_the_lease_has_a_margin_for_clock_skew() -> None:
+    """A lease that the clock skew would use up before a send is refused."""
     assert TIMES.skew == 30_000
     with pytest.raises(SettingsError, match="half of LEASE_SECONDS"):
         replace(TIMES, http=TIMES.lease - TIMES.skew, function=TIMES.lease - 1)
 
 
 @pytest.mark.parametrize("window", ["150", "300", "600"])
-def test_a_repeat_that_could_follow_a_render_is_refused(window: str) -> None:
-    """Under `resend` window, function and lease end before the usual render; under `review` nothing is sent again."""
-    late = {**EVERYTHING, "RESEND_WINDOW_SECONDS": window}
+def test_a_resend_that_could_follow_a_render_is_refused(window: str) -> None:
+    """Under `resend`, window, function and lease end before the usual render; under `review` any window is allowed."""
+    late = {**ALL_SETTINGS, "RESEND_WINDOW_SECONDS": window}
     with pytest.raises(SettingsError, match="USUAL_RENDER_SECONDS"):
         ReconcileSettings.read(late)
     assert ReconcileSettings.read({**late, "WHEN_AMBIGUOUS": "review"})
@@ -142,8 +143,8 @@ def test_a_repeat_that_could_follow_a_render_is_refused(window: str) -> None:
 
 
 @pytest.mark.parametrize(("deadline", "copy_deadline"), [(7_200_000, 21_600_000), (3_600_000, 604_800_000)])
-def test_no_clip_is_open_for_longer_than_the_longest(deadline: int, copy_deadline: int) -> None:
-    """Each stage begins at the end of the one before and ends at its last look, which the clip's own rule puts off."""
+def test_longest_open_bounds_every_clip(deadline: int, copy_deadline: int) -> None:
+    """Each stage begins at the end of the one before and ends at its last check."""
     times = replace(TIMES, deadline=deadline, copy_deadline=copy_deadline)
     stages = (
         (None, times.hard(deadline)),
@@ -154,14 +155,14 @@ def test_no_clip_is_open_for_longer_than_the_longest(deadline: int, copy_deadlin
     at = START
     for kind, length in stages:
         waiting = clip(fact(kind, at=at), created_at=at) if kind else clip(clip_uuid="ff" + CLIP_UUID[2:])
-        last_in_vain = at + length - 1
-        at = next_check(waiting, last_in_vain, times) or pytest.fail("not open")
-        assert at > last_in_vain
+        last_unanswered = at + length - 1
+        at = next_check(waiting, last_unanswered, times) or pytest.fail("not open")
+        assert at > last_unanswered
     assert at - START <= times.longest_open < 2 * (at - START)
 
 
 @pytest.mark.parametrize("factor", [1, 0.1, 0.02, 0.001])
-def test_times_scale_down_together(factor: float) -> None:
+def test_all_times_can_be_scaled_by_one_factor(factor: float) -> None:
     """One factor on every time keeps their order, and no time becomes zero."""
     scaled = read_timings({name: str(float(value) * factor) for name, value in SECONDS.items()})
     assert scaled.lease == round(TIMES.lease * factor)
@@ -180,13 +181,13 @@ def test_dollars_become_micro_dollars(text: str, amount: int) -> None:
 @pytest.mark.parametrize(
     "text", ["", "x", "-1", "-0.01", "NaN", "sNaN", "Infinity", "1,5", "$5", "1000000000.01", "1e39"]
 )
-def test_what_is_not_an_amount_is_a_value_error(text: str) -> None:
-    """Anything but an amount from zero to the bound is refused, so that no sum outgrows the table's numbers."""
+def test_other_texts_are_no_amount(text: str) -> None:
+    """Only amounts from zero to the bound are accepted, so that no sum outgrows the table's numbers."""
     with pytest.raises(ValueError, match=r".*"):
         micro_dollars(text)
 
 
-def test_an_amount_beyond_all_money_is_a_value_error() -> None:
-    """An absurd exponent is refused like any other text that is not an amount."""
+def test_a_huge_exponent_is_no_amount() -> None:
+    """A huge exponent is refused like any other text that is not an amount."""
     with pytest.raises(ValueError, match=r".*"):
         micro_dollars("1e999999")

@@ -1,4 +1,4 @@
-"""The page's policy: what a browser may run is what the file holds."""
+"""The page's content security policy allows exactly the file's own scripts and styles."""
 
 import base64
 import hashlib
@@ -16,8 +16,8 @@ def source(content: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
-def test_inline_scripts_and_styles_are_named_by_their_hashes() -> None:
-    """Each as the browser's parser sees it, whatever it holds and however its tag is written."""
+def test_inline_scripts_and_styles_are_allowed_by_hash() -> None:
+    """Each hash is of the content as the browser's parser sees it, however the tag is written."""
     first, second = "if (1 < 2 && '<b>') {}\n", "ä"
     scripts = f"<script type=module>{first}</script><script>{second}</script>".replace("\n", "\r\n")
     found = policy(f"<STYLE media='all'>a > b {{ }}</STYLE>{scripts}")
@@ -25,14 +25,14 @@ def test_inline_scripts_and_styles_are_named_by_their_hashes() -> None:
     assert found["script-src"] == f"{source(first)} {source(second)}"
 
 
-def test_what_is_not_inline_is_not_allowed() -> None:
-    """A script from elsewhere gets no hash, and a page without any may run none."""
+def test_external_scripts_are_not_allowed() -> None:
+    """An external script has no hash, and a page without inline scripts may run none."""
     found = policy("<script src='https://example.com/x.js'></script><p>script</p>")
     assert (found["script-src"], found["style-src"]) == ("'none'", "'none'")
 
 
-def test_everything_else_is_shut() -> None:
-    """Clips come from the bucket, data from this service, and nobody frames the page."""
+def test_everything_else_is_forbidden() -> None:
+    """Clips come from the bucket, data from this service, and no other page may frame this one."""
     found = policy("")
     assert found["default-src"] == "'none'"
     assert found["connect-src"] == "'self'"

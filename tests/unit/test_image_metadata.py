@@ -1,4 +1,4 @@
-"""An image's metadata into a task."""
+"""An image's metadata as a task."""
 
 import base64
 from email.header import Header
@@ -12,7 +12,7 @@ TEXT = "ein Leuchtturm in der Dämmerung, 夕暮れ"
 
 
 def test_every_parameter_has_its_name_and_type() -> None:
-    """Lower-case names become the wire's, numbers become numbers, tags become tags, and the image the first frame."""
+    """Lower-case names become the API's, numbers become numbers, tags become tags, and the image the first frame."""
     metadata = {
         "prompt": "a lighthouse",
         "negative-prompt": "people",
@@ -59,7 +59,7 @@ def test_every_parameter_has_its_name_and_type() -> None:
     ],
 )
 def test_encoded_words_are_read(encoded: str) -> None:
-    """A prompt beyond ASCII comes as RFC 2047 has it, in one word or several."""
+    """A prompt beyond ASCII is encoded as in RFC 2047, in one word or several."""
     assert encoded.isascii()
     task = task_of({"positiveprompt": encoded}, PNG)
     assert isinstance(task, dict)
@@ -67,8 +67,8 @@ def test_encoded_words_are_read(encoded: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["five", "", "1e3", "٣", "0x10", "1_0", "9" * 5000, "-", "nan"])
-def test_what_is_no_number_is_left_to_the_rules(value: str) -> None:
-    """Nothing is guessed: the text goes on as it is, for the rules of every task to refuse."""
+def test_invalid_numbers_are_kept_as_texts(value: str) -> None:
+    """The text stays as it is and is refused by the validation of every task."""
     task = task_of({"duration": value}, PNG)
     assert isinstance(task, dict)
     assert task["duration"] == value
@@ -88,8 +88,8 @@ def test_what_is_no_number_is_left_to_the_rules(value: str) -> None:
         ({"prompt": "=?utf-7?q?+2AA-?="}, "invalidMetadata", "prompt"),
     ],
 )
-def test_what_nobody_can_read_is_a_fault(metadata: dict[str, str], code: str, parameter: str) -> None:
-    """An unknown name, a parameter given twice, and a value that is not in its own encoding are named."""
+def test_unreadable_metadata_is_a_fault(metadata: dict[str, str], code: str, parameter: str) -> None:
+    """An unknown name, a parameter given twice, and a wrongly encoded value are faults with their parameter."""
     faults = task_of(metadata, PNG)
     assert isinstance(faults, list)
     assert [(fault["code"], fault["parameter"]) for fault in faults] == [(code, parameter)]

@@ -1,4 +1,4 @@
-"""Messages of the inbox, there and back."""
+"""Messages of the inbox, written and read."""
 
 import json
 from typing import Any
@@ -21,15 +21,15 @@ values = st.recursive(
 
 @given(st.dictionaries(st.text(), values, max_size=5))
 def test_a_message_is_read_as_it_was_written(task: dict[str, Any]) -> None:
-    """Whatever a task holds, it comes out as it went in, over a text that SQS takes."""
+    """Any task is read as it was written, from a text that SQS accepts."""
     message = Message("ann", {**task, "taskUUID": TASK_UUID}, REPORT)
     assert message.text.isascii()
     assert message.text.isprintable()
     assert read(message.text) == message
 
 
-def test_a_refusal_lies_beside_its_report() -> None:
-    """Its name is that of the report with the task's UUID, in small letters."""
+def test_a_refusal_is_beside_its_report() -> None:
+    """A refusal's key is the report's with the task's UUID, in lower case."""
     message = Message("ann", request(taskUUID=TASK_UUID.upper()), REPORT)
     assert message.refusal == f"{REPORT}.{TASK_UUID}.json"
 
@@ -52,8 +52,8 @@ def test_a_refusal_lies_beside_its_report() -> None:
         {"report": ...},
     ],
 )
-def test_what_intake_would_not_send_is_no_message(changes: dict[str, Any]) -> None:
-    """A message of another shape, or one that would write among another caller's reports, is not read."""
+def test_other_objects_are_no_message(changes: dict[str, Any]) -> None:
+    """A message of another shape, or with a report in another caller's folder, is not read."""
     content = {"caller": "ann", "task": request(), "report": REPORT, **changes}
     text = json.dumps({name: value for name, value in content.items() if value is not ...})
     with pytest.raises(UnreadableError):
@@ -61,7 +61,7 @@ def test_what_intake_would_not_send_is_no_message(changes: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize("text", ["", "x", "null", "[]", "5", "[" * 100_000, '"text"'])
-def test_what_is_no_json_object_is_no_message(text: str) -> None:
-    """Poison is an error of its own kind, whatever it is made of."""
+def test_other_texts_are_no_message(text: str) -> None:
+    """Any unreadable text raises the same error."""
     with pytest.raises(UnreadableError):
         read(text)

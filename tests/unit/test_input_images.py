@@ -1,4 +1,4 @@
-"""Images of requests: what is let through, what is refused and why, and what is kept, on the fake bucket."""
+"""Images of requests on the fake bucket: allowed ones, refused ones with the reason, and stored ones."""
 
 import hashlib
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from tests.unit.pictures import base64_of, data_uri, padded, picture
 
 ANN = Caller("ann", 0, ("photos/ann/", "film", "stills/a"))
 UUID = "aac49721-1964-481a-ae78-8a4e29b91402"
-MOST = 20 * 1024 * 1024
+MAX_BYTES = 20 * 1024 * 1024
 PNG, JPEG, WEBP = (picture(kind=kind) for kind in ("PNG", "JPEG", "WEBP"))
 
 
@@ -31,15 +31,15 @@ def framed(image: object) -> dict[str, Any]:
     return request(inputs={"frameImages": [image]})
 
 
-def taken(image: object, bucket: FakeBucket) -> Mapping[str, Any]:
-    """The task of this image, taken in; it must be without faults."""
+def stored(image: object, bucket: FakeBucket) -> Mapping[str, Any]:
+    """The task with this image after storing, which must find no faults."""
     found = store_images(framed(image), ANN, bucket)
     assert not isinstance(found, list), found
     return found
 
 
 def faults(image: object, bucket: FakeBucket) -> list[WireError]:
-    """The faults of this image; it must have some, all of them whole, and nothing may have been kept."""
+    """The faults of this image: at least one, each complete; nothing may have been stored."""
     found = store_images(framed(image), ANN, bucket)
     assert isinstance(found, list), found
     assert bucket.calls["keep"] == 0
@@ -53,8 +53,7 @@ def codes(image: object, bucket: FakeBucket) -> list[str]:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What passes through
-# ----------------------------------------------------------------------------------------------------------------------
+# Unchanged images
 
 
 @pytest.mark.parametrize(
@@ -62,8 +61,8 @@ def codes(image: object, bucket: FakeBucket) -> list[str]:
     [UUID, UUID.upper(), "https://example.com/a.png", "HTTP://example.com", "https://example.com?image=s3://a/b"],
 )
 @pytest.mark.parametrize("placed", [False, True])
-def test_what_runware_can_fetch_itself_is_left_alone(bucket: FakeBucket, image: str, placed: bool) -> None:
-    """UUIDs and web addresses go as they came, and S3 is not asked."""
+def test_images_that_runware_can_fetch_are_left_alone(bucket: FakeBucket, image: str, placed: bool) -> None:
+    """UUIDs and web addresses stay as they are, without a request to S3."""
     task = framed({"image": image, "frame": 0} if placed else image)
     assert isinstance(check(task), Order)
     assert store_images(task, ANN, bucket) == task
@@ -73,7 +72,7 @@ def test_what_runware_can_fetch_itself_is_left_alone(bucket: FakeBucket, image: 
 
 @pytest.mark.parametrize("changes", [{}, {"inputs": {}}, {"inputs": {"frameImages": []}}])
 def test_a_task_without_images_is_left_alone(bucket: FakeBucket, changes: dict[str, Any]) -> None:
-    """There is nothing to do for text."""
+    """A task without images is unchanged."""
     task = request(**changes)
     assert store_images(task, ANN, bucket) == task == linked(task, lambda *_: "never")
     assert not needs_storing(task)
@@ -98,10 +97,10 @@ def test_a_task_without_images_is_left_alone(bucket: FakeBucket, changes: dict[s
     ],
 )
 @pytest.mark.parametrize("placed", [False, True])
-def test_an_inline_image_is_kept_under_its_hash(
+def test_an_inline_image_is_stored_under_its_hash(
     bucket: FakeBucket, content: bytes, declared: str | None, extension: str, mime_type: str, placed: bool
 ) -> None:
-    """Its bytes lie in the caller's folder with their type, and its address stands where the image was."""
+    """An image's bytes are in the caller's folder with their type, and its address replaces it in the task."""
     image = data_uri(content, declared) if declared else base64_of(content)
     task = framed({"image": image, "frame": "first"} if placed else image)
     assert isinstance(check(task), Order)
@@ -114,17 +113,17 @@ def test_an_inline_image_is_kept_under_its_hash(
     assert bucket.types == {key: mime_type}
 
 
-def test_taking_in_again_changes_nothing(bucket: FakeBucket) -> None:
-    """The same image gets the same address, and what was taken in is a valid task that can be taken in as well."""
-    once = taken(data_uri(PNG), bucket)
-    assert taken(base64_of(PNG), bucket) == once
+def test_storing_an_image_again_changes_nothing(bucket: FakeBucket) -> None:
+    """The same image gets the same address, and the resulting task is valid and unchanged by storing it again."""
+    once = stored(data_uri(PNG), bucket)
+    assert stored(base64_of(PNG), bucket) == once
     assert len(bucket.objects) == 1
     assert isinstance(check(once), Order)
     assert store_images(once, ANN, bucket) == once
 
 
-def test_nothing_but_the_image_is_changed(bucket: FakeBucket) -> None:
-    """The task that came in is not touched, and every other parameter is as it was."""
+def test_only_the_image_is_changed(bucket: FakeBucket) -> None:
+    """The given task is not modified, and every other parameter stays as it was."""
     task = framed(data_uri(PNG)) | {"tags": {"a": "b"}, "duration": 10}
     before = repr(task)
     found = store_images(task, ANN, bucket)
@@ -149,10 +148,10 @@ def test_nothing_but_the_image_is_changed(bucket: FakeBucket) -> None:
 )
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_the_sides_have_limits(bucket: FakeBucket, kind: str, width: int, height: int, expected: list[str]) -> None:
-    """300 to 2048 pixels a side, both inclusive; every side that is wrong is named with the limits."""
+    """300 to 2048 pixels a side, both inclusive; every wrong side is a fault with the limits."""
     content = picture(width, height, kind)
     if not expected:
-        taken(base64_of(content), bucket)
+        stored(base64_of(content), bucket)
         return
     assert codes(base64_of(content), bucket) == expected
     assert all((fault["min"], fault["max"]) == (300, 2048) for fault in faults(base64_of(content), bucket))
@@ -176,9 +175,9 @@ def lossy(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("make", [canvas, lossless, lossy])
-def test_every_kind_of_webp_says_its_sides(bucket: FakeBucket, make: Any) -> None:
-    """Lossy, lossless and extended WEBP hold their sides in different places; all are read, at the edges too."""
-    taken(base64_of(make(300, 2048)), bucket)
+def test_the_sides_are_read_from_every_kind_of_webp(bucket: FakeBucket, make: Any) -> None:
+    """Lossy, lossless and extended WEBP have their sides in different places; all are read, at the limits too."""
+    stored(base64_of(make(300, 2048)), bucket)
     bucket.calls.clear()
     assert codes(base64_of(make(299, 2049)), bucket) == ["Width", "Height"]
 
@@ -192,24 +191,24 @@ def test_every_kind_of_webp_says_its_sides(bucket: FakeBucket, make: Any) -> Non
         data_uri(WEBP, "image/jpg"),
     ],
 )
-def test_a_data_uri_tells_its_type_truly(bucket: FakeBucket, image: str) -> None:
-    """What is declared and what the bytes are must be the same."""
+def test_a_data_uri_has_its_true_type(bucket: FakeBucket, image: str) -> None:
+    """The declared type must be that of the bytes."""
     (fault,) = faults(image, bucket)
     assert fault["code"] == "invalidFrameImageFormat"
     assert "is declared as image/" in fault["message"]
 
 
 @pytest.mark.parametrize("content", [PNG, JPEG, WEBP], ids=["PNG", "JPEG", "WEBP"])
-def test_a_head_that_is_cut_off_is_refused(bucket: FakeBucket, content: bytes) -> None:
-    """However few bytes there are, as long as they do not say the sides the image is refused; then it is taken."""
+def test_a_truncated_image_is_refused(bucket: FakeBucket, content: bytes) -> None:
+    """An image is refused exactly while its bytes end before its sides."""
     lengths = [
         length
         for length in range(3, len(content))
         if isinstance(store_images(_cut(content, length), ANN, bucket), list)
     ]
-    first_enough = max(lengths) + 1
-    assert lengths == list(range(3, first_enough))
-    assert first_enough < 700
+    first_accepted = max(lengths) + 1
+    assert lengths == list(range(3, first_accepted))
+    assert first_accepted < 700
 
 
 def _cut(content: bytes, length: int) -> dict[str, Any]:
@@ -229,8 +228,8 @@ def _cut(content: bytes, length: int) -> dict[str, Any]:
         data_uri(PNG)[:100] + "data:image/png;base64,",
     ],
 )
-def test_what_is_not_base64_to_its_end_is_refused(bucket: FakeBucket, image: str) -> None:
-    """The check of the request looks at the beginning only; the rest is judged here."""
+def test_base64_must_be_valid_to_its_end(bucket: FakeBucket, image: str) -> None:
+    """The validation of the request checks only the beginning; the rest is checked here."""
     assert isinstance(check(framed(image)), Order)
     assert codes(image, bucket) == ["Format"]
 
@@ -252,56 +251,56 @@ def test_what_is_not_base64_to_its_end_is_refused(bucket: FakeBucket, image: str
     ids=lambda content: content[:12],
 )
 def test_other_formats_are_refused(bucket: FakeBucket, content: bytes) -> None:
-    """Whatever else the bytes may be to somebody, only a signature at their very beginning counts."""
+    """Only a signature at the very beginning of the bytes counts, whatever else they contain."""
     assert codes(base64_of(content), bucket) == ["Format"]
 
 
 @pytest.mark.parametrize("tail", [b"<html><script>", b"PK\x05\x06" + bytes(18), JPEG, b"%PDF-1.7"])
-def test_an_image_that_is_also_something_else_is_an_image(bucket: FakeBucket, tail: bytes) -> None:
-    """What hangs behind an image is kept with it, under an image's name and type and no other."""
-    taken(base64_of(PNG + tail), bucket)
+def test_an_image_with_another_file_behind_it_is_an_image(bucket: FakeBucket, tail: bytes) -> None:
+    """Bytes behind an image are stored with it, under an image's name and type."""
+    stored(base64_of(PNG + tail), bucket)
     assert set(bucket.types.values()) == {"image/png"}
 
 
-@pytest.mark.parametrize(("size", "fits"), [(MOST, True), (MOST + 1, False), (2 * MOST, False)])
-def test_twenty_megabytes_are_the_most(bucket: FakeBucket, size: int, fits: bool) -> None:
-    """The limit is inclusive, and what is larger is refused with it."""
+@pytest.mark.parametrize(("size", "fits"), [(MAX_BYTES, True), (MAX_BYTES + 1, False), (2 * MAX_BYTES, False)])
+def test_an_image_has_at_most_twenty_megabytes(bucket: FakeBucket, size: int, fits: bool) -> None:
+    """The limit is inclusive, and a fault has the limit."""
     image = base64_of(PNG.ljust(size, b"\0"))
     if fits:
-        taken(image, bucket)
+        stored(image, bucket)
         return
     (fault,) = faults(image, bucket)
-    assert (fault["code"], fault["max"]) == ("invalidFrameImageSize", MOST)
+    assert (fault["code"], fault["max"]) == ("invalidFrameImageSize", MAX_BYTES)
 
 
-def test_what_is_far_too_large_is_not_even_decoded(bucket: FakeBucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A gigantic text costs no copy of it."""
+def test_a_far_too_large_image_is_not_decoded(bucket: FakeBucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A huge text is not copied."""
     monkeypatch.setattr("rushes.services.input_images.base64.b64decode", lambda *_, **__: pytest.fail("decoded"))
     assert codes(base64_of(PNG[:30]) + "A" * 40_000_000, bucket) == ["Size"]
 
 
-def test_a_jpeg_may_say_its_sides_late(bucket: FakeBucket) -> None:
-    """Metadata of up to a megabyte may come first."""
-    taken(base64_of(padded(JPEG, 1_000_000)), bucket)
+def test_a_jpeg_may_have_its_sides_behind_metadata(bucket: FakeBucket) -> None:
+    """Up to a megabyte of metadata may come first."""
+    stored(base64_of(padded(JPEG, 1_000_000)), bucket)
     bucket.calls.clear()
     assert codes(base64_of(padded(JPEG, 1_100_000)), bucket) == ["Format"]
 
 
-def test_trouble_with_s3_is_no_fault(bucket: FakeBucket) -> None:
-    """Neither keeping nor looking turns an outage into something that the caller did wrong."""
+def test_an_error_of_s3_is_no_fault(bucket: FakeBucket) -> None:
+    """An outage while storing or reading is never reported as the caller's fault."""
     bucket.down = True
     for image in (data_uri(PNG), "s3://photos/ann/a.png"):
         with pytest.raises(BucketError):
             store_images(framed(image), ANN, bucket)
 
 
-def test_a_dry_run_keeps_nothing(bucket: FakeBucket) -> None:
-    """An image is judged all the same, wherever it is."""
+def test_a_dry_run_stores_nothing(bucket: FakeBucket) -> None:
+    """Every image is checked all the same, inline or in a bucket."""
     bucket.others["photos", "ann/a.png"] = picture(299, 300)
-    looking = ReadOnlyImageStore(bucket)
-    assert isinstance(store_images(framed(data_uri(PNG)), ANN, looking), dict)
-    assert isinstance(store_images(framed(data_uri(PNG, "image/webp")), ANN, looking), list)
-    assert isinstance(store_images(framed("s3://photos/ann/a.png"), ANN, looking), list)
+    read_only = ReadOnlyImageStore(bucket)
+    assert isinstance(store_images(framed(data_uri(PNG)), ANN, read_only), dict)
+    assert isinstance(store_images(framed(data_uri(PNG, "image/webp")), ANN, read_only), list)
+    assert isinstance(store_images(framed("s3://photos/ann/a.png"), ANN, read_only), list)
     assert (bucket.objects, bucket.calls) == ({}, {"head": 1})
 
 
@@ -315,18 +314,18 @@ def test_a_dry_run_keeps_nothing(bucket: FakeBucket) -> None:
     [("photos", "ann/a.png"), ("photos", "ann//b/c d?.png"), ("film", "a"), ("stills", "a"), ("stills", "abc/d")],
 )
 def test_an_image_in_an_allowed_place_stays_there(bucket: FakeBucket, bucket_name: str, key: str) -> None:
-    """It is looked at, and its address goes on as it is."""
+    """The image is checked, and its address stays as it is."""
     bucket.others[bucket_name, key] = PNG
     address = f"s3://{bucket_name}/{key}"
-    assert taken(address, bucket) == framed(address)
+    assert stored(address, bucket) == framed(address)
     assert needs_storing(framed(address))
     assert bucket.calls == {"head": 1}
 
 
-def test_what_was_kept_for_the_caller_may_be_named_again(bucket: FakeBucket) -> None:
+def test_the_callers_own_folder_is_allowed(bucket: FakeBucket) -> None:
     """The caller's own folder in our bucket is always allowed."""
     bucket.objects["inputs/ann/made/by/hand"] = JPEG
-    taken("s3://clips/inputs/ann/made/by/hand", bucket)
+    stored("s3://clips/inputs/ann/made/by/hand", bucket)
 
 
 @pytest.mark.parametrize(
@@ -345,8 +344,8 @@ def test_what_was_kept_for_the_caller_may_be_named_again(bucket: FakeBucket) -> 
         "s3://clips/a.png",
     ],
 )
-def test_other_places_are_refused_without_a_look(bucket: FakeBucket, address: str) -> None:
-    """Whether anything is there is not told, and not even asked: bucket names are whole, prefixes are literal."""
+def test_other_places_are_refused_without_a_request(bucket: FakeBucket, address: str) -> None:
+    """S3 is not asked and existence not revealed: bucket names must match whole, prefixes literally."""
     assert codes(address, bucket) == ["Source"]
     assert bucket.calls == {}
 
@@ -359,12 +358,12 @@ def test_a_key_is_taken_literally(bucket: FakeBucket) -> None:
     assert codes("s3://clips/inputs/%61nn/a.png", bucket) == ["Source"]
     bucket.objects[key] = PNG
     address = f"s3://clips/{key}"
-    assert taken(address, bucket) == framed(address)
+    assert stored(address, bucket) == framed(address)
     linked(framed(address), lambda *found: str(found == ("clips", key) or pytest.fail(f"changed to {found}")))
 
 
-def test_our_bucket_is_no_source_like_others(bucket: FakeBucket) -> None:
-    """Whatever an operator allows, in our own bucket a caller reads its own folder only."""
+def test_our_bucket_cannot_be_allowed_as_a_source(bucket: FakeBucket) -> None:
+    """Whatever an operator allows, a caller reads only its own folder in our bucket."""
     bucket.objects["inputs/bob/a.png"] = bucket.objects["videos/ann/a"] = PNG
     greedy = Caller("ann", 0, ("clips/", "clips/inputs/bob/"))
     for key in bucket.objects:
@@ -373,14 +372,14 @@ def test_our_bucket_is_no_source_like_others(bucket: FakeBucket) -> None:
 
 
 def test_a_caller_without_sources_has_none(bucket: FakeBucket) -> None:
-    """Nobody reads from other buckets unless somebody has allowed it."""
+    """Without permission a caller reads from no other bucket."""
     bucket.others["photos", "ann/a.png"] = PNG
     assert isinstance(store_images(framed("s3://photos/ann/a.png"), Caller("ann", 0), bucket), list)
     assert bucket.calls == {}
 
 
-def test_an_image_that_is_not_there_is_the_callers_fault(bucket: FakeBucket) -> None:
-    """Missing and forbidden look the same to us, and are told as one."""
+def test_a_missing_image_is_the_callers_fault(bucket: FakeBucket) -> None:
+    """Missing and forbidden objects are indistinguishable and have one message."""
     (fault,) = faults("s3://photos/ann/a.png", bucket)
     assert fault["code"] == "invalidFrameImageSource"
     assert "does not exist" in fault["message"]
@@ -395,12 +394,12 @@ def test_an_image_that_is_not_there_is_the_callers_fault(bucket: FakeBucket) -> 
         (PNG[:20], ["Format"]),
         (JPEG[:50], ["Format"]),
         (picture(299, 2049), ["Width", "Height"]),
-        (PNG.ljust(MOST + 1, b"\0"), ["Size"]),
+        (PNG.ljust(MAX_BYTES + 1, b"\0"), ["Size"]),
     ],
     ids=["empty", "GIF", "cut PNG", "cut JPEG", "sides", "size"],
 )
-def test_what_lies_there_is_judged_alike(bucket: FakeBucket, content: bytes, expected: list[str]) -> None:
-    """Signature, size and sides have the limits that inline images have."""
+def test_stored_images_have_the_limits_of_inline_ones(bucket: FakeBucket, content: bytes, expected: list[str]) -> None:
+    """Signature, size and sides are checked as for inline images."""
     bucket.others["photos", "ann/a.png"] = content
     assert codes("s3://photos/ann/a.png", bucket) == expected
     assert bucket.calls == {"head": 1}
@@ -409,8 +408,8 @@ def test_what_lies_there_is_judged_alike(bucket: FakeBucket, content: bytes, exp
 @pytest.mark.parametrize(
     ("before", "reads", "fits"), [(0, 1, True), (65_000, 1, True), (70_000, 2, True), (1_100_000, 2, False)]
 )
-def test_a_late_frame_header_is_worth_one_longer_look(bucket: FakeBucket, before: int, reads: int, fits: bool) -> None:
-    """A JPEG whose sides lie beyond the first bytes is read once more, further in, and then no more."""
+def test_a_late_frame_header_costs_one_longer_read(bucket: FakeBucket, before: int, reads: int, fits: bool) -> None:
+    """A JPEG whose sides are beyond the first bytes is read once more, further in, and then no more."""
     bucket.others["photos", "ann/a.jpg"] = padded(JPEG, before)
     found = store_images(framed("s3://photos/ann/a.jpg"), ANN, bucket)
     assert isinstance(found, dict) is fits
@@ -423,7 +422,7 @@ def test_a_late_frame_header_is_worth_one_longer_look(bucket: FakeBucket, before
 
 
 def test_only_addresses_in_buckets_become_links() -> None:
-    """Each gets its own link, wherever it stands; everything else is as it was."""
+    """Each `s3://` address becomes a link, in either form of an image; other addresses stay as they are."""
     link = "https://link.example/{}/{}".format
     assert linked(framed("s3://photos/a/b.png"), link) == framed("https://link.example/photos/a/b.png")
     placed = {"image": "s3://photos/a", "frame": 0}
@@ -433,8 +432,7 @@ def test_only_addresses_in_buckets_become_links() -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Anything
-# ----------------------------------------------------------------------------------------------------------------------
+# Arbitrary input
 
 SIGNATURES = [
     b"\x89PNG\r\n\x1a\n",
@@ -447,7 +445,7 @@ SIGNATURES = [
 
 @given(st.sampled_from(SIGNATURES), st.binary(max_size=400), st.booleans())
 def test_any_bytes_are_an_image_or_a_fault(signature: bytes, rest: bytes, inline: bool) -> None:
-    """Whatever follows a signature, it is taken or refused with a fault, quickly; nothing else can happen."""
+    """Any bytes behind a signature are accepted or refused with a fault; nothing else can happen."""
     bucket = FakeBucket()
     bucket.others["photos", "ann/a"] = signature + rest
     found = store_images(framed(base64_of(signature + rest) if inline else "s3://photos/ann/a"), ANN, bucket)
@@ -459,8 +457,8 @@ def test_any_bytes_are_an_image_or_a_fault(signature: bytes, rest: bytes, inline
 
 
 @pytest.mark.parametrize("fill", [b"\0", b"\xff", b"\xff\xd0", b"\xff\xe1\x00\x02", b"\xff\xc0\x00\x02"])
-def test_garbage_behind_a_signature_ends(bucket: FakeBucket, fill: bytes) -> None:
-    """A JPEG without end or header is given up after the longest head, whatever it is filled with."""
+def test_garbage_behind_a_signature_is_refused_in_bounded_time(bucket: FakeBucket, fill: bytes) -> None:
+    """A JPEG without end or header is given up after the longest head, whatever follows its signature."""
     bucket.others["photos", "ann/a.jpg"] = (b"\xff\xd8\xff\xe0\x00\x02" + fill * (2**21 // len(fill)))[: 2**21]
     assert codes("s3://photos/ann/a.jpg", bucket) in (["Format"], ["Width", "Height"])
     assert bucket.calls == {"head": 2} or fill == b"\xff\xc0\x00\x02"
@@ -474,6 +472,6 @@ json_values = st.recursive(
 
 
 @given(json_values)
-def test_images_can_be_looked_for_in_anything(inputs: object) -> None:
-    """Tasks that nobody has checked are looked through as well."""
+def test_images_are_found_in_any_task(inputs: object) -> None:
+    """Unvalidated tasks are searched without an error."""
     assert all(isinstance(image, str) for image in images_of({"inputs": inputs}))

@@ -1,4 +1,4 @@
-"""Lines out of a stream, with every bound at its edge, however the stream is cut."""
+"""Lines from a stream, with every bound at its edge, however the stream is cut."""
 
 import pytest
 from hypothesis import given
@@ -10,13 +10,13 @@ from rushes.errors import UnreadableError
 LIMITS = Limits(size=40, lines=4, line=10)
 
 
-def cut(content: bytes, size: int) -> list[bytes]:
+def in_chunks(content: bytes, size: int) -> list[bytes]:
     """The content in chunks of this size."""
     return [content[start : start + size] for start in range(0, len(content), size)]
 
 
 def lines(content: bytes, chunk: int = 3, limits: Limits = LIMITS) -> list[Line]:
-    return list(split(cut(content, chunk), limits))
+    return list(split(in_chunks(content, chunk), limits))
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 100])
@@ -36,36 +36,36 @@ def lines(content: bytes, chunk: int = 3, limits: Limits = LIMITS) -> list[Line]
         (b"a\nb\nc\nd\n", [Line(number, bytes([96 + number])) for number in (1, 2, 3, 4)]),
     ],
 )
-def test_lines_come_out_however_the_stream_is_cut(content: bytes, chunk: int, found: list[Line]) -> None:
-    """Numbers count blank lines, which are left out; a long line has no content; the last may end open."""
+def test_lines_do_not_depend_on_chunks(content: bytes, chunk: int, found: list[Line]) -> None:
+    """Numbers count blank lines, which are left out; a long line has no content; the last line needs no newline."""
     assert lines(content, chunk) == found
 
 
 @pytest.mark.parametrize("content", [b"a\nb\nc\nd\ne", b"\n\n\n\n\n", b"\n\n\n\nx"])
-def test_too_many_lines_end_the_reading(content: bytes) -> None:
-    """One line more than allowed is one too many, blank ones included."""
+def test_the_number_of_lines_is_bounded(content: bytes) -> None:
+    """One line more than allowed is an error, blank ones included."""
     with pytest.raises(UnreadableError, match="not have more than 4 lines"):
         lines(content)
 
 
-def test_size_is_bounded_while_it_streams() -> None:
+def test_the_size_is_bounded_while_reading() -> None:
     """A stream is read no further than its bound, and the bound itself is allowed."""
     assert lines(b"x\n" + b" " * 38, 7) == [Line(1, b"x"), Line(2, None)]
-    asked = []
+    reads = []
 
     def endless() -> object:
         while True:
-            asked.append(1)
+            reads.append(1)
             yield b"x" * 15
 
     with pytest.raises(UnreadableError, match="not be larger than 40 bytes"):
         list(split(endless(), LIMITS))  # type: ignore[arg-type]
-    assert len(asked) == 3
+    assert len(reads) == 3
 
 
 @given(st.binary(max_size=60), st.integers(1, 7))
-def test_splitting_agrees_with_pythons_own(content: bytes, chunk: int) -> None:
-    """For any bytes and any cuts, the lines are those of the whole content."""
+def test_lines_are_those_of_the_whole_content(content: bytes, chunk: int) -> None:
+    """For any bytes and any chunks, the lines are those of the whole content."""
     roomy = Limits(size=100, lines=100, line=100)
     expected = [
         Line(number, line.strip(b" \t\r"))
@@ -82,7 +82,7 @@ def test_splitting_agrees_with_pythons_own(content: bytes, chunk: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "what"),
+    ("head", "words"),
     [
         (b"\xef\xbb\xbf{}", "byte order mark"),
         (b"\xff\xfe{\x00", "UTF-16"),
@@ -94,15 +94,15 @@ def test_splitting_agrees_with_pythons_own(content: bytes, chunk: int) -> None:
         (b"\x28\xb5\x2f\xfd", "zstd"),
     ],
 )
-def test_other_kinds_of_files_are_called_by_their_names(head: bytes, what: str) -> None:
-    """A file that is no plain UTF-8 is refused as a whole, whether or not its marks come in one piece."""
+def test_other_kinds_of_files_are_named(head: bytes, words: str) -> None:
+    """A file that is not plain UTF-8 is refused as a whole, also if its first bytes come in two chunks."""
     for chunk in (1, 100):
-        with pytest.raises(UnreadableError, match=what):
+        with pytest.raises(UnreadableError, match=words):
             lines(head + b"\n{}", chunk)
 
 
 def test_a_whole_file_is_bounded_and_not_empty() -> None:
-    """What is read in one piece has at least one byte, and no more than allowed."""
+    """A file that is read whole has at least one byte, and no more than allowed."""
     assert read_whole([b"ab", b"c"], 3, "file") == b"abc"
     with pytest.raises(UnreadableError, match="The image must not be larger than 2 bytes"):
         read_whole([b"ab", b"c"], 2, "image")

@@ -1,4 +1,4 @@
-"""What entry points share: how an HTTP event is read."""
+"""The headers of an HTTP event."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from rushes.lambda_events import header
 
 
 @pytest.mark.parametrize("sent", ["authorization", "Authorization", "AUTHORIZATION"])
-def test_a_header_is_found_however_it_is_written(sent: str) -> None:
-    """API Gateway lowers the names of headers; `sam local start-api` hands them over as they were sent."""
+def test_the_case_of_a_header_does_not_matter(sent: str) -> None:
+    """API Gateway lowers the names of headers; `sam local start-api` passes them on as they were sent."""
     assert header({"headers": {"host": "x", sent: "Bearer key"}}, "authorization") == "Bearer key"
 
 
 @pytest.mark.parametrize("event", [{}, {"headers": None}, {"headers": {"x-authorization": "Bearer key"}}], ids=str)
-def test_a_header_that_is_not_there(event: dict[str, Any]) -> None:
-    """Nothing is taken for a header but that header."""
+def test_a_missing_header_is_none(event: dict[str, Any]) -> None:
+    """No other header is returned instead."""
     assert header(event, "authorization") is None

@@ -1,4 +1,4 @@
-"""What first bytes say, and whether an object is a clip."""
+"""The container of an object by its first bytes, and the fact of a copy."""
 
 from pathlib import Path
 
@@ -64,7 +64,7 @@ LARGE = b"\x00\x00\x00\x01mdat" + (80).to_bytes(8) + bytes(64)  # its length has
         (box(b"mdat"), None),
         (box(b"free") * 5, None),
         (b"\x00\x00\x00\x00free", None),
-        (b"\x00\x00\x00\x00mdat" + bytes(64), None),  # nothing can come after it
+        (b"\x00\x00\x00\x00mdat" + bytes(64), None),  # no box can follow it
         (MDAT, None),
         (MOOV, None),
         (box(b"moov", b"<script>alert(1)</script>") + MDAT, None),
@@ -72,7 +72,7 @@ LARGE = b"\x00\x00\x00\x01mdat" + (80).to_bytes(8) + bytes(64)  # its length has
         (ftyp(b"isom", b"mp41")[:12], None),
         (ftyp(b"isom")[:12] + bytes(100), None),
         (ftyp(b"isom", b"mp41") + bytes(100), None),
-        (ftyp(b"isom") + box(b"mdat", bytes(64))[:-1], None),  # cut off
+        (ftyp(b"isom") + box(b"mdat", bytes(64))[:-1], None),  # truncated
         (ftyp(b"none", b"other") + MOOV, None),
         (ftyp(b"avif", b"mif1", b"iso8") + MOOV, None),
         (ftyp(b"heic", b"mif1") + MOOV, None),
@@ -85,13 +85,13 @@ LARGE = b"\x00\x00\x00\x01mdat" + (80).to_bytes(8) + bytes(64)  # its length has
         (bytes(20), None),
     ],
 )
-def test_first_bytes_tell_the_container(content: bytes, kind: str | None) -> None:
-    """Videos are told by boxes that fit together, or by EBML's header; everything else is none."""
+def test_the_container_is_read_from_the_first_bytes(content: bytes, kind: str | None) -> None:
+    """Videos are recognized by boxes that fit together or by EBML's header; anything else has no container."""
     assert container(content[:HEAD_BYTES], len(content)) == kind
 
 
-def test_a_size_that_is_unknown() -> None:
-    """Where the file's size is not known, a box may end anywhere within reason, and text still is no video."""
+def test_the_size_may_be_unknown() -> None:
+    """Without the file's size a box may end anywhere within reason, and text still is no video."""
     video = ftyp(b"isom") + box(b"mdat", bytes(5000))
     assert container(video[:HEAD_BYTES]) == "mp4"
     assert container(video[:HEAD_BYTES], len(video) - 1) is None
@@ -100,7 +100,7 @@ def test_a_size_that_is_unknown() -> None:
 
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_the_emulators_renders_are_videos(name: str) -> None:
-    """What the emulator renders is what it says."""
+    """Each of the emulator's renders has the container that was ordered."""
     content = render(Shape(320, 320, 5, name, "a lighthouse", small=True))
     assert container(content[:HEAD_BYTES], len(content)) == name.lower()
 
@@ -123,7 +123,9 @@ def test_the_emulators_renders_are_videos(name: str) -> None:
         ("avi", {}, None),
     ],
 )
-def test_what_other_programs_write(muxer: str, options: dict[str, str], kind: str | None, tmp_path: Path) -> None:
+def test_videos_of_other_programs_are_recognized(
+    muxer: str, options: dict[str, str], kind: str | None, tmp_path: Path
+) -> None:
     """Files of FFmpeg's muxers, with the index in front, at the end or in fragments."""
     file = tmp_path / "video"
     with av.open(str(file), "w", format=muxer, options=options) as output:
@@ -135,14 +137,14 @@ def test_what_other_programs_write(muxer: str, options: dict[str, str], kind: st
     content = file.read_bytes()
     assert container(content[:HEAD_BYTES], len(content)) == kind
     if muxer == "mov" and not options:
-        # QuickTime as it was before brands: the same boxes without the first.
+        # QuickTime from before brands: the same boxes without the first.
         older = content[int.from_bytes(content[:4]) :]
         assert container(older[:HEAD_BYTES], len(older)) == "mov"
 
 
 @given(st.binary(max_size=HEAD_BYTES), st.sampled_from([b"", b"\x1aE\xdf\xa3", ftyp(b"isom"), b"\x00\x00\x00\x08wide"]))
-def test_any_bytes_can_be_judged(rest: bytes, start: bytes) -> None:
-    """No bytes are an error, or judged for ever."""
+def test_any_bytes_have_a_container_or_none(rest: bytes, start: bytes) -> None:
+    """No bytes raise an error."""
     head = (start + rest)[:HEAD_BYTES]
     assert container(head, len(head)) in (None, "mp4", "mov", "webm")
     assert container(head) in (None, "mp4", "mov", "webm")
@@ -153,7 +155,7 @@ def test_any_bytes_can_be_judged(rest: bytes, start: bytes) -> None:
     [("mp4", 1, True), ("mov", 1, True), ("webm", 1, True), ("mp4", 0, False), (None, 9, False)],
 )
 def test_an_object_is_a_copy_if_it_is_a_video(kind: str | None, size: int, good: bool) -> None:
-    """Not empty, and of a container that is known; only then it is a fact."""
+    """Only a non-empty object of a supported container is recorded as a copy."""
     probed = ProbeResult("v1", size, "etag", kind)
     assert is_video(probed) is good
     assert (stored_fact(probed, "a.mp4", START) is not None) is good
@@ -171,7 +173,7 @@ def test_an_object_is_a_copy_if_it_is_a_video(kind: str | None, size: int, good:
     ],
 )
 def test_a_video_of_another_kind_than_ordered_is_a_copy(kind: str, key: str, ordered: str | None, ending: str) -> None:
-    """It was paid for: the fact has its container and the one ordered. MP4 and MOV are one family."""
+    """The fact of such a paid video has its container and the ordered one; MP4 and MOV count as one."""
     found = stored_fact(ProbeResult("v1", 5, "e", kind), key, START)
     assert found is not None
     assert found.fields == {"size": 5, "etag": "e", "container": kind} | ({"ordered": ordered} if ordered else {})
@@ -180,7 +182,7 @@ def test_a_video_of_another_kind_than_ordered_is_a_copy(kind: str, key: str, ord
 
 
 def test_a_copy_is_pinned_by_its_version() -> None:
-    """The fact names the version that was seen, by the bucket's own witness, with size, ETag and container."""
+    """The fact has the probed version, the bucket as its source, size, ETag and container."""
     found = stored_fact(ProbeResult("v1", 5, "e", "mov"), "a.mp4", START)
     assert found is not None
     assert (found.kind, found.key, found.at, found.source) == (Kind.STORED, "v1", START, FactSource.BUCKET)

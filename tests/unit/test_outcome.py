@@ -1,4 +1,4 @@
-"""What an HTTP answer to a submission proves, as the design's "Buying" 3 says."""
+"""The outcome of an attempt by Runware's HTTP answer."""
 
 import json
 from typing import Any
@@ -15,8 +15,8 @@ ACK = {"data": [{"taskType": "videoInference", "taskUUID": CLIP}]}
 
 
 def error(code: str, task_uuid: str | None = CLIP) -> dict[str, Any]:
-    named = {"taskUUID": task_uuid} if task_uuid else {}
-    return {"data": [], "errors": [{"code": code, "message": "m", **named}]}
+    about = {"taskUUID": task_uuid} if task_uuid else {}
+    return {"data": [], "errors": [{"code": code, "message": "m", **about}]}
 
 
 def outcome(status: int, body: object) -> Outcome:
@@ -25,7 +25,7 @@ def outcome(status: int, body: object) -> Outcome:
 
 @pytest.mark.parametrize("status", [200, 201, 202])
 def test_an_acknowledgement_of_this_clip_is_a_purchase(status: int) -> None:
-    """The clip's own UUID in `data` of a success means accepted."""
+    """A success with the clip's own UUID in `data` means accepted."""
     assert outcome(status, ACK) == Accepted("acknowledged")
     assert outcome(status, {"data": [{"taskUUID": CLIP.upper(), "status": "processing"}]}) == Accepted("acknowledged")
 
@@ -33,12 +33,12 @@ def test_an_acknowledgement_of_this_clip_is_a_purchase(status: int) -> None:
 @pytest.mark.parametrize("status", [200, 400, 409, 422, 429, 500, 503])
 @pytest.mark.parametrize("task_uuid", [CLIP, None])
 def test_a_conflict_is_a_purchase_whatever_the_status(status: int, task_uuid: str | None) -> None:
-    """Nobody else can have chosen our UUID, so a conflict always means: this clip, already there."""
+    """Our UUIDs are unique, so a conflict always means that this very clip was bought before."""
     assert outcome(status, error("conflictTaskUUID", task_uuid)) == Accepted("conflict")
 
 
 def test_a_conflict_beside_another_error_is_a_purchase() -> None:
-    """A conflict counts wherever in the list it stands."""
+    """A conflict counts anywhere in the list."""
     body = error("invalidModel")
     body["errors"] += error("conflictTaskUUID")["errors"]
     assert outcome(400, body) == Accepted("conflict")
@@ -46,15 +46,15 @@ def test_a_conflict_beside_another_error_is_a_purchase() -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 409, 413, 415, 422, 451, 499])
 @pytest.mark.parametrize("task_uuid", [CLIP, None])
-def test_a_4xx_in_runwares_envelope_is_a_definite_no(status: int, task_uuid: str | None) -> None:
-    """A client error about this clip, or about none, proves that this attempt bought nothing."""
-    said = outcome(status, error("invalidModel", task_uuid))
-    assert isinstance(said, Refused)
-    assert (said.status, said.problem.code) == (status, "invalidModel")
+def test_a_4xx_in_runwares_envelope_is_a_refusal(status: int, task_uuid: str | None) -> None:
+    """A client error about this clip, or about no clip, proves that this attempt bought nothing."""
+    found = outcome(status, error("invalidModel", task_uuid))
+    assert isinstance(found, Refused)
+    assert (found.status, found.problem.code) == (status, "invalidModel")
 
 
 def test_a_429_in_runwares_envelope_never_arrived() -> None:
-    """Throttled by Runware itself means not taken; it may be sent again."""
+    """Throttling by Runware itself means that the task was not accepted; it may be sent again."""
     assert outcome(429, error("rateLimitExceeded")) == NeverArrived("HTTP 429 rateLimitExceeded")
 
 
@@ -91,7 +91,7 @@ def test_a_429_in_runwares_envelope_never_arrived() -> None:
     ids=lambda value: str(value)[:50],
 )
 def test_everything_else_is_ambiguous(status: int, body: object) -> None:
-    """What is not clearly one of the others proves nothing, so that nobody buys again by mistake."""
+    """Any other answer proves nothing, so that no clip is bought twice by mistake."""
     assert isinstance(outcome(status, body), Ambiguous)
 
 
@@ -104,22 +104,22 @@ def test_everything_else_is_ambiguous(status: int, body: object) -> None:
         (200, {"data": []}, "a success without an acknowledgement"),
     ],
 )
-def test_a_doubt_has_its_reason(status: int, body: object, reason: str) -> None:
-    """People who decide about a doubtful clip read in its timeline what came back."""
+def test_an_ambiguous_outcome_has_its_reason(status: int, body: object, reason: str) -> None:
+    """The timeline of an ambiguous clip has a short description of the answer, for operators."""
     assert outcome(status, body) == Ambiguous(reason)
 
 
 @pytest.mark.parametrize("code", ["invalidModel", "promptBlocked", "insufficientCredits", "invalidApiKey"])
-def test_a_success_that_turns_this_clip_down_is_a_no(code: str) -> None:
+def test_a_success_with_an_error_about_this_clip_is_a_refusal(code: str) -> None:
     """A partial answer may refuse with 200; only an error that names this clip and is about the request counts."""
-    said = outcome(200, error(code))
-    assert isinstance(said, Refused)
-    assert (said.status, said.problem.code) == (200, code)
+    found = outcome(200, error(code))
+    assert isinstance(found, Refused)
+    assert (found.status, found.problem.code) == (200, code)
 
 
 @given(st.integers(100, 599), st.binary(max_size=30))
 def test_bytes_that_are_no_envelope_prove_nothing(status: int, body: bytes) -> None:
-    """No junk is ever taken for a purchase, a refusal or a request that never arrived."""
+    """Other bytes are never read as a purchase, a refusal or a request that never arrived."""
     assert isinstance(outcome(status, b"\x00" + body), Ambiguous)
 
 

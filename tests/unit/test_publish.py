@@ -1,4 +1,4 @@
-"""What is told of a clip, when, and what the manifest beside it holds: rules on clips, without a stream."""
+"""The events about a clip, their time, and the manifest beside it: rules on clips, without a stream."""
 
 import hashlib
 import json
@@ -31,8 +31,8 @@ DIGEST = hashlib.sha256(MP4).hexdigest()
 
 
 @dataclass
-class Shelf:
-    """Copies by key and version, manifests by key; counts what is read. `down` makes S3 unable to say."""
+class Manifests:
+    """Copies by key and version, manifests by key; counts reads and writes. `down` makes S3 unavailable."""
 
     copies: dict[tuple[str, str], bytes] = field(default_factory=dict)
     manifests: dict[str, bytes] = field(default_factory=dict)
@@ -59,19 +59,19 @@ class Shelf:
 
 
 @dataclass
-class World:
-    """The use case on fakes: one task, one shelf, and whoever listens."""
+class Publisher:
+    """The use case on fakes, with one task; keeps the published events."""
 
     task_request: Json | None = field(default_factory=lambda: request(tags={"project": "lighthouse"}))
-    shelf: Shelf = field(default_factory=Shelf)
-    told: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+    manifest_store: Manifests = field(default_factory=Manifests)
+    events: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
     telemetry: FakeTelemetry = field(default_factory=FakeTelemetry)
-    deaf: bool = False
+    bus_down: bool = False
 
     def publish(self, detail_type: str, detail: Mapping[str, Any]) -> None:
-        if self.deaf:
+        if self.bus_down:
             raise BusError("InternalException")
-        self.told.append((detail_type, detail))
+        self.events.append((detail_type, detail))
 
     def task(self, caller: str, task_uuid: str) -> Task | None:
         if self.task_request is None:
@@ -87,24 +87,24 @@ class World:
 
     def publish_change(self, before: Clip | None, after: Clip) -> None:
         PublishService(
-            tasks=self, manifests=self.shelf, bus=self, telemetry=self.telemetry, bucket="clips"
+            tasks=self, manifests=self.manifest_store, bus=self, telemetry=self.telemetry, bucket="clips"
         ).publish_change(before, after)
 
     def manifest(self, of: Clip) -> Json:
-        content: Json = json.loads(self.shelf.manifests[of.object_key.removesuffix(".mp4") + ".json"])
+        content: Json = json.loads(self.manifest_store.manifests[of.object_key.removesuffix(".mp4") + ".json"])
         return content
 
 
 @pytest.fixture
-def told() -> World:
-    """A world in which the copy lies in the bucket."""
-    world = World()
-    world.shelf.copies[clip().object_key, "v1"] = MP4
-    return world
+def publisher() -> Publisher:
+    """A publisher whose copy is in the bucket."""
+    publisher = Publisher()
+    publisher.manifest_store.copies[clip().object_key, "v1"] = MP4
+    return publisher
 
 
 def saved(*facts: Fact, version: int = 2, **changes: Any) -> Clip:
-    """A clip that knows these facts, as it is saved."""
+    """A clip with these facts, as it is saved."""
     return refresh_derived(clip(*facts, version=version, **changes), START + 10_000_000, TIMES)
 
 
@@ -127,16 +127,16 @@ def saved(*facts: Fact, version: int = 2, **changes: Any) -> Clip:
         ([UNPROVEN, UNSAVED, STORED], ClipEvent(EventType.STORED, "v1")),
     ],
 )
-def test_what_is_told_follows_from_the_facts(facts: list[Fact], expected: ClipEvent | None) -> None:
-    """Stored, failed beyond doubt, or waiting for people: nothing else is news."""
+def test_the_event_follows_from_the_facts(facts: list[Fact], expected: ClipEvent | None) -> None:
+    """Only stored, certainly failed and reviewed clips have an event."""
     assert event_of(clip(*facts)) == expected
 
 
-def test_a_clip_that_is_stored_is_told_with_its_manifest(told: World) -> None:
-    """The event names the pinned version and the manifest, which has the same and the digest of the very bytes."""
+def test_a_stored_clip_is_published_with_its_manifest(publisher: Publisher) -> None:
+    """The event has the pinned version and the manifest's key; the manifest has the same version and its digest."""
     after = saved(ACCEPTED, RENDERED, STORED, version=3)
-    told.publish_change(saved(ACCEPTED), after)
-    ((detail_type, detail),) = told.told
+    publisher.publish_change(saved(ACCEPTED), after)
+    ((detail_type, detail),) = publisher.events
     assert detail_type == "Clip Stored"
     assert detail == {
         "id": event_id(after, ClipEvent(EventType.STORED, "v1")),
@@ -157,14 +157,14 @@ def test_a_clip_that_is_stored_is_told_with_its_manifest(told: World) -> None:
         "cost": 0.924,
         "tags": {"project": "lighthouse"},
     }
-    assert told.manifest(after) == {
+    assert publisher.manifest(after) == {
         "taskUUID": TASK_UUID,
         "clip": 0,
         "clipUUID": after.clip_uuid,
         "caller": "ann",
         "status": "stored",
         "revision": 3,
-        "request": told.task_request,
+        "request": publisher.task_request,
         "videoUUID": "video-1",
         "seed": 7,
         "NSFWContent": False,
@@ -202,166 +202,166 @@ def test_a_clip_that_is_stored_is_told_with_its_manifest(told: World) -> None:
     }
 
 
-def test_a_failure_is_told_with_its_reason_and_no_secret(told: World) -> None:
-    """The provider's words come along without what could be used to act as us; nothing is laid into the bucket."""
+def test_a_failure_is_published_with_its_reason_and_no_secret(publisher: Publisher) -> None:
+    """The event has the provider's message without the callback's query, and no manifest is written."""
     words = "No answer from https://hooks.example/webhooks/x?token=abc"
-    told.publish_change(
+    publisher.publish_change(
         saved(ACCEPTED), saved(fact(Kind.FAILED, "timeoutProvider", message=words, category="timeout"), LAST_LOOK)
     )
-    ((detail_type, detail),) = told.told
+    ((detail_type, detail),) = publisher.events
     assert (detail_type, detail["status"], detail["cost"]) == ("Clip Failed", "failed", 0.0)
     assert detail["error"] == {
         "code": "timeoutProvider",
         "category": "timeout",
         "message": "No answer from https://hooks.example/webhooks/x?[removed]",
     }
-    assert not told.shelf.manifests
+    assert not publisher.manifest_store.manifests
 
 
 @pytest.mark.parametrize(("facts", "reason"), [([UNPROVEN], "unproven"), ([RENDERED, UNSAVED], "unsaved")])
-def test_a_clip_in_review_is_told_with_what_is_missing(facts: list[Fact], reason: str, told: World) -> None:
-    """Whoever listens learns which of the two cases it is, and what it may have cost."""
-    told.publish_change(saved(ACCEPTED), saved(*facts))
-    ((detail_type, detail),) = told.told
+def test_a_clip_in_review_is_published_with_its_reason(facts: list[Fact], reason: str, publisher: Publisher) -> None:
+    """The event has the reason for the review and the possible cost."""
+    publisher.publish_change(saved(ACCEPTED), saved(*facts))
+    ((detail_type, detail),) = publisher.events
     assert (detail_type, detail["reason"], detail["cost"]) == ("Clip Needs Review", reason, 0.924)
 
 
-def test_a_change_without_news_tells_nothing(told: World) -> None:
-    """What is under way, and what was told before, asks nobody and reaches nobody."""
-    told.publish_change(None, saved(ACCEPTED))
-    told.publish_change(saved(ACCEPTED), saved(ACCEPTED, RENDERED))
-    assert (told.told, told.shelf.manifests, told.shelf.digests) == ([], {}, 0)
+def test_a_change_without_an_event_publishes_nothing(publisher: Publisher) -> None:
+    """A change of a clip that is under way publishes and reads nothing."""
+    publisher.publish_change(None, saved(ACCEPTED))
+    publisher.publish_change(saved(ACCEPTED), saved(ACCEPTED, RENDERED))
+    assert (publisher.events, publisher.manifest_store.manifests, publisher.manifest_store.digests) == ([], {}, 0)
 
 
-def test_late_truth_is_told_again(told: World) -> None:
-    """A failure that turns out to have been stored is told as both, under two ids."""
+def test_a_late_copy_is_published_after_a_failure(publisher: Publisher) -> None:
+    """A failed clip that was stored after all has both events, under two ids."""
     failed = saved(ACCEPTED, FAILED, LAST_LOOK)
-    told.publish_change(saved(ACCEPTED, FAILED), failed)
+    publisher.publish_change(saved(ACCEPTED, FAILED), failed)
     rendered = saved(ACCEPTED, FAILED, LAST_LOOK, RENDERED, version=3)
-    told.publish_change(failed, rendered)
-    told.publish_change(rendered, saved(ACCEPTED, FAILED, LAST_LOOK, RENDERED, STORED, version=4))
-    assert [name for name, _ in told.told] == ["Clip Failed", "Clip Stored"]
-    assert len({detail["id"] for _, detail in told.told}) == 2
+    publisher.publish_change(failed, rendered)
+    publisher.publish_change(rendered, saved(ACCEPTED, FAILED, LAST_LOOK, RENDERED, STORED, version=4))
+    assert [name for name, _ in publisher.events] == ["Clip Failed", "Clip Stored"]
+    assert len({detail["id"] for _, detail in publisher.events}) == 2
 
 
-def test_another_reason_for_review_is_news(told: World) -> None:
-    """A clip that waited since nobody knew of it, and now waits for a copy, is told again under an id of its own."""
-    told.publish_change(saved(UNPROVEN), saved(UNPROVEN, RENDERED, UNSAVED, version=3))
-    ((_, detail),) = told.told
+def test_another_reason_for_review_is_published(publisher: Publisher) -> None:
+    """A clip whose review has a new reason is published again under another id."""
+    publisher.publish_change(saved(UNPROVEN), saved(UNPROVEN, RENDERED, UNSAVED, version=3))
+    ((_, detail),) = publisher.events
     assert detail["reason"] == "unsaved"
     assert detail["id"] != event_id(saved(UNPROVEN), ClipEvent(EventType.NEEDS_REVIEW, "unproven"))
 
 
-def test_a_cost_that_comes_later_rewrites_the_manifest_alone(told: World) -> None:
-    """The digest is taken from the manifest that is there, no megabyte is read again, and nobody is told twice."""
+def test_a_cost_that_comes_later_rewrites_the_manifest_alone(publisher: Publisher) -> None:
+    """The digest is taken from the old manifest, no copy is read again, and no event is published twice."""
     first = saved(ACCEPTED, STORED, version=3)
-    told.publish_change(saved(ACCEPTED), first)
-    assert "cost" not in told.manifest(first)
-    told.publish_change(first, saved(ACCEPTED, STORED, RENDERED, version=4))
-    assert (told.manifest(first)["cost"], told.manifest(first)["sha256"]) == (0.924, DIGEST)
-    assert (told.shelf.digests, len(told.told)) == (1, 1)
+    publisher.publish_change(saved(ACCEPTED), first)
+    assert "cost" not in publisher.manifest(first)
+    publisher.publish_change(first, saved(ACCEPTED, STORED, RENDERED, version=4))
+    assert (publisher.manifest(first)["cost"], publisher.manifest(first)["sha256"]) == (0.924, DIGEST)
+    assert (publisher.manifest_store.digests, len(publisher.events)) == (1, 1)
 
 
-def test_a_second_render_is_in_the_manifest(told: World) -> None:
-    """Both renders were paid, so the cost is of both; the clip is the one that was learned of first."""
+def test_a_second_render_is_in_the_manifest(publisher: Publisher) -> None:
+    """Both renders were paid, so the cost is of both; the `videoUUID` is that of the first one."""
     second = fact(Kind.RENDERED, "a-video-2", START + 5000, cost=900_000)
     after = saved(RENDERED, STORED, second)
-    told.publish_change(None, after)
-    assert (told.manifest(after)["cost"], told.manifest(after)["videoUUID"]) == (1.824, "video-1")
-    assert [each["key"] for each in told.manifest(after)["timeline"] if each["fact"] == "rendered"] == [
+    publisher.publish_change(None, after)
+    assert (publisher.manifest(after)["cost"], publisher.manifest(after)["videoUUID"]) == (1.824, "video-1")
+    assert [each["key"] for each in publisher.manifest(after)["timeline"] if each["fact"] == "rendered"] == [
         "video-1",
         "a-video-2",
     ]
 
 
-def test_a_repeat_changes_nothing(told: World) -> None:
-    """The same change once more: no byte is written, and the event has the same id and the same words."""
+def test_a_repeated_change_changes_nothing(publisher: Publisher) -> None:
+    """The same change again writes nothing, and its event has the same id."""
     before, after = saved(ACCEPTED), saved(ACCEPTED, RENDERED, STORED, version=3)
-    told.publish_change(before, after)
-    manifests = dict(told.shelf.manifests)
-    told.task_request = None  # expired meanwhile
-    told.publish_change(before, after)
-    assert told.shelf.manifests == manifests
-    assert (told.shelf.writes, told.shelf.digests) == (1, 1)
-    assert told.told[0][1]["id"] == told.told[1][1]["id"]
+    publisher.publish_change(before, after)
+    manifests = dict(publisher.manifest_store.manifests)
+    publisher.task_request = None  # expired meanwhile
+    publisher.publish_change(before, after)
+    assert publisher.manifest_store.manifests == manifests
+    assert (publisher.manifest_store.writes, publisher.manifest_store.digests) == (1, 1)
+    assert publisher.events[0][1]["id"] == publisher.events[1][1]["id"]
 
 
-def test_an_older_change_does_not_turn_the_manifest_back(told: World) -> None:
-    """What comes again after something newer leaves the newer manifest as it is."""
+def test_an_older_change_leaves_the_newer_manifest(publisher: Publisher) -> None:
+    """A redelivered change leaves a newer manifest as it is."""
     older, newer = saved(ACCEPTED, STORED, version=3), saved(ACCEPTED, STORED, RENDERED, version=4)
-    told.publish_change(saved(ACCEPTED), older)
-    told.publish_change(older, newer)
-    told.publish_change(saved(ACCEPTED), older)
-    assert told.manifest(newer)["revision"] == 4
+    publisher.publish_change(saved(ACCEPTED), older)
+    publisher.publish_change(older, newer)
+    publisher.publish_change(saved(ACCEPTED), older)
+    assert publisher.manifest(newer)["revision"] == 4
 
 
-def test_an_older_change_brings_no_older_copy_back(told: World) -> None:
-    """Nor does a change at which another copy was the clip's: a later revision has pinned the one learned of first."""
+def test_an_older_change_leaves_the_newer_pinned_copy(publisher: Publisher) -> None:
+    """A redelivered change with another pinned copy leaves the copy of the later revision."""
     second = fact(Kind.STORED, "v2", START + 3000, FactSource.BUCKET, size=len(MP4), etag="e", container="mp4")
     older, newer = saved(ACCEPTED, second, version=3), saved(ACCEPTED, second, STORED, version=4)
-    told.shelf.copies |= {(older.object_key, "v1"): MP4, (older.object_key, "v2"): MP4 + b"another"}
-    told.publish_change(saved(ACCEPTED), older)
-    told.publish_change(older, newer)
-    told.publish_change(saved(ACCEPTED), older)
-    assert (told.manifest(newer)["revision"], told.manifest(newer)["versionId"]) == (4, "v1")
-    assert told.manifest(newer)["sha256"] == DIGEST  # of these bytes, not of the copy that was described before
+    publisher.manifest_store.copies |= {(older.object_key, "v1"): MP4, (older.object_key, "v2"): MP4 + b"another"}
+    publisher.publish_change(saved(ACCEPTED), older)
+    publisher.publish_change(older, newer)
+    publisher.publish_change(saved(ACCEPTED), older)
+    assert (publisher.manifest(newer)["revision"], publisher.manifest(newer)["versionId"]) == (4, "v1")
+    assert publisher.manifest(newer)["sha256"] == DIGEST  # of these bytes, not of the copy that was described before
 
 
 @pytest.mark.parametrize("written_before", [False, True])
-def test_no_manifest_comes_back_without_its_copy(written_before: bool, told: World) -> None:
-    """Where the copy was erased or has expired none is written, and the event names none."""
+def test_no_manifest_is_written_without_its_copy(written_before: bool, publisher: Publisher) -> None:
+    """Where the copy was erased or has expired no manifest is written, and the event has no key of one."""
     before = saved(ACCEPTED, STORED, version=3)
     if written_before:
-        told.publish_change(saved(ACCEPTED), before)
-    writes = told.shelf.writes
-    told.shelf.copies.clear()
-    told.publish_change(saved(ACCEPTED), saved(ACCEPTED, STORED, RENDERED, version=4))
-    assert told.shelf.writes == writes
-    assert "manifestKey" not in told.told[-1][1]
+        publisher.publish_change(saved(ACCEPTED), before)
+    writes = publisher.manifest_store.writes
+    publisher.manifest_store.copies.clear()
+    publisher.publish_change(saved(ACCEPTED), saved(ACCEPTED, STORED, RENDERED, version=4))
+    assert publisher.manifest_store.writes == writes
+    assert "manifestKey" not in publisher.events[-1][1]
 
 
 @pytest.mark.parametrize("content", [b"", b"garbled", b"[]", b"{}", b'{"revision": "9", "sha256": 1}'])
-def test_what_is_no_manifest_is_written_over(content: bytes, told: World) -> None:
-    """Something else in the manifest's place is not believed."""
+def test_an_invalid_manifest_is_overwritten(content: bytes, publisher: Publisher) -> None:
+    """Other content under the manifest's key is not used."""
     after = saved(RENDERED, STORED)
-    told.shelf.manifests[after.object_key.removesuffix(".mp4") + ".json"] = content
-    told.publish_change(None, after)
-    assert told.manifest(after)["sha256"] == DIGEST
+    publisher.manifest_store.manifests[after.object_key.removesuffix(".mp4") + ".json"] = content
+    publisher.publish_change(None, after)
+    assert publisher.manifest(after)["sha256"] == DIGEST
 
 
-def test_a_request_that_is_gone_leaves_an_empty_one(told: World) -> None:
-    """An expired or forgotten request is empty in the manifest and gives the event no tags."""
-    told.task_request = None
+def test_an_expired_request_is_empty_in_the_manifest(publisher: Publisher) -> None:
+    """An expired or erased request is empty in the manifest and gives the event no tags."""
+    publisher.task_request = None
     after = saved(RENDERED, STORED)
-    told.publish_change(None, after)
-    assert told.manifest(after)["request"] == {}
-    assert told.told[0][1]["tags"] == {}
+    publisher.publish_change(None, after)
+    assert publisher.manifest(after)["request"] == {}
+    assert publisher.events[0][1]["tags"] == {}
 
 
-def test_the_manifest_is_there_before_the_event(told: World) -> None:
-    """Whoever is told finds it: when S3 is away nobody is told, and when the bus is, the manifest stands already."""
+def test_the_manifest_is_there_before_the_event(publisher: Publisher) -> None:
+    """Without S3 no event is published; without the bus the manifest is already there."""
     after = saved(RENDERED, STORED)
-    told.shelf.down = True
+    publisher.manifest_store.down = True
     with pytest.raises(BucketError):
-        told.publish_change(None, after)
-    assert not told.told
-    told.shelf.down, told.deaf = False, True
+        publisher.publish_change(None, after)
+    assert not publisher.events
+    publisher.manifest_store.down, publisher.bus_down = False, True
     with pytest.raises(BusError):
-        told.publish_change(None, after)
-    assert told.manifest(after)["sha256"] == DIGEST
+        publisher.publish_change(None, after)
+    assert publisher.manifest(after)["sha256"] == DIGEST
 
 
 @given(st.permutations([ACCEPTED, FAILED, LAST_LOOK, RENDERED, STORED, UNPROVEN, UNSAVED]))
-def test_the_last_word_is_told_in_any_order_of_facts(facts: list[Fact]) -> None:
-    """However the facts come in, what was told last is what is true at the end, and each thing was told once."""
-    world = World()
-    world.shelf.copies[clip().object_key, "v1"] = MP4
+def test_the_last_event_is_true_in_any_order_of_facts(facts: list[Fact]) -> None:
+    """In any order of facts the last event has the final status, and no event is published twice."""
+    publisher = Publisher()
+    publisher.manifest_store.copies[clip().object_key, "v1"] = MP4
     before = saved(version=1)
     for number in range(1, len(facts) + 1):
         after = saved(*facts[:number], version=number + 1)
-        world.publish_change(before, after)
+        publisher.publish_change(before, after)
         before = after
     assert before.status == Status.STORED
-    assert world.told[-1][0] == "Clip Stored"
-    assert world.manifest(before)["revision"] == before.version
-    assert [name for name, _ in world.told].count("Clip Stored") == 1
+    assert publisher.events[-1][0] == "Clip Stored"
+    assert publisher.manifest(before)["revision"] == before.version
+    assert [name for name, _ in publisher.events].count("Clip Stored") == 1

@@ -1,4 +1,4 @@
-"""What reconciling does about a render without a copy: which addresses are asked how often, and what is learned."""
+"""The rescue of a render without a copy: the fetched addresses, their retries, and the recorded facts."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,34 +17,34 @@ from rushes.services.reconcile import ReconcileService
 from tests.fakes.builders import CLIP_UUID, MP4, START, TIMES, WEBM, clip
 from tests.fakes.table import FakeTable
 from tests.fakes.telemetry import FakeClock, FakeTelemetry
-from tests.fakes.use_cases import FakeBucket, one_after_another
+from tests.fakes.use_cases import FakeBucket, sequential_map
 
 URL = "https://vm.runware.ai/1.mp4?sig=secret"
 MINUTE = 60_000
 
 
-class Due(FakeTable):
-    """A table that lists what is due."""
+class TableOfDue(FakeTable):
+    """A table that lists due clips."""
 
     clock: FakeClock
 
-    def due(self, now: int, most: int) -> Sequence[tuple[str, str, int]]:
+    def due(self, now: int, limit: int) -> Sequence[tuple[str, str, int]]:
         return [key for key, row in self.rows.items() if row.next_check_at is not None and row.next_check_at <= now]
 
 
 @dataclass
 class Internet:
-    """Addresses and what they give: bytes for the bucket, or an error."""
+    """Addresses and their content: bytes for the bucket, or an error."""
 
     bucket: FakeBucket
     pages: dict[str, bytes | RescueError] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
-    ends: list[int] = field(default_factory=list)
+    fetched: list[str] = field(default_factory=list)
+    deadlines: list[int] = field(default_factory=list)
 
     def fetch(self, url: str, key: str, ends_at: int) -> ProbeResult:
         assert key == clip().object_key
-        self.asked.append(url)
-        self.ends.append(ends_at)
+        self.fetched.append(url)
+        self.deadlines.append(ends_at)
         page = self.pages[url]
         if isinstance(page, RescueError):
             raise page
@@ -62,7 +62,7 @@ class Internet:
 
 @dataclass
 class Polls:
-    """Runware, which tells of one render at the addresses given, or in the answer itself."""
+    """Runware, which reports one render at the given addresses, or in the answer itself."""
 
     urls: list[str] = field(default_factory=list)
     inline: list[str] = field(default_factory=list)
@@ -76,10 +76,10 @@ class Polls:
 
 
 class World:
-    """A rendered clip, known since START, and sweeps."""
+    """A clip whose render is recorded since START, and sweeps."""
 
     def __init__(self, **order: Any) -> None:
-        self.clock, self.table, self.bucket, self.telemetry = FakeClock(), Due(), FakeBucket(), FakeTelemetry()
+        self.clock, self.table, self.bucket, self.telemetry = FakeClock(), TableOfDue(), FakeBucket(), FakeTelemetry()
         self.internet, self.polls = Internet(self.bucket), Polls([URL])
         fields = {"videoURL": URL}
         rendered = Fact(kind=Kind.RENDERED, key="v", at=START, source=FactSource.WEBHOOK, fields=fields)
@@ -94,7 +94,7 @@ class World:
             times=TIMES,
             when_ambiguous="resend",
             clock=self.clock,
-            concurrent_map=one_after_another,
+            concurrent_map=sequential_map,
         )
 
     @property
@@ -105,8 +105,8 @@ class World:
     def sweep(self, seconds_left: int = 45) -> None:
         self.reconcile_service.sweep(Buyer("me", self.clock.now + seconds_left * 1000, Credentials("key", ()), True))
 
-    def live(self) -> None:
-        """A sweep a minute, until nothing is due any more."""
+    def sweep_until_closed(self) -> None:
+        """Sweeps once a minute until the clip is closed."""
         while self.clip.open:
             self.clock.now += MINUTE
             self.sweep()
@@ -116,20 +116,20 @@ class World:
 
 
 @pytest.mark.parametrize("error", ["no video at the address", "the video is too large"])
-def test_what_is_no_video_is_asked_for_twice(error: str) -> None:
-    """Once at first and once before people are asked, and the reason is on record without the address's secrets."""
+def test_an_address_without_a_video_is_fetched_twice(error: str) -> None:
+    """It is fetched at first and before the review, and the reason is recorded without the address's secrets."""
     world = World()
     world.internet.pages[URL] = UnusableRenderError(error)
-    world.live()
+    world.sweep_until_closed()
     assert world.clip.status == Status.REVIEW
-    assert world.internet.asked == [URL] * 2
+    assert world.internet.fetched == [URL] * 2
     (reason,) = world.reasons()
     assert reason.startswith(f"rescue failed: {error} (")
     assert "secret" not in reason
 
 
-def test_a_reason_of_any_length_is_cut() -> None:
-    """It is a key of the record, whose size is limited."""
+def test_a_long_reason_is_cut() -> None:
+    """A reason is a key of the record, whose size is limited."""
     world = World()
     world.internet.pages[URL] = RescueError("e" * 500)
     world.clock.now += MINUTE
@@ -137,106 +137,106 @@ def test_a_reason_of_any_length_is_cut() -> None:
     assert [len(reason) for reason in world.reasons()] == [200]
 
 
-def test_a_passing_failure_is_tried_at_every_look() -> None:
-    """A status that may change is asked for again, at growing intervals."""
+def test_a_temporary_failure_is_retried_at_every_check() -> None:
+    """An address with a status that may change is fetched again, at growing intervals."""
     world = World()
     world.internet.pages[URL] = RescueError("HTTP 404")
-    world.live()
+    world.sweep_until_closed()
     assert world.clip.status == Status.REVIEW
-    assert len(world.internet.asked) > 10
+    assert len(world.internet.fetched) > 10
 
 
-def test_a_new_address_is_asked_at_once() -> None:
-    """What one address gave says nothing of another."""
+def test_a_new_address_is_fetched_at_once() -> None:
+    """The result of one address does not count for another."""
     world = World()
     world.internet.pages[URL] = UnusableRenderError("no video at the address")
     world.clock.now += MINUTE
     world.sweep()
     other = "https://vm.runware.ai/2.mp4"
     world.polls.urls, world.internet.pages[other] = [other], MP4
-    world.live()
+    world.sweep_until_closed()
     assert world.clip.status == Status.STORED
-    assert world.internet.asked == [URL, other]
+    assert world.internet.fetched == [URL, other]
 
 
-def test_an_address_that_is_passed_over_hides_no_other() -> None:
-    """What was no video is left alone, and the next address on record is tried at the same look."""
+def test_a_skipped_address_hides_no_other() -> None:
+    """An address without a video is skipped, and the next one is fetched at the same check."""
     world, other = World(), "https://vm.runware.ai/2.mp4"
-    known = Fact(kind=Kind.RENDERED, key="w", at=START, source=FactSource.WEBHOOK, fields={"videoURL": other})
-    world.table.put(refresh_derived(merge(world.clip, known), START, TIMES))
+    other_render = Fact(kind=Kind.RENDERED, key="w", at=START, source=FactSource.WEBHOOK, fields={"videoURL": other})
+    world.table.put(refresh_derived(merge(world.clip, other_render), START, TIMES))
     world.internet.pages = {URL: UnusableRenderError("no video at the address"), other: RescueError("HTTP 404")}
     world.clock.now += MINUTE
     world.sweep()
     world.internet.pages[other] = MP4
-    world.live()
+    world.sweep_until_closed()
     assert world.clip.status == Status.STORED
-    assert world.internet.asked == [URL, other, other]
+    assert world.internet.fetched == [URL, other, other]
 
 
-def test_what_was_a_passing_page_is_fetched_at_last() -> None:
-    """At the copy deadline the address is asked once more, and a video that lies there now is the copy."""
+def test_an_address_is_fetched_again_at_the_copy_deadline() -> None:
+    """A video that is at the address by the copy deadline becomes the copy."""
     world = World()
     world.internet.pages[URL] = UnusableRenderError("no video at the address")
     world.clock.now += MINUTE
     world.sweep()
     world.internet.pages[URL] = MP4
-    world.live()
+    world.sweep_until_closed()
     assert world.clip.status == Status.STORED
     assert world.clip.copy is not None
     assert world.clip.copy[1].at >= START + TIMES.copy_deadline
 
 
-@pytest.mark.parametrize(("early", "asked"), [(0, 1), (1, 0)])
-def test_at_the_copy_deadline_itself_the_address_is_asked_once_more(early: int, asked: int) -> None:
-    """The look that gives the clip up is the one that asks again, however long the render took to be known."""
+@pytest.mark.parametrize(("early", "fetched"), [(0, 1), (1, 0)])
+def test_the_last_fetch_is_exactly_at_the_copy_deadline(early: int, fetched: int) -> None:
+    """The check that gives the clip up fetches again, however long the render took."""
     world = World(created_at=START - TIMES.copy_deadline)
     world.internet.pages[URL] = UnusableRenderError("no video at the address")
     world.clock.now += MINUTE
     world.sweep()
-    world.internet.asked.clear()
+    world.internet.fetched.clear()
     world.clock.now = START + TIMES.copy_deadline - early
     world.sweep()
-    assert len(world.internet.asked) == asked
-    assert (world.clip.status == Status.REVIEW) is bool(asked)
+    assert len(world.internet.fetched) == fetched
+    assert (world.clip.status == Status.REVIEW) is bool(fetched)
 
 
 def test_a_video_of_another_kind_is_stored_at_once() -> None:
-    """WEBM was rendered where MP4 was ordered: one download, and the record has what it is."""
+    """A WEBM in place of an ordered MP4 takes one download, and the record has its container."""
     world = World()
     world.internet.pages[URL] = WEBM
-    world.live()
+    world.sweep_until_closed()
     assert world.clip.status == Status.STORED
-    assert world.internet.asked == [URL]
+    assert world.internet.fetched == [URL]
     assert world.clip.copy is not None
     assert {"container": "webm", "ordered": "mp4", "rescued": True}.items() <= world.clip.copy[1].fields.items()
 
 
 def test_a_fetch_ends_before_the_sweep_does() -> None:
-    """What came last has still to go into the bucket."""
+    """A fetch leaves time to put its last bytes into the bucket."""
     world = World()
     world.internet.pages[URL] = MP4
     world.clock.now += MINUTE
     world.sweep(seconds_left=45)
-    assert world.internet.ends == [world.clock.now + 45_000 - TIMES.http // 2]
+    assert world.internet.deadlines == [world.clock.now + 45_000 - TIMES.http // 2]
 
 
-def test_a_refused_origin_is_named_and_counted() -> None:
-    """The operator learns the origin at the first refusal, and the clip is fetched once it is allowed."""
+def test_a_refused_origin_is_logged_and_counted() -> None:
+    """The origin is logged at the first refusal, and the clip is fetched once it is allowed."""
     world = World()
     world.internet.pages[URL] = OriginRefusedError("https://im.runware.ai")
     world.clock.now += MINUTE
     world.sweep()
     assert world.telemetry.counted[Metric.RENDER_ORIGINS_REFUSED] == 1
     details = {"origin": "https://im.runware.ai", "clipUUID": CLIP_UUID}
-    assert ("render origin is not in RescueOrigins", True, details) in world.telemetry.notes
+    assert ("render origin is not in RescueOrigins", True, details) in world.telemetry.logs
     assert list(world.reasons()) == ["rescue failed: https://im.runware.ai is not an allowed origin"]
     world.internet.pages[URL] = MP4
-    world.live()
+    world.sweep_until_closed()
     assert world.clip.status == Status.STORED
 
 
-def test_no_fetch_begins_that_cannot_end() -> None:
-    """With less than the HTTP timeout left, nothing is fetched, and nothing is said against the address."""
+def test_no_fetch_begins_without_time() -> None:
+    """With less than the HTTP timeout left nothing is fetched, and no reason is recorded against the address."""
     world = World()
     world.internet.pages[URL] = MP4
     world.clock.now += MINUTE
@@ -248,12 +248,12 @@ def test_no_fetch_begins_that_cannot_end() -> None:
 
     world.bucket.probe = slow  # type: ignore[method-assign]
     world.sweep(seconds_left=24)
-    assert world.internet.asked == []
+    assert world.internet.fetched == []
     assert not world.reasons()
 
 
-def test_a_render_inside_the_answer_is_kept() -> None:
-    """Where no address gives a video, the bytes that a poll brings along are the copy."""
+def test_a_render_inside_the_answer_is_stored() -> None:
+    """If no address has a video, the bytes in a poll's answer are the copy."""
     world = World()
     world.internet.pages = {URL: RescueError("HTTP 404"), "QUJD": MP4}
     world.polls.inline = ["QUJD"]
@@ -266,8 +266,8 @@ def test_a_render_inside_the_answer_is_kept() -> None:
 
 
 @pytest.mark.parametrize("data", ["QUJD", "\ud800"])
-def test_an_answer_with_no_video_in_it_leaves_its_reason(data: str) -> None:
-    """As an address does, be it text that no encoding has."""
+def test_inline_data_without_a_video_leaves_a_reason(data: str) -> None:
+    """The reason is recorded as for an address, also for data in no encoding."""
     world = World()
     world.internet.pages = {URL: RescueError("HTTP 404"), data: UnusableRenderError("no video in the answer")}
     world.polls.inline = [data]
@@ -278,28 +278,28 @@ def test_an_answer_with_no_video_in_it_leaves_its_reason(data: str) -> None:
     assert second.startswith("rescue failed: no video in the answer (")
 
 
-def test_a_rescue_that_brought_no_video_stores_nothing() -> None:
-    """What lies in the bucket afterwards decides, not that something was fetched."""
+def test_a_rescue_without_a_video_stores_nothing() -> None:
+    """The object in the bucket decides, not the success of the fetch."""
     world = World()
     world.internet.pages[URL] = b"<Error>"
     world.clock.now += MINUTE
     world.sweep()
     assert world.clip.status == Status.RENDERED
     assert list(world.reasons()) == ["rescue failed: the copy in the bucket is not a video"]
-    assert [known.seen for known in world.reasons().values()] == [{FactSource.BUCKET: world.clock.now}]
+    assert [record.seen for record in world.reasons().values()] == [{FactSource.BUCKET: world.clock.now}]
     assert not world.telemetry.counted[Metric.CLIPS_RESCUED]
 
 
 def test_each_address_leaves_its_reason() -> None:
-    """The record says of every address why it gave no copy."""
+    """The record has the reason of every address."""
     world, other = World(), "https://vm.runware.ai/2.mp4"
     world.internet.pages = {
         URL: RescueError("HTTP 404"),
         other: RescueError("HTTP 403"),
         other + "2": RescueError("no"),
     }
-    known = Fact(kind=Kind.RENDERED, key="w", at=START, source=FactSource.WEBHOOK, fields={"videoURL": other})
-    world.table.put(refresh_derived(merge(world.clip, known), START, TIMES))
+    other_render = Fact(kind=Kind.RENDERED, key="w", at=START, source=FactSource.WEBHOOK, fields={"videoURL": other})
+    world.table.put(refresh_derived(merge(world.clip, other_render), START, TIMES))
     world.polls.urls = [other + "2"]
     world.clock.now += MINUTE
     world.sweep()

@@ -1,4 +1,4 @@
-"""What is taken out of texts before anybody sees them."""
+"""The removal of secrets from texts."""
 
 import pytest
 from hypothesis import given
@@ -27,8 +27,8 @@ S = "s3cr3t"
         f"authorization={S}",
     ],
 )
-def test_secrets_are_taken_out(text: str) -> None:
-    """Tokens, keys and signatures disappear from every way of writing them, and a mark stays."""
+def test_secrets_are_removed(text: str) -> None:
+    """Tokens, keys and signatures are removed in every notation and replaced by a mark."""
     assert S not in scrub(text)
     assert "[removed]" in scrub(text)
 
@@ -37,8 +37,8 @@ def test_secrets_are_taken_out(text: str) -> None:
     "text",
     [f"Authorization: Bearer {S}", f'"Authorization": "Bearer {S}"', f"{{'token': '{S}'}}", f"?token%3D{S}"],
 )
-def test_secrets_are_taken_out_of_headers_and_other_notations(text: str) -> None:
-    """A whole authorization header, Python's way of writing a dict, and an escaped query hide nothing either."""
+def test_secrets_are_removed_from_headers_and_other_notations(text: str) -> None:
+    """A whole authorization header, Python's notation of a dict, and an escaped query are redacted as well."""
     assert S not in scrub(text)
 
 
@@ -53,18 +53,18 @@ def test_secrets_are_taken_out_of_headers_and_other_notations(text: str) -> None
         "the tokenizer failed",
     ],
 )
-def test_ordinary_texts_stay(text: str) -> None:
-    """What holds no secret is left as it is."""
+def test_other_texts_are_unchanged(text: str) -> None:
+    """A text without a secret is unchanged."""
     assert scrub(text) == text
 
 
-def test_what_stays_of_an_address_tells_where_it_pointed() -> None:
-    """Host and path stay, since they help to find the trouble."""
+def test_host_and_path_of_an_address_stay() -> None:
+    """Host and path stay, since they help an operator."""
     assert scrub("https://h.example/a/b?token=x y") == "https://h.example/a/b?[removed] y"
 
 
 def test_every_text_inside_a_value_is_scrubbed() -> None:
-    """Lists and objects are scrubbed in depth, and other values stay what they are."""
+    """Lists and objects are scrubbed in depth, and other values are unchanged."""
     value = {"a": [f"token={S}", 5, None, True], "b": {"c": f"https://h?x={S}"}, "d": 0.5}
     cleaned = scrub_all(value)
     assert S not in str(cleaned)
@@ -73,5 +73,5 @@ def test_every_text_inside_a_value_is_scrubbed() -> None:
 
 @given(st.text())
 def test_scrubbing_twice_is_scrubbing_once(text: str) -> None:
-    """What was scrubbed can be scrubbed again on its way."""
+    """A scrubbed text may be scrubbed again."""
     assert scrub(scrub(text)) == scrub(text)

@@ -1,4 +1,4 @@
-"""The request: every parameter at its edges, every fault in Runware's shape, and the provider's error codes."""
+"""The request: every parameter at its limits, every fault in Runware's shape, and the provider's error codes."""
 
 import base64
 import json
@@ -25,14 +25,14 @@ IMAGE_UUID = "aac49721-1964-481a-ae78-8a4e29b91402"
 
 
 def faults(**changes: Any) -> list[WireError]:
-    """The faults of a request with these changes; it must have some."""
+    """The faults of a request with these changes, which must have some."""
     checked = check(request(**changes))
     assert isinstance(checked, list), "the request is valid"
     return checked
 
 
 def order(**changes: Any) -> Order:
-    """The order of a request with these changes; it must be valid."""
+    """The order of a request with these changes, which must be valid."""
     checked = check(request(**changes))
     assert isinstance(checked, Order), checked
     return checked
@@ -139,14 +139,14 @@ def test_all_documented_examples_are_there() -> None:
     ],
     ids=lambda changes: json.dumps(changes)[:60],
 )
-def test_what_the_page_allows_is_allowed(changes: dict[str, Any]) -> None:
-    """Every parameter is taken up to its very edge, and the request is kept as it was sent."""
+def test_documented_values_are_allowed(changes: dict[str, Any]) -> None:
+    """Every parameter is accepted up to its limits, and the request is kept as it was sent."""
     assert order(**changes).request == request(**changes)
 
 
 @pytest.mark.parametrize("hundredths", range(101))
 def test_every_step_of_the_guidance_scale_is_allowed(hundredths: int) -> None:
-    """Every hundredth between 0 and 1 is a step, however binary floats write it; half a step never is."""
+    """Every hundredth from 0 to 1 is allowed, however a binary float represents it; half a step is not."""
     assert order(CFGScale=float(f"{hundredths / 100:.2f}"))
     assert order(CFGScale=hundredths / 100)
     if hundredths < 100:
@@ -343,7 +343,7 @@ FRAMES, PLACED = "inputs.frameImages", "inputs.frameImages.image"
     ids=lambda value: json.dumps(value, default=str)[:60],
 )
 def test_each_fault_is_named(changes: dict[str, Any], code: str, parameter: str, details: dict[str, Any]) -> None:
-    """One fault gives exactly one error, with its code, parameter, type and limits, and a sentence that names it."""
+    """One fault gives exactly one error, with its code, parameter, type, limits and a message about it."""
     (fault,) = faults(**changes)
     assert (fault["code"], fault["parameter"]) == (code, parameter)
     assert {name: fault[name] for name in details} == details
@@ -356,7 +356,7 @@ def test_each_fault_is_named(changes: dict[str, Any], code: str, parameter: str,
 
 @pytest.mark.parametrize("size", [(1920, 1081), (1080, 1079), (1920, 1920), (0, 0), (-1920, 1080), (10**5, 1080)])
 def test_unsupported_sizes_name_both_parameters(size: tuple[int, int]) -> None:
-    """A size is one value in two parameters, so both are named, with the three sizes there are."""
+    """A size is one value in two parameters, so the fault has both, with the three allowed sizes."""
     (fault,) = faults(width=size[0], height=size[1])
     assert fault["code"] == "unsupportedDimensions"
     assert fault["parameter"] == ["width", "height"]
@@ -364,8 +364,8 @@ def test_unsupported_sizes_name_both_parameters(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(("parameter", "instead"), [("webhookURL", "getResponse"), ("uploadEndpoint", "destination")])
-def test_what_the_service_sets_is_refused_with_a_reason(parameter: str, instead: str) -> None:
-    """A caller who sends our own parameters learns why not, and what to use instead."""
+def test_parameters_of_the_service_are_refused_with_a_reason(parameter: str, instead: str) -> None:
+    """A caller that sends one of our own parameters gets the reason and the alternative."""
     (fault,) = faults(**{parameter: "https://example.com"})
     assert (fault["code"], fault["parameter"]) == (UNKNOWN, parameter)
     assert "set by the service" in fault["message"]
@@ -390,15 +390,15 @@ def test_what_the_service_sets_is_refused_with_a_reason(parameter: str, instead:
         ({"tags": {"a:b": "c"}}, "tags", "names without : and ="),
     ],
 )
-def test_a_fault_names_the_form_to_use(changes: dict[str, Any], parameter: str, words: str) -> None:
-    """Forms of the provider's older pages, and what no editor shows, are answered with what to write instead."""
+def test_a_fault_names_the_correct_form(changes: dict[str, Any], parameter: str, words: str) -> None:
+    """Forms of the provider's older pages and invisible characters get a message with the correct form."""
     (fault,) = faults(**changes)
     assert fault["parameter"] == parameter
     assert words in fault["message"]
 
 
-def test_an_older_image_inside_the_new_form_is_named() -> None:
-    """The image inside an entry has another name as well, and its error says which."""
+def test_the_older_name_of_an_image_is_refused_with_the_new_one() -> None:
+    """The error about the older name inside an entry has the new name."""
     found = {fault["parameter"]: fault["message"] for fault in faults(**framed({"inputImage": IMAGE_UUID}))}
     assert found.keys() == {"inputs.frameImages.image", "inputs.frameImages.inputImage"}
     assert "use image instead" in found["inputs.frameImages.inputImage"]
@@ -409,14 +409,14 @@ def test_all_faults_are_reported_at_once() -> None:
     found = faults(
         taskUUID="x", positivePrompt=..., width=1, duration=7, CFGScale=2, outputFormat="AVI", safety={"mode": 1}, a=1
     )
-    named = {fault["parameter"] for fault in found}
-    assert named == {
+    parameters_at_fault = {fault["parameter"] for fault in found}
+    assert parameters_at_fault == {
         "taskUUID", "positivePrompt", "height", "duration", "CFGScale", "outputFormat", "safety.mode", "a",
     }  # fmt: skip
 
 
 def test_the_number_of_faults_is_bounded() -> None:
-    """A request of nothing but faults does not get an answer as large as itself."""
+    """The answer to a request with very many faults stays small."""
     assert len(faults(**{f"x{number}": 1 for number in range(1000)})) <= 51
 
 
@@ -433,16 +433,14 @@ def test_capitals_in_the_uuid_are_normalised() -> None:
         ({"duration": 5.0, "outputFormat": "WEBM"}, PRICE, 1, "webm"),
     ],
 )
-def test_an_order_knows_its_price_and_its_clips(
-    changes: dict[str, Any], price: int, clips: int, extension: str
-) -> None:
+def test_an_order_has_its_price_and_its_clips(changes: dict[str, Any], price: int, clips: int, extension: str) -> None:
     """The price is of one clip, by its seconds; the extension is the format's."""
     ordered = order(**changes)
     assert (ordered.price, ordered.clips, ordered.extension) == (price, clips, extension)
 
 
 def test_a_destination_is_read() -> None:
-    """A parameter of our own, which the order keeps."""
+    """The order has the destination, a parameter of this service."""
     assert (order(destination="a/b").destination, order().destination) == ("a/b", None)
 
 
@@ -485,7 +483,7 @@ values = json_values | good_values | near_misses
 
 @given(st.dictionaries(parameters | st.text(max_size=8), values, max_size=6))
 def test_any_request_is_an_order_or_a_list_of_faults(changes: dict[str, Any]) -> None:
-    """Whatever is sent, nothing else than faults comes of it, and whatever is valid has a price."""
+    """Any request is either an order with a price or a list of faults."""
     checked = check(request(**changes))
     if isinstance(checked, Order):
         assert checked.price in (PRICE, 2 * PRICE)
@@ -535,12 +533,12 @@ def test_any_request_is_an_order_or_a_list_of_faults(changes: dict[str, Any]) ->
         ("", Category.UNKNOWN),
     ],
 )
-def test_codes_fall_into_their_categories(code: str, category: Category) -> None:
-    """Every code seen in the wild is filed where the official clients file it, but for our two mends."""
+def test_each_code_has_its_category(code: str, category: Category) -> None:
+    """Codes have the category of the official clients, except for two corrections."""
     assert categorise(code) == category
 
 
 @given(st.text())
-def test_any_code_has_a_category(code: str) -> None:
-    """A new code never breaks anything."""
+def test_an_unknown_code_has_a_category(code: str) -> None:
+    """No code raises an error."""
     assert categorise(code) in Category

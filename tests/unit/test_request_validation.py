@@ -1,4 +1,4 @@
-"""The faults of a request body as its sender reads them, and the limits, each at its edge."""
+"""The faults of a request body as its sender reads them, and every limit at its edge."""
 
 import json
 from typing import Any
@@ -16,15 +16,15 @@ SERVED = {"type": "string", "allowedValues": ["videoInference", "getResponse"]}
 
 
 def faults(*tasks: object) -> list[Json]:
-    """The errors of these tasks, all of which are the sender's."""
+    """The errors of these tasks, all of which must be the sender's."""
     answer = WireResponse()
     validate(tasks, answer)
     assert {status for status, _ in answer.errors} <= {400}
     return [error for _, error in answer.errors]
 
 
-def pairs(number: int) -> bytes:
-    """So many texts, each with a name: the most that so many quotation marks can hold."""
+def texts_by_name(number: int) -> bytes:
+    """An object of so many texts, each with a name: the most values for its quotation marks."""
     return json.dumps({str(name): "" for name in range(number)}).encode()
 
 
@@ -91,28 +91,28 @@ FAULTS: dict[str, tuple[object, list[Json]]] = {
 }
 
 
-@pytest.mark.parametrize(("task", "told"), FAULTS.values(), ids=FAULTS)
-def test_a_fault_is_told_in_full(task: object, told: list[Json]) -> None:
-    """Code, message and parameter, what is allowed, and the task's own name, as far as it is one."""
-    assert faults(task) == told
+@pytest.mark.parametrize(("task", "expected"), FAULTS.values(), ids=FAULTS)
+def test_a_fault_is_complete(task: object, expected: list[Json]) -> None:
+    """A fault has code, message, parameter and allowed values, and the task's UUID and type if they are valid."""
+    assert faults(task) == expected
 
 
 def test_a_poll_names_its_task_in_any_case() -> None:
-    """Capitals in a UUID make no other one."""
+    """A poll finds its task also by its UUID in capitals."""
     assert validate([{**POLL, "taskUUID": TASK_UUID.upper()}], WireResponse()) == [Poll(TASK_UUID)]
 
 
 def test_a_poll_has_fifty_faults_at_most() -> None:
-    """An answer stays small, whatever was sent."""
+    """The answer stays small, whatever was sent."""
     assert len(faults({**POLL, **{f"p{number}": 0 for number in range(60)}})) == 50
 
 
-def test_two_tasks_of_one_name_are_one_fault_beside_the_others() -> None:
-    """It is told once, names the task, and takes no other task's fault away."""
+def test_two_tasks_under_one_uuid_are_one_fault() -> None:
+    """The fault is listed once with its task, and faults of other tasks stay."""
     other = {"taskType": "imageInference", "taskUUID": uuid4(1)}
-    first, twice = faults(request(), other, request(positivePrompt="another"))
+    first, duplicate = faults(request(), other, request(positivePrompt="another"))
     assert first["taskUUID"] == uuid4(1)
-    assert twice == error(
+    assert duplicate == error(
         "duplicateTaskUUID",
         "Several tasks of this request have the same taskUUID. None of them was bought.",
         "taskUUID",
@@ -123,11 +123,11 @@ def test_two_tasks_of_one_name_are_one_fault_beside_the_others() -> None:
 
 
 def test_too_many_clips_are_a_fault_of_each_order() -> None:
-    """Every order is told so, beside the other faults, and polls are answered all the same."""
+    """Every order has this fault, beside other faults, and polls are answered all the same."""
     answer = WireResponse()
     orders = [request(taskUUID=uuid4(number), numberResults=4) for number in range(6)]
     assert validate([{}, *orders, POLL], answer) == [Poll(TASK_UUID)]
-    too_many = [told for status, told in answer.errors if status == 400 and told["code"] == "valueTooLarge"]
+    too_many = [error for status, error in answer.errors if status == 400 and error["code"] == "valueTooLarge"]
     assert len(answer.errors) > len(too_many)
     assert too_many == [
         error(
@@ -139,8 +139,8 @@ def test_too_many_clips_are_a_fault_of_each_order() -> None:
 
 
 @pytest.mark.parametrize("over", [0, 1])
-def test_a_task_may_be_as_large_as_an_item_holds(over: int) -> None:
-    """To the byte, as it is recorded."""
+def test_a_task_may_be_as_large_as_its_item(over: int) -> None:
+    """A task of exactly the largest size is accepted, measured as it is recorded."""
     task = request(tags={"a": ""})
     task["tags"] = {"a": "x" * (350_000 + over - len(canonical(task).encode()))}
     too_large = error(
@@ -155,19 +155,19 @@ def test_a_task_may_be_as_large_as_an_item_holds(over: int) -> None:
         (b"[" * 20 + b"1" + b"]" * 20, b"[" * 21 + b"1" + b"]" * 21, "20 levels"),
         (b'[{"a":[0' + b",0" * 1997 + b"]}]", b'[{"a":[0' + b",0" * 1998 + b"]}]", "2000 values"),
         (b'["' + b'\\"[,{' * 9000 + b'","\\\\","' + b"," * 3000 + b'"]', b"[" + b'"",' * 2000 + b'""]', "2000 values"),
-        (pairs(2000), pairs(2001), "2000 values"),
+        (texts_by_name(2000), texts_by_name(2001), "2000 values"),
         (b"[{}]".ljust(5_242_880), b"[{}]".ljust(5_242_881), "5242880 bytes"),
     ],
     ids=["levels", "values", "texts", "pairs", "bytes"],
 )
 def test_a_body_is_read_up_to_its_limits(largest: bytes, beyond: bytes, words: str) -> None:
-    """Marks inside of texts are no values; one level or one value more is refused, and the message has the limit."""
+    """Marks inside texts do not count; one level or value too many is refused with the limit in the message."""
     assert parse(largest) in (json.loads(largest), [json.loads(largest)])
     with pytest.raises(UnreadableError, match=words):
         parse(beyond)
 
 
-def test_a_key_is_looked_for_in_four_kilobytes() -> None:
+def test_a_key_is_read_from_the_first_four_kilobytes() -> None:
     """White space before it counts, and so does every byte up to its end."""
     login = json.dumps({"taskType": "authentication", "apiKey": "k"}).encode()
     assert bearer_in(login.rjust(4096)) == "Bearer k"

@@ -1,4 +1,4 @@
-"""What comes from Runware, in every shape and with hostile values."""
+"""Runware's answers and webhooks, in every shape and with hostile values."""
 
 import json
 from contextlib import suppress
@@ -46,7 +46,7 @@ def dumped(value: object) -> bytes:
     ids=lambda body: json.dumps(body)[:50],
 )
 def test_a_success_is_read_in_every_shape(body: object) -> None:
-    """A result is the same result, flat, enveloped or in a bare array, and wins over an error beside its video."""
+    """A result is the same flat, in an envelope or in a bare array, and an error beside its video is ignored."""
     assert read(dumped(body)) == Envelope((RESULT,), ())
 
 
@@ -67,10 +67,10 @@ def test_a_success_is_read_in_every_shape(body: object) -> None:
     ids=lambda body: json.dumps(body)[:50],
 )
 def test_a_failure_is_read_in_every_shape(body: object) -> None:
-    """An error is the same error, wherever and however nested it comes."""
-    said = read(dumped(body))
-    (problem,) = said.problems
-    assert said.results == ()
+    """An error is the same wherever it is in the body."""
+    envelope = read(dumped(body))
+    (problem,) = envelope.problems
+    assert envelope.results == ()
     assert (problem.task_uuid, problem.code, problem.message, problem.final) == (
         UUID,
         "timeoutProvider",
@@ -82,11 +82,11 @@ def test_a_failure_is_read_in_every_shape(body: object) -> None:
 def test_a_mixed_answer_keeps_both_sides() -> None:
     """Results and errors of one answer are both read, each under its own task."""
     other = {**ERROR, "taskUUID": "other"}
-    said = read(dumped({"data": [DONE], "errors": [other, {"code": "invalidApiKey"}]}))
-    assert said.about(UUID).results == (RESULT,)
-    assert [problem.code for problem in said.about(UUID).problems] == ["invalidApiKey"]
-    assert [problem.code for problem in said.about("other").problems] == ["timeoutProvider", "invalidApiKey"]
-    assert said.about("other").results == ()
+    envelope = read(dumped({"data": [DONE], "errors": [other, {"code": "invalidApiKey"}]}))
+    assert envelope.about(UUID).results == (RESULT,)
+    assert [problem.code for problem in envelope.about(UUID).problems] == ["invalidApiKey"]
+    assert [problem.code for problem in envelope.about("other").problems] == ["timeoutProvider", "invalidApiKey"]
+    assert envelope.about("other").results == ()
 
 
 @pytest.mark.parametrize(
@@ -97,8 +97,8 @@ def test_a_mixed_answer_keeps_both_sides() -> None:
         {"taskType": "videoInference", "taskUUID": UUID, "status": "pending", "progress": 40},
     ],
 )
-def test_progress_is_a_result_without_a_video(item: dict[str, Any]) -> None:
-    """An acknowledgement or a running task says no more than that it is known."""
+def test_progress_is_an_empty_result(item: dict[str, Any]) -> None:
+    """An acknowledgement or a running task is a result with nothing but its UUID."""
     assert read(dumped({"data": [item]})) == Envelope((Result(UUID),), ())
 
 
@@ -142,14 +142,14 @@ def test_inline_video_is_kept_whole(field: str) -> None:
     ],
     ids=lambda body: body[:20].decode(errors="replace"),
 )
-def test_anything_else_is_unreadable(body: bytes) -> None:
-    """Whatever is not Runware's envelope is one error, and never another exception."""
+def test_other_bodies_are_unreadable(body: bytes) -> None:
+    """Any other body raises the one error and no other exception."""
     with pytest.raises(UnreadableError):
         read(body)
 
 
 def test_the_number_of_items_is_bounded() -> None:
-    """A thousand items are read, one more is refused."""
+    """A thousand items are read; one more is refused."""
     assert len(read(dumped({"data": [{"taskUUID": UUID}] * 1000})).results) == 1000
     bodies: list[object] = [{"data": [{}] * 1001}, {"data": [{}] * 500, "errors": [{}] * 501}, [{}] * 1001]
     for body in bodies:
@@ -181,14 +181,14 @@ def test_the_number_of_items_is_bounded() -> None:
     ],
 )
 def test_only_a_price_is_a_cost(cost: str, read_as: int | None) -> None:
-    """A missing, negative, zero, absurd or oddly typed cost is not a price; real ones are exact."""
+    """A missing, negative, zero, excessive or wrongly typed cost is no price; real prices are exact."""
     body = f'{{"data": [{{"taskUUID": "{UUID}", "videoUUID": "v", "cost": {cost}}}]}}'
     assert read(body).results[0].cost == read_as
 
 
 @pytest.mark.parametrize("number", ["1e99999999999999999999", "1e-99999999999999999999"])
-def test_an_endless_exponent_is_no_exception_of_its_own(number: str) -> None:
-    """A number beyond any decimal is unreadable, or not a price; it is never another exception."""
+def test_a_huge_exponent_raises_no_other_error(number: str) -> None:
+    """A number beyond any decimal is unreadable or no price."""
     with suppress(UnreadableError):
         assert read(f'{{"data": [{{"taskUUID": "{UUID}", "cost": {number}}}]}}').results[0].cost is None
 
@@ -198,26 +198,26 @@ def test_an_endless_exponent_is_no_exception_of_its_own(number: str) -> None:
     [(0, 0), (2**64 - 1, 2**64 - 1), (2**64, None), (-(2**64), None), (True, None), ("5", None), (1.5, None)],
 )
 def test_only_a_64_bit_integer_is_a_seed(seed: object, read_as: int | None) -> None:
-    """A seed that the table could not hold, or of another type, is left out."""
+    """A seed that the table could not store, or of another type, is left out."""
     assert read(dumped({**DONE, "seed": seed})).results[0].seed == read_as
 
 
 @pytest.mark.parametrize(("flag", "read_as"), [(True, True), (False, False), (1, None), ("true", None), (None, None)])
 def test_only_a_boolean_is_a_flag(flag: object, read_as: bool | None) -> None:
-    """The NSFW flag is a boolean or unknown."""
+    """The NSFW flag is a boolean or absent."""
     assert read(dumped({**DONE, "NSFWContent": flag})).results[0].nsfw is read_as
 
 
 @pytest.mark.parametrize("name", ["videoUUID", "videoURL", "taskUUID"])
 @pytest.mark.parametrize("value", [5, "", None, [], {"a": 1}, True])
 def test_a_text_of_another_type_is_absent(name: str, value: object) -> None:
-    """Identifiers and addresses are non-empty texts or missing."""
+    """Identifiers and addresses are non-empty texts or absent."""
     result = read(dumped({**DONE, name: value})).results[0]
     assert (result.task_uuid, result.video_uuid, result.video_url).count(None) == 1
 
 
 def test_texts_are_cut_and_can_be_stored() -> None:
-    """Long texts are cut, and a lone surrogate, legal in JSON, is replaced before anything stores it."""
+    """Long texts are cut, and a lone surrogate, legal in JSON, is replaced before it is stored."""
     (problem,) = read(
         dumped(
             {"errors": [{"taskUUID": UUID, "code": "x" * 500, "message": "m\ud800" * 5000, "parameter": ["\ud800"]}]}
@@ -230,14 +230,14 @@ def test_texts_are_cut_and_can_be_stored() -> None:
 
 
 def test_an_error_given_as_text_is_cut_and_can_be_stored() -> None:
-    """A bare text in the place of an error object is a message like any other."""
+    """A text in the place of an error object is a message like any other."""
     (problem,) = read(dumped({"data": [{"taskUUID": UUID, "error": "\ud800" * 5000}]})).problems
     assert len(problem.message) <= 2048
     problem.message.encode()
 
 
-def test_the_wire_shows_only_known_parts() -> None:
-    """What may be shown of an error is its documented fields, made small and plain."""
+def test_only_documented_fields_of_an_error_are_shown() -> None:
+    """An error is shown by its documented fields alone, cut to limits and of plain types."""
     error = {
         **ERROR, "parameter": ["width", "height"], "min": 0.5, "max": 3, "allowedValues": list(range(80)),
         "responseContent": {"odd": 1}, "secret": "x",
@@ -249,21 +249,21 @@ def test_the_wire_shows_only_known_parts() -> None:
     }  # fmt: skip
 
 
-def test_what_is_shown_of_an_error_is_always_json() -> None:
-    """A hostile limit in an error cannot break the fact that is made of it."""
+def test_an_error_is_always_shown_as_json() -> None:
+    """A hostile limit in an error cannot make its fact invalid."""
     (problem,) = read('{"errors": [{"code": "x", "min": 1e400}]}').problems
     canonical(dict(problem.wire))
 
 
-def test_deep_values_inside_an_error_are_no_exception_of_their_own() -> None:
-    """Nesting inside a shown value is unreadable or cut, whatever its depth."""
+def test_deep_values_inside_an_error_raise_no_other_error() -> None:
+    """Deep nesting inside a shown value is unreadable or cut."""
     for depth in (300, 600, 900, 985):
         with suppress(UnreadableError):
             read('{"errors": [{"code": "x", "allowedValues": ' + "[" * depth + "]" * depth + "}]}")
 
 
-def test_an_error_without_anything_is_still_an_error() -> None:
-    """An empty error object is an unknown error with a sentence, and not a final one."""
+def test_an_empty_error_is_an_error() -> None:
+    """An empty error object is an unknown error with a message, and not a final one."""
     (problem,) = read(b'{"errors": [{}]}').problems
     assert (problem.task_uuid, problem.code, problem.final) == (None, "unknownError", False)
     assert problem.message
@@ -303,26 +303,26 @@ bodies = json_values | st.fixed_dictionaries(
 
 @given(bodies)
 def test_any_json_is_an_envelope_or_unreadable(body: object) -> None:
-    """Whatever JSON comes, reading gives typed values or the one error."""
+    """Any JSON gives typed values or the one error."""
     try:
-        said = read(dumped(body))
+        envelope = read(dumped(body))
     except UnreadableError:
         return
-    assert all(isinstance(result, Result) for result in said.results)
-    assert all(isinstance(problem, Problem) and problem.code for problem in said.problems)
-    for result in said.results:
+    assert all(isinstance(result, Result) for result in envelope.results)
+    assert all(isinstance(problem, Problem) and problem.code for problem in envelope.problems)
+    for result in envelope.results:
         assert result.cost is None or 0 < result.cost <= 10_000_000_000
 
 
 @given(st.binary())
 def test_any_bytes_are_an_envelope_or_unreadable(body: bytes) -> None:
-    """Whatever bytes come, the one error is all that can happen."""
+    """Any bytes are read or raise the one error."""
     with suppress(UnreadableError):
         read(body)
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "proper", "denies"),
+    ("status", "body", "is_complete", "absent"),
     [
         (200, {"data": []}, True, True),
         (200, {"data": [{"taskUUID": "another"}]}, True, True),
@@ -338,22 +338,22 @@ def test_any_bytes_are_an_envelope_or_unreadable(body: bytes) -> None:
         (302, {"data": []}, False, False),
     ],
 )
-def test_only_a_proper_answer_can_deny_a_task(status: int, body: object, proper: bool, denies: bool) -> None:
-    """Absence means something only in a 200 without any error; everything else decides nothing."""
-    report = read_lookup(status, dumped(body))
-    assert (report.is_complete, report.confirms_absent(UUID)) == (proper, denies)
+def test_only_a_complete_answer_confirms_an_absence(status: int, body: object, is_complete: bool, absent: bool) -> None:
+    """Only a 200 without any error confirms an absence."""
+    response = read_lookup(status, dumped(body))
+    assert (response.is_complete, response.confirms_absent(UUID)) == (is_complete, absent)
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-def test_the_polls_own_trouble_is_no_report(status: int) -> None:
-    """Server errors, throttling and timeouts say nothing about a task, even in Runware's envelope."""
+def test_a_failed_lookup_is_no_response(status: int) -> None:
+    """Server errors, throttling and timeouts prove nothing about a task, even in Runware's envelope."""
     with pytest.raises(ProviderError):
         read_lookup(status, dumped({"data": []}))
 
 
 @pytest.mark.parametrize("status", [401, 402, 403])
-def test_trouble_with_our_account_is_no_report(status: int) -> None:
-    """A refused key says nothing about a task, whatever the code; the end of a task is told all the same."""
+def test_an_account_refusal_is_no_response(status: int) -> None:
+    """A refused key proves nothing about a task, whatever the code; the failure of a task is read all the same."""
     with pytest.raises(ProviderError):
         read_lookup(status, dumped({"errors": [{"code": "somethingNew", "message": "no"}]}))
     assert read_lookup(status, dumped({"errors": [ERROR]})).envelope.problems
@@ -372,19 +372,19 @@ def test_trouble_with_our_account_is_no_report(status: int) -> None:
         (400, {"errors": [{**ERROR, "taskUUID": "another"}]}, False),
     ],
 )
-def test_a_question_turned_away_is_not_answered(status: int, body: object, answers: bool) -> None:
-    """Only what is said of the task, or a proper nothing, is an answer."""
+def test_a_refused_lookup_is_no_answer(status: int, body: object, answers: bool) -> None:
+    """Only an item or error about the task, or a complete answer, is an answer."""
     assert read_lookup(status, dumped(body)).answers(UUID) is answers
 
 
-def test_an_unreadable_report_is_the_providers_fault() -> None:
-    """A 200 without Runware's envelope says nothing."""
+def test_an_unreadable_response_is_a_provider_error() -> None:
+    """A 200 without Runware's envelope proves nothing."""
     with pytest.raises(ProviderError):
         read_lookup(200, b"<html>")
 
 
 def test_the_last_response_inside_details_is_read_once() -> None:
-    """Details hold the last response, one level deep; an unreadable one is as good as none."""
+    """Details have the last response, one level deep; an unreadable one is left out."""
     details = {"taskType": "getTaskDetails", "taskUUID": UUID, "request": [{}], "response": {"data": [DONE]}}
     (result,) = read(dumped({"data": [details]})).results
     assert result.response == Envelope((RESULT,), ())
@@ -394,18 +394,18 @@ def test_the_last_response_inside_details_is_read_once() -> None:
     assert read(dumped({"data": [{**details, "response": 5}]})).results[0].response is None
 
 
-def test_a_byte_order_mark_hides_nothing() -> None:
-    """Some programs begin every text with one."""
+def test_a_byte_order_mark_is_ignored() -> None:
+    """Some programs begin every text with a byte order mark."""
     assert read(b"\xef\xbb\xbf" + dumped({"data": [DONE]})) == read(dumped({"data": [DONE]}))
 
 
 @pytest.mark.parametrize("number", ["1e400", "-1e400", "1e99999999999999999999", "1e-99999999999999999999", "9" * 5000])
 @pytest.mark.parametrize("name", ["cost", "seed", "NSFWContent", "videoUUID", "min", "x"])
-def test_a_number_that_no_computer_holds_costs_nothing_else(number: str, name: str) -> None:
-    """What else a body says is learned, whatever one of its numbers is."""
+def test_a_huge_number_affects_no_other_field(number: str, name: str) -> None:
+    """Every other field of the body is read."""
     done = json.dumps({"taskUUID": UUID, "videoURL": "u", "cost": 0.924})[:-1] + f', "{name}": {number}}}'
     failed = f'{{"taskUUID": "{UUID}", "code": "inferenceError", "{name}": {number}}}'
-    said = read(f'{{"data": [{done}], "errors": [{failed}]}}').about(UUID)
-    assert said.results[0].video_url == "u"
-    assert said.results[0].cost == (None if name == "cost" else 924_000)
-    assert said.problems[0].code == "inferenceError"
+    envelope = read(f'{{"data": [{done}], "errors": [{failed}]}}').about(UUID)
+    assert envelope.results[0].video_url == "u"
+    assert envelope.results[0].cost == (None if name == "cost" else 924_000)
+    assert envelope.problems[0].code == "inferenceError"

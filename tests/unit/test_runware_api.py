@@ -1,4 +1,4 @@
-"""Sending to Runware: what every way of failing proves, over real sockets where the difference is made there."""
+"""Requests to Runware: the outcome of every kind of failure, over real sockets where the difference arises there."""
 
 import gzip
 import json
@@ -32,18 +32,18 @@ from tests.fakes.use_cases import transport
 TASK = request(taskUUID=CLIP_UUID)
 ACK = json.dumps({"data": [{"taskUUID": CLIP_UUID}]}).encode()
 REFUSAL = json.dumps({"errors": [{"taskUUID": CLIP_UUID, "code": "invalidModel"}]}).encode()
-PATIENCE = 0.25  # seconds: the client's timeout here
-LONG = 5  # seconds: less than any behaviour here lasts, and enough for a machine that is busy
+CLIENT_TIMEOUT = 0.25  # seconds
+MAX_DURATION = 5  # seconds: less than any behaviour here lasts, and enough on a busy machine
 Behaviour = Callable[[socket.socket, threading.Event], None]
 
 
 class Server:
-    """Accepts connections and does one thing with each, until it is closed."""
+    """Accepts connections and handles each with one behaviour, until it is closed."""
 
     def __init__(self, behaviour: Behaviour) -> None:
         self.connections = 0
         self.requests: list[bytes] = []
-        self.over = threading.Event()
+        self.closing_down = threading.Event()
         self._behaviour = behaviour
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -51,7 +51,7 @@ class Server:
         self._thread.start()
 
     def close(self) -> None:
-        self.over.set()
+        self.closing_down.set()
         with closing(socket.create_connection(("127.0.0.1", self.port))):
             self._thread.join(5)
         self._listener.close()
@@ -60,12 +60,12 @@ class Server:
         while True:
             connection, _ = self._listener.accept()
             with connection:
-                if self.over.is_set():
+                if self.closing_down.is_set():
                     return
                 self.connections += 1
                 connection.settimeout(30)
-                with suppress(OSError):  # the client may go away
-                    self._behaviour(connection, self.over)
+                with suppress(OSError):  # the client may close the connection
+                    self._behaviour(connection, self.closing_down)
 
 
 @contextmanager
@@ -77,8 +77,8 @@ def serving(behaviour: Behaviour) -> Iterator[Server]:
         server.close()
 
 
-def submitted(url: str) -> Outcome:
-    with http_client(PATIENCE) as http:
+def submit_to(url: str) -> Outcome:
+    with http_client(CLIENT_TIMEOUT) as http:
         return RunwareClient(http, url).submit(TASK, "key")
 
 
@@ -114,18 +114,18 @@ def answer(status: str, body: bytes, *headers: str) -> bytes:
 
 
 def stall(connection: socket.socket, over: threading.Event) -> None:
-    """Reads the request and says nothing."""
+    """Reads the request and sends nothing."""
     read_request(connection)
     over.wait(30)
 
 
 def stall_at_once(_: socket.socket, over: threading.Event) -> None:
-    """Takes the connection and neither reads nor says anything."""
+    """Accepts the connection and neither reads nor sends."""
     over.wait(30)
 
 
 def stall_in_the_body(connection: socket.socket, over: threading.Event) -> None:
-    """Begins a promising answer and says no more."""
+    """Sends most of a good answer and stops."""
     read_request(connection)
     connection.sendall(answer("200 OK", ACK)[:-5])
     over.wait(30)
@@ -137,36 +137,36 @@ def reset(connection: socket.socket, _: threading.Event) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-def dripping(first: bytes, each: bytes) -> Behaviour:
-    """Sends an answer slowly enough to last, and quickly enough never to stall."""
+def trickle(first: bytes, piece: bytes) -> Behaviour:
+    """Sends an answer without an end, in pieces that come before the timeout of a single read."""
 
     def behave(connection: socket.socket, over: threading.Event) -> None:
         read_request(connection)
         connection.sendall(first)
         for _ in range(200):
-            connection.sendall(each)
-            if over.wait(PATIENCE / 5):
+            connection.sendall(piece)
+            if over.wait(CLIENT_TIMEOUT / 5):
                 return
 
     return behave
 
 
-def sip(connection: socket.socket, over: threading.Event) -> None:
-    """Takes a request slowly enough to last, and quickly enough never to stall."""
-    while not over.wait(PATIENCE / 5):
+def read_slowly(connection: socket.socket, over: threading.Event) -> None:
+    """Reads a request without an end, in pieces that come before the timeout of a single write."""
+    while not over.wait(CLIENT_TIMEOUT / 5):
         connection.recv(1_000_000)
 
 
 OK = b"HTTP/1.1 200 OK\r\n"
-DRIPS = {
-    "headers": dripping(OK, b"X: y\r\n"),
-    "one header": dripping(OK + b"X: ", b"y"),
-    "status line": dripping(b"", b"H"),
-    "1xx": dripping(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
-    "many 1xx": dripping(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 50),
-    "body": dripping(OK + b"Content-Length: 1000\r\n\r\n", b" "),
-    "chunks": dripping(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
-    "body without a length": dripping(OK + b"\r\n", b" "),
+SLOW_ANSWERS = {
+    "headers": trickle(OK, b"X: y\r\n"),
+    "one header": trickle(OK + b"X: ", b"y"),
+    "status line": trickle(b"", b"H"),
+    "1xx": trickle(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+    "many 1xx": trickle(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 50),
+    "body": trickle(OK + b"Content-Length: 1000\r\n\r\n", b" "),
+    "chunks": trickle(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "body without a length": trickle(OK + b"\r\n", b" "),
     "nothing": stall_at_once,
 }
 
@@ -192,73 +192,73 @@ DRIPS = {
     ],
     ids=range(15),
 )
-def test_what_comes_back_is_read_once(raw: bytes, outcome: object) -> None:
-    """Every answer over the wire gives its outcome after one single request: no retry and no redirect."""
+def test_each_answer_has_its_outcome(raw: bytes, outcome: object) -> None:
+    """Every answer has its outcome after one single request, without a retry or a redirect."""
     with serving(answering(raw)) as server:
-        said = submitted(f"http://127.0.0.1:{server.port}/v1")
-        assert said == outcome or (isinstance(outcome, type) and isinstance(said, outcome)), said
+        received = submit_to(f"http://127.0.0.1:{server.port}/v1")
+        assert received == outcome or (isinstance(outcome, type) and isinstance(received, outcome)), received
         assert server.connections == 1
 
 
 @pytest.mark.parametrize("behaviour", [stall, stall_at_once, stall_in_the_body, reset, lambda *_: None])
-def test_after_the_connection_stands_every_failure_is_ambiguous(behaviour: Behaviour) -> None:
-    """A stall, a reset or a close once bytes may have gone out proves nothing, and is tried once."""
+def test_every_failure_after_the_connection_is_ambiguous(behaviour: Behaviour) -> None:
+    """A stall, a reset or a close proves nothing once bytes may have been sent, and is not retried."""
     with serving(behaviour) as server:
         started = time.monotonic()
-        assert isinstance(submitted(f"http://127.0.0.1:{server.port}/v1"), Ambiguous)
-        assert time.monotonic() - started < LONG
+        assert isinstance(submit_to(f"http://127.0.0.1:{server.port}/v1"), Ambiguous)
+        assert time.monotonic() - started < MAX_DURATION
         assert server.connections == 1
 
 
-@pytest.mark.parametrize("drip", DRIPS)
-def test_a_dripping_answer_ends_with_the_timeout(drip: str) -> None:
-    """The whole exchange ends about when the HTTP timeout does, since the lease and the function rely on it."""
-    with serving(DRIPS[drip]) as server:
+@pytest.mark.parametrize("slow", SLOW_ANSWERS)
+def test_a_slow_answer_ends_with_the_timeout(slow: str) -> None:
+    """The whole exchange ends about at the HTTP timeout, since the lease and the function depend on it."""
+    with serving(SLOW_ANSWERS[slow]) as server:
         started = time.monotonic()
-        assert submitted(f"http://127.0.0.1:{server.port}/v1") == Ambiguous("ReadTimeout")
-        assert time.monotonic() - started < LONG
-        with http_client(PATIENCE) as http, pytest.raises(ProviderError, match="ReadTimeout"):
+        assert submit_to(f"http://127.0.0.1:{server.port}/v1") == Ambiguous("ReadTimeout")
+        assert time.monotonic() - started < MAX_DURATION
+        with http_client(CLIENT_TIMEOUT) as http, pytest.raises(ProviderError, match="ReadTimeout"):
             RunwareClient(http, f"http://127.0.0.1:{server.port}/v1").poll([CLIP_UUID], "key")
 
 
-def test_a_request_that_is_taken_slowly_ends_with_the_timeout() -> None:
-    """Sending is bounded as a whole as well; what was sent of it proves nothing."""
+def test_a_slow_send_ends_with_the_timeout() -> None:
+    """The whole send has the timeout as well, and its sent part proves nothing."""
     large = {**TASK, "positivePrompt": "x" * 20_000_000}
-    with serving(sip) as server, http_client(PATIENCE) as http:
+    with serving(read_slowly) as server, http_client(CLIENT_TIMEOUT) as http:
         started = time.monotonic()
         assert RunwareClient(http, f"http://127.0.0.1:{server.port}/v1").submit(large, "key") == Ambiguous(
             "WriteTimeout"
         )
-        assert time.monotonic() - started < LONG
+        assert time.monotonic() - started < MAX_DURATION
 
 
 def test_a_connection_that_is_never_accepted() -> None:
-    """The system takes the connection and the bytes, and no program ever does: they may arrive later."""
+    """The system accepts the connection and the bytes, but no program reads them: they may arrive later."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         started = time.monotonic()
-        assert submitted(f"http://127.0.0.1:{port}/v1") == Ambiguous("ReadTimeout")
-        assert submitted(f"https://127.0.0.1:{port}/v1") == NeverArrived("ConnectTimeout")
-        assert time.monotonic() - started < LONG
+        assert submit_to(f"http://127.0.0.1:{port}/v1") == Ambiguous("ReadTimeout")
+        assert submit_to(f"https://127.0.0.1:{port}/v1") == NeverArrived("ConnectTimeout")
+        assert time.monotonic() - started < MAX_DURATION
 
 
-def test_eight_at_once_take_no_longer_than_one() -> None:
-    """Each has its own time, and none waits for another's."""
-    with ExitStack() as stack, ThreadPoolExecutor(8) as threads, http_client(PATIENCE) as http:
-        servers = [stack.enter_context(serving(DRIPS["headers"])) for _ in range(8)]
-        sellers = [RunwareClient(http, f"http://127.0.0.1:{server.port}/v1") for server in servers]
+def test_eight_concurrent_requests_take_no_longer_than_one() -> None:
+    """Each request has its own timeout and waits for no other."""
+    with ExitStack() as stack, ThreadPoolExecutor(8) as threads, http_client(CLIENT_TIMEOUT) as http:
+        servers = [stack.enter_context(serving(SLOW_ANSWERS["headers"])) for _ in range(8)]
+        clients = [RunwareClient(http, f"http://127.0.0.1:{server.port}/v1") for server in servers]
         started = time.monotonic()
-        said = list(threads.map(lambda runware: runware.submit(TASK, "key"), sellers))
-        assert said == [Ambiguous("ReadTimeout")] * 8
-        assert time.monotonic() - started < LONG
+        outcomes = list(threads.map(lambda runware: runware.submit(TASK, "key"), clients))
+        assert outcomes == [Ambiguous("ReadTimeout")] * 8
+        assert time.monotonic() - started < MAX_DURATION
 
 
-def test_a_name_that_takes_too_long_never_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Resolving cannot be ended, but it is not waited for, and only so many wait in the background."""
-    answer, asked = threading.Event(), threading.Semaphore(0)
+def test_a_slow_name_lookup_never_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name lookup cannot be cancelled, but it is not waited for, and few of them run in the background."""
+    answer, lookups_begun = threading.Event(), threading.Semaphore(0)
 
     def resolve(*_: object, **__: object) -> list[object]:
-        asked.release()
+        lookups_begun.release()
         answer.wait(30)
         return []
 
@@ -271,14 +271,14 @@ def test_a_name_that_takes_too_long_never_arrived(monkeypatch: pytest.MonkeyPatc
     assert threading.active_count() <= before + 2
     answer.set()
     for _ in range(2):
-        assert asked.acquire(timeout=5)
-    assert not asked.acquire(blocking=False)
+        assert lookups_begun.acquire(timeout=5)
+    assert not lookups_begun.acquire(blocking=False)
     for _ in range(2):
         assert bounded_http._lookups.acquire(timeout=5), "a lookup that ended makes room for others"
 
 
 def test_the_next_address_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of several addresses the first that takes the connection is used, within the one timeout."""
+    """Of several addresses the first that accepts the connection is used, within the one timeout."""
     with serving(answering(answer("200 OK", ACK))) as server:
         addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, 0)) for host in ("127.0.0.2", "127.0.0.1")]
         genuine = socket.getaddrinfo
@@ -287,29 +287,29 @@ def test_the_next_address_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
             return addresses if host == "api.example" else genuine(host, *rest, **more)
 
         monkeypatch.setattr(socket, "getaddrinfo", resolve)
-        assert submitted(f"http://api.example:{server.port}/v1") == Accepted("acknowledged")
+        assert submit_to(f"http://api.example:{server.port}/v1") == Accepted("acknowledged")
 
 
 def test_a_refused_connection_never_arrived() -> None:
-    """Nobody listens: nothing was sent."""
+    """Without a listener nothing was sent."""
     with closing(socket.socket()) as unused:
         unused.bind(("127.0.0.1", 0))
-        assert submitted(f"http://127.0.0.1:{unused.getsockname()[1]}/v1") == NeverArrived("ConnectError")
+        assert submit_to(f"http://127.0.0.1:{unused.getsockname()[1]}/v1") == NeverArrived("ConnectError")
 
 
 def test_an_unknown_name_never_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that is not resolved: nothing was sent."""
+    """If the name cannot be resolved nothing was sent."""
 
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    assert submitted("https://api.example/v1") == NeverArrived("ConnectError")
+    assert submit_to("https://api.example/v1") == NeverArrived("ConnectError")
 
 
 @pytest.fixture
 def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Behaviour], Behaviour]:
-    """Makes a behaviour speak TLS with a certificate that new clients trust."""
+    """Wraps a behaviour in TLS, with a certificate that new clients trust."""
     key = ec.generate_private_key(ec.SECP256R1())
     name, now = x509.Name([]), datetime.now(UTC)
     certificate = (
@@ -329,35 +329,35 @@ def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Behavi
     client = ssl.create_default_context(cafile=str(chain))
     monkeypatch.setattr(httpx, "create_ssl_context", lambda **_: client)
 
-    def over_tls(behaviour: Behaviour) -> Behaviour:
+    def with_tls(behaviour: Behaviour) -> Behaviour:
         def behave(connection: socket.socket, over: threading.Event) -> None:
             with server.wrap_socket(connection, server_side=True) as secure:
                 behaviour(secure, over)
 
         return behave
 
-    return over_tls
+    return with_tls
 
 
 def test_without_a_handshake_no_certificates_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client costs next to nothing until it speaks TLS."""
+    """A client reads no certificates until it uses TLS."""
     monkeypatch.setattr(httpx, "create_ssl_context", lambda **_: pytest.fail("the certificates were read"))
-    with serving(answering(answer("200 OK", ACK))) as server, http_client(LONG) as http:
+    with serving(answering(answer("200 OK", ACK))) as server, http_client(MAX_DURATION) as http:
         assert RunwareClient(http, f"http://127.0.0.1:{server.port}/v1").submit(TASK, "key") == Accepted("acknowledged")
 
 
 def test_a_certificate_of_an_unknown_authority_is_refused(
     trusted: Callable[[Behaviour], Behaviour], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without an authority that vouches for it nobody is sent a key."""
-    monkeypatch.undo()  # a client as it is deployed does not know the server's certificate
-    with serving(trusted(answering(answer("200 OK", ACK)))) as server, http_client(LONG) as http:
-        said = RunwareClient(http, f"https://127.0.0.1:{server.port}/v1").submit(TASK, "key")
-    assert said == NeverArrived("ConnectError")
+    """The key is not sent to a server with a certificate of an unknown authority."""
+    monkeypatch.undo()  # a deployed client does not trust the server's certificate
+    with serving(trusted(answering(answer("200 OK", ACK)))) as server, http_client(MAX_DURATION) as http:
+        outcome = RunwareClient(http, f"https://127.0.0.1:{server.port}/v1").submit(TASK, "key")
+    assert outcome == NeverArrived("ConnectError")
 
 
 def test_an_order_goes_over_tls(trusted: Callable[[Behaviour], Behaviour]) -> None:
-    """A large order over TLS is sent whole, and its answer is read."""
+    """A large order is sent whole over TLS, and its answer is read."""
     seen: list[bytes] = []
 
     def behave(connection: socket.socket, _: threading.Event) -> None:
@@ -365,46 +365,46 @@ def test_an_order_goes_over_tls(trusted: Callable[[Behaviour], Behaviour]) -> No
         connection.sendall(answer("200 OK", ACK))
 
     large = {**TASK, "positivePrompt": "x" * 1_000_000}
-    with serving(trusted(behave)) as server, http_client(LONG) as http:
-        said = RunwareClient(http, f"https://127.0.0.1:{server.port}/v1").submit(large, "key")
-    assert said == Accepted("acknowledged")
+    with serving(trusted(behave)) as server, http_client(MAX_DURATION) as http:
+        outcome = RunwareClient(http, f"https://127.0.0.1:{server.port}/v1").submit(large, "key")
+    assert outcome == Accepted("acknowledged")
     assert json.loads(seen[0].partition(b"\r\n\r\n")[2]) == [large]
 
 
-@pytest.mark.parametrize("drip", ["headers", "1xx", "body"])
-def test_a_dripping_answer_over_tls_ends_with_the_timeout(trusted: Callable[[Behaviour], Behaviour], drip: str) -> None:
-    """The deadline is that of the connection below as well."""
-    with serving(trusted(DRIPS[drip])) as server, http_client(4 * PATIENCE) as http:
+@pytest.mark.parametrize("slow", ["headers", "1xx", "body"])
+def test_a_slow_answer_over_tls_ends_with_the_timeout(trusted: Callable[[Behaviour], Behaviour], slow: str) -> None:
+    """The timeout holds for the connection below TLS as well."""
+    with serving(trusted(SLOW_ANSWERS[slow])) as server, http_client(4 * CLIENT_TIMEOUT) as http:
         started = time.monotonic()
         outcome = RunwareClient(http, f"https://127.0.0.1:{server.port}/v1").submit(TASK, "key")
         assert outcome == Ambiguous("ReadTimeout")
-        assert time.monotonic() - started < LONG
+        assert time.monotonic() - started < MAX_DURATION
 
 
-def test_a_dripping_handshake_never_arrived() -> None:
-    """A handshake is bounded as a whole, too."""
+def test_a_slow_handshake_never_arrived() -> None:
+    """The whole handshake has the timeout."""
 
     def behave(connection: socket.socket, over: threading.Event) -> None:
         connection.recv(65536)
         connection.sendall(b"\x16\x03\x03\x40\x00")  # a record of 16 KB
-        while not over.wait(PATIENCE / 5):
+        while not over.wait(CLIENT_TIMEOUT / 5):
             connection.sendall(b"\x00")
 
     with serving(behave) as server:
         started = time.monotonic()
-        assert submitted(f"https://127.0.0.1:{server.port}/v1") == NeverArrived("ConnectTimeout")
-        assert time.monotonic() - started < LONG
+        assert submit_to(f"https://127.0.0.1:{server.port}/v1") == NeverArrived("ConnectTimeout")
+        assert time.monotonic() - started < MAX_DURATION
 
 
 def test_a_failed_tls_handshake_never_arrived() -> None:
-    """A server that does not speak TLS never saw the request."""
+    """A server without TLS never receives the request."""
 
     def behave(connection: socket.socket, _: threading.Event) -> None:
         connection.recv(65536)
         connection.sendall(answer("400 Bad Request", REFUSAL))
 
     with serving(behave) as server:
-        assert submitted(f"https://127.0.0.1:{server.port}/v1") == NeverArrived("ConnectError")
+        assert submit_to(f"https://127.0.0.1:{server.port}/v1") == NeverArrived("ConnectError")
         assert server.connections == 1
 
 
@@ -412,7 +412,7 @@ def test_a_failed_tls_handshake_never_arrived() -> None:
 def test_a_tls_handshake_that_does_not_end_never_arrived(behaviour: Behaviour) -> None:
     """A handshake that stalls or is cut off ends before the first byte of the request."""
     with serving(behaviour) as server:
-        assert isinstance(submitted(f"https://127.0.0.1:{server.port}/v1"), NeverArrived)
+        assert isinstance(submit_to(f"https://127.0.0.1:{server.port}/v1"), NeverArrived)
 
 
 @pytest.mark.parametrize(
@@ -433,7 +433,7 @@ def test_a_tls_handshake_that_does_not_end_never_arrived(behaviour: Behaviour) -
     ],
 )
 def test_each_error_of_the_transport_has_its_outcome(error: type[httpx.RequestError], outcome: type) -> None:
-    """Only what fails before the first byte never arrived; the reason is the error's name and nothing of its text."""
+    """Only failures before the first byte never arrived; the reason is the error's type without its message."""
 
     def fail(_: httpx.Request) -> httpx.Response:
         raise error("with a secret")
@@ -441,7 +441,7 @@ def test_each_error_of_the_transport_has_its_outcome(error: type[httpx.RequestEr
     assert mocked(fail).submit(TASK, "key") == outcome(error.__name__)
 
 
-def test_one_task_goes_out_with_the_key() -> None:
+def test_one_task_is_sent_with_the_key() -> None:
     """The body is an array of the one task in UTF-8, the key a bearer token."""
     seen: list[httpx.Request] = []
 
@@ -459,7 +459,7 @@ def test_one_task_goes_out_with_the_key() -> None:
 
 
 def test_every_request_has_a_connection_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No connection is kept, which could be closed just as the next request goes out, and no proxy is used."""
+    """No connection is reused, which could be closed just as the next request is sent, and no proxy is used."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
 
@@ -468,14 +468,14 @@ def test_every_request_has_a_connection_of_its_own(monkeypatch: pytest.MonkeyPat
         connection.sendall(answer("200 OK", ACK, "Connection: keep-alive"))
         assert connection.recv(1) == b"", "a second request came on the same connection"
 
-    with serving(keep_alive) as server, http_client(PATIENCE) as http:
+    with serving(keep_alive) as server, http_client(CLIENT_TIMEOUT) as http:
         runware = RunwareClient(http, f"http://127.0.0.1:{server.port}/v1")
         assert [runware.submit(TASK, "key") for _ in range(2)] == [Accepted("acknowledged")] * 2
         assert server.connections == 2
 
 
 def test_an_endless_answer_is_ambiguous() -> None:
-    """More than a few megabytes are not read, and prove nothing."""
+    """An answer of more than a few megabytes is not read to its end and proves nothing."""
     padded = ACK + b" " * 5 * 1024 * 1024
     runware = mocked(lambda _: httpx.Response(200, stream=httpx.ByteStream(padded)))
     assert runware.submit(TASK, "key") == Ambiguous("DecodingError")
@@ -495,7 +495,7 @@ def test_an_endless_answer_is_ambiguous() -> None:
     ids=["a bomb", "a bomb in a bomb", "cut off", "not gzip", "br", "zstd", "unknown"],
 )
 def test_a_compressed_answer_is_bounded(body: bytes, coding: str) -> None:
-    """Compression is not asked for; what is compressed all the same is read within the bound, or not at all."""
+    """No compression is requested; a compressed answer is read within the bound, or not at all."""
     with serving(answering(answer("200 OK", body, f"Content-Encoding: {coding}"))) as server, http_client(5) as http:
         runware = RunwareClient(http, f"http://127.0.0.1:{server.port}/v1")
         assert runware.submit(TASK, "key") == Ambiguous("DecodingError")
@@ -505,15 +505,15 @@ def test_a_compressed_answer_is_bounded(body: bytes, coding: str) -> None:
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "identity"])
 def test_an_answer_compressed_once_is_read(coding: str) -> None:
-    """A purchase is not in doubt for a compression alone."""
+    """A single compression does not make a purchase ambiguous."""
     body = {"gzip": gzip.compress, "deflate": zlib.compress, "identity": bytes}[coding](ACK)
     with serving(answering(answer("200 OK", body, f"Content-Encoding: {coding}"))) as server:
-        assert submitted(f"http://127.0.0.1:{server.port}/v1") == Accepted("acknowledged")
+        assert submit_to(f"http://127.0.0.1:{server.port}/v1") == Accepted("acknowledged")
 
 
 @pytest.mark.parametrize("error", [MemoryError, RuntimeError, OSError, RecursionError, ValueError])
-def test_whatever_goes_wrong_has_an_outcome(error: type[Exception]) -> None:
-    """No error of a library is uncaught: bytes may have gone out, and a question has no answer."""
+def test_every_exception_has_an_outcome(error: type[Exception]) -> None:
+    """After any exception a send is ambiguous, since bytes may have been sent, and a lookup has no answer."""
 
     def fail(_: httpx.Request) -> httpx.Response:
         raise error("with a secret")
@@ -524,8 +524,8 @@ def test_whatever_goes_wrong_has_an_outcome(error: type[Exception]) -> None:
 
 
 @pytest.mark.parametrize(("name", "task_type"), [("poll", "getResponse"), ("details", "getTaskDetails")])
-def test_questions_name_their_tasks(name: str, task_type: str) -> None:
-    """A question is one request that names every task, and its answer is a report."""
+def test_lookups_name_their_tasks(name: str, task_type: str) -> None:
+    """A lookup is one request with every task, and its answer is a response."""
     seen: list[object] = []
 
     def reply(sent: httpx.Request) -> httpx.Response:
@@ -533,15 +533,15 @@ def test_questions_name_their_tasks(name: str, task_type: str) -> None:
         return httpx.Response(200, json={"data": []})
 
     runware = mocked(reply)
-    report = runware.poll([CLIP_UUID, "other"], "key") if name == "poll" else runware.details(CLIP_UUID, "key")
+    response = runware.poll([CLIP_UUID, "other"], "key") if name == "poll" else runware.details(CLIP_UUID, "key")
     uuids = [CLIP_UUID, "other"] if name == "poll" else [CLIP_UUID]
     assert seen == [[{"taskType": task_type, "taskUUID": uuid} for uuid in uuids]]
-    assert report.confirms_absent(CLIP_UUID)
+    assert response.confirms_absent(CLIP_UUID)
 
 
 @pytest.mark.parametrize("error", [httpx.ConnectError, httpx.ReadTimeout, httpx.RemoteProtocolError])
-def test_a_question_without_an_answer_is_the_providers_fault(error: type[httpx.RequestError]) -> None:
-    """A question that fails says nothing about any task, whatever failed."""
+def test_a_lookup_without_an_answer_is_a_provider_error(error: type[httpx.RequestError]) -> None:
+    """A failed lookup proves nothing about any task."""
 
     def fail(_: httpx.Request) -> httpx.Response:
         raise error("with a secret")

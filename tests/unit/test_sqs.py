@@ -14,12 +14,12 @@ from rushes.errors import InboxError
 
 
 class Queue:
-    """SQS as far as sending goes: `refuse` says which messages of a call fail, and whether the sender is to blame."""
+    """SQS for sending. `refuse` returns a call's failing messages, with True if the sender is at fault."""
 
     def __init__(self, refuse: Callable[[int, list[str]], dict[str, bool]] = lambda _call, _texts: {}) -> None:
         self.refuse = refuse
         self.calls: list[list[str]] = []
-        self.taken: list[str] = []
+        self.accepted: list[str] = []
         self.pauses: list[float] = []
 
     def send_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, str]]) -> dict[str, Any]:
@@ -28,7 +28,7 @@ class Queue:
         texts = [entry["MessageBody"] for entry in Entries]
         refused = self.refuse(len(self.calls), texts)
         self.calls.append(texts)
-        self.taken += [text for text in texts if text not in refused]
+        self.accepted += [text for text in texts if text not in refused]
         failed = [
             {"Id": entry["Id"], "Code": "InternalError", "SenderFault": refused[entry["MessageBody"]]}
             for entry in Entries
@@ -42,36 +42,36 @@ class Queue:
 
 
 def test_messages_go_in_batches_of_ten() -> None:
-    """Everything arrives once and in order, in as few calls as SQS allows; nothing to send is no call."""
+    """Every message is sent once and in order, in as few calls as SQS allows; without messages there is no call."""
     queue = Queue()
     queue.inbox.send(map(str, range(23)))
     assert [len(call) for call in queue.calls] == [10, 10, 3]
-    assert queue.taken == [str(number) for number in range(23)]
+    assert queue.accepted == [str(number) for number in range(23)]
     queue.inbox.send([])
     assert len(queue.calls) == 3
 
 
 @given(st.lists(st.integers(1, MAX_MESSAGE_BYTES), max_size=30))
 def test_no_batch_is_larger_than_allowed(lengths: list[int]) -> None:
-    """Batches hold at most ten messages and the bytes that SQS takes, and together all messages in their order."""
+    """Each batch is within SQS's limits of messages and bytes, and together they have all messages in order."""
     texts = ["x" * length for length in lengths]
-    made = list(batches(texts))
-    assert [text for batch in made for text in batch] == texts
-    assert all(1 <= len(batch) <= MAX_MESSAGES and sum(map(len, batch)) <= MAX_MESSAGE_BYTES for batch in made)
+    batched = list(batches(texts))
+    assert [text for batch in batched for text in batch] == texts
+    assert all(1 <= len(batch) <= MAX_MESSAGES and sum(map(len, batch)) <= MAX_MESSAGE_BYTES for batch in batched)
 
 
-def test_what_failed_is_sent_again_and_nothing_else() -> None:
-    """A partial failure repeats its own messages only, after a pause."""
+def test_only_failed_messages_are_sent_again() -> None:
+    """After a pause, only the failed messages of a batch are sent again."""
     queue = Queue(lambda call, _: {"b": False, "c": False} if call == 0 else {"c": False} if call == 1 else {})
     queue.inbox.send(["a", "b", "c"])
     assert queue.calls == [["a", "b", "c"], ["b", "c"], ["c"]]
-    assert queue.taken == ["a", "b", "c"]
+    assert queue.accepted == ["a", "b", "c"]
     assert queue.pauses == [0.1, 0.2]
 
 
 @pytest.mark.parametrize(("sender_fault", "calls"), [(False, 4), (True, 1)])
 def test_sending_gives_up(sender_fault: bool, calls: int) -> None:
-    """Failures that stay are an error after a few tries, at once if SQS says that the message is to blame."""
+    """Lasting failures raise after a few tries, and at once if the sender is at fault."""
     queue = Queue(lambda *_: {"b": sender_fault})
     with pytest.raises(InboxError, match="InternalError"):
         queue.inbox.send(["a", "b"])
@@ -85,8 +85,8 @@ def test_sending_gives_up(sender_fault: bool, calls: int) -> None:
         (EndpointConnectionError(endpoint_url="https://sqs.example"), "EndpointConnectionError"),
     ],
 )
-def test_a_queue_that_is_away_is_an_error(error: Exception, reason: str) -> None:
-    """Whatever boto3 raises becomes the one error, with its code and nothing else."""
+def test_an_unavailable_queue_raises_one_error(error: Exception, reason: str) -> None:
+    """Any exception of boto3 becomes the one error, with its code and nothing else."""
 
     def fail(_call: int, _texts: list[str]) -> dict[str, bool]:
         raise error

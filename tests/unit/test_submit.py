@@ -1,4 +1,4 @@
-"""Bodies into orders, orders into purchases, and what the caller hears, on fakes."""
+"""Request bodies, orders, purchases and the caller's answer, on fakes."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def submit(world: UseCases, *tasks: object, lasts: int = TIMES.function) -> Wire
 
 
 def codes(answer: WireResponse) -> list[tuple[int, str]]:
-    """The errors of an answer, none of which has lost its task's name."""
+    """The errors of an answer, each of which must have its task's UUID."""
     assert all(error.get("taskUUID", "unnamed") for _, error in answer.errors)
     return [(status, error["code"]) for status, error in answer.errors]
 
@@ -77,7 +77,7 @@ def codes(answer: WireResponse) -> list[tuple[int, str]]:
     ids=lambda body: body[:24].decode(errors="replace"),
 )
 def test_a_body_that_is_no_array_of_tasks_is_unreadable(body: bytes) -> None:
-    """What cannot be read as tasks is one error, whose message never repeats the input."""
+    """A body without tasks raises the one error, whose message never repeats the input."""
     with pytest.raises(UnreadableError, match=r"^The (body must |array must |body is UTF-16)"):
         parse(body)
 
@@ -101,10 +101,10 @@ def test_a_body_that_is_no_array_of_tasks_is_unreadable(body: bytes) -> None:
     ids=lambda value: str(value[:24]),
 )
 def test_each_kind_of_unreadable_body_has_its_own_message(body: bytes, words: str) -> None:
-    """A fault that no editor shows is named, for a body and for a line alike."""
-    for called in ("body", "line"):
-        with pytest.raises(UnreadableError, match=rf"^The {called} .*{re.escape(words)}"):
-            parse(body, called)
+    """The message names the fault, for a body and for a line alike."""
+    for what in ("body", "line"):
+        with pytest.raises(UnreadableError, match=rf"^The {what} .*{re.escape(words)}"):
+            parse(body, what)
 
 
 @pytest.mark.parametrize(
@@ -128,10 +128,10 @@ def test_the_largest_body_is_read() -> None:
 
 
 def test_nesting_is_unreadable_or_a_fault_at_any_depth() -> None:
-    """Whatever depth parse lets through, validate can judge."""
+    """`validate` accepts any depth that `parse` accepts."""
 
     def judge(body: bytes) -> None:
-        # Handlers call both from one place, validate through two more functions.
+        # Handlers call both at one depth of the stack; validate is called two functions deeper.
         try:
             tasks = parse(body)
         except UnreadableError:
@@ -169,18 +169,18 @@ LOGIN = {"taskType": "authentication", "apiKey": "rushes_key"}
     ids=lambda value: str(value[:40]) if isinstance(value, bytes) else "",
 )
 def test_a_key_is_read_from_the_first_task_alone(body: bytes, found: bool) -> None:
-    """An `authentication` task at the beginning is a credential; nothing behind it is read to find it."""
+    """An `authentication` task at the beginning is a credential; nothing behind it is read."""
     assert bearer_in(body) == ("Bearer rushes_key" if found else None)
 
 
 @given(st.binary(max_size=60))
 def test_any_bytes_hold_a_key_or_none(body: bytes) -> None:
-    """Bytes of a sender who is not known raise nothing."""
+    """Bytes of an unknown sender raise nothing."""
     assert bearer_in(body) is None
 
 
 def test_an_authentication_task_is_no_order() -> None:
-    """It is taken off the tasks, does not count among the twenty, and is refused beside a key in the header."""
+    """An authentication task is removed, does not count among the twenty, and is refused beside a key in the header."""
     tasks = [request(taskUUID=uuid4(number)) for number in range(20)]
     assert without_authentication(parse(dumped([LOGIN, *tasks])), mixed=False) == tasks
     assert without_authentication(tasks, mixed=True) == tasks
@@ -194,7 +194,7 @@ def test_an_authentication_task_is_no_order() -> None:
 
 
 def test_an_authentication_task_elsewhere_is_refused_without_its_key() -> None:
-    """A second one, or one of a file, is a fault of its own, and its key is not repeated."""
+    """A second authentication task, or one in a file, is a fault, and its key is not repeated."""
     answer = WireResponse()
     assert len(validate([request(), LOGIN], answer)) == 1
     ((status, error),) = answer.errors
@@ -205,23 +205,25 @@ def test_an_authentication_task_elsewhere_is_refused_without_its_key() -> None:
 
 @pytest.mark.parametrize("task", [None, 5, "text", [], [[]], True])
 def test_a_task_that_is_no_object_is_a_fault(task: object) -> None:
-    """Anything but an object in the array is refused by itself."""
+    """Any other value in the array is a fault of its own."""
     answer = WireResponse()
     assert validate([task], answer) == []
     assert codes(answer) == [(400, "invalidTask")]
 
 
-@pytest.mark.parametrize(("named", "code"), [("imageInference", "unsupportedTaskType"), ("", "unsupportedTaskType")])
-def test_other_task_types_are_refused_as_one_fault(named: str, code: str) -> None:
-    """A task of another type is not also judged as a video."""
+@pytest.mark.parametrize(
+    ("task_type", "code"), [("imageInference", "unsupportedTaskType"), ("", "unsupportedTaskType")]
+)
+def test_other_task_types_are_refused_as_one_fault(task_type: str, code: str) -> None:
+    """A task of another type is not validated as a video."""
     answer = WireResponse()
-    validate([{"taskType": named, "taskUUID": TASK_UUID.upper()}], answer)
+    validate([{"taskType": task_type, "taskUUID": TASK_UUID.upper()}], answer)
     ((_, error),) = answer.errors
     assert (error["code"], error["taskUUID"]) == (code, TASK_UUID)
 
 
-def test_a_task_that_the_table_could_not_hold_is_refused() -> None:
-    """A task is refused when it is too large without its inline image, however large that is."""
+def test_a_task_too_large_for_the_table_is_refused() -> None:
+    """The limit is for the task without its inline image, however large that is."""
     image = "data:image/png;base64," + "iVBORw0KGgoAAAAN" + "A" * 1_000_000
     framed = request(inputs={"frameImages": [image]})
     answer = WireResponse()
@@ -232,7 +234,7 @@ def test_a_task_that_the_table_could_not_hold_is_refused() -> None:
 
 
 def test_every_fault_names_its_task() -> None:
-    """All faults of a task carry its UUID and type, so that the caller can tell tasks apart."""
+    """Every fault of a task has its UUID and type, so that the caller can distinguish tasks."""
     answer = WireResponse()
     validate([request(duration=7, seed=1)], answer)
     assert [(error["taskUUID"], error["taskType"]) for _, error in answer.errors] == [(TASK_UUID, "videoInference")] * 2
@@ -254,7 +256,7 @@ def test_no_error_stands_beside_an_accepted_task_of_the_same_uuid(world: UseCase
 
 
 @pytest.mark.parametrize(("clips", "bought"), [((4,) * 5, 20), ((4, 4, 4, 4, 3, 1), 20), ((4, 4, 4, 4, 4, 1), 0)])
-def test_twenty_clips_are_the_most(world: UseCases, clips: tuple[int, ...], bought: int) -> None:
+def test_a_request_has_at_most_twenty_clips(world: UseCases, clips: tuple[int, ...], bought: int) -> None:
     """A request for more than twenty clips in all buys none of them."""
     answer = submit(world, *(request(taskUUID=uuid4(90 + n), numberResults=many) for n, many in enumerate(clips)))
     assert len(world.runware.sent) == bought
@@ -265,8 +267,8 @@ def priced(*tasks: object) -> WireResponse:
     return price(tasks, UseCases().caller, FakeBucket())
 
 
-def test_a_dry_run_prices_and_touches_nothing() -> None:
-    """A dry run answers the cost in dollars, and the faults of the bad ones."""
+def test_a_dry_run_only_prices() -> None:
+    """A dry run returns the cost in dollars of valid tasks and the faults of others."""
     no_image = request(taskUUID=uuid4(2), inputs={"frameImages": ["s3://clips/inputs/ann/a.png"]})
     poll = {"taskType": "getResponse", "taskUUID": uuid4(3)}
     answer = priced(request(taskUUID=uuid4(1), duration=7), no_image, request(duration=10, numberResults=2), poll)
@@ -286,10 +288,10 @@ def test_a_dry_run_prices_and_touches_nothing() -> None:
         ([], [402, 503], 400, {"data", "errors"}),
     ],
 )
-def test_the_answers_status_follows_what_it_holds(
+def test_the_answers_status_follows_from_its_items(
     data: list[dict[str, Any]], statuses: list[int], status: int, keys: set[str]
 ) -> None:
-    """200 as soon as anything was accepted, else the common status; no `errors` key without errors."""
+    """The status is 200 if any task was accepted, else the common status; no `errors` key without errors."""
     answer = WireResponse(data, [(number, {"code": "x"}) for number in statuses])
     assert answer.status == status
     assert set(answer.body) == keys
@@ -312,8 +314,8 @@ mutated = st.builds(
 
 
 @given(json_values | st.lists(json_values | mutated, max_size=5))
-def test_any_json_is_judged_and_what_is_valid_has_a_price(body: object) -> None:
-    """Whatever is sent is unreadable, faulty or an order with a price; nothing else can happen."""
+def test_any_json_is_unreadable_faulty_or_an_order(body: object) -> None:
+    """Any JSON is unreadable, faulty or an order with a price; nothing else can happen."""
     try:
         tasks = parse(dumped(body))
     except UnreadableError:
@@ -328,13 +330,13 @@ def test_any_json_is_judged_and_what_is_valid_has_a_price(body: object) -> None:
 
 @given(st.binary(max_size=40))
 def test_any_bytes_are_tasks_or_unreadable(body: bytes) -> None:
-    """Whatever bytes come, the one error is all that can happen."""
+    """Any bytes are tasks or raise the one error."""
     with suppress(UnreadableError):
         parse(body)
 
 
 def test_the_intent_is_recorded_before_anything_is_sent(world: UseCases) -> None:
-    """When Runware sees the first clip, the task, every clip with its lease, and the money are in the table."""
+    """When Runware receives the first clip, the task, its clips with their leases, and the money are in the table."""
     seen: list[Mapping[str, Any]] = []
 
     def look(task: Mapping[str, Any]) -> None:
@@ -345,7 +347,7 @@ def test_the_intent_is_recorded_before_anything_is_sent(world: UseCases) -> None
         assert rows[len(seen) - 1].lease == Lease(
             "holder", START, START + TIMES.lease, world.buyer().credentials.account
         )
-        assert rows[-1].next_check_at == START + TIMES.lease  # should this process end here
+        assert rows[-1].next_check_at == START + TIMES.lease  # in case this process ends here
         assert world.table.budgets["all", MONTH][0] == world.table.budgets["ann", MONTH][0] == 3 * PRICE
 
     world.runware.on_send = look
@@ -353,7 +355,7 @@ def test_the_intent_is_recorded_before_anything_is_sent(world: UseCases) -> None
     assert len(seen) == 3
 
 
-def test_each_clip_is_bought_by_itself(world: UseCases) -> None:
+def test_each_clip_is_bought_separately(world: UseCases) -> None:
     """Every result is its own purchase, with its own UUID, object and callback."""
     submit(world, request(numberResults=4, destination="film", outputFormat="WEBM"))
     assert len({sent["taskUUID"] for sent in world.runware.sent}) == 4
@@ -364,7 +366,7 @@ def test_each_clip_is_bought_by_itself(world: UseCases) -> None:
 
 @pytest.mark.usefixtures("ahead_of_utc")
 def test_a_bought_clip_is_recorded_as_such(world: UseCases) -> None:
-    """After an acknowledgement the clip runs, without a lease, under the key of its day in UTC, for its estimate."""
+    """After an acknowledgement the clip runs without a lease, under the key of its day in UTC, at its estimate."""
     submit(world)
     row = world.row()
     assert (row.status, row.lease, row.budgeted, row.month) == (Status.RUNNING, None, PRICE, MONTH)
@@ -374,29 +376,29 @@ def test_a_bought_clip_is_recorded_as_such(world: UseCases) -> None:
 
 
 @pytest.mark.parametrize(
-    "again",
+    "repeat",
     [
         request(),
         request(taskUUID=TASK_UUID.upper()),
         dict(reversed(request().items())),
     ],
 )
-def test_a_repeat_gets_the_stored_answer_and_buys_nothing(world: UseCases, again: dict[str, Any]) -> None:
-    """The same request under the same UUID is answered as before, whatever the order or case of its writing."""
-    assert submit(world).body == submit(world, again).body == {"data": [ACK]}
+def test_a_repeat_gets_the_stored_answer_and_buys_nothing(world: UseCases, repeat: dict[str, Any]) -> None:
+    """The same request under the same UUID has the same answer, in any order of keys and any case of the UUID."""
+    assert submit(world).body == submit(world, repeat).body == {"data": [ACK]}
     assert len(world.runware.sent) == 1
     assert world.table.budgets["all", MONTH][0] == PRICE
 
 
-def test_a_number_written_otherwise_is_the_same_request(world: UseCases) -> None:
-    """5 and 5.0 are one number, so that is a repeat."""
+def test_an_equal_number_is_the_same_request(world: UseCases) -> None:
+    """5 and 5.0 are equal, so the second request is a repeat."""
     submit(world, request(duration=5))
     assert submit(world, request(duration=5.0)).body == {"data": [ACK]}
 
 
 @pytest.mark.parametrize("changes", [{"positivePrompt": "another"}, {"duration": 5}, {"tags": {"a": "b"}}])
-def test_another_request_under_a_known_uuid_is_a_conflict(world: UseCases, changes: dict[str, Any]) -> None:
-    """A different request under a used UUID buys nothing, even if it only states a default."""
+def test_another_request_under_a_used_uuid_is_a_conflict(world: UseCases, changes: dict[str, Any]) -> None:
+    """A different request under a used UUID buys nothing, even if it only adds a default."""
     submit(world)
     answer = submit(world, request(**changes))
     assert codes(answer) == [(400, "conflictTaskUUID")]
@@ -412,8 +414,8 @@ def test_callers_have_uuids_of_their_own(world: UseCases) -> None:
     assert len({sent["taskUUID"] for sent in world.runware.sent}) == 2
 
 
-def test_one_bad_task_leaves_the_others_bought(world: UseCases) -> None:
-    """An array may succeed in part, and says so task by task."""
+def test_one_faulty_task_does_not_affect_others(world: UseCases) -> None:
+    """An array may be accepted in part; the answer lists accepted and refused tasks."""
     answer = submit(world, request(duration=7), request(taskUUID=uuid4(50)), 5)
     assert (answer.status, [item["taskUUID"] for item in answer.data]) == (200, [uuid4(50)])
     assert codes(answer) == [(400, "unsupportedDuration"), (400, "invalidTask")]
@@ -422,8 +424,8 @@ def test_one_bad_task_leaves_the_others_bought(world: UseCases) -> None:
 
 @pytest.mark.parametrize("scope", ["all", "ann"])
 @pytest.mark.parametrize(("limit", "bought"), [(2 * PRICE, 2), (2 * PRICE - 1, 1), (0, 0), (PRICE - 1, 0)])
-def test_no_purchase_starts_beyond_a_limit(world: UseCases, scope: str, limit: int, bought: int) -> None:
-    """Both limits hold to the micro-dollar, and what is refused is neither recorded nor sent."""
+def test_nothing_is_bought_beyond_a_limit(world: UseCases, scope: str, limit: int, bought: int) -> None:
+    """Both limits hold to the micro-dollar, and a refused task is neither recorded nor sent."""
     if scope == "all":
         world.monthly_limit = limit
     else:
@@ -437,21 +439,21 @@ def test_no_purchase_starts_beyond_a_limit(world: UseCases, scope: str, limit: i
 
 
 def test_a_task_is_within_the_budget_as_a_whole_or_not_at_all(world: UseCases) -> None:
-    """Four clips where three fit buy none."""
+    """Four clips within a budget for three buy none."""
     world.caller = Caller("ann", 3 * PRICE)
     assert codes(submit(world, request(numberResults=4))) == [(402, "budgetExceeded")]
     assert world.runware.sent == []
 
 
-def test_a_repeat_wins_over_a_budget_that_is_used_up(world: UseCases) -> None:
-    """What was bought is acknowledged again though nothing more could be bought."""
+def test_a_repeat_needs_no_budget(world: UseCases) -> None:
+    """A bought task is acknowledged again although the budget is used up."""
     world.caller = Caller("ann", PRICE)
     submit(world)
     assert submit(world).body == {"data": [ACK]}
 
 
 @pytest.mark.parametrize(
-    ("mine", "everybodys", "counted", "message"),
+    ("callers_limit", "services_limit", "sum_before", "message"),
     [
         (
             2_500_000,
@@ -473,21 +475,19 @@ def test_a_repeat_wins_over_a_budget_that_is_used_up(world: UseCases) -> None:
         ),
     ],
 )
-def test_the_callers_own_limit_is_told_and_the_services_is_not(
-    world: UseCases, mine: int, everybodys: int, counted: int, message: str
+def test_the_error_has_the_callers_limit_but_not_the_services(
+    world: UseCases, callers_limit: int, services_limit: int, sum_before: int, message: str
 ) -> None:
-    """A caller hears its own figures; the limit of all callers together is the operator's."""
-    world.caller, world.monthly_limit = Caller("ann", mine), everybodys
-    world.table.budgets["ann", MONTH] = counted, mine
+    """A caller gets its own figures; the limit of all callers together is the operator's."""
+    world.caller, world.monthly_limit = Caller("ann", callers_limit), services_limit
+    world.table.budgets["ann", MONTH] = sum_before, callers_limit
     ((_, error),) = submit(world, request(numberResults=2)).errors
     assert (error["code"], error["parameter"], error["message"]) == ("budgetExceeded", "numberResults", message)
 
 
 @pytest.mark.parametrize(("limit", "bought"), [(2 * PRICE, True), (PRICE, False), (0, False)])
-def test_a_changed_limit_decides_whatever_the_month_was_recorded_with(
-    world: UseCases, limit: int, bought: bool
-) -> None:
-    """The caller's current limit decides; the one that the month's item holds is only a record of the last order."""
+def test_a_changed_limit_decides_for_the_whole_month(world: UseCases, limit: int, bought: bool) -> None:
+    """The caller's current limit decides; the one in the month's item is only a record of the last order."""
     world.table.budgets["ann", MONTH] = PRICE, 50 * PRICE
     world.caller = Caller("ann", limit)
     answer = submit(world)
@@ -496,19 +496,19 @@ def test_a_changed_limit_decides_whatever_the_month_was_recorded_with(
     assert world.table.budgets["ann", MONTH] == ((2 * PRICE, 2 * PRICE) if bought else (PRICE, 50 * PRICE))
 
 
-def test_a_table_that_is_busy_before_the_record_sends_nothing(world: UseCases) -> None:
-    """Without a record nothing is bought, and the caller may send the same again."""
+def test_a_table_busy_before_the_record_sends_nothing(world: UseCases) -> None:
+    """Without a record nothing is bought, and the caller may send the same request again."""
     world.table.busy = {"record"}
     answer = submit(world)
     assert (codes(answer), answer.status) == ([(503, "serviceUnavailable")], 503)
     assert world.runware.sent == []
-    assert world.telemetry.notes == []  # nothing was written, so there is no lease to give back
+    assert world.telemetry.logs == []  # without a record there is no lease to give back
     world.table.busy = set()
     assert submit(world).body == {"data": [ACK]}
 
 
-def test_a_table_that_is_busy_after_the_send_changes_nothing_for_the_caller(world: UseCases) -> None:
-    """A recorded task is acknowledged though its outcome could not be saved; the lease stays as evidence."""
+def test_a_table_busy_after_the_send_changes_nothing_for_the_caller(world: UseCases) -> None:
+    """A recorded task is acknowledged although its outcome could not be saved; the lease stays as evidence."""
     world.table.busy = {"save"}
     assert submit(world).body == {"data": [ACK]}
     assert world.row().lease == Lease("holder", START, START + TIMES.lease, world.buyer().credentials.account)
@@ -517,22 +517,22 @@ def test_a_table_that_is_busy_after_the_send_changes_nothing_for_the_caller(worl
     assert len(world.runware.sent) == 1
 
 
-def test_a_table_that_is_busy_when_a_repeat_is_read_is_503(world: UseCases) -> None:
-    """A repeat whose clips cannot be read is told to come again, not told anything untrue."""
+def test_a_table_busy_at_a_repeat_is_a_503(world: UseCases) -> None:
+    """A repeat whose clips cannot be read gets a 503 rather than a wrong answer."""
     submit(world)
     world.table.busy = {"clips"}
     assert codes(submit(world)) == [(503, "serviceUnavailable")]
 
 
 def test_a_bucket_that_cannot_sign_changes_nothing_for_the_caller(world: UseCases) -> None:
-    """A recorded task is acknowledged though no upload link could be had, since from then on it is seen through."""
+    """A recorded task is acknowledged without an upload link, since the reconciler sends it later."""
     world.bucket.no_links = True
     assert submit(world).body == {"data": [ACK]}
 
 
 @pytest.mark.parametrize("outcome", [Accepted("conflict"), NeverArrived("ConnectError"), Ambiguous("ReadTimeout")])
-def test_a_recorded_task_is_acknowledged_whatever_came_of_it(world: UseCases, outcome: Any) -> None:
-    """Doubt is the service's, not the caller's."""
+def test_a_recorded_task_is_acknowledged_after_any_outcome(world: UseCases, outcome: Any) -> None:
+    """An uncertain purchase is the service's concern, not the caller's."""
     world.runware.script = [outcome]
     assert submit(world).body == {"data": [ACK]}
     assert world.row().open
@@ -541,7 +541,7 @@ def test_a_recorded_task_is_acknowledged_whatever_came_of_it(world: UseCases, ou
 
 @pytest.mark.parametrize("lasts", [TIMES.http - 1, 0])
 def test_without_time_to_send_nothing_is_recorded(world: UseCases, lasts: int) -> None:
-    """A function about to end neither records nor sends, and the caller sends the same again."""
+    """A function that is about to end neither records nor sends, and the caller may retry."""
     answer = submit(world, lasts=lasts)
     assert (codes(answer), answer.status) == ([(503, "serviceUnavailable")], 503)
     assert answer.errors[0][1]["taskUUID"] == TASK_UUID
@@ -549,8 +549,8 @@ def test_without_time_to_send_nothing_is_recorded(world: UseCases, lasts: int) -
     assert submit(world).body == {"data": [ACK]}
 
 
-def test_a_repeat_is_acknowledged_whatever_time_is_left(world: UseCases) -> None:
-    """Time to send is asked for only where something would be recorded."""
+def test_a_repeat_needs_no_time(world: UseCases) -> None:
+    """Time for a send is needed only to record a task."""
     world.bucket.others["photos", "cat.png"] = picture()
     world.caller = Caller("ann", 100 * PRICE, ("photos/",))
     with_image = request(inputs={"frameImages": ["s3://photos/cat.png"]})
@@ -560,7 +560,7 @@ def test_a_repeat_is_acknowledged_whatever_time_is_left(world: UseCases) -> None
 
 @pytest.mark.parametrize(("clips", "lasts", "recorded"), [(8, 0, True), (9, 0, False), (9, 1, True), (17, 1, False)])
 def test_time_is_left_for_every_round_of_clips(world: UseCases, clips: int, lasts: int, recorded: bool) -> None:
-    """Sent side by side, so many clips take several rounds: the first may last, the others have to be given back."""
+    """Many clips are sent in rounds: the first may take its full time, the clips of the others are given back."""
     names = [uuid4(number) for number in range(clips)]
     time = TIMES.http + lasts * TIMES.to_finish
     answer = world.submit_service.submit([request(taskUUID=name) for name in names], world.call(time))
@@ -569,13 +569,13 @@ def test_time_is_left_for_every_round_of_clips(world: UseCases, clips: int, last
 
 
 @pytest.mark.parametrize("slowness", [500, 2_000, 4_000, 6_000, 12_000])
-def test_a_slow_table_leaves_no_lease_of_what_was_not_sent(world: UseCases, slowness: int) -> None:
-    """Recording ends while there is time to send: what is not recorded is 503, what is has been sent or given back."""
+def test_a_slow_table_leaves_no_lease_of_an_unsent_clip(world: UseCases, slowness: int) -> None:
+    """Recording ends while there is time to send: an unrecorded task is a 503, a recorded clip sent or given back."""
     genuine = world.table.record
 
-    def slow(*given: Any, **named: Any) -> Any:
+    def slow(*arguments: Any, **options: Any) -> Any:
         world.clock.now += slowness
-        return genuine(*given, **named)
+        return genuine(*arguments, **options)
 
     world.table.record = slow  # type: ignore[method-assign]
     names = [uuid4(number) for number in range(20)]
@@ -592,9 +592,9 @@ def test_a_slow_table_leaves_no_lease_of_what_was_not_sent(world: UseCases, slow
         assert row.possibly_sent_at is None
 
 
-def test_a_record_that_may_have_taken_effect_leaves_no_lease(world: UseCases) -> None:
-    """Nothing is sent for a record whose answer was lost, so its clips must not look as if they had been."""
-    world.table.unheard = {"record"}
+def test_a_record_whose_answer_was_lost_leaves_no_lease(world: UseCases) -> None:
+    """Nothing is sent after such a record, so its clips must not look sent."""
+    world.table.lost_answers = {"record"}
     assert codes(submit(world, request(numberResults=2))) == [(503, "serviceUnavailable")]
     assert world.runware.sent == []
     for index in range(2):
@@ -604,8 +604,8 @@ def test_a_record_that_may_have_taken_effect_leaves_no_lease(world: UseCases) ->
 
 
 @pytest.mark.parametrize("unattended", [False, True])
-def test_a_hundred_refused_at_once_leave_no_doubt(world: UseCases, unattended: bool) -> None:
-    """Contended budgets hold up the money, not the refusal: each caller hears no, and the money follows."""
+def test_refusals_are_saved_while_the_budgets_are_contended(world: UseCases, unattended: bool) -> None:
+    """Contention delays the money but not the refusal: each caller gets its error, and the money is released later."""
     world.table.contended = True
     for number in range(100):
         world.runware.script = [refusal()]
@@ -619,8 +619,8 @@ def test_a_hundred_refused_at_once_leave_no_doubt(world: UseCases, unattended: b
     assert world.table.budgets["all", MONTH][0] == 100 * PRICE
 
 
-def test_a_clip_given_back_is_left_to_others(world: UseCases) -> None:
-    """Where no time is left for a clip's turn its lease ends, the task is acknowledged, and a sweep sends it."""
+def test_a_clip_without_time_is_given_back(world: UseCases) -> None:
+    """The lease of a clip without time for its send ends, the task is acknowledged, and a sweep sends the clip."""
     world.runware.on_send = lambda _: setattr(world.clock, "now", world.clock.now + 2 * TIMES.http)
     assert submit(world, request(numberResults=2)).body == {"data": [ACK]}
     assert len(world.runware.sent) == 1
@@ -630,15 +630,15 @@ def test_a_clip_given_back_is_left_to_others(world: UseCases) -> None:
 
 
 def test_clips_that_waited_too_long_for_their_turn_are_not_sent(world: UseCases) -> None:
-    """The time is looked at before every single clip, not once for all."""
+    """The time is checked before every single clip, not once for all."""
     world.runware.on_send = lambda _: setattr(world.clock, "now", world.clock.now + TIMES.http)
     submit(world, request(numberResults=4))
     assert len(world.runware.sent) == 2
     assert [world.row(index).status for index in range(4)] == [Status.RUNNING] * 2 + [Status.PENDING] * 2
 
 
-def test_a_task_refused_as_a_whole_answers_with_the_errors(world: UseCases) -> None:
-    """If Runware refused every clip the caller gets its errors, on repeats too, and the money back."""
+def test_a_refused_task_is_answered_with_its_errors(world: UseCases) -> None:
+    """If Runware refused every clip the caller gets the errors, on repeats too, and the money is released."""
     world.runware.script = [refusal(), refusal(code="promptBlocked")]
     for _ in range(2):
         answer = submit(world, request(numberResults=2))
@@ -650,15 +650,15 @@ def test_a_task_refused_as_a_whole_answers_with_the_errors(world: UseCases) -> N
 
 
 def test_a_task_refused_in_part_is_accepted(world: UseCases) -> None:
-    """One clip that was not refused makes the task accepted, without any error beside it."""
+    """With one clip that was not refused the task is accepted without an error."""
     world.runware.script = [refusal(), Accepted("acknowledged")]
     assert submit(world, request(numberResults=2)).body == {"data": [ACK]}
     assert world.table.budgets["ann", MONTH][0] == PRICE
 
 
 @pytest.mark.parametrize("status", [401, 402, 403])
-def test_account_trouble_answers_503(world: UseCases, status: int) -> None:
-    """Runware's no to our account is the operator's: 503 with a code of its own, an alarm, and nothing counted."""
+def test_an_account_refusal_is_answered_with_503(world: UseCases, status: int) -> None:
+    """An account refusal is the operator's concern: a 503 with its own code, an alarm, and no money budgeted."""
     world.runware.script = [refusal(status, "invalidApiKey", None)]
     answer = submit(world)
     assert (answer.status, codes(answer)) == (503, [(503, "providerAccountRefused")])
@@ -667,11 +667,11 @@ def test_account_trouble_answers_503(world: UseCases, status: int) -> None:
     assert world.table.budgets["all", MONTH][0] == 0
 
 
-def test_the_fake_table_keeps_the_stores_answers(world: UseCases) -> None:
-    """The fake says recorded, existing and over budget as the real table would, and refuses what is made busy."""
+def test_the_fake_table_answers_as_the_real_one(world: UseCases) -> None:
+    """The fake returns recorded, existing and over budget as the real table would, and raises for a busy call."""
     submit(world)
     task, row = world.table.tasks["ann", TASK_UUID], world.row()
-    assert isinstance(world.table.record(task._replace(), [row], []), Existing)  # another call's, not a repeated one
+    assert isinstance(world.table.record(task._replace(), [row], []), Existing)  # another call's record, not a retry
     other = task._replace(task_uuid=uuid4(1))
     wanted = Reservation("ann", MONTH, PRICE, PRICE)
     assert world.table.record(other, [], [wanted]) == OverBudget("ann", PRICE, PRICE)
@@ -682,7 +682,7 @@ def test_the_fake_table_keeps_the_stores_answers(world: UseCases) -> None:
 
 
 def test_orders_keep_the_order_of_the_request() -> None:
-    """Tasks are bought in the order in which they were sent."""
+    """Tasks are bought in the order of the request."""
     uuids = [uuid4(number) for number in (9, 3, 7)]
     orders = validate([request(taskUUID=name) for name in uuids], WireResponse())
     assert all(isinstance(order, Order) for order in orders)
@@ -694,8 +694,8 @@ def test_orders_keep_the_order_of_the_request() -> None:
     [(None, None), (86_400_000, START + TIMES.longest_open + 86_400_000)],
     ids=["kept", "dropped"],
 )
-def test_a_request_may_be_dropped_once_nobody_can_need_it(retention: int | None, expires: int | None) -> None:
-    """Never while a clip can be open; never at all unless asked for."""
+def test_a_request_expires_only_after_its_clips_are_closed(retention: int | None, expires: int | None) -> None:
+    """A request never expires while a clip can be open, and never without a retention."""
     world = UseCases(retention=retention)
     submit(world)
     assert world.table.tasks["ann", TASK_UUID].expires_at == expires
@@ -710,8 +710,8 @@ def with_image(**changes: Any) -> dict[str, Any]:
     return request(inputs={"frameImages": [data_uri(picture())]}, **changes)
 
 
-def test_what_is_recorded_and_sent_is_the_images_address(world: UseCases) -> None:
-    """The table holds an address, Runware gets a link, and the fingerprint is of what the caller sent."""
+def test_an_images_address_is_recorded_and_sent(world: UseCases) -> None:
+    """The table has an address, Runware gets a link, and the fingerprint is of the caller's request."""
     submit(world, with_image(numberResults=2))
     ((key, content),) = world.bucket.objects.items()
     assert content == picture()
@@ -724,26 +724,26 @@ def test_what_is_recorded_and_sent_is_the_images_address(world: UseCases) -> Non
     assert submit(world, recorded.request | {"numberResults": 2}).errors[0][1]["code"] == "conflictTaskUUID"
 
 
-def test_images_are_in_place_before_their_task_is_recorded(world: UseCases) -> None:
-    """Without its image a task is not recorded, so that no clip can be sent that Runware would refuse."""
-    kept: list[int] = []
+def test_images_are_stored_before_their_task_is_recorded(world: UseCases) -> None:
+    """Without its image a task is not recorded, so that no clip is sent that Runware would refuse."""
+    stored: list[int] = []
     record = world.table.record
 
-    def look(*arguments: Any, **named: Any) -> Any:
-        kept.append(len(world.bucket.objects))
-        return record(*arguments, **named)
+    def look(*arguments: Any, **options: Any) -> Any:
+        stored.append(len(world.bucket.objects))
+        return record(*arguments, **options)
 
     world.table.record = look  # type: ignore[method-assign]
     submit(world, with_image())
-    assert kept == [1]
+    assert stored == [1]
 
 
-def test_a_bucket_that_is_away_buys_nothing(world: UseCases) -> None:
-    """While images cannot be kept their task is told to come again, the other one is bought; later so is the first."""
+def test_an_unavailable_bucket_buys_nothing(world: UseCases) -> None:
+    """While an image cannot be stored its task is a 503; other tasks are bought, and so is a later retry."""
     world.bucket.down = True
     answer = submit(world, with_image(), request(taskUUID=uuid4(70)))
     assert codes(answer) == [(503, "serviceUnavailable")]
-    assert ("images could not be stored", True, {"reason": "SlowDown", "taskUUID": TASK_UUID}) in world.telemetry.notes
+    assert ("images could not be stored", True, {"reason": "SlowDown", "taskUUID": TASK_UUID}) in world.telemetry.logs
     assert answer.errors[0][1]["taskUUID"] == TASK_UUID
     assert [item["taskUUID"] for item in answer.data] == [uuid4(70)]
     assert ("ann", TASK_UUID) not in world.table.tasks
@@ -753,19 +753,19 @@ def test_a_bucket_that_is_away_buys_nothing(world: UseCases) -> None:
 
 
 def test_a_repeat_needs_no_bucket(world: UseCases) -> None:
-    """A known task is acknowledged, and a conflict told, without S3 being asked about its image."""
+    """A recorded task is acknowledged, and a conflict refused, without a request to S3 about the image."""
     submit(world, with_image())
     world.bucket.down = True
-    world.table.busy = {"record"}  # with its image in it, the request may be larger than an item
-    asked = world.bucket.calls.copy()
+    world.table.busy = {"record"}  # with its inline image the request may be larger than an item
+    calls_before = world.bucket.calls.copy()
     assert submit(world, with_image()).body == {"data": [ACK]}
     assert codes(submit(world, with_image(duration=10))) == [(400, "conflictTaskUUID")]
-    assert world.bucket.calls == asked
+    assert world.bucket.calls == calls_before
     assert len(world.runware.sent) == 1
 
 
-def test_a_task_without_images_asks_nobody_beforehand(world: UseCases) -> None:
-    """What needs no S3 costs no extra read either."""
+def test_a_task_without_images_is_not_read_first(world: UseCases) -> None:
+    """A task that needs no S3 costs no extra read of the table."""
     world.table.busy = {"get_tombstone"}
     image = "https://example.com/a.png"
     assert submit(world, request(inputs={"frameImages": [image]})).body == {"data": [ACK]}
@@ -773,16 +773,16 @@ def test_a_task_without_images_asks_nobody_beforehand(world: UseCases) -> None:
 
 
 def test_no_fault_hides_another(world: UseCases) -> None:
-    """Each task has its own, whether its parameters, its image or its name are at fault."""
+    """Every task has its faults, of its parameters, its image or its UUID."""
     no_image = "s3://clips/inputs/ann/a.png"
     poll = {"taskType": "getResponse", "taskUUID": uuid4(2)}
     faulty = [request(duration=4), request(taskUUID=uuid4(1), inputs={"frameImages": [no_image]}), poll]
-    named = [error["taskUUID"] for _, error in submit(world, *faulty, {**poll, "taskUUID": uuid4(3)}).errors]
-    assert named == [TASK_UUID, uuid4(1), uuid4(2), uuid4(3)]
+    uuids_at_fault = [error["taskUUID"] for _, error in submit(world, *faulty, {**poll, "taskUUID": uuid4(3)}).errors]
+    assert uuids_at_fault == [TASK_UUID, uuid4(1), uuid4(2), uuid4(3)]
 
 
 def test_faults_of_an_image_are_the_tasks_faults(world: UseCases) -> None:
-    """They name the task, in a dry run too; nothing of it is recorded, and the other task is bought."""
+    """Faults of an image have the task's UUID, also in a dry run; the task is not recorded, and others are bought."""
     bad = request(inputs={"frameImages": [data_uri(picture(299, 2049))]})
     answer = submit(world, bad, request(taskUUID=uuid4(70)))
     expected = [(400, "invalidFrameImageWidth"), (400, "invalidFrameImageHeight")]
@@ -791,26 +791,26 @@ def test_faults_of_an_image_are_the_tasks_faults(world: UseCases) -> None:
     assert list(world.table.tasks) == [("ann", uuid4(70))]
 
 
-def test_a_dry_run_says_when_it_cannot_look() -> None:
-    """A bucket that is away makes a dry run busy, not wrong, and another task has its price all the same."""
+def test_a_dry_run_without_the_bucket_is_a_503() -> None:
+    """Without the bucket an image is not called wrong, and another task has its price all the same."""
     bucket = FakeBucket()
     bucket.down = True
-    looked_for = request(inputs={"frameImages": ["s3://clips/inputs/ann/a.png"]})
-    answer = price([looked_for, request(taskUUID=uuid4(1))], UseCases().caller, bucket)
+    with_s3_image = request(inputs={"frameImages": ["s3://clips/inputs/ann/a.png"]})
+    answer = price([with_s3_image, request(taskUUID=uuid4(1))], UseCases().caller, bucket)
     assert codes(answer) == [(503, "serviceUnavailable")]
     assert [item["taskUUID"] for item in answer.data] == [uuid4(1)]
 
 
-def test_images_are_not_taken_in_without_time_to_send(world: UseCases) -> None:
-    """A function that is about to end does not begin with S3, which may be slow; the caller sends again."""
+def test_images_are_not_stored_without_time_to_send(world: UseCases) -> None:
+    """A function that is about to end makes no request to S3, which may be slow; the caller may retry."""
     assert codes(submit(world, with_image(), lasts=TIMES.http - 1)) == [(503, "serviceUnavailable")]
     assert (world.table.tasks, world.bucket.calls) == ({}, {})
-    ((_, _, details),) = world.telemetry.notes
+    ((_, _, details),) = world.telemetry.logs
     assert details["reason"] == "no time is left to send the order"
     assert submit(world, with_image(), lasts=TIMES.http).body == {"data": [ACK]}
 
 
 def test_contended_budgets_are_retried_for_a_quarter_of_the_time(world: UseCases) -> None:
-    """The patience with other purchases follows from the caller's time and leaves most of it for the sending."""
+    """The time for retries is a share of the caller's time and leaves most of it for the send."""
     submit(world, lasts=20_000)
     assert world.table.patience == 5.0

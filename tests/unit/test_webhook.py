@@ -1,4 +1,4 @@
-"""What a webhook or a poll proves about a clip, and the webhook's use case on fakes."""
+"""The facts that a webhook or a poll proves about a clip, and the webhook's use case on fakes."""
 
 import json
 from dataclasses import replace
@@ -35,25 +35,25 @@ def receive(world: UseCases, body: object) -> Any:
 
 @pytest.fixture
 def running(world: UseCases) -> UseCases:
-    """A world with one running clip."""
+    """The fakes with one running clip."""
     world.table.put(clip(fact(Kind.ACCEPTED)))
     return world
 
 
 @pytest.mark.parametrize("body", [DONE, {"data": [DONE]}, [DONE], {"data": [DONE], "errors": []}])
-def test_a_result_is_learned_in_every_shape(running: UseCases, body: object) -> None:
-    """A finished render is recorded under its video with address, seed and cost, through the webhook."""
+def test_a_result_is_recorded_in_every_shape(running: UseCases, body: object) -> None:
+    """A finished render is recorded under its video with address, seed and cost, with the webhook as its source."""
     after = receive(running, body)
-    known = after.of(Kind.RENDERED)["v"]
+    recorded = after.of(Kind.RENDERED)["v"]
     assert after == running.row()
     assert after.status == Status.RENDERED
-    assert known.seen == {FactSource.WEBHOOK: START}
-    assert known.fields == {"videoURL": "https://vm.runware.ai/v.mp4", "seed": 7, "cost": 924_000}
+    assert recorded.seen == {FactSource.WEBHOOK: START}
+    assert recorded.fields == {"videoURL": "https://vm.runware.ai/v.mp4", "seed": 7, "cost": 924_000}
     assert after.budgeted == 924_000
 
 
 def test_a_result_with_its_copy_in_the_bucket_is_stored(running: UseCases) -> None:
-    """The webhook probes the bucket at once, so that an upload that came first is seen."""
+    """The webhook probes the bucket at once, so that an earlier upload is found."""
     running.bucket.objects[clip().object_key] = MP4
     after = receive(running, DONE)
     assert after.status == Status.STORED
@@ -62,7 +62,7 @@ def test_a_result_with_its_copy_in_the_bucket_is_stored(running: UseCases) -> No
 
 
 def test_a_video_of_another_kind_is_a_copy(running: UseCases) -> None:
-    """Runware put something else than was ordered: it was paid for, and the record has what it is."""
+    """Another container than ordered was paid for as well, and the record has it."""
     running.bucket.objects[clip().object_key] = WEBM
     after = receive(running, DONE)
     assert after.status == Status.STORED
@@ -70,23 +70,23 @@ def test_a_video_of_another_kind_is_a_copy(running: UseCases) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"<Error>", b"\x1aE\xdf\xa3webm", b"<!--ftypmp42--><script>"])
-def test_what_is_no_video_is_no_copy(running: UseCases, content: bytes) -> None:
+def test_an_object_without_a_video_is_no_copy(running: UseCases, content: bytes) -> None:
     """An empty or foreign object does not store a clip."""
     running.bucket.objects[clip().object_key] = content
     assert receive(running, DONE).status == Status.RENDERED
 
 
 def test_the_webhook_counts_though_the_bucket_is_down(running: UseCases) -> None:
-    """A result is learned even if S3 cannot say whether the copy is there."""
+    """A result is recorded although S3 is unavailable."""
     running.bucket.down = True
     assert receive(running, DONE).status == Status.RENDERED
     details = {"reason": "SlowDown", "clipUUID": CLIP_UUID}
-    assert running.telemetry.notes[0] == ("copy in the bucket could not be probed", True, details)
+    assert running.telemetry.logs[0] == ("copy in the bucket could not be probed", True, details)
 
 
 @pytest.mark.parametrize("body", [DONE, problem("timeoutProvider", status="error")])
-def test_a_repeat_changes_nothing(running: UseCases, body: object) -> None:
-    """The same webhook again is answered with the same clip, and nothing is written."""
+def test_a_repeated_webhook_changes_nothing(running: UseCases, body: object) -> None:
+    """The same webhook again returns the same clip, and nothing is written."""
     first = receive(running, body)
     running.clock.now += 60_000
     assert receive(running, body) == first
@@ -103,8 +103,8 @@ def test_a_stored_clip_is_not_probed_again(running: UseCases) -> None:
 
 
 @pytest.mark.parametrize("body", [RUNNING, {"data": [RUNNING]}, {"data": [{**RUNNING, "progress": 40}]}])
-def test_progress_is_answered_and_not_recorded(running: UseCases, body: object) -> None:
-    """A progress report is no trouble and leaves no trace."""
+def test_progress_is_accepted_and_not_recorded(running: UseCases, body: object) -> None:
+    """A progress report raises no error and is not recorded."""
     assert receive(running, body) == clip(fact(Kind.ACCEPTED))
     assert (running.table.saves, running.bucket.probes) == (0, 0)
 
@@ -120,8 +120,8 @@ def test_progress_is_answered_and_not_recorded(running: UseCases, body: object) 
     ],
     ids=lambda body: str(body)[:40],
 )
-def test_a_body_about_nothing_here_is_unreadable(running: UseCases, body: object) -> None:
-    """Junk, and news of any other clip, teach nothing about this one."""
+def test_a_body_without_this_clip_is_unreadable(running: UseCases, body: object) -> None:
+    """Other bytes, and items of any other clip, add nothing to this one."""
     words = "^the body is not JSON$" if body == b"junk" else "^the body has no item for this clip$"
     with pytest.raises(UnreadableError, match=words):
         receive(running, body)
@@ -129,75 +129,75 @@ def test_a_body_about_nothing_here_is_unreadable(running: UseCases, body: object
 
 
 def test_only_items_of_this_clip_are_used(running: UseCases) -> None:
-    """In a mixed body the items of other clips are left alone."""
+    """In a mixed body the items of other clips are ignored."""
     other = {**DONE, "taskUUID": "other", "videoUUID": "w"}
     assert set(receive(running, {"data": [other, DONE]}).of(Kind.RENDERED)) == {"v"}
 
 
 def test_an_error_without_a_uuid_is_about_this_clip(running: UseCases) -> None:
-    """Some errors name no task; the callback's path says which clip is meant."""
+    """Some errors have no task; the callback's path identifies the clip."""
     assert receive(running, {"errors": [{"code": "timeoutProvider"}]}).status == Status.FAILED
 
 
-def test_an_unknown_clip_is_said_so(world: UseCases) -> None:
-    """A webhook for a clip that is not recorded is not learned anywhere."""
+def test_an_unknown_clip_has_its_own_error(world: UseCases) -> None:
+    """A webhook for a clip that is not recorded writes nothing."""
     with pytest.raises(UnknownClipError):
         receive(world, DONE)
     assert world.table.rows == {}
 
 
 @pytest.mark.parametrize("call", ["clip", "save"])
-def test_what_could_not_be_saved_is_raised(running: UseCases, call: str) -> None:
-    """The provider must hear that it has to try again."""
+def test_a_failed_save_raises(running: UseCases, call: str) -> None:
+    """The provider must get an error, so that it tries again."""
     running.table.busy = {call}
     with pytest.raises(BusyError):
         receive(running, DONE)
 
 
 def test_two_results_are_two_renders(running: UseCases) -> None:
-    """Two videos for one clip are both kept and both counted: that was paid twice."""
+    """Two videos for one clip are both recorded and both counted, since both were paid."""
     after = receive(running, {"data": [DONE, {**DONE, "videoUUID": "w"}]})
     assert after.budgeted == 2 * 924_000
 
 
-def test_seven_webhooks_of_made_up_renders_keep_nobody_out(running: UseCases) -> None:
-    """However much is forged, little of it is kept or counted, people hear of it, and the genuine result is learned."""
+def test_forged_renders_do_not_displace_the_genuine_one(running: UseCases) -> None:
+    """Of many forged renders few are recorded and counted, alarms ring, and the genuine result is recorded."""
     for call in range(7):
-        made_up = [{**DONE, "videoUUID": f"0{call}{number:02}", "cost": 10_000} for number in range(16)]
-        after = receive(running, {"data": made_up})
+        forged = [{**DONE, "videoUUID": f"0{call}{number:02}", "cost": 10_000} for number in range(16)]
+        after = receive(running, {"data": forged})
         assert after.budgeted <= 4 * PRICE
     running.bucket.objects[clip().object_key] = MP4
     after = receive(running, DONE)
     assert after.status == Status.STORED
-    known = merge_all(after, poll_facts(read(dumped(DONE)), START + 9))
-    assert "v" in known.of(Kind.RENDERED)
+    merged = merge_all(after, poll_facts(read(dumped(DONE)), START + 9))
+    assert "v" in merged.of(Kind.RENDERED)
     assert running.telemetry.counted[Metric.IMPLAUSIBLE_COST] == running.telemetry.counted[Metric.TOO_MANY_FACTS] == 1
 
 
-def test_a_large_cost_counts_only_if_runware_says_so_when_asked(running: UseCases) -> None:
-    """A webhook's claim of many times the price stays a claim, until a poll says the same."""
+def test_a_large_cost_counts_only_from_a_poll(running: UseCases) -> None:
+    """A webhook's cost of many times the price does not count until a poll has the same."""
     after = receive(running, {**DONE, "cost": 4.62})
     assert (after.budgeted, after.of(Kind.RENDERED)["v"].fields["cost"]) == (PRICE, 5 * PRICE)
     assert billable_amount(merge_all(after, poll_facts(read(dumped({**DONE, "cost": 4.62})), START))) == 5 * PRICE
 
 
-def test_a_late_result_beats_a_failure(running: UseCases) -> None:
+def test_a_late_result_outranks_a_failure(running: UseCases) -> None:
     """A render that comes after a failure is a render."""
     assert receive(running, problem("timeoutProvider")).status == Status.FAILED
     assert receive(running, DONE).status == Status.RENDERED
 
 
 def test_an_errors_evidence_is_scrubbed(running: UseCases) -> None:
-    """What an error echoes of our links is not kept."""
+    """An error's echo of our links is not recorded."""
     body = problem("inferenceError", responseContent=["PUT https://b.example/k?X-Amz-Signature=secret failed"])
     body["errors"][0]["message"] = "calling https://h.example/w?token=secret"
-    (known,) = receive(running, body).of(Kind.FAILED).values()
-    assert known.fields["category"] == "provider"
-    assert "secret" not in str(known.fields)
+    (recorded,) = receive(running, body).of(Kind.FAILED).values()
+    assert recorded.fields["category"] == "provider"
+    assert "secret" not in str(recorded.fields)
 
 
-def test_the_webhooks_own_token_is_not_kept(running: UseCases) -> None:
-    """An error that echoes the token, in a shape that no secret has, is kept without it."""
+def test_the_webhooks_own_token_is_not_recorded(running: UseCases) -> None:
+    """An error that echoes the token is recorded without it, whatever the token's shape."""
     body = problem("inferenceError", message="no answer from opensesame")
     after = running.webhook_service.receive(dumped(body), "ann", TASK_UUID, 0, token="opensesame")
     assert after.of(Kind.FAILED)["inferenceError"].fields["message"] == "no answer from [removed]"
@@ -218,13 +218,13 @@ HOSTILE = [
 
 @pytest.mark.parametrize("body", HOSTILE, ids=lambda body: str(body)[:60])
 def test_hostile_values_leave_a_record_that_can_be_stored(running: UseCases, body: object) -> None:
-    """Absurd values are left out or cut: the money stays sane, the texts encodable, the record small."""
+    """Invalid values are left out or cut: the money stays plausible, the texts encodable, the record small."""
     after = receive(running, body)
     assert after.budgeted == clip().estimate
-    for (_, key), known in after.facts.items():
-        texts = [key, *(value for value in known.fields.values() if isinstance(value, str))]
+    for (_, key), recorded in after.facts.items():
+        texts = [key, *(value for value in recorded.fields.values() if isinstance(value, str))]
         assert sum(len(text.encode()) for text in texts) < 200_000
-        assert all(type(value) in (str, int, bool) and abs(value) < 10**38 for value in known.fields.values()
+        assert all(type(value) in (str, int, bool) and abs(value) < 10**38 for value in recorded.fields.values()
                    if not isinstance(value, str))  # fmt: skip
 
 
@@ -259,16 +259,16 @@ WEBHOOK, POLL = "webhook", "poll"
         ("providerRateLimitExceeded", True, Kind.FAILED, Kind.FAILED),
     ],
 )
-def test_what_an_error_proves(code: str, final: bool, by_webhook: Kind, by_poll: Kind | None) -> None:
-    """Any error in a webhook proves the purchase; the poll's own trouble proves nothing; only renders fail."""
-    said = read(dumped(problem(code, **({"status": "error"} if final else {}))))
-    assert [fact.kind for fact in webhook_facts(said, START)] == [by_webhook]
-    assert [fact.kind for fact in poll_facts(said, START)] == ([by_poll] if by_poll else [])
+def test_each_error_proves_its_fact(code: str, final: bool, by_webhook: Kind, by_poll: Kind | None) -> None:
+    """Any error in a webhook proves the purchase, an error of the poll itself nothing, and only a render fails."""
+    envelope = read(dumped(problem(code, **({"status": "error"} if final else {}))))
+    assert [fact.kind for fact in webhook_facts(envelope, START)] == [by_webhook]
+    assert [fact.kind for fact in poll_facts(envelope, START)] == ([by_poll] if by_poll else [])
 
 
 @pytest.mark.parametrize("number", ["1e400", "1e99999999999999999999", "9" * 5000])
-def test_a_webhook_is_read_for_all_its_oddities(running: UseCases, number: str) -> None:
-    """A byte order mark or an absurd number in the body of a paid render leave it a render."""
+def test_an_odd_webhook_is_read(running: UseCases, number: str) -> None:
+    """A byte order mark or a huge number in the body of a paid render does not matter."""
     body = b"\xef\xbb\xbf" + dumped(DONE)[:-1] + f', "NSFWContent": {number}, "progress": {number}}}'.encode()
     after = receive(running, body)
     assert (after.status, after.budgeted) == (Status.RENDERED, 924_000)
@@ -276,7 +276,7 @@ def test_a_webhook_is_read_for_all_its_oddities(running: UseCases, number: str) 
 
 @pytest.mark.parametrize("status", [None, "error"])
 def test_a_polls_error_that_names_no_task_fails_none(status: str | None) -> None:
-    """Many clips share a poll: an error of the whole must not be taken for the end of each of them."""
+    """Many clips share a poll, so an error of the whole must not fail each of them."""
     body = {"errors": [{"code": "valueTooLarge", "message": "too many tasks", "status": status}]}
     assert list(poll_facts(read(dumped(body)).about(CLIP_UUID), START)) == []
 
@@ -292,30 +292,30 @@ def test_a_polls_error_that_names_no_task_fails_none(status: str | None) -> None
         ({"taskUUID": CLIP_UUID, "taskType": "videoInference"}, None, Kind.ACCEPTED),
     ],
 )
-def test_what_an_item_proves(item: dict[str, Any], by_webhook: Kind | None, by_poll: Kind) -> None:
-    """A `videoUUID` proves a render; anything less at most the purchase, and progress in a webhook nothing new."""
-    said = read(dumped({"data": [item]}))
-    assert [fact.kind for fact in webhook_facts(said, START)] == ([by_webhook] if by_webhook else [])
-    assert [(fact.kind, fact.source) for fact in poll_facts(said, START)] == [(by_poll, FactSource.POLL)]
+def test_each_item_proves_its_fact(item: dict[str, Any], by_webhook: Kind | None, by_poll: Kind) -> None:
+    """A `videoUUID` proves a render, anything less at most the purchase, and progress in a webhook nothing new."""
+    envelope = read(dumped({"data": [item]}))
+    assert [fact.kind for fact in webhook_facts(envelope, START)] == ([by_webhook] if by_webhook else [])
+    assert [(fact.kind, fact.source) for fact in poll_facts(envelope, START)] == [(by_poll, FactSource.POLL)]
 
 
-def test_an_address_without_a_name_is_kept() -> None:
-    """A result that lacks its `videoUUID` is no render, since nobody could tell it from a second one.
+def test_an_address_without_a_videouuid_is_recorded() -> None:
+    """A result without `videoUUID` is no render, as it could not be distinguished from a second one.
 
-    But where its video is stands in the record, for whoever looks at a clip that was not uploaded.
+    Its address is recorded all the same, for operators who look for a missing upload.
     """
-    said = read(dumped({"data": [{"taskUUID": CLIP_UUID, "videoURL": "https://vm.runware.ai/v.mp4"}]}))
-    for facts in (webhook_facts(said, START), poll_facts(said, START)):
-        (known,) = facts
-        assert (known.kind, known.key) == (Kind.ACCEPTED, "result without videoUUID")
-        assert known.fields == {"videoURL": "https://vm.runware.ai/v.mp4"}
+    envelope = read(dumped({"data": [{"taskUUID": CLIP_UUID, "videoURL": "https://vm.runware.ai/v.mp4"}]}))
+    for facts in (webhook_facts(envelope, START), poll_facts(envelope, START)):
+        (recorded,) = facts
+        assert (recorded.kind, recorded.key) == (Kind.ACCEPTED, "result without videoUUID")
+        assert recorded.fields == {"videoURL": "https://vm.runware.ai/v.mp4"}
 
 
 def test_inline_data_never_becomes_a_field() -> None:
-    """Base64 results are not written into the record."""
-    said = read(dumped({"data": [{**DONE, "videoBase64Data": "QUJD" * 100}]}))
-    (known,) = webhook_facts(said, START)
-    assert "QUJD" not in str(known)
+    """Base64 results are not recorded."""
+    envelope = read(dumped({"data": [{**DONE, "videoBase64Data": "QUJD" * 100}]}))
+    (recorded,) = webhook_facts(envelope, START)
+    assert "QUJD" not in str(recorded)
 
 
 @pytest.mark.parametrize(
@@ -329,10 +329,10 @@ def test_inline_data_never_becomes_a_field() -> None:
         (5, []),
     ],
 )
-def test_what_a_tasks_details_prove(response: object, kinds: list[Kind]) -> None:
-    """A task that has details was executed; the last response proves results and conflicts, and never a failure."""
-    said = read(dumped({"data": [{"taskUUID": CLIP_UUID, "response": response}]}))
-    first, *others = details_facts(said, CLIP_UUID, START)
+def test_a_tasks_details_prove_its_purchase(response: object, kinds: list[Kind]) -> None:
+    """A task with details was executed; the last response proves results and conflicts, and never a failure."""
+    envelope = read(dumped({"data": [{"taskUUID": CLIP_UUID, "response": response}]}))
+    first, *others = details_facts(envelope, CLIP_UUID, START)
     assert first == fact(Kind.ACCEPTED, "details")
     assert [fact.kind for fact in others] == kinds
 
@@ -347,12 +347,12 @@ def test_what_a_tasks_details_prove(response: object, kinds: list[Kind]) -> None
         ({"taskUUID": CLIP_UUID, "videoBase64Data": "QUJD"}, Kind.ACCEPTED, "result without videoUUID", {}),
     ],
 )
-def test_a_fact_has_its_key_time_and_witness(body: Any, kind: Kind, key: str, fields: dict[str, Any]) -> None:
-    """What a report proves is on record under its code, as of when it came, and with who said it."""
-    said = read(dumped(body))
+def test_a_fact_has_its_key_time_and_source(body: Any, kind: Kind, key: str, fields: dict[str, Any]) -> None:
+    """Each fact is recorded under its code, with the time of the report and its source."""
+    envelope = read(dumped(body))
     for facts, source in (
-        (webhook_facts(said, START + 7), FactSource.WEBHOOK),
-        (poll_facts(said, START + 7), FactSource.POLL),
+        (webhook_facts(envelope, START + 7), FactSource.WEBHOOK),
+        (poll_facts(envelope, START + 7), FactSource.POLL),
     ):
         assert list(facts) == [Fact(kind=kind, key=key, at=START + 7, source=source, fields=fields)]
     details = read(dumped({"data": [{"taskUUID": CLIP_UUID, "response": body}]}))
@@ -360,21 +360,21 @@ def test_a_fact_has_its_key_time_and_witness(body: Any, kind: Kind, key: str, fi
     assert inner == Fact(kind=kind, key=key, at=START + 7, source=FactSource.POLL, fields=fields)
 
 
-def test_a_failure_has_its_key_time_witness_and_evidence() -> None:
-    """So has a failure, with Runware's own words."""
-    said = read(dumped(problem("timeoutProvider")))
-    failure = fact(Kind.FAILED, "timeoutProvider", START + 7, **evidence(said.problems[0]))
-    assert list(poll_facts(said, START + 7)) == [failure]
-    assert list(webhook_facts(said, START + 7)) == [replace(failure, source=FactSource.WEBHOOK)]
+def test_a_failure_has_its_key_time_source_and_evidence() -> None:
+    """A failure has Runware's error as well."""
+    envelope = read(dumped(problem("timeoutProvider")))
+    failure = fact(Kind.FAILED, "timeoutProvider", START + 7, **evidence(envelope.problems[0]))
+    assert list(poll_facts(envelope, START + 7)) == [failure]
+    assert list(webhook_facts(envelope, START + 7)) == [replace(failure, source=FactSource.WEBHOOK)]
 
 
 def test_a_poll_that_names_the_clip_proves_the_purchase() -> None:
-    """Progress is a fact of its own, as of when it was asked for."""
+    """Progress is a fact of its own, with the time of the poll."""
     assert list(poll_facts(read(dumped({"data": [RUNNING]})), START + 7)) == [fact(Kind.ACCEPTED, "known", START + 7)]
 
 
-def test_an_error_of_the_poll_hides_no_error_of_the_clip() -> None:
-    """Each error is judged for itself, whatever stands before it."""
+def test_an_error_of_the_poll_does_not_hide_one_of_the_clip() -> None:
+    """Each error is read separately, whatever is before it in the list."""
     body = {"errors": problem("rateLimitExceeded")["errors"] + problem("timeoutProvider")["errors"]}
     assert [(fact.kind, fact.key) for fact in poll_facts(read(dumped(body)), START)] == [
         (Kind.FAILED, "timeoutProvider")
@@ -382,7 +382,7 @@ def test_an_error_of_the_poll_hides_no_error_of_the_clip() -> None:
 
 
 def test_a_copy_is_dated_when_the_webhook_found_it(running: UseCases) -> None:
-    """Which copy is a clip's follows from when each was learned of."""
+    """The time of a copy decides which one is the clip's."""
     running.bucket.objects[clip().object_key] = MP4
     running.clock.now += 5
     assert receive(running, DONE).of(Kind.STORED)["v1"].seen == {FactSource.BUCKET: START + 5}
