@@ -103,9 +103,9 @@ def _command(command: Any, name: str, level: int) -> Iterator[str]:
     options = [each for each in command.params if each.param_type_name == "option" and each.name != "help"]
     words = " ".join(_metavar(each) for each in arguments)
     tail = " COMMAND" if hasattr(command, "commands") and not getattr(command, "invoke_without_command", False) else ""
-    shown = " [OPTIONS]" if options else ""
+    option_part = " [OPTIONS]" if options else ""
     yield f"{'#' * level} {name}\n"
-    yield f"```text\n{name}{shown}{f' {words}' if words else ''}{tail}\n```\n"
+    yield f"```text\n{name}{option_part}{f' {words}' if words else ''}{tail}\n```\n"
     yield f"{inspect.cleandoc(command.help or '')}\n"
     rows = [
         *(_row(f"`{_metavar(each)}`", each) for each in arguments),

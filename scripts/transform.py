@@ -1,4 +1,4 @@
-"""Prints a template for checkov: as SAM's transform hands it to CloudFormation, every condition taken as met.
+"""Prints a template for checkov: as SAM's transform hands it to CloudFormation, with every condition true.
 
     transform.py <template>
 

@@ -1,7 +1,7 @@
-"""One real stack for the tests of several folders, a caller who uses it, and a watch over what it logs.
+"""One real stack for the tests of several folders, a caller for it, and a check of its logs for secrets.
 
-moto's state is one for the whole process, so a stack cannot run beside another one, nor beside a test that empties
-moto. Such tests ask for `no_shared_stack`; whoever asks for `stack` afterwards gets a new one.
+moto has one state per process, so a stack cannot run beside another one, nor beside a test that clears moto. Such tests
+use `no_shared_stack`; the next test that uses `stack` gets a new one.
 """
 
 import json
@@ -27,11 +27,11 @@ from tests.secret_patterns import leaks
 Json = dict[str, Any]
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 20.0  # seconds that any test waits for background work; none needs a tenth of it
+PATIENCE = 20.0  # seconds; the limit for background work, of which no test needs a tenth
 
 
 class SharedStack:
-    """A stack that starts when first asked for. In it nothing happens by itself: a test lets tasks be rendered."""
+    """A stack that starts at its first use. Renders, sweeps, queues and streams run only when a test starts them."""
 
     def __init__(self) -> None:
         self._stack: Stack | None = None
@@ -56,7 +56,7 @@ class SharedStack:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of the shared stack come first, so that it is started once; then the others, as they lie."""
+    """Sorts the tests of the shared stack first, so that it is started once; the others keep their order."""
 
     def shares(item: pytest.Item) -> bool:
         return {"shared_stack", "no_shared_stack"} & set(getattr(item, "fixturenames", ())) == {"shared_stack"}
@@ -67,11 +67,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def loaded_models() -> Iterator[None]:
-    """What botocore has loaded is kept for all sessions: each would find, read and parse the same models again."""
-    genuine, loaded = botocore.session.create_loader, dict[Any, Any]()
+    """Shares botocore's loaded models between all sessions; each would find, read and parse them again."""
+    original, loaded = botocore.session.create_loader, dict[Any, Any]()
 
     def create_loader(search_path: str | None = None) -> Loader:
-        loader = genuine(search_path)
+        loader = original(search_path)
         loader._cache = loaded
         return loader
 
@@ -82,13 +82,13 @@ def loaded_models() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def logged() -> Iterator[list[str]]:
-    """Every line that any stack of this process logs. When the session ends none of them may tell a secret."""
+    """Every line that a stack of this process logs. At the end of the session none may contain a secret."""
     lines: list[str] = []
-    genuine = Stack.log
+    original = Stack.log
 
     def log(stack: Stack, name: str, line: str) -> None:
         lines.append(f"{name}\t{line}")
-        genuine(stack, name, line)
+        original(stack, name, line)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Stack, "log", log)
@@ -98,7 +98,7 @@ def logged() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="session")
 def shared_stack(logged: list[str]) -> Iterator[SharedStack]:
-    """The stack of the session, or the place where it would be."""
+    """The session's stack, which may not be started yet."""
     shared = SharedStack()
     yield shared
     shared.down()
@@ -106,13 +106,13 @@ def shared_stack(logged: list[str]) -> Iterator[SharedStack]:
 
 @pytest.fixture(scope="module")
 def no_shared_stack(shared_stack: SharedStack) -> None:
-    """For modules with a stack or a moto of their own."""
+    """Stops the shared stack, for modules with a stack or a moto of their own."""
     shared_stack.down()
 
 
 @pytest.fixture
 def stack(shared_stack: SharedStack) -> Iterator[Stack]:
-    """The real functions on moto and a stepped emulator; after each test the table is emptied again."""
+    """The real functions on moto and a stepped emulator; the table is emptied after each test."""
     stack = shared_stack.up()
     yield stack
     stack.aws.faults.clear()
@@ -133,20 +133,20 @@ def order(**changes: Any) -> Json:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that this one has started and that are still there."""
+    """The process IDs of this process's running children."""
     table = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
     return [int(child) for child, parent in (line.split() for line in table.splitlines()) if int(parent) == pid]
 
 
 @cache
 def http() -> httpx.Client:
-    """One client for all requests: to make one takes longer than what most of them do."""
+    """One client for all requests, because making one takes longer than most requests."""
     return httpx.Client(timeout=30, trust_env=False)
 
 
 @dataclass
 class User:
-    """A caller of its own with an API key, and everything that a test wants to see of the service."""
+    """A caller with an API key, and access to the service and its state."""
 
     stack: Stack
     limit_usd: float = 50.0
@@ -180,11 +180,11 @@ class User:
         return self.clips(task)[0]
 
     def clips(self, task: Json) -> list[Clip]:
-        """The clips of a task, as they are in the table now."""
+        """The clips of a task, as currently in the table."""
         return self.stack.store.clips(self.name, task["taskUUID"].lower())
 
     def now(self, clip: Clip) -> Clip:
-        """A clip, as it is in the table now."""
+        """A clip, as currently in the table."""
         found = self.stack.store.clip(clip.caller, clip.task_uuid, clip.index)
         assert found is not None
         return found
@@ -194,53 +194,54 @@ class User:
         return [task for task in submissions(self.stack) if task["taskUUID"] == clip.clip_uuid]
 
     def callback(self, clip: Clip) -> str:
-        """Where Runware was told to report a clip."""
+        """The webhook URL that Runware received for a clip."""
         url: str = self.sent(clip)[0]["webhookURL"]
         return url
 
     def counted(self, clip: Clip) -> int:
-        """What this caller's budget holds, in micro-dollars."""
+        """The counted amount of this caller's budget for the clip's month, in micro-dollars."""
         return self.stack.store.budget(self.name, clip.month)[0]
 
 
 @cache
 def client(stack: Stack, service: str) -> Any:
-    """A client of the stack's, made once: that takes longer than what most tests do with it."""
+    """A client of the stack, made once, because making one takes longer than most tests."""
     return stack.client(service)
 
 
 def submissions(stack: Stack) -> list[Json]:
-    """Every order that reached Runware, whatever became of it."""
+    """Every order that reached Runware, with any outcome."""
     received = stack.emulator.requests()
     return [each.task for each in received if each.task.get("taskType") == "videoInference"]
 
 
 def whole_table(stack: Stack) -> list[Json]:
-    """Every item of the table, in an order that does not change."""
+    """Every item of the table, sorted by key."""
     pages = client(stack, "dynamodb").get_paginator("scan").paginate(TableName=stack.table_name)
     items = [item for page in pages for item in page["Items"]]
     return sorted(items, key=lambda item: (item["pk"]["S"], item["sk"]["S"]))
 
 
 def empty_table(stack: Stack) -> None:
-    """Deletes every item, API keys as well. In moto itself: to read and delete them takes longer than most tests."""
+    """Deletes every item, including API keys, within moto, because deleting them by API calls takes longer than most
+    tests."""
     from moto.dynamodb.models import dynamodb_backends
 
     dynamodb_backends[ACCOUNT_ID][REGION].get_table(stack.table_name).items.clear()
 
 
 def whole_bucket(stack: Stack) -> list[tuple[str, str]]:
-    """Key and version of every object there is or was."""
+    """Key and version of every object version."""
     pages = client(stack, "s3").get_paginator("list_object_versions").paginate(Bucket=stack.bucket_name)
     return sorted((found["Key"], found["VersionId"]) for page in pages for found in page.get("Versions", []))
 
 
 def is_about(url: str, clip: Clip) -> bool:
-    """Whether a callback's path names this clip."""
+    """Returns True if a callback's path names this clip."""
     return urlsplit(url).path == f"/webhooks/runware/{clip.caller}/{clip.task_uuid}/{clip.index}"
 
 
 @pytest.fixture
 def user(stack: Stack) -> User:
-    """A new caller with fifty dollars."""
+    """A new caller with a limit of fifty dollars."""
     return User(stack)

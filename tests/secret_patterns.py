@@ -1,11 +1,11 @@
-"""What must not be in a log line, by its shape: for the watch over what the tests log, and for the judge of a chaos."""
+"""Patterns of secrets that no log line may contain, for the check of the tests' logs and of the chaos runs."""
 
 import re
 from collections.abc import Iterable
 
 from rushes_local.stack import EMULATOR_KEY
 
-# `[removed]` is what stands in the place of what was there.
+# `[removed]` replaces a secret that was removed.
 _SECRETS = {
     "a webhook token": re.compile(r"\b[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])|[?&]token=(?!\[removed\])"),
     "an API key": re.compile(r"rushes_[A-Za-z0-9_-]{20}"),
@@ -17,5 +17,5 @@ _SECRETS = {
 
 
 def leaks(lines: Iterable[str]) -> list[str]:
-    """What the lines hold that nobody may read there, each with its line."""
+    """The secrets that the lines contain, each with its line."""
     return [f"{name} was logged: {line}" for line in lines for name, shape in _SECRETS.items() if shape.search(line)]

@@ -1,4 +1,4 @@
-"""A thousand lines in one file, on the whole local stack: what is right is bought once, what is wrong is named.
+"""A file of a thousand lines on the local stack: each valid line is bought once, each invalid one is reported.
 
 Takes minutes, so it is not part of `make test`: `make test-batch`.
 """
@@ -20,12 +20,12 @@ from tests.chaos.judgement import StackInspector
 pytestmark = [pytest.mark.batch, pytest.mark.timeout(1500)]
 
 ROOT = Path(__file__).parents[2]
-LINES, EVERY = 1000, 20  # of which one is bad
+LINES, EVERY = 1000, 20  # one line in EVERY is invalid
 BAD = LINES // EVERY
 GOOD = LINES - BAD
 MAX_CLIP = 200_000  # bytes
-PATIENCE = 600.0  # seconds; a few tens are enough where nothing else runs
-PROMPT = "a lighthouse at dusk"  # one for all, since the emulator keeps what it has rendered
+PATIENCE = 600.0  # seconds; a few tens are enough on an idle machine
+PROMPT = "a lighthouse at dusk"  # the same for all lines, because the emulator caches its renders
 NAME, KEY = "ada", "requests/ada/campaign/lines.jsonl"
 
 FAULTS: tuple[Any, ...] = (
@@ -41,7 +41,7 @@ FAULTS: tuple[Any, ...] = (
 
 
 def content() -> bytes:
-    """The file: every twentieth line is wrong, each in its own way."""
+    """The file: every twentieth line is invalid, each in its own way."""
     lines = [
         FAULTS[number // EVERY % len(FAULTS)]
         if number % EVERY == 0
@@ -52,7 +52,7 @@ def content() -> bytes:
 
 
 class Batch:
-    """The stack, the file in it, and the figures."""
+    """The stack with the file, and the figures of the test."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack, self.s3, self.sqs, self.inspector = (
@@ -71,42 +71,42 @@ class Batch:
         }
 
     def waiting(self, queue: str) -> int:
-        """How many messages a queue holds, those in hand included."""
+        """The number of messages in a queue, including those in progress."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         answer = self.sqs.get_queue_attributes(QueueUrl=self.queues[queue], AttributeNames=names)
         return sum(int(answer["Attributes"][name]) for name in names)
 
     def wait(self, reached: Callable[[], bool]) -> float:
-        """Waits until something holds, and returns how long that took."""
-        began = looked = time.monotonic()
+        """Waits until a condition is true and returns the time in seconds."""
+        began = checked = time.monotonic()
         while not reached():
             now = time.monotonic()
             assert now - began < PATIENCE, self.figures()
             self.stack.check()
-            time.sleep(max(1.0, 5 * (now - looked)))  # who looks takes time from what is looked at
-            looked = time.monotonic()
+            time.sleep(max(1.0, 5 * (now - checked)))  # a check takes time from the stack's work
+            checked = time.monotonic()
         return time.monotonic() - began
 
     def done(self) -> bool:
-        """Whether nothing waits in a queue, and Runware has nothing left to do."""
+        """Returns True if no queue has a message and Runware has nothing left to do."""
         return not (self.waiting("RequestsQueue") or self.waiting("Inbox")) and self.stack.emulator.idle(0.1)
 
     def keys(self, prefix: str) -> dict[str, int]:
-        """Sizes of the objects under a prefix."""
+        """Sizes in bytes of the objects under a prefix, by key."""
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.stack.bucket_name, Prefix=prefix)
         return {found["Key"]: found["Size"] for page in pages for found in page.get("Contents", [])}
 
     def videos(self) -> dict[str, int]:
-        """Sizes of the clips' objects; their manifests lie beside them."""
+        """Sizes in bytes of the clips' objects, without their manifests."""
         return {key: size for key, size in self.keys("videos/").items() if key.endswith(".mp4")}
 
     def report(self) -> tuple[str, bytes]:
-        """The only report there is."""
+        """Key and content of the only report."""
         (key,) = self.keys("reports/")
         return key, self.s3.get_object(Bucket=self.stack.bucket_name, Key=key)["Body"].read()
 
     def figures(self) -> dict[str, Any]:
-        """What the ledger, the table, the bucket and the budgets say."""
+        """The figures of the ledger, the table, the bucket and the budgets."""
         report = json.loads(self.report()[1]) if self.keys("reports/") else {}
         accepted = {line["taskUUID"] for line in report.get("lines", []) if line.get("accepted")}
         pages = self.dynamodb.get_paginator("scan").paginate(TableName=self.stack.table_name)
@@ -123,12 +123,12 @@ class Batch:
             "stored": sum(clip.status is Status.STORED and clip.task_uuid in accepted for clip in clips),
             "videos": len(self.videos()),
             "manifests": len(self.keys("videos/")) - len(self.videos()),
-            "set aside": self.waiting("InboxDeadLetters") + self.waiting("RequestsDeadLetters"),
+            "dead letters": self.waiting("InboxDeadLetters") + self.waiting("RequestsDeadLetters"),
         }
 
 
 def test_a_thousand_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    """950 clips are stored for 950 charges, 50 lines have their reasons, and two more deliveries change nothing."""
+    """950 clips are stored for 950 charges, 50 lines have their errors, and two more deliveries change nothing."""
     stack = Stack(
         ROOT,
         emulator_options={"small": True},
@@ -137,9 +137,9 @@ def test_a_thousand_lines(capsys: pytest.CaptureFixture[str]) -> None:
     with stack:
         batch = Batch(stack)
         version = stack.client("s3").put_object(Bucket=stack.bucket_name, Key=KEY, Body=content())["VersionId"]
-        took = batch.wait(lambda: len(stack.emulator.ledger()) >= GOOD and batch.done())
-        took += batch.wait(lambda: not batch.inspector.open_clips())
-        took += batch.wait(lambda: len(batch.keys("videos/")) == 2 * GOOD)
+        seconds = batch.wait(lambda: len(stack.emulator.ledger()) >= GOOD and batch.done())
+        seconds += batch.wait(lambda: not batch.inspector.open_clips())
+        seconds += batch.wait(lambda: len(batch.keys("videos/")) == 2 * GOOD)
         first, report = batch.figures(), batch.report()
         assert first == {
             "accepted": GOOD,
@@ -151,7 +151,7 @@ def test_a_thousand_lines(capsys: pytest.CaptureFixture[str]) -> None:
             "stored": GOOD,
             "videos": GOOD,
             "manifests": GOOD,
-            "set aside": 0,
+            "dead letters": 0,
         }
         assert max(batch.videos().values()) < MAX_CLIP
         assert report[0] == f"{KEY.replace('requests', 'reports', 1)}.{version}.json"
@@ -168,4 +168,4 @@ def test_a_thousand_lines(capsys: pytest.CaptureFixture[str]) -> None:
         assert batch.figures() == first
         assert batch.report() == report
     with capsys.disabled():
-        print(f"\n{LINES} lines: {first}\nstored after {took:.0f} s; two more deliveries took {again:.0f} s")
+        print(f"\n{LINES} lines: {first}\nstored after {seconds:.0f} s; two more deliveries took {again:.0f} s")

@@ -1,4 +1,4 @@
-"""A small service in memory that speaks the API as callers see it, and the command run against it."""
+"""An in-memory service with the API as callers use it, and a fixture that runs the command against it."""
 
 import hashlib
 import io
@@ -31,14 +31,16 @@ PRICE = 0.924
 
 @dataclass
 class FakeService:
-    """Tasks in memory. `trouble` is asked before every answer and may give another one, or cut the connection."""
+    """Tasks in memory. `intercept_request` runs before each request is handled; it may return another response or cut
+    the connection."""
 
     tasks: dict[str, Json] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
-    asked: list[tuple[str, str, Any]] = field(default_factory=list)
-    trouble: Callable[[Request], Response | None] | None = None
-    after: Callable[[Request], Response | None] | None = None  # the same, once the request has taken effect
-    most_per_page: int = 100
+    requests: list[tuple[str, str, Any]] = field(default_factory=list)
+    intercept_request: Callable[[Request], Response | None] | None = None
+    # The same, after the request has taken effect.
+    intercept_response: Callable[[Request], Response | None] | None = None
+    max_per_page: int = 100
     url: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -46,12 +48,12 @@ class FakeService:
         request = Request(environ)
         body = json.loads(request.get_data() or b"null")
         with self.lock:
-            self.asked.append((request.method, request.path, body))
-        found = self.trouble(request) if self.trouble else None
-        if found is None:
-            found = self._answer(request, body)
-            found = (self.after(request) if self.after else None) or found
-        return found(environ, start_response)
+            self.requests.append((request.method, request.path, body))
+        response = self.intercept_request(request) if self.intercept_request else None
+        if response is None:
+            response = self._answer(request, body)
+            response = (self.intercept_response(request) if self.intercept_response else None) or response
+        return response(environ, start_response)
 
     def _answer(self, request: Request, body: Any) -> Response:
         if request.path.startswith("/files/"):
@@ -77,25 +79,25 @@ class FakeService:
         for task in tasks:
             about = {"taskType": "videoInference", "taskUUID": task["taskUUID"]}
             if len(task.get("positivePrompt", "")) < 2:
-                wrong = {"code": "invalidPositivePromptLength", "message": "Too short.", "parameter": "positivePrompt"}
-                errors.append({**wrong, **about})
+                error = {"code": "invalidPositivePromptLength", "message": "Too short.", "parameter": "positivePrompt"}
+                errors.append({**error, **about})
             elif dry:
                 cost = PRICE * task.get("numberResults", 1) * task.get("duration", 5) / 5
                 data.append({**about, "dryRun": True, "cost": round(cost, 6)})
             else:
-                self.tasks.setdefault(task["taskUUID"], made(task))
+                self.tasks.setdefault(task["taskUUID"], make_task(task))
                 data.append(about)
         return answer({"data": data, **({"errors": errors} if errors else {})}, 200 if data else 400)
 
-    def _page(self, wanted: Any) -> Response:
-        limit, start = min(int(wanted.get("limit", 20)), self.most_per_page), int(wanted.get("cursor", 0))
+    def _page(self, query: Any) -> Response:
+        limit, start = min(int(query.get("limit", 20)), self.max_per_page), int(query.get("cursor", 0))
         tasks = sorted(self.tasks.values(), key=lambda task: task["createdAt"], reverse=True)
-        page = [task for task in tasks[start : start + limit] if _matches(task, wanted)]
+        page = [task for task in tasks[start : start + limit] if _matches(task, query)]
         more = {"cursor": str(start + limit)} if start + limit < len(tasks) else {}
         return answer({"tasks": page, **more})
 
-    def _costs(self, wanted: Any) -> Response:
-        start = int(wanted.get("cursor", 0))
+    def _costs(self, query: Any) -> Response:
+        start = int(query.get("cursor", 0))
         lines = [
             {
                 "taskUUID": task["taskUUID"],
@@ -106,9 +108,9 @@ class FakeService:
             }
             for task in sorted(self.tasks.values(), key=lambda task: task["createdAt"], reverse=True)
             for clip in task["clips"]
-            if wanted["since"] <= task["createdAt"][:10] <= wanted["until"]
+            if query["since"] <= task["createdAt"][:10] <= query["until"]
         ]
-        end = start + self.most_per_page
+        end = start + self.max_per_page
         more = {"cursor": str(end)} if end < len(lines) else {}
         return answer({"costs": lines[start:end], **more})
 
@@ -119,16 +121,18 @@ class FakeService:
         return Response(content).make_conditional(request, accept_ranges=True, complete_length=len(content))
 
     def orders(self) -> list[list[Json]]:
-        """The bodies of all orders, dry runs left out: those are asked with a header that is not kept."""
-        return [body for method, path, body in self.asked if (method, path) == ("POST", "/v1")]
+        """The bodies of all orders. The header that marks a dry run is not kept, so dry runs are among them."""
+        return [body for method, path, body in self.requests if (method, path) == ("POST", "/v1")]
 
     def bought(self) -> int:
-        """How many clips were ordered."""
+        """The number of clips ordered."""
         return sum(len(task["clips"]) for task in self.tasks.values())
 
     def add(self, status: str = "stored", *, content: bytes | None = None, **changes: Any) -> Json:
-        """A task with one clip of this status; with content it can be downloaded."""
-        task = made({"taskUUID": str(uuid.uuid4()), "model": "klingai:5@3", "positivePrompt": "a lighthouse"}, status)
+        """Adds a task with one clip of this status, with content for download if given, and returns it."""
+        task = make_task(
+            {"taskUUID": str(uuid.uuid4()), "model": "klingai:5@3", "positivePrompt": "a lighthouse"}, status
+        )
         (clip,) = task["clips"]
         if content is not None:
             self.serve(task, clip, content)
@@ -138,7 +142,7 @@ class FakeService:
         return task
 
     def serve(self, task: Json, clip: Json, content: bytes) -> None:
-        """Lets a clip be downloaded."""
+        """Makes a clip available for download, with its manifest."""
         name = f"{task['taskUUID']}-{clip['clip']}.mp4"
         manifest = {
             "taskUUID": task["taskUUID"],
@@ -152,8 +156,8 @@ class FakeService:
         clip |= {"versionId": "v1", "size": len(content), "videoURL": url, "manifestURL": f"{url}.json"}
 
 
-def made(request: Json, status: str = "running") -> Json:
-    """A task as the service tells it."""
+def make_task(request: Json, status: str = "running") -> Json:
+    """A task as the service returns it."""
     now = datetime.now(UTC)
     clips = [
         {
@@ -181,32 +185,32 @@ def made(request: Json, status: str = "running") -> Json:
 
 
 def stamp(at: datetime) -> str:
-    """A time as the service writes it."""
+    """A time in the service's format."""
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def answer(body: Json, status: int = 200) -> Response:
-    """A JSON answer."""
+    """A JSON response."""
     return Response(json.dumps(body), status, content_type="application/json")
 
 
 def cut(_: Request) -> Response:
-    """Ends the connection without an answer."""
+    """Ends the connection without a response."""
     raise CutConnectionError("cut")
 
 
-def _matches(task: Json, wanted: Any) -> bool:
-    name, _, value = wanted.get("tag", "").partition(":")
+def _matches(task: Json, query: Any) -> bool:
+    name, _, value = query.get("tag", "").partition(":")
     return (
-        wanted.get("status") in (None, task["status"])
-        and task["createdAt"].startswith(wanted.get("day", ""))
+        query.get("status") in (None, task["status"])
+        and task["createdAt"].startswith(query.get("day", ""))
         and (not name or (task["request"].get("tags") or {}).get(name) == value)
     )
 
 
 @dataclass
-class Ran:
-    """How a run of the command ended."""
+class CommandResult:
+    """The exit status and the output of one run of the command."""
 
     status: int
     out: str
@@ -214,16 +218,16 @@ class Ran:
 
     @property
     def json(self) -> Any:
-        """Standard output as one JSON value."""
+        """Standard output, parsed as one JSON value."""
         return json.loads(self.out)
 
 
-Run = Callable[..., Ran]
+Run = Callable[..., CommandResult]
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[tuple[FakeService, Server]]:
-    """One fake service for all tests."""
+    """One fake service for the whole session."""
     fake = FakeService()
     serving = Server(fake.wsgi, name="fake")
     fake.url = serving.url
@@ -233,22 +237,22 @@ def server() -> Iterator[tuple[FakeService, Server]]:
 
 @pytest.fixture
 def fake(server: tuple[FakeService, Server], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeService:
-    """The fake service, empty, and an environment that leads the command to it."""
+    """The fake service, empty, and an environment that points the command to it."""
     fake, _ = server
     fake.tasks.clear()
     fake.files.clear()
-    fake.asked.clear()
-    fake.trouble = fake.after = None
-    fake.most_per_page = 100
-    alone(monkeypatch, tmp_path)
+    fake.requests.clear()
+    fake.intercept_request = fake.intercept_response = None
+    fake.max_per_page = 100
+    isolate_environment(monkeypatch, tmp_path)
     monkeypatch.setenv("RUSHES_URL", fake.url)
     monkeypatch.setenv("RUSHES_API_KEY", KEY)
     monkeypatch.setattr(api_client, "PAUSES", (0.0, 0.0))
     return fake
 
 
-def alone(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """An environment that shows the command nothing of this machine's user."""
+def isolate_environment(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """An environment without any settings of this machine's user."""
     for name in list(os.environ):
         if name.startswith(("RUSHES_", "AWS_")) or name in ("TABLE_NAME", "BUCKET_NAME"):
             monkeypatch.delenv(name)
@@ -260,8 +264,8 @@ def alone(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 @pytest.fixture
 def account(stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The operator's environment leads to the local stack."""
-    alone(monkeypatch, tmp_path)
+    """An operator's environment, pointing to the local stack."""
+    isolate_environment(monkeypatch, tmp_path)
     settings = {
         "AWS_ENDPOINT_URL": stack.aws_url,
         "AWS_ACCESS_KEY_ID": CREDENTIALS.access_key,
@@ -275,9 +279,9 @@ def account(stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs the command in this process as in a pipe; `stdin` is what is piped in."""
+    """Runs the command in this process with its output in pipes; `stdin` is its standard input."""
 
-    def run(*arguments: str, stdin: str = "") -> Ran:
+    def run(*arguments: str, stdin: str = "") -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["rushes", *arguments])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8"))
         monkeypatch.setattr(main.signal, "signal", lambda *_: None)
@@ -287,7 +291,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
             main.main()
         except SystemExit as ended:
             status = ended.code if isinstance(ended.code, int) else 1
-        said = capfd.readouterr()
-        return Ran(int(status or 0), said.out, said.err)
+        output = capfd.readouterr()
+        return CommandResult(int(status or 0), output.out, output.err)
 
     return run

@@ -1,6 +1,6 @@
-"""`rushes check` finds every kind of corruption that can be planted, and nothing else.
+"""`rushes check` finds every kind of corruption, and nothing else.
 
-Each is planted at a caller of its own, all in one table and bucket, so that whatever is told beside it shows.
+Each kind is planted for a caller of its own, all in one table and bucket, so that a false finding is noticed.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ Found = set[tuple[Flaw, str]]
 
 @dataclass
 class Case:
-    """A caller with one task of one clip, in good order, and the means to spoil it."""
+    """A caller with one task of one clip, in good order, and methods that corrupt it."""
 
     stack: Stack
     caller: str
@@ -43,7 +43,7 @@ class Case:
 
     @property
     def clip(self) -> Clip:
-        """The clip, as it is in the table."""
+        """The clip's current record in the table."""
         (clip,) = self.stack.store.clips(self.caller, self.task_uuid)
         return clip
 
@@ -65,13 +65,13 @@ class Case:
 
     @property
     def version(self) -> str:
-        """The version on record."""
+        """The recorded object version."""
         copy = self.clip.copy
         assert copy is not None
         return copy[0]
 
     def order(self) -> None:
-        """The task under way, as `submit` leaves it."""
+        """Records the task as `submit` does, still in progress."""
         clip = Clip(
             caller=self.caller,
             task_uuid=self.task_uuid,
@@ -95,21 +95,21 @@ class Case:
         reservations = [Reservation(scope, MONTH, PRICE, limit) for scope in clip.scopes]
         self.stack.store.record(task, [refresh_derived(clip, NOW, TIMES)], reservations)
 
-    def learn(self, *facts: tuple[Kind, str, dict[str, Any]]) -> None:
-        """Saves what was learned, as every witness does."""
+    def add_facts(self, *facts: tuple[Kind, str, dict[str, Any]]) -> None:
+        """Saves these facts with the poll as their source."""
         clip = self.clip
-        told = [Fact(kind=kind, key=key, at=NOW, source=FactSource.POLL, fields=fields) for kind, key, fields in facts]
-        self.stack.store.save(clip, refresh_derived(merge_all(clip, told), NOW, TIMES))
+        added = [Fact(kind=kind, key=key, at=NOW, source=FactSource.POLL, fields=fields) for kind, key, fields in facts]
+        self.stack.store.save(clip, refresh_derived(merge_all(clip, added), NOW, TIMES))
 
     def store(self) -> None:
-        """The task finished, its object and its manifest where they should be."""
+        """Finishes the task, with its object and its manifest in place."""
         version = self.put(self.key, MP4)
-        self.learn((Kind.RENDERED, "v", {"cost": PRICE}), (Kind.STORED, version, {"size": len(MP4)}))
-        self.describe()
+        self.add_facts((Kind.RENDERED, "v", {"cost": PRICE}), (Kind.STORED, version, {"size": len(MP4)}))
+        self.write_manifest()
 
     def fail(self) -> None:
-        """The task failed for good."""
-        self.learn((Kind.FAILED, "timeoutProvider", {}), (Kind.LAST_LOOK, "", {}))
+        """Records that the task failed permanently."""
+        self.add_facts((Kind.FAILED, "timeoutProvider", {}), (Kind.LAST_LOOK, "", {}))
 
     def forget(self) -> None:
         self.store()
@@ -117,7 +117,7 @@ class Case:
         erase.forget(self.stack.store, s3, self.stack.bucket_name, self.caller, self.task_uuid)
 
     def put(self, key: str, body: bytes) -> str:
-        """Puts an object, as Runware does, and returns its version."""
+        """Puts an object through an upload link, as Runware does, and returns its version."""
         link = signer(self.stack).upload_link(key, 60)
         answer = http().put(link, content=body)
         assert answer.status_code == 200
@@ -129,12 +129,12 @@ class Case:
         return content
 
     def delete(self, key: str, version: str | None = None) -> None:
-        """Removes a version for good, or puts a delete marker over all of them."""
+        """Deletes a version permanently, or all of them with a delete marker."""
         of = {"VersionId": version} if version else {}
         client(self.stack, "s3").delete_object(Bucket=self.stack.bucket_name, Key=key, **of)
 
-    def describe(self, **changes: Any) -> None:
-        """Writes the clip's manifest, which is right but for the changes."""
+    def write_manifest(self, **changes: Any) -> None:
+        """Writes the clip's manifest, correct except for the changes."""
         content = self.get(self.key)
         manifest = {
             "taskUUID": self.task_uuid,
@@ -149,29 +149,29 @@ class Case:
         self.put(self.manifest, json.dumps(manifest).encode())
 
     def record(self, **changes: Any) -> None:
-        """Saves the clip with changes that no rule would make."""
+        """Saves the clip with changes that no rule makes."""
         clip = self.clip
         self.stack.store.save(clip, replace(clip, **changes))
 
     def pin(self, version: str, size: int) -> None:
-        """Records the copy as this version of this size."""
+        """Records this version and this size as the copy."""
         clip = self.clip
-        ((_, known),) = clip.of(Kind.STORED).items()
+        ((_, record),) = clip.of(Kind.STORED).items()
         facts = {name: each for name, each in clip.facts.items() if name[0] != Kind.STORED}
         self.record(
-            facts={**facts, (Kind.STORED, version): FactRecord.of_all(known.seen, {**known.fields, "size": size})}
+            facts={**facts, (Kind.STORED, version): FactRecord.of_all(record.seen, {**record.fields, "size": size})}
         )
 
     def swap(self, body: bytes) -> None:
-        """Lets other bytes be the version on record, which S3 itself would never do; size and manifest follow."""
+        """Replaces the bytes of the recorded version, which S3 never does; size and manifest follow."""
         old, sha256 = self.version, hashlib.sha256(self.get(self.key)).hexdigest()
         new = self.put(self.key, body)
         self.delete(self.key, old)
         self.pin(new, len(body))
-        self.describe(sha256=sha256)
+        self.write_manifest(sha256=sha256)
 
     def drop(self, *sks: str) -> None:
-        """Removes items of the task."""
+        """Deletes items of the task."""
         for sk in sks:
             client(self.stack, "dynamodb").delete_item(**self.item(f"task#{self.caller}#{self.task_uuid}", sk))
 
@@ -185,57 +185,57 @@ class Case:
 
 @cache
 def signer(stack: Stack) -> S3Bucket:
-    """What signs upload links, made once."""
+    """The bucket that signs upload links, made once."""
     return S3Bucket(stack.client("s3", config=S3_CONFIG), stack.bucket_name)
 
 
-def gone(case: Case) -> None:
-    """The clip's item, and the money with it: the task alone is left."""
+def clip_item_lost(case: Case) -> None:
+    """Deletes the clip's item and its money, so that only the task is left."""
     case.record(budgeted=0)
     case.drop("clip#0")
 
 
-def no_trace(case: Case) -> None:
-    """The request and what was to outlive it."""
+def request_lost(case: Case) -> None:
+    """Deletes the request and the fingerprint that should outlive it."""
     case.drop("request")
     case.update(f"task#{case.caller}#{case.task_uuid}", "clip#0", "REMOVE fingerprint")
 
 
 def swapped_for_text(case: Case) -> None:
     case.swap(b"<html>")
-    case.describe()
+    case.write_manifest()
 
 
 def swapped_for_another_kind(case: Case) -> None:
     case.swap(WEBM)
-    case.describe()
+    case.write_manifest()
 
 
-def strange(case: Case) -> None:
+def unknown_item(case: Case) -> None:
     table = client(case.stack, "dynamodb")
     table.put_item(TableName=case.stack.table_name, Item=case.item(f"odd#{case.caller}", "x")["Key"])
 
 
-def no_limit(case: Case) -> None:
+def caller_lost(case: Case) -> None:
     case.stack.create_key(case.caller)
     client(case.stack, "dynamodb").delete_item(**case.item(f"caller#{case.caller}", "caller"))
 
 
 def key_of(case: Case) -> str:
-    """A caller's only key, as findings name it."""
+    """The caller's only key, as findings name it."""
     return next(
         key_hash[:12] for key_hash, (caller, _) in case.stack.store.snapshot().listed.items() if caller == case.caller
     )
 
 
-def unlisted(case: Case) -> None:
-    """A key that works, and that its caller's list shows as revoked."""
+def listed_as_revoked(case: Case) -> None:
+    """Creates a valid key that its caller's list shows as revoked."""
     key_hash = hash_key(case.stack.create_key(case.caller))
     case.update(f"caller#{case.caller}", f"key#{key_hash}", "SET revokedAt = :n", n={"N": "1"})
 
 
 def budget(scope: str, amount: int) -> Callable[[Case], None]:
-    """Money in a budget that no clip accounts for."""
+    """Adds money that no clip accounts for to a budget."""
 
     def add(case: Case) -> None:
         pk = f"budget#{scope or case.caller}"
@@ -244,7 +244,7 @@ def budget(scope: str, amount: int) -> Callable[[Case], None]:
     return add
 
 
-# What is in order, what is done to it, and all that the check may say to that.
+# For each kind of corruption: the preparation, the corruption, and the only finding with its subject.
 PLANTED: dict[str, tuple[Callable[[Case], None] | None, Callable[[Case], object], Flaw, Callable[[Case], str]]] = {
     "the object is gone": (Case.store, lambda c: c.delete(c.key, c.version), Flaw.MISSING, lambda c: c.name),
     "a delete marker": (Case.store, lambda c: c.delete(c.key), Flaw.HIDDEN, lambda c: c.name),
@@ -254,35 +254,40 @@ PLANTED: dict[str, tuple[Callable[[Case], None] | None, Callable[[Case], object]
     "another kind": (Case.store, swapped_for_another_kind, Flaw.WRONG_CONTAINER, lambda c: c.name),
     "no video": (Case.store, swapped_for_text, Flaw.WRONG_CONTAINER, lambda c: c.name),
     "other bytes": (Case.store, lambda c: c.swap(MP4[:-1] + b"?"), Flaw.HASH_DIFFERS, lambda c: c.name),
-    "another hash": (Case.store, lambda c: c.describe(sha256="0" * 64), Flaw.HASH_DIFFERS, lambda c: c.name),
-    "of nobody": (None, lambda c: c.put("videos/x.mp4", MP4), Flaw.ORPHANED, lambda c: "videos/x.mp4"),
-    "of a failure": (Case.fail, lambda c: c.put(c.manifest, b"{}"), Flaw.ORPHANED, lambda c: c.manifest),
+    "another hash": (Case.store, lambda c: c.write_manifest(sha256="0" * 64), Flaw.HASH_DIFFERS, lambda c: c.name),
+    "unknown object": (None, lambda c: c.put("videos/x.mp4", MP4), Flaw.ORPHANED, lambda c: "videos/x.mp4"),
+    "manifest of a failure": (Case.fail, lambda c: c.put(c.manifest, b"{}"), Flaw.ORPHANED, lambda c: c.manifest),
     "not recorded": (Case.fail, lambda c: c.put(c.key, MP4), Flaw.UNRECORDED, lambda c: c.key),
     "not erased": (Case.forget, lambda c: c.put(c.key, MP4), Flaw.NOT_ERASED, lambda c: c.key),
     "no manifest": (Case.store, lambda c: c.delete(c.manifest), Flaw.MANIFEST_MISSING, lambda c: c.name),
     "no JSON": (Case.store, lambda c: c.put(c.manifest, b"{"), Flaw.MANIFEST_UNREADABLE, lambda c: c.name),
-    "a stale one": (Case.store, lambda c: c.describe(versionId="old"), Flaw.MANIFEST_DIFFERS, lambda c: c.name),
+    "stale manifest": (
+        Case.store,
+        lambda c: c.write_manifest(versionId="old"),
+        Flaw.MANIFEST_DIFFERS,
+        lambda c: c.name,
+    ),
     "a budget": (Case.store, budget("", 1), Flaw.BUDGET_DIFFERS, lambda c: f"{c.caller} {MONTH}"),
     "all budgets": (Case.store, budget(ALL_CALLERS, -1), Flaw.BUDGET_DIFFERS, lambda c: f"{ALL_CALLERS} {MONTH}"),
     "another amount": (Case.store, lambda c: c.record(budgeted=1), Flaw.AMOUNT_DIFFERS, lambda c: c.name),
-    "miscounted for long": (
+    "another amount, overdue": (
         Case.store,
         lambda c: c.record(budgeted=1, next_check_at=NOW - 2 * HOUR),
         Flaw.AMOUNT_DIFFERS,
         lambda c: c.name,
     ),
-    "no request": (Case.fail, no_trace, Flaw.REQUEST_MISSING, lambda c: c.task),
-    "no clip": (Case.fail, gone, Flaw.CLIPS_MISSING, lambda c: c.task),
+    "no request": (Case.fail, request_lost, Flaw.REQUEST_MISSING, lambda c: c.task),
+    "no clip": (Case.fail, clip_item_lost, Flaw.CLIPS_MISSING, lambda c: c.task),
     "no next check": (None, lambda c: c.record(next_check_at=None), Flaw.UNSCHEDULED, lambda c: c.name),
     "overdue": (None, lambda c: c.record(next_check_at=NOW - 2 * HOUR), Flaw.OVERDUE, lambda c: c.name),
-    "unrecognized": (None, strange, Flaw.UNRECOGNIZED, lambda c: f"odd#{c.caller} x"),
-    "two opinions": (None, unlisted, Flaw.KEY_DIFFERS, lambda c: f"{c.caller} {key_of(c)}"),
-    "a lost limit": (None, no_limit, Flaw.KEY_WITHOUT_CALLER, lambda c: f"{c.caller} {key_of(c)}"),
+    "unrecognized": (None, unknown_item, Flaw.UNRECOGNIZED, lambda c: f"odd#{c.caller} x"),
+    "key listed as revoked": (None, listed_as_revoked, Flaw.KEY_DIFFERS, lambda c: f"{c.caller} {key_of(c)}"),
+    "key without a caller": (None, caller_lost, Flaw.KEY_WITHOUT_CALLER, lambda c: f"{c.caller} {key_of(c)}"),
 }
 
 
 def healthy(stack: Stack, *names: str) -> dict[str, Case]:
-    """A case in good order for everything of these names that can be planted."""
+    """One case in good order for each of these kinds of corruption."""
     s3 = client(stack, "s3")
     for page in s3.get_paginator("list_object_versions").paginate(Bucket=stack.bucket_name, Prefix="videos/"):
         for each in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:  # of other tests' tasks
@@ -298,21 +303,21 @@ def healthy(stack: Stack, *names: str) -> dict[str, Case]:
 
 
 def findings(stack: Stack, **terms: Any) -> Found:
-    """What the check tells, without how it shows."""
+    """The check's findings, without their details."""
     given = {"now": NOW, "grace": 0, "deep": True, **terms}
     found = check(stack.store, client(stack, "s3"), stack.bucket_name, CheckOptions(**given))
     return {(finding.flaw, finding.subject) for finding in found}
 
 
-def test_what_is_planted_is_found_and_nothing_else(stack: Stack, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clean stack reports nothing; one that is spoiled in many ways reports exactly those, each with a meaning."""
+def test_each_corruption_is_found_and_nothing_else(stack: Stack, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clean stack has no findings; a corrupted one has exactly one for each corruption, each with a meaning."""
     cases = healthy(stack, *PLANTED)
     assert findings(stack) == set()
     for name, (_, spoil, _, _) in PLANTED.items():
         spoil(cases[name])
     expected = {(flaw, subject(cases[name])) for name, (_, _, flaw, subject) in PLANTED.items()}
     assert {flaw for flaw, _ in expected} == set(Flaw) == set(MEANINGS)
-    # What needs every byte is not told without being asked for.
+    # A finding that needs every byte is reported only by a deep check.
     assert findings(stack, deep=False) == {each for each in expected if each[0] != Flaw.HASH_DIFFERS}
 
     for name, value in {"AWS_ENDPOINT_URL": stack.aws_url, "TABLE_NAME": stack.table_name}.items():
@@ -321,15 +326,15 @@ def test_what_is_planted_is_found_and_nothing_else(stack: Stack, run: Run, monke
         monkeypatch.setenv(name, "x")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("BUCKET_NAME", stack.bucket_name)
-    ran = run("check", "--grace", "0", "--deep", "--json")
-    assert ran.status == 1
-    assert {(each["flaw"], each["subject"]) for each in ran.json["findings"]} == expected
-    assert set(ran.json["findings"][0]) == {"flaw", "subject", "detail"}
+    result = run("check", "--grace", "0", "--deep", "--json")
+    assert result.status == 1
+    assert {(each["flaw"], each["subject"]) for each in result.json["findings"]} == expected
+    assert set(result.json["findings"][0]) == {"flaw", "subject", "detail"}
 
 
-def test_what_is_in_good_order_is_no_finding(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not yet a manifest, objects whose time is over, an expired request, a passing difference: nothing is wrong."""
-    cases = healthy(stack, "empty", "no next check", "of a failure", "not erased")
+def test_a_temporary_state_is_no_finding(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A manifest not yet written, expired objects and requests, and a transient difference are no findings."""
+    cases = healthy(stack, "empty", "no next check", "manifest of a failure", "not erased")
     case = cases["empty"]
     case.delete(case.manifest)
     assert findings(stack, grace=HOUR) == set()
@@ -338,24 +343,24 @@ def test_what_is_in_good_order_is_no_finding(stack: Stack, monkeypatch: pytest.M
     assert findings(stack, now=NOW + DAY, retention=DAY) == overdue
     case.drop("request")
     assert findings(stack) == set()
-    failed = cases["of a failure"].clip  # its money is to follow at the next look
-    cases["of a failure"].record(
-        facts={name: known for name, known in failed.facts.items() if name[0] != Kind.LAST_LOOK}, next_check_at=NOW
+    failed = cases["manifest of a failure"].clip  # its budget follows at the next check
+    cases["manifest of a failure"].record(
+        facts={name: record for name, record in failed.facts.items() if name[0] != Kind.LAST_LOOK}, next_check_at=NOW
     )
     assert findings(stack) == set()
     later = defer_budget(failed, NOW, TIMES)
-    cases["of a failure"].record(facts=later.facts, next_check_at=later.next_check_at)
+    cases["manifest of a failure"].record(facts=later.facts, next_check_at=later.next_check_at)
     assert findings(stack) == set()
 
-    genuine, looks = stack.store.snapshot, []
+    original, snapshots = stack.store.snapshot, []
 
     def snapshot() -> Any:
-        looks.append(1)
-        found = genuine()
-        if len(looks) == 1:
+        snapshots.append(1)
+        found = original()
+        if len(snapshots) == 1:
             found.budgets[ALL_CALLERS, MONTH] += 1
         return found
 
     monkeypatch.setattr(stack.store, "snapshot", snapshot)
     assert findings(stack) == set()
-    assert len(looks) == 2
+    assert len(snapshots) == 2

@@ -1,4 +1,4 @@
-"""What the command is made of: its imports, its own constants, and verbs whose part is not installed."""
+"""The command's imports, its own constants, and verbs whose extra is not installed."""
 
 import ast
 import importlib.util
@@ -23,7 +23,7 @@ ROOTS = {"rushes": ROOT / "layers" / "core", "rushes_cli": SOURCE.parent}
 
 
 def imported(path: Path) -> Iterator[str]:
-    """The modules that a file imports, wherever in it, but for those that only types need."""
+    """The modules that a file imports anywhere, except those for type checkers only."""
     nodes: list[ast.AST] = [ast.parse(path.read_text())]
     for node in nodes:
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
@@ -37,19 +37,19 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def file_of(name: str) -> Path | None:
-    """Where a module of ours lies."""
+    """The path of a module of this project."""
     path = ROOTS[name.partition(".")[0]] / name.replace(".", "/")
     return next((each for each in (path.with_suffix(".py"), path / "__init__.py") if each.exists()), None)
 
 
 @pytest.mark.parametrize("path", sorted(SOURCE.glob("*.py")), ids=lambda path: path.stem)
-def test_callers_verbs_need_three_packages(path: Path) -> None:
-    """What callers use imports the standard library, httpx, rich and typer, and nothing of the core."""
+def test_verbs_for_callers_need_three_packages(path: Path) -> None:
+    """Verbs for callers import the standard library, httpx, rich and typer, and nothing of the core."""
     assert {name.partition(".")[0] for name in imported(path)} <= CALLERS | sys.stdlib_module_names
 
 
-def test_operators_verbs_need_their_extra() -> None:
-    """All that operators' verbs import, in the core as well, is in the extra, and the extra holds nothing else."""
+def test_the_operator_extra_is_complete() -> None:
+    """The extra has all packages that operators' verbs import, including through the core, and no others."""
     paths, packages = list((SOURCE / "operator").glob("*.py")), set()
     for path in paths:
         for name in imported(path):
@@ -63,8 +63,8 @@ def test_operators_verbs_need_their_extra() -> None:
     assert declared | {"rushes"} == set(extras.OPERATOR_PACKAGES)
 
 
-def test_the_commands_constants_are_the_services() -> None:
-    """What help says of the model, and what amounts may be, is what the core goes by."""
+def test_the_limits_are_those_of_the_core() -> None:
+    """The model's limits and the limit of amounts in the command equal those of the core."""
     assert KLING_2_1_MASTER.air == limits.MODEL
     assert tuple(f"{width}x{height}" for width, height in KLING_2_1_MASTER.sizes) == limits.SIZES
     assert KLING_2_1_MASTER.durations == limits.DURATIONS
@@ -75,7 +75,7 @@ def test_the_commands_constants_are_the_services() -> None:
 
 @pytest.mark.parametrize("text", ["0", "5", "0.924", "1e3", "1000000000", "0.0000005", "-1", "nan", "inf", "x", "1e10"])
 def test_amounts_are_read_alike(text: str) -> None:
-    """The command reads an amount as the service does, or refuses it as the service does."""
+    """The command parses or refuses an amount exactly as the service does."""
 
     def read(function: object) -> int | None:
         try:
@@ -87,24 +87,24 @@ def test_amounts_are_read_alike(text: str) -> None:
 
 
 def test_times_are_written_alike() -> None:
-    """The command writes a time as the service does."""
+    """The command formats a time as the service does."""
     assert output.iso(1_764_250_000_007) == formats.iso(1_764_250_000_007)
 
 
 def test_version(run: Run) -> None:
-    """The version is the project's."""
-    ran = run("--version")
-    assert (ran.status, ran.out) == (0, "rushes 0.1.0\n")
+    """`--version` prints the project's version."""
+    result = run("--version")
+    assert (result.status, result.out) == (0, "rushes 0.1.0\n")
 
 
 @pytest.mark.parametrize("arguments", [["keys", "create"], ["check", "--nonsense"], ["cost", "--by", "caller"]])
 def test_an_operators_verb_without_its_extra(run: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
-    """It says in one sentence how to install it, whatever follows it, and ends with 2; its help stays."""
-    found = importlib.util.find_spec
-    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "boto3" else found(name))
-    ran = run(*arguments)
-    assert (ran.status, ran.out) == (2, "")
-    assert ran.err.endswith("in a checkout of Rushes.\n")
-    assert ran.err.count("\n") == 1
-    assert "pipx install --force './cli[operator]'" in ran.err
+    """Without its extra a verb explains the installation in one sentence and exits with 2; its help still works."""
+    original = importlib.util.find_spec
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "boto3" else original(name))
+    result = run(*arguments)
+    assert (result.status, result.out) == (2, "")
+    assert result.err.endswith("in a checkout of Rushes.\n")
+    assert result.err.count("\n") == 1
+    assert "pipx install --force './cli[operator]'" in result.err
     assert run(arguments[0], "--help").status == 0

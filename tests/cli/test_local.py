@@ -1,4 +1,4 @@
-"""The tutorial, to the letter: every command of docs/tutorial.md in its order, against `rushes dev`."""
+"""Every command of docs/tutorial.md, in its order, against `rushes dev`; and `rushes trigger`."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from rushes_cli.local_stack import RunningStack, registered
 from rushes_local.aws.application import CREDENTIALS
 from rushes_local.stack import STACK_NAME, Stack
 from rushes_local.trigger import forged
-from tests.cli.conftest import Run, alone
+from tests.cli.conftest import Run, isolate_environment
 from tests.conftest import PATIENCE, children
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +26,7 @@ BIN = Path(sys.executable).parent
 
 @dataclass
 class Machine:
-    """Where `rushes dev` runs: its folder, and the environment in which the other verbs find it."""
+    """The folder in which `rushes dev` runs, and the environment in which the other verbs find it."""
 
     folder: Path
     environment: dict[str, str]
@@ -34,9 +34,9 @@ class Machine:
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """`rushes dev`, running and found by whoever asks, with renders that wait for nothing.
+    """A running `rushes dev` without render times, registered for the other verbs.
 
-    When it is ended it leaves no process, no port and no file.
+    At its end it leaves no process, no port and no file.
     """
     folder = tmp_path_factory.mktemp("tutorial")
     (folder / ".venv").mkdir()
@@ -62,7 +62,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         finally:
             functions = children(process.pid)
             process.terminate()
-            process.communicate(timeout=30)  # what it logged meanwhile is read, or it could not end
+            process.communicate(timeout=30)  # reads its log: a full pipe would block its end
     assert process.returncode == 143
     assert len(functions) >= 6  # one of each function
     for pid in functions:
@@ -75,8 +75,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 @pytest.fixture
 def here(machine: Machine, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """Runs the command in this process, where it finds the running stack."""
-    alone(monkeypatch, tmp_path)
+    """Runs the command in this process, in an environment where it finds the running stack."""
+    isolate_environment(monkeypatch, tmp_path)
     for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
         monkeypatch.setenv(name, machine.environment[name])
     return run
@@ -85,7 +85,7 @@ def here(machine: Machine, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: 
 @pytest.mark.batch
 @pytest.mark.timeout(300)
 def test_every_command_of_the_tutorial(machine: Machine, here: Run) -> None:
-    """Typed one after the other in one shell, every command does what the tutorial says."""
+    """Run one after the other in one shell, the tutorial's commands have the described results."""
     first, *others = re.findall(r"^```bash\n(.*?)^```$", TUTORIAL.read_text(), re.MULTILINE | re.DOTALL)
     assert first == "make dev\n"
     done = subprocess.run(
@@ -109,7 +109,7 @@ def test_every_command_of_the_tutorial(machine: Machine, here: Run) -> None:
 
 
 def test_triggers(here: Run) -> None:
-    """Each canned webhook is answered as it should be, and changes what it should."""
+    """Each canned webhook gets its expected answer and has only its expected effect."""
     (uuid,) = here("submit", "a canal", "--json").json["taskUUIDs"]
     assert here("watch", uuid).status == 0
     for kind, answers in {"forged": [401], "duplicate": [200, 200], "late": [200]}.items():
@@ -121,30 +121,30 @@ def test_triggers(here: Run) -> None:
 
 
 def test_faults_by_name(here: Run) -> None:
-    """Every named fault is one that the emulator knows; once means the next order only; healing ends them."""
+    """Every named fault exists in the emulator, `--once` applies to the next order only, and `heal` ends all."""
     names = here("trigger", "faults", "--json").json["faults"]
     assert here("trigger", "fault", *names, "--json").json["failure"] == "invalidProviderContent"
     assert here("trigger", "heal", "--json").json["webhook_copies"] == 1
-    shown = here("trigger", "fault", "moderated", "--once", "--json").json
-    assert (shown["failure"], shown["next_submissions"]) == ("", [{"match": "", "failure": "invalidProviderContent"}])
+    state = here("trigger", "fault", "moderated", "--once", "--json").json
+    assert (state["failure"], state["next_submissions"]) == ("", [{"match": "", "failure": "invalidProviderContent"}])
     (uuid,) = here("submit", "something else", "--json").json["taskUUIDs"]
     assert here("watch", uuid).out.splitlines()[-1].split("\t")[1] == "failed"
     assert "checked once more" in here("retry", uuid).err
     assert "the bucket and Runware are checked once more" in here("explain", uuid).out
 
 
-def test_a_forged_signature_is_another_one() -> None:
-    """Whatever a signature is, the forged one is made of other bytes."""
+def test_a_forged_signature_differs() -> None:
+    """A forged signature never equals the original, whatever its bytes."""
     for number in range(256):
         signature = bytes([number]) * 32
         url = f"http://127.0.0.1/webhooks?token=time.{urlsafe_b64encode(signature).decode().rstrip('=')}"
         assert urlsafe_b64decode(forged(url).rpartition(".")[2] + "=") != signature
 
 
-def test_steps(stack: Stack, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Where renders wait, progress changes nothing, a failure is believed, and a success outranks it."""
-    alone(monkeypatch, tmp_path)
-    where = RunningStack(
+def test_webhooks_step_by_step(stack: Stack, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Progress does not change a running clip, a failure fails it, and a success outranks the failure."""
+    isolate_environment(monkeypatch, tmp_path)
+    running = RunningStack(
         pid=os.getpid(),
         url=stack.url,
         api_key=stack.create_key("dev"),
@@ -157,7 +157,7 @@ def test_steps(stack: Stack, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path
         bucket=stack.bucket_name,
         stack=STACK_NAME,
     )
-    with registered(where, os.environ):
+    with registered(running, os.environ):
         (uuid,) = run("submit", "a canal", "--json").json["taskUUIDs"]
         for kind, after in {"processing": "running", "failure": "failed"}.items():
             assert run("trigger", kind, "--json").json["after"] == after
@@ -167,17 +167,17 @@ def test_steps(stack: Stack, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path
         assert [key["name"] for key in run("keys", "list", "dev", "--json").json["keys"]] == ["made locally for dev"]
 
 
-def test_what_is_not_there_cannot_be_triggered(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without a local stack the sentence says how to start one."""
-    alone(monkeypatch, tmp_path)
-    ran = run("trigger", "heal")
-    assert (ran.status, ran.err) == (5, "rushes: No local stack is running: start one with `rushes dev`.\n")
+def test_a_trigger_needs_a_local_stack(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without a local stack the error names the command that starts one."""
+    isolate_environment(monkeypatch, tmp_path)
+    result = run("trigger", "heal")
+    assert (result.status, result.err) == (5, "rushes: No local stack is running: start one with `rushes dev`.\n")
 
 
-def test_a_stack_that_is_silent_cannot_be_triggered(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A stack that was killed leaves its word behind; that it does not answer is one line, and worth another try."""
-    alone(monkeypatch, tmp_path)
+def test_a_trigger_to_a_killed_stack_can_be_retried(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A registered stack that does not answer is one line of error and the exit status for a retry."""
+    isolate_environment(monkeypatch, tmp_path)
     nowhere = dict.fromkeys(RunningStack.__slots__, "http://127.0.0.1:1") | {"pid": os.getpid()}
     with registered(RunningStack(**nowhere), os.environ):
-        ran = run("trigger", "heal")
-    assert (ran.status, ran.err.count("\n")) == (4, 1)
+        result = run("trigger", "heal")
+    assert (result.status, result.err.count("\n")) == (4, 1)

@@ -1,4 +1,4 @@
-"""`rushes login`: what is checked, what is written, and who may read it."""
+"""`rushes login`: the checks of URL and key, and the file that it writes."""
 
 import getpass
 import os
@@ -9,25 +9,25 @@ from pathlib import Path
 import pytest
 
 from rushes_cli.login import with_profile
-from tests.cli.conftest import KEY, FakeService, Run, alone
+from tests.cli.conftest import KEY, FakeService, Run, isolate_environment
 
 WRONG = "rushes_" + "w" * 43
 
 
 @pytest.fixture
 def config(fake: FakeService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Where the configuration is written, with no address or key in the environment."""
-    alone(monkeypatch, tmp_path)
+    """The path of the configuration, with no URL or key in the environment."""
+    isolate_environment(monkeypatch, tmp_path)
     return tmp_path / "config" / "rushes" / "config.toml"
 
 
 def test_login_from_a_script(config: Path, fake: FakeService, run: Run) -> None:
-    """Address and key are checked and kept for this user alone; the next command needs nothing else."""
+    """URL and key are verified and saved with mode 0600, and the next command needs no other settings."""
     fake.add()
-    ran = run("login", "--url", f"{fake.url}/v1", "--key-stdin", stdin=f"{KEY}\n")
-    assert (ran.status, ran.err) == (0, "")
-    assert "Profile default was written" in ran.out
-    assert KEY not in ran.out
+    result = run("login", "--url", f"{fake.url}/v1", "--key-stdin", stdin=f"{KEY}\n")
+    assert (result.status, result.err) == (0, "")
+    assert "Profile default was written" in result.out
+    assert KEY not in result.out
     assert (config.stat().st_mode & 0o777, config.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     assert tomllib.loads(config.read_text()) == {
         "default": "default",
@@ -37,8 +37,8 @@ def test_login_from_a_script(config: Path, fake: FakeService, run: Run) -> None:
     assert run("list").status == 0
 
 
-def test_login_asks(config: Path, fake: FakeService, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal both are asked for, the key without echo."""
+def test_login_on_a_terminal(config: Path, fake: FakeService, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal URL and key are prompted for, the key without echo."""
 
     class Terminal:
         def isatty(self) -> bool:
@@ -54,7 +54,7 @@ def test_login_asks(config: Path, fake: FakeService, run: Run, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    ("arguments", "key", "status", "says"),
+    ("arguments", "key", "status", "message"),
     [
         (["--url", "{url}"], WRONG, 5, "does not accept the API key of profile default"),
         (["--url", "{url}/elsewhere"], KEY, 1, "is it the URL of a Rushes service?"),
@@ -66,20 +66,20 @@ def test_login_asks(config: Path, fake: FakeService, run: Run, monkeypatch: pyte
         ([], KEY, 2, "--key-stdin requires --url"),
     ],
 )
-def test_nothing_is_written_unless_it_works(
-    config: Path, fake: FakeService, run: Run, arguments: list[str], key: str, status: int, says: str
+def test_a_failed_login_writes_nothing(
+    config: Path, fake: FakeService, run: Run, arguments: list[str], key: str, status: int, message: str
 ) -> None:
-    """A wrong address, a wrong key and a wrong name are told apart, and leave no file."""
-    ran = run("login", "--key-stdin", *(each.format(url=fake.url) for each in arguments), stdin=key)
-    assert ran.status == status, ran.err
-    assert says in ran.err
-    assert "Traceback" not in ran.err
-    assert (key or "no key") not in ran.err
+    """A wrong URL, a wrong key and an invalid profile name have their own errors and leave no file."""
+    result = run("login", "--key-stdin", *(each.format(url=fake.url) for each in arguments), stdin=key)
+    assert result.status == status, result.err
+    assert message in result.err
+    assert "Traceback" not in result.err
+    assert (key or "no key") not in result.err
     assert not config.parent.exists()
 
 
-def test_what_else_is_configured_stays(config: Path, fake: FakeService, run: Run) -> None:
-    """Other profiles, comments, the default and what a replaced profile says besides stay; the mode is mended."""
+def test_other_settings_are_preserved(config: Path, fake: FakeService, run: Run) -> None:
+    """Other profiles, comments, the default and a profile's other settings are kept; the mode becomes 0600."""
     config.parent.mkdir()
     config.write_text(
         '# mine\ndefault = "prod"\n\n[profiles.prod]\nurl = "https://old.example"  # old\napi_key = "old"\n'
@@ -110,14 +110,14 @@ def test_what_else_is_configured_stays(config: Path, fake: FakeService, run: Run
         "[profiles.prod]\nurl = '''\nx'''\n",
     ],
 )
-def test_a_file_that_cannot_be_changed_safely_is_left(text: str) -> None:
-    """A text whose change would say anything else than the new profile is refused."""
+def test_a_file_that_cannot_be_edited_safely_is_kept(text: str) -> None:
+    """A configuration is not edited if more than the new profile would change."""
     assert with_profile(text, "prod", {"url": "https://a.example", "api_key": "k"}) is None
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
+@pytest.mark.skipif(os.getuid() == 0, reason="root can write anywhere")
 def test_a_folder_that_cannot_be_written(config: Path, fake: FakeService, run: Run) -> None:
-    """A folder without permission is named, and the command ends with 2."""
+    """A folder without write permission is named, and the exit status is 2."""
     config.parent.mkdir(mode=0o500)
-    ran = run("login", "--url", fake.url, "--key-stdin", stdin=KEY)
-    assert (ran.status, "Permission denied" in ran.err) == (2, True)
+    result = run("login", "--url", fake.url, "--key-stdin", stdin=KEY)
+    assert (result.status, "Permission denied" in result.err) == (2, True)

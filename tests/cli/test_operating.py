@@ -1,4 +1,4 @@
-"""What an operator's verbs do, done to the local stack: the webhook key rotated, a task erased, or told once more."""
+"""Operators' verbs on the local stack: rotating the webhook key, erasing a task, and publishing it again."""
 
 import json
 import sys
@@ -21,16 +21,16 @@ from rushes_cli.exits import Exit
 from rushes_cli.operator import erase
 from rushes_local.runware.emulator import OneShot
 from rushes_local.stack import STACK_NAME, Stack
-from tests.cli.conftest import Ran, Run
+from tests.cli.conftest import CommandResult, Run
 from tests.conftest import PATIENCE, User, order, submissions, whole_bucket, whole_table
 from tests.event_listener import Listener
 from tests.unit.pictures import data_uri, picture
 
 Json = dict[str, Any]
 Rotate = Callable[[], str]
-"""Rotates the webhook key; gives what was shown."""
+"""Rotates the webhook key and returns the output."""
 
-Forget = Callable[[Json, User], Ran]
+Forget = Callable[[Json, User], CommandResult]
 """Erases a user's task."""
 
 pytestmark = pytest.mark.usefixtures("account")
@@ -39,8 +39,8 @@ PROMPT = "Ada's own secret garden at dusk"
 
 
 @pytest.fixture(autouse=True)
-def same_keys_for_all(stack: Stack) -> Iterator[None]:
-    """After each test the keys are what they were: the stack's functions keep them for minutes."""
+def restored_keys(stack: Stack) -> Iterator[None]:
+    """Restores the webhook keys after each test, because the stack's functions cache them for minutes."""
     client, arn = stack.client("secretsmanager"), secret_arn(stack)
     before = client.get_secret_value(SecretId=arn)["SecretString"]
     yield
@@ -49,14 +49,14 @@ def same_keys_for_all(stack: Stack) -> Iterator[None]:
 
 @dataclass
 class Webhook:
-    """The real webhook function in this process, at a time of the test's choice."""
+    """The deployed webhook function, run in this process, with a clock set by the test."""
 
     stack: Stack
-    # A minute ahead: what the stack signs meanwhile must not be of its future.
+    # A minute ahead, so that no link signed by the stack is from this clock's future.
     now: int = field(default_factory=lambda: time.time_ns() // 1_000_000 + 60_000)
 
     def call(self, url: str) -> int:
-        """The status that a callback to this URL gets; its body reports progress, which changes nothing."""
+        """The status of a callback to this URL; its body reports progress, which changes nothing."""
         parts = urlsplit(url)
         caller, task_uuid, index = parts.path.split("/")[-3:]
         clip = self.stack.store.clip(caller, task_uuid, int(index))
@@ -67,18 +67,18 @@ class Webhook:
             "queryStringParameters": {"token": parse_qs(parts.query)["token"][0]},
             "body": json.dumps(body),
         }
-        answer: Json = webhook.handler(event, None)  # type: ignore[arg-type]  # it does not look at its context
+        answer: Json = webhook.handler(event, None)  # type: ignore[arg-type]  # it does not use its context
         return int(answer["statusCode"])
 
     def cold(self) -> "Webhook":
-        """The same, having forgotten everything."""
+        """The same function with empty caches."""
         webhook.wiring.cache_clear()
         return self
 
 
 @pytest.fixture
 def function(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
-    """The webhook function as deployed, but with a clock that stands still."""
+    """The webhook function with the deployed settings and a fixed clock."""
     function = Webhook(stack).cold()
     for name, value in stack.functions["webhook"].function.environment.items():
         monkeypatch.setenv(name, value)
@@ -93,43 +93,43 @@ def secret_arn(stack: Stack) -> str:
 
 
 def keys(stack: Stack) -> list[str]:
-    """The webhook keys as they are now, newest first."""
+    """The current webhook keys, newest first."""
     return webhook_keys(SecretsManagerSecret(stack.client("secretsmanager"), secret_arn(stack), lambda: 0))
 
 
 @pytest.fixture
 def rotate(run: Run) -> Rotate:
-    """`rushes rotate`, which has to succeed."""
+    """Runs `rushes rotate`, which has to succeed."""
 
     def rotate() -> str:
-        ran = run("rotate", "--stack", STACK_NAME)
-        assert ran.status == 0, ran.err
-        return ran.out + ran.err
+        result = run("rotate", "--stack", STACK_NAME)
+        assert result.status == 0, result.err
+        return result.out + result.err
 
     return rotate
 
 
 def newly_signed(stack: Stack, clip: Clip, now: int) -> str:
-    """A callback URL as a function signs it that has just fetched the keys."""
+    """A callback URL, signed with the current keys."""
     return callback_url(stack.url, clip, keys(stack), now)
 
 
-def test_rotating_keeps_the_key_before(stack: Stack, rotate: Rotate) -> None:
-    """The current key becomes the previous one, the new one is long and random, and neither is shown."""
+def test_a_rotation_keeps_the_previous_key(stack: Stack, rotate: Rotate) -> None:
+    """The current key becomes the previous one, the new key is long and random, and no key is printed."""
     (first, *_) = keys(stack)
-    shown = rotate()
+    output = rotate()
     second, previous = keys(stack)
-    shown += rotate()
+    output += rotate()
     third, _ = keys(stack)
     assert previous == first
     assert len({first, second, third}) == 3
     assert len(second) >= 43
-    assert STACK_NAME in shown
-    assert not any(key in shown for key in (first, second, third))
+    assert STACK_NAME in output
+    assert not any(key in output for key in (first, second, third))
 
 
 def test_no_webhook_in_flight_is_lost(stack: Stack, user: User, rotate: Rotate) -> None:
-    """A clip ordered before a rotation is reported after it through the functions as they run, and ends stored."""
+    """A clip bought before a rotation is still reported by webhook after it, and becomes stored."""
     clip = user.buy()
     rotate()
     assert stack.emulator.finish_all()
@@ -138,7 +138,7 @@ def test_no_webhook_in_flight_is_lost(stack: Stack, user: User, rotate: Rotate) 
 
 
 def test_links_outlive_one_rotation(stack: Stack, user: User, function: Webhook, rotate: Rotate) -> None:
-    """A link signed before a rotation is accepted after it, also by a function that only knows the new keys."""
+    """A link is accepted after one rotation, by a warm function and by a cold one."""
     url = user.callback(user.buy())
     assert function.call(url) == 200
     rotate()
@@ -147,15 +147,15 @@ def test_links_outlive_one_rotation(stack: Stack, user: User, function: Webhook,
 
 
 def test_links_do_not_outlive_two_rotations(stack: Stack, user: User, function: Webhook, rotate: Rotate) -> None:
-    """After two rotations an older link is refused: that is how a key that leaked is made worthless."""
+    """After two rotations an older link is refused, so that a leaked key is useless."""
     url = user.callback(user.buy())
     rotate()
     rotate()
     assert function.cold().call(url) == 401
 
 
-def test_a_new_key_is_known_within_a_minute(stack: Stack, user: User, function: Webhook, rotate: Rotate) -> None:
-    """A warm function that has just fetched the keys may refuse a newer one's links for a minute, and not longer."""
+def test_a_new_key_is_accepted_within_a_minute(stack: Stack, user: User, function: Webhook, rotate: Rotate) -> None:
+    """A warm function refuses links of a newer key for at most a minute."""
     clip = user.buy()
     assert function.call(user.callback(clip)) == 200
     rotate()
@@ -165,10 +165,10 @@ def test_a_new_key_is_known_within_a_minute(stack: Stack, user: User, function: 
     assert function.call(url) == 200
 
 
-def test_forged_calls_cannot_run_up_a_bill(stack: Stack, user: User, function: Webhook) -> None:
-    """However many forged callbacks come, the keys are fetched once, and at most once a minute again."""
+def test_forged_calls_fetch_the_keys_once_a_minute(stack: Stack, user: User, function: Webhook) -> None:
+    """Any number of forged callbacks fetches the keys at most once a minute."""
     url = user.callback(user.buy())
-    # Not B: two bits of the last character count for nothing.
+    # Not B: the last two bits of the last character are ignored.
     forged = f"{url[:-1]}{'A' if url[-1] != 'A' else 'E'}"
     fetches: Counter[str] = Counter()
     stack.aws.observer = lambda access: fetches.update([access.operation])
@@ -194,7 +194,7 @@ def finished(user: User, task: Json, **switches: Any) -> Clip:
 
 @pytest.fixture
 def forget(run: Run) -> Forget:
-    """`rushes forget`."""
+    """Runs `rushes forget` for a user's task."""
     return lambda task, user: run("forget", user.name, task["taskUUID"].upper(), "--stack", STACK_NAME)
 
 
@@ -202,13 +202,13 @@ def put(stack: Stack, key: str) -> None:
     stack.client("s3").put_object(Bucket=stack.bucket_name, Key=key, Body=b"something")
 
 
-def is_told(stack: Stack, text: str) -> bool:
-    """Whether the text is anywhere in the table."""
+def in_table(stack: Stack, text: str) -> bool:
+    """Returns True if the text is anywhere in the table."""
     return text in json.dumps(whole_table(stack))
 
 
-def test_what_a_task_was_about_is_gone(stack: Stack, user: User, forget: Forget) -> None:
-    """Every version of the clips, their manifests, the task's inputs, its prompt and the copy's address are erased."""
+def test_a_tasks_content_is_erased(stack: Stack, user: User, forget: Forget) -> None:
+    """The clips in every version, their manifests, the task's inputs, its prompt and the copy's URL are erased."""
     task = order(positivePrompt=PROMPT, numberResults=2, inputs={"frameImages": [data_uri(picture())]})
     other = order(inputs={"frameImages": [data_uri(picture(500))]})
     clip, kept = finished(user, task), finished(user, other)
@@ -218,7 +218,7 @@ def test_what_a_task_was_about_is_gone(stack: Stack, user: User, forget: Forget)
     put(stack, f"inputs/{user.name}/{clip.task_uuid}-0.png")
     stack.client("s3").delete_object(Bucket=stack.bucket_name, Key=clip.object_key)
     put(stack, f"inputs/{user.name}/of-no-task.png")
-    assert is_told(stack, PROMPT)
+    assert in_table(stack, PROMPT)
     assert clip.status == Status.STORED
 
     forget(task, user)
@@ -227,12 +227,12 @@ def test_what_a_task_was_about_is_gone(stack: Stack, user: User, forget: Forget)
     assert left == {kept.object_key, f"inputs/{user.name}/of-no-task.png", others_image}
     markers = stack.client("s3").list_object_versions(Bucket=stack.bucket_name, Prefix=clip.object_key)
     assert markers.get("DeleteMarkers", []) == []
-    assert not is_told(stack, PROMPT)
-    assert not any("videoURL" in known.fields for each in user.clips(task) for known in each.facts.values())
+    assert not in_table(stack, PROMPT)
+    assert not any("videoURL" in record.fields for each in user.clips(task) for record in each.facts.values())
 
 
 def test_a_tombstone_buys_nothing(stack: Stack, user: User, forget: Forget) -> None:
-    """The same request is answered as before, another is a conflict; nothing is sent, and the money stays counted."""
+    """After an erasure a repeat gets its former answer, another request is a conflict, and the money stays counted."""
     task = order(positivePrompt=PROMPT)
     clip = finished(user, task)
     answer, money, bought = user.post(task), user.counted(clip), len(submissions(stack))
@@ -245,22 +245,22 @@ def test_a_tombstone_buys_nothing(stack: Stack, user: User, forget: Forget) -> N
     assert (user.counted(clip), len(submissions(stack))) == (money, bought)
 
 
-def test_a_refusal_is_forgotten_in_its_words(stack: Stack, user: User, forget: Forget) -> None:
-    """Runware's message, which may repeat the prompt, goes; a repeat still hears that it was refused, and the code."""
+def test_a_refusals_message_is_erased(stack: Stack, user: User, forget: Forget) -> None:
+    """Runware's message, which may quote the prompt, is erased; a repeat is still refused with the same code."""
     task = order(positivePrompt=PROMPT)
     clip = finished(user, task, submit_status=400, submit_code="invalidProviderContent")
-    (known,) = clip.facts.values()
-    message = str(known.fields["message"])
-    assert is_told(stack, message)
+    (record,) = clip.facts.values()
+    message = str(record.fields["message"])
+    assert in_table(stack, message)
     forget(task, user)
-    assert not is_told(stack, message)
+    assert not in_table(stack, message)
     repeated = user.post(task)
     assert repeated.status_code == 400
     assert [error["code"] for error in repeated.json()["errors"]] == ["invalidProviderContent"]
 
 
-def test_forgetting_twice_is_forgetting(stack: Stack, user: User, forget: Forget) -> None:
-    """An erasure can be repeated, as after one that was interrupted, and finds nothing more."""
+def test_a_repeated_erasure_finds_nothing(stack: Stack, user: User, forget: Forget) -> None:
+    """An erasure can be repeated and then deletes nothing more."""
     task = order(positivePrompt=PROMPT)
     finished(user, task)
     forget(task, user)
@@ -271,7 +271,7 @@ def test_forgetting_twice_is_forgetting(stack: Stack, user: User, forget: Forget
 def test_an_interrupted_erasure_is_completed(
     stack: Stack, user: User, monkeypatch: pytest.MonkeyPatch, forget: Forget
 ) -> None:
-    """An erasure that stopped half-way is completed by doing it again."""
+    """A second run completes an interrupted erasure."""
     task = order(positivePrompt=PROMPT)
     clip = finished(user, task)
 
@@ -281,46 +281,46 @@ def test_an_interrupted_erasure_is_completed(
     with monkeypatch.context() as patch:
         patch.setattr(AdminTable, "forget", fail)
         assert forget(task, user).status == Exit.UNAVAILABLE
-    assert is_told(stack, PROMPT)
+    assert in_table(stack, PROMPT)
     forget(task, user)
-    assert not is_told(stack, PROMPT)
+    assert not in_table(stack, PROMPT)
     assert clip.object_key not in {key for key, _ in whole_bucket(stack)}
 
 
-def test_what_is_under_way_is_not_erased(stack: Stack, user: User, forget: Forget) -> None:
-    """A task with an open clip is refused in a sentence that names the clip, and nothing of it changes."""
+def test_a_task_with_an_open_clip_is_not_erased(stack: Stack, user: User, forget: Forget) -> None:
+    """A task with an open clip is refused with the clip's index, and nothing changes."""
     task = order(positivePrompt=PROMPT)
     user.post(task)
     before = whole_table(stack), whole_bucket(stack)
-    ran = forget(task, user)
-    assert (ran.status, ran.err) == (1, "rushes: The task has open clips (0); nothing was erased.\n")
+    result = forget(task, user)
+    assert (result.status, result.err) == (1, "rushes: The task has open clips (0); nothing was erased.\n")
     assert (whole_table(stack), whole_bucket(stack)) == before
 
 
-@pytest.mark.parametrize("named", [lambda task, user: (order(), user), lambda task, user: (task, User(user.stack))])
-def test_what_is_not_there_is_not_erased(
-    named: Callable[[Json, User], tuple[Json, User]], stack: Stack, user: User, forget: Forget
+@pytest.mark.parametrize("target", [lambda task, user: (order(), user), lambda task, user: (task, User(user.stack))])
+def test_an_unknown_task_is_not_erased(
+    target: Callable[[Json, User], tuple[Json, User]], stack: Stack, user: User, forget: Forget
 ) -> None:
-    """Neither an unknown task nor another caller's is erased by mistake."""
+    """The erasure of an unknown task, or of one under another caller's name, deletes nothing."""
     task = order(positivePrompt=PROMPT)
     finished(user, task)
     before = whole_bucket(stack)
-    ran = forget(*named(task, user))
-    assert ran.status == 1
-    assert "has no task" in ran.err
-    assert is_told(stack, PROMPT)
+    result = forget(*target(task, user))
+    assert result.status == 1
+    assert "has no task" in result.err
+    assert in_table(stack, PROMPT)
     assert whole_bucket(stack) == before
 
 
-def test_what_was_not_told_is_told_again(stack: Stack, user: User, run: Run) -> None:
-    """The verb tells what is true of each clip of a task now, and lays the manifests that are missing."""
+def test_missing_events_are_published_again(stack: Stack, user: User, run: Run) -> None:
+    """`rushes publish` publishes an event for each clip's current state and writes missing manifests."""
     task = order(numberResults=2)
     clip, listener = finished(user, task), Listener(stack)
-    ran = run("publish", user.name, task["taskUUID"].upper(), "--stack", STACK_NAME)
-    told = [event["detail-type"] for each in user.clips(task) for event in listener.about(each.clip_uuid)]
-    assert told == ["Clip Stored", "Clip Stored"]
+    result = run("publish", user.name, task["taskUUID"].upper(), "--stack", STACK_NAME)
+    published = [event["detail-type"] for each in user.clips(task) for event in listener.about(each.clip_uuid)]
+    assert published == ["Clip Stored", "Clip Stored"]
     assert clip.object_key.replace(".mp4", ".json") in {key for key, _ in whole_bucket(stack)}
-    assert ran.out.splitlines() == [f"Clip {n} is stored: published as Clip Stored." for n in (0, 1)]
-    ran = run("publish", "nobody", task["taskUUID"], "--stack", STACK_NAME)
-    assert ran.status == 1
-    assert "has no task" in ran.err
+    assert result.out.splitlines() == [f"Clip {n} is stored: published as Clip Stored." for n in (0, 1)]
+    result = run("publish", "nobody", task["taskUUID"], "--stack", STACK_NAME)
+    assert result.status == 1
+    assert "has no task" in result.err

@@ -1,4 +1,4 @@
-"""`list`, `show`, `explain`, `cost` and `watch`: what is shown, and that it cannot be made to do anything."""
+"""`list`, `show`, `explain`, `cost` and `watch`: their output, and that no content in it can do harm."""
 
 import csv
 import io
@@ -13,13 +13,13 @@ from werkzeug.wrappers import Request, Response
 from rushes.domain.clip import Kind, Status
 from rushes_cli import explaining, watching
 from rushes_cli.output import age, money, plain, size
-from tests.cli.conftest import FakeService, Json, Run, answer, cut, made, stamp
+from tests.cli.conftest import FakeService, Json, Run, answer, cut, make_task, stamp
 
 TODAY = datetime.now(UTC)
 
 
 def test_list_in_a_pipe(fake: FakeService, run: Run) -> None:
-    """In a pipe a list is tab-separated under a head, whole, the newest task first."""
+    """In a pipe a list is tab-separated with a header, uncut, newest task first."""
     old = fake.add(createdAt=stamp(TODAY - timedelta(hours=3)))
     new = fake.add("failed")
     head, first, second = (line.split("\t") for line in run("list").out.splitlines())
@@ -29,10 +29,10 @@ def test_list_in_a_pipe(fake: FakeService, run: Run) -> None:
 
 
 def test_list_goes_through_pages(fake: FakeService, run: Run) -> None:
-    """A page may be short or empty and still have a next one; --limit ends where it says."""
+    """Short and empty pages are followed to the next one, up to `--limit`."""
     for number in range(30):
         fake.add("running" if number == 0 else "stored", createdAt=stamp(TODAY - timedelta(seconds=100 - number)))
-    fake.most_per_page = 7
+    fake.max_per_page = 7
     assert len(run("list", "--json").json["tasks"]) == 20
     assert len(run("list", "--json", "--all").json["tasks"]) == 30
     (only,) = run("list", "--json", "--status", "running").json["tasks"]
@@ -40,7 +40,7 @@ def test_list_goes_through_pages(fake: FakeService, run: Run) -> None:
 
 
 def test_filters(fake: FakeService, run: Run) -> None:
-    """Status, day and tag reach the service; what cannot be one is said at once."""
+    """Status, day and tag are sent to the service, and an invalid filter is refused before that."""
     fake.add(request={"positivePrompt": "x", "tags": {"a": "b"}})
     assert run("list", "--tag", "a=b", "--day", TODAY.strftime("%Y-%m-%d"), "--json").json["tasks"]
     assert run("list", "--tag", "a=c", "--json").json == {"tasks": []}
@@ -51,17 +51,17 @@ def test_filters(fake: FakeService, run: Run) -> None:
 
 
 def test_show(fake: FakeService, run: Run) -> None:
-    """One task is shown with its clips and errors; with --json it is the service's own word."""
+    """One task is shown with its clips and errors; with `--json` it is the service's JSON unchanged."""
     error = {"code": "timeoutProvider", "message": "Too late."}
     task = fake.add("failed", clip={"error": error})
     assert run("show", task["taskUUID"].upper(), "--json").json == task
-    shown = run("show", task["taskUUID"]).out
-    assert all(text in shown for text in (task["taskUUID"], "a lighthouse", "failed", "timeoutProvider: Too late."))
-    assert run("show", str(uuid.uuid4())).err == f"rushes: You have no task {fake.asked[-1][1][7:]}.\n"
+    output = run("show", task["taskUUID"]).out
+    assert all(text in output for text in (task["taskUUID"], "a lighthouse", "failed", "timeoutProvider: Too late."))
+    assert run("show", str(uuid.uuid4())).err == f"rushes: You have no task {fake.requests[-1][1][7:]}.\n"
 
 
-def test_what_people_wrote_steers_no_terminal(fake: FakeService, run: Run) -> None:
-    """Control sequences, markup and reversed text in a prompt come out as harmless characters."""
+def test_control_characters_are_replaced(fake: FakeService, run: Run) -> None:
+    """Control sequences, markup and reversed text in a prompt are printed as harmless characters."""
     evil = "\x1b]0;owned\x07[bold]x[/bold]\u202egnp.exe\r\nnext\tcell"
     task = fake.add(request={"positivePrompt": evil, "destination": evil})
     for command in (["list"], ["show", task["taskUUID"]], ["explain", task["taskUUID"]]):
@@ -73,8 +73,8 @@ def test_what_people_wrote_steers_no_terminal(fake: FakeService, run: Run) -> No
 
 @pytest.mark.parametrize("status", [status for status in Status if status not in ("succeeded", "partial")])
 @pytest.mark.parametrize("is_open", [True, False])
-def test_every_state_has_an_outlook(status: Status, is_open: bool) -> None:
-    """Whatever a clip's state, there is a sentence on what comes next, and it names no placeholder."""
+def test_every_state_has_a_next_step(status: Status, is_open: bool) -> None:
+    """Every state of a clip has a sentence about the next step, without a placeholder."""
     clip = {"status": status, "open": is_open, "nextCheckAt": "2026-11-24T10:00:00.000Z"}
     for more in ({}, {"possiblySentAt": "2026-11-24T09:00:00.000Z"}):
         text = explaining.next_step({**clip, **more})
@@ -84,7 +84,7 @@ def test_every_state_has_an_outlook(status: Status, is_open: bool) -> None:
 
 @pytest.mark.parametrize("kind", list(Kind))
 def test_every_fact_has_a_sentence(kind: Kind) -> None:
-    """Every kind of fact that can be recorded is told in words of its own."""
+    """Every kind of fact has a sentence of its own."""
     fact = {"fact": kind, "key": "k", "source": "poll", "fields": {"message": "why.", "cost": 0.924, "size": 7}}
     text = explaining.describe_fact(fact)
     assert text.endswith(".")
@@ -92,19 +92,19 @@ def test_every_fact_has_a_sentence(kind: Kind) -> None:
     assert not text.startswith(str(kind))
 
 
-def test_explain_tells_the_story_in_order(fake: FakeService, run: Run) -> None:
-    """Steps come in the order of their times, beginning with the record, and end with what is next."""
+def test_explain_lists_events_in_order(fake: FakeService, run: Run) -> None:
+    """The events are in the order of their times, from the record to the next step."""
     at = [stamp(TODAY + timedelta(hours=hour)) for hour in (1, 2, 3)]
     timeline = [
         {"at": at[1], "fact": "rendered", "key": "v", "source": "webhook", "fields": {"cost": 0.924, "seed": 7}},
         {"at": at[2], "fact": "stored", "key": "1", "source": "bucket", "fields": {"size": 2_000_000}},
     ]
     task = fake.add(clip={"timeline": timeline, "possiblySentAt": at[0]})
-    (told,) = run("explain", task["taskUUID"], "--json").json["clips"]
-    assert [step["at"] for step in told["story"]] == [task["createdAt"], *at]
-    assert "Rendered for $0.924 as video v, seed 7. Source: webhook." in told["story"][2]["text"]
-    assert "2.0 MB" in told["story"][3]["text"]
-    assert told["next"] == "none; the clip is ready."
+    (explained,) = run("explain", task["taskUUID"], "--json").json["clips"]
+    assert [step["at"] for step in explained["story"]] == [task["createdAt"], *at]
+    assert "Rendered for $0.924 as video v, seed 7. Source: webhook." in explained["story"][2]["text"]
+    assert "2.0 MB" in explained["story"][3]["text"]
+    assert explained["next"] == "none; the clip is ready."
     assert run("explain", task["taskUUID"], "--clip", "3").status == 2
 
 
@@ -116,7 +116,7 @@ def spent(fake: FakeService, days: int, cost: float, **request: Any) -> Json:
 
 def test_cost(fake: FakeService, run: Run) -> None:
     """Costs are summed by day, tag or model between two days, in whole micro-dollars, as table, CSV and JSON."""
-    fake.most_per_page = 2
+    fake.max_per_page = 2
     spent(fake, 0, 0.924, tags={"project": "a"})
     spent(fake, 0, 1.848, tags={"project": "b", "x": "y"})
     spent(fake, 1, 0.1, tags={"project": "a"})
@@ -133,8 +133,8 @@ def test_cost(fake: FakeService, run: Run) -> None:
         ["x=y", "1", "1", "1.848000"],
         ["project=a", "2", "2", "1.024000"],
     ]
-    named = run("cost", *since, "--by", "tag", "--tag-name", "x", "--json").json["groups"]
-    assert {group["name"]: group["tasks"] for group in named} == {"y": 1, "(none)": 2}
+    by_value = run("cost", *since, "--by", "tag", "--tag-name", "x", "--json").json["groups"]
+    assert {group["name"]: group["tasks"] for group in by_value} == {"y": 1, "(none)": 2}
     assert run("cost", "--by", "model", *since).out.splitlines()[-1] == "total\t3\t3\t$2.872"
     only = run("cost", *since, "--tag", "project=a", "--json").json
     assert (only["total"]["tasks"], only["total"]["cost"]) == (2, 1.024)
@@ -145,13 +145,13 @@ def test_cost(fake: FakeService, run: Run) -> None:
 
 
 def test_a_tag_is_no_formula(fake: FakeService, run: Run) -> None:
-    """A value that a spreadsheet would compute is told as text."""
+    """A value that a spreadsheet would evaluate is written as text."""
     spent(fake, 0, 1.0, tags={"=cmd": "1"})
     assert "'=cmd=1," in run("cost", "--by", "tag", "--csv").out
 
 
 def progress(fake: FakeService, task: Json, *statuses: str) -> None:
-    """At each question the task's clip moves on by one; the last status stays."""
+    """Moves the task's clip on by one status at each request; the last one stays."""
     left = list(statuses)
 
     def move(request: Request) -> Response | None:
@@ -166,22 +166,22 @@ def progress(fake: FakeService, task: Json, *statuses: str) -> None:
                     task["status"] = {"stored": "succeeded", "failed": "failed"}.get(status, "running")
         return None
 
-    fake.trouble = move
+    fake.intercept_request = move
 
 
 @pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "_PAUSE", 0.0)
 
 
-@pytest.mark.usefixtures("hasty")
-def test_watch_tells_each_change(fake: FakeService, run: Run) -> None:
-    """Without a TASK all that run are watched; each change is a line, and success ends with 0."""
+@pytest.mark.usefixtures("no_pauses")
+def test_watch_prints_each_change(fake: FakeService, run: Run) -> None:
+    """Without a TASK all running tasks are watched; each change is a line, and success exits with 0."""
     task = fake.add("running")
     progress(fake, task, "running", "running", "rendered", "stored")
-    ran = run("watch")
-    assert ran.status == 0
-    assert [line.split("\t")[1:3] for line in ran.out.splitlines()] == [
+    result = run("watch")
+    assert result.status == 0
+    assert [line.split("\t")[1:3] for line in result.out.splitlines()] == [
         ["running", "running"],
         ["running", "rendered"],
         ["succeeded", "stored"],
@@ -189,41 +189,41 @@ def test_watch_tells_each_change(fake: FakeService, run: Run) -> None:
     assert run("watch").err == "No running tasks.\n"
 
 
-@pytest.mark.usefixtures("hasty")
+@pytest.mark.usefixtures("no_pauses")
 def test_watch_outlasts_a_lost_connection(fake: FakeService, run: Run) -> None:
-    """Answers that do not come are told once, and the watch goes on."""
+    """A run of failed requests is reported once, and the watch continues."""
     task = fake.add("running")
     progress(fake, task, "running", *["cut"] * 4, *["busy"] * 3, "failed")
-    ran = run("watch", task["taskUUID"], "--json")
-    assert ran.status == 1
-    assert [json.loads(line)["status"] for line in ran.out.splitlines()] == ["running", "failed"]
-    assert ran.err.count("Retrying.") == 1
+    result = run("watch", task["taskUUID"], "--json")
+    assert result.status == 1
+    assert [json.loads(line)["status"] for line in result.out.splitlines()] == ["running", "failed"]
+    assert result.err.count("Retrying.") == 1
 
 
-def test_watch_ends_when_its_time_is_over(fake: FakeService, run: Run) -> None:
-    """A time that runs out has an exit status of its own, and the command can be given again."""
+def test_watch_ends_after_its_timeout(fake: FakeService, run: Run) -> None:
+    """A timeout has its own exit status and reports the tasks still in progress."""
     fake.add("running")
-    ran = run("watch", "--timeout", "0")
-    assert ran.status == 3
-    assert "1 of 1 tasks are still in progress" in ran.err
+    result = run("watch", "--timeout", "0")
+    assert result.status == 3
+    assert "1 of 1 tasks are still in progress" in result.err
 
 
-@pytest.mark.usefixtures("hasty")
+@pytest.mark.usefixtures("no_pauses")
 def test_submit_and_watch(fake: FakeService, run: Run) -> None:
-    """--watch stays with what was ordered."""
+    """`--watch` follows the submitted tasks to their end."""
 
     def finish(request: Request) -> None:
         for uuid_, task in list(fake.tasks.items()):
-            fake.tasks[uuid_] = made(task["request"], "stored")
+            fake.tasks[uuid_] = make_task(task["request"], "stored")
 
-    fake.after = finish
-    ran = run("submit", "a lighthouse", "--watch")
-    assert ran.status == 0
-    assert "succeeded\tstored" in ran.out
+    fake.intercept_response = finish
+    result = run("submit", "a lighthouse", "--watch")
+    assert result.status == 0
+    assert "succeeded\tstored" in result.out
 
 
-def test_figures_for_people() -> None:
-    """Money, sizes and ages are short, and right at their edges."""
+def test_figures_are_short() -> None:
+    """Money, sizes and ages are short, and correct at the edges of their units."""
     assert [money(amount) for amount in (0, 924_000, 1_234_567_890, -500)] == [
         "$0.000",
         "$0.924",

@@ -1,4 +1,4 @@
-"""`rushes retry`: what failed, once more, and never twice by accident."""
+"""`rushes retry`: failed clips are bought again, and never twice by mistake."""
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -7,32 +7,32 @@ import pytest
 
 from rushes.runware.request import UUID4
 from rushes_cli import task_files
-from tests.cli.conftest import FakeService, Json, Run, made
+from tests.cli.conftest import FakeService, Json, Run, make_task
 
 
 def partly_failed(fake: FakeService) -> Json:
-    """A task of four clips of which two have failed for good."""
+    """A task of four clips, two of which have failed permanently."""
     request = {"taskUUID": str(uuid.uuid4()), "positivePrompt": "a lighthouse", "numberResults": 4, "duration": 5}
-    task = made(request, "stored")
+    task = make_task(request, "stored")
     for number in (1, 3):
         task["clips"][number] |= {"status": "failed", "open": False}
     fake.tasks[task["taskUUID"]] = task | {"status": "partial"}
     return task
 
 
-def test_a_retry_repeats_what_failed(fake: FakeService, run: Run) -> None:
-    """The new task asks for as many clips as failed, in the old one's words."""
+def test_a_retry_repeats_the_failed_clips(fake: FakeService, run: Run) -> None:
+    """The new task has the old one's request with as many clips as failed."""
     task = partly_failed(fake)
-    ran = run("retry", task["taskUUID"].upper())
-    assert ran.status == 0, ran.err
-    (new,) = (each for uuid_, each in fake.tasks.items() if uuid_ != task["taskUUID"])
-    assert ran.out == f"{new['taskUUID']}\n"
+    result = run("retry", task["taskUUID"].upper())
+    assert result.status == 0, result.err
+    (new,) = (each for key, each in fake.tasks.items() if key != task["taskUUID"])
+    assert result.out == f"{new['taskUUID']}\n"
     assert new["request"] == {**task["request"], "numberResults": 2, "taskUUID": new["taskUUID"]}
     assert UUID4.fullmatch(new["taskUUID"])
 
 
-def test_a_double_click_buys_nothing_twice(fake: FakeService, run: Run) -> None:
-    """The same retry again, or at the same time, ends at the same task; another attempt is another task."""
+def test_the_same_retry_buys_nothing_twice(fake: FakeService, run: Run) -> None:
+    """The same retry again finds the same task; another `--attempt` is another task."""
     task = partly_failed(fake)
     first = run("retry", task["taskUUID"])
     again = run("retry", task["taskUUID"], "--json")
@@ -51,7 +51,7 @@ def test_a_double_click_buys_nothing_twice(fake: FakeService, run: Run) -> None:
 
 
 def test_the_uuid_follows_from_task_attempt_and_clips() -> None:
-    """Equal retries have equal UUIDs however they are written, and any difference makes another."""
+    """Equal retries have equal UUIDs in any spelling, and any difference makes another UUID."""
     old = str(uuid.uuid4())
     assert task_files.derived_uuid(old, 1, [1, 3]) == task_files.derived_uuid(old.upper(), 1, [3, 1, 1])
     others = [(old, 1, [1]), (old, 2, [1, 3]), (str(uuid.uuid4()), 1, [1, 3]), (old, 1, [13])]
@@ -61,7 +61,7 @@ def test_the_uuid_follows_from_task_attempt_and_clips() -> None:
 
 
 @pytest.mark.parametrize(
-    ("clip", "arguments", "status", "says"),
+    ("clip", "arguments", "status", "message"),
     [
         ({"status": "running", "open": True}, [], 1, "is running"),
         ({"status": "stored", "open": False}, [], 1, "is stored"),
@@ -72,18 +72,18 @@ def test_the_uuid_follows_from_task_attempt_and_clips() -> None:
         ({"status": "failed", "open": False}, ["--clip", "0"], 0, "1 clip"),
     ],
 )
-def test_only_what_may_be_repeated_is(
-    fake: FakeService, run: Run, clip: Json, arguments: list[str], status: int, says: str
+def test_only_finished_unpaid_clips_are_repeated(
+    fake: FakeService, run: Run, clip: Json, arguments: list[str], status: int, message: str
 ) -> None:
-    """Nothing open, stored, or possibly paid for is bought again without the explicit word."""
+    """Clips that are open, stored or possibly paid for are not bought again without `--accept-second-charge`."""
     task = fake.add(clip=clip)
-    ran = run("retry", task["taskUUID"], *arguments)
-    assert (ran.status, len(fake.tasks)) == (status, 1 if status else 2)
-    assert says in ran.err
+    result = run("retry", task["taskUUID"], *arguments)
+    assert (result.status, len(fake.tasks)) == (status, 1 if status else 2)
+    assert message in result.err
 
 
-def test_what_is_no_longer_kept_cannot_be_repeated(fake: FakeService, run: Run) -> None:
-    """A forgotten request is said to be that; an unknown task as well."""
+def test_an_erased_request_cannot_be_repeated(fake: FakeService, run: Run) -> None:
+    """A task whose request was erased, or an unknown task, is refused with a reason."""
     task = fake.add("failed", request={})
     assert "no longer stored" in run("retry", task["taskUUID"]).err
     assert run("retry", str(uuid.uuid4())).status == 1

@@ -1,4 +1,4 @@
-"""Which service is meant, where keys come from, and what is said when nobody lets us in."""
+"""The choice of service and key, and the errors for a wrong or missing configuration."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from werkzeug.wrappers import Request, Response
 
 from rushes_cli import local_stack, profiles
 from rushes_cli.exits import CommandError
-from tests.cli.conftest import KEY, FakeService, Run, alone, answer, cut
+from tests.cli.conftest import KEY, FakeService, Run, answer, cut, isolate_environment
 
 CONFIG = """
 default = "staging"
@@ -43,8 +43,8 @@ def chosen(config: Path, profile: str | None = None, **environment: str) -> prof
     return profiles.choose(profile, {**homes, **environment}, lambda _: None)
 
 
-def test_the_nearest_word_wins(config: Path) -> None:
-    """A profile on the command line, then the two variables, then RUSHES_PROFILE, then the default."""
+def test_the_order_of_settings(config: Path) -> None:
+    """A profile option precedes the two variables, then RUSHES_PROFILE, then the default profile."""
     both = {"RUSHES_URL": "https://here.example.com", "RUSHES_API_KEY": "k", "RUSHES_PROFILE": "prod"}
     assert chosen(config, "staging", **both).url == "https://staging.example.com"
     assert chosen(config, **both).url == "https://here.example.com"
@@ -54,21 +54,21 @@ def test_the_nearest_word_wins(config: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", [["check"], ["review"], ["keys", "list"], ["redrive"], ["cost", "--by", "caller"]])
-def test_an_operator_says_which_stack(
+def test_an_operators_verb_needs_a_stack(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, verb: list[str]
 ) -> None:
-    """Where no stack is named and none is running, that is what is missing, and not first a region."""
-    alone(monkeypatch, tmp_path)
+    """Without a stack the missing stack is reported, before a missing region."""
+    isolate_environment(monkeypatch, tmp_path)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
-    ran = run(*verb)
-    assert (ran.status, ran.err) == (5, "rushes: The stack is not set: use --stack.\n")
-    ran = run(*verb, "--stack", "mine")
-    assert (ran.status, ran.err) == (5, "rushes: No AWS region was found: set AWS_DEFAULT_REGION.\n")
+    result = run(*verb)
+    assert (result.status, result.err) == (5, "rushes: The stack is not set: use --stack.\n")
+    result = run(*verb, "--stack", "mine")
+    assert (result.status, result.err) == (5, "rushes: No AWS region was found: set AWS_DEFAULT_REGION.\n")
 
 
 @pytest.mark.parametrize("only", ["RUSHES_URL", "RUSHES_API_KEY"])
-def test_a_key_goes_nowhere_it_was_not_meant_for(config: Path, only: str) -> None:
+def test_a_key_is_not_combined_with_another_url(config: Path, only: str) -> None:
     """One of the two variables alone is not completed from a profile."""
     with pytest.raises(CommandError, match="must be set together") as caught:
         chosen(config, **{only: "https://example.com"})
@@ -76,7 +76,7 @@ def test_a_key_goes_nowhere_it_was_not_meant_for(config: Path, only: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("[profiles.x]\nurl = 'https://e.com'", "must have a url and an api_key"),
         ("[profiles.x]\nurl = 'http://example.com'\napi_key = 'k'", "must be https"),
@@ -90,16 +90,16 @@ def test_a_key_goes_nowhere_it_was_not_meant_for(config: Path, only: str) -> Non
         ("[", "is not valid TOML"),
     ],
 )
-def test_a_bad_configuration_is_said(config: Path, text: str, says: str) -> None:
-    """Every fault of the file is named, with exit status 2 and without the key."""
+def test_an_invalid_configuration_is_explained(config: Path, text: str, message: str) -> None:
+    """Every error in the file is named, with exit status 2 and without the key."""
     config.write_text(text)
-    with pytest.raises(CommandError, match=says) as caught:
+    with pytest.raises(CommandError, match=message) as caught:
         chosen(config, "x")
     assert caught.value.status == 2
 
 
 def test_a_file_that_others_can_read_gets_a_warning(config: Path) -> None:
-    """The warning comes with the remedy, and the command goes on."""
+    """A readable file gives a warning with the remedy, and the command continues."""
     warnings: list[str] = []
     environment = {"XDG_CONFIG_HOME": str(config.parents[1])}
     profiles.choose(None, environment, warnings.append)
@@ -125,7 +125,7 @@ STACK = local_stack.RunningStack(
 
 
 def test_a_running_stack_is_found(tmp_path: Path) -> None:
-    """Without any configuration the local stack is meant, while it runs; nobody else can read its file."""
+    """Without a configuration a running local stack is used; its file has mode 0600."""
     environment = {"XDG_RUNTIME_DIR": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
     with local_stack.registered(STACK, environment):
         assert profiles.choose(None, environment, print).api_key == "rushes_local"
@@ -137,8 +137,8 @@ def test_a_running_stack_is_found(tmp_path: Path) -> None:
     assert caught.value.status == 5
 
 
-def test_the_file_of_a_dead_or_strange_stack_is_not_believed(tmp_path: Path) -> None:
-    """A process that is gone, a file that others can write, or one that is a link leads nowhere."""
+def test_the_file_of_a_dead_or_unsafe_stack_is_ignored(tmp_path: Path) -> None:
+    """A stack's file is ignored if its process is gone, others can write it, it is no JSON, or it is a link."""
     environment = {"XDG_RUNTIME_DIR": str(tmp_path)}
     with local_stack.registered(STACK, environment):
         path = tmp_path / "rushes" / f"{STACK.pid}.json"
@@ -158,7 +158,7 @@ def test_the_file_of_a_dead_or_strange_stack_is_not_believed(tmp_path: Path) -> 
 
 
 def test_the_stack_that_started_last_is_found_until_it_ends(tmp_path: Path) -> None:
-    """A stack that ends removes its own file and nobody else's, and the one before it is found again."""
+    """The stack started last is used; when it ends it removes only its own file, and the one before is used."""
     environment = {"XDG_RUNTIME_DIR": str(tmp_path)}
     other = local_stack.RunningStack(**{name: getattr(STACK, name) for name in STACK.__slots__} | {"pid": os.getppid()})
     with local_stack.registered(other, environment):
@@ -174,43 +174,43 @@ def test_the_stack_that_started_last_is_found_until_it_ends(tmp_path: Path) -> N
 
 
 def test_no_service_is_configured(fake: FakeService, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without any word on where to go, the sentence says what to do."""
+    """Without any configuration the error names the ways to set one."""
     monkeypatch.delenv("RUSHES_URL")
     monkeypatch.delenv("RUSHES_API_KEY")
-    ran = run("list")
-    assert ran.status == 5
-    assert "rushes dev" in ran.err
+    result = run("list")
+    assert result.status == 5
+    assert "rushes dev" in result.err
 
 
 def test_a_wrong_key(fake: FakeService, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key that is not accepted has its own exit status, and is not repeated."""
+    """A refused key has its own exit status and is not printed."""
     monkeypatch.setenv("RUSHES_API_KEY", "rushes_wrong")
-    ran = run("list")
-    assert (ran.status, ran.out) == (5, "")
-    assert "does not accept the API key of the environment." in ran.err
-    assert "rushes_wrong" not in ran.err
+    result = run("list")
+    assert (result.status, result.out) == (5, "")
+    assert "does not accept the API key of the environment." in result.err
+    assert "rushes_wrong" not in result.err
 
 
 def test_no_server(fake: FakeService, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody at the address: one line, exit status 4."""
+    """An unreachable service is one line of error and exit status 4."""
     monkeypatch.setenv("RUSHES_URL", "http://127.0.0.1:1")
-    ran = run("list")
-    assert (ran.status, ran.out) == (4, "")
-    assert ran.err == "rushes: http://127.0.0.1:1 is unavailable: the connection failed.\n"
+    result = run("list")
+    assert (result.status, result.out) == (4, "")
+    assert result.err == "rushes: http://127.0.0.1:1 is unavailable: the connection failed.\n"
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504, "cut"])
-def test_a_passing_trouble_is_waited_out(fake: FakeService, run: Run, status: int | str) -> None:
-    """What may be better in a moment is asked again; what stays bad ends with 4."""
+def test_a_transient_error_is_retried(fake: FakeService, run: Run, status: int | str) -> None:
+    """A transient error is retried, and a persistent one exits with 4."""
     left = [1, 2]
 
-    def trouble(request: Request) -> Response | None:
+    def fail(request: Request) -> Response | None:
         if not left:
             return None
         left.pop()
         return cut(request) if status == "cut" else answer({"message": "Not now."}, int(status))
 
-    fake.trouble = trouble
+    fake.intercept_request = fail
     assert run("list").status == 0
     left += [1] * 9
     assert run("list").status == 4
@@ -225,16 +225,16 @@ def test_a_passing_trouble_is_waited_out(fake: FakeService, run: Run, status: in
         (Response("Not Found", 404), 1),
     ],
 )
-def test_an_answer_that_is_none(fake: FakeService, run: Run, response: Response, status: int) -> None:
-    """Whatever else answers, the command ends with one line."""
-    fake.trouble = lambda _: response
-    ran = run("list")
-    assert (ran.status, ran.out) == (status, "")
-    assert ran.err.startswith("rushes: ")
-    assert ran.err.count("\n") == 1
+def test_an_unexpected_response_is_one_line(fake: FakeService, run: Run, response: Response, status: int) -> None:
+    """An unexpected response ends the command with one line of error."""
+    fake.intercept_request = lambda _: response
+    result = run("list")
+    assert (result.status, result.out) == (status, "")
+    assert result.err.startswith("rushes: ")
+    assert result.err.count("\n") == 1
 
 
 def test_the_key_is_in_the_header_alone(fake: FakeService, run: Run) -> None:
-    """The key goes into no address and no body."""
+    """The key is in no path and no body."""
     run("submit", "a lighthouse")
-    assert KEY not in json.dumps(fake.asked)
+    assert KEY not in json.dumps(fake.requests)

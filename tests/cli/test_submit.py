@@ -1,4 +1,4 @@
-"""`rushes submit`: what is sent, what it says before, and that a lost answer buys nothing twice."""
+"""`rushes submit`: its requests, its checks before them, and that a lost response buys nothing twice."""
 
 import base64
 import json
@@ -19,21 +19,21 @@ def dry(request: Request) -> bool:
 
 
 def lost(request: Request) -> Response | None:
-    """The connection ends before an order is answered; a dry run is."""
+    """Cuts the connection before the response to an order, but not to a dry run."""
     return cut(request) if request.path == "/v1" and not dry(request) else None
 
 
 def test_a_prompt_and_options_become_a_task(fake: FakeService, run: Run, tmp_path: Path) -> None:
-    """Every option lands where the service expects it, and the task's UUID is all that is printed."""
+    """Every option sets its field of the request, and only the task's UUID is printed on standard output."""
     image = tmp_path / "first.png"
     image.write_bytes(PNG)
-    ran = run(
+    result = run(
         *("submit", "a lighthouse", "--negative", "people", "--duration", "10", "--size", "1080x1920", "--count", "2"),
         *("--format", "webm", "--destination", "campaign/autumn", "--tag", "project=lighthouse", "--image", str(image)),
     )
     (task,) = fake.tasks.values()
-    assert ran.status == 0, ran.err
-    assert ran.out == f"{task['taskUUID']}\n"
+    assert result.status == 0, result.err
+    assert result.out == f"{task['taskUUID']}\n"
     data = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
     assert task["request"] == {
         "taskType": "videoInference",
@@ -50,21 +50,21 @@ def test_a_prompt_and_options_become_a_task(fake: FakeService, run: Run, tmp_pat
         "tags": {"project": "lighthouse"},
         "inputs": {"frameImages": [data]},
     }
-    assert "1 task, 2 clips: $3.696, of $50.000 left this month" in ran.err
+    assert "1 task, 2 clips: $3.696, of $50.000 left this month" in result.err
 
 
 @pytest.mark.parametrize(
     "given", ["https://example.com/a.png", "s3://bucket/a.png", "e613fb01-17f4-4dbf-85bd-05ea4a15aa2c"]
 )
-def test_an_image_elsewhere_is_named_as_it_is(fake: FakeService, run: Run, given: str) -> None:
-    """An address or a UUID is for the service to look at."""
+def test_an_image_url_is_sent_unchanged(fake: FakeService, run: Run, given: str) -> None:
+    """A URL or a UUID of an image is sent unchanged."""
     assert run("submit", "a lighthouse", "--image", given).status == 0
     (task,) = fake.tasks.values()
     assert task["request"]["inputs"]["frameImages"] == [given]
 
 
 def test_json_for_scripts(fake: FakeService, run: Run) -> None:
-    """With --json standard output is one value of a shape that does not change."""
+    """With `--json` standard output is one value with a fixed set of fields."""
     given = run("submit", "a lighthouse", "--json").json
     assert given == {
         "taskUUIDs": list(fake.tasks),
@@ -76,34 +76,37 @@ def test_json_for_scripts(fake: FakeService, run: Run) -> None:
 
 
 def test_a_file_of_tasks(fake: FakeService, run: Run, tmp_path: Path) -> None:
-    """A file may hold an array or lines; options fill in what its tasks leave open, and a task's own word stands."""
-    mine = str(uuid.uuid4())
-    lines = [{"positivePrompt": "one", "taskUUID": mine}, {"positivePrompt": "two", "duration": 10, "tags": {"b": "2"}}]
+    """A file holds an array or lines of tasks; options fill in missing fields and never replace a task's own."""
+    given = str(uuid.uuid4())
+    lines = [
+        {"positivePrompt": "one", "taskUUID": given},
+        {"positivePrompt": "two", "duration": 10, "tags": {"b": "2"}},
+    ]
     file = tmp_path / "tasks.jsonl"
     file.write_text("\n".join(json.dumps(line) for line in lines) + "\n\n")
     assert run("submit", "--file", str(file), "--duration", "5", "--tag", "a=1").status == 0
     requests = {task["request"]["positivePrompt"]: task["request"] for task in fake.tasks.values()}
-    assert (requests["one"]["taskUUID"], requests["one"]["duration"], requests["one"]["tags"]) == (mine, 5, {"a": "1"})
+    assert (requests["one"]["taskUUID"], requests["one"]["duration"], requests["one"]["tags"]) == (given, 5, {"a": "1"})
     assert (requests["two"]["duration"], requests["two"]["tags"]) == (10, {"a": "1", "b": "2"})
 
 
 @pytest.mark.parametrize("text", ["a lighthouse\nat dusk", '{"positivePrompt": "a lighthouse"}'])
 def test_standard_input(fake: FakeService, run: Run, text: str) -> None:
-    """What is piped in is tasks, or, if it is no JSON, one prompt."""
+    """Standard input is parsed as tasks, or as one prompt if it is not JSON."""
     assert run("submit", stdin=text).status == 0
     (task,) = fake.tasks.values()
     assert task["request"]["positivePrompt"].startswith("a lighthouse")
 
 
 def test_a_file_of_tasks_is_never_a_prompt(fake: FakeService, run: Run) -> None:
-    """Where tasks were to be piped in and something else came, an error's page for one, nothing is bought."""
-    ran = run("submit", "--file", "-", stdin="<html>502 Bad Gateway</html>")
-    assert (ran.status, fake.tasks) == (2, {})
-    assert "standard input is not valid JSON" in ran.err
+    """With `--file -` other content, such as an HTML error page, is refused and nothing is bought."""
+    result = run("submit", "--file", "-", stdin="<html>502 Bad Gateway</html>")
+    assert (result.status, fake.tasks) == (2, {})
+    assert "standard input is not valid JSON" in result.err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "content", "says"),
+    ("arguments", "content", "message"),
     [
         (["--size", "big"], None, "--size must have the form WIDTHxHEIGHT"),
         (["--tag", "x"], None, "--tag must have the form name=value"),
@@ -118,68 +121,68 @@ def test_a_file_of_tasks_is_never_a_prompt(fake: FakeService, run: Run) -> None:
         (["--ask-above", "much"], None, "an amount in dollars"),
     ],
 )
-def test_what_makes_no_sense_is_said_before_anything_is_sent(
-    fake: FakeService, run: Run, tmp_path: Path, arguments: list[str], content: bytes | None, says: str
+def test_an_invalid_option_is_refused_before_any_request(
+    fake: FakeService, run: Run, tmp_path: Path, arguments: list[str], content: bytes | None, message: str
 ) -> None:
-    """A bad option or file ends with 2 and one line that names it; the service hears nothing."""
+    """An invalid option or file exits with 2 and one line that names it, before any request."""
     file = tmp_path / "given"
     if content is not None:
         file.write_bytes(content)
     arguments = [str(file) if each == "FILE" else each for each in arguments]
-    ran = run("submit", *(arguments if "--file" in arguments else ["a lighthouse", *arguments]))
-    assert (ran.status, ran.out) == (2, "")
-    assert ran.err.startswith("rushes: ")
-    assert says in ran.err
-    assert ran.err.count("\n") == 1
-    assert fake.asked == []
+    result = run("submit", *(arguments if "--file" in arguments else ["a lighthouse", *arguments]))
+    assert (result.status, result.out) == (2, "")
+    assert result.err.startswith("rushes: ")
+    assert message in result.err
+    assert result.err.count("\n") == 1
+    assert fake.requests == []
 
 
 def test_a_refused_task_stops_all(fake: FakeService, run: Run, tmp_path: Path) -> None:
-    """One bad task among good ones: nothing is bought, the fault is named, unless it was said to go on without it."""
+    """One invalid task in a file prevents all purchases and is named; `--skip-refused` buys the others."""
     file = tmp_path / "tasks.json"
     file.write_text(json.dumps([{"positivePrompt": "fine"}, {"positivePrompt": "x"}]))
-    ran = run("submit", "-f", str(file))
-    assert (ran.status, ran.out, fake.tasks) == (1, "", {})
-    assert "invalidPositivePromptLength (positivePrompt): Too short." in ran.err
-    assert "Nothing was bought." in ran.err
-    ran = run("submit", "-f", str(file), "--skip-refused")
-    assert ran.status == 1
+    result = run("submit", "-f", str(file))
+    assert (result.status, result.out, fake.tasks) == (1, "", {})
+    assert "invalidPositivePromptLength (positivePrompt): Too short." in result.err
+    assert "Nothing was bought." in result.err
+    result = run("submit", "-f", str(file), "--skip-refused")
+    assert result.status == 1
     assert [task["request"]["positivePrompt"] for task in fake.tasks.values()] == ["fine"]
 
 
 def test_a_dry_run_buys_nothing(fake: FakeService, run: Run) -> None:
-    """A dry run tells the price and leaves no trace, in the service or at home."""
-    ran = run("submit", "a lighthouse", "--dry-run", "--json")
-    assert (ran.status, ran.json["price"], ran.json["taskUUIDs"]) == (0, 0.924, [])
+    """A dry run prints the price and changes nothing, in the service or in the local journal."""
+    result = run("submit", "a lighthouse", "--dry-run", "--json")
+    assert (result.status, result.json["price"], result.json["taskUUIDs"]) == (0, 0.924, [])
     assert fake.tasks == {}
-    fake.after = lost
+    fake.intercept_response = lost
     run("submit", "a lighthouse")
     (journal,) = fake.tasks
-    fake.after = None
+    fake.intercept_response = None
     assert run("submit", "a lighthouse", "--dry-run").status == 0
     run("submit", "a lighthouse")
     assert list(fake.tasks) == [journal]
 
 
 def test_a_high_price_needs_a_yes(fake: FakeService, run: Run) -> None:
-    """Above the threshold, where nobody can be asked, nothing is bought without --yes."""
+    """Above the threshold, without a terminal for the question, nothing is bought unless `--yes` is given."""
     dear = ("submit", "a lighthouse", "--count", "3", "--duration", "10")
-    ran = run(*dear)
-    assert (ran.status, fake.tasks) == (6, {})
-    assert "$5.544 is above the threshold of $5.000" in ran.err
+    result = run(*dear)
+    assert (result.status, fake.tasks) == (6, {})
+    assert "$5.544 is above the threshold of $5.000" in result.err
     assert run(*dear, "--ask-above", "6").status == 0
     assert run(*dear, "--yes").status == 0
     assert run("submit", "a lighthouse", "--ask-above", "0").status == 6
 
 
 def test_a_lost_answer_buys_nothing_twice(fake: FakeService, run: Run) -> None:
-    """The order arrives and its answer does not: the same command again finds its taskUUID, and says so."""
-    fake.after = lost
-    ran = run("submit", "a lighthouse")
-    assert (ran.status, ran.out) == (4, "")
-    assert "Repeat the same command" in ran.err
+    """If only the response to an order is lost, the same command again finds its taskUUID and reports that."""
+    fake.intercept_response = lost
+    result = run("submit", "a lighthouse")
+    assert (result.status, result.out) == (4, "")
+    assert "Repeat the same command" in result.err
     assert len(fake.tasks) == 1
-    fake.after = None
+    fake.intercept_response = None
     again = run("submit", "a lighthouse")
     assert again.status == 0
     assert again.out.split() == list(fake.tasks)
@@ -187,72 +190,72 @@ def test_a_lost_answer_buys_nothing_twice(fake: FakeService, run: Run) -> None:
     assert len(fake.tasks) == 1
 
 
-def test_a_repeat_that_gets_nowhere_forgets_nothing(fake: FakeService, run: Run) -> None:
-    """Before the repeat that is heard, others may fail or be called off; still nothing is bought twice."""
-    fake.after = lost
+def test_failed_repeats_keep_the_journal(fake: FakeService, run: Run) -> None:
+    """Repeats that fail or are declined do not discard the taskUUID, so that nothing is bought twice."""
+    fake.intercept_response = lost
     run("submit", "a lighthouse")
-    fake.after, fake.trouble = None, cut
+    fake.intercept_response, fake.intercept_request = None, cut
     assert run("submit", "a lighthouse").status == 4
-    fake.trouble = None
+    fake.intercept_request = None
     assert run("submit", "a lighthouse", "--ask-above", "0").status == 6
     assert run("submit", "a lighthouse").out.split() == list(fake.tasks)
     assert len(fake.tasks) == 1
 
 
 def test_after_an_answer_the_same_command_is_a_new_order(fake: FakeService, run: Run) -> None:
-    """Whoever was answered and gives the command again wants another clip; --new says so without an answer."""
+    """The same command after a response is a new order; `--new` makes one after a lost response too."""
     run("submit", "a lighthouse")
     run("submit", "a lighthouse")
     assert len(fake.tasks) == 2
-    fake.after = lost
+    fake.intercept_response = lost
     run("submit", "a lighthouse")
-    fake.after = None
+    fake.intercept_response = None
     assert "had no response" not in run("submit", "a lighthouse", "--new").err
     assert len(fake.tasks) == 4
 
 
 def test_another_submission_is_not_a_repeat(fake: FakeService, run: Run) -> None:
-    """A lost answer to one prompt says nothing about another."""
-    fake.after = lost
+    """A lost response for one prompt does not affect another prompt."""
+    fake.intercept_response = lost
     run("submit", "a lighthouse")
-    fake.after = None
-    ran = run("submit", "a harbour")
-    assert "had no response" not in ran.err
+    fake.intercept_response = None
+    result = run("submit", "a harbour")
+    assert "had no response" not in result.err
     assert len(fake.tasks) == 2
 
 
-def test_many_tasks_go_in_as_few_requests_as_they_fit(fake: FakeService, run: Run, tmp_path: Path) -> None:
-    """Fifty clips take three requests of at most twenty; a busy moment is waited out."""
+def test_many_tasks_are_sent_in_full_batches(fake: FakeService, run: Run, tmp_path: Path) -> None:
+    """Fifty clips take three requests of at most twenty clips, and a 429 is retried."""
     file = tmp_path / "tasks.json"
     file.write_text(json.dumps([{"positivePrompt": f"clip {number}", "numberResults": 2} for number in range(25)]))
     answers = iter([answer({"message": "slow down"}, 429)])
-    fake.trouble = lambda request: None if dry(request) or request.method == "GET" else next(answers, None)
+    fake.intercept_request = lambda request: None if dry(request) or request.method == "GET" else next(answers, None)
     assert run("submit", "-f", str(file), "--yes").status == 0
     assert fake.bought() == 50
     sizes = [len(order) for order in fake.orders()]
-    assert sizes == [10, 10, 5, 10, 10, 10, 5]  # priced, turned away once, ordered
+    assert sizes == [10, 10, 5, 10, 10, 10, 5]  # dry run, refused once, ordered
 
 
-def test_a_busy_answer_to_one_task_is_tried_again(fake: FakeService, run: Run) -> None:
-    """`serviceUnavailable` says nothing about the task, so it is sent once more under the same UUID."""
-    seen: list[Request] = []
+def test_a_busy_answer_to_one_task_is_retried(fake: FakeService, run: Run) -> None:
+    """A task with the error `serviceUnavailable` is sent once more under the same UUID."""
+    refused: list[Request] = []
 
     def busy_once(request: Request) -> Response | None:
-        if request.path != "/v1" or dry(request) or seen:
+        if request.path != "/v1" or dry(request) or refused:
             return None
-        seen.append(request)
+        refused.append(request)
         (task,) = json.loads(request.get_data())
         error = {"code": "serviceUnavailable", "message": "Busy.", "taskUUID": task["taskUUID"]}
         return answer({"data": [], "errors": [error]})
 
-    fake.trouble = busy_once
+    fake.intercept_request = busy_once
     assert run("submit", "a lighthouse").status == 0
     _, first, second = fake.orders()
     assert first == second
 
 
-def test_batches_hold_what_one_request_may() -> None:
-    """Neither tasks, clips nor bytes of a request pass their limits, and the order is kept."""
+def test_batches_stay_within_a_requests_limits() -> None:
+    """No batch exceeds a request's limits of tasks, clips and bytes, and the order is kept."""
     tasks = [{"n": number, "numberResults": 1 + number % 4, "x": "y" * 900_000} for number in range(12)]
     batches = list(task_files.batches(tasks))
     assert [task for batch in batches for task in batch] == tasks

@@ -1,4 +1,4 @@
-"""The command as a process of its own: on a terminal, in a pipe, interrupted, and asked to complete."""
+"""The command as a process: on a terminal, in a pipe, interrupted, and for shell completion."""
 
 import os
 import pty
@@ -35,18 +35,18 @@ def environment(fake: FakeService, tmp_path: Path) -> dict[str, str]:
 
 
 class Terminal:
-    """A command on a pseudo-terminal: what it shows, and what is typed."""
+    """A command on a pseudo-terminal: its output so far, and its input."""
 
     def __init__(self, process: subprocess.Popen[bytes], controller: int) -> None:
         self.process, self._controller = process, controller
-        self.shown = ""
+        self.output = ""
 
     def wait_for(self, text: str) -> None:
-        """Reads until this is shown."""
+        """Reads until this text was printed."""
         deadline = time.monotonic() + PATIENCE
-        while text not in self.shown:
-            assert time.monotonic() < deadline, self.shown
-            assert self._read(), self.shown
+        while text not in self.output:
+            assert time.monotonic() < deadline, self.output
+            assert self._read(), self.output
 
     def type(self, text: str) -> None:
         os.write(self._controller, text.encode())
@@ -62,15 +62,15 @@ class Terminal:
             return False
         try:
             piece = os.read(self._controller, 65536)
-        except OSError:  # how Linux says that the other end is closed
+        except OSError:  # on Linux: the other end is closed
             return False
-        self.shown += piece.decode(errors="replace")
+        self.output += piece.decode(errors="replace")
         return bool(piece)
 
 
 @contextmanager
 def on_terminal(fake: FakeService, tmp_path: Path, *arguments: str) -> Iterator[Terminal]:
-    """The command with a terminal for its input, output and errors."""
+    """The command with a terminal as its input, output and error output."""
     controller, terminal = pty.openpty()
     process = subprocess.Popen(
         [RUSHES, *arguments],
@@ -90,13 +90,13 @@ def on_terminal(fake: FakeService, tmp_path: Path, *arguments: str) -> Iterator[
 
 
 def test_a_terminal_gets_a_table(fake: FakeService, tmp_path: Path) -> None:
-    """On a terminal a list is drawn in colour; in a pipe the same list has neither colours nor cuts."""
+    """On a terminal a list is a coloured table; in a pipe it has no colours and nothing is cut."""
     task = fake.add("failed", request={"positivePrompt": "a lighthouse " * 20})
     with on_terminal(fake, tmp_path, "list") as terminal:
         assert terminal.end() == 0
-        assert "\x1b[31mfailed" in terminal.shown
-        assert "\t" not in terminal.shown
-        assert task["taskUUID"] in terminal.shown  # to be copied, so on one line
+        assert "\x1b[31mfailed" in terminal.output
+        assert "\t" not in terminal.output
+        assert task["taskUUID"] in terminal.output  # on one line, so that it can be copied
     piped = subprocess.run(
         [RUSHES, "list"], env=environment(fake, tmp_path), capture_output=True, text=True, timeout=30
     )
@@ -106,10 +106,10 @@ def test_a_terminal_gets_a_table(fake: FakeService, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [["list"], ["list", "--json"]])
 def test_a_full_disk_is_one_line(fake: FakeService, tmp_path: Path, arguments: list[str]) -> None:
-    """Where the result cannot be written, that is said in a line, and the status is that of a failure."""
+    """If the result cannot be written, the command prints one line of error and exits with 1."""
     fake.add()
     with Path("/dev/full").open("w") as full:
-        ran = subprocess.run(
+        result = subprocess.run(
             [RUSHES, *arguments],
             env=environment(fake, tmp_path),
             stdout=full,
@@ -117,12 +117,12 @@ def test_a_full_disk_is_one_line(fake: FakeService, tmp_path: Path, arguments: l
             text=True,
             timeout=30,
         )
-    assert (ran.returncode, ran.stderr) == (1, "rushes: [Errno 28] No space left on device\n")
+    assert (result.returncode, result.stderr) == (1, "rushes: [Errno 28] No space left on device\n")
 
 
 @pytest.mark.parametrize(("typed", "status", "bought"), [("y\n", 0, 1), ("n\n", 6, 0), ("\x04", 6, 0)])
-def test_a_high_price_is_asked_for(fake: FakeService, tmp_path: Path, typed: str, status: int, bought: int) -> None:
-    """On a terminal a high price is a question; only a yes buys."""
+def test_a_high_price_is_confirmed(fake: FakeService, tmp_path: Path, typed: str, status: int, bought: int) -> None:
+    """On a terminal a high price is confirmed by a question; any answer but yes buys nothing."""
     with on_terminal(fake, tmp_path, "submit", "a lighthouse", "--ask-above", "0.5") as terminal:
         terminal.wait_for("Buy for $0.924? [y/N]")
         terminal.type(typed)
@@ -131,43 +131,43 @@ def test_a_high_price_is_asked_for(fake: FakeService, tmp_path: Path, typed: str
 
 
 def test_watch_on_a_terminal(fake: FakeService, tmp_path: Path) -> None:
-    """The live table is shown while a task runs, and its last state stays."""
+    """A live table is shown while a task runs, and its last state remains."""
     task = fake.add("running")
-    looked = threading.Event()
+    requested = threading.Event()
 
     def finish(request: Request) -> Response | None:
         if request.path.startswith("/tasks/"):
-            if looked.is_set():
+            if requested.is_set():
                 task["status"] = "succeeded"
                 task["clips"][0]["status"] = "stored"
-            looked.set()
+            requested.set()
         return None
 
-    fake.trouble = finish
+    fake.intercept_request = finish
     with on_terminal(fake, tmp_path, "watch") as terminal:
         terminal.wait_for("0 of 1 clips stored")
         assert terminal.end() == 0
-        assert "1 of 1 clips stored" in terminal.shown
+        assert "1 of 1 clips stored" in terminal.output
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_watch_ends_quietly(
     fake: FakeService, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
-    """Ctrl-C and SIGTERM end the watching with their own statuses and without a traceback."""
+    """Ctrl-C and SIGTERM end a watch with their own exit statuses and without a traceback."""
     fake.add("running")
     with on_terminal(fake, tmp_path, "watch") as terminal:
         terminal.wait_for("0 of 1 clips stored")
         terminal.process.send_signal(number)
         assert terminal.end() == status
-        assert "Traceback" not in terminal.shown
+        assert "Traceback" not in terminal.output
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_order_says_how_to_go_on(
+def test_an_interrupted_order_can_be_repeated(
     fake: FakeService, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
-    """Whoever ends an order before its answer hears that the same command again buys nothing twice, and so it is."""
+    """An order interrupted before its response prints that it can be repeated, and the repeat buys nothing twice."""
     ordered, ended = threading.Event(), threading.Event()
 
     def hold(request: Request) -> Response | None:
@@ -176,21 +176,21 @@ def test_an_interrupted_order_says_how_to_go_on(
             ended.wait(PATIENCE)
         return None
 
-    fake.after = hold
+    fake.intercept_response = hold
     with on_terminal(fake, tmp_path, "submit", "a lighthouse") as terminal:
         assert ordered.wait(PATIENCE)
         terminal.process.send_signal(number)
         assert terminal.end() == status
-        assert "Repeat the same command" in terminal.shown
-        assert "Traceback" not in terminal.shown
+        assert "Repeat the same command" in terminal.output
+        assert "Traceback" not in terminal.output
     ended.set()
     with on_terminal(fake, tmp_path, "submit", "a lighthouse") as terminal:
         assert terminal.end() == 0
     assert len(fake.tasks) == 1
 
 
-def test_a_reader_that_has_seen_enough(fake: FakeService, tmp_path: Path) -> None:
-    """`rushes list | head` ends without a word about pipes."""
+def test_a_closed_pipe_is_no_error(fake: FakeService, tmp_path: Path) -> None:
+    """`rushes list | head` prints no error about the closed pipe."""
     for _ in range(300):
         fake.add(request={"positivePrompt": "a lighthouse " * 5})
     with subprocess.Popen(
@@ -209,7 +209,7 @@ def test_a_reader_that_has_seen_enough(fake: FakeService, tmp_path: Path) -> Non
 
 
 def test_completion(fake: FakeService, tmp_path: Path) -> None:
-    """The shell can ask what a word may become."""
+    """The shell's completion lists the verbs that begin with the typed text."""
     asked = {"_RUSHES_COMPLETE": "complete_bash", "COMP_WORDS": "rushes tr", "COMP_CWORD": "1"}
     done = subprocess.run(
         [RUSHES], env={**environment(fake, tmp_path), **asked}, capture_output=True, text=True, timeout=30

@@ -26,7 +26,7 @@ from rushes.runware.facts import poll_facts
 from rushes.runware.response import read
 from rushes_local.servers import Server
 from rushes_local.stack import Stack
-from tests.unit.test_runware_api import DRIPS, LONG, dripping, serving
+from tests.unit.test_runware_api import MAX_DURATION, SLOW_ANSWERS, serving, trickle
 
 KEY = "videos/ann/2026/09/21/e613fb01-17f4-4dbf-85bd-05ea4a15aa2c-0.mp4"
 HEAD = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isommp41\x00\x00\x00\x00mdat"
@@ -394,25 +394,25 @@ def real_clock() -> int:
     return time.monotonic_ns() // 1_000_000
 
 
-@pytest.mark.parametrize("drip", [*DRIPS, "video"])
+@pytest.mark.parametrize("drip", [*SLOW_ANSWERS, "video"])
 def test_a_host_that_drips(place: Place, drip: str) -> None:
     """However the bytes are kept coming, the rescue ends when its time does, though the HTTP timeout is far longer."""
-    video = dripping(b"HTTP/1.1 200 OK\r\n\r\n" + HEAD + bytes(PART), b"\x00")
-    with serving(DRIPS.get(drip, video)) as server:
+    video = trickle(b"HTTP/1.1 200 OK\r\n\r\n" + HEAD + bytes(PART), b"\x00")
+    with serving(SLOW_ANSWERS.get(drip, video)) as server:
         origin, started = f"http://127.0.0.1:{server.port}", real_clock()
         rescue = VideoDownloader(
             place.s3, place.name, place.bucket.probe, http_client(30), frozenset([origin]), real_clock
         )
         with pytest.raises(RescueError, match=r"ReadTimeout|out of time"):
             rescue.fetch(f"{origin}/1.mp4", KEY, started + 300)
-        assert real_clock() - started < LONG * 1000
+        assert real_clock() - started < MAX_DURATION * 1000
     place.assert_empty()
 
 
 def test_eight_hosts_that_drip(place: Place) -> None:
     """Eight at once end when one does."""
     with ExitStack() as stack, ThreadPoolExecutor(8) as threads:
-        servers = [stack.enter_context(serving(DRIPS["1xx"])) for _ in range(8)]
+        servers = [stack.enter_context(serving(SLOW_ANSWERS["1xx"])) for _ in range(8)]
         origins = [f"http://127.0.0.1:{server.port}" for server in servers]
         rescue = VideoDownloader(
             place.s3, place.name, place.bucket.probe, http_client(30), frozenset(origins), real_clock
@@ -425,7 +425,7 @@ def test_eight_hosts_that_drip(place: Place) -> None:
             return str(caught.value)
 
         assert set(threads.map(failure, origins)) <= {"ReadTimeout", "out of time"}
-        assert real_clock() - started < LONG * 1000
+        assert real_clock() - started < MAX_DURATION * 1000
 
 
 def test_no_time_is_left(place: Place, site: Site) -> None:

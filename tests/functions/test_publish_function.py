@@ -66,7 +66,7 @@ def listener(stack: Stack) -> Listener:
     """A listener on the bus, without the events before the test."""
     connected = bus_listener(stack)
     connected.listen()
-    connected.heard.clear()
+    connected.received.clear()
     return connected
 
 
@@ -168,7 +168,7 @@ def test_a_repeat_of_the_stream_changes_nothing(stack: Stack, user: User, stream
     stream.deliver(records)
     stream.deliver(records[-1:])
     assert manifest(stack, clip) == stored
-    assert {event["detail"]["id"] for event in listener.about(clip.clip_uuid)} == {listener.heard[0]["detail"]["id"]}
+    assert {event["detail"]["id"] for event in listener.about(clip.clip_uuid)} == {listener.received[0]["detail"]["id"]}
 
 
 def test_a_later_cost_is_in_the_manifest(stack: Stack, user: User, stream: Stream, listener: Listener) -> None:

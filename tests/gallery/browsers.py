@@ -1,4 +1,4 @@
-"""Finds a Chromium on this machine and opens the page in it, with a watch over what the browser complains about."""
+"""Finds an installed Chromium, opens the page in it, and records the browser's errors and warnings."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Playwright, expect
 
-# The variable is for whoever keeps a browser elsewhere; scripts/install-browser knows it as well.
+# Another browser can be set in the variable CHROMIUM, which scripts/install-browser reads too.
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _FLAGS = (
     "--headless",
@@ -23,7 +23,7 @@ _FLAGS = (
     "--disable-sync",
 )
 
-# Reports of broken policies, which a console message alone would not tell apart from other errors.
+# Marks violations of the policy, which look like other errors in the console.
 _WATCH_POLICY = """
 addEventListener("securitypolicyviolation", (event) =>
   console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`));
@@ -31,19 +31,20 @@ addEventListener("securitypolicyviolation", (event) =>
 
 
 def find_browser() -> str | None:
-    """The path of a Chromium that is installed, or None."""
+    """The path of an installed Chromium, or None."""
     names = [os.environ["CHROMIUM"]] if os.environ.get("CHROMIUM") else _NAMES
     return next((found for name in names if (found := shutil.which(name))), None)
 
 
 def launch(playwright: Playwright, path: str) -> Browser:
-    """A browser without a window, which asks nobody but the servers of the test."""
+    """A headless browser that contacts only the servers of the test."""
     return playwright.chromium.launch(executable_path=path, args=_FLAGS)
 
 
 @dataclass
 class Visit:
-    """Somebody's tab with the page in it. What the browser complains about must be `expected`, or the test fails."""
+    """A tab with the page. The test fails if the browser reports an error or warning that matches nothing in
+    `expected`."""
 
     page: Page
     complaints: list[str] = field(default_factory=list)
@@ -51,19 +52,19 @@ class Visit:
 
     def __post_init__(self) -> None:
         self.page.add_init_script(_WATCH_POLICY)
-        self.page.on("console", self._hear)
+        self.page.on("console", self._record_message)
         self.page.on("pageerror", lambda error: self.complaints.append(f"uncaught: {error}"))
 
-    def _hear(self, message: ConsoleMessage) -> None:
+    def _record_message(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
             self.complaints.append(f"{message.type}: {message.text}")
 
     def unexpected(self) -> list[str]:
-        """The complaints that no pattern in `expected` allows for."""
+        """The complaints that match no pattern in `expected`."""
         return [text for text in self.complaints if not any(re.search(pattern, text) for pattern in self.expected)]
 
-    def enter(self, key: str) -> None:
-        """Gives the key at the door."""
+    def enter_key(self, key: str) -> None:
+        """Enters the API key and waits for the list."""
         self.page.get_by_label("API key", exact=True).fill(key)
         self.page.get_by_role("button", name="Open").click()
         expect(self.page.get_by_role("button", name="New clip")).to_be_visible()
@@ -74,19 +75,18 @@ class Visit:
         return self.page.locator(".card").filter(has=self.page.get_by_role("button", name=prompt, exact=True))
 
     def choose(self, group: str, option: str) -> None:
-        """Presses one of a row of options. The inputs lie invisibly over their texts."""
+        """Chooses an option of a group of radio buttons, whose inputs are invisible above their texts."""
         self.page.get_by_role("group", name=group).get_by_role("radio", name=option, exact=True).check()
 
     def screenshot(self, folder: Path, name: str) -> None:
-        """Keeps a picture of what is to be seen now."""
+        """Saves a picture of the page."""
         folder.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=folder / f"{name}.png")
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Until something is true. For what Playwright cannot wait for: its own way in the page needs `eval`, which the
-    page's policy forbids.
-    """
+    """Waits until a condition is true. Playwright's own function needs `eval` in the page, which the page's policy
+    forbids."""
     end = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < end
@@ -94,7 +94,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def is_playing(video: Locator) -> bool:
-    """Whether a video runs: not only asked to, but moving."""
+    """Returns True if the video's position advances, not only if playback was requested."""
     script = "async (video) => { const at = video.currentTime; await new Promise(requestAnimationFrame); " + (
         "await new Promise((done) => video.addEventListener('timeupdate', done, { once: true })); "
         "return !video.paused && video.videoWidth > 0 && video.currentTime !== at; }"

@@ -1,4 +1,4 @@
-"""A browser for all tests of this folder, and a fake API for each. Everything here bears the mark `browser`."""
+"""A browser for all tests of this folder, and a fake API for each. All of these tests have the mark `browser`."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 from tests.gallery.browsers import Visit, find_browser, launch
 from tests.gallery.fake_api import FakeApi
 
-SCREENSHOTS = ROOT / "out" / "gallery"  # not committed; kept for people to look at
+SCREENSHOTS = ROOT / "out" / "gallery"  # not committed; for manual review
 
 StartVisit = Callable[..., Visit]
 
@@ -19,7 +19,7 @@ expect.set_options(timeout=10_000)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Nothing in this folder can run without a browser."""
+    """Adds the mark `browser` to all tests of this folder."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.browser)
@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Chromium, as it is installed on this machine."""
+    """The Chromium installed on this machine."""
     path = find_browser()
     if path is None:
         pytest.skip("no Chromium on this machine: run scripts/install-browser, or set CHROMIUM to its path")
@@ -39,16 +39,16 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def api() -> Iterator[FakeApi]:
-    """An API with nothing in it yet."""
+    """An API without tasks."""
     with FakeApi() as api:
         yield api
 
 
 @pytest.fixture
 def start_visit(browser: Browser) -> Iterator[StartVisit]:
-    """Opens a URL in a tab of its own, with `own_clock` under a clock that the test can run ahead.
+    """Opens a URL in a new tab; with `own_clock`, the test can move the page's clock forward.
 
-    After the test, none of its tabs may have anything unexpected to complain of.
+    The test fails if a tab has unexpected errors or warnings at its end.
     """
     visits: list[Visit] = []
 
@@ -70,11 +70,11 @@ def start_visit(browser: Browser) -> Iterator[StartVisit]:
 
 @pytest.fixture
 def visit(start_visit: StartVisit, api: FakeApi) -> StartVisit:
-    """Opens the page on the fake API and gives the key."""
+    """Opens the page on the fake API and enters the key."""
 
     def start(**options: Any) -> Visit:
         visit = start_visit(api.url, **options)
-        visit.enter(api.key)
+        visit.enter_key(api.key)
         return visit
 
     return start
@@ -82,5 +82,5 @@ def visit(start_visit: StartVisit, api: FakeApi) -> StartVisit:
 
 @pytest.fixture
 def screenshots() -> Path:
-    """Where pictures of the page are kept."""
+    """The folder of the page's pictures."""
     return SCREENSHOTS

@@ -1,6 +1,6 @@
-"""The reading API and the bucket in memory, for the page's own tests: every state of a task on demand, and trouble too.
+"""An in-memory reading API and bucket for the page's own tests, with every state of a task and any error.
 
-Orders are judged by the service's own rules, so that the page meets the faults it will meet in earnest.
+Orders are validated with the service's own rules, so that the page receives the service's real errors.
 """
 
 import base64
@@ -37,12 +37,13 @@ _SIZES = {"wide": (1920, 1080), "square": (1080, 1080), "tall": (1080, 1920)}
 
 @cache
 def clip_bytes(shape: str, caption: str) -> bytes:
-    """A real MP4 with one picture a second."""
+    """A real MP4 with one frame per second."""
     return render(Shape(*_SIZES[shape], 5, "MP4", caption, small=True))
 
 
 def policy(page: str, bucket: str) -> str:
-    """What the page is served under: its own script and style by their hashes, clips from the bucket, nothing else."""
+    """The page's content security policy: its own script and style by their hashes, clips from the bucket, nothing
+    else."""
     script, style = (_hash(re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)) for tag in ("script", "style"))
     directives = {
         "default-src": "'none'",
@@ -66,14 +67,14 @@ def _hash(contents: list[str]) -> str:
 
 
 def iso(seconds: float) -> str:
-    """A time as the API writes it."""
+    """A time in the API's format."""
     whole, milliseconds = divmod(round(seconds * 1000), 1000)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{milliseconds:03}Z"
 
 
 @dataclass
 class Request:
-    """One request that came in."""
+    """One received request."""
 
     method: str
     path: str
@@ -84,7 +85,7 @@ class Request:
 
 @dataclass
 class FakeApi:
-    """The API's state, to be set up and moved on by a test. `with FakeApi() as api: api.url`."""
+    """The API's state, which a test prepares and changes. `with FakeApi() as api: api.url`."""
 
     tasks: dict[str, Json] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
@@ -92,8 +93,8 @@ class FakeApi:
     limit: float = 50.0
     key: str = KEY
     rendering: dict[str, str] = field(default_factory=dict)  # object key to shape
-    lists_are_old: bool = False  # the links of lists have run out, those of a single task are good
-    # Called with each request before it is served; what it returns, status and body, is the answer instead.
+    list_links_expired: bool = False  # links in lists are expired, those of a single task are valid
+    # Called with each request before it is served; a returned status and body replace the response.
     intercept: Callable[[Request], tuple[int, Any] | None] = lambda _: None
     _signed: int = 0
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -108,12 +109,12 @@ class FakeApi:
         self._api.stop()
         self._bucket.stop()
 
-    # What tests do
+    # For tests
 
     def add(
         self, *statuses: str, prompt: str = "a lighthouse at dusk", ago: float = 60, shape: str = "wide", **more: Any
     ) -> Json:
-        """A task with one clip of each status; `more` goes into the request, or into each clip if it is `clip`."""
+        """Adds a task with one clip per status; `more` goes into the request, and `clip` into each clip."""
         in_clips = more.pop("clip", {})
         created = time.time() - ago
         task_uuid = more.pop("taskUUID", None) or str(uuid.uuid4())
@@ -134,11 +135,11 @@ class FakeApi:
         with self._lock:
             self.tasks[task_uuid] = task
         for index, status in enumerate(statuses):
-            self.become(task, status, index)
+            self.set_status(task, status, index)
         return task
 
-    def become(self, task: Json, status: str, index: int = 0, **facts: Any) -> None:
-        """Moves a clip of a task on."""
+    def set_status(self, task: Json, status: str, index: int = 0, **facts: Any) -> None:
+        """Changes the status of one clip, with the facts that belong to it."""
         with self._lock:
             clip = task["clips"][index]
             clip["status"] = status
@@ -153,15 +154,15 @@ class FakeApi:
                 clip["cost"] = 0.0
                 clip["error"] = {"code": "providerContentPolicyViolation", "message": _REFUSED}
             if status == "review":
-                message = "Nobody can say whether this clip was bought. Do not order it again."
+                message = "It cannot be determined if the clip was bought. Do not order it again."
                 clip["error"] = {"code": "purchaseUnproven", "message": message}
             clip |= facts
 
     def ordered(self) -> list[Json]:
-        """The bodies of all orders that came in, one task each."""
+        """The tasks of all received orders, one per request."""
         return [json.loads(request.body)[0] for request in self.requests if request.method == "POST"]
 
-    def asked(self, path: str) -> list[Request]:
+    def requests_for(self, path: str) -> list[Request]:
         """The requests for one path."""
         return [request for request in self.requests if request.path == path]
 
@@ -207,7 +208,7 @@ class FakeApi:
                 case "GET", ["tasks"]:
                     return 200, self._list(request.query)
                 case "GET", ["tasks", task_uuid] if task_uuid in self.tasks:
-                    return 200, self._shown(self.tasks[task_uuid], detailed=True)
+                    return 200, self._response(self.tasks[task_uuid], detailed=True)
                 case "GET", ["budget"]:
                     left = self.limit - self.spent
                     return 200, {"month": "2026-11", "spent": self.spent, "limit": self.limit, "left": left}
@@ -218,22 +219,22 @@ class FakeApi:
     def _list(self, query: Mapping[str, str]) -> Json:
         newest = sorted(self.tasks.values(), key=lambda task: task["createdAt"], reverse=True)
         start, limit = int(query.get("cursor", 0)), int(query.get("limit", 20))
-        shown = [self._shown(task) for task in newest[start : start + limit]]
+        page = [self._response(task) for task in newest[start : start + limit]]
         cursor = {"cursor": str(start + limit)} if start + limit < len(newest) else {}
-        return {"tasks": [task for task in shown if _matches(task, query)], **cursor}
+        return {"tasks": [task for task in page if _matches(task, query)], **cursor}
 
-    def _shown(self, task: Json, detailed: bool = False) -> Json:
+    def _response(self, task: Json, detailed: bool = False) -> Json:
         clips = []
         for clip in task["clips"]:
-            shown = {
+            visible = {
                 name: value for name, value in clip.items() if detailed or name not in ("timeline", "possiblySentAt")
             }
             if clip["status"] == "stored":
-                self._signed += 1  # as in earnest, every answer brings new links
-                signature = 0 if self.lists_are_old and not detailed else self._signed
+                self._signed += 1  # every response has new links, as in the service
+                signature = 0 if self.list_links_expired and not detailed else self._signed
                 address = f"{self._bucket.url}/{clip['objectKey']}?X-Amz-Signature={signature}"
-                shown = {"videoURL": address, "manifestURL": address.replace(".mp4", ".json")} | shown
-            clips.append(shown)
+                visible = {"videoURL": address, "manifestURL": address.replace(".mp4", ".json")} | visible
+            clips.append(visible)
         cost = round(sum(clip["cost"] for clip in clips), 6)
         return {**task, "status": _status(clips), "cost": cost, "clips": clips}
 
@@ -267,7 +268,7 @@ class FakeApi:
 
 
 def request_of(request: Json) -> Json:
-    """A request's parameters without those that `add` sets by itself."""
+    """A request's parameters except those that `add` sets by itself."""
     return {name: value for name, value in request.items() if name not in ("positivePrompt", "numberResults")}
 
 

@@ -1,4 +1,4 @@
-"""The page for people who use a keyboard or a screen reader, in light and in dark, on a desk and on a phone."""
+"""The page with a keyboard or a screen reader, in light and dark, on a desktop and on a phone."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ TAGS = {"project": "lighthouse", "shot": "12"}
 
 
 def fill(api: FakeApi) -> None:
-    """A task of every kind."""
+    """Adds a task of every kind."""
     api.add("running", prompt="A lone lighthouse at dusk, slow aerial push-in over a grey sea, gulls crossing", ago=74)
     api.add("stored", "running", "stored", "pending", prompt="Macro shot of espresso pouring", ago=240, tags=TAGS)
     api.add("stored", prompt="Product turntable: matte black headphones", ago=1800, tags=TAGS)
@@ -33,15 +33,15 @@ def fill(api: FakeApi) -> None:
     api.add("stored", ago=180000, shape="square")["request"] = {}
 
 
-def assert_sound(page: Page) -> None:
-    """Axe finds nothing serious. Run from outside, so that the page's policy does not keep it out."""
+def assert_accessible(page: Page) -> None:
+    """Axe finds nothing serious. It runs outside the page, because the page's policy would block it."""
     found = Axe().run(page).response["violations"]
-    grave = [
+    serious = [
         (violation["id"], violation["help"], [node["html"] for node in violation["nodes"]])
         for violation in found
         if violation["impact"] in ("serious", "critical")
     ]
-    assert grave == []
+    assert serious == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -49,40 +49,40 @@ def assert_sound(page: Page) -> None:
 def test_axe_finds_nothing_serious(
     api: FakeApi, start_visit: StartVisit, screenshots: Path, scheme: str, screen: str
 ) -> None:
-    """Door, list, details and form, with and without faults; nothing is wider than the screen."""
+    """The key form, the list, the details and the order form are accessible, and nothing is wider than the screen."""
     here = start_visit(api.url, color_scheme=scheme, reduced_motion="reduce", **SCREENS[screen])
     page, name = here.page, f"{scheme}-{screen}"
 
-    def judge(what: str) -> None:
-        assert_sound(page)
-        here.screenshot(screenshots, f"{what}-{name}")
+    def check_view(view: str) -> None:
+        assert_accessible(page)
+        here.screenshot(screenshots, f"{view}-{name}")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
-    judge("door")
-    here.enter(api.key)
-    judge("empty")
+    check_view("key")
+    here.enter_key(api.key)
+    check_view("empty")
     fill(api)
     page.get_by_role("button", name="Refresh").click()
     expect(page.locator(".card")).to_have_count(8)
     loaded = "[...document.querySelectorAll('video[src]')].every((video) => video.readyState >= 2)"
     wait_for(lambda: bool(page.evaluate(loaded)))
-    judge("list")
+    check_view("list")
     for prompt in ("Macro shot of espresso pouring", "Paper boats drifting down a rain gutter"):
         here.card(prompt).locator(".prompt").click()
         expect(page.get_by_role("dialog").locator(".timeline li").nth(1)).to_be_visible()
         page.get_by_text("The request as sent").click()
-        judge("detail" if prompt.startswith("Macro") else "failed")
+        check_view("detail" if prompt.startswith("Macro") else "failed")
         page.keyboard.press("Escape")
     page.get_by_role("button", name="New clip").click()
     page.get_by_text("More options").click()
     here.choose("First frame (optional)", "From a file")
-    judge("form")
+    check_view("form")
     page.get_by_role("button", name="Buy").click()
-    judge("faults")
+    check_view("faults")
 
 
 def test_the_keyboard_is_enough(api: FakeApi, start_visit: StartVisit) -> None:
-    """From the key to a new order and a playing clip without a pointer; the focus comes back where it was."""
+    """A key, an order and playback need no pointer, and the focus returns to its former place."""
     api.add("stored", prompt="an old lighthouse", ago=600)
     here = start_visit(api.url)
     page = here.page
@@ -120,8 +120,8 @@ def test_the_keyboard_is_enough(api: FakeApi, start_visit: StartVisit) -> None:
     assert api.ordered()[0]["duration"] == 10
 
 
-def test_landmarks_and_headings_lead_through_the_page(api: FakeApi, visit: VisitPage) -> None:
-    """Whoever listens finds the parts of the page by their names."""
+def test_the_page_has_landmarks_and_headings(api: FakeApi, visit: VisitPage) -> None:
+    """A screen reader finds the parts of the page by role and name."""
     api.add("stored", prompt="a lighthouse")
     page = visit().page
     for role, name in (("banner", None), ("search", "Filter the clips"), ("main", None), ("region", "Clips")):

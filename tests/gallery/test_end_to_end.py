@@ -1,4 +1,4 @@
-"""From the form to the playing video: the page as it is served, the functions, the bucket and the emulator."""
+"""From the form to the playing video: the deployed page, the functions, the bucket and the emulator."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ PROMPT = "a lighthouse at dusk <img src=x onerror=alert(1)>"
 
 @pytest.fixture(autouse=True)
 def served() -> None:
-    """Somebody has to serve the page."""
+    """Skips the tests if no function serves the page."""
     if not any(
         route.path == "/" for function in Template(ROOT / "template.yaml").functions() for route in function.routes
     ):
@@ -26,10 +26,10 @@ def served() -> None:
 def test_from_the_form_to_the_playing_video(
     stack: Stack, user: User, start_visit: StartVisit, screenshots: Path
 ) -> None:
-    """An order from the form is bought once, its progress is shown, and the clip plays out of the bucket."""
+    """An order from the form is bought once, its progress is displayed, and the clip plays from the bucket."""
     here = start_visit(f"{stack.url}/")
     page = here.page
-    here.enter(user.key)
+    here.enter_key(user.key)
     expect(page.get_by_label("Money this month")).to_contain_text("$50.00 left")
     page.get_by_role("button", name="New clip").click()
     page.get_by_label("Prompt", exact=True).fill(PROMPT)
@@ -57,11 +57,11 @@ def test_from_the_form_to_the_playing_video(
     assert len(submissions(stack)) == 2
 
 
-def test_a_refusal_of_the_service_stands_at_its_field(stack: Stack, user: User, start_visit: StartVisit) -> None:
-    """What only the service knows, it says in the form: here a text that is no base64 behind an image's address."""
+def test_a_refusal_is_shown_at_its_field(stack: Stack, user: User, start_visit: StartVisit) -> None:
+    """An error that only the service can detect is shown at its field, here an image URL without a host."""
     here = start_visit(f"{stack.url}/")
     here.expected.append("status of 400")
-    here.enter(user.key)
+    here.enter_key(user.key)
     here.page.get_by_role("button", name="New clip").click()
     here.page.get_by_label("Prompt", exact=True).fill(PROMPT)
     here.choose("First frame (optional)", "From a URL")

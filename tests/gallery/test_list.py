@@ -1,4 +1,4 @@
-"""The list as a person uses it: watching, filtering, scrolling, and what happens when things go wrong."""
+"""The list: progress, filters, scrolling, playback and errors."""
 
 import re
 import threading
@@ -21,7 +21,7 @@ HOSTILE = (
 
 
 def test_the_key_is_asked_for_once_and_kept_for_the_tab(api: FakeApi, start_visit: StartVisit) -> None:
-    """A wrong key is refused at its field; a good one survives a reload but is in no other place than this tab's."""
+    """A wrong key is refused at its field; a valid one survives a reload and is stored for this tab only."""
     visit = start_visit(api.url)
     visit.expected.append("status of 401")
     page = visit.page
@@ -29,7 +29,7 @@ def test_the_key_is_asked_for_once_and_kept_for_the_tab(api: FakeApi, start_visi
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("This key is not valid.")
     expect(page.get_by_label("API key", exact=True)).to_be_focused()
-    visit.enter(api.key)
+    visit.enter_key(api.key)
     page.reload()
     expect(page.get_by_role("button", name="New clip")).to_be_visible()
     assert page.evaluate("[document.cookie, localStorage.length]") == ["", 0]
@@ -39,7 +39,7 @@ def test_the_key_is_asked_for_once_and_kept_for_the_tab(api: FakeApi, start_visi
 
 
 def test_forgetting_the_key_leaves_nothing_behind(api: FakeApi, visit: VisitPage) -> None:
-    """One press, and the tab holds neither the key nor anything that was shown under it."""
+    """One button removes the key and all content loaded with it from the tab."""
     api.add("stored", prompt="a secret lighthouse")
     page = visit().page
     page.get_by_role("button", name="Forget the API key").click()
@@ -50,8 +50,8 @@ def test_forgetting_the_key_leaves_nothing_behind(api: FakeApi, visit: VisitPage
     assert "secret lighthouse" not in page.content()
 
 
-def test_a_key_that_is_revoked_leads_back_to_the_door(api: FakeApi, visit: VisitPage) -> None:
-    """When the service no longer knows the key, the page says so and asks for another one."""
+def test_a_revoked_key_leads_back_to_the_key_form(api: FakeApi, visit: VisitPage) -> None:
+    """If the service refuses the key, the page reports that and asks for another key."""
     api.add("stored")
     here = visit()
     here.expected.append("status of 401")
@@ -59,12 +59,12 @@ def test_a_key_that_is_revoked_leads_back_to_the_door(api: FakeApi, visit: Visit
     here.page.get_by_role("button", name="Refresh").click()
     expect(here.page.get_by_label("API key", exact=True)).to_be_visible()
     expect(here.page.get_by_role("alert")).to_contain_text("This key is not valid.")
-    here.enter("another")
+    here.enter_key("another")
     expect(here.page.locator(".card")).to_have_count(1)
 
 
-def test_what_callers_write_is_text(api: FakeApi, visit: VisitPage) -> None:
-    """Markup in prompts, tags, errors, facts and addresses is shown letter by letter and does nothing."""
+def test_callers_text_is_not_markup(api: FakeApi, visit: VisitPage) -> None:
+    """Markup in prompts, tags, errors, facts and addresses is displayed as text and has no effect."""
     task = api.add("failed", prompt=HOSTILE, tags={"<b>x</b>": "<i>y</i>", "__proto__": "constructor"})
     clip = task["clips"][0]
     clip["error"] = {"code": "constructor", "message": HOSTILE}
@@ -92,7 +92,7 @@ def test_what_callers_write_is_text(api: FakeApi, visit: VisitPage) -> None:
 
 
 def test_a_clip_plays_on_hover_and_with_controls_after_a_click(api: FakeApi, visit: VisitPage) -> None:
-    """At first the first frame; under the pointer a silent loop; after a click a player."""
+    """A clip shows its first frame, plays silently in a loop under the pointer, and has controls after a click."""
     api.add("stored", prompt="a lighthouse")
     here = visit()
     video = here.page.locator(".card video")
@@ -112,8 +112,8 @@ def test_a_clip_plays_on_hover_and_with_controls_after_a_click(api: FakeApi, vis
     assert is_playing(video)
 
 
-def test_nothing_moves_by_itself_for_those_who_ask_for_that(api: FakeApi, visit: VisitPage) -> None:
-    """With reduced motion a clip plays only when it is told to."""
+def test_reduced_motion_stops_playback_on_hover(api: FakeApi, visit: VisitPage) -> None:
+    """With reduced motion a clip plays only after a click."""
     api.add("stored", prompt="a lighthouse")
     here = visit(reduced_motion="reduce")
     video = here.page.locator(".card video")
@@ -125,8 +125,8 @@ def test_nothing_moves_by_itself_for_those_who_ask_for_that(api: FakeApi, visit:
     assert is_playing(video)
 
 
-def test_a_flagged_clip_is_blurred_until_somebody_asks(api: FakeApi, visit: VisitPage) -> None:
-    """Hovering does not play it, the first press shows it, and the detail view keeps the veil as well."""
+def test_a_flagged_clip_is_blurred_until_a_click(api: FakeApi, visit: VisitPage) -> None:
+    """Hovering does not play a flagged clip, the first click shows it, and the details blur it too."""
     api.add("stored", prompt="shady", clip={"NSFWContent": True})
     here = visit()
     page, video = here.page, here.page.locator(".card video")
@@ -144,7 +144,7 @@ def test_a_flagged_clip_is_blurred_until_somebody_asks(api: FakeApi, visit: Visi
 
 
 def test_several_clips_of_a_task_share_a_card(api: FakeApi, visit: VisitPage) -> None:
-    """The first stored one is shown, the others a press away, each with its own state."""
+    """The first stored clip is shown, and a button with its status leads to each other one."""
     api.add("failed", "stored", "running", prompt="three takes")
     here = visit()
     card = here.card("three takes")
@@ -157,29 +157,29 @@ def test_several_clips_of_a_task_share_a_card(api: FakeApi, visit: VisitPage) ->
     expect(card.locator(".state")).to_contain_text(re.compile(r"Rendering, \d+:\d\d"))
 
 
-def test_progress_comes_by_itself(api: FakeApi, visit: VisitPage) -> None:
-    """A running task turns into its clip without a reload, is announced, and then nobody asks any more."""
+def test_progress_is_displayed_without_a_reload(api: FakeApi, visit: VisitPage) -> None:
+    """A running task becomes its clip without a reload, with an announcement, and polling stops."""
     task = api.add("running", prompt="a lighthouse")
     here = visit(own_clock=True)
     expect(here.page).to_have_title(re.compile("^1 running . Rushes$"))
-    api.become(task, "rendered")
+    api.set_status(task, "rendered")
     here.page.clock.run_for(3_000)
     expect(here.card("a lighthouse").locator(".state")).to_contain_text("Saving")
-    api.become(task, "stored")
+    api.set_status(task, "stored")
     here.page.clock.run_for(3_000)
     expect(here.page.get_by_role("button", name="Play the clip: a lighthouse")).to_be_visible()
     expect(here.page.get_by_text("Succeeded: a lighthouse")).to_be_attached()
     expect(here.page).to_have_title("Rushes")
-    before = len(api.asked("/tasks"))
+    before = len(api.requests_for("/tasks"))
     here.page.clock.run_for(600_000)
-    assert len(api.asked("/tasks")) == before
+    assert len(api.requests_for("/tasks")) == before
 
 
 def test_polling_gets_slower_while_nothing_changes(api: FakeApi, visit: VisitPage) -> None:
-    """From three seconds the pauses grow to half a minute."""
+    """The pauses between polls grow from three seconds to half a minute."""
     api.add("running")
     page = visit().page
-    # The page's timers run ahead, so that a minute of polling takes no minute.
+    # The page's timers are shortened, so that the test takes less than a minute.
     page.evaluate(
         "() => { window.pauses = []; const later = setTimeout;"
         " window.setTimeout = (f, ms) => { pauses.push(ms); return later(f, ms >= 3000 && ms < 30000 ? 1 : ms); };"
@@ -189,30 +189,30 @@ def test_polling_gets_slower_while_nothing_changes(api: FakeApi, visit: VisitPag
     wait_for(lambda: [ms for ms in page.evaluate("pauses") if 3000 <= ms < 30_000] == grown)
 
 
-def test_a_hidden_tab_asks_nothing(api: FakeApi, visit: VisitPage) -> None:
-    """Out of sight the page is silent, however much runs; seen again, it asks at once."""
+def test_a_hidden_tab_does_not_poll(api: FakeApi, visit: VisitPage) -> None:
+    """A hidden tab sends no requests while a task runs, and polls at once when it is visible again."""
     api.add("running")
     page = visit(own_clock=True).page
     turn = (
         "(hidden) => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });"
         " document.dispatchEvent(new Event('visibilitychange')); }"
     )
-    before = len(api.asked("/tasks"))
+    before = len(api.requests_for("/tasks"))
     answered = threading.Event()
     api.intercept = lambda _: None if answered.wait(10) else (503, {})
     page.clock.run_for(3_000)
-    wait_for(lambda: len(api.asked("/tasks")) == before + 1)
-    page.evaluate(turn, True)  # while an answer is still out
+    wait_for(lambda: len(api.requests_for("/tasks")) == before + 1)
+    page.evaluate(turn, True)  # before the response
     answered.set()
     wait_for(lambda: not page.evaluate("poll.busy"))
     page.clock.run_for(600_000)
-    assert len(api.asked("/tasks")) == before + 1
+    assert len(api.requests_for("/tasks")) == before + 1
     page.evaluate(turn, False)
-    wait_for(lambda: len(api.asked("/tasks")) == before + 2)
+    wait_for(lambda: len(api.requests_for("/tasks")) == before + 2)
 
 
-def test_a_running_task_further_down_is_asked_for_by_itself(api: FakeApi, visit: VisitPage) -> None:
-    """Progress reaches tasks that are not on the newest page; one that was erased meanwhile goes."""
+def test_a_running_task_below_the_first_page_is_polled(api: FakeApi, visit: VisitPage) -> None:
+    """Running tasks below the newest page are polled, and an erased one is removed."""
     old, erased = api.add("running", prompt="old", ago=9000), api.add("running", prompt="erased", ago=9001)
     for number in range(30):
         api.add("failed", prompt=f"take {number}", ago=60 + number)
@@ -220,38 +220,38 @@ def test_a_running_task_further_down_is_asked_for_by_itself(api: FakeApi, visit:
     here.page.mouse.wheel(0, 20_000)
     expect(here.card("old")).to_be_visible()
     here.expected.append("status of 404")
-    api.become(old, "stored")
+    api.set_status(old, "stored")
     del api.tasks[erased["taskUUID"]]
     here.page.clock.run_for(3_000)
     expect(here.card("old").locator(".status")).to_have_text("Succeeded")
     expect(here.card("erased")).to_have_count(0)
 
 
-def test_sixty_tasks_come_by_scrolling(api: FakeApi, visit: VisitPage) -> None:
-    """The first page fills the screen, the rest comes when it is scrolled to, newest first and each once."""
+def test_sixty_tasks_load_by_scrolling(api: FakeApi, visit: VisitPage) -> None:
+    """The first page fills the screen and scrolling loads the rest, newest first and each once."""
     for number in range(60):
         api.add("failed", prompt=f"take {number}", ago=60 * number)
     page = visit(viewport={"width": 1280, "height": 500}).page
-    assert len(api.asked("/tasks")) == 1
-    for seen in (48, 60):
+    assert len(api.requests_for("/tasks")) == 1
+    for count in (48, 60):
         page.mouse.wheel(0, 20_000)
-        expect(page.locator(".card")).to_have_count(seen)
+        expect(page.locator(".card")).to_have_count(count)
     assert page.locator(".prompt").all_inner_texts() == [f"take {number}" for number in range(60)]
     expect(page.get_by_text("That is all.")).to_be_visible()
 
 
-def test_short_pages_go_on_by_themselves(api: FakeApi, visit: VisitPage) -> None:
-    """Where filters leave nothing of a page, the next ones follow without anybody scrolling."""
+def test_short_pages_load_the_next_one(api: FakeApi, visit: VisitPage) -> None:
+    """If a filter leaves few tasks of a page, the next page is loaded without scrolling."""
     for number in range(100):
         api.add("failed" if number % 50 else "stored", prompt=f"take {number}", ago=60 * number)
     here = visit()
     here.choose("Status", "Succeeded")
     expect(here.page.locator(".prompt")).to_have_text(["take 0", "take 50"])
-    wait_for(lambda: [r.query.get("cursor") for r in api.asked("/tasks")][-5:] == [None, "24", "48", "72", "96"])
+    wait_for(lambda: [r.query.get("cursor") for r in api.requests_for("/tasks")][-5:] == [None, "24", "48", "72", "96"])
 
 
 def test_filters_by_status_day_and_tag(api: FakeApi, visit: VisitPage) -> None:
-    """Each narrows the list, they work together, a press on a tag filters by it, and all can be cleared."""
+    """Each filter narrows the list, filters combine, a click on a tag filters by it, and all can be cleared."""
     api.add("stored", prompt="fresh", tags={"project": "fox"})
     api.add("failed", prompt="broken", ago=120, tags={"project": "fox"})
     old = api.add("stored", prompt="old", ago=3 * 86_400, tags={"project": "owl"})
@@ -280,16 +280,16 @@ def test_filters_by_status_day_and_tag(api: FakeApi, visit: VisitPage) -> None:
     expect(page.get_by_role("heading", name="Nothing matches")).to_be_visible()
 
 
-def test_an_empty_gallery_says_what_to_do(api: FakeApi, visit: VisitPage) -> None:
-    """Without a task there is a sentence and a way to the first one."""
+def test_an_empty_gallery_leads_to_the_form(api: FakeApi, visit: VisitPage) -> None:
+    """Without tasks the page has a sentence and a button for the first order."""
     page = visit().page
     expect(page.get_by_role("heading", name="No clips yet")).to_be_visible()
     page.get_by_role("button", name="Make the first one").click()
     expect(page.get_by_role("dialog", name="New clip")).to_be_visible()
 
 
-def test_a_list_that_will_not_load_can_be_tried_again(api: FakeApi, visit: VisitPage) -> None:
-    """Trouble is said in words, and a press tries again."""
+def test_a_failed_list_can_be_retried(api: FakeApi, visit: VisitPage) -> None:
+    """An error in loading the list is displayed with a button that retries."""
     api.add("stored", prompt="a lighthouse")
     broken = threading.Event()
     broken.set()
@@ -302,8 +302,8 @@ def test_a_list_that_will_not_load_can_be_tried_again(api: FakeApi, visit: Visit
     expect(here.card("a lighthouse")).to_be_visible()
 
 
-def test_an_answer_that_comes_too_late_changes_nothing(api: FakeApi, visit: VisitPage) -> None:
-    """When another filter is chosen meanwhile, the slower answer to the first one is not shown."""
+def test_a_late_response_is_ignored(api: FakeApi, visit: VisitPage) -> None:
+    """The slow response for a former filter is not displayed."""
     api.add("stored", prompt="stored")
     api.add("failed", prompt="failed")
     here = visit()
@@ -316,30 +316,30 @@ def test_an_answer_that_comes_too_late_changes_nothing(api: FakeApi, visit: Visi
 
     api.intercept = hold
     here.choose("Status", "Succeeded")
-    wait_for(lambda: any(request.query.get("status") == "succeeded" for request in api.asked("/tasks")))
+    wait_for(lambda: any(request.query.get("status") == "succeeded" for request in api.requests_for("/tasks")))
     here.choose("Status", "Failed")
     expect(here.page.locator(".prompt")).to_have_text(["failed"])
     gate.set()
-    here.page.wait_for_timeout(200)  # nothing tells when an answer has arrived that is thrown away
+    here.page.wait_for_timeout(200)  # an ignored response leaves no sign of its arrival
     expect(here.page.locator(".prompt")).to_have_text(["failed"])
 
 
 def test_an_expired_link_is_fetched_again_once(api: FakeApi, visit: VisitPage) -> None:
-    """A clip whose link has run out plays through a new one; one that never comes is asked for once, and said so."""
+    """A clip with an expired link plays through a new one; if that fails too, the page reports it after one request."""
     task = api.add("stored", prompt="a lighthouse")
     lost = api.add("stored", prompt="lost")
     del api.rendering[lost["clips"][0]["objectKey"]]
-    api.lists_are_old = True
+    api.list_links_expired = True
     here = visit()
     here.expected.append("status of 403")
     expect(here.card("a lighthouse").locator("video")).to_have_js_property("readyState", 4)
     expect(here.card("lost").locator(".state")).to_contain_text("Cannot be played here")
     for each in (task, lost):
-        assert len(api.asked(f"/tasks/{each['taskUUID']}")) == 1
+        assert len(api.requests_for(f"/tasks/{each['taskUUID']}")) == 1
 
 
-def test_the_details_tell_the_story(api: FakeApi, visit: VisitPage) -> None:
-    """Timeline in words, facts, request and links; the address leads there again, and "back" leads away."""
+def test_the_details_are_complete(api: FakeApi, visit: VisitPage) -> None:
+    """Timeline, facts, request and links are displayed; the URL opens the details again, and "back" closes them."""
     task = api.add("stored", "failed", prompt="a lighthouse\nin two lines", tags={"project": "fox"})
     here = visit()
     page = here.page
@@ -368,9 +368,9 @@ def test_the_details_tell_the_story(api: FakeApi, visit: VisitPage) -> None:
     expect(dialog).to_be_visible()
 
 
-@pytest.mark.parametrize("listener", ["hashchange", "close"], ids=["before-it-is-told", "after"])
+@pytest.mark.parametrize("listener", ["hashchange", "close"], ids=["before-the-event", "after"])
 def test_back_and_forth_at_once_ends_in_the_details(api: FakeApi, visit: VisitPage, listener: str) -> None:
-    """The address alone decides whether a task is open, also when it changes while the closing is still being told."""
+    """The URL alone decides if a task is open, also if it changes before the event of the closing."""
     task = api.add("stored", prompt="a lighthouse")
     here = visit()
     here.page.locator(".prompt").click()
@@ -395,8 +395,8 @@ def test_back_and_forth_at_once_ends_in_the_details(api: FakeApi, visit: VisitPa
 
 
 @pytest.mark.parametrize("status", ["review", "running"])
-def test_the_details_say_what_comes_next(api: FakeApi, visit: VisitPage, status: str) -> None:
-    """What is open says when it is looked at, what is parked says that a person decides."""
+def test_the_details_have_the_next_step(api: FakeApi, visit: VisitPage, status: str) -> None:
+    """An open clip has the time of its next check, and a clip in review the operator's decision."""
     task = api.add(status, prompt="a lighthouse")
     task["clips"][0]["possiblySentAt"] = task["createdAt"]
     page = visit().page
@@ -407,8 +407,8 @@ def test_the_details_say_what_comes_next(api: FakeApi, visit: VisitPage, status:
     expect(dialog).to_contain_text("it may have been bought")
 
 
-def test_a_forgotten_request_is_said_to_be_gone(api: FakeApi, visit: VisitPage) -> None:
-    """A task whose request was erased still has its card, and offers nothing that needs the request."""
+def test_an_erased_request_is_explained(api: FakeApi, visit: VisitPage) -> None:
+    """A task with an erased request keeps its card, without the actions that need the request."""
     api.add("stored")["request"] = {}
     page = visit().page
     page.get_by_role("button", name="The request is no longer kept").click()

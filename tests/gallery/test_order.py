@@ -1,4 +1,4 @@
-"""The order form as a person uses it: limits, price, faults at their fields, and never buying twice."""
+"""The order form: limits, price, errors at their fields, and no second purchase."""
 
 import io
 import itertools
@@ -24,7 +24,7 @@ PROMPT = "a lighthouse at dusk, slow aerial push-in"
 
 @pytest.fixture
 def form(visit: VisitPage) -> Visit:
-    """The open form."""
+    """The opened form."""
     here = visit()
     here.page.get_by_role("button", name="New clip").click()
     expect(here.page.get_by_label("Prompt", exact=True)).to_be_focused()
@@ -32,7 +32,7 @@ def form(visit: VisitPage) -> Visit:
 
 
 def buy(page: Page) -> Locator:
-    """The button that spends money."""
+    """The button that buys."""
     return page.get_by_role("button", name=re.compile(r"^(Buy|Sending)"))
 
 
@@ -42,7 +42,7 @@ def values(page: Page, selector: str) -> list[str]:
 
 
 def test_the_limits_are_the_models(form: Visit) -> None:
-    """What the form offers and refuses is what the service's own description of the model says."""
+    """The form's options and limits are those of the model's data in the service."""
     model, page = KLING_2_1_MASTER, form.page
     for name in ("positivePrompt", "negativePrompt"):
         prompt = page.locator(f"#{name}").evaluate(
@@ -68,19 +68,19 @@ def test_the_limits_are_the_models(form: Visit) -> None:
     assert in_base64 + 4 * (2 * (model.prompt.maximum or 0)) < MAX_BODY_BYTES
 
 
-def test_the_price_is_shown_before(form: Visit) -> None:
-    """Every choice of duration and number shows what the service would count, to the last digit."""
+def test_the_price_is_shown_before_the_order(form: Visit) -> None:
+    """Every choice of duration and number shows the service's exact price."""
     for seconds, clips in itertools.product((5, 10), (1, 2, 3, 4)):
         form.choose("Duration", f"{seconds} s")
         form.choose("Clips", str(clips))
         price = f"{KLING_2_1_MASTER.price(seconds) * clips / 1e6:.3f}"
-        price = price[:-1] if price.endswith("0") else price  # cents always, more digits only where they say something
+        price = price[:-1] if price.endswith("0") else price  # always cents, and a third digit unless it is zero
         expect(form.page.locator("#sum")).to_have_text(f"${price}")
         expect(buy(form.page)).to_contain_text(f"for ${price}")
 
 
-def test_money_left_is_shown_and_missed(api: FakeApi, visit: VisitPage) -> None:
-    """Spent and left stand at the top; a price beyond what is left is said before anybody presses."""
+def test_the_remaining_budget_is_shown(api: FakeApi, visit: VisitPage) -> None:
+    """Spent and remaining money are at the top, and a price above the rest is reported before the order."""
     api.spent = 45.5
     here = visit()
     expect(here.page.get_by_label("Money this month")).to_contain_text("$45.50 spent")
@@ -93,7 +93,7 @@ def test_money_left_is_shown_and_missed(api: FakeApi, visit: VisitPage) -> None:
 
 
 def test_an_order_arrives_as_it_was_filled_in(api: FakeApi, form: Visit) -> None:
-    """Every field reaches the API under its name; the new card is there at once and the money is counted."""
+    """Every field reaches the API under its name; the new card appears and the money is counted at once."""
     page = form.page
     page.get_by_label("Prompt", exact=True).fill(PROMPT)
     page.get_by_label(re.compile("^Without")).fill("people")
@@ -137,7 +137,7 @@ def test_an_order_arrives_as_it_was_filled_in(api: FakeApi, form: Visit) -> None
 
 
 def test_defaults_are_left_to_the_provider(api: FakeApi, form: Visit) -> None:
-    """A prompt alone sends nothing but what decides the price."""
+    """A prompt alone sends only the fields that decide the price."""
     form.page.get_by_label("Prompt", exact=True).fill(PROMPT)
     buy(form.page).click()
     expect(form.card(PROMPT)).to_be_visible()
@@ -159,8 +159,8 @@ def test_defaults_are_left_to_the_provider(api: FakeApi, form: Visit) -> None:
         ("Tags (optional)", "a:1\na:2", "twice"),
     ],
 )
-def test_faults_are_found_before_anything_is_sent(api: FakeApi, form: Visit, label: str, text: str, words: str) -> None:
-    """What is wrong stands at its field, which gets the focus, and nothing goes out."""
+def test_errors_are_found_before_a_request(api: FakeApi, form: Visit, label: str, text: str, words: str) -> None:
+    """An invalid field has its error and the focus, and nothing is sent."""
     page = form.page
     page.get_by_text("More options").click()
     page.get_by_label("Prompt", exact=True).fill(PROMPT)
@@ -177,7 +177,7 @@ def test_faults_are_found_before_anything_is_sent(api: FakeApi, form: Visit, lab
 
 
 def test_characters_are_counted_as_the_service_counts(api: FakeApi, form: Visit) -> None:
-    """An emoji is one character: 2500 of them are accepted, here and there."""
+    """An emoji counts as one character in the form and in the service, so that 2500 of them are accepted."""
     page = form.page
     page.get_by_label("Prompt", exact=True).fill("🌊" * 2500)
     expect(page.locator("output[for=positivePrompt]")).to_have_text("2500 / 2500")
@@ -186,8 +186,8 @@ def test_characters_are_counted_as_the_service_counts(api: FakeApi, form: Visit)
     assert len(api.tasks) == 1
 
 
-def test_faults_of_the_api_stand_at_their_fields(api: FakeApi, form: Visit) -> None:
-    """Whatever the service refuses is shown where it belongs, the rest above the form, and the next try is free."""
+def test_errors_of_the_api_are_shown_at_their_fields(api: FakeApi, form: Visit) -> None:
+    """Each of the service's errors is shown at its field, others above the form, and the next try is possible."""
     page = form.page
     errors = [
         {"code": "unsupportedDimensions", "message": "<b>1x1</b> is not supported.", "parameter": ["width", "height"]},
@@ -211,8 +211,8 @@ def test_faults_of_the_api_stand_at_their_fields(api: FakeApi, form: Visit) -> N
     assert len({order["taskUUID"] for order in api.ordered()}) == 1
 
 
-def test_a_budget_that_is_spent_is_said(api: FakeApi, form: Visit) -> None:
-    """A refusal for money is shown in the service's own words, and what is left is asked for anew."""
+def test_an_exhausted_budget_is_explained(api: FakeApi, form: Visit) -> None:
+    """A refusal for the budget is shown in the service's words, and the remaining money is updated."""
     error = {"code": "budgetExceeded", "message": "The month's limit of $50.00 cannot hold $0.924."}
     api.intercept = lambda request: (402, {"data": [], "errors": [error]}) if request.method == "POST" else None
     form.expected.append("status of 402")
@@ -224,7 +224,7 @@ def test_a_budget_that_is_spent_is_said(api: FakeApi, form: Visit) -> None:
 
 
 def test_a_double_click_buys_once(api: FakeApi, form: Visit) -> None:
-    """However often the button is pressed while the answer is out, one order is sent."""
+    """Further clicks before the response send no second order."""
     gate = threading.Event()
 
     def hold(request: Request) -> None:
@@ -234,7 +234,7 @@ def test_a_double_click_buys_once(api: FakeApi, form: Visit) -> None:
     api.intercept = hold
     form.page.get_by_label("Prompt", exact=True).fill(PROMPT)
     buy(form.page).dblclick()
-    buy(form.page).click(force=True)  # although it says that it is busy
+    buy(form.page).click(force=True)  # although it is marked as busy
     gate.set()
     expect(form.card(PROMPT)).to_have_count(1)
     assert len(api.ordered()) == 1
@@ -243,7 +243,7 @@ def test_a_double_click_buys_once(api: FakeApi, form: Visit) -> None:
 @pytest.mark.parametrize("reload", [False, True], ids=["pressed again", "after a reload"])
 @pytest.mark.parametrize("lost", [503, 504, 200], ids=["503", "504", "an unreadable answer"])
 def test_a_lost_answer_buys_once(api: FakeApi, form: Visit, lost: int, reload: bool) -> None:
-    """The order was taken but its answer was lost: sent again, it goes out under the same UUID; later ones do not."""
+    """An order with a lost response is sent again under the same UUID, and the order after it under another one."""
     page = form.page
 
     def lose(request: Request) -> tuple[int, Any] | None:
@@ -274,7 +274,7 @@ def test_a_lost_answer_buys_once(api: FakeApi, form: Visit, lost: int, reload: b
 
 
 def test_enter_in_a_field_buys_nothing(api: FakeApi, form: Visit) -> None:
-    """Only the button spends money: Enter in a field does not press it."""
+    """Enter in a field does not press the buying button."""
     page = form.page
     done = threading.Event()
     api.intercept = lambda request: (503, {}) if request.method == "POST" and not done.wait(5) else None
@@ -288,14 +288,14 @@ def test_enter_in_a_field_buys_nothing(api: FakeApi, form: Visit) -> None:
 
 
 def picture(width: int, height: int) -> bytes:
-    """A PNG of this size."""
+    """A PNG of this size, in pixels."""
     target = io.BytesIO()
     Image.new("RGB", (width, height), (200, 120, 40)).save(target, "PNG")
     return target.getvalue()
 
 
-def test_an_image_from_a_file_goes_along(api: FakeApi, form: Visit) -> None:
-    """A chosen file is shown and sent as a data URI."""
+def test_an_image_from_a_file_is_sent(api: FakeApi, form: Visit) -> None:
+    """A chosen file is displayed and sent as a data URI."""
     page = form.page
     form.choose("First frame (optional)", "From a file")
     image = picture(640, 360)
@@ -318,10 +318,10 @@ def test_an_image_from_a_file_goes_along(api: FakeApi, form: Visit) -> None:
         ("x.png", "image/png", b"\0" * 3_600_001, "at most 3.6 MB"),
     ],
 )
-def test_an_image_that_cannot_be_used_is_said_at_once(
+def test_an_unusable_image_is_refused_at_once(
     api: FakeApi, form: Visit, name: str, kind: str, content: bytes, words: str
 ) -> None:
-    """Wrong kind, unreadable, too small, too large: told when it is chosen, and never sent."""
+    """A file of another kind, an unreadable one and one of a wrong size are refused when chosen, and not sent."""
     page = form.page
     form.choose("First frame (optional)", "From a file")
     page.get_by_label("Image file").set_input_files({"name": name, "mimeType": kind, "buffer": content})
@@ -333,7 +333,7 @@ def test_an_image_that_cannot_be_used_is_said_at_once(
 
 
 def test_an_order_can_be_used_again(api: FakeApi, visit: VisitPage) -> None:
-    """The form fills with what an earlier task asked for, and buys it as a new one."""
+    """The form is filled with an earlier task's request, and buys it as a new task."""
     request: dict[str, Any] = {
         "width": 1080,
         "height": 1080,

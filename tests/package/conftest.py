@@ -1,4 +1,4 @@
-"""The template as data: `{"Ref": …}` and `{"Fn::Sub": …}` where the file has tags."""
+"""The parsed template, with `{"Ref": …}` and `{"Fn::Sub": …}` in place of tags."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""docs/architecture.md against the code: every function and test that the page names exists, and its lists are ways."""
+"""docs/architecture.md against the code: every named function and test exists, and its lists are chains of calls."""
 
 import ast
 import re
@@ -19,7 +19,7 @@ Function = ast.FunctionDef | ast.ClassDef
 
 
 def references(text: str) -> list[tuple[str, str, str, str]]:
-    """File, separator, name and parameter of every reference; a path that its link does not lead to is an error."""
+    """File, separator, name and parameter of every reference; a path that does not match its link is an error."""
     found = []
     for path, separator, name, parameter, link in REFERENCE.findall(text):
         target = (PAGE.parent / link).resolve()
@@ -30,7 +30,7 @@ def references(text: str) -> list[tuple[str, str, str, str]]:
 
 
 def section(title: str) -> str:
-    """A section of the page, by its heading."""
+    """The text of a section of the page, by its heading."""
     _, heading, rest = PAGE.read_text().partition(f"\n## {title}\n")
     assert heading, title
     return rest.partition("\n## ")[0]
@@ -68,7 +68,7 @@ def reached(file: str, name: str) -> set[str]:
 
 @pytest.mark.parametrize("reference", references(PAGE.read_text()), ids=lambda reference: "".join(reference))
 def test_every_name_of_the_page_exists(reference: tuple[str, str, str, str]) -> None:
-    """A function stands in its file under its qualified name; a test, and a fault that it plants, as well."""
+    """Every named function, test and planted fault is defined in its file."""
     file, separator, name, parameter = reference
     assert name in definitions(file)
     assert not parameter or parameter in definitions(file)
@@ -77,7 +77,7 @@ def test_every_name_of_the_page_exists(reference: tuple[str, str, str, str]) -> 
 
 @pytest.mark.parametrize("title", WAYS)
 def test_a_way_is_a_chain_of_calls(title: str) -> None:
-    """Each step names one function first, and an earlier step of the same way uses it."""
+    """Each step names one function first, which an earlier step of the same list uses."""
     lines = re.findall(r"(?m)^(\d+)\. (.*(?:\n   .*)*)$", section(title))
     assert [int(number) for number, _ in lines] == list(range(1, len(lines) + 1))
     used: set[str] = set()
@@ -90,7 +90,7 @@ def test_a_way_is_a_chain_of_calls(title: str) -> None:
 
 
 def test_every_rule_has_code_and_a_test() -> None:
-    """A rule about money without a test that `make test` runs is a wish."""
+    """Each rule about money names its code and a test that `make test` runs."""
     rows = [line for line in section(RULES).splitlines() if line.startswith("| ")][2:]
     assert len(rows) > 20
     for row in rows:
@@ -104,7 +104,7 @@ def test_every_rule_has_code_and_a_test() -> None:
 
 
 def test_every_folder_has_a_line() -> None:
-    """The folders at the top, and those of the core, each with its line."""
+    """Every top-level folder and every folder of the core is in the list of folders."""
     named = set(re.findall(r"(?m)^\| (?:\[|`)([\w/]+/)", section("The folders"))) | {"docs/"}
     core = ROOT / "layers" / "core" / "rushes"
     folders = {f"{path.parent.relative_to(ROOT)}/" for path in core.glob("*/__init__.py")}
@@ -114,7 +114,7 @@ def test_every_folder_has_a_line() -> None:
 
 
 def test_the_names_of_the_glossary_are_in_use() -> None:
-    """Every word of the column for code and JSON stands somewhere in the code, the template or the emulator."""
+    """Every name in the glossary's code column occurs in the code or the template."""
     folders = ("functions", "layers", "local", "cli")
     sources = [path for folder in folders for path in (ROOT / folder).rglob("*.py")] + [ROOT / "template.yaml"]
     used = {word for path in sources for word in re.findall(r"\w+", path.read_text())}
@@ -134,6 +134,6 @@ def test_the_names_of_the_glossary_are_in_use() -> None:
     ],
 )
 def test_a_wrong_link_is_found(text: str) -> None:
-    """A name that leads elsewhere, or nowhere."""
+    """A link to another file, or to none, is an error."""
     with pytest.raises(AssertionError):
         references(text)

@@ -1,4 +1,4 @@
-"""The bench knows every function, judges as it says, and its page is there."""
+"""The benchmark covers every function, judges goals correctly, and its page is complete."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 
 
 def test_every_function_has_a_case() -> None:
-    """A function that is added is measured."""
+    """Every function of the template is measured."""
     assert [function.name for function in functions()] == list(CASES)
 
 
-def test_the_table_can_be_made() -> None:
-    """The caller may spend something, its key lies twice, and it has a task with one clip."""
+def test_the_tables_items_are_complete() -> None:
+    """The table has a caller with a limit, its key in both places, and a task with one clip."""
     made = {(item["pk"]["S"].partition("#")[0], item["sk"]["S"].partition("#")[0]): item for item in items()}
     assert made.keys() == {
         ("caller", "caller"),
@@ -30,14 +30,14 @@ def test_the_table_can_be_made() -> None:
 
 
 def test_the_page_has_every_function_and_a_verdict() -> None:
-    """The page in docs shows each function's cold start, and ends by saying how many goals are met."""
+    """The page has each function's cold start and ends with the number of goals met."""
     page = PAGE.read_text()
     assert [name for name in CASES if f"| cold `{name}`, floor |" not in page] == []
     assert page.rstrip().splitlines()[-1].endswith(" goals met")
 
 
 @pytest.mark.parametrize(
-    ("value", "goal", "unit", "said"),
+    ("value", "goal", "unit", "judgement"),
     [
         (1.25, 1.25, "", "met"),
         (1.2504, 1.25, "", "met"),
@@ -48,13 +48,13 @@ def test_the_page_has_every_function_and_a_verdict() -> None:
         (1.9, None, "", ""),
     ],
 )
-def test_a_row_is_judged(value: float, goal: float | None, unit: str, said: str) -> None:
-    """A goal is met up to and with its value; else the row says by how much not."""
+def test_a_row_is_judged(value: float, goal: float | None, unit: str, judgement: str) -> None:
+    """A goal is met up to and including its value; otherwise the row has the difference."""
     row = Row(what="something", ours="1", value=value, goal=goal, unit=unit)
-    assert table([row]).endswith(f"| {said} |")
+    assert table([row]).endswith(f"| {judgement} |")
 
 
-def test_what_has_no_goal_is_not_counted() -> None:
+def test_a_row_without_a_goal_is_not_counted() -> None:
     """The last line counts goals, not rows."""
     rows = [Row(what="a", ours="1", value=1, goal=1), Row(what="b", ours="2", value=2, goal=1), Row(what="c", ours="3")]
     assert verdict(rows) == "1 of 2 goals met"

@@ -1,7 +1,7 @@
-"""CloudFormation's role for CI, as docs/deploying.md shows it, against what the resources' own handlers call.
+"""CloudFormation's role for CI, as in docs/deploying.md, against the calls of the resources' handlers.
 
-Each resource type's public schema lists the actions that CloudFormation takes to make, read, change and delete one.
-cfn-lint brings the schemas along, so they are those of the SAM environment (`make validate` makes it).
+Each resource type's public schema lists the actions that CloudFormation calls to create, read, update and delete one.
+cfn-lint contains the schemas, so they are those of the SAM environment (`make validate` makes it).
 """
 
 import json
@@ -18,7 +18,7 @@ from rushes_local import template as templates
 ROOT = Path(__file__).resolve().parents[2]
 SAM_PYTHON = ROOT / ".venv-sam" / "bin" / "python"
 
-# The statements that are about each type.
+# The statements for each type.
 STATEMENTS = {
     "AWS::ApiGatewayV2::Api": {"Apis"},
     "AWS::ApiGatewayV2::Stage": {"Apis"},
@@ -44,9 +44,9 @@ STATEMENTS = {
     "AWS::SQS::QueuePolicy": {"Queues"},
     "AWS::SecretsManager::Secret": {"Secrets", "GenerateTheWebhookKey"},
 }
-# What was paid for is never deleted, and no secret is read: no value of them is in the template.
+# Paid clips and their records are never deleted. No secret is read, because the template contains no secret's value.
 NEVER = {"dynamodb:DeleteTable", "s3:DeleteBucket", "s3:DeleteBucketPolicy", "secretsmanager:GetSecretValue"}
-# What making or changing calls for features that the template does not use, by service. Reading calls them anyway.
+# Actions, by service, that create and update handlers call for features unused here; read handlers need them all.
 UNUSED = {
     "dynamodb": r"Import|Replica|Kinesis|ContributorInsights|ResourcePolicy|Item$|Scan|Query",
     "events": r"Permission",
@@ -58,19 +58,20 @@ UNUSED = {
     "secretsmanager": r"Regions",
     "sns": r"DataProtection",
 }
-# Inline policies of a role, together, without white space.
+# IAM's limit for all inline policies of a role, without white space.
 MAX_POLICIES = 10_240
 MAX_STACK_NAME = 32
 
 
 def own(kind: str, action: str) -> bool:
-    """Whether an action is one of the type's own service. Those of others are for features, or have tests elsewhere."""
+    """Returns True if an action belongs to the type's own service. Actions of other services have tests elsewhere, or
+    are for unused features."""
     service = kind.split("::")[1].lower().removesuffix("v2")
     return action.partition(":")[0] == service
 
 
 def needed(kind: str, handlers: dict[str, dict[str, list[str]]]) -> set[str]:
-    """The actions that a type takes here."""
+    """The actions that CloudFormation needs for a type of this template."""
     found = set()
     for handler in ("create", "read", "update", "delete"):
         for action in handlers.get(handler, {}).get("permissions", []):
@@ -83,7 +84,7 @@ def needed(kind: str, handlers: dict[str, dict[str, list[str]]]) -> set[str]:
 
 @pytest.fixture(scope="module")
 def kinds() -> set[str]:
-    """The types of resources that are made of the template, SAM's own included."""
+    """The resource types of the transformed template."""
     if not SAM_PYTHON.exists():
         pytest.skip("the schemas are in SAM's environment: make validate")
     command = [SAM_PYTHON, ROOT / "scripts" / "transform.py", ROOT / "template.yaml"]
@@ -101,7 +102,7 @@ def schemas(kinds: set[str]) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The template with CI's roles."""
+    """The template of CI's roles in docs/deploying.md."""
     (text,) = re.findall(r"(?ms)^```yaml\n(# ci\.yaml\n.*?)^```$", (ROOT / "docs" / "deploying.md").read_text())
     file = tmp_path_factory.mktemp("ci") / "ci.yaml"
     file.write_text(text)
@@ -118,23 +119,23 @@ def granted(page: dict[str, Any]) -> dict[str, set[str]]:
 
 
 def test_every_type_has_its_statements(kinds: set[str], granted: dict[str, set[str]]) -> None:
-    """A type that is added to the template is added here, and the statements that are named exist."""
+    """Every type of the template is listed here, and the listed statements exist."""
     assert kinds == STATEMENTS.keys()
     assert {sid for sids in STATEMENTS.values() for sid in sids} <= granted.keys()
 
 
 @pytest.mark.parametrize("kind", STATEMENTS)
-def test_the_role_may_do_what_its_handlers_do(
+def test_the_role_allows_the_handlers_actions(
     kind: str, schemas: dict[str, dict[str, Any]], granted: dict[str, set[str]]
 ) -> None:
-    """Whatever CloudFormation takes to make, read, change and delete a resource of ours is in a statement about it."""
+    """All actions that a type's handlers need are in the statements for that type."""
     allowed = {action for sid in STATEMENTS[kind] for action in granted[sid]}
     missing = {action for action in needed(kind, schemas[kind]["handlers"]) if action.lower() not in allowed}
     assert missing == set()
 
 
-def test_every_exception_is_one(schemas: dict[str, dict[str, Any]], granted: dict[str, set[str]]) -> None:
-    """What is left out is asked for by a handler, and not allowed."""
+def test_every_exception_is_needed(schemas: dict[str, dict[str, Any]], granted: dict[str, set[str]]) -> None:
+    """Each exception is an action that some handler calls and that no statement allows."""
     asked = {
         action
         for schema in schemas.values()
@@ -146,7 +147,7 @@ def test_every_exception_is_one(schemas: dict[str, dict[str, Any]], granted: dic
 
 
 def filled(node: Any) -> Any:
-    """A part of the page's template with its longest names in it."""
+    """A part of the page's template with the longest possible names."""
     values = {"AWS::Partition": "aws-us-gov", "AWS::Region": "ap-southeast-2", "AWS::AccountId": "1" * 12}
     match node:
         case {"Fn::Sub": str(text)}:
@@ -159,7 +160,7 @@ def filled(node: Any) -> Any:
 
 
 def test_the_roles_fit_into_iam(page: dict[str, Any]) -> None:
-    """Their policies stay below IAM's limit with the longest stack name, and have some room left for more."""
+    """With the longest stack name the policies stay 500 characters below IAM's limit."""
     for role in page["Resources"].values():
         documents = [policy["PolicyDocument"] for policy in role["Properties"]["Policies"]]
         assert len(json.dumps(filled(documents), separators=(",", ":"))) < MAX_POLICIES - 500
@@ -176,14 +177,14 @@ def test_the_roles_fit_into_iam(page: dict[str, Any]) -> None:
         ("rushes_prod", False),
     ],
 )
-def test_a_stacks_name_is_whole_in_its_resources_names(name: str, fits: bool, page: dict[str, Any]) -> None:
-    """CloudFormation shortens the names that it makes to 64 characters, and a bucket's are in lower case: from another
-    stack's name the statements would not follow."""
+def test_a_stacks_name_is_kept_in_its_resources_names(name: str, fits: bool, page: dict[str, Any]) -> None:
+    """Only names are allowed that CloudFormation neither shortens nor changes to lower case in its resources' names;
+    the statements depend on that."""
     assert bool(re.fullmatch(page["Parameters"]["Stack"]["AllowedPattern"], name)) is fits
 
 
-def test_the_longest_name_is_made_whole(template: dict[str, Any]) -> None:
-    """CloudFormation writes a random part of twelve or thirteen characters behind stack and logical id."""
+def test_the_longest_name_is_not_shortened(template: dict[str, Any]) -> None:
+    """Stack, logical ID and the 13 random characters that CloudFormation adds fit into 64 characters."""
     named = ("AWS::Serverless::Function", "AWS::IAM::Role", "AWS::Events::Rule")
     longest = max(len(name) for name, each in template["Resources"].items() if each["Type"] in named)
     assert MAX_STACK_NAME + 1 + longest + 1 + 13 <= 64

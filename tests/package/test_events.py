@@ -1,4 +1,4 @@
-"""The files in events/ are what API Gateway, the schedule, queues and the stream would send to the functions."""
+"""The files in events/ match the events of API Gateway, the schedule, queues and the stream."""
 
 import hashlib
 import json
@@ -27,8 +27,8 @@ def routes(resources: dict[str, Any]) -> set[str]:
 
 
 @pytest.mark.parametrize("path", EVENTS, ids=lambda path: path.stem)
-def test_an_event_is_complete_and_agrees_with_itself(path: Path, resources: dict[str, Any]) -> None:
-    """Every event has all fields of payload format 2.0, and what it says twice it says the same."""
+def test_an_event_is_complete_and_consistent(path: Path, resources: dict[str, Any]) -> None:
+    """Every HTTP event has all fields of payload format 2.0, and repeated values are equal."""
     event = json.loads(path.read_text())
     context, headers = event["requestContext"], event["headers"]
     method, _, route = event["routeKey"].partition(" ")
@@ -52,7 +52,7 @@ def test_an_event_is_complete_and_agrees_with_itself(path: Path, resources: dict
 
 
 def test_every_body_but_one_is_json() -> None:
-    """Only the event that is about it has a body that is not JSON."""
+    """Exactly one event has a body that is not JSON, the one for that case."""
     broken = []
     for path in EVENTS:
         try:
@@ -63,7 +63,7 @@ def test_every_body_but_one_is_json() -> None:
 
 
 def test_each_invalid_event_differs_from_the_valid_one_in_its_own_fields() -> None:
-    """An invalid event breaks one group of fields and nothing else, or its refusal would prove little."""
+    """Each invalid event differs from the valid one in a single group of fields, so that its refusal has one cause."""
     tasks = {path.stem: json.loads(path.read_text())["body"] for path in EVENTS if path.stem.startswith("submit")}
     (valid,) = json.loads(tasks.pop("submit-valid"))
     del tasks["submit-invalid-not-json"]
@@ -89,7 +89,7 @@ def test_each_invalid_event_differs_from_the_valid_one_in_its_own_fields() -> No
 
 
 def test_the_upload_is_that_of_the_webhooks_clip() -> None:
-    """The message about an upload is whole, and names the object of the clip that the other events are about."""
+    """The message about an upload is complete and names the object of the other events' clip."""
     (record,) = json.loads((FOLDER / "object-created.json").read_text())["Records"]
     about = json.loads((FOLDER / "webhook-success-flat.json").read_text())["pathParameters"]
     event = json.loads(record["body"])
@@ -100,7 +100,7 @@ def test_the_upload_is_that_of_the_webhooks_clip() -> None:
 
 
 def test_the_change_is_that_of_the_webhooks_clip() -> None:
-    """The stream's record is of the clip that the other events are about, and its images are clips as saved."""
+    """The stream's record is about the other events' clip, and its images are clips in their stored form."""
     (record,) = json.loads((FOLDER / "clip-changed.json").read_text())["Records"]
     about = json.loads((FOLDER / "webhook-success-flat.json").read_text())["pathParameters"]
     upload = json.loads(json.loads((FOLDER / "object-created.json").read_text())["Records"][0]["body"])["detail"]
@@ -116,8 +116,8 @@ def test_the_change_is_that_of_the_webhooks_clip() -> None:
 
 
 @pytest.mark.parametrize("name", ["request-dropped", "video-requested", "inbox-message"])
-def test_a_message_is_whole(name: str) -> None:
-    """Messages have the fields of the upload's, an honest checksum, and are about what the other events are about."""
+def test_a_message_is_complete(name: str) -> None:
+    """A message has the fields of the upload's, a correct checksum, and the other events' caller and task."""
     (record,) = json.loads((FOLDER / f"{name}.json").read_text())["Records"]
     (example,) = json.loads((FOLDER / "object-created.json").read_text())["Records"]
     about = json.loads((FOLDER / "webhook-success-flat.json").read_text())["pathParameters"]
@@ -139,7 +139,7 @@ def test_a_message_is_whole(name: str) -> None:
 
 
 def test_every_file_is_of_a_known_kind() -> None:
-    """A file that is added is checked by one of these tests or named here."""
+    """Every file is checked by one of these tests or listed here."""
     others = {path.stem for path in FOLDER.glob("*.json")} - {path.stem for path in EVENTS}
     assert others == {
         "clip-changed", "inbox-message", "object-created", "request-dropped", "schedule", "video-requested",

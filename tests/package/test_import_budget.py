@@ -1,4 +1,4 @@
-"""What a cold start loads. Names of modules are steadier than milliseconds."""
+"""The heavy modules that each function imports. Names of modules vary less than milliseconds."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# Each costs a noticeable part of a cold start, and none is needed by every function.
+# Each takes a noticeable part of a cold start, and no function needs all of them.
 HEAVY = {
     "aws_lambda_powertools.event_handler",
     "aws_lambda_powertools.event_handler.openapi.models",
@@ -21,7 +21,7 @@ HEAVY = {
     "moto",
     "pydantic",
     "requests",
-    "rushes.services.ports",  # for type checkers: eighteen protocols, which nobody calls
+    "rushes.services.ports",  # eighteen protocols, for type checkers only
 }
 BUDGET = {
     "publish": set[str](),
@@ -39,7 +39,7 @@ print(json.dumps(sorted(sys.modules)))
 
 
 def loaded(function: str) -> set[str]:
-    """Every module in a fresh interpreter that has imported nothing but the handler, with an empty environment."""
+    """All modules in a fresh interpreter that imported only the handler, with an empty environment."""
     command = [sys.executable, "-c", PROGRAM, f"functions.{function}.app"]
     result = subprocess.run(command, cwd=ROOT, env={}, capture_output=True, text=True, timeout=60, check=True)
     return set(json.loads(result.stdout))
@@ -47,10 +47,10 @@ def loaded(function: str) -> set[str]:
 
 @pytest.mark.parametrize("function", sorted(BUDGET))
 def test_a_cold_start_loads_no_more_than_it_needs(function: str) -> None:
-    """A handler can be imported with nothing set, and imports only the heavy modules that it is allowed."""
+    """A handler can be imported without any settings, and imports only the heavy modules of its budget."""
     assert loaded(function) & HEAVY == BUDGET[function]
 
 
 def test_every_function_has_a_budget() -> None:
-    """A function that is added is given a budget here."""
+    """Every function has a budget here."""
     assert {path.parent.name for path in (ROOT / "functions").glob("*/app.py")} == BUDGET.keys()

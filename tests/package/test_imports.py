@@ -1,6 +1,6 @@
-"""Who may import whom, read from the source so that nobody has to remember it.
+"""The allowed imports of each module, read from the source.
 
-A module that is in no row fails the test. Put it where it belongs: the lower a row, the more it may know.
+A module that is in no row fails the test. Add it to its row: lower rows may import more.
 """
 
 import ast
@@ -16,7 +16,7 @@ from scripts import pack
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "layers" / "core"
 
-# What each folder of the core, or module beside the folders, may import: of the core, and of other packages.
+# The imports allowed to each folder of the core, or module beside the folders: from the core, and other packages.
 _AWS_TYPES = {f"types_boto3_{name}" for name in ("dynamodb", "events", "s3", "secretsmanager", "sqs")}
 _WORLD = {"aws_lambda_powertools", "boto3", "botocore", "h11", "httpcore", "httpx", *_AWS_TYPES}
 TABLE: dict[str, tuple[set[str], set[str]]] = {
@@ -38,7 +38,7 @@ HANDLER_PACKAGES = _WORLD | {"imagesize", "itsdangerous", "pydantic"}
 
 
 def imported(source: str, module: str = "", package: bool = False) -> Iterator[str]:
-    """The absolute names that a module's source imports, wherever in it the import stands."""
+    """The absolute names that a module's source imports, at any place in it."""
     parents = module.split(".") if package else module.split(".")[:-1]
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -56,27 +56,27 @@ def is_module(name: str) -> bool:
 
 
 def row_of(module: str) -> str:
-    """The row of the table that a module of the core belongs to: its folder, or its own name."""
+    """The table's row for a module of the core: its folder, or its own name."""
     return module.split(".")[1]
 
 
 def allowed(module: str) -> tuple[set[str], set[str]]:
-    """Of our own modules and of others' packages, what `module` may import; raises `KeyError` if it is in no row."""
-    ours, packages = TABLE[row_of(module)]
-    rows = {f"rushes.{name}" for name in ours}
+    """The modules of the core and the packages that `module` may import; raises `KeyError` if it is in no row."""
+    modules, packages = TABLE[row_of(module)]
+    rows = {f"rushes.{name}" for name in modules}
     within = {name for name in core_modules() if name in rows or any(name.startswith(f"{row}.") for row in rows)}
     return within, packages
 
 
-def faults(module: str, source: str, ours: set[str], packages: set[str]) -> list[str]:
+def forbidden(module: str, source: str, modules: set[str], packages: set[str]) -> list[str]:
     """The imports in `source` that are in neither set."""
-    wrong = []
+    found = []
     for name in imported(source, module):
         top = name.partition(".")[0]
-        if top in sys.stdlib_module_names or (top != "rushes" and top in packages) or name in ours:
+        if top in sys.stdlib_module_names or (top != "rushes" and top in packages) or name in modules:
             continue
-        wrong.append(f"{module} may not import {name}")
-    return wrong
+        found.append(f"{module} may not import {name}")
+    return found
 
 
 def core_modules() -> list[str]:
@@ -91,19 +91,19 @@ def source_of(module: str) -> str:
 
 @pytest.mark.parametrize("module", [name for name in core_modules() if name != "rushes"])
 def test_core_modules_import_only_what_their_row_allows(module: str) -> None:
-    """Every module of the package is in one row of the table, and imports only what that row may."""
+    """Every module of the package is in one row of the table, and imports only what the row allows."""
     try:
-        ours, packages = allowed(module)
+        modules, packages = allowed(module)
     except KeyError:
         pytest.fail(f"{module} is in no row of the table")
-    assert faults(module, source_of(module), ours, packages) == []
+    assert forbidden(module, source_of(module), modules, packages) == []
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "functions").glob("*/*.py")), ids=lambda path: path.parent.name)
 def test_handlers_import_only_the_package(path: Path) -> None:
-    """A handler may use anything in the package, but no other function, nothing local and no test."""
-    ours = set(core_modules())
-    assert faults(f"functions.{path.parent.name}.app", path.read_text(), ours, HANDLER_PACKAGES) == []
+    """A handler imports the package, but no other function, nothing local and no test."""
+    modules = set(core_modules())
+    assert forbidden(f"functions.{path.parent.name}.app", path.read_text(), modules, HANDLER_PACKAGES) == []
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "functions").glob("*/*.py")), ids=lambda path: path.parent.name)
@@ -115,20 +115,20 @@ def test_a_handler_only_translates(path: Path) -> None:
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "local/rushes_local/runware").rglob("*.py")), ids=lambda path: path.stem
 )
-def test_the_emulator_knows_nothing_of_the_code_it_checks(path: Path) -> None:
-    """The emulator imports nothing from the package: it would agree with the package's mistakes."""
+def test_the_emulator_does_not_import_the_package(path: Path) -> None:
+    """The emulator imports nothing from the package, so that it does not share its mistakes."""
     names = set(imported(path.read_text(), f"rushes_local.runware.{path.stem}"))
     assert not {name for name in names if name.partition(".")[0] in ("rushes", "functions", "tests")}
 
 
 def graph() -> dict[str, set[str]]:
-    """Each module of the core with the modules of the core that it imports, at whatever time."""
-    ours = set(core_modules())
-    return {name: {each for each in imported(source_of(name), name) if each in ours} - {name} for name in ours}
+    """Each module of the core with the core's modules that it imports, at import time or later."""
+    modules = set(core_modules())
+    return {name: {each for each in imported(source_of(name), name) if each in modules} - {name} for name in modules}
 
 
 def reached(start: Iterable[str], edges: Mapping[str, set[str]]) -> set[str]:
-    """Every module that can be reached from these, themselves not included unless a way leads back."""
+    """Every module that can be reached from these; a start is included only if it is in a cycle."""
     found: set[str] = set()
     left = list(start)
     while left:
@@ -139,35 +139,35 @@ def reached(start: Iterable[str], edges: Mapping[str, set[str]]) -> set[str]:
 
 
 def in_cycles(edges: Mapping[str, set[str]]) -> list[str]:
-    """The modules from which a way leads back to themselves."""
+    """The modules that import themselves through others."""
     return sorted(name for name in edges if name in reached([name], edges))
 
 
 def test_the_core_has_no_cycle() -> None:
-    """No module of the core imports itself by way of others."""
+    """No module of the core imports itself through others."""
     assert in_cycles(graph()) == []
 
 
 @pytest.mark.parametrize("cycle", [("a", "b"), ("a", "b", "c")], ids=len)
 def test_a_cycle_is_found(cycle: tuple[str, ...]) -> None:
-    """Two or more modules that import each other in a ring are named, and a module that only uses them is not."""
+    """All modules of a cycle are found, and a module that only imports them is not."""
     edges = {name: {cycle[(place + 1) % len(cycle)]} for place, name in enumerate(cycle)}
     assert in_cycles({**edges, "user": {"a"}}) == list(cycle)
 
 
-def test_no_function_needs_what_is_not_packed() -> None:
-    """The operators' side of the table is out of the layer, and no handler leads to it."""
-    ours, edges = set(core_modules()), graph()
+def test_no_function_imports_an_unpacked_module() -> None:
+    """No handler imports the operators' part of the table, which is not in the layer."""
+    modules, edges = set(core_modules()), graph()
     handlers = [path.read_text() for path in (ROOT / "functions").glob("*/*.py")]
-    loaded = {name for source in handlers for name in imported(source) if name in ours}
+    loaded = {name for source in handlers for name in imported(source) if name in modules}
     loaded |= reached(loaded, edges)
     absent = {".".join(Path(name).with_suffix("").parts) for name in pack.OPERATORS_ONLY}
-    assert absent <= ours
+    assert absent <= modules
     assert loaded & absent == set()
 
 
 def test_package_files_are_empty() -> None:
-    """Importing one module must not import the rest, so `__init__.py` files hold at most a docstring."""
+    """`__init__.py` files contain at most a docstring, so that one import does not load the rest."""
     for path in (CORE / "rushes").rglob("__init__.py"):
         body = ast.parse(path.read_text()).body
         assert all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body), path
@@ -190,13 +190,13 @@ def test_package_files_are_empty() -> None:
     ],
 )
 def test_a_forbidden_import_is_found(module: str, line: str) -> None:
-    """Every kind of import that the rows forbid is seen, also inside a function and through a relative name."""
-    ours, packages = (set(core_modules()), HANDLER_PACKAGES) if module.startswith("functions") else allowed(module)
-    assert len(faults(module, line, ours, packages)) == 1
+    """Every kind of forbidden import is found, also inside a function and by a relative name."""
+    modules, packages = (set(core_modules()), HANDLER_PACKAGES) if module.startswith("functions") else allowed(module)
+    assert len(forbidden(module, line, modules, packages)) == 1
 
 
-def test_no_name_stands_twice() -> None:
-    """No two modules and no two classes share a name, so that a word means one thing wherever it is read."""
+def test_names_are_unique() -> None:
+    """No two modules and no two classes share a name."""
     modules: dict[str, list[Path]] = defaultdict(list)
     classes: dict[str, list[Path]] = defaultdict(list)
     for folder in ("layers/core", "functions", "cli/src", "local", "scripts"):

@@ -1,4 +1,4 @@
-"""docs/openapi.json says something of every route, and of a task what the model's data says."""
+"""docs/openapi.json describes every route, and a task as the model's data defines it."""
 
 import json
 from typing import Any
@@ -26,12 +26,12 @@ def routes(document: Document) -> set[tuple[str, str]]:
 
 
 def parameters(document: Document, path: str) -> dict[str, Any]:
-    """The schemas of what a GET route takes, by name."""
+    """The schemas of a GET route's parameters, by name."""
     return {each["name"]: each["schema"] for each in document["paths"][path]["get"]["parameters"]}
 
 
 def references(node: Any) -> set[str]:
-    """Every part of the document that a part of it refers to."""
+    """All references in a part of the document."""
     if isinstance(node, list):
         return set().union(*map(references, node))
     if not isinstance(node, dict):
@@ -40,7 +40,7 @@ def references(node: Any) -> set[str]:
 
 
 def test_a_task_is_described_as_it_is_validated(document: Document) -> None:
-    """Whoever changes the request type or the model's data runs `make openapi`."""
+    """The document equals the output of `make openapi`."""
     assert openapi.DOCUMENT.read_text(encoding="utf-8") == openapi.render(json.dumps(document))
     stale = json.loads(json.dumps(document))
     stale["components"]["schemas"]["VideoInference"]["properties"]["duration"]["enum"] = [5]
@@ -48,7 +48,7 @@ def test_a_task_is_described_as_it_is_validated(document: Document) -> None:
 
 
 def test_limits_are_those_of_the_code(document: Document) -> None:
-    """How much goes into one request and onto one page."""
+    """The limits of requests and pages are those of the code."""
     body = document["paths"]["/v1"]["post"]
     (many, _) = body["requestBody"]["content"]["application/json"]["schema"]["anyOf"]
     assert many["maxItems"] == MAX_IN_ONE + 1, "an authentication task comes on top"
@@ -59,7 +59,7 @@ def test_limits_are_those_of_the_code(document: Document) -> None:
 
 
 def test_the_document_is_valid(document: Document) -> None:
-    """Any tool can read it, and nothing in it is left over."""
+    """The document is valid OpenAPI 3.1 without unused components."""
     validate(document)
     assert document["openapi"].startswith("3.1")
     components = document["components"]
@@ -68,7 +68,7 @@ def test_the_document_is_valid(document: Document) -> None:
 
 
 def test_every_route_is_described(document: Document, resources: dict[str, Any]) -> None:
-    """What is deployed is described, what is described is deployed, and what reads serves just its share."""
+    """The described routes are the deployed ones, and the reading function serves exactly the GET routes."""
     described = routes(document)
     deployed = {
         (event["Properties"]["Method"], event["Properties"]["Path"])
@@ -81,8 +81,8 @@ def test_every_route_is_described(document: Document, resources: dict[str, Any])
     assert served == {f"{method} {path}" for method, path in described if method == "GET"}
 
 
-def test_nothing_is_open_by_mistake(document: Document) -> None:
-    """Every route but the page asks for a key or a token."""
+def test_every_route_but_the_page_is_protected(document: Document) -> None:
+    """Every route but the page requires a key or a token."""
     unguarded = {
         each["operationId"] for path in document["paths"].values() for each in path.values() if "security" not in each
     }
@@ -90,8 +90,8 @@ def test_nothing_is_open_by_mistake(document: Document) -> None:
     assert document["components"]["securitySchemes"].keys() == {"ApiKey", "WebhookToken"}
 
 
-def test_no_other_status_is_promised(document: Document) -> None:
-    """Tasks are validated one by one, so no 422 is ever answered; what API Gateway answers, it answers on any route."""
+def test_the_documented_statuses_are_complete(document: Document) -> None:
+    """API Gateway's statuses are on every route; a 422 is on none, because tasks are validated one by one."""
     answered = [set(each["responses"]) for path in document["paths"].values() for each in path.values()]
     assert all({"200", "429", "500", "503"} <= each for each in answered)
     assert set().union(*answered) == {"200", "400", "401", "402", "404", "413", "429", "500", "503"}

@@ -1,4 +1,4 @@
-"""What is taken out of the built layers, and what is put in."""
+"""The files that packing removes from the built layers, and those that it adds."""
 
 import ast
 import gzip
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def put(file: Path, content: Any) -> None:
-    """A file of botocore's data, zipped if its name says so."""
+    """Writes a file of botocore's data, compressed if its suffix is `.gz`."""
     file.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content).encode()
     file.write_bytes(gzip.compress(text) if file.suffix == ".gz" else text)
@@ -55,7 +55,7 @@ MODEL: dict[str, Any] = {
 
 @pytest.fixture
 def build(tmp_path: Path) -> Path:
-    """Two layers as `sam build` leaves them, with little in them."""
+    """Two layers as `sam build` makes them, with few files."""
     python = tmp_path / "DependenciesLayer" / "python"
     data = python / "botocore" / "data"
     put(data / "endpoints.json", {"partitions": [{"partition": "aws", "services": {"s3": {}, "ec2": {}}}]})
@@ -88,8 +88,8 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_only_what_is_called_stays_of_botocore(python: Path) -> None:
-    """Of botocore's data the newest version of each service that is called stays, and the endpoints of those."""
+def test_only_called_services_are_kept(python: Path) -> None:
+    """Only the newest data of each called service is kept, with the endpoints of these services."""
     data = python / "botocore" / "data"
     left = {str(path.relative_to(data)) for path in data.rglob("*") if path.is_file()}
     assert left == {
@@ -101,9 +101,9 @@ def test_only_what_is_called_stays_of_botocore(python: Path) -> None:
     assert got(data / "endpoints.json") == {"partitions": [{"partition": "aws", "services": {"s3": {}}}]}
 
 
-def test_prose_is_emptied_and_what_is_not_called_goes(python: Path) -> None:
-    """Texts under `documentation` go, and so do operations that no function calls, with the shapes of theirs alone; a
-    member of that name, and everything else, stays as it was."""
+def test_documentation_and_uncalled_operations_are_removed(python: Path) -> None:
+    """Documentation texts are emptied, and operations that no function calls are removed with their own shapes; a
+    member named `documentation` is kept."""
     operations, shapes = MODEL["operations"], MODEL["shapes"]
     assert got(python / "botocore" / "data" / "s3" / "2006-03-01" / "service-2.json.gz") == {
         **MODEL,
@@ -117,27 +117,27 @@ def test_prose_is_emptied_and_what_is_not_called_goes(python: Path) -> None:
     }
 
 
-def test_what_nobody_reads_goes(python: Path) -> None:
-    """boto3's resources and pip's lists go, what names a package and its licence stays."""
+def test_unused_package_files_are_removed(python: Path) -> None:
+    """boto3's resources and pip's file lists are removed; a package's metadata is kept."""
     assert not (python / "boto3" / "data").exists()
     assert [path.name for path in (python / "package-1.dist-info").iterdir()] == ["METADATA"]
 
 
 def test_the_operators_side_of_the_table_is_left_out(build: Path) -> None:
-    """The layer has the table, and nothing that only operators do to it."""
+    """The layer has the table without the operators' module."""
     core = build / "CoreLayer" / "python" / "rushes" / "adapters" / "dynamodb"
     assert [path.name for path in core.glob("*.py")] == ["table.py"]
 
 
-def test_again_changes_nothing(build: Path) -> None:
-    """A folder that SAM took from its cache may have been packed already: every byte stays."""
+def test_packing_is_idempotent(build: Path) -> None:
+    """Packing a folder from SAM's cache again changes no byte."""
     before = files(build)
     pack.pack(build)
     assert files(build) == before
 
 
-def test_byte_code_is_taken_whatever_the_times(python: Path) -> None:
-    """Modules load from their byte code though the source has another time, as it has after the way to Lambda."""
+def test_byte_code_is_used_with_any_modification_time(python: Path) -> None:
+    """A module loads from its byte code although the source has another time, as after an upload to Lambda."""
     os.utime(python / "package.py", (0, 0))
     program = "import package; print(package.VALUE, package.__doc__, package.__spec__.cached)"
     command = [sys.executable, "-B", "-v", "-c", program]
@@ -148,35 +148,35 @@ def test_byte_code_is_taken_whatever_the_times(python: Path) -> None:
 
 
 def test_tracebacks_name_the_deployed_file(python: Path) -> None:
-    """Byte code names the file where it will lie, not where it was built."""
+    """Byte code has the deployed path of its source, not the path at build time."""
     (cached,) = (python / "__pycache__").iterdir()
     assert b"/opt/python/package.py" in cached.read_bytes()
 
 
 def test_a_folder_without_layers_is_refused(tmp_path: Path) -> None:
-    """Before `sam build` there is nothing to pack, and that is said."""
+    """A folder without built layers is refused with the missing step."""
     with pytest.raises(SystemExit, match="run sam build first"):
         pack.pack(tmp_path)
 
 
 def called_services() -> Iterator[str]:
-    """The services that deployed code makes clients of."""
+    """The services for which deployed code makes clients."""
     for folder in ("functions", "layers/core"):
         for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "aws_client":
                     (name, *_) = node.args
-                    assert isinstance(name, ast.Constant), f"{path}: say the service's name, or nobody finds it"
+                    assert isinstance(name, ast.Constant), f"{path}: the service's name must be a literal"
                     yield str(name.value)
 
 
 def test_every_service_that_is_called_is_kept() -> None:
-    """A client cannot be made without its service's data."""
+    """The data of every called service is kept, because its client needs it."""
     assert set(called_services()) <= pack.OPERATIONS.keys()
 
 
 def called_operations(service: str) -> set[str]:
-    """The operations of a service that stand in deployed code by their method's name, called or handed on."""
+    """The operations of a service whose method names occur in deployed code."""
     model = Session().get_service_model(service)
     operations = {xform_name(name): name for name in model.operation_names}
     absent = [ROOT / "layers" / "core" / name for name in pack.OPERATORS_ONLY]
@@ -192,12 +192,12 @@ def called_operations(service: str) -> set[str]:
 
 @pytest.mark.parametrize("service", pack.OPERATIONS)
 def test_every_operation_that_is_called_is_kept(service: str) -> None:
-    """A client has no method for an operation that its model lacks; one that is called no more is taken out."""
+    """The kept operations are exactly the called ones, because a client has no method for a removed one."""
     assert called_operations(service) == pack.OPERATIONS[service]
 
 
-def test_what_s3transfer_calls_is_kept() -> None:
-    """The operations of an upload, at once or in parts, as s3transfer names them."""
+def test_the_operations_of_s3transfer_are_kept() -> None:
+    """The operations that s3transfer calls in an upload are kept."""
     package = importlib.metadata.distribution("s3transfer").locate_file("s3transfer")
     sources = [Path(str(package), name).read_text() for name in ("tasks.py", "upload.py")]
     names = {xform_name(name): name for name in Session().get_service_model("s3").operation_names}
@@ -208,5 +208,5 @@ def test_what_s3transfer_calls_is_kept() -> None:
 
 @pytest.mark.parametrize("service", pack.UNSEEN_OPERATIONS)
 def test_operations_have_their_real_names(service: str) -> None:
-    """A misspelt name would keep nothing."""
+    """Every kept operation exists under its name."""
     assert pack.UNSEEN_OPERATIONS[service] <= set(Session().get_service_model(service).operation_names)

@@ -1,4 +1,4 @@
-"""The gallery's page as a file: what its content security policy and its promises need it to be."""
+"""The gallery's page as a file: its content security policy, and the safety of its script."""
 
 import re
 from html.parser import HTMLParser
@@ -8,7 +8,7 @@ import pytest
 
 PAGE = (Path(__file__).resolve().parents[2] / "functions" / "tasks" / "page.html").read_text()
 
-# Everything that makes markup or code out of text, or an address out of anything but `webAddress`.
+# Functions that turn text into markup or code, store data, or open an address not checked by `webAddress`.
 SINKS = re.compile(
     r"\b(innerHTML|outerHTML|insertAdjacentHTML|document\.write|setHTML\w*|createContextualFragment|DOMParser|srcdoc"
     r"|eval|Function|importScripts)\b|\bimport\(|localStorage|document\.cookie|window\.open|postMessage"
@@ -16,7 +16,7 @@ SINKS = re.compile(
 
 
 class Markup(HTMLParser):
-    """Every start tag with its attributes."""
+    """All start tags with their attributes."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -31,14 +31,14 @@ TAGS = Markup(PAGE).tags
 
 
 @pytest.mark.parametrize("name", ["script", "style"])
-def test_there_is_one_of_each_for_the_policy_to_name(name: str) -> None:
-    """One script and one style sheet, both inline and plain, which the policy can allow by their hashes."""
+def test_there_is_one_script_and_one_style_sheet(name: str) -> None:
+    """The page has one inline script and one inline style sheet, which the policy allows by their hashes."""
     assert [attributes for tag, attributes in TAGS if tag == name] == [{}]
     assert PAGE.count(f"<{name}") == PAGE.count(f"</{name}>") == 1
 
 
 def test_nothing_in_the_markup_needs_a_looser_policy() -> None:
-    """No handlers, no style attributes, no frames, and nothing that is fetched from anywhere."""
+    """The page has no event handlers, style attributes or frames, and loads nothing."""
     allowed = re.compile(r"#[\w-]+")  # within the page
     for tag, attributes in TAGS:
         assert tag not in ("base", "iframe", "object", "embed", "link", "img"), tag
@@ -50,15 +50,15 @@ def test_nothing_in_the_markup_needs_a_looser_policy() -> None:
     assert "url(" not in PAGE
 
 
-def test_text_from_outside_can_only_become_text() -> None:
-    """The script has no way to turn a text into markup or code, and keeps the key nowhere but in the tab."""
+def test_foreign_text_stays_text() -> None:
+    """The script cannot turn text into markup or code, and keeps the key in the tab only."""
     assert SINKS.findall(PAGE) == []
     assigned = re.findall(r"\.(?:src|href)\s*=\s*([^;]+);", PAGE)
     assert assigned == ["`${this.url}#t=0.001`", "href"]  # both come from `webAddress`
 
 
-def test_every_part_that_the_script_names_is_there() -> None:
-    """Ids are unique, and each one that the script, a label or a description names exists."""
+def test_every_named_id_exists() -> None:
+    """IDs are unique, and each one that the script, a label or a description names exists."""
     ids = [name for _, attributes in TAGS if (name := attributes.get("id"))]
     assert sorted(set(ids)) == sorted(ids)
     named = set(re.findall(r"""(?:byId|copyOf)\("([\w-]+)"\)""", PAGE))
@@ -68,6 +68,6 @@ def test_every_part_that_the_script_names_is_there() -> None:
     assert named <= set(ids)
 
 
-def test_it_stays_small() -> None:
-    """The page is read by people and sent on every visit."""
+def test_the_page_is_small() -> None:
+    """The page is below 120 kB, because it is sent at every visit."""
     assert len(PAGE.encode()) < 120_000

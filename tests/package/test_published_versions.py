@@ -1,4 +1,4 @@
-"""What each function is published with. What SAM makes of it: tests/sam/test_versions.py."""
+"""The published version of each function in the template. SAM's result is in tests/sam/test_versions.py."""
 
 import re
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ import pytest
 FUNCTIONS = [f"{name}Function" for name in ("Submit", "Intake", "Webhook", "Reconcile", "Publish", "Tasks")]
 # CloudFormation's limit.
 MAX_DESCRIPTION = 256
-# The lengths of parameters that a pattern bounds, or sense.
+# Maximum lengths of parameters that have neither a maximum value nor a maximum length.
 BOUND_OTHERWISE = {"DeadlineSeconds": 5, "EventsCaller": 64, "MonthlyLimitUsd": 20}
 
 
 def names(node: Any) -> Iterator[str]:
-    """What a part of the template refers to, conditions included."""
+    """The names that a part of the template refers to, including conditions."""
     match node:
         case {"Ref": str(name)} | {"Condition": str(name)}:
             yield name
@@ -31,13 +31,13 @@ def names(node: Any) -> Iterator[str]:
 
 
 def parameters(template: dict[str, Any], node: Any) -> set[str]:
-    """The parameters that a part of the template is made of."""
+    """The parameters that a part of the template depends on."""
     named = set(names(node))
     tested = {name for each in named & template["Conditions"].keys() for name in names(template["Conditions"][each])}
     return (named | tested) & template["Parameters"].keys()
 
 
-def most(name: str, parameter: dict[str, Any]) -> int:
+def max_length(name: str, parameter: dict[str, Any]) -> int:
     """The length of a parameter's longest value."""
     if "AllowedValues" in parameter:
         return max(len(str(value)) for value in parameter["AllowedValues"])
@@ -48,7 +48,7 @@ def most(name: str, parameter: dict[str, Any]) -> int:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_events_go_to_published_versions(name: str, template: dict[str, Any]) -> None:
-    """Each function has the alias, and another version when a property of it or a layer changes. Versions stay."""
+    """Each function has the alias, gets a new version when a property or a layer changes, and keeps old versions."""
     properties = template["Globals"]["Function"] | template["Resources"][name]["Properties"]
     assert (properties["AutoPublishAlias"], properties["AutoPublishAliasAllProperties"]) == ("live", True)
     assert properties["VersionDeletionPolicy"] == "Retain"
@@ -57,14 +57,14 @@ def test_events_go_to_published_versions(name: str, template: dict[str, Any]) ->
 
 
 def test_every_function_is_covered_by_these_tests(resources: dict[str, Any]) -> None:
-    """A function that is added to the template is added here."""
+    """Every function of the template is listed here."""
     assert {name for name, each in resources.items() if each["Type"] == "AWS::Serverless::Function"} == set(FUNCTIONS)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_version_is_described_by_every_parameter_in_it(name: str, template: dict[str, Any]) -> None:
-    """Whatever parameter a function's variables and properties are made of stands in the description: another value is
-    another version."""
+def test_a_versions_description_has_all_its_parameters(name: str, template: dict[str, Any]) -> None:
+    """The description contains every parameter that a function depends on, so that another value makes another
+    version."""
     properties = template["Globals"]["Function"] | template["Resources"][name]["Properties"]
     variables = template["Globals"]["Function"]["Environment"]
     kept = {key: value for key, value in properties.items() if key not in ("Events", "VersionDescription")}
@@ -78,21 +78,21 @@ def test_a_version_is_described_by_every_parameter_in_it(name: str, template: di
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_any_description_fits(name: str, template: dict[str, Any]) -> None:
-    """The longest values that the parameters allow have room in it: what is too long is refused before anything
-    changes. All are texts or numbers, or they could not be joined."""
+    """The longest parameter values fit into the description, so that no deployment fails because of it; all of them are
+    strings or numbers."""
     described = list(names(template["Resources"][name]["Properties"]["VersionDescription"]))
     used = {each: template["Parameters"][each] for each in described}
     assert {parameter["Type"] for parameter in used.values()} <= {"String", "Number"}
-    assert all(len(str(parameter["Default"])) <= most(each, parameter) for each, parameter in used.items())
+    assert all(len(str(parameter["Default"])) <= max_length(each, parameter) for each, parameter in used.items())
     for parameter in used.values():
         if "MaxLength" in parameter:
             assert f"of {parameter['MaxLength']} characters at most" in parameter["ConstraintDescription"]
-    longest = sum(most(each, parameter) for each, parameter in used.items()) + len(used) - 1
+    longest = sum(max_length(each, parameter) for each, parameter in used.items()) + len(used) - 1
     assert longest <= MAX_DESCRIPTION
 
 
-def test_what_is_waited_for_starts_from_snapshots(template: dict[str, Any]) -> None:
-    """The functions behind HTTP, and no others, have SnapStart when the parameter says so; by default none has."""
+def test_functions_behind_http_can_have_snapstart(template: dict[str, Any]) -> None:
+    """Exactly the functions behind HTTP have SnapStart if the parameter turns it on; by default it is off."""
     functions = {name: template["Resources"][name]["Properties"] for name in FUNCTIONS}
     behind_http = {
         name

@@ -1,4 +1,4 @@
-"""The reference of the command is what the command says."""
+"""The reference page of the command against the command."""
 
 import re
 import subprocess
@@ -26,12 +26,12 @@ PAGES = (
 
 
 def test_the_reference_is_up_to_date() -> None:
-    """docs/cli.md is written from the code: whoever changes a verb runs `make reference`."""
+    """docs/cli.md equals the output of `make reference`."""
     assert (ROOT / "docs" / "cli.md").read_text() == reference.reference()
 
 
 def test_every_option_is_explained() -> None:
-    """No row of the reference is without its sentence, and no verb without its shape of JSON where it has any."""
+    """Every option has its sentence, and every verb with `--json` the shape of its output."""
     page = reference.reference()
     assert re.findall(r"^\| `[^|]+` \|  ?\|$", page, re.MULTILINE) == []
     verbs = [each for each in re.split(r"\n##+ ", page) if each.startswith("rushes ")]
@@ -39,30 +39,30 @@ def test_every_option_is_explained() -> None:
 
 
 def verbs(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every verb and the words that lead to it."""
+    """Every verb with its words."""
     yield words, command
     for word, member in getattr(command, "commands", {}).items():
         yield from verbs(member, (*words, word))
 
 
-def test_help_says_the_same() -> None:
-    """What the reference says of a verb, `--help` says to the letter, on a narrow terminal too."""
+def test_help_equals_the_reference() -> None:
+    """`--help` prints the reference's text of each verb, on a narrow terminal too."""
     for words, command in verbs(typer.main.get_command(app)):
-        shown = " ".join(CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "60"}).output.split())
-        assert " ".join(command.help.replace("`", "").split()) in shown
-        usage = shown.partition(command.help.split()[0])[0]
+        output = " ".join(CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "60"}).output.split())
+        assert " ".join(command.help.replace("`", "").split()) in output
+        usage = output.partition(command.help.split()[0])[0]
         assert not re.search(r"\[\[|[{ ][a-z_]+[}\]]", usage), usage
 
 
 def blocks(page: str) -> Iterator[str]:
-    """The bash blocks of a page, lines that go on joined."""
+    """The bash blocks of a page, with continued lines joined."""
     for block in re.findall(r"^```bash\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL):
         yield block.replace("\\\n", " ")
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_what_the_pages_tell_to_type_exists(page: str) -> None:
-    """Every block is bash, and every verb and option of `rushes` in it is one."""
+def test_every_command_of_the_pages_exists(page: str) -> None:
+    """Every bash block has valid syntax, and its verbs and options of `rushes` exist."""
     command: Any = typer.main.get_command(app)
     for block in blocks(page):
         assert subprocess.run(["bash", "-n"], input=block, text=True, timeout=30).returncode == 0
@@ -72,7 +72,7 @@ def test_what_the_pages_tell_to_type_exists(page: str) -> None:
 
 
 def unknown_options(command: Any, words: str) -> set[str]:
-    """The options among these words that the verb does not have."""
+    """The options in this command line that the verb does not have."""
     found = command
     for word in words.split():
         if word in getattr(found, "commands", {}):

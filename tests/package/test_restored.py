@@ -1,7 +1,7 @@
-"""What SnapStart asks of a function: processes restored from one snapshot must not share what has to be their own.
+"""Processes restored from one SnapStart snapshot share no randomness and no credentials.
 
-A snapshot is played by a process that has loaded the function and is forked twice. Credentials come as they come under
-SnapStart, from an address that is asked for them: whoever still has those from before the snapshot has old ones.
+A snapshot is imitated by a process that has loaded the function and is forked twice. Credentials come from a URL, as
+under SnapStart, so that credentials from before the snapshot are recognized as old.
 """
 
 import json
@@ -36,10 +36,10 @@ class Busy:
     def get_item(self, **_):
         raise ClientError({"Error": {"Code": "ThrottlingException"}}, "GetItem")
 
-chance = random.getstate()
+state = random.getstate()
 
 def restored():
-    random.setstate(chance)  # a fork sees to it that this differs, a snapshot does not
+    random.setstate(state)  # a fork reseeds the generator, a snapshot does not
     pauses = []
     try:
         DynamoDbTable(Busy(), "table", sleep=pauses.append).caller("hash")
@@ -52,22 +52,22 @@ def restored():
         "credentials": aws.aws_client("s3", aws.aws_config())._request_signer._credentials.access_key,
     }
 
-said = []
+results = []
 for _ in range(2):
     reading, writing = os.pipe()
     if not os.fork():
         os.write(writing, json.dumps(restored()).encode())
         os._exit(0)
     os.close(writing)
-    said.append(json.loads(os.read(reading, 65536)))
+    results.append(json.loads(os.read(reading, 65536)))
     os.wait()
-print(json.dumps({"made": made, "restored": said}))
+print(json.dumps({"made": made, "restored": results}))
 """
 
 
 @pytest.fixture
 def credentials_url() -> Iterator[str]:
-    """Where credentials are to be had, other ones at each call."""
+    """A URL that returns other credentials at each call."""
     calls = iter(range(1, 100))
 
     class Giving(BaseHTTPRequestHandler):
@@ -104,23 +104,22 @@ def forked(function: DeclaredFunction, credentials_url: str) -> dict[str, Any]:
     command = [sys.executable, "-c", PROGRAM, str(function.folder)]
     result = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=50, check=False)
     assert result.returncode == 0, result.stderr
-    said: dict[str, Any] = json.loads(result.stdout)
-    return said
+    output: dict[str, Any] = json.loads(result.stdout)
+    return output
 
 
 @pytest.mark.parametrize("function", BEHIND_HTTP, ids=lambda function: function.name)
-def test_two_that_are_restored_have_nothing_in_common(function: DeclaredFunction, credentials_url: str) -> None:
-    """Loading a function makes no client; after it, each process has credentials of its own and waits in its own
-    rhythm while the table is busy."""
-    said = forked(function, credentials_url)
-    assert said["made"] == []
-    one, other = said["restored"]
+def test_restored_processes_share_no_state(function: DeclaredFunction, credentials_url: str) -> None:
+    """Loading a function makes no client; each restored process has its own credentials and its own backoff times."""
+    output = forked(function, credentials_url)
+    assert output["made"] == []
+    one, other = output["restored"]
     assert len(one["pauses"]) > 3
     assert one["pauses"] != other["pauses"]
     assert one["token"] != other["token"]
     assert {one["credentials"], other["credentials"]} == {"ASIA1", "ASIA2"}
 
 
-def test_the_functions_behind_http_are_tried() -> None:
-    """Those that may have SnapStart."""
+def test_the_functions_behind_http_are_tested() -> None:
+    """The functions that may have SnapStart are the three behind HTTP."""
     assert {each.name for each in BEHIND_HTTP} == {"submit", "tasks", "webhook"}

@@ -1,4 +1,4 @@
-"""The helpers behind `make`: which Python is taken, and which stack names."""
+"""The scripts behind `make`: the choice of a Python, and the check of stack names."""
 
 import os
 import re
@@ -20,8 +20,8 @@ def put(folder: Path, name: str, text: str) -> None:
     (folder / name).chmod(0o755)
 
 
-def test_an_interpreter_that_exists_and_fails_is_passed_over(tmp_path: Path) -> None:
-    """A version manager's empty shell of a command is skipped for the next one that works."""
+def test_a_broken_interpreter_is_skipped(tmp_path: Path) -> None:
+    """A command that fails, such as a version manager's placeholder, is skipped for the next one that works."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     put(tmp_path, f"python{version}", "exit 127")
     put(tmp_path, "python3", f'exec {sys.executable} "$@"')
@@ -30,21 +30,21 @@ def test_an_interpreter_that_exists_and_fails_is_passed_over(tmp_path: Path) -> 
     assert Path(result.stdout.strip()).samefile(sys.executable)
 
 
-def test_no_interpreter_is_said_clearly(tmp_path: Path) -> None:
-    """Without a Python of the wanted version nothing is printed but a sentence that names it."""
+def test_a_missing_interpreter_is_named(tmp_path: Path) -> None:
+    """Without a Python of the required version only an error with that version is printed."""
     result = find_python(tmp_path, "3.99")
     assert (result.returncode, result.stdout) == (1, "")
     assert "Python 3.99" in result.stderr
 
 
 def deploy(stack: str) -> subprocess.CompletedProcess[str]:
-    """What `make deploy` begins with."""
+    """Runs the first step of `make deploy`."""
     command = ["make", "stack-name", f"STACK={stack}"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
 
 
-def test_a_stack_name_that_makes_no_rule_is_refused_before_anything_is_built() -> None:
-    """The rules' names are the stack's and a suffix, in 64 characters: a longer name is refused in a sentence."""
+def test_too_long_a_stack_name_is_refused_before_the_build() -> None:
+    """A stack name is refused if a rule's name, which adds a suffix, would exceed 64 characters."""
     rules = re.findall(r"Name: !Sub \$\{AWS::StackName\}(-[a-z]+)", (ROOT / "template.yaml").read_text())
     assert sorted(rules) == ["-reconcile", "-requested"]
     longest = 64 - max(map(len, rules))

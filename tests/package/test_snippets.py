@@ -1,4 +1,4 @@
-"""Templates that the pages show: each can be copied and read."""
+"""The templates and JSON examples in the pages are complete and can be parsed."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def snippets(language: str) -> list[Any]:
 
 @pytest.mark.parametrize("text", snippets("yaml"))
 def test_yaml_can_be_read(text: str, tmp_path: Path) -> None:
-    """CloudFormation's tags are known; an alias without its anchor, such as a part of the template has, is an error."""
+    """Every YAML block can be parsed with CloudFormation's tags; an alias without its anchor is an error."""
     file = tmp_path / "snippet.yaml"
     file.write_text(text)
     assert isinstance(templates.read(file), dict)
@@ -37,22 +37,22 @@ def test_yaml_can_be_read(text: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", snippets("json"))
 def test_json_can_be_read(text: str) -> None:
-    """No comment, no comma too many."""
+    """Every JSON block is valid JSON."""
     assert json.loads(text)
 
 
-def adopting() -> str:
-    """The commands with which a bucket and a table of an earlier stack are adopted, up to AWS's own."""
+def adoption_commands() -> str:
+    """The commands that adopt an existing bucket and table, without the first call of `aws`."""
     _, _, text = (ROOT / "docs" / "deploying.md").read_text().partition("\n## An existing bucket\n")
     bucket, table = re.findall(r"(?ms)^```bash\n(.*?)^```$", text)[:2]
     return str(bucket.partition("aws ")[0] + table)
 
 
-def test_the_adopted_table_is_whole(tmp_path: Path) -> None:
-    """What the commands cut out of the template is a template by itself: it names nothing that is not in it, holds no
-    alias, which CloudFormation would not read, and has all that the next deployment compares."""
+def test_the_adopted_template_is_complete(tmp_path: Path) -> None:
+    """The template cut out by the commands is complete: it refers to nothing outside it, has no YAML alias, which
+    CloudFormation cannot read, and has all properties that the next deployment compares."""
     (tmp_path / "template.yaml").write_text((ROOT / "template.yaml").read_text())
-    subprocess.run(["bash", "-euc", adopting()], cwd=tmp_path, check=True, timeout=30)
+    subprocess.run(["bash", "-euc", adoption_commands()], cwd=tmp_path, check=True, timeout=30)
     adopted, whole = templates.read(tmp_path / "adopt.yaml"), templates.read(ROOT / "template.yaml")
     text = (tmp_path / "adopt.yaml").read_text()
     assert not [token for token in yaml.scan(text) if isinstance(token, (yaml.AliasToken, yaml.AnchorToken))]

@@ -1,4 +1,5 @@
-"""What the template promises: least privilege, times in order, storage that stays, logs without tokens."""
+"""The template's guarantees: least privilege, consistent times, storage that outlives the stack, logs without
+tokens."""
 
 import itertools
 import json
@@ -19,10 +20,10 @@ from rushes.services.metric import Metric
 from rushes_local import template as templates
 
 FUNCTIONS = ["Submit", "Intake", "Webhook", "Reconcile", "Publish", "Tasks"]
-# Those that reason with the service's times.
+# The functions that read the service's times.
 TIMED = ["Submit", "Webhook", "Reconcile", "Publish", "Tasks"]
-# What each function may do, statement by statement; to be widened only together with the need. Resources are in short
-# form: "Table" is the table's ARN.
+# The permissions of each function by statement, no wider than its needs. Resources are in short form: "Table" is the
+# table's ARN.
 STATEMENTS = {
     "SubmitRole": {
         "WriteLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"SubmitLogs"}),
@@ -86,7 +87,7 @@ STATEMENTS = {
     },
 }
 NO_VALUE = {"Ref": "AWS::NoValue"}
-# What each may do besides, through which services, when a key is given.
+# The additional permissions of each function, and the services through which it has them, when a KMS key is given.
 KEY_STATEMENTS = {
     "SubmitRole": {
         "DecryptTableObjectsSecretsAndMessages": ("kms:Decrypt", {"dynamodb", "s3", "secretsmanager", "sqs"}),
@@ -111,8 +112,8 @@ KEY_STATEMENTS = {
         "DecryptTableAndVideos": ("kms:Decrypt", {"dynamodb", "s3"}),
     },
 }
-# Metrics of ours that mean money, a clip that waits for somebody, or an attack, and how many of them in five minutes
-# are told to people. The others count what goes well or mends itself.
+# The service's metrics about money, clips in review or attacks, with the number in five minutes that raises an alarm.
+# The other metrics count successes or problems that resolve themselves.
 ALARMING = {
     Metric.SECOND_RENDERS: 1,
     Metric.OVERWRITTEN_CLIPS: 1,
@@ -125,9 +126,9 @@ ALARMING = {
     Metric.WEBHOOKS_REJECTED: 20,
     Metric.UNREADABLE_CLIPS: 1,
 }
-# Parameters that decide about money and whose value in samconfig.toml is not the template's default.
+# Parameters about money whose value in samconfig.toml differs from the template's default.
 OWN_VALUES = {"MonthlyLimitUsd"}
-# Set for Powertools and boto3, which read them by themselves.
+# Read by Powertools and boto3 themselves.
 READ_BY_LIBRARIES = {
     "AWS_ENDPOINT_URL",
     "POWERTOOLS_LOG_LEVEL",
@@ -141,7 +142,7 @@ def listed(value: Any) -> list[Any]:
 
 
 def short(arn: Any) -> str:
-    """A resource as the tables above write it; a literal ARN or wildcard stays as it is."""
+    """A resource in the short form of the tables above; a literal ARN or wildcard is unchanged."""
     match arn:
         case {"Ref": name}:
             return str(name)
@@ -152,22 +153,22 @@ def short(arn: Any) -> str:
     return str(arn)
 
 
-def under(node: Any, *met: str) -> Any:
-    """A part of the template with `Fn::If` decided: the named conditions are met, the others are not."""
+def resolve(node: Any, *met: str) -> Any:
+    """A part of the template with `Fn::If` resolved: the named conditions are true, the others false."""
     if isinstance(node, dict) and "Fn::If" in node:
         condition, yes, no = node["Fn::If"]
-        return under(yes if condition in met else no, *met)
+        return resolve(yes if condition in met else no, *met)
     if isinstance(node, dict):
-        decided = {name: under(value, *met) for name, value in node.items()}
+        decided = {name: resolve(value, *met) for name, value in node.items()}
         return {name: value for name, value in decided.items() if value != NO_VALUE}
     if isinstance(node, list):
-        return [value for value in (under(each, *met) for each in node) if value != NO_VALUE]
+        return [value for value in (resolve(each, *met) for each in node) if value != NO_VALUE]
     return node
 
 
 def properties_of(resources: Mapping[str, Any], kind: str, *met: str) -> dict[str, dict[str, Any]]:
-    """The properties of the resources of a kind, by logical id, with conditions decided as in `under`."""
-    return {name: under(each["Properties"], *met) for name, each in resources.items() if each["Type"] == kind}
+    """The properties of the resources of a type, by logical ID, with conditions resolved as in `resolve`."""
+    return {name: resolve(each["Properties"], *met) for name, each in resources.items() if each["Type"] == kind}
 
 
 def statements(role: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -176,7 +177,7 @@ def statements(role: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def environment(template: dict[str, Any], function: str) -> dict[str, str]:
-    """A function's variables, parameters at their defaults and names of resources as themselves."""
+    """A function's variables, with parameters at their defaults and resources by their logical IDs."""
     defaults = {name: parameter["Default"] for name, parameter in template["Parameters"].items()}
     shared = template["Globals"]["Function"]["Environment"]["Variables"]
     own = template["Resources"][f"{function}Function"]["Properties"]["Environment"]["Variables"]
@@ -198,7 +199,7 @@ def shared(template: dict[str, Any]) -> set[str]:
 
 
 class Recorded(dict[str, str]):
-    """An environment that remembers which of its variables were asked for."""
+    """An environment that records the variables read from it."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         super().__init__(variables)
@@ -213,9 +214,9 @@ class Recorded(dict[str, str]):
         return super().__getitem__(name)
 
 
-def test_roles_may_do_what_the_table_says(resources: dict[str, Any]) -> None:
-    """Each role's statements are exactly those listed here, and nothing else grants anything."""
-    identities = {name: under(each) for name, each in resources.items() if each["Type"].startswith("AWS::IAM::")}
+def test_roles_have_exactly_the_listed_permissions(resources: dict[str, Any]) -> None:
+    """Each role's statements are exactly the listed ones, and nothing else grants a permission."""
+    identities = {name: resolve(each) for name, each in resources.items() if each["Type"].startswith("AWS::IAM::")}
     roles = {name: each for name, each in identities.items() if each["Type"] == "AWS::IAM::Role"}
     assert roles == identities
     assert {
@@ -235,16 +236,16 @@ JOINED_KEYS = {"Fn::Split": [",", {"Fn::Join": [",", [GIVEN_KEY, {"Fn::Join": ["
     ("given", "keys"),
     [
         ({"HasKmsKey"}, GIVEN_KEY),
-        ({"HasOtherKmsKeys"}, OTHER_KEYS),  # before a key is given, or after it was taken back
+        ({"HasOtherKmsKeys"}, OTHER_KEYS),  # before a key is set, or after it was removed
         ({"HasKmsKey", "HasOtherKmsKeys"}, JOINED_KEYS),
     ],
     ids=["one", "others", "both"],
 )
 def test_roles_may_use_given_keys_for_their_data_only(given: set[str], keys: Any, resources: dict[str, Any]) -> None:
-    """With a key, and only then, each role may use it, as listed here and through the services that hold data. With
-    others as well, it may use those alike."""
+    """With a KMS key, and only then, each role may use it through the listed services; other given keys are allowed in
+    the same way."""
     for name, expected in KEY_STATEMENTS.items():
-        before, after = (list(statements(under(resources[name], *met))) for met in ((), (*given, "HasAnyKmsKey")))
+        before, after = (list(statements(resolve(resources[name], *met))) for met in ((), (*given, "HasAnyKmsKey")))
         added = [each for each in after if each not in before]
         assert len(after) == len(before) + len(added)
         assert {
@@ -260,8 +261,8 @@ def test_roles_may_use_given_keys_for_their_data_only(given: set[str], keys: Any
         assert all(each["Resource"] == keys for each in added)
 
 
-def test_a_key_is_any_of_those_given(template: dict[str, Any]) -> None:
-    """Either parameter makes the roles' statements, so that they can come before the key and stay after it."""
+def test_either_parameter_adds_the_key_statements(template: dict[str, Any]) -> None:
+    """Either key parameter adds the roles' statements, so that they can precede the key and outlast it."""
     conditions = template["Conditions"]
     assert conditions["HasAnyKmsKey"] == {"Fn::Or": [{"Condition": "HasKmsKey"}, {"Condition": "HasOtherKmsKeys"}]}
     assert conditions["HasKmsKey"] == {"Fn::Not": [{"Fn::Equals": [GIVEN_KEY, ""]}]}
@@ -271,11 +272,11 @@ def test_a_key_is_any_of_those_given(template: dict[str, Any]) -> None:
     assert others["AllowedPattern"] == one["AllowedPattern"]
 
 
-def test_other_buckets_can_be_read_only_where_a_parameter_names_them(template: dict[str, Any]) -> None:
-    """With image sources, and only then, the two that buy may read those objects; nothing else may, nor do more."""
+def test_other_buckets_need_a_parameter(template: dict[str, Any]) -> None:
+    """Only with image sources can the two buying functions read those objects; nothing else is allowed."""
     for name, role in template["Resources"].items():
         if role["Type"] == "AWS::IAM::Role":
-            before, after = (list(statements(under(role, *met))) for met in ((), ("HasImageSources",)))
+            before, after = (list(statements(resolve(role, *met))) for met in ((), ("HasImageSources",)))
             added = [each for each in after if each not in before]
             assert len(after) == len(before) + len(added)
             allowed = {"Sid": "ReadImageSources", "Effect": "Allow", "Action": "s3:GetObject"}
@@ -301,15 +302,15 @@ def test_other_buckets_can_be_read_only_where_a_parameter_names_them(template: d
     ],
 )
 def test_an_image_source_names_its_bucket(template: dict[str, Any], arn: str, allowed: bool) -> None:
-    """Each value is objects of one bucket: no wildcard reaches over a bucket's name."""
+    """Each value names objects of one bucket, without a wildcard in the bucket's name."""
     parameter = template["Parameters"]["ImageSourceArns"]
     assert (parameter["Type"], parameter["Default"]) == ("CommaDelimitedList", "")
     assert bool(re.fullmatch(parameter["AllowedPattern"], arn)) is allowed
 
 
-def test_a_given_key_seals_everything_that_is_kept(resources: dict[str, Any]) -> None:
-    """Logs, secrets, queues, table and bucket are under the key if there is one, else under what AWS manages; but the
-    queues that take what the key keeps from its way."""
+def test_a_given_key_encrypts_everything_stored(resources: dict[str, Any]) -> None:
+    """Logs, secrets, queues, table and bucket use the given key, or else AWS's keys; the dead-letter queues for
+    messages that the key may block always use AWS's key."""
     key = {"Ref": "KmsKeyArn"}
 
     def keys(kind: str, name: str, *met: str) -> list[Any]:
@@ -322,21 +323,24 @@ def test_a_given_key_seals_everything_that_is_kept(resources: dict[str, Any]) ->
         assert keys(kind, name, "HasKmsKey") == [key] * count
         assert keys(kind, name) == [None] * count
 
-    # What comes here may have found no way because of the key.
+    # Messages may come here because the key blocked their way.
     never = {"RequestsDeadLetters", "PublishDeadLetters"}
     for name, queue in properties_of(resources, "AWS::SQS::Queue", "HasKmsKey").items():
-        # One or the other: SQS refuses both.
+        # SQS refuses both at once.
         sealed = (queue.get("KmsMasterKeyId"), queue.get("SqsManagedSseEnabled"))
         assert sealed == ((None, True) if name in never else (key, None)), name
     assert keys("AWS::SQS::Queue", "SqsManagedSseEnabled") == [True] * 7
     assert keys("AWS::SQS::Queue", "KmsMasterKeyId") == [None] * 7
 
     table = {"SSEEnabled": True, "SSEType": "KMS"}
-    assert under(resources["Table"]["Properties"]["SSESpecification"]) == table
-    assert under(resources["Table"]["Properties"]["SSESpecification"], "HasKmsKey") == {**table, "KMSMasterKeyId": key}
+    assert resolve(resources["Table"]["Properties"]["SSESpecification"]) == table
+    assert resolve(resources["Table"]["Properties"]["SSESpecification"], "HasKmsKey") == {
+        **table,
+        "KMSMasterKeyId": key,
+    }
     rules = resources["Bucket"]["Properties"]["BucketEncryption"]["ServerSideEncryptionConfiguration"]
-    assert under(rules) == [{"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]
-    assert under(rules, "HasKmsKey") == [
+    assert resolve(rules) == [{"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]
+    assert resolve(rules, "HasKmsKey") == [
         {
             "ServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key},
             "BucketKeyEnabled": True,
@@ -345,10 +349,10 @@ def test_a_given_key_seals_everything_that_is_kept(resources: dict[str, Any]) ->
 
 
 def test_no_statement_is_wider_than_it_looks(resources: dict[str, Any]) -> None:
-    """No action or resource is a wildcard, nothing is granted by exclusion, and no managed policy widens a role."""
+    """No action or resource is a wildcard, nothing is granted by exclusion, and no role has a managed policy."""
     for name in STATEMENTS:
         assert "ManagedPolicyArns" not in resources[name]["Properties"]
-        for each in statements(under(resources[name], "HasAnyKmsKey")):
+        for each in statements(resolve(resources[name], "HasAnyKmsKey")):
             assert each["Effect"] == "Allow"
             assert not {"NotAction", "NotResource", "NotPrincipal"} & each.keys()
             assert not any("*" in action for action in listed(each["Action"]))
@@ -356,13 +360,13 @@ def test_no_statement_is_wider_than_it_looks(resources: dict[str, Any]) -> None:
                 assert re.fullmatch(r"[A-Za-z]+(/[a-z]+/\*(\.json)?|/index/[a-z]+)?", arn), arn
 
 
-def test_only_kinds_of_items_a_function_needs_are_within_its_reach(resources: dict[str, Any]) -> None:
-    """No function can write an API key, and none but those that serve callers can read one."""
+def test_a_function_reaches_only_the_items_it_needs(resources: dict[str, Any]) -> None:
+    """No function can write an API key, and only functions that serve callers can read one."""
     reach = {
         (name, each["Sid"]): set(each["Condition"]["ForAllValues:StringLike"]["dynamodb:LeadingKeys"])
         for name in STATEMENTS
-        for each in statements(under(resources[name]))
-        # The indexes hold clips and requests and no key, so all of them may be read.
+        for each in statements(resolve(resources[name]))
+        # The indexes contain clips and requests but no keys, so all their items may be read.
         if short(each["Resource"]) == "Table"
     }
     assert reach == {
@@ -380,7 +384,7 @@ def test_only_kinds_of_items_a_function_needs_are_within_its_reach(resources: di
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_function_has_its_own_role_logs_and_code(name: str, resources: dict[str, Any], root: Path) -> None:
-    """Nothing is shared between functions: role, log group and folder carry the function's name."""
+    """Each function has its own role, log group and folder, named after it."""
     properties = resources[f"{name}Function"]["Properties"]
     assert properties["Role"] == {"Fn::GetAtt": [f"{name}Role", "Arn"]}
     assert properties["LoggingConfig"] == {"LogGroup": {"Ref": f"{name}Logs"}}
@@ -389,16 +393,16 @@ def test_a_function_has_its_own_role_logs_and_code(name: str, resources: dict[st
 
 
 def test_every_function_is_covered_by_these_tests(resources: dict[str, Any]) -> None:
-    """A function that is added to the template is added here."""
+    """Every function of the template is listed here."""
     functions = {name for name, each in resources.items() if each["Type"] == "AWS::Serverless::Function"}
     assert functions == {f"{name}Function" for name in FUNCTIONS}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_settings_and_template_name_the_same_variables(name: str, template: dict[str, Any]) -> None:
-    """What a function reads is declared, what is declared is read, and the defaults pass the checks of the settings.
+    """A function reads exactly its declared variables, and the defaults are valid settings.
 
-    What is declared for all is read by those that have anything to do with it.
+    A variable declared for all functions is read by those that need it.
     """
     variables = Recorded(environment(template, name))
     getattr(config, f"{name}Settings").read(variables)
@@ -407,14 +411,14 @@ def test_settings_and_template_name_the_same_variables(name: str, template: dict
 
 
 @pytest.mark.parametrize("name", TIMED)
-def test_a_function_knows_its_own_timeout(name: str, template: dict[str, Any]) -> None:
-    """The timeout that the code reasons with is the one that Lambda enforces."""
+def test_a_function_is_given_its_own_timeout(name: str, template: dict[str, Any]) -> None:
+    """The timeout in a function's settings is the one that Lambda enforces."""
     timeout = template["Resources"][f"{name}Function"]["Properties"]["Timeout"]
     assert environment(template, name)["FUNCTION_TIMEOUT_SECONDS"] == str(timeout)
 
 
 def bounds(parameter: dict[str, Any]) -> tuple[int, int]:
-    """The least and the most that an interval's parameter allows, in seconds."""
+    """The minimum and the maximum of an interval's parameter, in seconds."""
     if parameter["Type"] == "Number":
         return parameter["MinValue"], parameter["MaxValue"]
     allowed = [number for number in range(100_000) if re.fullmatch(parameter["AllowedPattern"], str(number))]
@@ -423,7 +427,8 @@ def bounds(parameter: dict[str, Any]) -> tuple[int, int]:
 
 
 def test_the_deadline_is_in_whole_seconds(template: dict[str, Any]) -> None:
-    """The bucket policy writes 000 behind it: a fraction would cut every link's life to seconds."""
+    """The deadline is an integer, because the bucket policy appends 000 to it; a fraction would make links expire
+    early."""
     deadline = template["Parameters"]["DeadlineSeconds"]
     assert bounds(deadline) == (3600, 86400)
     for text in ("7200.5", "7200.0", "07200", "7200 ", "", "1e4", "-7200"):
@@ -431,7 +436,7 @@ def test_the_deadline_is_in_whole_seconds(template: dict[str, Any]) -> None:
 
 
 def corners(template: dict[str, Any], when_ambiguous: str) -> Iterator[dict[str, Any]]:
-    """The template with its intervals in every corner of what the parameters allow."""
+    """The template with its intervals in every combination of the parameters' extremes."""
     intervals = {name: each for name, each in template["Parameters"].items() if name.endswith("Seconds")}
     assert len(intervals) == 6
     for corner in itertools.product(*map(bounds, intervals.values())):
@@ -443,15 +448,15 @@ def corners(template: dict[str, Any], when_ambiguous: str) -> Iterator[dict[str,
         yield {**template, "Parameters": parameters}
 
 
-def test_any_intervals_that_the_parameters_allow_are_in_order(template: dict[str, Any]) -> None:
-    """In every corner of the parameters' ranges the settings accept them, while nothing is ever sent again."""
+def test_all_allowed_intervals_are_accepted(template: dict[str, Any]) -> None:
+    """Every combination of the parameters' extremes is accepted while nothing is resent."""
     for corner in corners(template, "review"):
         for name in TIMED:
             getattr(config, f"{name}Settings").read(environment(corner, name))
 
 
 def test_intervals_under_which_a_clip_could_be_bought_twice_are_refused(template: dict[str, Any]) -> None:
-    """Where a repeat could come after a usual render, the only function that sends again does not start."""
+    """If a resend could come after a usual render, the only function that resends does not start."""
     for corner in corners(template, "resend"):
         chosen = {name: each["Default"] for name, each in corner["Parameters"].items()}
         variables = environment(corner, "Reconcile")
@@ -464,14 +469,14 @@ def test_intervals_under_which_a_clip_could_be_bought_twice_are_refused(template
 
 
 def test_the_resend_window_ends_where_the_usual_render_begins(template: dict[str, Any]) -> None:
-    """Every window that the parameter allows suits the usual render's default, and a second more would not."""
+    """Every allowed resend window fits the default of the usual render, and a second more would not."""
     window, render = template["Parameters"]["ResendWindowSeconds"], template["Parameters"]["UsualRenderSeconds"]
     timeout = template["Resources"]["ReconcileFunction"]["Properties"]["Timeout"]
     assert window["MaxValue"] + timeout + 60 + 1 == render["Default"]
 
 
 def test_an_empty_endpoint_means_aws(template: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """boto3 takes the template's default, an empty AWS_ENDPOINT_URL, as none at all, and a value as the address."""
+    """boto3 treats an empty AWS_ENDPOINT_URL, the template's default, as unset, and a value as the endpoint."""
     assert template["Parameters"]["AwsEndpointUrl"]["Default"] == ""
     session = boto3.Session("key", "secret", region_name="eu-central-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "")
@@ -481,7 +486,7 @@ def test_an_empty_endpoint_means_aws(template: dict[str, Any], monkeypatch: pyte
 
 
 def test_one_parameter_decides_the_architecture(template: dict[str, Any]) -> None:
-    """Functions, layers and the layers' build all follow the parameter, or binaries would not match."""
+    """Functions, layers and the layers' build have the architecture of one parameter."""
     parameter = {"Ref": "Architecture"}
     layers = [each for each in template["Resources"].values() if each["Type"] == "AWS::Serverless::LayerVersion"]
     assert template["Globals"]["Function"]["Architectures"] == [parameter]
@@ -492,7 +497,7 @@ def test_one_parameter_decides_the_architecture(template: dict[str, Any]) -> Non
 
 
 def test_the_table_has_the_keys_that_the_code_uses(resources: dict[str, Any]) -> None:
-    """Keys, indexes, stream and expiry are what the record's design names."""
+    """Keys, indexes, stream and expiry are those that the code uses."""
     table = resources["Table"]["Properties"]
     types = {each["AttributeName"]: each["AttributeType"] for each in table["AttributeDefinitions"]}
 
@@ -516,29 +521,31 @@ def test_the_table_has_the_keys_that_the_code_uses(resources: dict[str, Any]) ->
     assert table["SSESpecification"]["SSEEnabled"] is True
 
 
-def test_what_was_paid_for_outlives_the_stack(resources: dict[str, Any]) -> None:
-    """Table, bucket and the bucket's policy stay when the stack goes, unless it was never made: then they are empty."""
+def test_paid_data_outlives_the_stack(resources: dict[str, Any]) -> None:
+    """Table, bucket and bucket policy are retained when the stack is deleted, except after a failed creation, when they
+    are empty."""
     for name in ("Table", "Bucket", "BucketPolicy"):
         assert resources[name]["DeletionPolicy"] == "RetainExceptOnCreate"
         assert resources[name]["UpdateReplacePolicy"] == "Retain"
 
 
 def test_the_table_can_be_protected(template: dict[str, Any]) -> None:
-    """DynamoDB refuses to delete it where the parameter says so; not by default, or a failed creation would stay."""
+    """A parameter turns on deletion protection; it is off by default, because a failed creation could not be
+    removed."""
     protected = {"Fn::If": ["HasDeletionProtection", True, False]}
     assert template["Resources"]["Table"]["Properties"]["DeletionProtectionEnabled"] == protected
     assert template["Conditions"]["HasDeletionProtection"] == {"Fn::Equals": [{"Ref": "DeletionProtection"}, "on"]}
     assert template["Parameters"]["DeletionProtection"]["Default"] == "off"
 
 
-def test_the_bucket_is_private_and_forgets_nothing(resources: dict[str, Any]) -> None:
-    """Nobody outside gets in, nobody without TLS, and an overwritten clip is still there."""
+def test_the_bucket_is_private_and_versioned(resources: dict[str, Any]) -> None:
+    """The bucket has no public access, requires TLS, and keeps overwritten clips."""
     bucket = resources["Bucket"]["Properties"]
     assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
     assert len(bucket["PublicAccessBlockConfiguration"]) == 4
     assert bucket["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
     assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
-    assert [rule.keys() for rule in under(bucket["LifecycleConfiguration"]["Rules"])] == [
+    assert [rule.keys() for rule in resolve(bucket["LifecycleConfiguration"]["Rules"])] == [
         {"Id", "Status", "AbortIncompleteMultipartUpload"}
     ]
     denied = resources["BucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]
@@ -547,15 +554,15 @@ def test_the_bucket_is_private_and_forgets_nothing(resources: dict[str, Any]) ->
         assert {short(arn) for arn in each["Resource"]} == {"Bucket", "Bucket/*"}
     assert {each["Sid"]: each["Condition"] for each in denied} == {
         "DenyWithoutTls": {"Bool": {"aws:SecureTransport": "false"}},
-        # Milliseconds, of a parameter in whole seconds.
+        # Milliseconds, from a parameter in whole seconds.
         "DenyLinksPastDeadline": {"NumericGreaterThan": {"s3:signatureAge": {"Fn::Sub": "${DeadlineSeconds}000"}}},
     }
 
 
-def test_objects_expire_only_when_somebody_said_so(template: dict[str, Any]) -> None:
-    """With `RetentionDays` all objects go after that time, and no version goes sooner; else none does."""
+def test_objects_expire_only_with_retention(template: dict[str, Any]) -> None:
+    """With `RetentionDays` all objects expire after that time and no version sooner; without it none expires."""
     rules = template["Resources"]["Bucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
-    always, expiring = under(rules), under(rules, "ObjectsExpire")
+    always, expiring = resolve(rules), resolve(rules, "ObjectsExpire")
     days = {"Ref": "RetentionDays"}
     assert [
         (rule["Prefix"], rule["Status"], rule["ExpirationInDays"], rule["NoncurrentVersionExpiration"])
@@ -571,7 +578,7 @@ def test_objects_expire_only_when_somebody_said_so(template: dict[str, Any]) -> 
 
 
 def test_access_logs_cannot_hold_a_token(resources: dict[str, Any]) -> None:
-    """Each API logs one JSON object a request, made of fields that leave the query string and headers out."""
+    """Each API logs one JSON object per request, without the query string and headers."""
     apis = [each["Properties"] for each in resources.values() if each["Type"] == "AWS::Serverless::HttpApi"]
     assert len(apis) == 2
     for api in apis:
@@ -590,8 +597,8 @@ def test_access_logs_cannot_hold_a_token(resources: dict[str, Any]) -> None:
         }
 
 
-def test_logs_end_and_requests_are_throttled(resources: dict[str, Any]) -> None:
-    """No log group is kept for ever, no API takes requests without a limit."""
+def test_logs_expire_and_requests_are_throttled(resources: dict[str, Any]) -> None:
+    """Every log group has a retention, and every API a request limit."""
     groups = [each["Properties"] for each in resources.values() if each["Type"] == "AWS::Logs::LogGroup"]
     assert len(groups) == 8
     assert all(group["RetentionInDays"] == {"Ref": "LogRetentionDays"} for group in groups)
@@ -600,8 +607,8 @@ def test_logs_end_and_requests_are_throttled(resources: dict[str, Any]) -> None:
         assert 0 < settings["ThrottlingRateLimit"] <= settings["ThrottlingBurstLimit"]
 
 
-def test_each_api_has_its_own_door(resources: dict[str, Any]) -> None:
-    """Callers and the provider come in by different APIs, and the provider's has a single route."""
+def test_callers_and_provider_have_separate_apis(resources: dict[str, Any]) -> None:
+    """Callers and the provider use different APIs, and the provider's has a single route."""
     doors = {
         (event["Properties"]["ApiId"]["Ref"], event["Properties"]["Method"], event["Properties"]["Path"])
         for name in FUNCTIONS
@@ -620,7 +627,7 @@ def test_each_api_has_its_own_door(resources: dict[str, Any]) -> None:
 
 
 def test_the_sweep_runs_every_minute_and_is_never_repeated(resources: dict[str, Any]) -> None:
-    """A sweep starts each minute, ends within it, and one that failed or is late is left to the next."""
+    """A sweep starts each minute and ends within it; a failed or late one is not retried."""
     properties = resources["ReconcileFunction"]["Properties"]
     (schedule,) = [each["Properties"] for each in properties["Events"].values() if each["Type"] == "Schedule"]
     once = {"MaximumRetryAttempts": 0, "MaximumEventAgeInSeconds": 60}
@@ -630,14 +637,14 @@ def test_the_sweep_runs_every_minute_and_is_never_repeated(resources: dict[str, 
 
 
 def source(resources: dict[str, Any], function: str) -> dict[str, Any]:
-    """The queue that a function takes messages from."""
+    """The queue from which a function receives messages."""
     events = resources[f"{function}Function"]["Properties"]["Events"].values()
     (only,) = [each["Properties"] for each in events if each["Type"] == "SQS"]
     return only
 
 
 def created(keys: list[dict[str, str]]) -> dict[str, Any]:
-    """The pattern of S3's events about new objects with such keys."""
+    """The event pattern for new objects with these keys."""
     return {
         "source": ["aws.s3"],
         "detail-type": ["Object Created"],
@@ -645,8 +652,9 @@ def created(keys: list[dict[str, str]]) -> dict[str, Any]:
     }
 
 
-def test_changes_of_clips_reach_publish_and_nothing_else_does(resources: dict[str, Any]) -> None:
-    """The whole stream is followed, a failure takes no others along, and what fails for good is set aside."""
+def test_only_changes_of_clips_reach_publish(resources: dict[str, Any]) -> None:
+    """The stream's changes of clips alone reach publish; failures are reported one by one, permanent ones become dead
+    letters."""
     (source,) = resources["PublishFunction"]["Properties"]["Events"].values()
     assert source["Type"] == "DynamoDB"
     properties = dict(source["Properties"])
@@ -670,8 +678,8 @@ def test_changes_of_clips_reach_publish_and_nothing_else_does(resources: dict[st
     assert resources["PublishDeadLetters"]["Properties"]["MessageRetentionPeriod"] == 14 * 24 * 3600
 
 
-def test_the_bucket_tells_of_its_objects(resources: dict[str, Any]) -> None:
-    """Everything that is put into the bucket is an event on the account's own bus."""
+def test_the_bucket_sends_events(resources: dict[str, Any]) -> None:
+    """Every new object in the bucket is an event on the account's default bus."""
     bucket = resources["Bucket"]["Properties"]
     assert bucket["NotificationConfiguration"] == {"EventBridgeConfiguration": {"EventBridgeEnabled": True}}
 
@@ -679,7 +687,7 @@ def test_the_bucket_tells_of_its_objects(resources: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("rule", "bus", "pattern", "queue"),
     [
-        # The manifests beside them are no uploads.
+        # The manifests beside the videos are no uploads.
         (
             "UploadsRule",
             None,
@@ -695,12 +703,12 @@ def test_the_bucket_tells_of_its_objects(resources: dict[str, Any]) -> None:
         ),
     ],
 )
-def test_each_rule_passes_on_what_its_queue_is_for(
+def test_each_rule_forwards_its_queues_events(
     rule: str, bus: Any, pattern: dict[str, Any], queue: str, resources: dict[str, Any]
 ) -> None:
     """A rule matches its own prefix or detail type only, on its own bus, and has one target.
 
-    What cannot be delivered is kept, unless the sweep finds it anyway.
+    Undeliverable events go to a dead-letter queue, unless the sweep finds their objects anyway.
     """
     properties = resources[rule]["Properties"]
     assert properties.get("EventBusName") == bus
@@ -718,14 +726,14 @@ def test_each_rule_passes_on_what_its_queue_is_for(
         ("Submit", "Inbox", 1, {"MaximumConcurrency": {"Ref": "InboxConcurrency"}}),
     ],
 )
-def test_no_failure_takes_others_along(
+def test_a_failed_message_does_not_fail_its_batch(
     function: str, queue: str, batch: int, scaling: Any, resources: dict[str, Any]
 ) -> None:
-    """Each function takes from its own queue, reports the messages that failed, and is bounded, so that no queue takes
-    all of a small account's functions."""
-    taken = source(resources, function)
-    assert (short(taken["Queue"]), taken["BatchSize"], taken["ScalingConfig"]) == (queue, batch, scaling)
-    assert taken["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    """Each function has its own queue, reports the failed messages, and has a concurrency limit, so that no queue uses
+    all of a small account's concurrency."""
+    mapping = source(resources, function)
+    assert (short(mapping["Queue"]), mapping["BatchSize"], mapping["ScalingConfig"]) == (queue, batch, scaling)
+    assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
 
 
 @pytest.mark.parametrize(
@@ -736,10 +744,10 @@ def test_no_failure_takes_others_along(
         ("Inbox", "InboxDeadLetters", "Submit", 10),
     ],
 )
-def test_a_message_waits_for_its_function_and_is_never_lost(
+def test_a_message_is_hidden_while_it_is_processed(
     queue: str, dead: str, function: str, tries: int, resources: dict[str, Any]
 ) -> None:
-    """A message is not given out twice while its function may still run, and after some failures it is set aside."""
+    """A message stays hidden while its function may run, and goes to the dead-letter queue after some failures."""
     properties = resources[queue]["Properties"]
     assert properties["VisibilityTimeout"] >= 6 * resources[f"{function}Function"]["Properties"]["Timeout"]
     assert properties.get("DelaySeconds") == (10 if queue == "UploadsQueue" else None)
@@ -747,7 +755,7 @@ def test_a_message_waits_for_its_function_and_is_never_lost(
     assert properties["RedrivePolicy"]["maxReceiveCount"] == tries
     longest = 14 * 24 * 3600
     assert resources[dead]["Properties"]["MessageRetentionPeriod"] == longest
-    # An upload is found by the sweep as well; a request is nowhere but here.
+    # The sweep finds uploads as well; a request is only here.
     assert properties.get("MessageRetentionPeriod") == (None if queue == "UploadsQueue" else longest)
 
 
@@ -762,8 +770,8 @@ def test_a_message_waits_for_its_function_and_is_never_lost(
         ),
     ],
 )
-def test_nobody_but_the_rules_sends_to_the_queue(queue: str, rules: Any, resources: dict[str, Any]) -> None:
-    """A queue's policy names the one action, its rules, and itself."""
+def test_only_the_rules_send_to_the_queue(queue: str, rules: Any, resources: dict[str, Any]) -> None:
+    """A queue's policy allows one action on the queue itself, to its rules only."""
     policy = resources[f"{queue}Policy"]["Properties"]
     (allow,) = policy["PolicyDocument"]["Statement"]
     assert policy["Queues"] == [{"Ref": queue}]
@@ -772,15 +780,15 @@ def test_nobody_but_the_rules_sends_to_the_queue(queue: str, rules: Any, resourc
     assert allow["Condition"] == {"ArnEquals": {"aws:SourceArn": rules}}
 
 
-def test_the_bus_keeps_what_it_cannot_seal(resources: dict[str, Any]) -> None:
-    """Under a key that EventBridge may not use, an event reaches no rule: the bus has dead letters of its own."""
+def test_the_bus_has_a_dead_letter_queue(resources: dict[str, Any]) -> None:
+    """Events that EventBridge cannot encrypt with the given key go to the bus's own dead-letter queue."""
     assert resources["EventBus"]["Properties"]["DeadLetterConfig"] == {
         "Arn": {"Fn::GetAtt": ["RequestsDeadLetters", "Arn"]}
     }
 
 
 def test_the_buses_caller_is_a_callers_name(template: dict[str, Any]) -> None:
-    """What the parameter lets through is a name for the code as well, and the other way round."""
+    """The parameter's pattern allows exactly the caller names that the code allows."""
     pattern = template["Parameters"]["EventsCaller"]["AllowedPattern"]
     for text in ("events", "a", "0-9", "a" * 64, "all", "all-of-us", "", "A", "-a", "a_b", "a/b", "a" * 65):
         assert bool(re.search(pattern, text)) is is_name(text), text
@@ -797,25 +805,25 @@ def dimension(alarm: dict[str, Any]) -> tuple[str, Any]:
     return only["Name"], only["Value"]
 
 
-def test_what_means_money_rings(resources: dict[str, Any]) -> None:
-    """Each metric that means money, and no other, has an alarm that rings in five minutes and is quiet otherwise."""
-    ours = alarms(resources, "Rushes")
-    assert {alarm["MetricName"]: alarm["Threshold"] for alarm in ours} == ALARMING
-    for alarm in ours:
+def test_metrics_about_money_have_alarms(resources: dict[str, Any]) -> None:
+    """Exactly the metrics in `ALARMING` have an alarm, over five minutes, and missing data raises none."""
+    metric_alarms = alarms(resources, "Rushes")
+    assert {alarm["MetricName"]: alarm["Threshold"] for alarm in metric_alarms} == ALARMING
+    for alarm in metric_alarms:
         assert (alarm["Statistic"], alarm["Period"], alarm["EvaluationPeriods"]) == ("Sum", 300, 1)
         assert alarm["ComparisonOperator"] == "GreaterThanOrEqualToThreshold"
         assert alarm["TreatMissingData"] == "notBreaching"
 
 
-def test_alarms_listen_where_the_metrics_are_written(
+def test_alarms_name_the_written_metrics(
     template: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What a function with the template's variables writes has the namespace and dimension that the alarms name."""
+    """The alarms have the namespace and dimension that functions with the template's variables write."""
     variables = environment(template, "Reconcile")
     for name in READ_BY_LIBRARIES:
         monkeypatch.setenv(name, variables[name])
     telemetry = PowertoolsTelemetry()
-    telemetry.metrics.clear_metrics()  # Powertools keeps one set a process, and other tests may have counted
+    telemetry.metrics.clear_metrics()  # Powertools keeps one set per process, also from other tests
     telemetry.count(Metric.CLIPS_IN_REVIEW)
     telemetry.flush()
     written = json.loads(capsys.readouterr().out)
@@ -827,9 +835,9 @@ def test_alarms_listen_where_the_metrics_are_written(
     assert [each["Name"] for each in metrics["Metrics"]] == [alarm["MetricName"]]
 
 
-def test_failures_and_silence_ring(resources: dict[str, Any]) -> None:
-    """Errors of each function, throttled calls from outside, dead letters, and ten minutes without a sweep are told to
-    people."""
+def test_failures_and_missing_sweeps_have_alarms(resources: dict[str, Any]) -> None:
+    """There are alarms on each function's errors, throttled invocations, dead letters, and ten minutes without a
+    sweep."""
     functions = alarms(resources, "AWS/Lambda")
     errors = [alarm for alarm in functions if alarm["MetricName"] == "Errors"]
     assert [dimension(alarm) for alarm in errors] == [
@@ -863,10 +871,10 @@ def test_failures_and_silence_ring(resources: dict[str, Any]) -> None:
         assert beat["TreatMissingData"] == "breaching"
 
 
-def test_what_reaches_no_queue_rings(resources: dict[str, Any]) -> None:
-    """Each rule's failures are told to people, and so is what its dead-letter queue did not take, where it has one.
+def test_undelivered_events_have_alarms(resources: dict[str, Any]) -> None:
+    """Each rule has an alarm on failed invocations, and on events that its dead-letter queue did not receive.
 
-    Metrics of a rule of a bus have the bus as well.
+    The metrics of a rule on a custom bus have the bus as a dimension.
     """
     bus_name = {"Ref": "EventBus"}
     rules = {name: each["Properties"] for name, each in resources.items() if each["Type"] == "AWS::Events::Rule"}
@@ -886,8 +894,9 @@ def test_what_reaches_no_queue_rings(resources: dict[str, Any]) -> None:
     assert all((each["Statistic"], each["Threshold"]) == ("Sum", 1) for each in rings)
 
 
-def test_alarms_are_heard(template: dict[str, Any]) -> None:
-    """Every alarm goes to the topic, which is not under the key that shuts alarms out, and on to whoever is named."""
+def test_alarms_notify_the_operator(template: dict[str, Any]) -> None:
+    """Every alarm goes to the topic, which is not encrypted with a key that alarms cannot use, and on to the given
+    address."""
     resources = template["Resources"]
     every = [each["Properties"] for each in resources.values() if each["Type"] == "AWS::CloudWatch::Alarm"]
     assert all(alarm["AlarmActions"] == [{"Ref": "AlarmTopic"}] for alarm in every)
@@ -904,7 +913,7 @@ def test_alarms_are_heard(template: dict[str, Any]) -> None:
 
 
 def test_the_runbook_explains_every_alarm(resources: dict[str, Any], root: Path) -> None:
-    """Each alarm has a row that says what it means, and there is no row without an alarm."""
+    """Each alarm has a row in the runbook, and each row an alarm."""
     _, _, text = (root / "docs" / "runbook.md").read_text().partition("\n## Alarms\n")
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
@@ -913,8 +922,8 @@ def test_the_runbook_explains_every_alarm(resources: dict[str, Any], root: Path)
     }
 
 
-def test_secrets_hold_no_value_that_somebody_chose(resources: dict[str, Any]) -> None:
-    """The webhook's keys are generated, and Runware's key is put in later."""
+def test_the_template_contains_no_secret(resources: dict[str, Any]) -> None:
+    """The webhook's keys are generated, and Runware's key is set later."""
     generated = resources["WebhookSecret"]["Properties"]["GenerateSecretString"]
     assert json.loads(generated["SecretStringTemplate"]) == {"previous": ""}
     assert generated["GenerateStringKey"] == "current"
@@ -952,13 +961,13 @@ def test_secrets_hold_no_value_that_somebody_chose(resources: dict[str, Any]) ->
         ("AwsEndpointUrl", "127.0.0.1", False),
     ],
 )
-def test_parameters_take_what_makes_sense(parameter: str, value: str, fits: bool, template: dict[str, Any]) -> None:
-    """A pattern lets through what works and stops what would only fail later."""
+def test_parameters_accept_only_usable_values(parameter: str, value: str, fits: bool, template: dict[str, Any]) -> None:
+    """A pattern allows usable values and refuses values that would only fail later."""
     assert bool(re.search(template["Parameters"][parameter]["AllowedPattern"], value)) is fits
 
 
 def test_deployments_fit_the_template(template: dict[str, Any], root: Path) -> None:
-    """What dev and prod override exists and is allowed, and nobody changes prod without having seen the changes."""
+    """The overrides of dev and prod are allowed parameters and values, and prod's changes need a confirmation."""
     settings = tomllib.loads((root / "samconfig.toml").read_text())
     for name in ("dev", "prod"):
         deploy = settings[name]["deploy"]["parameters"]
@@ -977,9 +986,9 @@ def overrides(root: Path, name: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", ["dev", "prod"])
-def test_deployments_set_what_decides_about_money(name: str, template: dict[str, Any], root: Path) -> None:
-    """An update keeps the former value of a parameter that is not overridden, so a changed default of these would never
-    reach a stack that exists."""
+def test_deployments_set_the_parameters_about_money(name: str, template: dict[str, Any], root: Path) -> None:
+    """Every parameter about money is set explicitly, because an update keeps a parameter's former value and ignores a
+    changed default."""
     groups = template["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
     grouped = {group["Label"]["default"].split(" (")[0]: group["Parameters"] for group in groups}
     money = {*grouped["Money"], *grouped["Intervals"], "RescueOrigins"}
@@ -992,22 +1001,22 @@ def test_deployments_set_what_decides_about_money(name: str, template: dict[str,
 
 
 def widgets(resources: dict[str, Any]) -> list[dict[str, Any]]:
-    """The properties of the dashboard's widgets; what CloudFormation fills in stands there by its name."""
+    """The properties of the dashboard's widgets, with substituted values by their names."""
     text = resources["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
     body = json.loads(re.sub(r"\$\{([\w:.]+)\}", r"\1", text))
     return [each["properties"] for each in body["widgets"]]
 
 
-def test_the_dashboard_shows_all_that_is_counted(resources: dict[str, Any]) -> None:
-    """Every metric of ours is on it, under the dimension it is written with, and none that nobody writes."""
-    shown = [metric for widget in widgets(resources) for metric in widget["metrics"] if metric[0] == "Rushes"]
-    assert {metric[1] for metric in shown} == {str(each) for each in Metric}
-    assert {tuple(metric[2:]) for metric in shown} == {("service", "AWS::StackName")}
+def test_the_dashboard_shows_every_metric(resources: dict[str, Any]) -> None:
+    """Every metric of the service is on the dashboard under its dimension, and no unknown one."""
+    displayed = [metric for widget in widgets(resources) for metric in widget["metrics"] if metric[0] == "Rushes"]
+    assert {metric[1] for metric in displayed} == {str(each) for each in Metric}
+    assert {tuple(metric[2:]) for metric in displayed} == {("service", "AWS::StackName")}
     assert all(widget["region"] == "AWS::Region" for widget in widgets(resources))
 
 
 def test_the_dashboard_begins_with_the_funnel(resources: dict[str, Any]) -> None:
-    """Its first widget sums the way of a clip over the time shown, and below are functions and the queue."""
+    """The first widget sums the steps of clips over the displayed time; functions and queues follow."""
     first, *others = widgets(resources)
     assert [metric[1] for metric in first["metrics"]] == [
         "ClipsBought",
@@ -1032,16 +1041,16 @@ def test_the_dashboard_begins_with_the_funnel(resources: dict[str, Any]) -> None
     } | {("AWS/Lambda", "IteratorAge", "FunctionName", "PublishFunction")}
 
 
-def test_the_form_asks_for_every_parameter_once(template: dict[str, Any]) -> None:
-    """The console's groups hold each parameter, each is described, and all have a default."""
+def test_every_parameter_is_in_one_group(template: dict[str, Any]) -> None:
+    """The console's groups contain each parameter once, with a description and a default."""
     groups = template["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
     asked = [name for group in groups for name in group["Parameters"]]
     assert sorted(asked) == sorted(template["Parameters"])
     assert all(each["Description"] and "Default" in each for each in template["Parameters"].values())
 
 
-def test_the_page_on_deploying_shows_roles_that_fit(root: Path, tmp_path: Path, resources: dict[str, Any]) -> None:
-    """CI's roles may do named things only, for every service of the stack, and delete neither table nor bucket."""
+def test_the_documented_roles_are_limited_and_complete(root: Path, tmp_path: Path, resources: dict[str, Any]) -> None:
+    """CI's roles allow named actions only, for every service of the stack, and delete neither table nor bucket."""
     (text,) = re.findall(r"(?ms)^```yaml\n(# ci\.yaml\n.*?)^```$", (root / "docs" / "deploying.md").read_text())
     (tmp_path / "ci.yaml").write_text(text)
     roles = templates.read(tmp_path / "ci.yaml")["Resources"]
@@ -1052,7 +1061,7 @@ def test_the_page_on_deploying_shows_roles_that_fit(root: Path, tmp_path: Path, 
     assert not actions & {"dynamodb:DeleteTable", "s3:DeleteBucket", "s3:DeleteObject", "s3:GetObjectVersion"}
     made_of = {each["Type"].split("::")[1].lower() for each in resources.values()}
     services = {action.partition(":")[0] for action in actions}
-    # SAM's own kinds become functions and APIs.
+    # SAM's own types become functions and APIs.
     assert (made_of - {"serverless"}) | {"lambda", "apigateway"} <= services
     named = {name for name, each in resources.items() if each["Type"] == "AWS::IAM::Role"}
     for sid in ("Roles", "RolesForFunctionsOnly"):
@@ -1060,16 +1069,16 @@ def test_the_page_on_deploying_shows_roles_that_fit(root: Path, tmp_path: Path, 
         assert {re.search(r"\$\{Stack\}-(\w+)-\*", str(place))[1] for place in places} == named  # type: ignore[index]
 
 
-def test_every_waiver_has_its_reason(root: Path) -> None:
-    """Each check that is not made stands below a comment that says why, and nowhere else."""
+def test_every_skipped_check_has_its_reason(root: Path) -> None:
+    """Each skipped check has a comment with the reason above it, in one file only."""
     text = (root / ".checkov.yaml").read_text()
     waived = yaml.safe_load(text)["skip-check"]
     assert re.findall(r"(?m)^  #.*\n  - (\w+)$", text) == waived
     assert "checkov" not in (root / "template.yaml").read_text()
 
 
-def test_an_event_carries_the_caller_of_the_moment_it_came(resources: dict[str, Any]) -> None:
-    """Only the rule knows the caller of events: a message that comes again after a change keeps the one it has."""
+def test_an_event_keeps_the_caller_of_its_arrival(resources: dict[str, Any]) -> None:
+    """Only the rule reads the caller of events, so that a message keeps its caller after the parameter changes."""
     (target,) = resources["RequestedRule"]["Properties"]["Targets"]
     (template,) = target["InputTransformer"].values()
     filled = template["Fn::Sub"].replace("${EventsCaller}", "events").replace("<aws.events.event.json>", '{"id": "1"}')

@@ -1,4 +1,4 @@
-"""What must not be in the repository, whoever puts it there."""
+"""Content that must not be in the repository."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ ACCOUNT = re.compile(rb"(?<![\w-])(?!123456789012)\d{12}(?![\w-])")
 
 @pytest.fixture(scope="module")
 def files() -> list[Path]:
-    """Everything that is committed or could be."""
+    """All files that are committed or not ignored."""
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     result = subprocess.run(listing, cwd=ROOT, capture_output=True, check=False)
     if result.returncode != 0:
@@ -24,19 +24,19 @@ def files() -> list[Path]:
 
 
 def test_no_file_is_large(files: list[Path]) -> None:
-    """No file is over 1 MB: videos are rendered, never kept."""
+    """No file is over 1 MB; test videos are rendered, not committed."""
     assert [path for path in files if path.stat().st_size > 1_000_000] == []
 
 
 @pytest.mark.parametrize("pattern", [MACHINE_PATH, REGISTRY], ids=["paths of a machine", "hosts of registries"])
-def test_nothing_names_the_place_it_was_made_at(files: list[Path], pattern: re.Pattern[bytes]) -> None:
-    """No file holds a path of somebody's machine or the address of a package registry."""
+def test_no_file_names_a_machine_or_registry(files: list[Path], pattern: re.Pattern[bytes]) -> None:
+    """No file contains a path of a developer's machine or the host of a package registry."""
     found = {str(path.relative_to(ROOT)): match[0] for path in files if (match := pattern.search(path.read_bytes()))}
     assert found == {}
 
 
 def test_deployment_settings_name_no_account() -> None:
-    """Accounts come from the environment of whoever deploys."""
+    """No deployment setting contains an account ID."""
     for name in ("samconfig.toml", "template.yaml"):
         assert not ACCOUNT.search((ROOT / name).read_bytes()), name
 
@@ -50,6 +50,6 @@ def test_deployment_settings_name_no_account() -> None:
         (ACCOUNT, b"arn:aws:iam::210987654321:role/x"),
     ],
 )
-def test_the_patterns_find_what_they_are_for(pattern: re.Pattern[bytes], text: bytes) -> None:
-    """Each pattern recognises an example of what it keeps out."""
+def test_the_patterns_match_their_examples(pattern: re.Pattern[bytes], text: bytes) -> None:
+    """Each pattern matches an example."""
     assert pattern.search(text)

@@ -1,10 +1,10 @@
 """The built application, and its functions in Lambda containers against the local stack.
 
-`make test-sam` puts SAM CLI on the PATH. What an engine has to offer, and that there is one run at a time on it, is
-said where SAM CLI is driven: rushes_local/sam.py.
+`make test-sam` puts SAM CLI on the PATH. The requirements for the container engine, and the lock that allows one run at
+a time, are documented in rushes_local/sam.py.
 
-Most events go through one `sam local start-lambda`, whose containers stay; `sam local invoke` makes its image and its
-container anew for every event, which takes more than ten times as long, so each function gets one of those.
+Most events go through one `sam local start-lambda`, whose containers are reused. `sam local invoke` makes its image and
+its container for every event, which takes more than ten times as long, so each function gets one of those.
 """
 
 import json
@@ -24,7 +24,7 @@ MAX_INVOCATION = 120
 
 @pytest.fixture(scope="session")
 def engine() -> None:
-    """Without a container engine nothing runs in containers, and one sentence is enough to say it."""
+    """Ends the run with one sentence if there is no container engine."""
     try:
         sam.require_engine()
     except StackError as error:
@@ -48,43 +48,43 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def containers(engine: None, build: Callable[[str], Path]) -> sam.Containers:
-    """Where the functions of the stack run."""
+    """The containers in which the stack's functions run."""
     return sam.Containers(build(sam.MACHINE))
 
 
 @pytest.fixture(scope="session")
 def running(containers: sam.Containers) -> Iterator[Stack]:
-    """The local services, the functions in containers. Nothing is rendered and nobody sweeps until a test says so."""
+    """The local stack with its functions in containers, without renders and sweeps except those of a test."""
     with Stack(ROOT, render_seconds=None, schedule=False, queues=False, streams=False, host=containers) as stack:
         yield stack
 
 
 @pytest.fixture
 def stack(running: Stack) -> Iterator[Stack]:
-    """The same, with a Runware that has no faults but the test's own."""
+    """The running stack, with the emulator's faults reset after each test."""
     yield running
     running.emulator.faults.replace({})
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a function in a container returned."""
+    """The response of a function in a container."""
 
     payload: dict[str, Any]
 
     @property
     def status(self) -> int:
-        """Of an HTTP function's answer."""
+        """The status of an HTTP function's response."""
         return int(self.payload["statusCode"])
 
     @property
     def body(self) -> Any:
-        """The JSON of an HTTP function's answer."""
+        """The parsed JSON of an HTTP function's response."""
         return json.loads(self.payload["body"] or "null")
 
 
 def answer(payload: Any) -> Answer:
-    """A function's answer; one that failed fails the test, with what its containers need."""
+    """A function's response; a failed function fails the test, with a hint about its containers."""
     if "errorMessage" in payload or payload.get("statusCode", 200) >= 500:
         hint = "Can functions reach this host's 127.0.0.1? The engine has to share the host's network with them."
         pytest.fail(f"{payload}\n{hint}", pytrace=False)

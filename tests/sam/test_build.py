@@ -1,4 +1,4 @@
-"""What `sam build` puts into the package, and that it is enough."""
+"""The content of the package that `sam build` makes, and that it is complete."""
 
 import os
 import subprocess
@@ -14,13 +14,13 @@ pytestmark = [pytest.mark.sam, pytest.mark.timeout(600)]
 
 FUNCTIONS = {"submit": "SubmitFunction", "webhook": "WebhookFunction", "reconcile": "ReconcileFunction"}
 LAYERS = ("DependenciesLayer", "CoreLayer")
-# As compilers write the machine into a binary's header (ELF's e_machine) and Python into its name.
+# The machine in a binary's header (ELF's e_machine) and in Python's file names.
 MACHINES = {"arm64": (0xB7, "aarch64"), "x86_64": (0x3E, "x86_64")}
 
 
 @pytest.mark.parametrize("architecture", MACHINES)
 def test_binaries_are_for_the_chosen_architecture(architecture: str, build: Callable[[str], Path]) -> None:
-    """Whatever the building machine is, every binary in the package is for the machine it will run on."""
+    """Every binary is built for the chosen architecture, on any build machine."""
     machine, name = MACHINES[architecture]
     binaries = list(build(architecture).rglob("*.so"))
     assert binaries
@@ -32,7 +32,8 @@ def test_binaries_are_for_the_chosen_architecture(architecture: str, build: Call
 
 
 def test_the_package_holds_nothing_else(build: Callable[[str], Path]) -> None:
-    """The core layer is the package, a function is its app.py; nothing local, no test and no cache comes along."""
+    """The core layer contains the package only and a function its app.py only; nothing local, no tests and no
+    caches."""
     folder = build(MACHINE)
     assert [path.name for path in (folder / "CoreLayer").iterdir()] == ["python"]
     assert [path.name for path in (folder / "CoreLayer" / "python").iterdir()] == ["rushes"]
@@ -45,15 +46,15 @@ def test_the_package_holds_nothing_else(build: Callable[[str], Path]) -> None:
 
 @pytest.mark.parametrize("architecture", MACHINES)
 def test_the_layers_are_small(architecture: str, build: Callable[[str], Path]) -> None:
-    """Both layers together stay within 20 MB unzipped, their byte code included."""
+    """Both layers together take at most 20 MB unzipped, including their byte code."""
     folder = build(architecture)
     files = [path for layer in LAYERS for path in (folder / layer).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 20_000_000
 
 
 @pytest.mark.parametrize("architecture", MACHINES)
-def test_byte_code_comes_along(architecture: str, build: Callable[[str], Path]) -> None:
-    """Every module of ours has its byte code beside it, for Lambda's Python: it could not keep what it compiles."""
+def test_byte_code_is_included(architecture: str, build: Callable[[str], Path]) -> None:
+    """Every module of the core has byte code for Lambda's Python, because Lambda cannot save any."""
     package = build(architecture) / "CoreLayer" / "python"
     sources = list(package.rglob("*.py"))
     assert sources
@@ -62,9 +63,8 @@ def test_byte_code_comes_along(architecture: str, build: Callable[[str], Path]) 
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_the_package_is_enough(function: str, build: Callable[[str], Path]) -> None:
-    """Lambda's Python version imports each handler from the built folders alone, with nothing installed beside them,
-    and makes all of its clients."""
+def test_the_package_is_complete(function: str, build: Callable[[str], Path]) -> None:
+    """Lambda's Python version imports each handler from the built folders alone and makes all of its clients."""
     folder = build(MACHINE)
     (declared,) = (each for each in functions() if each.name == function)
     paths = [folder / FUNCTIONS[function], *(folder / layer / "python" for layer in LAYERS)]
@@ -77,7 +77,7 @@ def test_the_package_is_enough(function: str, build: Callable[[str], Path]) -> N
 
 @pytest.mark.parametrize("service", ["dynamodb", "events", "s3", "secretsmanager", "sqs"])
 def test_every_client_can_be_made(service: str, build: Callable[[str], Path]) -> None:
-    """What was left of botocore's data is enough for each service's client, and to find its address."""
+    """The packed data of botocore is enough to make each service's client and to find its endpoint."""
     folder = build(MACHINE)
     program = (
         f"import sys; sys.path.append({str(folder / 'DependenciesLayer' / 'python')!r}); import botocore.session; "

@@ -1,7 +1,7 @@
-"""The same requests through our gateway and through `sam local start-api`: what the function is given, field by field.
+"""The events that a function receives from the local gateway and from `sam local start-api`, field by field.
 
-Two imitations of API Gateway, made independently. Where they differ, AWS's documentation decides; a difference is
-listed here with the reason why it stays, and one that is not listed fails.
+These are two independent imitations of API Gateway. Where they differ, AWS's documentation decides. Accepted
+differences are listed here with their reasons; any other one fails.
 https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
 """
 
@@ -28,14 +28,14 @@ import json
 
 def handler(event, context):
     if event["rawPath"] == "/tasks/raise":
-        raise ValueError("as it was told")
+        raise ValueError("on purpose")
     return {"statusCode": 200, "body": json.dumps(event)}
 """
 
 
 @dataclass(frozen=True)
-class Ask:
-    """A request, byte for byte as it is sent."""
+class HttpRequest:
+    """A request with its exact bytes."""
 
     method: str
     target: str
@@ -43,7 +43,7 @@ class Ask:
     body: bytes | None = None
 
     def send(self, port: int) -> tuple[int, Any]:
-        """The status, and the JSON of the body: the event, when the function was reached."""
+        """The status, and the parsed body, which is the event if the function was reached."""
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         try:
             connection.putrequest(self.method, self.target, skip_accept_encoding=True)
@@ -61,39 +61,39 @@ class Ask:
 JSON = ("Content-Type", "application/json")
 OCTETS = ("Content-Type", "application/octet-stream")
 SAME = {
-    "GET": Ask("GET", "/tasks/abc"),
-    "query string": Ask("GET", "/tasks/abc?one=1&empty=&flag"),
-    "repeated keys": Ask("GET", "/tasks/abc?tag=1&other=x&tag=2&tag="),
-    "encoded query string": Ask("GET", "/tasks/abc?token=a%2Fb%3D%26&plus=a+b%2B&caf%C3%A9=%E2%98%83"),
-    "encoded path": Ask("GET", "/tasks/a%20b%2Bc%C3%A9%25"),
-    "several parameters": Ask("POST", "/webhooks/runware/alice/6f3c/0?token=x.y", (JSON,), b"{}"),
-    "POST": Ask("POST", "/v1", (JSON,), '[{"positivePrompt": "caf\u00e9"}]'.encode()),
-    "POST of nothing": Ask("POST", "/v1", (JSON,), b""),
-    "odd case": Ask("GET", "/tasks/abc", (("X-oDd-CASE", "Value"), ("AUTHORIZATION", "Bearer x"))),
-    "cookies": Ask("GET", "/tasks/abc", (("Cookie", "one=1; two=2"),)),
+    "GET": HttpRequest("GET", "/tasks/abc"),
+    "query string": HttpRequest("GET", "/tasks/abc?one=1&empty=&flag"),
+    "repeated keys": HttpRequest("GET", "/tasks/abc?tag=1&other=x&tag=2&tag="),
+    "encoded query string": HttpRequest("GET", "/tasks/abc?token=a%2Fb%3D%26&plus=a+b%2B&caf%C3%A9=%E2%98%83"),
+    "encoded path": HttpRequest("GET", "/tasks/a%20b%2Bc%C3%A9%25"),
+    "several parameters": HttpRequest("POST", "/webhooks/runware/alice/6f3c/0?token=x.y", (JSON,), b"{}"),
+    "POST": HttpRequest("POST", "/v1", (JSON,), '[{"positivePrompt": "caf\u00e9"}]'.encode()),
+    "POST of nothing": HttpRequest("POST", "/v1", (JSON,), b""),
+    "odd case": HttpRequest("GET", "/tasks/abc", (("X-oDd-CASE", "Value"), ("AUTHORIZATION", "Bearer x"))),
+    "cookies": HttpRequest("GET", "/tasks/abc", (("Cookie", "one=1; two=2"),)),
 }
 
 
 class Echo:
-    """Our gateway's function, which does as HANDLER."""
+    """The local gateway's function, which behaves as HANDLER."""
 
     def invoke(self, event: Mapping[str, Any], *, timeout: float | None = None) -> Outcome:
         if event["rawPath"] == "/tasks/raise":
-            return Outcome("error", {"errorMessage": "as it was told", "errorType": "ValueError"})
+            return Outcome("error", {"errorMessage": "on purpose", "errorType": "ValueError"})
         return Outcome("ok", {"statusCode": 200, "body": json.dumps(event)})
 
 
 @pytest.fixture(scope="module")
-def ours() -> Iterator[int]:
-    """The port of our gateway."""
+def gateway_port() -> Iterator[int]:
+    """The port of the local gateway."""
     routes = [Route(method, path, Echo()) for method, path in ROUTES]
     with Server(Gateway(routes, log=lambda line: None), name="echo") as server:
         yield server.port
 
 
 @pytest.fixture(scope="module")
-def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of `sam local start-api`, with the same routes."""
+def sam_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of `sam local start-api` with the same routes."""
     folder = tmp_path_factory.mktemp("echo")
     (folder / "code").mkdir()
     (folder / "code" / "app.py").write_text(HANDLER)
@@ -128,41 +128,41 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 
 def common(event: dict[str, Any]) -> dict[str, Any]:
-    """What both must have in common: the event without what is another's in any case, and start-api's mistakes mended.
+    """The comparable part of an event: without values that always differ, and with start-api's errors corrected.
 
-    Each mend is for a statement of the documentation, or of its example event.
+    Each correction follows a statement of the documentation or its example event.
     """
-    mended = {name: value for name, value in event.items() if value not in (None, "", [], {})}  # left out when empty
-    mended["rawQueryString"] = event["rawQueryString"]  # but this one never is
+    corrected = {name: value for name, value in event.items() if value not in (None, "", [], {})}  # left out when empty
+    corrected["rawQueryString"] = event["rawQueryString"]  # but this one is never left out
     headers = {name.lower(): value for name, value in event["headers"].items()}  # "Header names are lowercased"
-    headers.pop("cookie", None)  # they are in `cookies`, and there only
+    headers.pop("cookie", None)  # cookies are only in `cookies`
     for name in ("x-forwarded-for", "x-amzn-trace-id"):
         headers.pop(name, None)  # start-api has none
     for name in ("host", "x-forwarded-port"):
         headers[name] = re.sub(r"\d+$", "<port>", headers[name])  # two servers, two ports
-    mended["headers"] = headers
-    context = dict(mended["requestContext"])
+    corrected["headers"] = headers
+    context = dict(corrected["requestContext"])
     for name in ("domainName", "domainPrefix"):
         del context[name]  # start-api: always localhost
     for name in ("apiId", "requestId", "time", "timeEpoch"):
-        del context[name]  # every request's own; start-api counts the epoch in seconds, and stands still
+        del context[name]  # differ per request; start-api's epoch is in seconds and constant
     context["http"] = {name: value for name, value in context["http"].items() if name != "userAgent"}  # always the same
-    mended["requestContext"] = context
-    return mended
+    corrected["requestContext"] = context
+    return corrected
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_events_are_the_same(name: str, ours: int, theirs: int) -> None:
-    """The function is given the same, whichever of the two the request came through."""
-    ask = SAME[name]
-    (status, event), (their_status, their_event) = ask.send(ours), ask.send(theirs)
-    assert (status, their_status) == (200, 200)
-    assert common(event) == common(their_event)
+def test_events_are_equal(name: str, gateway_port: int, sam_port: int) -> None:
+    """The function receives the same event from both gateways."""
+    request = SAME[name]
+    (status, event), (sam_status, sam_event) = request.send(gateway_port), request.send(sam_port)
+    assert (status, sam_status) == (200, 200)
+    assert common(event) == common(sam_event)
 
 
-def test_what_start_api_leaves_out_is_right_in_ours(ours: int) -> None:
-    """The fields that could not be compared have the documented form."""
-    _, event = Ask("GET", "/tasks/abc", (("User-Agent", "someone"),)).send(ours)
+def test_fields_without_comparison_are_correct(gateway_port: int) -> None:
+    """The fields that cannot be compared have their documented form."""
+    _, event = HttpRequest("GET", "/tasks/abc", (("User-Agent", "someone"),)).send(gateway_port)
     context = event["requestContext"]
     assert context["http"]["userAgent"] == "someone"
     assert context["domainName"] == "127.0.0.1"
@@ -172,51 +172,53 @@ def test_what_start_api_leaves_out_is_right_in_ours(ours: int) -> None:
     assert event["headers"]["x-forwarded-for"] == "127.0.0.1"
 
 
-def test_repeated_headers_are_joined(ours: int, theirs: int) -> None:
+def test_repeated_headers_are_joined(gateway_port: int, sam_port: int) -> None:
     """Values of a repeated header are joined in their order.
 
-    API Gateway and start-api join by a comma alone. Ours has a blank after it: the server has joined them before we see
-    them, and a value that was sent with such a comma in it must stay as it was. To HTTP both are the same.
+    API Gateway and start-api join with a comma alone. The local server joins with a comma and a space before the
+    gateway receives the headers, and a comma sent within a value must not change. Both are equivalent in HTTP.
     """
-    ask = Ask("GET", "/tasks/abc", (("x-twice", "one"), ("X-Twice", "two")))
-    (_, event), (_, their_event) = ask.send(ours), ask.send(theirs)
+    request = HttpRequest("GET", "/tasks/abc", (("x-twice", "one"), ("X-Twice", "two")))
+    (_, event), (_, sam_event) = request.send(gateway_port), request.send(sam_port)
     assert event["headers"]["x-twice"] == "one, two"
-    assert their_event["headers"]["X-Twice"] == "one,two"
+    assert sam_event["headers"]["X-Twice"] == "one,two"
 
 
 @pytest.mark.parametrize("body", [b"\xff\x00\xfe", b"plain"])
-def test_binary_bodies(body: bytes, ours: int, theirs: int) -> None:
-    """Ours encodes what is not text, as API Gateway does by content type. start-api never does: it fails on octets."""
-    ask = Ask("POST", "/v1", (OCTETS,), body)
-    (_, event), (their_status, their_event) = ask.send(ours), ask.send(theirs)
+def test_binary_bodies(body: bytes, gateway_port: int, sam_port: int) -> None:
+    """The local gateway encodes a body that is not text, as API Gateway does by content type; start-api fails on it."""
+    request = HttpRequest("POST", "/v1", (OCTETS,), body)
+    (_, event), (sam_status, sam_event) = request.send(gateway_port), request.send(sam_port)
     assert (event["isBase64Encoded"], base64.b64decode(event["body"])) == (True, body)
     if body == b"plain":
-        assert (their_event.pop("isBase64Encoded"), their_event.pop("body")) == (False, "plain")
+        assert (sam_event.pop("isBase64Encoded"), sam_event.pop("body")) == (False, "plain")
         del event["isBase64Encoded"], event["body"]
-        assert common(event) == common(their_event)
+        assert common(event) == common(sam_event)
     else:
-        assert their_status == 502
+        assert sam_status == 502
 
 
 @pytest.mark.parametrize(
-    ("ask", "answer", "their_answer"),
+    ("unknown", "answer", "sam_answer"),
     [
-        # start-api answers as REST APIs do, whatever the API is; an HTTP API says what ours says.
-        (Ask("GET", "/nothing"), (404, "Not Found"), (403, "Missing Authentication Token")),
-        (Ask("GET", "/v1"), (404, "Not Found"), (403, "Missing Authentication Token")),
+        # start-api always answers as a REST API; an HTTP API answers as the local gateway does.
+        (HttpRequest("GET", "/nothing"), (404, "Not Found"), (403, "Missing Authentication Token")),
+        (HttpRequest("GET", "/v1"), (404, "Not Found"), (403, "Missing Authentication Token")),
     ],
     ids=["unknown path", "unknown method"],
 )
-def test_errors(ask: Ask, answer: tuple[int, str], their_answer: tuple[int, str], ours: int, theirs: int) -> None:
-    """What no function answers is answered in API Gateway's words for an HTTP API."""
-    (status, body), (their_status, their_body) = ask.send(ours), ask.send(theirs)
+def test_unknown_routes(
+    unknown: HttpRequest, answer: tuple[int, str], sam_answer: tuple[int, str], gateway_port: int, sam_port: int
+) -> None:
+    """A request for an unknown route gets API Gateway's response of an HTTP API."""
+    (status, body), (sam_status, sam_body) = unknown.send(gateway_port), unknown.send(sam_port)
     assert (status, body) == (answer[0], {"message": answer[1]})
-    assert (their_status, their_body) == (their_answer[0], {"message": their_answer[1]})
+    assert (sam_status, sam_body) == (sam_answer[0], {"message": sam_answer[1]})
 
 
-def test_a_function_that_raises(ours: int, theirs: int) -> None:
-    """A failed function is a 500 that tells nothing. start-api takes the error for the answer, and shows it."""
-    ask = Ask("GET", "/tasks/raise")
-    (status, body), (their_status, their_body) = ask.send(ours), ask.send(theirs)
+def test_a_function_that_raises(gateway_port: int, sam_port: int) -> None:
+    """A failed function is a 500 without details; start-api returns the error as a response instead."""
+    request = HttpRequest("GET", "/tasks/raise")
+    (status, body), (sam_status, sam_body) = request.send(gateway_port), request.send(sam_port)
     assert (status, body) == (500, {"message": "Internal Server Error"})
-    assert (their_status, their_body["errorMessage"]) == (200, "as it was told")
+    assert (sam_status, sam_body["errorMessage"]) == (200, "on purpose")

@@ -1,5 +1,4 @@
-"""What SAM's own transform makes of the functions: versions that are replaced whenever what they keep has changed, and
-an alias that everything goes through."""
+"""The result of SAM's transform: versions that are replaced after every change, and an alias for all invocations."""
 
 import json
 import re
@@ -25,13 +24,13 @@ Transform = Callable[[Callable[[Template], None]], Template]
 
 @pytest.fixture(scope="module")
 def transform(tmp_path_factory: pytest.TempPathFactory) -> Transform:
-    """The template, changed and transformed as CloudFormation would have it done."""
+    """Changes the template and transforms it as CloudFormation does."""
     tmp_path = tmp_path_factory.mktemp("template")
 
     @cache
     def transformed(change: Callable[[Template], None]) -> Template:
         template = templates.read(ROOT / "template.yaml")
-        for name, resource in template["Resources"].items():  # as `sam deploy` leaves them: named by their content
+        for name, resource in template["Resources"].items():  # as after `sam deploy`, which names code by its content
             for location in {"CodeUri", "ContentUri"} & resource.get("Properties", {}).keys():
                 resource["Properties"][location] = f"s3://deployments/{name}-1"
         change(template)
@@ -73,7 +72,7 @@ def timeout(template: Template) -> None:
 
 
 def versions(transformed: Template) -> dict[str, str]:
-    """The logical ids of the functions' versions, by function."""
+    """The logical IDs of the functions' versions, by function."""
     return {
         each["Properties"]["FunctionName"]["Ref"]: name
         for name, each in transformed["Resources"].items()
@@ -83,19 +82,19 @@ def versions(transformed: Template) -> dict[str, str]:
 
 @pytest.mark.parametrize("change", [code, core, dependencies, variable, timeout], ids=lambda change: change.__name__)
 def test_a_change_publishes_a_version(change: Callable[[Template], None], transform: Transform) -> None:
-    """Another logical id is another resource: CloudFormation publishes it and deletes the one before."""
+    """A change gives the version another logical ID, so that CloudFormation publishes a new version."""
     before, after = versions(transform(unchanged)), versions(transform(change))
     assert before.keys() == after.keys() == FUNCTIONS
     assert all(before[name] != after[name] for name in FUNCTIONS)
 
 
-def test_the_same_is_the_same_version(transform: Transform) -> None:
-    """Nothing is published for nothing: Lambda would refuse it, and the deployment fail."""
+def test_an_unchanged_template_publishes_no_version(transform: Transform) -> None:
+    """Without a change the version keeps its logical ID, because Lambda refuses a version without changes."""
     assert versions(transform(unchanged)) == versions(transform(once_more))
 
 
 def test_events_go_to_the_newest_version(transform: Transform) -> None:
-    """Each function's alias names its version, and the version stays when another takes its place."""
+    """Each function's alias names its version, and a replaced version is retained."""
     content = transform(unchanged)
     resources = content["Resources"]
     for function, version in versions(content).items():
@@ -105,7 +104,7 @@ def test_events_go_to_the_newest_version(transform: Transform) -> None:
 
 
 def invocations(content: Template) -> Iterator[Any]:
-    """Everything in a transformed template that names a function in order to have it invoked, or to allow that."""
+    """Every reference in a transformed template that invokes a function or permits its invocation."""
     for each in content["Resources"].values():
         properties = each["Properties"]
         match each["Type"]:
@@ -118,16 +117,16 @@ def invocations(content: Template) -> Iterator[Any]:
                     yield {"Ref": text}
 
 
-def test_nothing_goes_past_the_alias(transform: Transform) -> None:
-    """APIs, queues, the stream and the schedule invoke each function through its alias, and may do only that."""
+def test_all_invocations_use_the_alias(transform: Transform) -> None:
+    """APIs, queues, the stream and the schedule invoke each function through its alias and have no other permission."""
     named = list(invocations(transform(unchanged)))
     assert {each["Ref"] for each in named} == {f"{function}Aliaslive" for function in FUNCTIONS}
     # Seven routes with a permission each, three queues, one stream, one schedule with its permission.
     assert len(named) == 2 * 7 + 3 + 1 + 2
 
 
-def test_failed_sweeps_are_not_repeated_through_the_alias(transform: Transform) -> None:
-    """The settings for asynchronous calls are those of the alias that the schedule invokes."""
+def test_the_alias_has_the_settings_of_failed_sweeps(transform: Transform) -> None:
+    """The settings for asynchronous invocations are those of the alias that the schedule invokes."""
     (config,) = [
         each["Properties"]
         for each in transform(unchanged)["Resources"].values()

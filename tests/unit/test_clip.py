@@ -321,7 +321,7 @@ def test_a_clip_is_open_while_a_source_can_add_a_fact(kinds: tuple[Kind, ...], i
     ],
 )
 def test_money_follows_the_facts(recorded: list[Fact], money: int) -> None:
-    """A clip costs its distinct renders, or else the estimate, or nothing once no purchase is certain."""
+    """A clip costs its distinct renders, or else the estimate, or nothing if it was certainly not bought."""
     assert billable_amount(clip(*recorded)) == money
 
 
@@ -382,7 +382,7 @@ def test_open_clips_are_checked_at_growing_intervals(history: list[Fact], elapse
     ],
 )
 def test_the_next_check_follows_the_facts(recorded: list[Fact], elapsed: int, due: int | None) -> None:
-    """Soon while unconfirmed, after the usual render time while rendering, at the last look after a failure."""
+    """An unconfirmed clip is checked soon, a running one after the usual render time, a failed one at its last look."""
     expected = None if due is None else START + due
     assert next_check(clip(*recorded), START + elapsed, TIMES) == expected
 
@@ -506,7 +506,7 @@ def test_a_source_of_a_later_version_counts() -> None:
     ],
 )
 def test_a_tasks_status_follows_from_its_clips(kinds: list[Kind | None], status: Status) -> None:
-    """Running while any clip is undecided, else in review if any clip is, else as its clips ended."""
+    """A task is running while any clip is undecided, else in review if any clip is, else as its clips ended."""
     assert task_status(clip(fact(kind)) if kind else clip() for kind in kinds) == status
 
 

@@ -189,7 +189,7 @@ def test_a_repeat_sends_and_writes_the_same() -> None:
 
 
 def test_two_lines_under_one_uuid_are_both_refused() -> None:
-    """Wherever they are in the file, in either case, neither is sent; other lines are."""
+    """Two lines under one UUID, in any place and case, are not sent; other lines are."""
     importer = Importer()
     content = lines(
         request(), *[request(taskUUID=uuid4(number)) for number in range(120)], request(taskUUID=TASK_UUID.upper())
@@ -292,7 +292,7 @@ def test_getresponse_in_a_file_is_refused() -> None:
 
 
 def test_an_image_becomes_the_first_frame() -> None:
-    """Its metadata is the request, and the image itself is passed to the port that checks and stores images."""
+    """An image's metadata is the request, and the image is passed to the port that checks and stores images."""
     importer = Importer()
     report = importer.import_file("scene 1.JPG", PNG, metadata={"prompt": "a lighthouse", "duration": "10"})
     (message,) = importer.sent
@@ -514,7 +514,7 @@ def test_an_image_with_another_prompt_is_another_order() -> None:
 
 
 def test_a_disallowed_caller_gets_one_report() -> None:
-    """Nothing is sent or stored for it, however many lines there are."""
+    """Nothing is sent or stored for a disallowed caller, whatever the number of lines."""
     importer = Importer(disallowed={"ann", "events"})
     report = importer.import_file("a.jsonl", lines(*[request(taskUUID=...)] * 10))
     importer.request(request())
@@ -603,7 +603,7 @@ names = st.text(min_size=1, max_size=30)
 def test_a_derived_uuid_follows_from_the_place_alone(
     one: tuple[str, str, str, int], other: tuple[str, str, str, int]
 ) -> None:
-    """It has the shape of a v4, is the same each time, and differs for every other place."""
+    """A derived UUID has the shape of a v4, is the same each time, and differs for every other place."""
     first, second = (Origin("ann", place[:3], "").uuid_at(place[3]) for place in (one, other))
     assert UUID4.fullmatch(first)
     assert (first == second) is (one == other)
@@ -611,7 +611,7 @@ def test_a_derived_uuid_follows_from_the_place_alone(
 
 
 def test_derived_uuids_never_change() -> None:
-    """They prevent a repeat from buying again, so no release may change them."""
+    """Derived UUIDs prevent a repeat from buying again, so no release may change them."""
     place = locate_request_file("bucket", "requests/ann/a.jsonl", "v1")
     assert isinstance(place, RequestLocation)
     assert place.origin.uuid_at(7) == "3ae28e54-62cd-4448-bb40-6a12ba13cee6"

@@ -78,7 +78,7 @@ def test_a_message_is_bought_once() -> None:
 
 @pytest.mark.parametrize(("limits", "bought"), [({}, 10), ({"ann": 2 * PRICE}, 2)])
 def test_a_message_beyond_the_budget_is_retried(limits: dict[str, int], bought: int) -> None:
-    """It is neither bought nor reported but raises, and is bought after the limit was raised."""
+    """A message beyond the budget raises without a report, and is bought after the limit was raised."""
     inbox = Inbox(**limits)
     uuids = [f"00000000-0000-4000-8000-{number:012x}" for number in range(bought + 1)]
     for task_uuid in uuids[:-1]:

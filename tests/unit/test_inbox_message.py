@@ -29,7 +29,7 @@ def test_a_message_is_read_as_it_was_written(task: dict[str, Any]) -> None:
 
 
 def test_a_refusal_is_beside_its_report() -> None:
-    """Its key is the report's with the task's UUID, in lower case."""
+    """A refusal's key is the report's with the task's UUID, in lower case."""
     message = Message("ann", request(taskUUID=TASK_UUID.upper()), REPORT)
     assert message.refusal == f"{REPORT}.{TASK_UUID}.json"
 

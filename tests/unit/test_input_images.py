@@ -100,7 +100,7 @@ def test_a_task_without_images_is_left_alone(bucket: FakeBucket, changes: dict[s
 def test_an_inline_image_is_stored_under_its_hash(
     bucket: FakeBucket, content: bytes, declared: str | None, extension: str, mime_type: str, placed: bool
 ) -> None:
-    """Its bytes are in the caller's folder with their type, and its address replaces the image in the task."""
+    """An image's bytes are in the caller's folder with their type, and its address replaces it in the task."""
     image = data_uri(content, declared) if declared else base64_of(content)
     task = framed({"image": image, "frame": "first"} if placed else image)
     assert isinstance(check(task), Order)
@@ -422,7 +422,7 @@ def test_a_late_frame_header_costs_one_longer_read(bucket: FakeBucket, before: i
 
 
 def test_only_addresses_in_buckets_become_links() -> None:
-    """Each gets its own link, wherever it is in the task; everything else stays as it was."""
+    """Each `s3://` address becomes a link, in either form of an image; other addresses stay as they are."""
     link = "https://link.example/{}/{}".format
     assert linked(framed("s3://photos/a/b.png"), link) == framed("https://link.example/photos/a/b.png")
     placed = {"image": "s3://photos/a", "frame": 0}

@@ -173,7 +173,7 @@ def test_an_object_is_a_copy_if_it_is_a_video(kind: str | None, size: int, good:
     ],
 )
 def test_a_video_of_another_kind_than_ordered_is_a_copy(kind: str, key: str, ordered: str | None, ending: str) -> None:
-    """It was paid for: the fact has its container and the ordered one. MP4 and MOV count as one."""
+    """The fact of such a paid video has its container and the ordered one; MP4 and MOV count as one."""
     found = stored_fact(ProbeResult("v1", 5, "e", kind), key, START)
     assert found is not None
     assert found.fields == {"size": 5, "etag": "e", "container": kind} | ({"ordered": ordered} if ordered else {})

@@ -61,7 +61,7 @@ def test_without_time_for_a_request_nothing_is_sent(world: UseCases, too_short: 
 
 
 def test_a_request_is_sent_with_just_enough_time(world: UseCases) -> None:
-    """The limit holds to the millisecond."""
+    """A request is sent with exactly its own time left."""
     before = leased(world)
     world.purchase_service.attempt(before, request(), world.buyer(TIMES.http))
     assert len(world.runware.sent) == 1
@@ -101,7 +101,7 @@ def test_a_refusal_is_saved_while_the_budgets_are_contended(world: UseCases) -> 
 
 @pytest.mark.parametrize("written", [True, False])
 def test_a_lease_that_may_be_written_is_given_back(world: UseCases, written: bool) -> None:
-    """Whether the lease was written or not, the clip has none afterwards, and no attempt is recorded."""
+    """After giving back a lease, written or not, the clip has none, and no attempt is recorded."""
     before = world.table.put(clip())
     lease = replace(before, lease=Lease("holder", START, START + TIMES.lease))
     if written:

@@ -110,7 +110,7 @@ def test_other_ends_are_errors(recorded: Any, code: str) -> None:
 
 
 def test_a_clip_without_a_copy_is_not_unproven() -> None:
-    """It was certainly bought; only the copy is missing."""
+    """The clip was certainly bought; only its copy is missing."""
     _, ((_, error),) = poll(clip(RENDERED, fact(Kind.UNSAVED)))
     assert error["code"] == "clipNotSaved"
 
@@ -196,13 +196,13 @@ def test_a_pending_clip() -> None:
 
 
 def test_updatedat_is_the_time_of_the_newest_fact() -> None:
-    """Of all facts and all their sources."""
+    """`updatedAt` is the newest time over all facts and their sources."""
     view = clip_view(fact(Kind.ACCEPTED, at=START), fact(Kind.ACCEPTED, at=START + 5000, source=FactSource.WEBHOOK))
     assert view["updatedAt"] == iso(START + 5000)
 
 
 def test_an_uncertain_purchase_has_its_time() -> None:
-    """The time is only in the answer about a single task."""
+    """The time of an uncertain purchase is only in the answer about a single task."""
     fakes = world(clip(possibly_sent_at=START + 7))
     found, page = fakes.query_service.task(ANN, TASK_UUID), fakes.query_service.tasks(ANN, {})
     assert found is not None
@@ -212,7 +212,7 @@ def test_an_uncertain_purchase_has_its_time() -> None:
 
 
 def test_a_clip_in_review_has_no_next_check() -> None:
-    """The index lists it under the time of its review, which is no next check."""
+    """The index lists a clip in review under the time of the review, which is no next check."""
     assert "nextCheckAt" not in clip_view(fact(Kind.UNPROVEN)) | {}
     view = world(clip(fact(Kind.UNPROVEN), next_check_at=START)).query_service.task(ANN, TASK_UUID)
     assert view is not None
@@ -366,7 +366,7 @@ def test_tags_are_split_at_the_first_colon() -> None:
 
 
 def test_a_budget_is_of_the_current_month() -> None:
-    """The current limit of the caller, the month's sum, and at least zero left."""
+    """The answer has the caller's current limit, the month's sum, and at least zero left."""
     fakes = UseCases()
     fakes.table.budgets["ann", "2026-09"] = (6_000_000, 4_000_000)
     assert fakes.query_service.budget(ANN) == {"month": "2026-09", "spent": 6.0, "limit": 5.0, "left": 0.0}
@@ -407,7 +407,7 @@ def test_costs_come_in_pages() -> None:
 
 
 def test_costs_are_of_this_month_by_default() -> None:
-    """From the first of the month to today, both days included."""
+    """The default is from the first of the month to today, both days included."""
     assert read_costs_query({}, "ann", "2026-09-21") == CostsQuery("2026-09-01", "2026-09-21")
     day = CostsQuery("2026-09-21", "2026-09-21")
     assert [iso(at) for at in day.span] == ["2026-09-21T00:00:00.000Z", "2026-09-21T23:59:59.999Z"]

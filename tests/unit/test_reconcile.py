@@ -64,8 +64,8 @@ class SweptTable(FakeTable):
 class Runware:
     """Answers lookups about `rendering` and `rendered`; any other clip is absent.
 
-    Each lookup takes `takes` milliseconds. With `down` all fail. A poll for more than `most` clips is refused, and so
-    is one for any of `spoilers`; `names_spoilers` puts them into its error.
+    Each lookup takes `takes` milliseconds. With `down` all fail. A poll for more than `max_polled` clips is refused,
+    and so is one for any of `spoilers`; `names_spoilers` puts them into its error.
     """
 
     clock: FakeClock
@@ -195,7 +195,7 @@ class Service:
 
 @dataclass
 class Versions:
-    """The bucket, with one version of each object. `asked` are the probes of a certain version."""
+    """The bucket, with one version of each object. `version_probes` are the probes of a certain version."""
 
     bucket: FakeBucket
     version_probes: list[tuple[str, str]] = field(default_factory=list)
@@ -426,7 +426,7 @@ def test_a_sweep_begins_no_clip_without_time(service: Service, lasts: int, worke
 
 
 def test_the_index_may_list_missing_or_closed_clips(service: Service) -> None:
-    """Neither is worked on, and neither is an error."""
+    """A missing or closed clip is not worked on and is no error."""
     before = service.put(fact(Kind.REFUSED), budgeted=0, next_check_at=None)
     service.table.lagging = [("ann", uuid4(9), 0), ("ann", TASK_UUID, 0)]
     assert service.sweep(0) == 0
@@ -435,7 +435,7 @@ def test_the_index_may_list_missing_or_closed_clips(service: Service) -> None:
 
 @pytest.mark.parametrize(("left", "lookups"), [(TIMES.http, 2), (TIMES.http - 1, 1)])
 def test_no_lookup_begins_without_time_for_its_answer(service: Service, left: int, lookups: int) -> None:
-    """The limit holds to the millisecond."""
+    """No lookup begins with a millisecond less than its own time."""
     service.many(2, STORED)
     service.runware.takes = SWEEP_TIME - left
     service.sweep(0)
@@ -458,7 +458,7 @@ def test_a_render_that_a_poll_found_first_is_counted(
 
 
 def test_a_sweep_returns_the_number_of_its_clips(service: Service) -> None:
-    """All of them, however often it read the index."""
+    """A sweep returns the number of its clips over all reads of the index."""
     service.many(BATCH + 1, STORED)
     assert service.sweep(0) == BATCH + 1
 
@@ -560,7 +560,7 @@ def test_an_answer_with_some_clips_is_not_repeated(service: Service) -> None:
 # ----------------------------------------------------------------------------------------------------------------------
 
 GIVEN_UP: dict[str, tuple[list[Fact], dict[str, Any], int, Kind]] = {
-    "doubtful": ([], {"possibly_sent_at": START}, TIMES.deadline, Kind.UNPROVEN),
+    "uncertain": ([], {"possibly_sent_at": START}, TIMES.deadline, Kind.UNPROVEN),
     "running": ([ACCEPTED], {}, TIMES.deadline, Kind.UNPROVEN),
     "failed": ([FAILED], {}, TIMES.last_look, Kind.LAST_LOOK),
     "stored": ([STORED], {}, TIMES.last_look, Kind.DETAILS_UNKNOWN),
@@ -589,7 +589,7 @@ def test_with_all_answers_a_clip_is_given_up_at_its_limit(service: Service, case
     assert is_over()
 
 
-@pytest.mark.parametrize("case", [case for case in GIVEN_UP if case != "doubtful"])
+@pytest.mark.parametrize("case", [case for case in GIVEN_UP if case != "uncertain"])
 def test_a_limit_counts_from_the_decisive_fact(service: Service, case: str) -> None:
     """Time before the purchase, the render or the failure was recorded shortens no later limit."""
     facts, changes, limit, _ = GIVEN_UP[case]
@@ -650,7 +650,7 @@ def test_without_an_answer_the_limit_moves_by_one_deadline(service: Service, cas
     assert is_over()
 
 
-@pytest.mark.parametrize("case", ["doubtful", "running", "failed", "rendered"])
+@pytest.mark.parametrize("case", ["uncertain", "running", "failed", "rendered"])
 def test_a_bucket_without_an_answer_moves_the_limit_as_well(service: Service, case: str) -> None:
     """Only S3 can show whether the copy exists."""
     limit, is_over = put_case(service, case)

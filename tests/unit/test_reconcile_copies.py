@@ -28,7 +28,7 @@ class TableOfDue(FakeTable):
 
     clock: FakeClock
 
-    def due(self, now: int, most: int) -> Sequence[tuple[str, str, int]]:
+    def due(self, now: int, limit: int) -> Sequence[tuple[str, str, int]]:
         return [key for key, row in self.rows.items() if row.next_check_at is not None and row.next_check_at <= now]
 
 
@@ -117,7 +117,7 @@ class World:
 
 @pytest.mark.parametrize("error", ["no video at the address", "the video is too large"])
 def test_an_address_without_a_video_is_fetched_twice(error: str) -> None:
-    """It is fetched first and before the review, and the reason is recorded without the address's secrets."""
+    """It is fetched at first and before the review, and the reason is recorded without the address's secrets."""
     world = World()
     world.internet.pages[URL] = UnusableRenderError(error)
     world.sweep_until_closed()
@@ -212,7 +212,7 @@ def test_a_video_of_another_kind_is_stored_at_once() -> None:
 
 
 def test_a_fetch_ends_before_the_sweep_does() -> None:
-    """The last bytes have still to be put into the bucket."""
+    """A fetch leaves time to put its last bytes into the bucket."""
     world = World()
     world.internet.pages[URL] = MP4
     world.clock.now += MINUTE

@@ -93,7 +93,7 @@ FAULTS: dict[str, tuple[object, list[Json]]] = {
 
 @pytest.mark.parametrize(("task", "expected"), FAULTS.values(), ids=FAULTS)
 def test_a_fault_is_complete(task: object, expected: list[Json]) -> None:
-    """It has code, message, parameter and allowed values, and the task's UUID and type if they are valid."""
+    """A fault has code, message, parameter and allowed values, and the task's UUID and type if they are valid."""
     assert faults(task) == expected
 
 
@@ -140,7 +140,7 @@ def test_too_many_clips_are_a_fault_of_each_order() -> None:
 
 @pytest.mark.parametrize("over", [0, 1])
 def test_a_task_may_be_as_large_as_its_item(over: int) -> None:
-    """The limit holds to the byte, for the task as it is recorded."""
+    """A task of exactly the largest size is accepted, measured as it is recorded."""
     task = request(tags={"a": ""})
     task["tags"] = {"a": "x" * (350_000 + over - len(canonical(task).encode()))}
     too_large = error(

@@ -316,7 +316,7 @@ def test_any_json_is_an_envelope_or_unreadable(body: object) -> None:
 
 @given(st.binary())
 def test_any_bytes_are_an_envelope_or_unreadable(body: bytes) -> None:
-    """Any bytes give an envelope or the one error."""
+    """Any bytes are read or raise the one error."""
     with suppress(UnreadableError):
         read(body)
 

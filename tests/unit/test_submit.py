@@ -180,7 +180,7 @@ def test_any_bytes_hold_a_key_or_none(body: bytes) -> None:
 
 
 def test_an_authentication_task_is_no_order() -> None:
-    """It is removed from the tasks, does not count among the twenty, and is refused beside a key in the header."""
+    """An authentication task is removed, does not count among the twenty, and is refused beside a key in the header."""
     tasks = [request(taskUUID=uuid4(number)) for number in range(20)]
     assert without_authentication(parse(dumped([LOGIN, *tasks])), mixed=False) == tasks
     assert without_authentication(tasks, mixed=True) == tasks
@@ -194,7 +194,7 @@ def test_an_authentication_task_is_no_order() -> None:
 
 
 def test_an_authentication_task_elsewhere_is_refused_without_its_key() -> None:
-    """A second one, or one in a file, is a fault, and its key is not repeated."""
+    """A second authentication task, or one in a file, is a fault, and its key is not repeated."""
     answer = WireResponse()
     assert len(validate([request(), LOGIN], answer)) == 1
     ((status, error),) = answer.errors
@@ -291,7 +291,7 @@ def test_a_dry_run_only_prices() -> None:
 def test_the_answers_status_follows_from_its_items(
     data: list[dict[str, Any]], statuses: list[int], status: int, keys: set[str]
 ) -> None:
-    """200 if any task was accepted, else the common status; no `errors` key without errors."""
+    """The status is 200 if any task was accepted, else the common status; no `errors` key without errors."""
     answer = WireResponse(data, [(number, {"code": "x"}) for number in statuses])
     assert answer.status == status
     assert set(answer.body) == keys
@@ -695,7 +695,7 @@ def test_orders_keep_the_order_of_the_request() -> None:
     ids=["kept", "dropped"],
 )
 def test_a_request_expires_only_after_its_clips_are_closed(retention: int | None, expires: int | None) -> None:
-    """Never while a clip can be open, and never without a retention."""
+    """A request never expires while a clip can be open, and never without a retention."""
     world = UseCases(retention=retention)
     submit(world)
     assert world.table.tasks["ann", TASK_UUID].expires_at == expires
@@ -782,7 +782,7 @@ def test_no_fault_hides_another(world: UseCases) -> None:
 
 
 def test_faults_of_an_image_are_the_tasks_faults(world: UseCases) -> None:
-    """They have the task's UUID, in a dry run too; the task is not recorded, and other tasks are bought."""
+    """Faults of an image have the task's UUID, also in a dry run; the task is not recorded, and others are bought."""
     bad = request(inputs={"frameImages": [data_uri(picture(299, 2049))]})
     answer = submit(world, bad, request(taskUUID=uuid4(70)))
     expected = [(400, "invalidFrameImageWidth"), (400, "invalidFrameImageHeight")]

@@ -140,7 +140,7 @@ def test_a_budget_exceeded_by_facts_is_reported(world: UseCases) -> None:
 
 
 def test_a_budget_at_its_limit_is_not_exceeded(world: UseCases) -> None:
-    """The limit holds to the micro-dollar."""
+    """A sum equal to its limit is not reported."""
     world.table.budgets = {("all", MONTH): (PRICE, PRICE + 1), ("ann", MONTH): (PRICE, PRICE + 1)}
     update(world, world.table.put(clip(budgeted=PRICE)), fact(Kind.RENDERED, "v", cost=PRICE + 1))
     assert not world.telemetry.counted[Metric.BUDGET_EXCEEDED]

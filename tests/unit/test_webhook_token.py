@@ -44,7 +44,7 @@ def test_a_token_is_valid_for_seven_days(elapsed: int) -> None:
     ids=range(19),
 )
 def test_every_fault_of_a_token_is_the_same_error(token: str, for_subject: str, keys: list[str], now: int) -> None:
-    """Wrong, swapped, expired, truncated, early or mangled: one error without a message."""
+    """A wrong, swapped, expired, truncated, early or mangled token raises one error without a message."""
     with pytest.raises(BadTokenError, match=r"^$"):
         verify(token, for_subject, keys, now)
 
