@@ -341,7 +341,7 @@ def _faults(clip: Clip, history: History) -> list[str]:
     # After a killed function or an unsaved outcome only a person can decide.
     excused = history.world.stops or history.table.refused
     if clip.status == Status.REVIEW and not possible_sends and not excused:
-        faults.append("in review without an attempt that may have bought it")
+        faults.append("in review without an ambiguous attempt")
     recorded_at = clip.possibly_sent_at
     if possible_sends and recorded_at is not None and recorded_at > possible_sends[0] + history.skew:
         faults.append("its first ambiguous attempt is recorded with a later time")
