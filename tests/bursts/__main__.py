@@ -1,4 +1,4 @@
-"""Prints the model's table: bursts, steady arrivals, and requests of many tasks; with one share a budget, and all."""
+"""Prints the model's table: bursts, steady arrivals, and requests of many tasks, with one share per budget and all."""
 
 from rushes.domain import budget
 from tests.bursts.model import Result, run
