@@ -104,7 +104,7 @@ def _key(write: dict[str, Any]) -> str:
 
 
 @dataclass
-class Result:
+class BurstResult:
     """The requests of one run: the number answered 503, and the seconds until each answer."""
 
     seconds: list[float] = field(default_factory=list)
@@ -119,7 +119,7 @@ class Result:
         return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
 
 
-def run(arrivals: Sequence[float], tasks: int, hold: float, *, limit: int, patience: float) -> Result:
+def run(arrivals: Sequence[float], tasks: int, hold: float, *, limit: int, patience: float) -> BurstResult:
     """Runs requests of `tasks` tasks each, recorded in sequence as by `submit`, that arrive at these times.
 
     `patience`: seconds that a request may spend on one task in addition to the usual tries.
@@ -132,7 +132,7 @@ def run(arrivals: Sequence[float], tasks: int, hold: float, *, limit: int, patie
         time = VirtualTime()
         contended = ContendedClient(client, time, hold)
         table = DynamoDbTable(contended, "table", time.sleep, lambda: time.now)  # type: ignore[arg-type]
-        result, numbers = Result(), count(1)
+        result, numbers = BurstResult(), count(1)
 
         def request() -> None:
             began = time.now

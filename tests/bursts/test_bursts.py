@@ -2,14 +2,14 @@
 
 import pytest
 
-from tests.bursts.model import Result, run
+from tests.bursts.model import BurstResult, run
 from tests.fakes.builders import PRICE
 
 HOLD = 0.02  # seconds, at the upper end of a transaction's duration
 LIMIT = 100_000 * PRICE
 
 
-def assert_within_goals(result: Result) -> None:
+def assert_within_goals(result: BurstResult) -> None:
     """No request is answered 503, and 99 of 100 are answered within three seconds."""
     assert (result.busy, result.refused) == (0, 0)
     assert result.percentile(99) < 3

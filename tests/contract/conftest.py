@@ -60,7 +60,7 @@ class Receiver:
         return [arrival.json for arrival in self.arrivals if arrival.method == "POST"]
 
 
-class Service:
+class EmulatorService:
     """An emulator, its receiver, and a client for it."""
 
     def __init__(self, **options: Any) -> None:
@@ -114,12 +114,12 @@ class Service:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., Service]]:
+def start() -> Iterator[Callable[..., EmulatorService]]:
     """Starts services with options for the emulator; they are closed after the test."""
-    services: list[Service] = []
+    services: list[EmulatorService] = []
 
-    def starter(**options: Any) -> Service:
-        services.append(Service(**options))
+    def starter(**options: Any) -> EmulatorService:
+        services.append(EmulatorService(**options))
         return services[-1]
 
     threads = threading.active_count()
@@ -130,13 +130,13 @@ def start() -> Iterator[Callable[..., Service]]:
 
 
 @pytest.fixture
-def service(start: Callable[..., Service]) -> Service:
+def service(start: Callable[..., EmulatorService]) -> EmulatorService:
     """A service whose tasks finish at once, in the background."""
     return start()
 
 
 @pytest.fixture
-def stepped(start: Callable[..., Service]) -> Service:
+def stepped(start: Callable[..., EmulatorService]) -> EmulatorService:
     """A service whose tasks finish only on request."""
     return start(render_seconds=None)
 

@@ -11,7 +11,7 @@ from rushes_local.runware.rendering import FPS, Renderer, Shape, render
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.contract.conftest import Service
+    from tests.contract.conftest import EmulatorService
 
 STARTS = {"MP4": (b"ftypisom", 4), "MOV": (b"ftypqt  ", 4), "WEBM": (b"\x1aE\xdf\xa3", 0)}
 CODECS = {"MP4": "h264", "MOV": "h264", "WEBM": "vp8"}
@@ -78,13 +78,13 @@ def test_renders_are_cached_by_shape() -> None:
     ["  ", "x" * 2500, "\ud800 lone", "line\nbreak\ttab\x00", "夜の灯台 🌊 منارة", "a" * 239 + "🌊🌊"],
     ids=["blank", "one word", "surrogate", "control", "scripts", "edge"],
 )
-def test_any_prompt_can_be_drawn(service: "Service", prompt: str) -> None:
+def test_any_prompt_can_be_drawn(service: "EmulatorService", prompt: str) -> None:
     """Every valid prompt gives a video."""
     service.run(positivePrompt=prompt)
     assert len(service.emulator.ledger()) == 1
 
 
-def test_an_order_without_a_size_is_full_hd(start: "Callable[..., Service]") -> None:
+def test_an_order_without_a_size_is_full_hd(start: "Callable[..., EmulatorService]") -> None:
     """The defaults are 1920x1080, 5 s and MP4; the picture mentions a first frame."""
     service = start()
     plain = {"webhookURL": ..., "taskUUID": "e613fb01-17f4-4dbf-85bd-05ea4a15aa2c"}

@@ -15,7 +15,7 @@ from rushes_local.runware.validation import video_errors
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.contract.conftest import Service
+    from tests.contract.conftest import EmulatorService
 
 
 def picture(width: int, height: int, kind: str = "PNG") -> str:
@@ -119,7 +119,7 @@ PARAMETERS = sorted({name for changes in [*ACCEPTED, *(refused for refused, *_ i
 
 
 @pytest.mark.parametrize("changes", ACCEPTED, ids=lambda changes: str(changes)[:40])
-def test_documented_values_are_accepted(stepped: "Service", changes: dict[str, Any]) -> None:
+def test_documented_values_are_accepted(stepped: "EmulatorService", changes: dict[str, Any]) -> None:
     """Every allowed value is accepted, at its exact limit."""
     answer = stepped.post(stepped.task(**changes))
     assert answer.status_code == 200, answer.text
@@ -127,7 +127,7 @@ def test_documented_values_are_accepted(stepped: "Service", changes: dict[str, A
 
 @pytest.mark.parametrize(("changes", "code", "parameter"), REFUSED, ids=lambda value: str(value)[:40])
 def test_undocumented_values_are_refused(
-    stepped: "Service", changes: dict[str, Any], code: str, parameter: str | list[str]
+    stepped: "EmulatorService", changes: dict[str, Any], code: str, parameter: str | list[str]
 ) -> None:
     """Every forbidden value is a 400 with one error about code, parameter and documentation, and buys nothing."""
     answer = stepped.post(stepped.task(**changes))
@@ -139,7 +139,7 @@ def test_undocumented_values_are_refused(
     assert not stepped.emulator.finish_all()
 
 
-def test_all_faults_of_a_task_are_reported_at_once(stepped: "Service") -> None:
+def test_all_faults_of_a_task_are_reported_at_once(stepped: "EmulatorService") -> None:
     """Several faults of one task are several errors, each with the task's UUID."""
     task = stepped.task(duration=6, ttl=1, seed=1, positivePrompt=...)
     errors = stepped.post(task).json()["errors"]
@@ -180,7 +180,7 @@ LOCAL = ["http://127.0.0.1:1/a.png", "http://localhost/a.png", "http://[::1]:8/a
     ids=["fine", "too narrow", "empty", "no image", "forbidden", "moved", "no connection"],
 )
 def test_an_image_on_this_machine_is_fetched(
-    start: "Callable[..., Service]", status: int | None, content: str, code: str | None
+    start: "Callable[..., EmulatorService]", status: int | None, content: str, code: str | None
 ) -> None:
     """A local image is validated like an inline one, or refused if it cannot be fetched; no other host is contacted."""
     requested: list[str] = []

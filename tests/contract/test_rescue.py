@@ -63,7 +63,7 @@ def site() -> Iterator[Site]:
         yield site
 
 
-class Clock:
+class SteppingClock:
     """Milliseconds from an arbitrary zero; each reading adds `step`."""
 
     now = 0
@@ -75,12 +75,12 @@ class Clock:
 
 
 @dataclass
-class Target:
+class RescueTarget:
     """An empty bucket, and rescues into it."""
 
     s3: Any
     name: str
-    clock: Clock = field(default_factory=Clock)
+    clock: SteppingClock = field(default_factory=SteppingClock)
 
     @property
     def bucket(self) -> S3Bucket:
@@ -101,12 +101,12 @@ class Target:
 
 
 @pytest.fixture
-def target(stack: Stack) -> Target:
+def target(stack: Stack) -> RescueTarget:
     """An empty bucket with versioning."""
     s3, name = stack.client("s3", config=S3_CONFIG), f"clips-{uuid.uuid4()}"
     s3.create_bucket(Bucket=name)
     s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
-    return Target(s3, name)
+    return RescueTarget(s3, name)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def target(stack: Stack) -> Target:
     [(MP4, "mp4", "video/mp4"), (MOV, "mov", "video/quicktime"), (WEBM, "webm", "video/webm")],
     ids=["mp4", "mov", "webm"],
 )
-def test_rescued(target: Target, site: Site, body: bytes, container: str, content_type: str) -> None:
+def test_rescued(target: RescueTarget, site: Site, body: bytes, container: str, content_type: str) -> None:
     """A video at an allowed address is stored byte by byte under the returned version."""
     site.body = body
     found = target.rescue(site.url).fetch(f"{site.url}/video/1.mp4?x=1", KEY, DEADLINE)
@@ -130,7 +130,7 @@ def test_rescued(target: Target, site: Site, body: bytes, container: str, conten
     assert site.requested == ["/video/1.mp4"]
 
 
-def test_rescued_in_another_format(target: Target, site: Site) -> None:
+def test_rescued_in_another_format(target: RescueTarget, site: Site) -> None:
     """A video in another format than its key's is a copy, with its own container and type."""
     site.body = WEBM
     found = target.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, DEADLINE)
@@ -143,7 +143,7 @@ def test_rescued_in_another_format(target: Target, site: Site) -> None:
     assert answer.headers["content-disposition"] == f'inline; filename="{name}"'
 
 
-def test_rescued_over_garbage(target: Target, site: Site) -> None:
+def test_rescued_over_garbage(target: RescueTarget, site: Site) -> None:
     """A rescue adds a version to the object of a bad upload and returns that version."""
     garbage = target.s3.put_object(Bucket=target.name, Key=KEY, Body=b"<html>")["VersionId"]
     found = target.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, DEADLINE)
@@ -155,7 +155,7 @@ def test_rescued_over_garbage(target: Target, site: Site) -> None:
 @pytest.mark.parametrize(
     "body", [b"<html>try again</html>" * 9, b"\x00" * 500, b"{}", b"<!--ftypmp42--><script>", b"\x00\x00\x00\x08wide"]
 )
-def test_not_a_video(target: Target, site: Site, body: bytes) -> None:
+def test_not_a_video(target: RescueTarget, site: Site, body: bytes) -> None:
     """Content that does not begin like a video is not stored."""
     site.body = body
     with pytest.raises(UnusableRenderError, match="no video"):
@@ -163,7 +163,7 @@ def test_not_a_video(target: Target, site: Site, body: bytes) -> None:
     target.assert_empty()
 
 
-def test_the_first_bytes_decide(target: Target) -> None:
+def test_the_first_bytes_decide(target: RescueTarget) -> None:
     """A download ends after the first bytes if they are no video, and nothing is uploaded."""
     read_sizes: list[int] = []
     pieces = (read_sizes.append(1024) or b"<html>  " * 128 for _ in range(1000))  # type: ignore[func-returns-value]
@@ -174,7 +174,7 @@ def test_the_first_bytes_decide(target: Target) -> None:
     target.assert_empty()
 
 
-def test_a_large_content_length_is_refused(target: Target) -> None:
+def test_a_large_content_length_is_refused(target: RescueTarget) -> None:
     """A Content-Length beyond the limit is refused before the download."""
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 600000000\r\n\r\n"
     with RawServer(head + HEAD + bytes(1000)) as server, pytest.raises(UnusableRenderError, match="too large"):
@@ -183,7 +183,7 @@ def test_a_large_content_length_is_refused(target: Target) -> None:
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "gzip, gzip"])
-def test_a_compressed_answer(target: Target, site: Site, coding: str) -> None:
+def test_a_compressed_answer(target: RescueTarget, site: Site, coding: str) -> None:
     """A compressed answer is neither decompressed nor stored."""
     site.body, site.headers = gzip.compress(MP4), [("Content-Encoding", coding)]
     with pytest.raises(RescueError, match="compressed"):
@@ -191,7 +191,7 @@ def test_a_compressed_answer(target: Target, site: Site, coding: str) -> None:
     target.assert_empty()
 
 
-def test_nothing_yet(target: Target, site: Site) -> None:
+def test_nothing_yet(target: RescueTarget, site: Site) -> None:
     """A 200 without a body, which Runware has sent at first, is not a copy."""
     site.body = b""
     with pytest.raises(RescueError, match="nothing at the address yet"):
@@ -200,7 +200,7 @@ def test_nothing_yet(target: Target, site: Site) -> None:
 
 
 @pytest.mark.parametrize("status", [206, 404, 403, 410, 500, 503])
-def test_another_status(target: Target, site: Site, status: int) -> None:
+def test_another_status(target: RescueTarget, site: Site, status: int) -> None:
     """Any status except 200 is an error with that status, whatever its body."""
     site.status = status
     with pytest.raises(RescueError, match=f"HTTP {status}"):
@@ -209,7 +209,7 @@ def test_another_status(target: Target, site: Site, status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect(target: Target, site: Site, status: int) -> None:
+def test_a_redirect(target: RescueTarget, site: Site, status: int) -> None:
     """A redirect is not followed, not even to the same origin."""
     site.status, site.headers = status, [("Location", f"{site.url}/elsewhere.mp4")]
     with pytest.raises(RescueError, match=f"HTTP {status}"):
@@ -235,7 +235,7 @@ def test_a_redirect(target: Target, site: Site, status: int) -> None:
         "",
     ],
 )
-def test_another_origin(target: Target, site: Site, url: str) -> None:
+def test_another_origin(target: RescueTarget, site: Site, url: str) -> None:
     """Scheme, host and port must equal an allowed origin; no other host is contacted."""
     scheme, _, rest = site.url.partition("://")
     host, _, port = rest.partition(":")
@@ -256,7 +256,7 @@ def test_another_origin(target: Target, site: Site, url: str) -> None:
         ("https://" + "x" * 500, "https://" + "x" * 92),
     ],
 )
-def test_a_refused_origin_is_named(target: Target, url: str, origin: str) -> None:
+def test_a_refused_origin_is_named(target: RescueTarget, url: str, origin: str) -> None:
     """The error has the scheme and host for the operator, and no path, query or password."""
     with pytest.raises(OriginRefusedError) as caught:
         target.rescue("https://vm.runware.ai").fetch(url, KEY, DEADLINE)
@@ -267,7 +267,7 @@ def test_a_refused_origin_is_named(target: Target, url: str, origin: str) -> Non
 @pytest.mark.parametrize(
     "url", ["https://[", "{origin}/1.mp4\x7f", "{origin}/1\n.mp4", "{origin}/" + "x" * 70_000], ids=range(4)
 )
-def test_an_unreadable_address(target: Target, site: Site, url: str) -> None:
+def test_an_unreadable_address(target: RescueTarget, site: Site, url: str) -> None:
     """An unreadable address is a rescue error, so that the clip goes to review after its deadline."""
     with pytest.raises(RescueError):
         target.rescue(site.url).fetch(url.format(origin=site.url), KEY, DEADLINE)
@@ -280,7 +280,7 @@ def test_an_unreadable_address_is_recorded() -> None:
     assert rendered.fields["videoURL"] == "https://["
 
 
-def test_a_name_with_a_private_address(target: Target, site: Site) -> None:
+def test_a_name_with_a_private_address(target: RescueTarget, site: Site) -> None:
     """An allowed name with an address that is not public is refused without a request."""
     origin = site.url.replace("127.0.0.1", "localhost")
     with pytest.raises(RescueError, match="not public"):
@@ -321,7 +321,7 @@ def resolve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     ],
     ids=lambda addresses: "+".join(addresses),
 )
-def test_private_addresses(target: Target, resolve: Callable[..., None], addresses: list[str]) -> None:
+def test_private_addresses(target: RescueTarget, resolve: Callable[..., None], addresses: list[str]) -> None:
     """A name is refused if any of its addresses is private, link-local, shared or mapped."""
     resolve(*addresses)
     http = httpx.Client(transport=httpx.MockTransport(lambda _: pytest.fail("a request was sent")))
@@ -329,14 +329,14 @@ def test_private_addresses(target: Target, resolve: Callable[..., None], address
         target.rescue("https://vm.runware.ai", http=http).fetch("https://vm.runware.ai/1.mp4", KEY, DEADLINE)
 
 
-def test_a_name_without_an_address(target: Target, resolve: Callable[..., None]) -> None:
+def test_a_name_without_an_address(target: RescueTarget, resolve: Callable[..., None]) -> None:
     """A name that cannot be resolved is a rescue error."""
     resolve()
     with pytest.raises(RescueError, match="could not be resolved"):
         target.rescue("https://vm.runware.ai").fetch("https://vm.runware.ai/1.mp4", KEY, DEADLINE)
 
 
-def test_the_checked_address_is_used(target: Target, resolve: Callable[..., None]) -> None:
+def test_the_checked_address_is_used(target: RescueTarget, resolve: Callable[..., None]) -> None:
     """The request goes to the checked address under the host's own name, so no second lookup can differ."""
     resolve("8.8.8.8")
     requests: list[httpx.Request] = []
@@ -356,7 +356,7 @@ def test_the_checked_address_is_used(target: Target, resolve: Callable[..., None
 
 
 @pytest.mark.parametrize("size", [5_000, PART + 5_000, 2 * PART + 5_000])
-def test_cut_off(target: Target, size: int) -> None:
+def test_cut_off(target: RescueTarget, size: int) -> None:
     """A connection that ends before the Content-Length leaves no copy, in one part or in several."""
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {size + 1}\r\n\r\n".encode()
     video = HEAD + bytes(size - len(HEAD))
@@ -395,7 +395,7 @@ def real_clock() -> int:
 
 
 @pytest.mark.parametrize("answer_form", [*SLOW_ANSWERS, "video"])
-def test_a_slow_host(target: Target, answer_form: str) -> None:
+def test_a_slow_host(target: RescueTarget, answer_form: str) -> None:
     """A slow answer of any form ends with the rescue's deadline, long before the HTTP timeout."""
     video = trickle(b"HTTP/1.1 200 OK\r\n\r\n" + HEAD + bytes(PART), b"\x00")
     with serving(SLOW_ANSWERS.get(answer_form, video)) as server:
@@ -409,7 +409,7 @@ def test_a_slow_host(target: Target, answer_form: str) -> None:
     target.assert_empty()
 
 
-def test_eight_slow_hosts(target: Target) -> None:
+def test_eight_slow_hosts(target: RescueTarget) -> None:
     """Eight concurrent rescues from slow hosts end as soon as one does."""
     with ExitStack() as stack, ThreadPoolExecutor(8) as threads:
         servers = [stack.enter_context(serving(SLOW_ANSWERS["1xx"])) for _ in range(8)]
@@ -428,7 +428,7 @@ def test_eight_slow_hosts(target: Target) -> None:
         assert real_clock() - started < MAX_DURATION * 1000
 
 
-def test_no_time_is_left(target: Target, site: Site) -> None:
+def test_no_time_is_left(target: RescueTarget, site: Site) -> None:
     """A rescue without time left sends no request."""
     target.clock.now = DEADLINE
     with pytest.raises(RescueError, match="out of time"):
@@ -437,7 +437,7 @@ def test_no_time_is_left(target: Target, site: Site) -> None:
 
 
 @pytest.mark.parametrize("error", [MemoryError, RuntimeError, OSError])
-def test_library_errors_are_rescue_errors(target: Target, error: type[Exception]) -> None:
+def test_library_errors_are_rescue_errors(target: RescueTarget, error: type[Exception]) -> None:
     """Every exception of a library becomes a rescue error without its message."""
 
     def fail(_: httpx.Request) -> httpx.Response:
@@ -448,7 +448,7 @@ def test_library_errors_are_rescue_errors(target: Target, error: type[Exception]
         target.rescue("http://8.8.8.8", http=http).fetch("http://8.8.8.8/1.mp4", KEY, DEADLINE)
 
 
-def test_a_closed_port(target: Target) -> None:
+def test_a_closed_port(target: RescueTarget) -> None:
     """A refused connection is a rescue error."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -457,7 +457,7 @@ def test_a_closed_port(target: Target) -> None:
 
 
 @pytest.mark.parametrize("limit", [len(MP4) - 1, 100])
-def test_too_large(target: Target, site: Site, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+def test_too_large(target: RescueTarget, site: Site, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     """A video over the limit is not stored; one at the limit is."""
     monkeypatch.setattr(video_download, "_MAX_VIDEO_BYTES", limit)
     with pytest.raises(RescueError, match="too large"):
@@ -482,7 +482,7 @@ def streamed(size: int, read_sizes: list[int]) -> httpx.Client:
     )
 
 
-def test_many_parts(target: Target) -> None:
+def test_many_parts(target: RescueTarget) -> None:
     """A large video is uploaded in parts, one after another, with at most one in memory."""
     size = 2 * PART + 1_000_000
     read_sizes: list[int] = []
@@ -501,7 +501,7 @@ def test_many_parts(target: Target) -> None:
 
 
 @pytest.mark.parametrize("size", [65536 * 4, 2 * PART], ids=["in one piece", "in parts"])
-def test_out_of_time(target: Target, size: int) -> None:
+def test_out_of_time(target: RescueTarget, size: int) -> None:
     """A rescue at its deadline stops in the middle and leaves nothing behind."""
     read_sizes: list[int] = []
     target.clock.step = DEADLINE // (size // 65536)  # so that the last pieces are late
@@ -512,7 +512,7 @@ def test_out_of_time(target: Target, size: int) -> None:
 
 
 @pytest.mark.parametrize(("after", "size"), [("PutObject", 1000), ("CreateMultipartUpload", PART + 1000)])
-def test_a_bucket_that_refuses(target: Target, stack: Stack, after: str, size: int) -> None:
+def test_a_bucket_that_refuses(target: RescueTarget, stack: Stack, after: str, size: int) -> None:
     """An S3 error is a rescue error, and a started upload is aborted."""
     # Twice, since the client tries twice.
     event = f"{'before-call' if after == 'PutObject' else 'after-call'}.s3.{after}"
@@ -529,7 +529,7 @@ def test_a_bucket_that_refuses(target: Target, stack: Stack, after: str, size: i
 
 
 @pytest.mark.parametrize("prefix", ["", "data:video/mp4;base64,"], ids=["base64", "data URI"])
-def test_inline_data_is_stored(target: Target, prefix: str) -> None:
+def test_inline_data_is_stored(target: RescueTarget, prefix: str) -> None:
     """An inline video is stored byte by byte."""
     found = target.rescue().save_inline(prefix + base64.b64encode(MP4).decode(), KEY)
     assert isinstance(found, ProbeResult)
@@ -548,14 +548,14 @@ def test_inline_data_is_stored(target: Target, prefix: str) -> None:
         ("ü", "base64"),
     ],
 )
-def test_inline_data_that_is_no_video(target: Target, data: str, reason: str) -> None:
+def test_inline_data_that_is_no_video(target: RescueTarget, data: str, reason: str) -> None:
     """Inline data that is not base64, or not a video, leaves nothing behind."""
     with pytest.raises(RescueError, match=reason):
         target.rescue().save_inline(data, KEY)
     target.assert_empty()
 
 
-def test_inline_data_that_is_too_large(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inline_data_that_is_too_large(target: RescueTarget, monkeypatch: pytest.MonkeyPatch) -> None:
     """The size limit applies to inline data as well."""
     monkeypatch.setattr(video_download, "_MAX_VIDEO_BYTES", len(MP4) - 1)
     with pytest.raises(RescueError, match="too large"):

@@ -297,8 +297,8 @@ def test_a_budget_made_by_a_correction(table: Table) -> None:
     put(table, clip(month="2026-08"))
     table.save(clip(month="2026-08"), clip(month="2026-08", budgeted=PRICE + 5))
     assert table.budget("ann", "2026-08") == (5, None)
-    wanted = Reservation("ann", "2026-08", PRICE, 2 * PRICE)
-    assert table.record(task(1), [clip(task_uuid=uuid4(1))], [wanted]) == Recorded()
+    reservation = Reservation("ann", "2026-08", PRICE, 2 * PRICE)
+    assert table.record(task(1), [clip(task_uuid=uuid4(1))], [reservation]) == Recorded()
     assert table.budget("ann", "2026-08") == (PRICE + 5, 2 * PRICE)
 
 

@@ -28,7 +28,7 @@ SCHEMAS = ROOT / "docs" / "events"
 LONG_AFTER = 100 * 24 * 3_600_000  # milliseconds: longer ago than any deadline
 
 
-class Stream:
+class ChangeStream:
     """The stream's records since this was created, as Lambda would deliver them."""
 
     def __init__(self, stack: Stack) -> None:
@@ -71,8 +71,8 @@ def listener(stack: Stack) -> Listener:
 
 
 @pytest.fixture
-def stream(stack: Stack) -> Stream:
-    return Stream(stack)
+def stream(stack: Stack) -> ChangeStream:
+    return ChangeStream(stack)
 
 
 def finished(user: User, **switches: Any) -> Clip:
@@ -107,7 +107,9 @@ def check_schema(event: Json) -> None:
     assert event["source"] == "rushes"
 
 
-def test_a_stored_clip_has_event_and_manifest(stack: Stack, user: User, stream: Stream, listener: Listener) -> None:
+def test_a_stored_clip_has_event_and_manifest(
+    stack: Stack, user: User, stream: ChangeStream, listener: Listener
+) -> None:
     """The event fits its schema, and the manifest beside the clip has the digest of the stored bytes."""
     clip = finished(user)
     assert clip.status == Status.STORED
@@ -125,7 +127,7 @@ def test_a_stored_clip_has_event_and_manifest(stack: Stack, user: User, stream: 
     assert event["detail"]["manifestKey"] == clip.object_key.rpartition(".")[0] + ".json"
 
 
-def test_a_refused_clip_is_published_as_failed(user: User, stream: Stream, listener: Listener) -> None:
+def test_a_refused_clip_is_published_as_failed(user: User, stream: ChangeStream, listener: Listener) -> None:
     """Runware's refusal of the only attempt is final; the event has its code."""
     user.stack.emulator.faults.next_submissions.append(OneShot(submit_status=400, submit_code="invalidPositivePrompt"))
     task = order()
@@ -137,7 +139,7 @@ def test_a_refused_clip_is_published_as_failed(user: User, stream: Stream, liste
     assert (event["detail-type"], event["detail"]["error"]["code"]) == ("Clip Failed", "invalidPositivePrompt")
 
 
-def test_a_failure_is_published_after_the_last_look(user: User, stream: Stream, listener: Listener) -> None:
+def test_a_failure_is_published_after_the_last_look(user: User, stream: ChangeStream, listener: Listener) -> None:
     """A failed render is not published until the last look has found nothing."""
     clip = finished(user, failure="providerError")
     assert (clip.status, clip.open) == (Status.FAILED, True)
@@ -150,16 +152,18 @@ def test_a_failure_is_published_after_the_last_look(user: User, stream: Stream, 
     assert (event["detail-type"], event["detail"]["cost"]) == ("Clip Failed", 0)
 
 
-def test_a_clip_in_review_is_published(user: User, stream: Stream, listener: Listener) -> None:
+def test_a_clip_in_review_is_published(user: User, stream: ChangeStream, listener: Listener) -> None:
     """A clip without proof of its purchase is published with that reason."""
-    clip = add_facts(user, user.buy(), fact(Kind.UNPROVEN, "nobody knows"))
+    clip = add_facts(user, user.buy(), fact(Kind.UNPROVEN, "no proof"))
     stream.deliver()
     (event,) = listener.about(clip.clip_uuid)
     check_schema(event)
     assert (event["detail-type"], event["detail"]["reason"]) == ("Clip Needs Review", "unproven")
 
 
-def test_a_repeat_of_the_stream_changes_nothing(stack: Stack, user: User, stream: Stream, listener: Listener) -> None:
+def test_a_repeat_of_the_stream_changes_nothing(
+    stack: Stack, user: User, stream: ChangeStream, listener: Listener
+) -> None:
     """Repeated and older records leave the manifest's version unchanged and are published under the same id."""
     clip = finished(user)
     records = stream.read()
@@ -171,7 +175,7 @@ def test_a_repeat_of_the_stream_changes_nothing(stack: Stack, user: User, stream
     assert {event["detail"]["id"] for event in listener.about(clip.clip_uuid)} == {listener.received[0]["detail"]["id"]}
 
 
-def test_a_later_cost_is_in_the_manifest(stack: Stack, user: User, stream: Stream, listener: Listener) -> None:
+def test_a_later_cost_is_in_the_manifest(stack: Stack, user: User, stream: ChangeStream, listener: Listener) -> None:
     """A later fact of a stored clip is written to its manifest without another event."""
     clip = finished(user, result_cost=False)
     stream.deliver()
@@ -183,7 +187,7 @@ def test_a_later_cost_is_in_the_manifest(stack: Stack, user: User, stream: Strea
     assert len(listener.about(clip.clip_uuid)) == 1
 
 
-def test_an_unreadable_record_fails_alone(user: User, stream: Stream, listener: Listener) -> None:
+def test_an_unreadable_record_fails_alone(user: User, stream: ChangeStream, listener: Listener) -> None:
     """An unreadable record fails by its sequence number, and the other clips are published."""
     clip = finished(user)
     records = stream.read()
@@ -201,14 +205,16 @@ def test_an_invalid_image_is_unreadable(image: Json) -> None:
         clip_of_image(image)
 
 
-def test_an_image_is_the_clip_that_was_saved(user: User, stream: Stream) -> None:
+def test_an_image_is_the_clip_that_was_saved(user: User, stream: ChangeStream) -> None:
     """The stream's image and the table's item are read as the same clip."""
     clip = finished(user)
     leased = user.stack.store.save(clip, replace(clip, lease=Lease("me", 1, 2), possibly_sent_at=5))
     assert clip_of_image(stream.read()[-1]["dynamodb"]["NewImage"]) == leased
 
 
-def test_an_erased_clip_gets_no_manifest_back(stack: Stack, user: User, stream: Stream, listener: Listener) -> None:
+def test_an_erased_clip_gets_no_manifest_back(
+    stack: Stack, user: User, stream: ChangeStream, listener: Listener
+) -> None:
     """The record of the erasure and repeats of earlier records write no manifest."""
     clip = finished(user)
     records = stream.read()
@@ -222,7 +228,7 @@ def test_an_erased_clip_gets_no_manifest_back(stack: Stack, user: User, stream: 
 
 
 def test_an_event_that_the_bus_rejects_is_retried(
-    user: User, stream: Stream, in_process: InProcess, monkeypatch: pytest.MonkeyPatch
+    user: User, stream: ChangeStream, in_process: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A 200 answer with a failed entry counts as a failure."""
     finished(user)
@@ -236,7 +242,7 @@ def test_an_event_that_the_bus_rejects_is_retried(
     assert failed == [{"itemIdentifier": records[-1]["dynamodb"]["SequenceNumber"]}]
 
 
-def test_records_without_time_are_retried(user: User, stream: Stream, in_process: InProcess) -> None:
+def test_records_without_time_are_retried(user: User, stream: ChangeStream, in_process: InProcess) -> None:
     """Near its end the function starts no further record, so that a timeout does not fail the whole batch."""
     finished(user)
     records = stream.read()

@@ -48,10 +48,10 @@ def parameters_of(error: Json) -> set[str]:
 @contextmanager
 def nothing_happens(stack: Stack) -> Iterator[None]:
     """Checks that nothing is recorded and no request reaches Runware inside the block."""
-    table, asked = whole_table(stack), stack.emulator.requests()
+    table, requests = whole_table(stack), stack.emulator.requests()
     yield
     assert whole_table(stack) == table
-    assert stack.emulator.requests() == asked
+    assert stack.emulator.requests() == requests
     assert stack.emulator.ledger() == []
 
 

@@ -163,7 +163,7 @@ def test_a_forged_call_reads_nothing(user: User, in_process: InProcess) -> None:
     assert webhook("POST /webhooks/x", {}, "{}", path, "wrong.token.x") == (401, {"message": "invalid token"})
 
 
-class Clock:
+class ManualClock:
     """Milliseconds, moved by the test."""
 
     def __init__(self) -> None:
@@ -181,7 +181,7 @@ def test_keys_are_rotated(user: User, in_process: InProcess) -> None:
         pair = json.dumps({"current": current, "previous": previous})
         secrets.put_secret_value(SecretId=arn, SecretString=pair)
 
-    clip, clock = user.buy(), Clock()
+    clip, clock = user.buy(), ManualClock()
     path = {"caller": clip.caller, "taskUUID": clip.task_uuid, "clip": "0"}
     body = json.dumps(result(clip))
     arn = secrets.create_secret(Name=f"rotating-{user.name}", SecretString='{"current": "old", "previous": ""}')["ARN"]

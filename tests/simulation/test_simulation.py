@@ -189,7 +189,7 @@ def test_clocks_beyond_the_allowed_skew_break_a_promise() -> None:
     assert "two buyers of one clip at once" in broken(TIMES.lease)
 
 
-class Service(RuleBasedStateMachine):
+class ServiceMachine(RuleBasedStateMachine):
     """Several tasks under one small budget, and every possible event in any order."""
 
     history: History
@@ -318,7 +318,7 @@ def test_long_random_histories_keep_every_promise(histories: int, capsys: pytest
     began, completed = time.monotonic(), 0
     while not completed or time.monotonic() - began < EXTRA_SECONDS:
         run_state_machine_as_test(  # type: ignore[no-untyped-call]
-            Service,
+            ServiceMachine,
             settings=settings(
                 max_examples=histories,
                 stateful_step_count=40,

@@ -42,7 +42,7 @@ VISIBILITY = 150_000  # milliseconds until a failed message is delivered again
 
 
 @dataclass
-class RequestFile:
+class SimulatedFile:
     """The file, read in chunks."""
 
     encoding: str = ""
@@ -99,9 +99,9 @@ class Flow:
     def set_limit(self, limit: int) -> None:
         self.table.set_caller(Caller(CALLER.name, limit))
 
-    def open(self, key: str, version: str) -> RequestFile:
+    def open(self, key: str, version: str) -> SimulatedFile:
         assert (key, version) == (KEY, VERSION)
-        return self.world.effect("open", RequestFile)
+        return self.world.effect("open", SimulatedFile)
 
     def before(self, key: str, version: str) -> str | None:
         return None
