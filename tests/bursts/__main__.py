@@ -1,7 +1,7 @@
-"""Prints the model's table: bursts, steady arrivals, and requests of many tasks; with one share a budget, and all."""
+"""Prints the model's table: bursts, steady arrivals, and requests of many tasks, with one share per budget and all."""
 
 from rushes.domain import budget
-from tests.bursts.model import Result, run
+from tests.bursts.model import BurstResult, run
 from tests.fakes.builders import PRICE
 
 LIMIT = 100_000 * PRICE
@@ -25,7 +25,7 @@ CASES = [
 ]
 
 
-def _print(name: str, shares: int, hold: float, result: Result, tasks: int) -> None:
+def _print(name: str, shares: int, hold: float, result: BurstResult, tasks: int) -> None:
     busy = f"{100 * result.busy / len(result.seconds):.1f} %"
     p50, p99 = (f"{result.percentile(percent):.2f} s" for percent in (50, 99))
     print(

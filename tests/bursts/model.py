@@ -1,7 +1,7 @@
-"""DynamoDB's conflicts in virtual time: how many purchases at once the budgets take, and how long each waits.
+"""DynamoDB's transaction conflicts in virtual time: the throughput of concurrent purchases and their waiting times.
 
-A transaction holds its items for a time; another write to one of them is turned away at once, as DynamoDB does. moto
-evaluates the conditions, and no real time passes but the processor's.
+A transaction holds its items for some time; another write to one of them is rejected at once, as in DynamoDB. moto
+evaluates the conditions, and only processor time passes.
 """
 
 import heapq
@@ -24,11 +24,11 @@ from rushes.errors import BusyError
 from rushes_local.aws.transactions import roll_back_by_item
 from tests.fakes.builders import MONTH, PRICE, START, clip
 
-ANSWER = 0.004  # seconds that a call takes besides what a transaction holds its items
+ANSWER = 0.004  # seconds of a call, in addition to the time for which a transaction holds its items
 
 
 class VirtualTime:
-    """Threads take turns: one runs until it sleeps, then the one whose time comes next."""
+    """Threads take turns: one runs until it sleeps, then the one with the earliest next time."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -37,11 +37,11 @@ class VirtualTime:
         self._turn = threading.Semaphore(0)
 
     def sleep(self, seconds: float) -> None:
-        """Ends the turn of the calling thread; the next one begins `seconds` later."""
+        """Ends the turn of the calling thread; its next one begins `seconds` later."""
         self._wait(self.now + seconds, self._turn.release)
 
     def start(self, at: float, work: Callable[[], None]) -> None:
-        """Lets `work` begin at a time, in a thread of its own."""
+        """Starts `work` at a time, in a thread of its own."""
 
         def turn() -> None:
             event.wait()
@@ -55,7 +55,7 @@ class VirtualTime:
         threading.Thread(target=turn, daemon=True).start()
 
     def run(self) -> None:
-        """Returns when nothing is left to do."""
+        """Runs all threads and returns when none is left."""
         while self._waiting:
             self.now, _, event = heapq.heappop(self._waiting)
             event.set()
@@ -104,8 +104,8 @@ def _key(write: dict[str, Any]) -> str:
 
 
 @dataclass
-class Result:
-    """The requests of one run: how many were answered 503, and after how many seconds each was answered."""
+class BurstResult:
+    """The requests of one run: the number answered 503, and the seconds until each answer."""
 
     seconds: list[float] = field(default_factory=list)
     busy: int = 0
@@ -114,15 +114,15 @@ class Result:
     calls: int = 0
 
     def percentile(self, percent: int) -> float:
-        """Seconds within which this share of the requests was answered."""
+        """The number of seconds within which this share of the requests was answered."""
         ordered = sorted(self.seconds)
         return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
 
 
-def run(arrivals: Sequence[float], tasks: int, hold: float, *, limit: int, patience: float) -> Result:
-    """Requests of so many tasks each, one after another as `submit` records them, that arrive at these times.
+def run(arrivals: Sequence[float], tasks: int, hold: float, *, limit: int, patience: float) -> BurstResult:
+    """Runs requests of `tasks` tasks each, recorded in sequence as by `submit`, that arrive at these times.
 
-    `patience`: seconds that a request may spend on one task besides the usual tries.
+    `patience`: seconds that a request may spend on one task in addition to the usual tries.
     """
     random.seed(7)
     with mock_aws():
@@ -132,18 +132,18 @@ def run(arrivals: Sequence[float], tasks: int, hold: float, *, limit: int, patie
         time = VirtualTime()
         contended = ContendedClient(client, time, hold)
         table = DynamoDbTable(contended, "table", time.sleep, lambda: time.now)  # type: ignore[arg-type]
-        result, numbers = Result(), count(1)
+        result, numbers = BurstResult(), count(1)
 
         def request() -> None:
             began = time.now
             outcomes = []
             for _ in range(tasks):
                 uuid = str(UUID(int=random.getrandbits(128), version=4))
-                wanted = [Reservation(scope, MONTH, PRICE, limit) for scope in (ALL_CALLERS, "ann")]
+                reservations = [Reservation(scope, MONTH, PRICE, limit) for scope in (ALL_CALLERS, "ann")]
                 one = clip(task_uuid=uuid, clip_uuid=str(UUID(int=next(numbers), version=4)))
                 try:
                     new = Task(caller="ann", task_uuid=uuid, request={}, fingerprint="f", clips=1, created_at=START)
-                    outcomes.append(table.record(new, [one], wanted, patience=patience))
+                    outcomes.append(table.record(new, [one], reservations, patience=patience))
                 except BusyError:
                     result.busy += 1
                     break

@@ -1,23 +1,23 @@
-"""Purchases at once, with DynamoDB's conflicts: all of them are recorded, in time, and the budgets have their sum."""
+"""Concurrent purchases under DynamoDB's conflicts are all recorded, in time, and the budgets have their sum."""
 
 import pytest
 
-from tests.bursts.model import Result, run
+from tests.bursts.model import BurstResult, run
 from tests.fakes.builders import PRICE
 
 HOLD = 0.02  # seconds, at the upper end of a transaction's duration
 LIMIT = 100_000 * PRICE
 
 
-def check(result: Result) -> None:
-    """No request is answered 503, and 99 of 100 have their answer within three seconds."""
+def assert_within_goals(result: BurstResult) -> None:
+    """No request is answered 503, and 99 of 100 are answered within three seconds."""
     assert (result.busy, result.refused) == (0, 0)
     assert result.percentile(99) < 3
 
 
 def test_twenty_tasks_at_once() -> None:
-    """A burst in the first second of a month, when the budgets do not exist yet."""
-    check(run([0.0] * 20, 1, HOLD, limit=LIMIT, patience=6))
+    """Twenty tasks in the first second of a month, before its budgets exist, are all recorded in time."""
+    assert_within_goals(run([0.0] * 20, 1, HOLD, limit=LIMIT, patience=6))
 
 
 @pytest.mark.batch
@@ -36,7 +36,7 @@ def test_a_burst_beyond_the_limit() -> None:
     ids=["200 at once", "200 a second", "40 requests of 20"],
 )
 def test_the_goals(arrivals: list[float], tasks: int) -> None:
-    """The largest bursts; a request of 20 tasks may take twenty times as long."""
+    """The largest bursts meet the goals; a request of 20 tasks may take twenty times as long."""
     result = run(arrivals, tasks, HOLD, limit=LIMIT, patience=6)
     assert (result.busy, result.refused) == (0, 0)
     assert result.percentile(99) < 3 * tasks

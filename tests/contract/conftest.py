@@ -1,4 +1,4 @@
-"""The emulated Runware with a receiver for its uploads and webhooks, both in this process and without sockets."""
+"""The emulated Runware with a receiver for its uploads and webhooks, in this process and without sockets."""
 
 import json
 import threading
@@ -15,12 +15,12 @@ from rushes_local.runware.emulator import Emulator
 
 Json = dict[str, Any]
 
-PATIENCE = 10.0  # seconds that any test waits for background work; none needs a tenth of it
+PATIENCE = 10.0  # seconds to wait for background work; no test needs a tenth of it
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """One request that the emulator sent out."""
+    """One request that the emulator sent."""
 
     method: str
     path: str
@@ -35,7 +35,7 @@ class Arrival:
 
 @dataclass
 class Receiver:
-    """A WSGI application that keeps what arrives and answers with the statuses given, then with 200."""
+    """A WSGI application that records requests and answers with the given statuses, then with 200."""
 
     statuses: list[int] = field(default_factory=list)
     arrivals: list[Arrival] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Receiver:
         self.arrivals.append(Arrival(str(method), str(path), content_type, length, body))
         self.on_call()
         status = self.statuses.pop(0) if self.statuses else 200
-        start_response(f"{status} Told", [])
+        start_response(f"{status} Status", [])
         return [b""]
 
     @property
@@ -60,8 +60,8 @@ class Receiver:
         return [arrival.json for arrival in self.arrivals if arrival.method == "POST"]
 
 
-class Service:
-    """An emulator, its receiver, and a client that speaks to it."""
+class EmulatorService:
+    """An emulator, its receiver, and a client for it."""
 
     def __init__(self, **options: Any) -> None:
         self.receiver = Receiver()
@@ -75,7 +75,7 @@ class Service:
         )
 
     def task(self, **changes: Any) -> Json:
-        """A valid task with both doors out; a change to `...` removes the parameter."""
+        """A valid task with webhook and upload URLs; a change to `...` removes the parameter."""
         task = {
             "taskType": "videoInference",
             "taskUUID": str(uuid.uuid4()),
@@ -98,7 +98,7 @@ class Service:
         return self.post({"taskType": "getTaskDetails", "taskUUID": task["taskUUID"]})
 
     def run(self, **changes: Any) -> Json:
-        """Submit a task and wait until nothing is left to do for it."""
+        """Submits a task and waits until the emulator is idle."""
         task = self.task(**changes)
         self.post(task)
         self.settle()
@@ -114,12 +114,12 @@ class Service:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., Service]]:
-    """Starts services with options of the emulator's own; they end with the test."""
-    services: list[Service] = []
+def start() -> Iterator[Callable[..., EmulatorService]]:
+    """Starts services with options for the emulator; they are closed after the test."""
+    services: list[EmulatorService] = []
 
-    def starter(**options: Any) -> Service:
-        services.append(Service(**options))
+    def starter(**options: Any) -> EmulatorService:
+        services.append(EmulatorService(**options))
         return services[-1]
 
     threads = threading.active_count()
@@ -130,19 +130,19 @@ def start() -> Iterator[Callable[..., Service]]:
 
 
 @pytest.fixture
-def service(start: Callable[..., Service]) -> Service:
+def service(start: Callable[..., EmulatorService]) -> EmulatorService:
     """A service whose tasks finish at once, in the background."""
     return start()
 
 
 @pytest.fixture
-def stepped(start: Callable[..., Service]) -> Service:
-    """A service whose tasks finish only when told."""
+def stepped(start: Callable[..., EmulatorService]) -> EmulatorService:
+    """A service whose tasks finish only on request."""
     return start(render_seconds=None)
 
 
 @pytest.fixture(params=sorted(Path(__file__).parent.joinpath("documented").glob("*.json")), ids=lambda path: path.stem)
 def documented(request: pytest.FixtureRequest) -> Json:
-    """One of the examples of the model's page: `request` and `response`."""
+    """An example of the model's page, with `request` and `response`."""
     example: Json = json.loads(request.param.read_text())
     return example

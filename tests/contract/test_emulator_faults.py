@@ -1,4 +1,4 @@
-"""Every switch does what it says, and only while it is on."""
+"""Every switch of the emulator has its effect, and only while it is on."""
 
 import base64
 import json
@@ -19,14 +19,14 @@ from rushes_local.runware.workers import Workers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.contract.conftest import Service
+    from tests.contract.conftest import EmulatorService
 
 
 def codes(answer: httpx.Response) -> list[str]:
     return [error["code"] for error in answer.json()["errors"]]
 
 
-def charged(service: "Service") -> int:
+def charged(service: "EmulatorService") -> int:
     service.settle()
     return len(service.emulator.ledger())
 
@@ -49,8 +49,8 @@ def charged(service: "Service") -> int:
     ],
 )
 @pytest.mark.parametrize("accepts", [False, True])
-def test_an_injected_status(service: "Service", status: int, code: str, accepts: bool) -> None:
-    """submit_status answers so, in an envelope or bare; with submit_accepts the task was bought all the same."""
+def test_an_injected_status(service: "EmulatorService", status: int, code: str, accepts: bool) -> None:
+    """submit_status gives that answer, in an envelope or bare; with submit_accepts the task is still bought."""
     service.emulator.faults.submit_status = status
     service.emulator.faults.submit_accepts = accepts
     answer = service.post(service.task())
@@ -61,7 +61,7 @@ def test_an_injected_status(service: "Service", status: int, code: str, accepts:
     assert charged(service) == (2 if accepts else 0)
 
 
-def test_an_injected_code(service: "Service") -> None:
+def test_an_injected_code(service: "EmulatorService") -> None:
     """submit_code goes with submit_status, and each task gets an error of its own."""
     service.emulator.faults.submit_status = 400
     service.emulator.faults.submit_code = "invalidValueUploadFailed"
@@ -73,7 +73,7 @@ def test_an_injected_code(service: "Service") -> None:
 
 
 @pytest.mark.parametrize(("cut", "bought"), [("before", 0), ("after", 1)])
-def test_a_cut_connection(service: "Service", cut: Any, bought: int) -> None:
+def test_a_cut_connection(service: "EmulatorService", cut: Any, bought: int) -> None:
     """submit_cut ends the request without an answer, before or after the task was accepted."""
     service.emulator.faults.submit_cut = cut
     with pytest.raises(httpx.RemoteProtocolError):
@@ -81,8 +81,8 @@ def test_a_cut_connection(service: "Service", cut: Any, bought: int) -> None:
     assert charged(service) == bought
 
 
-def test_a_late_request(service: "Service") -> None:
-    """submit_late_seconds cuts at once, knows nothing of the task for a while, and buys it then."""
+def test_a_late_request(service: "EmulatorService") -> None:
+    """submit_late_seconds cuts the connection at once and buys the task, unknown until then, that much later."""
     service.emulator.faults.next_submissions.append(OneShot(submit_late_seconds=0.2))
     task = service.task()
     with pytest.raises(httpx.RemoteProtocolError):
@@ -92,7 +92,7 @@ def test_a_late_request(service: "Service") -> None:
     assert service.poll(task).json()["data"][0]["status"] == "success"
 
 
-def test_unreadable_empty_and_slow_answers(service: "Service") -> None:
+def test_unreadable_empty_and_slow_answers(service: "EmulatorService") -> None:
     """submit_garbage, submit_empty and submit_seconds change the answer alone: the task is bought."""
     service.emulator.faults.next_submissions += [
         OneShot(submit_garbage=True),
@@ -108,7 +108,7 @@ def test_unreadable_empty_and_slow_answers(service: "Service") -> None:
     assert charged(service) == 3
 
 
-def test_a_conflict_may_be_a_409(service: "Service") -> None:
+def test_a_conflict_may_be_a_409(service: "EmulatorService") -> None:
     """conflict_status is the status of a refused repeat."""
     task = service.run()
     service.emulator.faults.conflict_status = 409
@@ -116,8 +116,8 @@ def test_a_conflict_may_be_a_409(service: "Service") -> None:
 
 
 @pytest.mark.parametrize("switch", ["refuses_running", "refuses_finished"])
-def test_a_uuid_may_be_bought_again(stepped: "Service", switch: str) -> None:
-    """Each switch lets a UUID be bought twice in one state of its task, and in the other one not."""
+def test_a_uuid_may_be_bought_again(stepped: "EmulatorService", switch: str) -> None:
+    """Each switch allows a second purchase of a UUID in one state of its task only."""
     setattr(stepped.emulator.faults, switch, False)
     task = stepped.task()
     stepped.post(task)
@@ -133,8 +133,8 @@ def test_a_uuid_may_be_bought_again(stepped: "Service", switch: str) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 429, 500, 503])
-def test_polls_may_err(service: "Service", status: int) -> None:
-    """poll_status fails every getResponse, bare on request; submissions and details go on."""
+def test_polls_may_fail(service: "EmulatorService", status: int) -> None:
+    """poll_status fails every getResponse, bare on request; submissions and details are unaffected."""
     task = service.run()
     service.emulator.faults.poll_status = status
     assert service.poll(task).status_code == status
@@ -145,7 +145,7 @@ def test_polls_may_err(service: "Service", status: int) -> None:
     assert service.post(service.task()).status_code == 200
 
 
-def test_polls_may_not_know_a_running_task(stepped: "Service") -> None:
+def test_polls_may_omit_a_running_task(stepped: "EmulatorService") -> None:
     """Without finds_running a task is unknown until it is finished."""
     stepped.emulator.faults.finds_running = False
     task = stepped.task()
@@ -156,8 +156,8 @@ def test_polls_may_not_know_a_running_task(stepped: "Service") -> None:
     assert stepped.poll(task).json()["data"]
 
 
-def test_polls_may_forget_a_finished_task(start: "Callable[..., Service]") -> None:
-    """After finds_finished_seconds a finished task is unknown, and unknown_uuid says how that is told."""
+def test_polls_may_forget_a_finished_task(start: "Callable[..., EmulatorService]") -> None:
+    """After finds_finished_seconds a finished task is unknown; unknown_uuid chooses the answer."""
     now = [1_000.0]
     service = start(clock=lambda: now[0])
     task = service.run()
@@ -171,8 +171,8 @@ def test_polls_may_forget_a_finished_task(start: "Callable[..., Service]") -> No
     assert codes(service.details(service.task())) == ["taskNotFound"]
 
 
-def test_details_may_be_missing_or_err(service: "Service") -> None:
-    """Without finds_details the task type does not exist; details_status fails it, and only it."""
+def test_details_may_be_missing_or_fail(service: "EmulatorService") -> None:
+    """Without finds_details the task type does not exist; details_status fails that type only."""
     task = service.run()
     service.emulator.faults.finds_details = False
     assert codes(service.details(task)) == ["unsupportedTaskType"]
@@ -186,8 +186,8 @@ def test_details_may_be_missing_or_err(service: "Service") -> None:
 
 @pytest.mark.parametrize("status", [200, 400])
 @pytest.mark.parametrize("code", ["timeoutProvider", "invalidProviderContent"])
-def test_a_failed_render(service: "Service", code: str, status: Any) -> None:
-    """failure is told by webhook and poll, with the provider's text on moderation; nothing is charged or uploaded."""
+def test_a_failed_render(service: "EmulatorService", code: str, status: Any) -> None:
+    """failure reaches webhook and poll, with the provider's text on moderation; nothing is charged or uploaded."""
     service.emulator.faults.failure = code
     service.emulator.faults.poll_failure_status = status
     task = service.run(numberResults=2)
@@ -200,8 +200,8 @@ def test_a_failed_render(service: "Service", code: str, status: Any) -> None:
     assert (service.receiver.puts, charged(service)) == ([], 0)
 
 
-def test_a_failure_among_successes_is_a_200(service: "Service") -> None:
-    """A poll that has a result to tell is a 200 even where lone failures are a 400."""
+def test_a_failure_among_successes_is_a_200(service: "EmulatorService") -> None:
+    """A poll with at least one result is a 200 even where lone failures are a 400."""
     service.emulator.faults.poll_failure_status = 400
     service.emulator.faults.next_submissions.append(OneShot(failure="taskFailed"))
     failed, done = service.run(), service.run()
@@ -210,7 +210,7 @@ def test_a_failure_among_successes_is_a_200(service: "Service") -> None:
     assert (answer.status_code, codes(answer)) == (200, ["taskFailed"])
 
 
-def test_failures_told_inside_data(service: "Service") -> None:
+def test_failures_inside_data(service: "EmulatorService") -> None:
     """poll_failure_shape puts the error item into data, flat or nested."""
     service.emulator.faults.failure = "taskFailed"
     task = service.run()
@@ -223,8 +223,8 @@ def test_failures_told_inside_data(service: "Service") -> None:
 
 
 @pytest.mark.parametrize("reordered", [False, True])
-def test_failure_then_success(service: "Service", reordered: bool) -> None:
-    """With recovers_seconds a failed task is delivered and charged after all; reordered, the success is told first."""
+def test_failure_then_success(service: "EmulatorService", reordered: bool) -> None:
+    """With recovers_seconds a failed task succeeds and is charged later; reordered, the success is sent first."""
     service.emulator.faults.failure = "timeoutProvider"
     service.emulator.faults.recovers_seconds = 0.2
     service.emulator.faults.webhook_reordered = reordered
@@ -235,8 +235,8 @@ def test_failure_then_success(service: "Service", reordered: bool) -> None:
         assert time.monotonic() < deadline
     assert charged(service) == 1
     assert service.poll(task).json()["data"][0]["status"] == "success"
-    told = ["data" if "data" in call else "errors" for call in service.receiver.calls]
-    assert told == (["data", "errors"] if reordered else ["errors", "data"])
+    sent = ["data" if "data" in call else "errors" for call in service.receiver.calls]
+    assert sent == (["data", "errors"] if reordered else ["errors", "data"])
     assert len(service.receiver.puts) == 1
 
 
@@ -249,7 +249,7 @@ def test_failure_then_success(service: "Service", reordered: bool) -> None:
         ("price_percent", 150, "cost", 1.386),
     ],
 )
-def test_a_changed_result(service: "Service", switch: str, value: Any, field: str, expected: Any) -> None:
+def test_a_changed_result(service: "EmulatorService", switch: str, value: Any, field: str, expected: Any) -> None:
     """Each switch changes its one field, in the poll and in the webhook."""
     setattr(service.emulator.faults, switch, value)
     task = service.run()
@@ -258,7 +258,7 @@ def test_a_changed_result(service: "Service", switch: str, value: Any, field: st
 
 
 @pytest.mark.parametrize("field", ["videoBase64Data", "videoDataURI"])
-def test_a_result_with_its_bytes(service: "Service", field: Any) -> None:
+def test_a_result_with_its_bytes(service: "EmulatorService", field: Any) -> None:
     """result_base64 puts the whole video into the item."""
     service.emulator.faults.result_base64 = field
     task = service.run(outputFormat="MOV")
@@ -267,7 +267,7 @@ def test_a_result_with_its_bytes(service: "Service", field: Any) -> None:
     assert base64.b64decode(text) == service.receiver.puts[0].body
 
 
-def test_downloads_may_be_empty_or_err(service: "Service") -> None:
+def test_downloads_may_be_empty_or_fail(service: "EmulatorService") -> None:
     """video_url_empty_reads makes the first downloads empty, video_url_status fails them all."""
     service.emulator.faults.video_url_empty_reads = 1
     url = service.poll(service.run()).json()["data"][0]["videoURL"]
@@ -281,7 +281,7 @@ def test_downloads_may_be_empty_or_err(service: "Service") -> None:
 # The upload
 
 
-def test_an_upload_is_raw_bytes_with_a_length_and_no_type(service: "Service") -> None:
+def test_an_upload_is_raw_bytes_with_a_length_and_no_type(service: "EmulatorService") -> None:
     """The PUT comes first and carries the video, Content-Length and no Content-Type; the webhook follows."""
     service.run()
     put, call = service.receiver.arrivals
@@ -291,8 +291,8 @@ def test_an_upload_is_raw_bytes_with_a_length_and_no_type(service: "Service") ->
 
 @pytest.mark.parametrize("seconds", [0.0, 0.2])
 @pytest.mark.parametrize(("upload", "order"), [("before", "PUT POST"), ("after", "POST PUT"), ("never", "POST")])
-def test_when_the_upload_comes(service: "Service", upload: Any, order: str, seconds: float) -> None:
-    """upload says in which order PUT and webhook come, however late upload_seconds and webhook_seconds make them."""
+def test_the_order_of_upload_and_webhook(service: "EmulatorService", upload: Any, order: str, seconds: float) -> None:
+    """upload decides the order of PUT and webhook, whatever upload_seconds and webhook_seconds are."""
     service.emulator.faults.upload = upload
     service.emulator.faults.upload_seconds = seconds
     service.emulator.faults.webhook_seconds = 0.2 - seconds
@@ -304,8 +304,8 @@ def test_when_the_upload_comes(service: "Service", upload: Any, order: str, seco
 
 
 @pytest.mark.parametrize(("content", "size"), [("garbage", 1000), ("empty", 0)])
-def test_other_bytes_are_uploaded(service: "Service", content: Any, size: int) -> None:
-    """upload_content changes the bytes that are PUT, upload_content_type adds the header; videoURL stays right."""
+def test_other_bytes_are_uploaded(service: "EmulatorService", content: Any, size: int) -> None:
+    """upload_content changes the bytes of the PUT, upload_content_type adds the header; videoURL stays right."""
     service.emulator.faults.upload_content = content
     service.emulator.faults.upload_content_type = "video/mp4"
     task = service.run()
@@ -314,24 +314,24 @@ def test_other_bytes_are_uploaded(service: "Service", content: Any, size: int) -
     assert b"ftyp" in service.client.get(service.poll(task).json()["data"][0]["videoURL"]).content
 
 
-@pytest.mark.parametrize("made", ["MP4", "WEBM"])
-def test_another_format_is_rendered(service: "Service", made: str) -> None:
-    """result_format makes the upload, the address and what lies there of another kind than was ordered."""
-    service.emulator.faults.result_format = made
+@pytest.mark.parametrize("rendered", ["MP4", "WEBM"])
+def test_another_format_is_rendered(service: "EmulatorService", rendered: str) -> None:
+    """result_format changes the format of the upload, of the address and of its content."""
+    service.emulator.faults.result_format = rendered
     url = service.poll(service.run(outputFormat="MOV")).json()["data"][0]["videoURL"]
     (put,) = service.receiver.puts
     content = service.client.get(url).content
-    assert url.endswith(f".{made.lower()}")
+    assert url.endswith(f".{rendered.lower()}")
     assert put.body == content
-    assert container(content[:HEAD_BYTES], len(content)) == made.lower()
+    assert container(content[:HEAD_BYTES], len(content)) == rendered.lower()
 
 
 @pytest.mark.parametrize("switched", [True, False], ids=["by switch", "by a 403"])
-@pytest.mark.parametrize(("tells", "results", "errors"), [("no", 1, 0), ("beside", 1, 1), ("instead", 0, 1)])
-def test_a_failed_upload(service: "Service", tells: Any, results: int, errors: int, switched: bool) -> None:
-    """A PUT that fails is not repeated; the webhook comes all the same, and polls tell it as the switch says."""
+@pytest.mark.parametrize(("reporting", "results", "errors"), [("no", 1, 0), ("beside", 1, 1), ("instead", 0, 1)])
+def test_a_failed_upload(service: "EmulatorService", reporting: Any, results: int, errors: int, switched: bool) -> None:
+    """A failed PUT is not repeated; the webhook is still sent, and polls report it as the switch chooses."""
     service.emulator.faults.upload_fails = switched
-    service.emulator.faults.reports_delivery_failure = tells
+    service.emulator.faults.reports_delivery_failure = reporting
     service.receiver.statuses = [] if switched else [403]
     body = service.poll(service.run()).json()
     assert (len(body["data"]), [error["code"] for error in body.get("errors", [])]) == (
@@ -347,8 +347,8 @@ def test_a_failed_upload(service: "Service", tells: Any, results: int, errors: i
 
 @pytest.mark.parametrize("retries", [0, 3])
 @pytest.mark.parametrize("status", [302, 400, 500])
-def test_a_webhook_is_repeated_within_bounds(service: "Service", status: int, retries: int) -> None:
-    """Without a 2xx the call is repeated webhook_retries times, the same each time, and then given up."""
+def test_a_webhook_is_repeated_within_bounds(service: "EmulatorService", status: int, retries: int) -> None:
+    """Without a 2xx the call is repeated webhook_retries times, the same each time, and then dropped."""
     service.emulator.faults.webhook_retries = retries
     service.emulator.faults.reports_delivery_failure = "beside"
     service.receiver.statuses = [status] * 20
@@ -358,15 +358,15 @@ def test_a_webhook_is_repeated_within_bounds(service: "Service", status: int, re
     assert codes(service.poll(task)) == ["webhookTimeout"]
 
 
-def test_a_webhook_that_got_through_is_not_repeated(service: "Service") -> None:
+def test_a_webhook_that_got_through_is_not_repeated(service: "EmulatorService") -> None:
     """A 2xx ends the retries."""
     service.receiver.statuses = [200, 500, 503, 204]
     service.run()
     assert len(service.receiver.calls) == 3
 
 
-def test_an_unreachable_receiver_is_tried_again(start: "Callable[..., Service]") -> None:
-    """A connection error counts as no 2xx, and no worker dies of it."""
+def test_an_unreachable_receiver_is_tried_again(start: "Callable[..., EmulatorService]") -> None:
+    """A connection error counts as no 2xx and does not end the worker."""
     attempts: list[str] = []
 
     def refuse(request: httpx.Request) -> httpx.Response:
@@ -382,24 +382,24 @@ def test_an_unreachable_receiver_is_tried_again(start: "Callable[..., Service]")
 
 
 @pytest.mark.parametrize("copies", [0, 1, 3])
-def test_copies_of_a_webhook(service: "Service", copies: int) -> None:
-    """webhook_copies sends each call so often: never, once, repeatedly."""
+def test_copies_of_a_webhook(service: "EmulatorService", copies: int) -> None:
+    """webhook_copies is the number of times that each call is sent, zero included."""
     service.emulator.faults.webhook_copies = copies
     service.run()
     assert len(service.receiver.calls) == copies
 
 
-def test_webhooks_in_reverse(service: "Service") -> None:
-    """webhook_reordered keeps the calls of a task and sends them last first."""
+def test_webhooks_in_reverse(service: "EmulatorService") -> None:
+    """webhook_reordered delays the calls of a task and sends the last one first."""
     service.emulator.faults.webhook_reordered = True
     task = service.run(numberResults=4)
-    told = [call["data"][0]["videoUUID"] for call in service.receiver.calls]
-    assert sorted(told) == sorted(item["videoUUID"] for item in service.poll(task).json()["data"])
-    assert len(told) == 4
+    sent = [call["data"][0]["videoUUID"] for call in service.receiver.calls]
+    assert sorted(sent) == sorted(item["videoUUID"] for item in service.poll(task).json()["data"])
+    assert len(sent) == 4
 
 
-def test_a_webhook_before_the_acknowledgement(stepped: "Service") -> None:
-    """webhook_before_answer calls the webhook while the submission still waits for its answer, even when stepped."""
+def test_a_webhook_before_the_acknowledgement(stepped: "EmulatorService") -> None:
+    """webhook_before_answer sends the webhook during the submission, even when stepped."""
     stepped.emulator.faults.webhook_before_answer = True
     stepped.post(stepped.task())
     assert len(stepped.receiver.calls) == 1
@@ -415,7 +415,7 @@ def test_a_webhook_before_the_acknowledgement(stepped: "Service") -> None:
         ("singular", ["data"], ["error"]),
     ],
 )
-def test_shapes_of_a_webhook(service: "Service", shape: Any, success: Any, failure: Any) -> None:
+def test_shapes_of_a_webhook(service: "EmulatorService", shape: Any, success: Any, failure: Any) -> None:
     """webhook_shape changes the envelope and never the item."""
     service.emulator.faults.webhook_shape = shape
     service.emulator.faults.next_submissions += [OneShot(), OneShot(failure="taskFailed")]
@@ -431,8 +431,8 @@ def test_shapes_of_a_webhook(service: "Service", shape: Any, success: Any, failu
         assert mark in item
 
 
-def test_failures_may_be_silent(service: "Service") -> None:
-    """Without webhook_on_failure only a poll tells a failure, and a later success is called in all the same."""
+def test_failures_may_be_silent(service: "EmulatorService") -> None:
+    """Without webhook_on_failure only a poll reports a failure, and a later success is still sent."""
     service.emulator.faults.failure = "taskFailed"
     service.emulator.faults.webhook_on_failure = False
     task = service.run()
@@ -445,8 +445,8 @@ def test_failures_may_be_silent(service: "Service") -> None:
     assert ["data" in call for call in service.receiver.calls] == [True, True]
 
 
-def test_progress_may_be_called_in(stepped: "Service") -> None:
-    """webhook_progress calls with status processing when a task is accepted."""
+def test_progress_may_be_sent(stepped: "EmulatorService") -> None:
+    """webhook_progress sends status processing when a task is accepted."""
     stepped.emulator.faults.webhook_progress = True
     stepped.post(stepped.task(), stepped.task(webhookURL=...))
     stepped.settle()
@@ -456,8 +456,8 @@ def test_progress_may_be_called_in(stepped: "Service") -> None:
 # Steering
 
 
-def test_a_one_shot_waits_for_its_submission_and_is_used_up(service: "Service") -> None:
-    """A one-shot applies to the first submission that contains its text, to that task's whole life, and once."""
+def test_a_one_shot_waits_for_its_submission_and_is_used_up(service: "EmulatorService") -> None:
+    """A one-shot applies once, to the first submission that contains its text, for that task's lifetime."""
     service.emulator.faults.webhook_copies = 2
     service.emulator.faults.next_submissions.append(OneShot(match="harbour", webhook_copies=0, upload="never"))
     service.run()
@@ -478,8 +478,8 @@ def test_a_one_shot_waits_for_its_submission_and_is_used_up(service: "Service") 
         ("submit_seconds", -1),
     ],
 )
-def test_a_mistaken_switch_is_refused(service: "Service", switch: str, value: Any) -> None:
-    """Unknown names and impossible values are refused in every way in, and the known names are listed."""
+def test_an_invalid_switch_is_refused(service: "EmulatorService", switch: str, value: Any) -> None:
+    """Unknown names and impossible values are refused by every interface, with a list of the valid names."""
     with pytest.raises(ValueError, match=switch):
         setattr(service.emulator.faults, switch, value)
     with pytest.raises(UnknownSwitchError, match="webhook_shape"):
@@ -491,26 +491,26 @@ def test_a_mistaken_switch_is_refused(service: "Service", switch: str, value: An
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{", b'{"next_submissions": 5}', b'{"next_submissions": [5]}'])
-def test_a_mistaken_body_is_refused(service: "Service", body: bytes) -> None:
+def test_an_invalid_body_is_refused(service: "EmulatorService", body: bytes) -> None:
     """A body that is not a setting of switches is a 400 and changes nothing."""
     service.emulator.faults.upload = "never"
     assert service.client.put("/_emulator/faults", content=body).status_code == 400
     assert service.emulator.faults.upload == "never"
 
 
-def test_switches_over_http(service: "Service") -> None:
-    """PUT sets exactly what it names and everything else back to its default; GET shows all."""
+def test_switches_over_http(service: "EmulatorService") -> None:
+    """PUT sets the given switches and resets all others; GET returns all of them."""
     service.client.put("/_emulator/faults", json={"upload": "never", "finds_finished_seconds": 5})
-    shown = service.client.put(
+    current = service.client.put(
         "/_emulator/faults", json={"webhook_copies": 0, "next_submissions": [{"match": "x", "failure": "taskFailed"}]}
     ).json()
-    assert shown == service.client.get("/_emulator/faults").json()
-    assert shown.pop("next_submissions") == [{"match": "x", "failure": "taskFailed"}]
-    assert shown == {**Switches().model_dump(), "webhook_copies": 0}
+    assert current == service.client.get("/_emulator/faults").json()
+    assert current.pop("next_submissions") == [{"match": "x", "failure": "taskFailed"}]
+    assert current == {**Switches().model_dump(), "webhook_copies": 0}
 
 
-def test_the_control_routes(stepped: "Service") -> None:
-    """Over HTTP too, tasks can be seen, finished and forgotten, and the bill read."""
+def test_the_control_routes(stepped: "EmulatorService") -> None:
+    """Tasks can be read, finished and removed over HTTP, and the ledger can be read."""
     one, two = stepped.task(), stepped.task(duration=10)
     stepped.post(one, two)
     client = stepped.client
@@ -532,8 +532,8 @@ def test_the_control_routes(stepped: "Service") -> None:
     assert client.post("/_emulator/finish", content=b"x").status_code == 400
 
 
-def test_a_reset_stops_what_was_under_way(service: "Service") -> None:
-    """After a reset no retry of an earlier webhook arrives any more."""
+def test_a_reset_stops_retries(service: "EmulatorService") -> None:
+    """After a reset no retry of an earlier webhook arrives."""
     service.emulator.faults.webhook_seconds = 60
     service.post(service.task())
     assert not service.emulator.idle(0.2)
@@ -542,8 +542,8 @@ def test_a_reset_stops_what_was_under_way(service: "Service") -> None:
     assert service.receiver.calls == []
 
 
-def test_draining_forgets_what_running_work_still_queues() -> None:
-    """Work that is under way when the workers are drained ends, and cannot queue a next step."""
+def test_draining_drops_later_steps() -> None:
+    """Work that is running while the workers are drained ends and cannot queue another step."""
     workers = Workers({"lane": 1})
     running, go = threading.Event(), threading.Event()
     done: list[str] = []
@@ -565,8 +565,8 @@ def test_draining_forgets_what_running_work_still_queues() -> None:
     workers.close(5)
 
 
-def test_requests_are_kept_as_they_came(service: "Service") -> None:
-    """Tests can read every task object that arrived, polls and refused ones included."""
+def test_requests_are_recorded_unchanged(service: "EmulatorService") -> None:
+    """Every received task object can be read, polls and refused ones included."""
     bad = service.task(duration=3)
     service.post(bad)
     service.poll(bad)
@@ -574,8 +574,8 @@ def test_requests_are_kept_as_they_came(service: "Service") -> None:
     assert service.emulator.requests()[0].task == bad
 
 
-def test_images_on_this_machine_may_be_taken_on_trust(stepped: "Service") -> None:
-    """fetches_images off: an image URL on this machine is accepted unseen, where else it would have to be one."""
+def test_images_on_this_machine_may_be_accepted_unseen(stepped: "EmulatorService") -> None:
+    """With fetches_images off, an image URL on this machine is accepted without being fetched."""
     images = {"inputs": {"frameImages": ["http://127.0.0.1/no-image"]}}
     assert stepped.post(stepped.task(**images)).status_code == 400
     stepped.emulator.faults.fetches_images = False
@@ -583,7 +583,7 @@ def test_images_on_this_machine_may_be_taken_on_trust(stepped: "Service") -> Non
 
 
 def test_every_switch_is_documented_and_tested() -> None:
-    """The readme has a row for each switch, and this file names each of them."""
+    """The readme has a row for each switch, and this file has the name of each."""
     readme = (Path(rushes_local.runware.__file__).parent / "README.md").read_text()
     tests = Path(__file__).read_text()
     for name, switch in Switches.model_fields.items():

@@ -11,7 +11,7 @@ from rushes_local.runware.rendering import FPS, Renderer, Shape, render
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.contract.conftest import Service
+    from tests.contract.conftest import EmulatorService
 
 STARTS = {"MP4": (b"ftypisom", 4), "MOV": (b"ftypqt  ", 4), "WEBM": (b"\x1aE\xdf\xa3", 0)}
 CODECS = {"MP4": "h264", "MOV": "h264", "WEBM": "vp8"}
@@ -32,7 +32,7 @@ CODECS = {"MP4": "h264", "MOV": "h264", "WEBM": "vp8"}
 def test_a_render_is_exactly_what_was_ordered(
     container: str, width: int, height: int, seconds: int, small: bool
 ) -> None:
-    """Size, length within one frame, container and codec are as ordered, every picture can be decoded, and it moves."""
+    """Size, length within a frame, container and codec are as ordered; all pictures can be decoded and differ."""
     content = render(Shape(width, height, seconds, container, "A lighthouse at dusk, " * 10, small))
     signature, offset = STARTS[container]
     assert content[offset : offset + len(signature)] == signature
@@ -49,7 +49,7 @@ def test_a_render_is_exactly_what_was_ordered(
 
 @pytest.mark.parametrize("container", ["MP4", "MOV"])
 def test_the_index_comes_first(container: str) -> None:
-    """A player can start before it has the whole file."""
+    """The index precedes the media data, so that a player can start before it has the whole file."""
     content = render(Shape(1080, 1080, 10, container, "x", small=True))
     assert 0 < content.index(b"moov") < content.index(b"mdat")
 
@@ -64,8 +64,8 @@ def test_the_prompt_shows_in_the_picture() -> None:
     assert brightness("a lighthouse " * 15) > brightness("a lighthouse") > brightness(" ")
 
 
-def test_what_was_rendered_is_kept() -> None:
-    """The same shape is rendered once; another one is not mistaken for it."""
+def test_renders_are_cached_by_shape() -> None:
+    """The same shape is rendered once, and another shape has its own render."""
     renderer = Renderer()
     shape = Shape(1080, 1080, 5, "MP4", "x", small=True)
     first = renderer(shape)
@@ -78,14 +78,14 @@ def test_what_was_rendered_is_kept() -> None:
     ["  ", "x" * 2500, "\ud800 lone", "line\nbreak\ttab\x00", "夜の灯台 🌊 منارة", "a" * 239 + "🌊🌊"],
     ids=["blank", "one word", "surrogate", "control", "scripts", "edge"],
 )
-def test_any_prompt_can_be_drawn(service: "Service", prompt: str) -> None:
-    """Whatever text passes validation ends in a video."""
+def test_any_prompt_can_be_drawn(service: "EmulatorService", prompt: str) -> None:
+    """Every valid prompt gives a video."""
     service.run(positivePrompt=prompt)
     assert len(service.emulator.ledger()) == 1
 
 
-def test_an_order_without_a_size_is_full_hd(start: "Callable[..., Service]") -> None:
-    """Left out, the size is 1920x1080, the length 5 s and the container MP4; a first frame is mentioned."""
+def test_an_order_without_a_size_is_full_hd(start: "Callable[..., EmulatorService]") -> None:
+    """The defaults are 1920x1080, 5 s and MP4; the picture mentions a first frame."""
     service = start()
     plain = {"webhookURL": ..., "taskUUID": "e613fb01-17f4-4dbf-85bd-05ea4a15aa2c"}
     service.run(**plain)

@@ -1,4 +1,4 @@
-"""The emulator's own rules for a task: what it refuses, what it lets pass, and what it says."""
+"""The emulator's own validation of a task, with its errors."""
 
 import base64
 import io
@@ -15,7 +15,7 @@ from rushes_local.runware.validation import video_errors
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.contract.conftest import Service
+    from tests.contract.conftest import EmulatorService
 
 
 def picture(width: int, height: int, kind: str = "PNG") -> str:
@@ -119,17 +119,17 @@ PARAMETERS = sorted({name for changes in [*ACCEPTED, *(refused for refused, *_ i
 
 
 @pytest.mark.parametrize("changes", ACCEPTED, ids=lambda changes: str(changes)[:40])
-def test_what_the_page_allows_is_accepted(stepped: "Service", changes: dict[str, Any]) -> None:
-    """Every allowed value passes, at its very edge."""
+def test_documented_values_are_accepted(stepped: "EmulatorService", changes: dict[str, Any]) -> None:
+    """Every allowed value is accepted, at its exact limit."""
     answer = stepped.post(stepped.task(**changes))
     assert answer.status_code == 200, answer.text
 
 
 @pytest.mark.parametrize(("changes", "code", "parameter"), REFUSED, ids=lambda value: str(value)[:40])
-def test_what_the_page_forbids_is_refused(
-    stepped: "Service", changes: dict[str, Any], code: str, parameter: str | list[str]
+def test_undocumented_values_are_refused(
+    stepped: "EmulatorService", changes: dict[str, Any], code: str, parameter: str | list[str]
 ) -> None:
-    """Every forbidden value is a 400 with one error that names code, parameter and documentation, and buys nothing."""
+    """Every forbidden value is a 400 with one error about code, parameter and documentation, and buys nothing."""
     answer = stepped.post(stepped.task(**changes))
     assert answer.status_code == 400
     (error,) = answer.json()["errors"]
@@ -139,8 +139,8 @@ def test_what_the_page_forbids_is_refused(
     assert not stepped.emulator.finish_all()
 
 
-def test_all_faults_of_a_task_are_told_at_once(stepped: "Service") -> None:
-    """Several faults of one task are several errors, each about that task."""
+def test_all_faults_of_a_task_are_reported_at_once(stepped: "EmulatorService") -> None:
+    """Several faults of one task are several errors, each with the task's UUID."""
     task = stepped.task(duration=6, ttl=1, seed=1, positivePrompt=...)
     errors = stepped.post(task).json()["errors"]
     assert {error["parameter"] for error in errors} == {"duration", "ttl", "seed", "positivePrompt"}
@@ -156,8 +156,8 @@ JSON = st.recursive(
 
 @settings(max_examples=100, deadline=None)
 @given(st.dictionaries(st.sampled_from([*PARAMETERS, "", "x"]), JSON, min_size=1))
-def test_no_value_makes_the_rules_stumble(task: dict[str, Any]) -> None:
-    """Whatever JSON stands in whatever parameter, the answer is a list of errors with a code and a parameter."""
+def test_no_value_crashes_the_validation(task: dict[str, Any]) -> None:
+    """For any JSON in any parameter the answer is a list of errors with a code and a parameter."""
     errors = video_errors(task)
     assert errors
     assert all(error["code"] and error["message"] for error in errors)
@@ -180,13 +180,13 @@ LOCAL = ["http://127.0.0.1:1/a.png", "http://localhost/a.png", "http://[::1]:8/a
     ids=["fine", "too narrow", "empty", "no image", "forbidden", "moved", "no connection"],
 )
 def test_an_image_on_this_machine_is_fetched(
-    start: "Callable[..., Service]", status: int | None, content: str, code: str | None
+    start: "Callable[..., EmulatorService]", status: int | None, content: str, code: str | None
 ) -> None:
-    """It is judged like an inline one, and what cannot be fetched is refused; nobody else's server is asked."""
-    asked: list[str] = []
+    """A local image is validated like an inline one, or refused if it cannot be fetched; no other host is contacted."""
+    requested: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(str(request.url))
+        requested.append(str(request.url))
         if status is None:
             raise httpx.ConnectError("refused")
         return httpx.Response(status, content=base64.b64decode(content))
@@ -197,4 +197,4 @@ def test_an_image_on_this_machine_is_fetched(
         assert [error["code"] for error in errors] == ([code] if code else [])
         assert all(error["parameter"] == "inputs.frameImages" for error in errors)
     assert service.post(service.task(**frames({"image": URL}))).status_code == 200
-    assert len(asked) == len(LOCAL)
+    assert len(requested) == len(LOCAL)

@@ -1,4 +1,4 @@
-"""Rescuing a render: from a small server into a bucket of moto's, or not at all and without a trace."""
+"""Rescues of renders from a small server into a moto bucket; a failed one leaves nothing behind."""
 
 import base64
 import gzip
@@ -34,23 +34,23 @@ MP4 = HEAD + bytes(range(256)) * 40
 MOV = b"\x00\x00\x00\x14ftypqt  \x00\x00\x02\x00qt  \x00\x00\x00\x6cmdat" + bytes(100)
 WEBM = b"\x1aE\xdf\xa3\x87\x42\x82\x84webm\x18\x53\x80\x67" + bytes(100)
 PART = 8 * 1024 * 1024
-LATER = 60_000  # milliseconds from the clock's zero
+DEADLINE = 60_000  # milliseconds on the test's clock
 
 
 @dataclass
 class Site:
-    """Answers every GET alike and remembers what was asked for."""
+    """Answers every GET alike and records the paths."""
 
     status: int = 200
     body: bytes = MP4
     headers: list[tuple[str, str]] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
+    requested: list[str] = field(default_factory=list)
     url: str = ""
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        self.asked.append(environ["PATH_INFO"])
+        self.requested.append(environ["PATH_INFO"])
         length = ("Content-Length", str(len(self.body)))
-        start_response(f"{self.status} Told", [length, *self.headers])
+        start_response(f"{self.status} Status", [length, *self.headers])
         return [self.body]
 
 
@@ -63,8 +63,8 @@ def site() -> Iterator[Site]:
         yield site
 
 
-class Clock:
-    """Milliseconds since nothing in particular; `step` of them pass at each look."""
+class SteppingClock:
+    """Milliseconds from an arbitrary zero; each reading adds `step`."""
 
     now = 0
     step = 0
@@ -75,12 +75,12 @@ class Clock:
 
 
 @dataclass
-class Place:
-    """An empty bucket, and rescues that end there."""
+class RescueTarget:
+    """An empty bucket, and rescues into it."""
 
     s3: Any
     name: str
-    clock: Clock = field(default_factory=Clock)
+    clock: SteppingClock = field(default_factory=SteppingClock)
 
     @property
     def bucket(self) -> S3Bucket:
@@ -95,22 +95,22 @@ class Place:
         return content
 
     def assert_empty(self) -> None:
-        """Neither an object, nor a former one, nor an upload that was begun."""
+        """Checks that there is no object, no earlier version and no unfinished upload."""
         assert "Versions" not in self.s3.list_object_versions(Bucket=self.name)
         assert "Uploads" not in self.s3.list_multipart_uploads(Bucket=self.name)
 
 
 @pytest.fixture
-def place(stack: Stack) -> Place:
-    """An empty bucket that keeps versions."""
+def target(stack: Stack) -> RescueTarget:
+    """An empty bucket with versioning."""
     s3, name = stack.client("s3", config=S3_CONFIG), f"clips-{uuid.uuid4()}"
     s3.create_bucket(Bucket=name)
     s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
-    return Place(s3, name)
+    return RescueTarget(s3, name)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# From an address
+# From a URL
 # ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -119,103 +119,103 @@ def place(stack: Stack) -> Place:
     [(MP4, "mp4", "video/mp4"), (MOV, "mov", "video/quicktime"), (WEBM, "webm", "video/webm")],
     ids=["mp4", "mov", "webm"],
 )
-def test_rescued(place: Place, site: Site, body: bytes, container: str, content_type: str) -> None:
-    """A video at an allowed address is in the bucket, byte by byte, under the version that is told."""
+def test_rescued(target: RescueTarget, site: Site, body: bytes, container: str, content_type: str) -> None:
+    """A video at an allowed address is stored byte by byte under the returned version."""
     site.body = body
-    found = place.rescue(site.url).fetch(f"{site.url}/video/1.mp4?x=1", KEY, LATER)
-    assert found == place.bucket.probe(KEY)
+    found = target.rescue(site.url).fetch(f"{site.url}/video/1.mp4?x=1", KEY, DEADLINE)
+    assert found == target.bucket.probe(KEY)
     assert (found.size, found.container) == (len(body), container)
-    assert place.content(found.version) == body
-    assert place.s3.head_object(Bucket=place.name, Key=KEY)["ContentType"] == content_type
-    assert site.asked == ["/video/1.mp4"]
+    assert target.content(found.version) == body
+    assert target.s3.head_object(Bucket=target.name, Key=KEY)["ContentType"] == content_type
+    assert site.requested == ["/video/1.mp4"]
 
 
-def test_rescued_as_what_it_is(place: Place, site: Site) -> None:
-    """A video of another kind than its key promises is a copy, with its own container and type."""
+def test_rescued_in_another_format(target: RescueTarget, site: Site) -> None:
+    """A video in another format than its key's is a copy, with its own container and type."""
     site.body = WEBM
-    found = place.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, LATER)
+    found = target.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, DEADLINE)
     assert found.container == "webm"
-    assert place.s3.head_object(Bucket=place.name, Key=KEY)["ContentType"] == "video/webm"
-    link = place.bucket.download_link(KEY, 60, found.version, "webm")
+    assert target.s3.head_object(Bucket=target.name, Key=KEY)["ContentType"] == "video/webm"
+    link = target.bucket.download_link(KEY, 60, found.version, "webm")
     answer = httpx.get(link, trust_env=False)
     assert (answer.content, answer.headers["content-type"]) == (WEBM, "video/webm")
     name = KEY.rpartition("/")[2].replace(".mp4", ".webm")
     assert answer.headers["content-disposition"] == f'inline; filename="{name}"'
 
 
-def test_rescued_over_garbage(place: Place, site: Site) -> None:
-    """A rescue adds a version to what an upload left behind, and tells its own."""
-    garbage = place.s3.put_object(Bucket=place.name, Key=KEY, Body=b"<html>")["VersionId"]
-    found = place.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, LATER)
+def test_rescued_over_garbage(target: RescueTarget, site: Site) -> None:
+    """A rescue adds a version to the object of a bad upload and returns that version."""
+    garbage = target.s3.put_object(Bucket=target.name, Key=KEY, Body=b"<html>")["VersionId"]
+    found = target.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, DEADLINE)
     assert found.version != garbage
-    assert place.content(found.version) == MP4
-    assert place.content(garbage) == b"<html>"
+    assert target.content(found.version) == MP4
+    assert target.content(garbage) == b"<html>"
 
 
 @pytest.mark.parametrize(
     "body", [b"<html>try again</html>" * 9, b"\x00" * 500, b"{}", b"<!--ftypmp42--><script>", b"\x00\x00\x00\x08wide"]
 )
-def test_not_a_video(place: Place, site: Site, body: bytes) -> None:
-    """What does not begin like a video is not stored."""
+def test_not_a_video(target: RescueTarget, site: Site, body: bytes) -> None:
+    """Content that does not begin like a video is not stored."""
     site.body = body
     with pytest.raises(UnusableRenderError, match="no video"):
-        place.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, LATER)
-    place.assert_empty()
+        target.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, DEADLINE)
+    target.assert_empty()
 
 
-def test_what_is_no_video_is_not_fetched_further(place: Place) -> None:
-    """The first bytes decide, before anything is uploaded and before all of it has come."""
-    pulled: list[int] = []
-    pieces = (pulled.append(1024) or b"<html>  " * 128 for _ in range(1000))  # type: ignore[func-returns-value]
+def test_the_first_bytes_decide(target: RescueTarget) -> None:
+    """A download ends after the first bytes if they are no video, and nothing is uploaded."""
+    read_sizes: list[int] = []
+    pieces = (read_sizes.append(1024) or b"<html>  " * 128 for _ in range(1000))  # type: ignore[func-returns-value]
     http = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, content=pieces)))
     with pytest.raises(UnusableRenderError):
-        place.rescue("http://8.8.8.8", http=http).fetch("http://8.8.8.8/1.mp4", KEY, LATER)
-    assert sum(pulled) == 1024
-    place.assert_empty()
+        target.rescue("http://8.8.8.8", http=http).fetch("http://8.8.8.8/1.mp4", KEY, DEADLINE)
+    assert sum(read_sizes) == 1024
+    target.assert_empty()
 
 
-def test_what_is_announced_as_too_large_is_not_fetched(place: Place) -> None:
-    """A length beyond the cap is believed."""
-    lines = b"HTTP/1.1 200 OK\r\nContent-Length: 600000000\r\n\r\n"
-    with RawServer(lines + HEAD + bytes(1000)) as server, pytest.raises(UnusableRenderError, match="too large"):
-        place.rescue(server.url).fetch(f"{server.url}/1.mp4", KEY, LATER)
-    place.assert_empty()
+def test_a_large_content_length_is_refused(target: RescueTarget) -> None:
+    """A Content-Length beyond the limit is refused before the download."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 600000000\r\n\r\n"
+    with RawServer(head + HEAD + bytes(1000)) as server, pytest.raises(UnusableRenderError, match="too large"):
+        target.rescue(server.url).fetch(f"{server.url}/1.mp4", KEY, DEADLINE)
+    target.assert_empty()
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "gzip, gzip"])
-def test_a_compressed_answer(place: Place, site: Site, coding: str) -> None:
-    """Nothing is unpacked, and nothing packed is stored."""
+def test_a_compressed_answer(target: RescueTarget, site: Site, coding: str) -> None:
+    """A compressed answer is neither decompressed nor stored."""
     site.body, site.headers = gzip.compress(MP4), [("Content-Encoding", coding)]
     with pytest.raises(RescueError, match="compressed"):
-        place.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, LATER)
-    place.assert_empty()
+        target.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, DEADLINE)
+    target.assert_empty()
 
 
-def test_nothing_yet(place: Place, site: Site) -> None:
-    """An answer of 200 without a byte, as it has been seen at first, is not a copy."""
+def test_nothing_yet(target: RescueTarget, site: Site) -> None:
+    """A 200 without a body, which Runware has sent at first, is not a copy."""
     site.body = b""
     with pytest.raises(RescueError, match="nothing at the address yet"):
-        place.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, LATER)
-    place.assert_empty()
+        target.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, DEADLINE)
+    target.assert_empty()
 
 
 @pytest.mark.parametrize("status", [206, 404, 403, 410, 500, 503])
-def test_another_status(place: Place, site: Site, status: int) -> None:
-    """Only a 200 is an answer, whatever comes with another status; the reason names it."""
+def test_another_status(target: RescueTarget, site: Site, status: int) -> None:
+    """Any status except 200 is an error with that status, whatever its body."""
     site.status = status
     with pytest.raises(RescueError, match=f"HTTP {status}"):
-        place.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, LATER)
-    place.assert_empty()
+        target.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, DEADLINE)
+    target.assert_empty()
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect(place: Place, site: Site, status: int) -> None:
+def test_a_redirect(target: RescueTarget, site: Site, status: int) -> None:
     """A redirect is not followed, not even to the same origin."""
     site.status, site.headers = status, [("Location", f"{site.url}/elsewhere.mp4")]
     with pytest.raises(RescueError, match=f"HTTP {status}"):
-        place.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, LATER)
-    assert site.asked == ["/1.mp4"]
-    place.assert_empty()
+        target.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, DEADLINE)
+    assert site.requested == ["/1.mp4"]
+    target.assert_empty()
 
 
 @pytest.mark.parametrize(
@@ -235,14 +235,14 @@ def test_a_redirect(place: Place, site: Site, status: int) -> None:
         "",
     ],
 )
-def test_another_origin(place: Place, site: Site, url: str) -> None:
-    """Scheme, host and port have to be exactly those that are allowed; nothing else is even asked."""
+def test_another_origin(target: RescueTarget, site: Site, url: str) -> None:
+    """Scheme, host and port must equal an allowed origin; no other host is contacted."""
     scheme, _, rest = site.url.partition("://")
     host, _, port = rest.partition(":")
     with pytest.raises(OriginRefusedError, match="origin"):
-        place.rescue(site.url).fetch(url.format(scheme=scheme, host=host, port=port), KEY, LATER)
-    assert site.asked == []
-    place.assert_empty()
+        target.rescue(site.url).fetch(url.format(scheme=scheme, host=host, port=port), KEY, DEADLINE)
+    assert site.requested == []
+    target.assert_empty()
 
 
 @pytest.mark.parametrize(
@@ -256,10 +256,10 @@ def test_another_origin(place: Place, site: Site, url: str) -> None:
         ("https://" + "x" * 500, "https://" + "x" * 92),
     ],
 )
-def test_a_refused_origin_is_named(place: Place, url: str, origin: str) -> None:
-    """The operator learns scheme and host, and nothing of the path, the query or a password."""
+def test_a_refused_origin_is_named(target: RescueTarget, url: str, origin: str) -> None:
+    """The error has the scheme and host for the operator, and no path, query or password."""
     with pytest.raises(OriginRefusedError) as caught:
-        place.rescue("https://vm.runware.ai").fetch(url, KEY, LATER)
+        target.rescue("https://vm.runware.ai").fetch(url, KEY, DEADLINE)
     assert caught.value.origin == origin
     assert str(caught.value) == f"{origin} is not an allowed origin"
 
@@ -267,37 +267,37 @@ def test_a_refused_origin_is_named(place: Place, url: str, origin: str) -> None:
 @pytest.mark.parametrize(
     "url", ["https://[", "{origin}/1.mp4\x7f", "{origin}/1\n.mp4", "{origin}/" + "x" * 70_000], ids=range(4)
 )
-def test_an_address_that_is_none(place: Place, site: Site, url: str) -> None:
-    """An address that cannot be read is a reason like any other, so that the clip is parked when its time is over."""
+def test_an_unreadable_address(target: RescueTarget, site: Site, url: str) -> None:
+    """An unreadable address is a rescue error, so that the clip goes to review after its deadline."""
     with pytest.raises(RescueError):
-        place.rescue(site.url).fetch(url.format(origin=site.url), KEY, LATER)
+        target.rescue(site.url).fetch(url.format(origin=site.url), KEY, DEADLINE)
 
 
-def test_such_an_address_can_come() -> None:
-    """Nothing on the way from Runware's answer to the record keeps an unreadable address out."""
+def test_an_unreadable_address_is_recorded() -> None:
+    """An unreadable address in Runware's answer is recorded unchanged."""
     answer = {"data": [{"taskUUID": "u", "videoUUID": "v", "videoURL": "https://["}]}
     (rendered,) = poll_facts(read(json.dumps(answer)), 0)
     assert rendered.fields["videoURL"] == "https://["
 
 
-def test_a_name_that_leads_inside(place: Place, site: Site) -> None:
-    """A name, though its origin is allowed, must not lead to an address that is not public: nothing is asked there."""
+def test_a_name_with_a_private_address(target: RescueTarget, site: Site) -> None:
+    """An allowed name with an address that is not public is refused without a request."""
     origin = site.url.replace("127.0.0.1", "localhost")
     with pytest.raises(RescueError, match="not public"):
-        place.rescue(origin).fetch(f"{origin}/1.mp4", KEY, LATER)
-    assert site.asked == []
-    place.assert_empty()
+        target.rescue(origin).fetch(f"{origin}/1.mp4", KEY, DEADLINE)
+    assert site.requested == []
+    target.assert_empty()
 
 
 @pytest.fixture
 def resolve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Makes the name vm.runware.ai lead to addresses, or to none."""
-    genuine = socket.getaddrinfo
+    """Makes the name vm.runware.ai resolve to addresses, or to none."""
+    real_getaddrinfo = socket.getaddrinfo
 
     def to(*addresses: str) -> None:
         def resolve(host: Any, *arguments: Any, **options: Any) -> Any:
             if host != "vm.runware.ai":
-                return genuine(host, *arguments, **options)
+                return real_getaddrinfo(host, *arguments, **options)
             if not addresses:
                 raise socket.gaierror(socket.EAI_NONAME, "unknown")
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses]
@@ -321,23 +321,23 @@ def resolve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     ],
     ids=lambda addresses: "+".join(addresses),
 )
-def test_addresses_inside(place: Place, resolve: Callable[..., None], addresses: list[str]) -> None:
-    """Private, link-local, shared, mapped: one such address among those of a name is enough to refuse it."""
+def test_private_addresses(target: RescueTarget, resolve: Callable[..., None], addresses: list[str]) -> None:
+    """A name is refused if any of its addresses is private, link-local, shared or mapped."""
     resolve(*addresses)
-    http = httpx.Client(transport=httpx.MockTransport(lambda _: pytest.fail("it was asked")))
+    http = httpx.Client(transport=httpx.MockTransport(lambda _: pytest.fail("a request was sent")))
     with pytest.raises(RescueError, match="not public"):
-        place.rescue("https://vm.runware.ai", http=http).fetch("https://vm.runware.ai/1.mp4", KEY, LATER)
+        target.rescue("https://vm.runware.ai", http=http).fetch("https://vm.runware.ai/1.mp4", KEY, DEADLINE)
 
 
-def test_a_name_without_an_address(place: Place, resolve: Callable[..., None]) -> None:
-    """A name that is not resolved is a reason."""
+def test_a_name_without_an_address(target: RescueTarget, resolve: Callable[..., None]) -> None:
+    """A name that cannot be resolved is a rescue error."""
     resolve()
     with pytest.raises(RescueError, match="could not be resolved"):
-        place.rescue("https://vm.runware.ai").fetch("https://vm.runware.ai/1.mp4", KEY, LATER)
+        target.rescue("https://vm.runware.ai").fetch("https://vm.runware.ai/1.mp4", KEY, DEADLINE)
 
 
-def test_the_checked_address_is_asked(place: Place, resolve: Callable[..., None]) -> None:
-    """The request goes to the address that was checked, under the host's own name, so no second answer can differ."""
+def test_the_checked_address_is_used(target: RescueTarget, resolve: Callable[..., None]) -> None:
+    """The request goes to the checked address under the host's own name, so no second lookup can differ."""
     resolve("8.8.8.8")
     requests: list[httpx.Request] = []
 
@@ -346,7 +346,7 @@ def test_the_checked_address_is_asked(place: Place, resolve: Callable[..., None]
         return httpx.Response(200, content=iter([MP4]))
 
     http = httpx.Client(transport=httpx.MockTransport(answer))
-    place.rescue("https://vm.runware.ai", http=http).fetch("https://VM.runware.ai/1.mp4", KEY, LATER)
+    target.rescue("https://vm.runware.ai", http=http).fetch("https://VM.runware.ai/1.mp4", KEY, DEADLINE)
     (request,) = requests
     assert request.url.host == "8.8.8.8"
     assert request.headers["host"].lower() == "vm.runware.ai"
@@ -356,17 +356,17 @@ def test_the_checked_address_is_asked(place: Place, resolve: Callable[..., None]
 
 
 @pytest.mark.parametrize("size", [5_000, PART + 5_000, 2 * PART + 5_000])
-def test_cut_off(place: Place, size: int) -> None:
-    """A connection that ends before the announced length leaves no copy, in one piece or in many."""
-    lines = f"HTTP/1.1 200 OK\r\nContent-Length: {size + 1}\r\n\r\n".encode()
+def test_cut_off(target: RescueTarget, size: int) -> None:
+    """A connection that ends before the Content-Length leaves no copy, in one part or in several."""
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {size + 1}\r\n\r\n".encode()
     video = HEAD + bytes(size - len(HEAD))
-    with RawServer(lines + video) as server, pytest.raises(RescueError, match="RemoteProtocolError"):
-        place.rescue(server.url).fetch(f"{server.url}/1.mp4", KEY, LATER)
-    place.assert_empty()
+    with RawServer(head + video) as server, pytest.raises(RescueError, match="RemoteProtocolError"):
+        target.rescue(server.url).fetch(f"{server.url}/1.mp4", KEY, DEADLINE)
+    target.assert_empty()
 
 
 class RawServer:
-    """Sends one connection its bytes, whatever it asks, and hangs up."""
+    """Sends its bytes to one connection, whatever the request, and closes it."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -394,28 +394,28 @@ def real_clock() -> int:
     return time.monotonic_ns() // 1_000_000
 
 
-@pytest.mark.parametrize("drip", [*SLOW_ANSWERS, "video"])
-def test_a_host_that_drips(place: Place, drip: str) -> None:
-    """However the bytes are kept coming, the rescue ends when its time does, though the HTTP timeout is far longer."""
+@pytest.mark.parametrize("answer_form", [*SLOW_ANSWERS, "video"])
+def test_a_slow_host(target: RescueTarget, answer_form: str) -> None:
+    """A slow answer of any form ends with the rescue's deadline, long before the HTTP timeout."""
     video = trickle(b"HTTP/1.1 200 OK\r\n\r\n" + HEAD + bytes(PART), b"\x00")
-    with serving(SLOW_ANSWERS.get(drip, video)) as server:
+    with serving(SLOW_ANSWERS.get(answer_form, video)) as server:
         origin, started = f"http://127.0.0.1:{server.port}", real_clock()
         rescue = VideoDownloader(
-            place.s3, place.name, place.bucket.probe, http_client(30), frozenset([origin]), real_clock
+            target.s3, target.name, target.bucket.probe, http_client(30), frozenset([origin]), real_clock
         )
         with pytest.raises(RescueError, match=r"ReadTimeout|out of time"):
             rescue.fetch(f"{origin}/1.mp4", KEY, started + 300)
         assert real_clock() - started < MAX_DURATION * 1000
-    place.assert_empty()
+    target.assert_empty()
 
 
-def test_eight_hosts_that_drip(place: Place) -> None:
-    """Eight at once end when one does."""
+def test_eight_slow_hosts(target: RescueTarget) -> None:
+    """Eight concurrent rescues from slow hosts end as soon as one does."""
     with ExitStack() as stack, ThreadPoolExecutor(8) as threads:
         servers = [stack.enter_context(serving(SLOW_ANSWERS["1xx"])) for _ in range(8)]
         origins = [f"http://127.0.0.1:{server.port}" for server in servers]
         rescue = VideoDownloader(
-            place.s3, place.name, place.bucket.probe, http_client(30), frozenset(origins), real_clock
+            target.s3, target.name, target.bucket.probe, http_client(30), frozenset(origins), real_clock
         )
         started = real_clock()
 
@@ -428,111 +428,113 @@ def test_eight_hosts_that_drip(place: Place) -> None:
         assert real_clock() - started < MAX_DURATION * 1000
 
 
-def test_no_time_is_left(place: Place, site: Site) -> None:
-    """What cannot end in time is not begun."""
-    place.clock.now = LATER
+def test_no_time_is_left(target: RescueTarget, site: Site) -> None:
+    """A rescue without time left sends no request."""
+    target.clock.now = DEADLINE
     with pytest.raises(RescueError, match="out of time"):
-        place.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, LATER)
-    assert site.asked == []
+        target.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, DEADLINE)
+    assert site.requested == []
 
 
 @pytest.mark.parametrize("error", [MemoryError, RuntimeError, OSError])
-def test_whatever_goes_wrong_is_a_reason(place: Place, error: type[Exception]) -> None:
-    """No error of a library is uncaught."""
+def test_library_errors_are_rescue_errors(target: RescueTarget, error: type[Exception]) -> None:
+    """Every exception of a library becomes a rescue error without its message."""
 
     def fail(_: httpx.Request) -> httpx.Response:
         raise error("with a secret")
 
     http = httpx.Client(transport=httpx.MockTransport(fail))
     with pytest.raises(RescueError, match=f"^{error.__name__}$"):
-        place.rescue("http://8.8.8.8", http=http).fetch("http://8.8.8.8/1.mp4", KEY, LATER)
+        target.rescue("http://8.8.8.8", http=http).fetch("http://8.8.8.8/1.mp4", KEY, DEADLINE)
 
 
-def test_nobody_there(place: Place) -> None:
-    """An address where nobody listens is a reason."""
+def test_a_closed_port(target: RescueTarget) -> None:
+    """A refused connection is a rescue error."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with pytest.raises(RescueError, match="ConnectError"):
-        place.rescue(origin).fetch(f"{origin}/1.mp4", KEY, LATER)
+        target.rescue(origin).fetch(f"{origin}/1.mp4", KEY, DEADLINE)
 
 
 @pytest.mark.parametrize("limit", [len(MP4) - 1, 100])
-def test_too_large(place: Place, site: Site, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
-    """A video over the cap is not stored; one that just fits is."""
+def test_too_large(target: RescueTarget, site: Site, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    """A video over the limit is not stored; one at the limit is."""
     monkeypatch.setattr(video_download, "_MAX_VIDEO_BYTES", limit)
     with pytest.raises(RescueError, match="too large"):
-        place.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, LATER)
-    place.assert_empty()
+        target.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, DEADLINE)
+    target.assert_empty()
     monkeypatch.setattr(video_download, "_MAX_VIDEO_BYTES", len(MP4))
-    place.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, LATER)
+    target.rescue(site.url).fetch(f"{site.url}/1.mp4", KEY, DEADLINE)
 
 
-def pieces_of(size: int, pulled: list[int]) -> Iterator[bytes]:
-    """A video in pieces of 64 KB; `pulled` grows with each that is taken."""
+def pieces_of(size: int, read_sizes: list[int]) -> Iterator[bytes]:
+    """A video in pieces of 64 KB; `read_sizes` grows with each piece that is read."""
     for start in range(0, size, 65536):
         piece = (HEAD + bytes(65536))[:65536] if start == 0 else bytes(min(65536, size - start))
-        pulled.append(len(piece))
+        read_sizes.append(len(piece))
         yield piece
 
 
-def streamed(size: int, pulled: list[int]) -> httpx.Client:
-    """A client whose every answer is such a video, made as it is read."""
-    return httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, content=pieces_of(size, pulled))))
+def streamed(size: int, read_sizes: list[int]) -> httpx.Client:
+    """A client whose every answer is such a video, generated while it is read."""
+    return httpx.Client(
+        transport=httpx.MockTransport(lambda _: httpx.Response(200, content=pieces_of(size, read_sizes)))
+    )
 
 
-def test_many_parts(place: Place) -> None:
-    """A large video goes up in parts, one after another, with no more than one of them in hand."""
+def test_many_parts(target: RescueTarget) -> None:
+    """A large video is uploaded in parts, one after another, with at most one in memory."""
     size = 2 * PART + 1_000_000
-    pulled: list[int] = []
-    held: list[int] = []
+    read_sizes: list[int] = []
+    buffered: list[int] = []
 
     def part_begins(**_: Any) -> None:
-        held.append(sum(pulled) - len(held) * PART)
+        buffered.append(sum(read_sizes) - len(buffered) * PART)
 
-    place.s3.meta.events.register("before-call.s3.UploadPart", part_begins)
-    rescued = place.rescue("http://8.8.8.8", http=streamed(size, pulled))
-    found = rescued.fetch("http://8.8.8.8/1.mp4", KEY, LATER)
-    assert len(held) == 3
-    assert max(held) <= PART + 2 * 65536
+    target.s3.meta.events.register("before-call.s3.UploadPart", part_begins)
+    downloader = target.rescue("http://8.8.8.8", http=streamed(size, read_sizes))
+    found = downloader.fetch("http://8.8.8.8/1.mp4", KEY, DEADLINE)
+    assert len(buffered) == 3
+    assert max(buffered) <= PART + 2 * 65536
     assert found.size == size
-    assert place.s3.head_object(Bucket=place.name, Key=KEY)["VersionId"] == found.version
+    assert target.s3.head_object(Bucket=target.name, Key=KEY)["VersionId"] == found.version
 
 
 @pytest.mark.parametrize("size", [65536 * 4, 2 * PART], ids=["in one piece", "in parts"])
-def test_out_of_time(place: Place, size: int) -> None:
-    """When the time is over the rescue stops in the middle, and nothing of it stays."""
-    pulled: list[int] = []
-    place.clock.step = LATER // (size // 65536)  # so that the last of the pieces do not come in time
+def test_out_of_time(target: RescueTarget, size: int) -> None:
+    """A rescue at its deadline stops in the middle and leaves nothing behind."""
+    read_sizes: list[int] = []
+    target.clock.step = DEADLINE // (size // 65536)  # so that the last pieces are late
     with pytest.raises(RescueError, match="out of time"):
-        place.rescue("http://8.8.8.8", http=streamed(size, pulled)).fetch("http://8.8.8.8/1.mp4", KEY, LATER)
-    assert 0 < sum(pulled) < size
-    place.assert_empty()
+        target.rescue("http://8.8.8.8", http=streamed(size, read_sizes)).fetch("http://8.8.8.8/1.mp4", KEY, DEADLINE)
+    assert 0 < sum(read_sizes) < size
+    target.assert_empty()
 
 
 @pytest.mark.parametrize(("after", "size"), [("PutObject", 1000), ("CreateMultipartUpload", PART + 1000)])
-def test_a_bucket_that_refuses(place: Place, stack: Stack, after: str, size: int) -> None:
-    """Trouble of S3's is a reason, and what was begun is taken back."""
-    # Two, since the client tries twice.
+def test_a_bucket_that_refuses(target: RescueTarget, stack: Stack, after: str, size: int) -> None:
+    """An S3 error is a rescue error, and a started upload is aborted."""
+    # Twice, since the client tries twice.
     event = f"{'before-call' if after == 'PutObject' else 'after-call'}.s3.{after}"
-    place.s3.meta.events.register(event, lambda **_: stack.aws.faults.fail("s3", "SlowDown", times=2))
+    target.s3.meta.events.register(event, lambda **_: stack.aws.faults.fail("s3", "SlowDown", times=2))
     with pytest.raises(RescueError, match="the bucket refused"):
-        place.rescue("http://8.8.8.8", http=streamed(size, [])).fetch("http://8.8.8.8/1.mp4", KEY, LATER)
+        target.rescue("http://8.8.8.8", http=streamed(size, [])).fetch("http://8.8.8.8/1.mp4", KEY, DEADLINE)
     stack.aws.faults.clear()
-    place.assert_empty()
+    target.assert_empty()
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# From the answer itself
+# Inline data
 # ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("prefix", ["", "data:video/mp4;base64,"], ids=["base64", "data URI"])
-def test_kept(place: Place, prefix: str) -> None:
-    """A video that came inline is in the bucket, byte by byte."""
-    found = place.rescue().save_inline(prefix + base64.b64encode(MP4).decode(), KEY)
+def test_inline_data_is_stored(target: RescueTarget, prefix: str) -> None:
+    """An inline video is stored byte by byte."""
+    found = target.rescue().save_inline(prefix + base64.b64encode(MP4).decode(), KEY)
     assert isinstance(found, ProbeResult)
-    assert place.content(found.version) == MP4
-    assert place.s3.head_object(Bucket=place.name, Key=KEY)["ContentType"] == "video/mp4"
+    assert target.content(found.version) == MP4
+    assert target.s3.head_object(Bucket=target.name, Key=KEY)["ContentType"] == "video/mp4"
 
 
 @pytest.mark.parametrize(
@@ -546,16 +548,16 @@ def test_kept(place: Place, prefix: str) -> None:
         ("ü", "base64"),
     ],
 )
-def test_inline_data_that_is_no_video(place: Place, data: str, reason: str) -> None:
-    """Inline data that is not base64, or not a video's, leaves nothing."""
+def test_inline_data_that_is_no_video(target: RescueTarget, data: str, reason: str) -> None:
+    """Inline data that is not base64, or not a video, leaves nothing behind."""
     with pytest.raises(RescueError, match=reason):
-        place.rescue().save_inline(data, KEY)
-    place.assert_empty()
+        target.rescue().save_inline(data, KEY)
+    target.assert_empty()
 
 
-def test_inline_data_that_is_too_large(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cap holds for inline data as well."""
+def test_inline_data_that_is_too_large(target: RescueTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The size limit applies to inline data as well."""
     monkeypatch.setattr(video_download, "_MAX_VIDEO_BYTES", len(MP4) - 1)
     with pytest.raises(RescueError, match="too large"):
-        place.rescue().save_inline(base64.b64encode(MP4).decode(), KEY)
-    place.assert_empty()
+        target.rescue().save_inline(base64.b64encode(MP4).decode(), KEY)
+    target.assert_empty()

@@ -1,4 +1,4 @@
-"""One suite for the simulation's RunwareClient and for the emulator behind the real client: they must mean the same."""
+"""One suite for the simulation's RunwareClient and for the emulator behind the real client: both behave alike."""
 
 import uuid
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ from tests.simulation.world import World
 
 
 def order() -> dict[str, Any]:
-    """What is sent for one clip."""
+    """The request for one clip."""
     return {
         "taskType": "videoInference",
         "taskUUID": str(uuid.uuid4()),
@@ -30,8 +30,8 @@ def order() -> dict[str, Any]:
     }
 
 
-class Asked:
-    """How both are asked: by the same three calls, with the same key."""
+class RunwareUnderTest:
+    """The calls of both implementations, with the same key."""
 
     api: SimulatedRunware | RunwareClient
 
@@ -46,21 +46,21 @@ class Asked:
 
 
 @dataclass
-class Simulated(Asked):
-    """The fake, in a world whose time stands still."""
+class Simulated(RunwareUnderTest):
+    """The fake, in a world in which time stands still."""
 
     world: World = field(default_factory=World)
 
     def __post_init__(self) -> None:
         self.api = SimulatedRunware(self.world, SimulatedBucket(self.world))
 
-    def fate(self, fate: str) -> None:
+    def set_fate(self, fate: str) -> None:
         self.api.fates.append(fate)
 
-    def fails(self, code: str) -> None:
+    def fail_renders(self, code: str) -> None:
         self.api.switches = Switches(render_fails=code)
 
-    def forgets_finished(self) -> None:
+    def accept_finished_uuids(self) -> None:
         self.api.switches = replace(self.api.switches, finished_uuid_refused=False)
 
     def finish(self) -> None:
@@ -86,8 +86,8 @@ FATES = {
 }
 
 
-class Emulated(Asked):
-    """The emulator, asked by the client that runs in Lambda."""
+class Emulated(RunwareUnderTest):
+    """The emulator behind the client that runs in Lambda."""
 
     def __init__(self) -> None:
         self.emulator = Emulator(render_seconds=None, small=True)
@@ -96,13 +96,13 @@ class Emulated(Asked):
         http = httpx.Client(transport=httpx.WSGITransport(self.emulator.wsgi))
         self.api = RunwareClient(http, "http://runware.test/v1")
 
-    def fate(self, fate: str) -> None:
+    def set_fate(self, fate: str) -> None:
         self.emulator.faults.next_submissions.append(FATES[fate])
 
-    def fails(self, code: str) -> None:
+    def fail_renders(self, code: str) -> None:
         self.emulator.faults.failure = code
 
-    def forgets_finished(self) -> None:
+    def accept_finished_uuids(self) -> None:
         self.emulator.faults.refuses_finished = False
 
     def finish(self) -> None:
@@ -116,19 +116,19 @@ class Emulated(Asked):
 @pytest.fixture(params=[Simulated, Emulated], ids=["simulated", "emulated"])
 def runware(request: pytest.FixtureRequest) -> Iterator[Simulated | Emulated]:
     """Each of the two in turn."""
-    made = request.param()
-    yield made
-    if isinstance(made, Emulated):
-        made.emulator.close()
+    implementation = request.param()
+    yield implementation
+    if isinstance(implementation, Emulated):
+        implementation.emulator.close()
 
 
 def kinds(report: LookupResponse, task_uuid: str) -> list[str]:
-    """What a poll proves about a clip."""
+    """The kinds of facts that a poll gives about a clip."""
     return sorted(str(fact.kind) for fact in poll_facts(report.envelope.about(task_uuid), 0))
 
 
 def test_a_valid_order_is_acknowledged_and_charged_once(runware: Simulated | Emulated) -> None:
-    """Accepted, rendered, charged."""
+    """A valid order is accepted, rendered and charged once."""
     task = order()
     assert runware.submit(task) == Accepted("acknowledged")
     runware.finish()
@@ -136,8 +136,8 @@ def test_a_valid_order_is_acknowledged_and_charged_once(runware: Simulated | Emu
 
 
 @pytest.mark.parametrize("finished", [False, True])
-def test_a_known_uuid_is_a_conflict_and_not_charged_again(runware: Simulated | Emulated, finished: bool) -> None:
-    """The same UUID again is refused with a conflict, running or finished, and bought once."""
+def test_a_repeated_uuid_is_a_conflict_and_not_charged_again(runware: Simulated | Emulated, finished: bool) -> None:
+    """A repeated UUID is refused with a conflict, running or finished, and bought once."""
     task = order()
     runware.submit(task)
     if finished:
@@ -147,9 +147,9 @@ def test_a_known_uuid_is_a_conflict_and_not_charged_again(runware: Simulated | E
     assert runware.charges(task["taskUUID"]) == 1
 
 
-def test_a_finished_uuid_may_be_taken_again(runware: Simulated | Emulated) -> None:
-    """Under the switch that forgets finished tasks a repeat is charged twice, and a running one still is not."""
-    runware.forgets_finished()
+def test_a_finished_uuid_may_be_accepted_again(runware: Simulated | Emulated) -> None:
+    """With the switch that accepts finished UUIDs a finished task is charged twice, and a running one once."""
+    runware.accept_finished_uuids()
     task = order()
     runware.submit(task)
     assert runware.submit(task) == Accepted("conflict")
@@ -175,26 +175,26 @@ def test_a_finished_uuid_may_be_taken_again(runware: Simulated | Emulated) -> No
         ("no account", Refused, 0),
     ],
 )
-def test_what_becomes_of_a_submission(
+def test_each_fate_has_one_outcome(
     runware: Simulated | Emulated, fate: str, outcome: type[object], charged: int
 ) -> None:
-    """Each fate has one meaning for the buyer, and one in the ledger."""
+    """Each fate of a submission has one outcome for the buyer and one in the ledger."""
     task = order()
-    runware.fate(fate)
+    runware.set_fate(fate)
     assert isinstance(runware.submit(task), outcome)
     runware.finish()
     assert runware.charges(task["taskUUID"]) == charged
 
 
-def test_unknown_tasks_are_denied(runware: Simulated | Emulated) -> None:
-    """Both questions are answered properly with nothing."""
-    stranger = str(uuid.uuid4())
-    assert runware.poll(stranger).confirms_absent(stranger)
-    assert runware.details(stranger).confirms_absent(stranger)
+def test_unknown_tasks_are_absent(runware: Simulated | Emulated) -> None:
+    """Both lookups of an unknown task are proper answers without an item."""
+    unknown = str(uuid.uuid4())
+    assert runware.poll(unknown).confirms_absent(unknown)
+    assert runware.details(unknown).confirms_absent(unknown)
 
 
-def test_a_running_task_is_known(runware: Simulated | Emulated) -> None:
-    """A poll knows it and has no result; its details exist."""
+def test_a_running_task_is_found(runware: Simulated | Emulated) -> None:
+    """A poll of a running task has no result yet, and its details exist."""
     task = order()
     runware.submit(task)
     assert kinds(runware.poll(task["taskUUID"]), task["taskUUID"]) == ["accepted"]
@@ -202,7 +202,7 @@ def test_a_running_task_is_known(runware: Simulated | Emulated) -> None:
 
 
 def test_a_finished_task_is_described(runware: Simulated | Emulated) -> None:
-    """A poll brings video, seed and cost; so do the details; each task of a shared poll for itself."""
+    """Poll and details have video, seed and cost; a shared poll has each task's own state."""
     task, other = order(), order()
     runware.submit(task)
     runware.finish()
@@ -211,13 +211,13 @@ def test_a_finished_task_is_described(runware: Simulated | Emulated) -> None:
     assert (kinds(report, task["taskUUID"]), kinds(report, other["taskUUID"])) == (["rendered"], ["accepted"])
     (fact,) = poll_facts(report.envelope.about(task["taskUUID"]), 0)
     assert (fact.fields["cost"], set(fact.fields) >= {"videoURL", "seed"}) == (924_000, True)
-    said = runware.details(task["taskUUID"]).envelope.about(task["taskUUID"])
-    assert [str(each.kind) for each in details_facts(said, task["taskUUID"], 0)] == ["accepted", "rendered"]
+    item = runware.details(task["taskUUID"]).envelope.about(task["taskUUID"])
+    assert [str(each.kind) for each in details_facts(item, task["taskUUID"], 0)] == ["accepted", "rendered"]
 
 
-def test_a_failed_task_says_so_and_costs_nothing(runware: Simulated | Emulated) -> None:
-    """The poll tells the failure, which is no denial."""
-    runware.fails("timeoutProvider")
+def test_a_failed_task_costs_nothing(runware: Simulated | Emulated) -> None:
+    """A poll reports the failure, which does not confirm absence."""
+    runware.fail_renders("timeoutProvider")
     task = order()
     runware.submit(task)
     runware.finish()

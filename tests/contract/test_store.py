@@ -1,6 +1,6 @@
-"""The table, twice: the real one on moto and the fake of the simulation keep one contract.
+"""The table on moto and the simulation's fake keep one contract.
 
-Then what only the real one has to do: contention, trouble, lost answers, keys.
+The tests of the real table alone follow: contention, errors, lost answers, keys.
 """
 
 import json
@@ -56,7 +56,7 @@ from tests.simulation.world import World
 
 
 class Table(Protocol):
-    """What both tables can do."""
+    """The methods of both tables."""
 
     def record(
         self, task: Task, clips: Sequence[Clip], reservations: Sequence[Reservation], *, patience: float = 0
@@ -86,8 +86,8 @@ class Table(Protocol):
 
 
 @dataclass
-class Real:
-    """A store on the stack's table, empty at first, with the pauses between its tries and the tokens it sent."""
+class RealTable:
+    """A store on the stack's table, initially empty, with its pauses between tries and the tokens it sent."""
 
     stack: Stack
     client: Any
@@ -98,18 +98,18 @@ class Real:
     def store(self) -> AdminTable:
         return AdminTable(self.client, self.stack.table_name, self.pauses.append)
 
-    def note_token(self, params: dict[str, Any], **_: Any) -> None:
+    def record_token(self, params: dict[str, Any], **_: Any) -> None:
         self.tokens.append(params.get("ClientRequestToken", ""))
 
 
 @cache
-def tries_once(stack: Stack) -> Any:
-    """A client without patience, so that what is seen is the store's own."""
+def client_without_retries(stack: Stack) -> Any:
+    """A client without retries of its own, so that the retries are the store's."""
     return stack.client("dynamodb", config=Config(retries={"total_max_attempts": 1}))
 
 
 def check_expressions(params: dict[str, Any], **_: Any) -> None:
-    """Fails as DynamoDB does, and moto does not, for a name or value that no expression of its call uses."""
+    """Fails, as DynamoDB does and moto does not, for an unused name or value in an expression."""
     writes = [write for item in params.get("TransactItems", ()) for write in item.values()]
     for call in writes or [params]:
         given = {**call.get("ExpressionAttributeValues", {}), **call.get("ExpressionAttributeNames", {})}
@@ -118,11 +118,11 @@ def check_expressions(params: dict[str, Any], **_: Any) -> None:
 
 
 @pytest.fixture
-def real(stack: Stack) -> Iterator[Real]:
+def real(stack: Stack) -> Iterator[RealTable]:
     """The real table."""
-    real = Real(stack, tries_once(stack))
+    real = RealTable(stack, client_without_retries(stack))
     handlers = {
-        "provide-client-params.dynamodb.TransactWriteItems": real.note_token,
+        "provide-client-params.dynamodb.TransactWriteItems": real.record_token,
         "provide-client-params.dynamodb": check_expressions,
     }
     for event, handler in handlers.items():
@@ -142,7 +142,7 @@ def table(request: pytest.FixtureRequest) -> Table:
 
 
 def task(number: int = 0, **changes: Any) -> Task:
-    """The task of `clip()`; with a number, another one."""
+    """The task of `clip()`, or another one by number."""
     values: dict[str, Any] = {
         "caller": "ann",
         "task_uuid": uuid4(number) if number else TASK_UUID,
@@ -159,13 +159,13 @@ def reserve(amount: int = PRICE, limit: int = 10 * PRICE, scope: str = "ann") ->
     return Reservation(scope, MONTH, amount, limit)
 
 
-def both(amount: int = PRICE, mine: int = 10 * PRICE, all_callers: int = 10 * PRICE) -> list[Reservation]:
-    """What `submit` reserves: from everybody's month and from the caller's own."""
-    return [reserve(amount, all_callers, ALL_CALLERS), reserve(amount, mine)]
+def both(amount: int = PRICE, own: int = 10 * PRICE, all_callers: int = 10 * PRICE) -> list[Reservation]:
+    """The reservations of `submit`: in the month of all callers and in the caller's own."""
+    return [reserve(amount, all_callers, ALL_CALLERS), reserve(amount, own)]
 
 
 def put(table: Table, *clips: Clip) -> None:
-    """Records clips of one task, with their money."""
+    """Records the clips of one task, with their money."""
     one = clips[0]
     new = task(caller=one.caller, task_uuid=one.task_uuid, clips=len(clips))
     assert table.record(new, clips, both(PRICE * len(clips), 100 * PRICE, 100 * PRICE)) == Recorded()
@@ -177,7 +177,7 @@ def put(table: Table, *clips: Clip) -> None:
 
 
 def test_recorded(table: Table) -> None:
-    """What is recorded can be read: task, clips and the money in both budgets, under the limits brought along."""
+    """A recorded task can be read with its clips and with its money in both budgets, under the given limits."""
     clips = [clip(index=index, clip_uuid=uuid4(index + 1)) for index in range(2)]
     assert table.record(task(clips=2), clips, both(2 * PRICE, 7 * PRICE, 9 * PRICE)) == Recorded()
     assert table.task("ann", TASK_UUID) == task(clips=2)
@@ -187,8 +187,8 @@ def test_recorded(table: Table) -> None:
     assert table.budget(ALL_CALLERS, MONTH) == (2 * PRICE, 9 * PRICE)
 
 
-def test_nothing_there(table: Table) -> None:
-    """What was never recorded is None, no clips, an empty budget without a limit, and nobody's key."""
+def test_nothing_recorded(table: Table) -> None:
+    """Without a record there is no task, clip or caller, and the budget is empty and has no limit."""
     assert table.task("ann", TASK_UUID) is None
     assert table.get_tombstone("ann", TASK_UUID) is None
     assert table.clip("ann", TASK_UUID, 0) is None
@@ -200,7 +200,7 @@ def test_nothing_there(table: Table) -> None:
 
 @pytest.mark.parametrize("fingerprint", ["f" * 64, "0" * 64])
 def test_recorded_already(table: Table, fingerprint: str) -> None:
-    """A second record under the same UUID finds the first task, same request or not, and changes nothing."""
+    """A second record under the same UUID returns the first task, whatever its request, and changes nothing."""
     put(table, clip())
     again = table.record(task(fingerprint=fingerprint, clips=1), [clip(clip_uuid=uuid4(9))], both())
     assert again == Existing(task())
@@ -208,20 +208,20 @@ def test_recorded_already(table: Table, fingerprint: str) -> None:
     assert table.budget("ann", MONTH)[0] == table.budget(ALL_CALLERS, MONTH)[0] == PRICE
 
 
-def test_a_known_task_has_its_fingerprint(table: Table) -> None:
-    """Whoever asks whether a task is known hears enough to tell a repeat from a conflict, of the caller's own only."""
+def test_a_tombstone_has_its_fingerprint(table: Table) -> None:
+    """A tombstone distinguishes a repeat from a conflict, and belongs to its caller alone."""
     put(table, clip())
-    known = table.get_tombstone("ann", TASK_UUID)
-    assert known is not None
-    assert (known.caller, known.task_uuid, known.fingerprint) == ("ann", TASK_UUID, task().fingerprint)
+    record = table.get_tombstone("ann", TASK_UUID)
+    assert record is not None
+    assert (record.caller, record.task_uuid, record.fingerprint) == ("ann", TASK_UUID, task().fingerprint)
     assert table.get_tombstone("bob", TASK_UUID) is None
 
 
 def test_existence_wins_over_the_budget(table: Table) -> None:
-    """A repeat is told that its task exists even when the budgets would refuse it or have another limit."""
-    table.record(task(), [clip()], both(mine=PRICE))
-    assert table.record(task(), [clip()], both(mine=PRICE)) == Existing(task())
-    assert table.record(task(), [clip()], both(mine=2 * PRICE, all_callers=2 * PRICE)) == Existing(task())
+    """A repeat returns the existing task even if the budgets would refuse it or have another limit."""
+    table.record(task(), [clip()], both(own=PRICE))
+    assert table.record(task(), [clip()], both(own=PRICE)) == Existing(task())
+    assert table.record(task(), [clip()], both(own=2 * PRICE, all_callers=2 * PRICE)) == Existing(task())
 
 
 def test_another_callers_task(table: Table) -> None:
@@ -236,10 +236,10 @@ def test_another_callers_task(table: Table) -> None:
 @pytest.mark.parametrize("scope", ["ann", ALL_CALLERS])
 @pytest.mark.parametrize("before", [0, PRICE], ids=["a missing month", "a month in use"])
 def test_the_limit_is_exact(table: Table, scope: str, before: int) -> None:
-    """A clip that reaches a limit is recorded; one that passes it by a micro-dollar is not, nor is anything of it."""
+    """A reservation at the limit is recorded; one micro-dollar more is refused and leaves nothing."""
     enough = before + PRICE
-    limits = {"mine": 100 * PRICE, "all_callers": 100 * PRICE}
-    name = "mine" if scope == "ann" else "all_callers"
+    limits = {"own": 100 * PRICE, "all_callers": 100 * PRICE}
+    name = "own" if scope == "ann" else "all_callers"
     if before:
         table.record(task(1), [clip(task_uuid=uuid4(1))], both(**(limits | {name: enough - 1})))
     refused = table.record(task(2), [clip(task_uuid=uuid4(2))], both(**(limits | {name: enough - 1})))
@@ -255,30 +255,30 @@ def test_the_limit_is_exact(table: Table, scope: str, before: int) -> None:
 
 
 def test_a_task_of_several_clips_is_refused_as_a_whole(table: Table) -> None:
-    """The budget that refuses is named with its limit and its sum, however many clips stand before it."""
+    """A refusal has the budget's scope, limit and sum, for any number of clips."""
     put(table, clip(task_uuid=uuid4(1)))
     clips = [clip(index=index) for index in range(4)]
-    refused = table.record(task(clips=4), clips, both(4 * PRICE, mine=5 * PRICE - 1))
+    refused = table.record(task(clips=4), clips, both(4 * PRICE, own=5 * PRICE - 1))
     assert refused == OverBudget("ann", 5 * PRICE - 1, PRICE)
     assert table.clips("ann", TASK_UUID) == []
 
 
 def test_more_than_the_whole_limit(table: Table) -> None:
-    """A task that costs more than a limit of any month is refused, a limit of nothing included."""
+    """A task beyond the whole limit of a month is refused, also with a limit of zero."""
     assert table.record(task(), [clip()], [reserve(limit=PRICE - 1)]) == OverBudget("ann", PRICE - 1, 0)
     assert table.record(task(), [clip()], [reserve(limit=0)]) == OverBudget("ann", 0, 0)
     assert table.budget("ann", MONTH) == (0, None)
 
 
 def test_the_first_budget_that_refuses_is_named(table: Table) -> None:
-    """When both budgets are too small, everybody's is named."""
-    assert table.record(task(), [clip()], both(mine=0, all_callers=1)) == OverBudget(ALL_CALLERS, 1, 0)
+    """If both budgets refuse, the refusal is about the budget of all callers."""
+    assert table.record(task(), [clip()], both(own=0, all_callers=1)) == OverBudget(ALL_CALLERS, 1, 0)
 
 
 @pytest.mark.parametrize("scope", ["ann", ALL_CALLERS])
 @pytest.mark.parametrize("new", [PRICE, 2 * PRICE, 12 * PRICE], ids=["used up", "lowered", "raised"])
 def test_a_changed_limit(table: Table, scope: str, new: int) -> None:
-    """Each reservation is held against its own limit, and the month records that of the last one that succeeded."""
+    """Each reservation is checked against its own limit; the month records the limit of the last success."""
     put_first = both()
     table.record(task(1), [clip(task_uuid=uuid4(1))], put_first)
     changed = [each._replace(limit=new) if each.scope == scope else each for each in put_first]
@@ -293,12 +293,12 @@ def test_a_changed_limit(table: Table, scope: str, new: int) -> None:
 
 
 def test_a_budget_made_by_a_correction(table: Table) -> None:
-    """A month that exists only through a correction has no limit yet: the first clip brings it."""
+    """A month created by a correction has no limit until the first reservation."""
     put(table, clip(month="2026-08"))
     table.save(clip(month="2026-08"), clip(month="2026-08", budgeted=PRICE + 5))
     assert table.budget("ann", "2026-08") == (5, None)
-    wanted = Reservation("ann", "2026-08", PRICE, 2 * PRICE)
-    assert table.record(task(1), [clip(task_uuid=uuid4(1))], [wanted]) == Recorded()
+    reservation = Reservation("ann", "2026-08", PRICE, 2 * PRICE)
+    assert table.record(task(1), [clip(task_uuid=uuid4(1))], [reservation]) == Recorded()
     assert table.budget("ann", "2026-08") == (PRICE + 5, 2 * PRICE)
 
 
@@ -308,7 +308,7 @@ def test_a_budget_made_by_a_correction(table: Table) -> None:
 
 
 def test_saved_over_its_version(table: Table) -> None:
-    """A save writes the next version; one over an older version changes nothing and says so."""
+    """A save writes the next version; one over an older version raises `StaleError` and changes nothing."""
     put(table, clip())
     running = table.save(clip(), clip(fact(Kind.ACCEPTED, "acknowledged")))
     assert running == clip(fact(Kind.ACCEPTED, "acknowledged"), version=2)
@@ -319,26 +319,26 @@ def test_saved_over_its_version(table: Table) -> None:
 
 
 @pytest.mark.parametrize("counted", [PRICE, 0], ids=["without money", "with money"])
-def test_saving_what_is_not_there(table: Table, counted: int) -> None:
-    """A clip that was never recorded cannot be saved, and its money does not move."""
+def test_saving_an_unrecorded_clip(table: Table, counted: int) -> None:
+    """An unrecorded clip cannot be saved, and the budgets do not change."""
     with pytest.raises(StaleError):
         table.save(clip(), clip(budgeted=counted))
     assert table.clip("ann", TASK_UUID, 0) is None
     assert table.budget("ann", MONTH) == (0, None)
 
 
-@pytest.mark.parametrize("worth", [0, 900_000, 2 * PRICE])
-def test_money_follows(table: Table, worth: int) -> None:
-    """A save moves both budgets by what the clip's worth changed, over a limit if need be, and leaves the limit."""
-    table.record(task(), [clip()], both(mine=PRICE))
-    saved = table.save(clip(), clip(budgeted=worth))
-    assert saved.budgeted == worth
-    assert table.budget("ann", MONTH) == (worth, PRICE)
-    assert table.budget(ALL_CALLERS, MONTH) == (worth, 10 * PRICE)
+@pytest.mark.parametrize("amount", [0, 900_000, 2 * PRICE])
+def test_a_save_corrects_the_budgets(table: Table, amount: int) -> None:
+    """A save adds the difference in the clip's amount to both budgets, over a limit if necessary."""
+    table.record(task(), [clip()], both(own=PRICE))
+    saved = table.save(clip(), clip(budgeted=amount))
+    assert saved.budgeted == amount
+    assert table.budget("ann", MONTH) == (amount, PRICE)
+    assert table.budget(ALL_CALLERS, MONTH) == (amount, 10 * PRICE)
 
 
-def test_money_stays(table: Table) -> None:
-    """A save that changes no worth leaves the budgets as they are, even one that is not there."""
+def test_a_save_without_a_new_amount(table: Table) -> None:
+    """A save with the same amount leaves the budgets unchanged, even a missing one."""
     table.record(task(), [clip()], [reserve()])
     table.save(clip(), clip(fact(Kind.ACCEPTED, "acknowledged")))
     assert table.budget("ann", MONTH) == (PRICE, 10 * PRICE)
@@ -364,13 +364,13 @@ def types_of(clip: Clip) -> dict[tuple[str, str, str], type]:
     """The type of each field of each fact."""
     return {
         (kind, key, name): type(value)
-        for (kind, key), known in clip.facts.items()
-        for name, value in {**known.fields, "at": known.at}.items()
+        for (kind, key), record in clip.facts.items()
+        for name, value in {**record.fields, "at": record.at}.items()
     }
 
 
-def test_every_field_comes_back(table: Table) -> None:
-    """A clip with every field and every kind of fact is read as it was saved, and again without what was taken away."""
+def test_every_field_is_read_back(table: Table) -> None:
+    """A clip with every field and every kind of fact is read as it was saved, and again after their removal."""
     put(table, clip())
     full = merge_all(
         clip(
@@ -383,7 +383,7 @@ def test_every_field_comes_back(table: Table) -> None:
         EVERYTHING,
     )
     empty = {each.name for each in fields(Clip) if not getattr(full, each.name)} - {"index"}
-    assert not empty, "the test has to set every field"
+    assert not empty, "the test must set every field"
     saved = table.save(clip(), full)
     found = table.clip("ann", TASK_UUID, 0)
     assert found == saved == replace(full, version=2)
@@ -394,8 +394,8 @@ def test_every_field_comes_back(table: Table) -> None:
     assert table.save(saved, bare) == table.clip("ann", TASK_UUID, 0) == replace(bare, version=3)
 
 
-def test_a_recorded_clip_comes_back_whole(table: Table) -> None:
-    """A clip may be recorded with its lease and facts, and a task with any JSON for a request."""
+def test_a_recorded_clip_is_read_back(table: Table) -> None:
+    """A clip may be recorded with its lease and facts, and a task with any JSON as its request."""
     leased = clip(
         fact(Kind.ACCEPTED, "acknowledged"),
         lease=Lease("holder", START, START + 60_000),
@@ -409,7 +409,7 @@ def test_a_recorded_clip_comes_back_whole(table: Table) -> None:
 
 
 def test_clips_are_in_order(table: Table) -> None:
-    """The clips of a task come by their number, however they were written, and only that task's."""
+    """The clips of a task are ordered by index, whatever the order of their writes, without other tasks' clips."""
     clips = [clip(index=index, clip_uuid=uuid4(index + 1)) for index in (2, 10, 0, 3, 1)]
     put(table, *clips)
     put(table, clip(task_uuid=uuid4(7)))
@@ -422,7 +422,7 @@ def test_clips_are_in_order(table: Table) -> None:
 
 
 def test_due(table: Table) -> None:
-    """Open clips whose time has come are named, oldest first over all shards, no more than asked for."""
+    """Due open clips are listed oldest first over all shards, up to the limit."""
     moments = {7: 500, 1: 100, 5: 900, 2: 300, 9: 200, 4: 1000, 3: 1001}
     for number, moment in moments.items():
         # The first digits of a clip's UUID choose its shard.
@@ -434,22 +434,22 @@ def test_due(table: Table) -> None:
     assert table.due(99, 100) == []
 
 
-def test_no_shard_is_read_further_than_what_is_asked_for(real: Real) -> None:
-    """Of a long index one page is enough."""
+def test_each_shard_is_read_up_to_the_limit(real: RealTable) -> None:
+    """One page of each shard is read, even of a long index."""
     limits: list[int | None] = []
 
-    def note(params: dict[str, Any], **_: Any) -> None:
+    def record_request(params: dict[str, Any], **_: Any) -> None:
         limits.append(params.get("Limit"))
 
     event = "provide-client-params.dynamodb.Query"
-    real.client.meta.events.register(event, note)
+    real.client.meta.events.register(event, record_request)
     real.store.due(START, 7)
-    real.client.meta.events.unregister(event, note)
+    real.client.meta.events.unregister(event, record_request)
     assert limits == [7] * SHARDS
 
 
 @pytest.mark.parametrize(
-    ("learned", "open_"),
+    ("facts", "open_"),
     [
         ([], True),
         ([fact(Kind.ACCEPTED, "acknowledged")], True),
@@ -465,20 +465,20 @@ def test_no_shard_is_read_further_than_what_is_asked_for(real: Real) -> None:
     ],
     ids=lambda value: "+".join(each.kind for each in value) or "nothing" if isinstance(value, list) else "",
 )
-def test_only_open_clips_are_due(table: Table, learned: list[Any], open_: bool) -> None:
-    """A clip is looked for exactly while more can be learned about it; in review it is not, though it has a time."""
+def test_only_open_clips_are_due(table: Table, facts: list[Any], open_: bool) -> None:
+    """A clip is due while its facts can still change; in review it is not, although it has a time."""
     fresh = clip(next_check_at=START)
     put(table, fresh)
     assert table.due(START, 9) == [("ann", TASK_UUID, 0)]
-    settled = refresh_derived(merge_all(fresh, learned), START, TIMES)
-    saved = table.save(fresh, settled) if learned else fresh
+    refreshed = refresh_derived(merge_all(fresh, facts), START, TIMES)
+    saved = table.save(fresh, refreshed) if facts else fresh
     assert saved.open is open_
     assert table.due(START + 10**9, 9) == ([("ann", TASK_UUID, 0)] if open_ else [])
 
 
 @pytest.mark.parametrize("kind", [Kind.REFUSED, Kind.UNSAVED])
-def test_a_clip_whose_money_is_to_follow_is_due(table: Table, kind: Kind) -> None:
-    """Closed or in review: until the budgets hold what it is worth it is looked for as an open clip is."""
+def test_a_clip_with_a_deferred_amount_is_due(table: Table, kind: Kind) -> None:
+    """A closed or reviewed clip is due like an open one until the budgets have its amount."""
     put(table, clip())
     renders = [fact(Kind.RENDERED, uuid4(1)), fact(Kind.RENDERED, uuid4(2))] if kind == Kind.UNSAVED else []
     later = table.save(clip(), defer_budget(clip(fact(kind), *renders), START, TIMES))
@@ -486,31 +486,31 @@ def test_a_clip_whose_money_is_to_follow_is_due(table: Table, kind: Kind) -> Non
     assert table.budget("ann", MONTH)[0] == PRICE
     assert table.due(START + TIMES.check - 1, 9) == []
     assert table.due(START + TIMES.check, 9) == [("ann", TASK_UUID, 0)]
-    settled = table.save(later, refresh_derived(later, START, TIMES))
+    refreshed = table.save(later, refresh_derived(later, START, TIMES))
     assert table.due(START + 10**9, 9) == []
-    assert table.budget("ann", MONTH)[0] == table.budget(ALL_CALLERS, MONTH)[0] == settled.budgeted
+    assert table.budget("ann", MONTH)[0] == table.budget(ALL_CALLERS, MONTH)[0] == refreshed.budgeted
 
 
-def test_due_again(table: Table) -> None:
-    """Late truth about a clip in review brings it back to those that are due."""
+def test_a_late_fact_makes_a_clip_due(table: Table) -> None:
+    """A late fact about a clip in review makes it due again."""
     put(table, clip())
-    parked = table.save(clip(), refresh_derived(clip(fact(Kind.UNPROVEN)), START, TIMES))
+    in_review = table.save(clip(), refresh_derived(clip(fact(Kind.UNPROVEN)), START, TIMES))
     assert table.due(START + 10**9, 9) == []
-    table.save(parked, refresh_derived(merge_all(parked, [fact(Kind.RENDERED, uuid4(1))]), START, TIMES))
+    table.save(in_review, refresh_derived(merge_all(in_review, [fact(Kind.RENDERED, uuid4(1))]), START, TIMES))
     assert table.due(START + 10**9, 9) == [("ann", TASK_UUID, 0)]
 
 
-def test_due_again_for_a_person(table: Table) -> None:
-    """A clip in review comes back to those that are due when a person asks for it, and leaves them with the answer."""
+def test_a_question_makes_a_clip_due(table: Table) -> None:
+    """An operator's question makes a clip in review due, until it is answered."""
     put(table, clip())
-    parked = refresh_derived(clip(fact(Kind.UNPROVEN), fact(Kind.ASKED, "a")), START, TIMES)
-    asked = table.save(clip(), parked)
+    in_review = refresh_derived(clip(fact(Kind.UNPROVEN), fact(Kind.ASKED, "a")), START, TIMES)
+    questioned = table.save(clip(), in_review)
     assert table.due(START + 10**9, 9) == [("ann", TASK_UUID, 0)]
-    table.save(asked, refresh_derived(merge_all(asked, [fact(Kind.ANSWERED, "a")]), START, TIMES))
+    table.save(questioned, refresh_derived(merge_all(questioned, [fact(Kind.ANSWERED, "a")]), START, TIMES))
     assert table.due(START + 10**9, 9) == []
 
 
-def change_fact(real: Real, name: str, value: Any) -> None:
+def change_fact(real: RealTable, name: str, value: Any) -> None:
     """Writes one fact of the clip as another version of this service would."""
     real.client.update_item(
         TableName=real.stack.table_name,
@@ -521,8 +521,8 @@ def change_fact(real: Real, name: str, value: Any) -> None:
     )
 
 
-def test_what_a_later_version_knows_is_carried_through_a_save(real: Real) -> None:
-    """Facts of unknown kinds and witnesses come back from a save by this version as they were."""
+def test_facts_of_a_later_version_survive_a_save(real: RealTable) -> None:
+    """Facts of unknown kinds and sources are unchanged after a save by this version."""
     put(real.store, clip())
     change_fact(real, "cancelled:by:hand", {"seen": {"oracle": START}, "fields": {"cost": 9, "reason": "é"}})
     change_fact(real, "accepted", {"seen": {"oracle": START}})
@@ -537,8 +537,8 @@ def test_what_a_later_version_knows_is_carried_through_a_save(real: Real) -> Non
 
 
 @pytest.mark.parametrize("value", [{"seen": {}}, {"seen": {"poll": 1}, "doubt": 1}, "text", {}])
-def test_a_clip_that_cannot_be_read_is_postponed(real: Real, value: Any) -> None:
-    """What does not have a fact's shape could not be kept: the clip is not read, and moves aside untouched."""
+def test_an_unreadable_clip_is_postponed(real: RealTable, value: Any) -> None:
+    """A clip with an invalid fact is not read, since a save would lose it; it is postponed unchanged."""
     put(real.store, clip(next_check_at=START))
     change_fact(real, "accepted", value)
     with pytest.raises(UnreadableClipError):
@@ -559,37 +559,37 @@ def test_a_clip_that_cannot_be_read_is_postponed(real: Real, value: Any) -> None
 
 
 def test_a_key_has_its_caller(table: Table) -> None:
-    """A key that was made known belongs to its caller, with the limit; another hash belongs to nobody."""
+    """An added key belongs to its caller, with the limit; another hash has no caller."""
     table.add_key("a" * 64, Caller("ann", 12_500_000), "laptop", START)
     assert table.caller("a" * 64) == table.caller_named("ann") == Caller("ann", 12_500_000)
     assert table.caller("b" * 64) is None
 
 
 def test_a_callers_limit_is_one_for_all_its_keys(table: Table) -> None:
-    """Whatever door a caller comes in by, what was set last holds, its image sources included."""
+    """The last limit and image sources apply to all keys of a caller."""
     table.add_key("a" * 64, Caller("ann", 12_500_000), "laptop", START)
     table.add_key("b" * 64, Caller("ann", 1), "server", START)
     table.set_caller(Caller("ann", 2, ("photos/ann/",)))
     assert table.caller("a" * 64) == table.caller("b" * 64) == Caller("ann", 2, ("photos/ann/",))
 
 
-def test_a_disabled_caller(real: Real) -> None:
-    """Disabling shows by every way to a caller, lasts through a new limit and a new key, and can be taken back."""
+def test_a_disabled_caller(real: RealTable) -> None:
+    """Disabling applies to every lookup of a caller, survives a new limit and a new key, and can be reversed."""
     store = real.store
     assert not store.disable_caller("ann")
     store.add_key("a" * 64, Caller("ann", 1, ("photos/ann/",)), "laptop", START)
     store.set_caller(Caller("bob", 2))
     assert store.disable_caller("ann")
     store.add_key("b" * 64, Caller("ann", 3, ("photos/ann/",)), "server", START)
-    closed = Caller("ann", 3, ("photos/ann/",), disabled=True)
-    assert store.caller("a" * 64) == store.caller("b" * 64) == store.caller_named("ann") == closed
-    assert store.all_callers() == list(store.snapshot().callers.values()) == [closed, Caller("bob", 2)]
+    disabled = Caller("ann", 3, ("photos/ann/",), disabled=True)
+    assert store.caller("a" * 64) == store.caller("b" * 64) == store.caller_named("ann") == disabled
+    assert store.all_callers() == list(store.snapshot().callers.values()) == [disabled, Caller("bob", 2)]
     assert store.disable_caller("ann", False)
     assert store.caller_named("ann") == Caller("ann", 3, ("photos/ann/",))
 
 
-def test_a_revoked_key(real: Real) -> None:
-    """A key that was revoked has no caller any more, and stays revoked since the first time; its twin goes on."""
+def test_a_revoked_key(real: RealTable) -> None:
+    """A revoked key has no caller and keeps its first time of revocation; the caller's other key stays valid."""
     for letter in "ab":
         real.store.add_key(letter * 64, Caller("ann", 1), "laptop", START)
     assert real.store.revoke_key("a" * 64, START + 5)
@@ -609,8 +609,8 @@ def test_a_revoked_key(real: Real) -> None:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def listed(store: AdminTable, number: int, clips: int = 1, caller: str = "ann") -> list[str]:
-    """Records that many tasks, each a second after the one before; their UUIDs, newest first."""
+def record_tasks(store: AdminTable, number: int, clips: int = 1, caller: str = "ann") -> list[str]:
+    """Records tasks one second apart; returns their UUIDs, newest first."""
     for index in range(1, number + 1):
         name, at = uuid4(index), START + 1000 * index
         members = [
@@ -626,9 +626,9 @@ def listed(store: AdminTable, number: int, clips: int = 1, caller: str = "ann") 
     return [uuid4(index) for index in range(number, 0, -1)]
 
 
-def test_a_page_is_in_order_and_leads_to_the_next(real: Real) -> None:
-    """Newest first, with all clips of each, and every task on one page only."""
-    names = listed(real.store, 5, clips=2)
+def test_a_page_is_in_order_and_leads_to_the_next(real: RealTable) -> None:
+    """Pages are newest first, with all clips of each task, and each task is on one page only."""
+    names = record_tasks(real.store, 5, clips=2)
     first = real.store.page("ann", 2)
     assert [found.task.task_uuid for found in first.found] == names[:2]
     assert all([each.index for each in found.clips] == [0, 1] for found in first.found)
@@ -640,9 +640,9 @@ def test_a_page_is_in_order_and_leads_to_the_next(real: Real) -> None:
     assert real.store.page("ann", 2, after=first.found[0].position).found[0] == first.found[1]
 
 
-def test_a_page_is_its_callers_own(real: Real) -> None:
-    """Neither another's tasks nor keys are on it, also from a position of another's."""
-    listed(real.store, 2)
+def test_a_page_is_its_callers_own(real: RealTable) -> None:
+    """A page has no other caller's tasks and no keys, also after another caller's position."""
+    record_tasks(real.store, 2)
     real.store.add_key("a" * 64, Caller("bob", 1), "laptop", START)
     bobs = real.client.query(
         TableName=real.stack.table_name,
@@ -656,9 +656,9 @@ def test_a_page_is_its_callers_own(real: Real) -> None:
 
 
 @pytest.mark.parametrize("day", ["2026-09-21", ""])
-def test_a_page_of_a_day(real: Real, day: str) -> None:
-    """The day narrows what is read; a position of another day is refused."""
-    names = listed(real.store, 3)
+def test_a_page_of_a_day(real: RealTable, day: str) -> None:
+    """A day selects its tasks; a position of another day is refused."""
+    names = record_tasks(real.store, 3)
     page = real.store.page("ann", 2, day=day)
     assert [found.task.task_uuid for found in page.found] == names[:2]
     assert [found.task.task_uuid for found in real.store.page("ann", 2, day=day, after=page.end).found] == names[2:]
@@ -668,53 +668,53 @@ def test_a_page_of_a_day(real: Real, day: str) -> None:
 
 
 @pytest.mark.parametrize("position", ["", "x", "2026-09-21T00:00:00.000Z", "2026-09-21T00:00:00.000Z#a#b", "#"])
-def test_a_position_that_is_none(real: Real, position: str) -> None:
-    """What cannot stand in the list is refused before the table is asked."""
+def test_an_invalid_position(real: RealTable, position: str) -> None:
+    """An invalid position is refused before the table is read."""
     with pytest.raises(UnreadableError):
         real.store.page("ann", 2, after=position)
 
 
-def test_more_items_than_one_call_gives(real: Real) -> None:
-    """A page of more clips than DynamoDB gives at once is whole."""
-    names = listed(real.store, 30, clips=4)
+def test_more_items_than_one_call_returns(real: RealTable) -> None:
+    """A page of more clips than DynamoDB returns at once is complete."""
+    names = record_tasks(real.store, 30, clips=4)
     page = real.store.page("ann", 30)
     assert [found.task.task_uuid for found in page.found] == names
     assert {len(found.clips) for found in page.found} == {4}
 
 
-def test_what_was_left_unprocessed_is_asked_for_again(real: Real) -> None:
-    """A call may give a part; the rest is asked for after a pause, and what never comes is trouble, not an answer.
+def test_unprocessed_keys_are_requested_again(real: RealTable) -> None:
+    """Unprocessed keys are requested again after a pause; without progress `BusyError` is raised.
 
-    As long as each call gives something, no number of them is too many.
+    The number of calls is not limited while each one returns an item.
     """
-    listed(real.store, 9)
-    genuine, asked = real.client.batch_get_item, []
+    record_tasks(real.store, 9)
+    original, requested = real.client.batch_get_item, []
 
-    def partly(RequestItems: Any) -> Any:
+    def return_part(RequestItems: Any) -> Any:
         (table,) = RequestItems
         keys = RequestItems[table]["Keys"]
-        asked.append(len(keys))
-        give = 0 if stuck else 1
-        answer = genuine(RequestItems={table: {"Keys": keys[:give]}}) if give else {"Responses": {}}
-        left = {table: {"Keys": keys[give:]}} if keys[give:] else {}
+        requested.append(len(keys))
+        count = 0 if stuck else 1
+        answer = original(RequestItems={table: {"Keys": keys[:count]}}) if count else {"Responses": {}}
+        left = {table: {"Keys": keys[count:]}} if keys[count:] else {}
         return {**answer, "UnprocessedKeys": left}
 
     stuck = False
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(real.client, "batch_get_item", partly)
+        patch.setattr(real.client, "batch_get_item", return_part)
         store = real.store
         assert [len(found.clips) for found in store.page("ann", 9).found] == [1] * 9
-        assert asked == [*range(9, 0, -1)] * 2
+        assert requested == [*range(9, 0, -1)] * 2
         assert len(real.pauses) == 16
         stuck = True
         with pytest.raises(BusyError):
             store.page("ann", 9)
-    assert len(asked) == 18 + 7
+    assert len(requested) == 18 + 7
 
 
-def test_a_whole_task(real: Real) -> None:
-    """A task and its clips in one read; also once its request has expired; and None for what never was."""
-    (name,) = listed(real.store, 1, clips=3)
+def test_a_task_with_its_clips(real: RealTable) -> None:
+    """A task is read with its clips in one call, also after its request has expired; a missing one is None."""
+    (name,) = record_tasks(real.store, 1, clips=3)
     found = real.store.get_task_with_clips("ann", name)
     assert found is not None
     assert (found.task.request["positivePrompt"], len(found.clips)) == ("a lighthouse at dusk", 3)
@@ -728,18 +728,18 @@ def test_a_whole_task(real: Real) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Only the real one: contention and trouble
+# The real table alone: contention and errors
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def test_contention(real: Real) -> None:
-    """Eight threads that record on one budget, some turned away at times: as many as fit, and the sum is theirs."""
-    real.stack.aws.faults.fail("dynamodb", "ThrottlingException", times=6)  # so that nobody can meet it seven times
+def test_contention(real: RealTable) -> None:
+    """Eight threads on one budget, with throttling, record as many tasks as fit, and the sum is exact."""
+    real.stack.aws.faults.fail("dynamodb", "ThrottlingException", times=6)  # fewer than the tries of one call
     room = 10
 
     def record(number: int) -> Any:
         return real.store.record(
-            task(number), [clip(task_uuid=uuid4(number))], both(mine=room * PRICE, all_callers=99 * PRICE)
+            task(number), [clip(task_uuid=uuid4(number))], both(own=room * PRICE, all_callers=99 * PRICE)
         )
 
     with ThreadPoolExecutor(8) as threads:
@@ -754,8 +754,8 @@ def test_contention(real: Real) -> None:
     assert [bool(clips) for clips in recorded] == [outcome == Recorded() for outcome in outcomes]
 
 
-def test_saving_at_once(real: Real) -> None:
-    """Of eight threads that save over one version exactly one does, and the budget moves once."""
+def test_concurrent_saves(real: RealTable) -> None:
+    """Of eight concurrent saves over one version exactly one succeeds, and the budget changes once."""
     put(real.store, clip())
 
     def save(number: int) -> bool:
@@ -787,8 +787,8 @@ CODES = ("InternalServerError", "ThrottlingException", "ProvisionedThroughputExc
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_trouble_is_sat_out(real: Real, call: str) -> None:
-    """What throttling or an error of the table turned away is tried again, with pauses, and then succeeds."""
+def test_passing_errors_are_retried(real: RealTable, call: str) -> None:
+    """Throttling and server errors are retried with pauses until the call succeeds."""
     put(real.store, clip())
     code = CODES[list(CALLS).index(call) % len(CODES)]
     real.stack.aws.faults.fail("dynamodb", code, times=6)
@@ -798,8 +798,8 @@ def test_trouble_is_sat_out(real: Real, call: str) -> None:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_trouble_that_stays(real: Real, call: str) -> None:
-    """After bounded tries the table is busy, nothing is written, and all pauses together stay near a second."""
+def test_lasting_errors_raise_busy(real: RealTable, call: str) -> None:
+    """After seven tries `BusyError` is raised, nothing is written, and the pauses add up to about a second."""
     put(real.store, clip())
     real.stack.aws.faults.fail("dynamodb", "ThrottlingException")
     with pytest.raises(BusyError):
@@ -812,8 +812,8 @@ def test_trouble_that_stays(real: Real, call: str) -> None:
     assert real.store.budget("ann", MONTH)[0] == PRICE
 
 
-def test_pauses_double(real: Real, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The longest that chance allows is twice the longest before it."""
+def test_pauses_double(real: RealTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longest possible pause doubles with each try."""
     monkeypatch.setattr(SystemRandom, "uniform", lambda _self, _shortest, longest: longest)
     real.stack.aws.faults.fail("dynamodb", "ThrottlingException")
     with pytest.raises(BusyError):
@@ -822,8 +822,8 @@ def test_pauses_double(real: Real, monkeypatch: pytest.MonkeyPatch) -> None:
     assert real.pauses == [0.02, 0.04, 0.08, 0.16, 0.32, 0.64]
 
 
-def test_patience_does_not_multiply(real: Real, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the client that the functions have a call is tried seven times in all: a webhook has only five seconds."""
+def test_retries_do_not_multiply(real: RealTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the functions' client a call is tried seven times in all, since a webhook has only five seconds."""
     pauses: list[float] = []
     store = AdminTable(real.stack.client("dynamodb", config=aws_config(tries=1)), real.stack.table_name, pauses.append)
     monkeypatch.setattr("botocore.endpoint.time.sleep", pauses.append)
@@ -833,8 +833,8 @@ def test_patience_does_not_multiply(real: Real, monkeypatch: pytest.MonkeyPatch)
     assert len(pauses) == 6
 
 
-def test_a_table_that_is_away() -> None:
-    """A table that cannot be reached is busy after a second try, since each may have taken seconds."""
+def test_an_unreachable_table() -> None:
+    """An unreachable table raises `BusyError` after a second try, since each may take seconds."""
     client = boto3.client(
         "dynamodb",
         region_name="us-east-1",
@@ -854,8 +854,8 @@ def cancelled(*codes: str) -> dict[str, Any]:
     return {"service_error_code": "TransactionCanceledException", "modeled_fields": {"CancellationReasons": reasons}}
 
 
-def test_a_conflict_of_transactions(real: Real) -> None:
-    """A transaction that met another one is tried again under the same token; moto knows no such conflict."""
+def test_a_conflict_of_transactions(real: RealTable) -> None:
+    """A transaction conflict is retried under the same token; moto has no such conflicts."""
     stub = Stubber(real.client)
     stub.add_client_error("transact_write_items", **cancelled("None", "TransactionConflict", "None", "ThrottlingError"))
     stub.add_client_error("transact_write_items", "TransactionInProgressException")
@@ -869,8 +869,8 @@ def test_a_conflict_of_transactions(real: Real) -> None:
 
 @pytest.mark.parametrize("position", [0, 1, 2])
 @pytest.mark.parametrize("scope", [ALL_CALLERS, "ann"])
-def test_no_refusal_while_the_task_itself_is_in_another_transaction(real: Real, position: int, scope: str) -> None:
-    """A budget that refuses beside a conflict on the request or a clip may hide that the task exists: try again."""
+def test_no_refusal_while_the_task_itself_is_in_another_transaction(real: RealTable, position: int, scope: str) -> None:
+    """A refusal beside a conflict on the request or a clip is retried, since the task may exist."""
     codes = ["None"] * 3 + ["ConditionalCheckFailed" if each == scope else "None" for each in (ALL_CALLERS, "ann")]
     codes[position] = "TransactionConflict"
     put(real.store, clip(), clip(index=1, clip_uuid=uuid4(9)))
@@ -888,8 +888,8 @@ def test_no_refusal_while_the_task_itself_is_in_another_transaction(real: Real, 
     assert outcome == Existing(task(clips=2))
 
 
-def test_a_refusal_beside_a_conflict_on_the_other_budget_is_final(real: Real) -> None:
-    """No item of the task conflicted, so no other process is recording it, and the budget's refusal stands."""
+def test_a_refusal_beside_a_conflict_on_the_other_budget_is_final(real: RealTable) -> None:
+    """No item of the task conflicted, so no other process is recording it, and the budget's refusal is final."""
     put(real.store, clip())
     stub = Stubber(real.client)
     stub.add_client_error(
@@ -905,7 +905,7 @@ def test_a_refusal_beside_a_conflict_on_the_other_budget_is_final(real: Real) ->
     assert refused == OverBudget("ann", PRICE, PRICE)
 
 
-def shares_of(scope: str, real: Real) -> dict[str, Any]:
+def shares_of(scope: str, real: RealTable) -> dict[str, Any]:
     """The query for a budget's items."""
     values = {":pk": {"S": f"budget#{scope}"}}
     return {
@@ -915,28 +915,28 @@ def shares_of(scope: str, real: Real) -> dict[str, Any]:
     }
 
 
-def test_a_conflict_on_a_budget_takes_another_share(real: Real) -> None:
-    """A share that is in another transaction is left to it: the amount goes to another one, under a new token."""
+def test_a_conflict_on_a_budget_uses_another_share(real: RealTable) -> None:
+    """After a conflict on a share the amount goes to another share, under a new token."""
     put(real.store, clip())
     stub = Stubber(real.client)
     for _ in range(3):
         stub.add_client_error("transact_write_items", **cancelled("None", "None", "TransactionConflict", "None"))
     stub.add_response("transact_write_items", {})
     sent: list[str] = []
-    note = lambda params, **_: sent.append(params["TransactItems"][2]["Update"]["Key"]["sk"]["S"])  # noqa: E731
+    record_request = lambda params, **_: sent.append(params["TransactItems"][2]["Update"]["Key"]["sk"]["S"])  # noqa: E731
     event = "provide-client-params.dynamodb.TransactWriteItems"
-    real.client.meta.events.register(event, note)
+    real.client.meta.events.register(event, record_request)
     with stub:
         assert real.store.record(task(2), [clip(task_uuid=uuid4(2))], both()) == Recorded()
-    real.client.meta.events.unregister(event, note)
+    real.client.meta.events.unregister(event, record_request)
     assert len(set(sent)) > 1
     assert all(re.fullmatch(rf"{MONTH}#\d\d", each) for each in sent)
     assert len(set(real.tokens[-4:])) == 4
 
 
 @pytest.mark.parametrize("patience", [0, 3.0])
-def test_the_patience_with_a_contended_budget(real: Real, patience: float) -> None:
-    """A conflict that stays is busy after seven attempts, or when the caller's time is up, and nothing is recorded."""
+def test_the_patience_with_a_contended_budget(real: RealTable, patience: float) -> None:
+    """A lasting conflict raises `BusyError` after seven attempts, or after `patience`, and nothing is recorded."""
     now = [0.0]
 
     def pause(seconds: float) -> None:
@@ -954,8 +954,8 @@ def test_the_patience_with_a_contended_budget(real: Real, patience: float) -> No
     assert now[0] < patience + 2
 
 
-def test_a_conflict_on_the_task_that_stays_is_busy(real: Real) -> None:
-    """Without an end of the conflict nothing is claimed of the task, neither that it exists nor that it was refused."""
+def test_a_lasting_conflict_on_the_task_raises_busy(real: RealTable) -> None:
+    """A lasting conflict on the task gives neither `Existing` nor `OverBudget`."""
     stub = Stubber(real.client)
     for _ in range(7):
         stub.add_client_error(
@@ -966,8 +966,8 @@ def test_a_conflict_on_the_task_that_stays_is_busy(real: Real) -> None:
     assert not raised.value.possibly_written
 
 
-def test_a_conflict_beside_a_failed_condition(real: Real) -> None:
-    """A condition that failed is final, whatever else the transaction met."""
+def test_a_conflict_beside_a_failed_condition(real: RealTable) -> None:
+    """A failed condition is final, whatever conflicts the transaction also has."""
     stub = Stubber(real.client)
     stub.add_client_error("transact_write_items", **cancelled("ConditionalCheckFailed", "TransactionConflict", "None"))
     with stub, pytest.raises(StaleError):
@@ -975,11 +975,11 @@ def test_a_conflict_beside_a_failed_condition(real: Real) -> None:
     assert real.pauses == []
 
 
-def test_recorded_though_the_answer_was_lost(real: Real) -> None:
-    """A record that took effect unheard is repeated under the same token and stands once, money included.
+def test_recorded_though_the_answer_was_lost(real: RealTable) -> None:
+    """A record with a lost answer is repeated under the same token and exists once, money included.
 
-    DynamoDB answers such a repeat as the first call. moto ignores the token, so here the repeat finds the task there,
-    and what remains to be shown is that nothing of it is there twice.
+    DynamoDB answers such a repeat like the first call. moto ignores the token, so here the repeat finds the task, and
+    the test shows that nothing is recorded twice.
     """
     put(real.store, clip(task_uuid=uuid4(2)))
     real.tokens.clear()
@@ -992,8 +992,8 @@ def test_recorded_though_the_answer_was_lost(real: Real) -> None:
     assert real.store.budget("ann", MONTH)[0] == real.store.budget(ALL_CALLERS, MONTH)[0] == 2 * PRICE
 
 
-def test_an_expired_request_leaves_what_keeps_it_from_being_bought_again(real: Real) -> None:
-    """Once the table has dropped the request, its UUID still tells a repeat from a conflict, and no money moves."""
+def test_an_expired_request_is_not_bought_again(real: RealTable) -> None:
+    """After the request has expired, its tombstone distinguishes a repeat from a conflict, and no money moves."""
     expiring = task(expires_at=START + 5_000)
     real.store.record(expiring, [clip()], both())
     assert real.store.task("ann", TASK_UUID) == expiring
@@ -1009,56 +1009,56 @@ def test_an_expired_request_leaves_what_keeps_it_from_being_bought_again(real: R
 
 
 @pytest.mark.parametrize("refused", [False, True], ids=["without money", "with money"])
-def test_saved_though_the_answer_was_lost(real: Real, refused: bool) -> None:
-    """A save that took effect unheard stands once, with its money, and is counted as any other."""
+def test_saved_though_the_answer_was_lost(real: RealTable, refused: bool) -> None:
+    """A save with a lost answer exists once, with its money, and is counted like any other."""
     put(real.store, clip())
-    news = fact(Kind.REFUSED, "invalidModel") if refused else fact(Kind.ACCEPTED, "acknowledged")
+    new_fact = fact(Kind.REFUSED, "invalidModel") if refused else fact(Kind.ACCEPTED, "acknowledged")
     real.stack.aws.faults.fail("dynamodb", "InternalServerError", times=1, after=True)
     telemetry = FakeTelemetry()
-    learned = update_clip(
+    updated = update_clip(
         real.store,
         clip(),
-        lambda current: merge_all(current, [news]),
+        lambda current: merge_all(current, [new_fact]),
         now=START,
         times=TIMES,
         telemetry=telemetry,
     )
     assert telemetry.counted == ({} if refused else {Metric.CLIPS_BOUGHT: 1})
-    assert learned.facts == clip(news).facts
-    assert real.store.clip("ann", TASK_UUID, 0) == learned
-    assert learned.version == 2
+    assert updated.facts == clip(new_fact).facts
+    assert real.store.clip("ann", TASK_UUID, 0) == updated
+    assert updated.version == 2
     assert real.store.budget("ann", MONTH)[0] == (0 if refused else PRICE)
 
 
 @pytest.mark.parametrize(("others", "recognised"), [(0, True), (3, True), (4, False)])
-@pytest.mark.parametrize("worth", [PRICE, PRICE + 1], ids=["without money", "with money"])
+@pytest.mark.parametrize("amount", [PRICE, PRICE + 1], ids=["without money", "with money"])
 def test_ones_own_save_is_recognised_under_those_of_others(
-    real: Real, monkeypatch: pytest.MonkeyPatch, others: int, recognised: bool, worth: int
+    real: RealTable, monkeypatch: pytest.MonkeyPatch, others: int, recognised: bool, amount: int
 ) -> None:
-    """A save whose answer was lost is one's own though a few others have been saved over it since."""
+    """A save with a lost answer is recognized under up to three later saves by others."""
     put(real.store, clip())
-    operation = "update_item" if worth == PRICE else "transact_write_items"
-    genuine = getattr(real.client, operation)
+    operation = "update_item" if amount == PRICE else "transact_write_items"
+    original = getattr(real.client, operation)
 
-    def unheard(**request: Any) -> Any:
+    def lose_answer(**request: Any) -> Any:
         monkeypatch.undo()
-        genuine(**request)
+        original(**request)
         for _ in range(others):
             current = real.store.clip("ann", TASK_UUID, 0)
             assert current
             real.store.save(current, current)
         raise ClientError({"Error": {"Code": "InternalServerError"}}, operation)
 
-    monkeypatch.setattr(real.client, operation, unheard)
+    monkeypatch.setattr(real.client, operation, lose_answer)
     if recognised:
-        assert real.store.save(clip(), clip(budgeted=worth)) == clip(budgeted=worth, version=2)
+        assert real.store.save(clip(), clip(budgeted=amount)) == clip(budgeted=amount, version=2)
     else:
         with pytest.raises(StaleError):
-            real.store.save(clip(), clip(budgeted=worth))
+            real.store.save(clip(), clip(budgeted=amount))
     found = real.store.clip("ann", TASK_UUID, 0)
     assert found is not None
     assert found.version == 2 + others
-    assert real.store.budget("ann", MONTH)[0] == real.store.budget(ALL_CALLERS, MONTH)[0] == worth
+    assert real.store.budget("ann", MONTH)[0] == real.store.budget(ALL_CALLERS, MONTH)[0] == amount
 
 
 @pytest.mark.parametrize(
@@ -1075,10 +1075,10 @@ def test_ones_own_save_is_recognised_under_those_of_others(
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-def test_busy_says_whether_a_write_may_have_taken_effect(
-    real: Real, monkeypatch: pytest.MonkeyPatch, error: Exception, possibly_written: bool
+def test_busy_has_possibly_written(
+    real: RealTable, monkeypatch: pytest.MonkeyPatch, error: Exception, possibly_written: bool
 ) -> None:
-    """Where an answer was lost on any try, a write may stand; where each try was turned away, none does."""
+    """`possibly_written` is True if the answer of any try was lost, and False if every try was rejected."""
     put(real.store, clip())
     errors = iter([error])
 
@@ -1091,13 +1091,13 @@ def test_busy_says_whether_a_write_may_have_taken_effect(
     assert raised.value.possibly_written is possibly_written
 
 
-def asked(real: Real, read: Callable[[AdminTable], object]) -> list[dict[str, Any]]:
-    """The parameters of every request that this makes."""
+def requested(real: RealTable, read: Callable[[AdminTable], object]) -> list[dict[str, Any]]:
+    """The parameters of every request that `read` sends."""
     requests: list[dict[str, Any]] = []
-    note = lambda params, **_: requests.append(params)  # noqa: E731
-    real.client.meta.events.register("provide-client-params.dynamodb", note)
+    record_request = lambda params, **_: requests.append(params)  # noqa: E731
+    real.client.meta.events.register("provide-client-params.dynamodb", record_request)
     read(real.store)
-    real.client.meta.events.unregister("provide-client-params.dynamodb", note)
+    real.client.meta.events.unregister("provide-client-params.dynamodb", record_request)
     return requests
 
 
@@ -1105,8 +1105,8 @@ READS: dict[str, Callable[[AdminTable], object]] = {
     "clip": lambda store: store.clip("ann", TASK_UUID, 0),
     "clips": lambda store: store.clips("ann", TASK_UUID),
     "task": lambda store: store.task("ann", TASK_UUID),
-    "known": lambda store: store.get_tombstone("ann", TASK_UUID),
-    "whole": lambda store: store.get_task_with_clips("ann", TASK_UUID),
+    "tombstone": lambda store: store.get_tombstone("ann", TASK_UUID),
+    "task with clips": lambda store: store.get_task_with_clips("ann", TASK_UUID),
     "budget": lambda store: store.budget("ann", MONTH),
     "caller": lambda store: store.caller("a" * 64),
     "caller_named": lambda store: store.caller_named("ann"),
@@ -1115,16 +1115,16 @@ READS: dict[str, Callable[[AdminTable], object]] = {
 
 
 @pytest.mark.parametrize("read", READS)
-def test_what_decides_is_read_as_of_now(real: Real, read: str) -> None:
-    """No decision rests on a replica that lags: moto has none, so the requests themselves are looked at."""
+def test_decisions_use_consistent_reads(real: RealTable, read: str) -> None:
+    """Every read for a decision is consistent, checked in the request since moto has no replication lag."""
     real.store.add_key("a" * 64, Caller("ann", PRICE), "laptop", START)
-    requests = asked(real, READS[read])
+    requests = requested(real, READS[read])
     assert requests
     assert all(request.get("ConsistentRead") is True for request in requests)
 
 
-def test_every_shard_of_open_clips_is_swept(real: Real) -> None:
-    """A clip is found whatever its UUID: none may lie in a part of the index that no sweep looks at."""
+def test_every_shard_of_open_clips_is_swept(real: RealTable) -> None:
+    """A clip is found whatever its UUID, so that no shard of the index is left out."""
     for number in range(18):
         one = clip(task_uuid=uuid4(number + 1), clip_uuid=f"{number:08x}-0000-4000-8000-000000000000", next_check_at=1)
         put(real.store, one)
@@ -1132,14 +1132,14 @@ def test_every_shard_of_open_clips_is_swept(real: Real) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What clips count
+# Amounts of clips
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def test_clips_that_fill_more_than_a_page(real: Real) -> None:
-    """A task is read whole, though a query of DynamoDB's ends at one megabyte."""
-    wordy = [fact(Kind.RENDERED, str(number), videoURL="u" * 20_000) for number in range(15)]
-    clips = [clip(*wordy, index=index, clip_uuid=uuid4(index)) for index in range(4)]
+def test_clips_that_fill_more_than_a_page(real: RealTable) -> None:
+    """A task of more than one megabyte, DynamoDB's limit for a query, is read completely."""
+    long_facts = [fact(Kind.RENDERED, str(number), videoURL="u" * 20_000) for number in range(15)]
+    clips = [clip(*long_facts, index=index, clip_uuid=uuid4(index)) for index in range(4)]
     put(real.store, *clips)
     assert [each.index for each in real.store.clips("ann", TASK_UUID)] == [0, 1, 2, 3]
     found = real.store.get_task_with_clips("ann", TASK_UUID)
@@ -1147,8 +1147,8 @@ def test_clips_that_fill_more_than_a_page(real: Real) -> None:
     assert [each.index for each in found.clips] == [0, 1, 2, 3]
 
 
-def test_an_expired_request_is_forgotten_already(real: Real) -> None:
-    """To forget a task whose request the table has dropped takes out its tags, and makes no request up."""
+def test_an_expired_request_can_be_forgotten(real: RealTable) -> None:
+    """Forgetting a task with an expired request removes its tags and creates no request."""
     put(real.store, clip())
     key = {"pk": {"S": f"task#ann#{TASK_UUID}"}, "sk": {"S": "request"}}
     real.client.delete_item(TableName=real.stack.table_name, Key=key)
@@ -1157,26 +1157,32 @@ def test_an_expired_request_is_forgotten_already(real: Real) -> None:
     assert real.store.clips("ann", TASK_UUID) == [clip()]
 
 
-def test_whatever_runware_says_fits_into_an_item(real: Real) -> None:
-    """Failures and renders in the longest words are saved: an item that cannot grow could never be closed."""
-    words = "\N{CLAPPER BOARD}\x01" * 9_999
-    shown = dict.fromkeys(
+def test_the_longest_answers_fit_into_an_item(real: RealTable) -> None:
+    """The longest failures and renders can be saved; an item that is too large could never be closed."""
+    text = "\N{CLAPPER BOARD}\x01" * 9_999
+    error_fields = dict.fromkeys(
         ("parameter", "allowedValues", "type", "documentation", "min", "max", "multiplier", "responseContent"),
-        [words] * 9,
+        [text] * 9,
     )
     names = ("message", "type", "documentation", "min", "max", "multiplier", "responseContent")
     errors: list[Any] = [
-        {**shown, **dict.fromkeys(names, words), "code": f"{number}{words}", "status": "error", "taskUUID": CLIP_UUID}
+        {
+            **error_fields,
+            **dict.fromkeys(names, text),
+            "code": f"{number}{text}",
+            "status": "error",
+            "taskUUID": CLIP_UUID,
+        }
         for number in range(16)
     ]
     results = [
-        {"taskUUID": CLIP_UUID, "videoUUID": f"{number}{words}", "videoURL": words, "seed": 2**63, "cost": 0.924}
+        {"taskUUID": CLIP_UUID, "videoUUID": f"{number}{text}", "videoURL": text, "seed": 2**63, "cost": 0.924}
         for number in range(16)
     ]
-    said = read(json.dumps({"data": results, "errors": errors}, ensure_ascii=False)).about(CLIP_UUID)
+    response = read(json.dumps({"data": results, "errors": errors}, ensure_ascii=False)).about(CLIP_UUID)
     before = clip()
     put(real.store, before)
-    facts = [*webhook_facts(said, START), *poll_facts(said, START)]
+    facts = [*webhook_facts(response, START), *poll_facts(response, START)]
     refusals = [
         replace(each, kind=Kind.REFUSED, source=FactSource.SUBMISSION) for each in facts if each.kind == Kind.FAILED
     ]
@@ -1184,26 +1190,26 @@ def test_whatever_runware_says_fits_into_an_item(real: Real) -> None:
     assert real.store.clip("ann", TASK_UUID, 0) == saved
     kinds = (Kind.FAILED, Kind.RENDERED, Kind.REFUSED)
     assert [len(saved.of(kind)) for kind in kinds] == [4, 4, 4]
-    assert all(len(known.claims) == 2 for known in saved.of(Kind.FAILED).values())
+    assert all(len(record.claims) == 2 for record in saved.of(Kind.FAILED).values())
 
 
 def test_facts_of_an_earlier_version_are_read() -> None:
-    """Before, what all witnesses said lay together; a rescue was told by a field of its own."""
+    """The older format had the fields of all sources in one map, and `rescued` as a field of a copy."""
     facts: dict[str, Any] = {
         "rendered:v": {"seen": {"poll": 5, "webhook": 3}, "fields": {"cost": 7}},
         "stored:1": {"seen": {"bucket": 9}, "fields": {"rescued": True}},
         "lastLook": {"seen": {"clock": 9}},
     }
-    known = read_facts(facts)
-    assert known[Kind.RENDERED, "v"].claims == {"poll": Claim(5, {"cost": 7}), "webhook": Claim(3, {"cost": 7})}
-    assert known[Kind.STORED, "1"].claims == {"rescue": Claim(9, {"rescued": True})}
-    assert known[Kind.LAST_LOOK, ""].seen == {FactSource.CLOCK: 9}
-    assert fact_value(known[Kind.STORED, "1"]) == facts["stored:1"]
+    record = read_facts(facts)
+    assert record[Kind.RENDERED, "v"].claims == {"poll": Claim(5, {"cost": 7}), "webhook": Claim(3, {"cost": 7})}
+    assert record[Kind.STORED, "1"].claims == {"rescue": Claim(9, {"rescued": True})}
+    assert record[Kind.LAST_LOOK, ""].seen == {FactSource.CLOCK: 9}
+    assert fact_value(record[Kind.STORED, "1"]) == facts["stored:1"]
 
 
-def test_costs_follow_the_clips(real: Real) -> None:
-    """A line a clip, with what it counts now, newest first; no other caller's, and only of the time asked for."""
-    newest, middle, oldest = listed(real.store, 3, clips=2)
+def test_costs_follow_the_clips(real: RealTable) -> None:
+    """Costs have a line for each clip of the caller in the period, with its current amount, newest first."""
+    newest, middle, oldest = record_tasks(real.store, 3, clips=2)
     (first, second) = real.store.clips("ann", newest)
     real.store.save(first, replace(first, budgeted=1))
     found = real.store.costs("ann", START, START + 10_000, 10)
@@ -1216,9 +1222,9 @@ def test_costs_follow_the_clips(real: Real) -> None:
     assert real.store.costs("bob", START, START + 10_000, 10).found == ()
 
 
-def test_costs_in_pages(real: Real) -> None:
-    """Each page begins behind the one before; whoever gives a position out of thin air is told so."""
-    names = listed(real.store, 3)
+def test_costs_in_pages(real: RealTable) -> None:
+    """Each page continues after the previous one, and an invalid position is refused."""
+    names = record_tasks(real.store, 3)
     first = real.store.costs("ann", START, START + 10_000, 2)
     rest = real.store.costs("ann", START, START + 10_000, 2, first.end)
     assert [cost.task_uuid for cost in (*first.found, *rest.found)] == names
@@ -1227,26 +1233,26 @@ def test_costs_in_pages(real: Real) -> None:
     for position in ("", "x", f"{START}#{names[0]}", f"{START}#{names[0]}#0#", "2026-09-21T00:00:00.000Z#" + names[0]):
         with pytest.raises(UnreadableError):
             real.store.costs("ann", START, START + 10_000, 2, position)
-    for since, until in ((START, START + 1999), (START + 2001, START + 10_000)):  # the position is at START + 2000
+    for since, until in ((START, START + 1999), (START + 2001, START + 10_000)):  # without START + 2000
         with pytest.raises(UnreadableError):
             real.store.costs("ann", since, until, 2, first.end)
 
 
-def test_costs_keep_what_they_are_summed_by_until_it_is_forgotten(real: Real) -> None:
-    """Model and tags stand beside each clip's money; tags are the caller's own words and go with them."""
+def test_costs_lose_their_tags_when_a_task_is_forgotten(real: RealTable) -> None:
+    """Each line has model and tags; the tags are the caller's own text and are removed with the request."""
     sent = {"model": "klingai:5@3", "tags": {"project": "fox", "für": "Ä"}}
     real.store.record(task(clips=2, request=sent), [clip(), clip(index=1, clip_uuid=uuid4(2))], [])
-    told = real.store.costs("ann", START, START, 10).found
-    assert [(cost.model, cost.tags) for cost in told] == [("klingai:5@3", sent["tags"])] * 2
+    costs = real.store.costs("ann", START, START, 10).found
+    assert [(cost.model, cost.tags) for cost in costs] == [("klingai:5@3", sent["tags"])] * 2
     real.store.forget("ann", TASK_UUID)
-    told = real.store.costs("ann", START, START, 10).found
-    assert [(cost.model, cost.tags, cost.budgeted) for cost in told] == [("klingai:5@3", {}, PRICE)] * 2
+    costs = real.store.costs("ann", START, START, 10).found
+    assert [(cost.model, cost.tags, cost.budgeted) for cost in costs] == [("klingai:5@3", {}, PRICE)] * 2
     assert "fox" not in str(real.client.scan(TableName=real.stack.table_name)["Items"])
 
 
-def test_the_costs_of_all_callers(real: Real) -> None:
-    """Whoever runs the service sees every caller's clips of a time, each once."""
-    listed(real.store, 2)
+def test_the_costs_of_all_callers(real: RealTable) -> None:
+    """An operator gets the clips of all callers in a period, each once."""
+    record_tasks(real.store, 2)
     real.store.record(task(9, caller="bob"), [clip(caller="bob", task_uuid=uuid4(9), created_at=START + 1000)], [])
     found = [(cost.caller, cost.created_at) for cost in real.store.all_costs(START, START + 1999)]
     assert sorted(found) == [("ann", START + 1000), ("bob", START + 1000)]

@@ -1,4 +1,4 @@
-"""The bucket: presigned links as S3 takes them, what a probe says, and images; the latter two of the fake as well."""
+"""The bucket: presigned links as S3 accepts them, probes and images; probes and images also with the fake."""
 
 import time
 import uuid
@@ -35,13 +35,13 @@ def as_deployed(stack: Stack) -> Any:
 
 @pytest.fixture
 def s3(stack: Stack) -> Any:
-    """A client with the settings that the functions have."""
+    """A client with the settings of the functions."""
     return as_deployed(stack)
 
 
 @pytest.fixture
 def name(s3: Any) -> str:
-    """An empty bucket that keeps versions, as the template's does."""
+    """An empty bucket with versioning, as in the template."""
     name = f"clips-{uuid.uuid4()}"
     s3.create_bucket(Bucket=name)
     s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
@@ -62,20 +62,20 @@ def query(url: str) -> dict[str, str]:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The link
+# The upload link
 # ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("content_type", [None, "video/mp4", "application/octet-stream", "text/html; charset=utf-8"])
-def test_any_content_type_may_come(bucket: S3Bucket, s3: Any, name: str, content_type: str | None) -> None:
-    """Whatever Content-Type the PUT has, or none, it is taken and the bytes are there unchanged."""
+def test_any_content_type_is_accepted(bucket: S3Bucket, s3: Any, name: str, content_type: str | None) -> None:
+    """A PUT with any Content-Type, or none, is accepted and stored unchanged."""
     headers = {"Content-Type": content_type} if content_type else {}
     assert put(bucket.upload_link(KEY, 60), headers=headers).status_code == 200
     assert s3.get_object(Bucket=name, Key=KEY)["Body"].read() == MP4
 
 
-def test_other_headers_may_come(bucket: S3Bucket) -> None:
-    """Headers that nobody foresaw do not break the signature."""
+def test_other_headers_are_accepted(bucket: S3Bucket) -> None:
+    """Headers that are not signed do not break the signature."""
     more = {"User-Agent": "runware", "Accept": "*/*", "X-Whatever": "1", "Cache-Control": "no-cache"}
     assert put(bucket.upload_link(KEY, 60), headers=more).status_code == 200
 
@@ -83,7 +83,7 @@ def test_other_headers_may_come(bucket: S3Bucket) -> None:
 @pytest.mark.parametrize("region", ["eu-central-1", "us-east-1", "us-west-2"])
 @pytest.mark.parametrize("link", ["upload", "image"])
 def test_only_the_host_is_signed(region: str, link: str) -> None:
-    """On AWS a link names the bucket's regional virtual host, is signed with SigV4, and binds no header but host."""
+    """On AWS a link has the bucket's regional virtual host, a SigV4 signature, and no signed header but host."""
     client = boto3.client(
         "s3",
         region_name=region,
@@ -94,24 +94,24 @@ def test_only_the_host_is_signed(region: str, link: str) -> None:
     )
     ours = S3Bucket(client, "clips-of-ann" if link == "upload" else "ours")
     url = ours.upload_link(KEY, 7200) if link == "upload" else ours.image_link("clips-of-ann", KEY, 7200)
-    parts, asked = urlsplit(url), query(url)
+    parts, parameters = urlsplit(url), query(url)
     assert (parts.scheme, parts.netloc, parts.path) == ("https", f"clips-of-ann.s3.{region}.amazonaws.com", f"/{KEY}")
-    assert asked["X-Amz-SignedHeaders"] == "host"
-    assert asked["X-Amz-Algorithm"] == "AWS4-HMAC-SHA256"
-    assert asked["X-Amz-Credential"].split("/")[2:] == [region, "s3", "aws4_request"]
-    assert asked["X-Amz-Expires"] == "7200"
-    named = {"Algorithm", "Credential", "Date", "Expires", "SignedHeaders", "Security-Token", "Signature"}
-    assert asked.keys() == {f"X-Amz-{each}" for each in named}
+    assert parameters["X-Amz-SignedHeaders"] == "host"
+    assert parameters["X-Amz-Algorithm"] == "AWS4-HMAC-SHA256"
+    assert parameters["X-Amz-Credential"].split("/")[2:] == [region, "s3", "aws4_request"]
+    assert parameters["X-Amz-Expires"] == "7200"
+    expected = {"Algorithm", "Credential", "Date", "Expires", "SignedHeaders", "Security-Token", "Signature"}
+    assert parameters.keys() == {f"X-Amz-{each}" for each in expected}
 
 
 @pytest.mark.parametrize(("seconds", "valid"), [(0, 1), (-5, 1), (1, 1), (WEEK, WEEK), (WEEK + 1, WEEK)])
 def test_the_link_lives_as_long_as_it_can(bucket: S3Bucket, seconds: int, valid: int) -> None:
-    """A link lives as long as asked, within what SigV4 allows."""
+    """A link is valid for the requested seconds, within SigV4's limits."""
     assert query(bucket.upload_link(KEY, seconds))["X-Amz-Expires"] == str(valid)
 
 
 def test_an_expired_link(bucket: S3Bucket, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After its time the link stores nothing."""
+    """An expired link stores nothing."""
     url = bucket.upload_link(KEY, 60)
     monkeypatch.setattr(stack.aws, "_clock", lambda: time.time() + 62)
     answer = put(url)
@@ -129,7 +129,7 @@ def test_an_expired_link(bucket: S3Bucket, stack: Stack, monkeypatch: pytest.Mon
     ],
 )
 def test_a_forged_link(bucket: S3Bucket, old: str, new: str) -> None:
-    """A link for another object, a longer time or with another signature stores nothing."""
+    """A link changed to another object, a longer time or another signature stores nothing."""
     url = bucket.upload_link(KEY, 60)
     assert old in url
     assert put(url.replace(old, new, 1)).status_code == 403
@@ -139,7 +139,7 @@ def test_a_forged_link(bucket: S3Bucket, old: str, new: str) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "HEAD"])
 def test_the_link_only_puts(bucket: S3Bucket, method: str) -> None:
-    """Who holds the link can neither read nor delete with it."""
+    """An upload link allows neither reading nor deleting."""
     url = bucket.upload_link(KEY, 60)
     assert put(url).status_code == 200
     assert httpx.request(method, url, trust_env=False).status_code == 403
@@ -147,12 +147,12 @@ def test_the_link_only_puts(bucket: S3Bucket, method: str) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The link to a clip
+# The download link
 # ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_link_gives_the_version_it_names(bucket: S3Bucket, s3: Any, name: str) -> None:
-    """A clip that was overwritten is still the one that was stored, as a video, whatever its upload called it."""
+    """A link gives the pinned version of an overwritten object, as a video, whatever type it was uploaded with."""
     first = s3.put_object(Bucket=name, Key=KEY, Body=MP4, ContentType="binary/octet-stream")["VersionId"]
     s3.put_object(Bucket=name, Key=KEY, Body=b"something else")
     answer = http().get(bucket.download_link(KEY, 60, first))
@@ -165,10 +165,10 @@ def test_a_link_gives_the_version_it_names(bucket: S3Bucket, s3: Any, name: str)
     ("ending", "kind"),
     [("mp4", "video/mp4"), ("mov", "video/quicktime"), ("webm", "video/webm"), ("json", "application/json")],
 )
-def test_a_link_says_of_what_type_it_is(bucket: S3Bucket, ending: str, kind: str) -> None:
-    """By the key's ending, since the object may say nothing of the sort."""
-    asked = query(bucket.download_link(f"videos/ann/x.{ending}", 60, "v1"))
-    assert (asked["response-content-type"], asked["versionId"], asked["X-Amz-Expires"]) == (kind, "v1", "60")
+def test_a_link_sets_the_content_type(bucket: S3Bucket, ending: str, kind: str) -> None:
+    """The content type follows from the key's suffix, since the object may have none."""
+    link = query(bucket.download_link(f"videos/ann/x.{ending}", 60, "v1"))
+    assert (link["response-content-type"], link["versionId"], link["X-Amz-Expires"]) == (kind, "v1", "60")
 
 
 @pytest.mark.parametrize(
@@ -180,28 +180,28 @@ def test_a_link_says_of_what_type_it_is(bucket: S3Bucket, ending: str, kind: str
         ("mp4", "", None, "video/mp4"),
     ],
 )
-def test_a_link_to_another_kind_says_so(
+def test_a_link_to_another_format(
     bucket: S3Bucket, ordered: str, container: str, ending: str | None, kind: str
 ) -> None:
-    """A video of another kind than was ordered has its own type and a file name of its kind; MP4 and MOV are one."""
-    asked = query(bucket.download_link(f"videos/ann/a/x-0.{ordered}", 60, "v1", container))
-    assert asked["response-content-type"] == kind
-    named = f'inline; filename="x-0.{ending}"' if ending else None
-    assert asked.get("response-content-disposition") == named
+    """A video in another format than ordered has its own type and file name; MP4 and MOV count as one."""
+    parameters = query(bucket.download_link(f"videos/ann/a/x-0.{ordered}", 60, "v1", container))
+    assert parameters["response-content-type"] == kind
+    expected = f'inline; filename="x-0.{ending}"' if ending else None
+    assert parameters.get("response-content-disposition") == expected
 
 
 @pytest.mark.parametrize("change", ["versionId=other", "response-content-type=text%2Fhtml"])
-def test_a_link_cannot_be_bent(bucket: S3Bucket, s3: Any, name: str, change: str) -> None:
-    """Neither another version nor another type can be had with it."""
+def test_a_link_cannot_be_changed(bucket: S3Bucket, s3: Any, name: str, change: str) -> None:
+    """A link with another version or another type is refused."""
     version = s3.put_object(Bucket=name, Key=KEY, Body=MP4)["VersionId"]
     parameter = change.partition("=")[0]
     parts = [part for part in bucket.download_link(KEY, 60, version).split("&") if not part.startswith(parameter)]
-    bent = "&".join([*(part.replace(f"versionId={version}", change) for part in parts), change])
-    assert http().get(bent).status_code == 403
+    changed = "&".join([*(part.replace(f"versionId={version}", change) for part in parts), change])
+    assert http().get(changed).status_code == 403
 
 
 def test_all_links_have_one_origin(bucket: S3Bucket) -> None:
-    """It is what the page may load clips from."""
+    """All links start with the bucket's origin, from which the page may load clips."""
     origin = bucket.origin
     assert bucket.download_link(KEY, 60).startswith(f"{origin}/")
     assert bucket.upload_link(KEY, 60).startswith(f"{origin}/")
@@ -216,8 +216,8 @@ Put = Callable[[str, bytes], str]
 
 
 @pytest.fixture(params=["real", "fake"])
-def probed(request: pytest.FixtureRequest) -> "Iterator[Both]":
-    """How to probe and how to put, in a real bucket and in the fake one."""
+def probe_and_put(request: pytest.FixtureRequest) -> "Iterator[ProbeAndPut]":
+    """The probe and the put of a real bucket and of the fake."""
     if request.param == "fake":
         fake = SimulatedBucket(World())
         yield fake.probe, fake.put
@@ -226,12 +226,12 @@ def probed(request: pytest.FixtureRequest) -> "Iterator[Both]":
     yield bucket.probe, lambda key, body: put(bucket.upload_link(key, 60), body).headers["x-amz-version-id"]
 
 
-Both = tuple[Callable[..., ProbeResult | None], Put]
+ProbeAndPut = tuple[Callable[..., ProbeResult | None], Put]
 
 
-def test_nothing_is_there(probed: Both) -> None:
-    """A key without an object is None, also when its neighbour has one."""
-    probe, put = probed
+def test_a_missing_object(probe_and_put: ProbeAndPut) -> None:
+    """A key without an object is None, also if an object has it as a prefix."""
+    probe, put = probe_and_put
     put(f"{KEY}.other", MP4)
     assert probe(KEY) is None
 
@@ -249,9 +249,9 @@ def test_nothing_is_there(probed: Both) -> None:
     ],
     ids=["mp4", "mov", "webm", "its beginning alone", "a long one", "garbage", "one byte"],
 )
-def test_something_is_there(probed: Both, content: bytes, container: str | None) -> None:
-    """An object is told by its whole size, its version and the container that its first bytes announce."""
-    probe, put = probed
+def test_an_object(probe_and_put: ProbeAndPut, content: bytes, container: str | None) -> None:
+    """A probe has the object's size, its version, and the container of its first bytes."""
+    probe, put = probe_and_put
     version = put(KEY, content)
     found = probe(KEY)
     assert found is not None
@@ -260,18 +260,18 @@ def test_something_is_there(probed: Both, content: bytes, container: str | None)
     assert '"' not in found.etag
 
 
-def test_an_empty_object(probed: Both) -> None:
-    """An empty object is there, with nothing in it: it must not pass for a missing one nor for a video."""
-    probe, put = probed
+def test_an_empty_object(probe_and_put: ProbeAndPut) -> None:
+    """An empty object exists with size 0: it is neither missing nor a video."""
+    probe, put = probe_and_put
     put(KEY, b"")
     found = probe(KEY)
     assert found is not None
     assert (found.size, found.container) == (0, None)
 
 
-def test_the_latest_version(probed: Both) -> None:
-    """The probe tells of the latest version; every upload makes another one."""
-    probe, put = probed
+def test_the_latest_version(probe_and_put: ProbeAndPut) -> None:
+    """The probe reads the latest version; every upload creates one."""
+    probe, put = probe_and_put
     versions = [put(KEY, MP4), put(KEY, WEBM), put(KEY, b"garbage")]
     found = probe(KEY)
     assert found is not None
@@ -279,9 +279,9 @@ def test_the_latest_version(probed: Both) -> None:
     assert len(set(versions)) == 3
 
 
-def test_a_version_by_its_name(probed: Both) -> None:
-    """A version that was put over is told as it was, and the one that was put over it as empty."""
-    probe, put = probed
+def test_a_version_by_its_name(probe_and_put: ProbeAndPut) -> None:
+    """An overwritten version is probed unchanged, and the one over it as empty."""
+    probe, put = probe_and_put
     first, second = put(KEY, MP4), put(KEY, b"")
     found, empty = probe(KEY, first), probe(KEY, second)
     assert found is not None
@@ -290,8 +290,8 @@ def test_a_version_by_its_name(probed: Both) -> None:
     assert (empty.container, empty.size) == (None, 0)
 
 
-def test_a_version_that_is_gone(bucket: S3Bucket, s3: Any, name: str) -> None:
-    """A version that was erased is none, and the others are there."""
+def test_an_erased_version(bucket: S3Bucket, s3: Any, name: str) -> None:
+    """An erased version is None, and the others remain."""
     versions = [put(bucket.upload_link(KEY, 60)).headers["x-amz-version-id"] for _ in range(2)]
     s3.delete_object(Bucket=name, Key=KEY, VersionId=versions[0])
     assert bucket.probe(KEY, versions[0]) is None
@@ -299,15 +299,15 @@ def test_a_version_that_is_gone(bucket: S3Bucket, s3: Any, name: str) -> None:
 
 
 def test_an_upload_is_found_with_its_version(bucket: S3Bucket) -> None:
-    """What was PUT through a link is what the probe finds, version included."""
+    """The probe finds the object that was uploaded through a link, with its version."""
     answer = put(bucket.upload_link(KEY, 60))
     found = bucket.probe(KEY)
     assert found == ProbeResult(answer.headers["x-amz-version-id"], len(MP4), answer.headers["etag"].strip('"'), "mp4")
 
 
 @pytest.mark.parametrize("code", ["InternalError", "SlowDown"])
-def test_a_bucket_that_cannot_say(bucket: S3Bucket, s3: Any, name: str, stack: Stack, code: str) -> None:
-    """Trouble of S3's is not an absence: it is raised, with S3's own code, after a second try."""
+def test_an_s3_error_is_no_absence(bucket: S3Bucket, s3: Any, name: str, stack: Stack, code: str) -> None:
+    """An S3 error is raised with its code after a second try; it is not an absence."""
     s3.put_object(Bucket=name, Key=KEY, Body=MP4)
     stack.aws.faults.fail("s3", code, times=1)
     assert bucket.probe(KEY) is not None
@@ -316,8 +316,8 @@ def test_a_bucket_that_cannot_say(bucket: S3Bucket, s3: Any, name: str, stack: S
         bucket.probe(KEY)
 
 
-def test_the_fake_cannot_say_either() -> None:
-    """The fake bucket raises the same error when it is made to lose its voice."""
+def test_the_fake_raises_the_same_error() -> None:
+    """The fake bucket raises the same error while it is made unavailable."""
     fake = SimulatedBucket(World())
     fake.put(KEY, MP4)
     fake.lost = lambda: True
@@ -325,8 +325,8 @@ def test_the_fake_cannot_say_either() -> None:
         fake.probe(KEY)
 
 
-def test_a_bucket_that_is_not_there(s3: Any) -> None:
-    """A missing bucket is trouble, not the absence of a clip."""
+def test_a_missing_bucket(s3: Any) -> None:
+    """A missing bucket is an error, not the absence of a clip."""
     with pytest.raises(BucketError, match="NoSuchBucket"):
         S3Bucket(s3, "no-such-bucket").probe(KEY)
 
@@ -340,22 +340,22 @@ IMAGE = "inputs/ann/abc.png"
 
 @pytest.fixture(params=["real", "fake"])
 def inputs(request: pytest.FixtureRequest) -> S3Bucket | SimulatedBucket:
-    """What images are kept in and read from: a real bucket, and the fake one."""
+    """The bucket for images: a real one, and the fake."""
     if request.param == "fake":
         return SimulatedBucket(World())
     bucket: S3Bucket = request.getfixturevalue("bucket")
     return bucket
 
 
-def test_an_image_is_kept_once(inputs: S3Bucket | SimulatedBucket) -> None:
-    """What is under a key already stays, whatever comes after it."""
+def test_an_image_is_stored_once(inputs: S3Bucket | SimulatedBucket) -> None:
+    """An object under the key stays unchanged by a second put."""
     inputs.put_if_absent(IMAGE, b"first", "image/png")
     inputs.put_if_absent(IMAGE, b"second", "image/png")
     assert inputs.head(inputs.name, IMAGE, 100) == Head(5, b"first")
 
 
-def test_keeping_again_adds_no_version(bucket: S3Bucket, s3: Any, name: str) -> None:
-    """The object has its type and one version, until it is deleted: then it is put again."""
+def test_a_second_put_adds_no_version(bucket: S3Bucket, s3: Any, name: str) -> None:
+    """The object has its type and one version; after a deletion it is stored again."""
     for _ in range(3):
         bucket.put_if_absent(IMAGE, b"image", "image/png")
     (version,) = s3.list_object_versions(Bucket=name, Prefix=IMAGE)["Versions"]
@@ -371,31 +371,31 @@ def test_keeping_again_adds_no_version(bucket: S3Bucket, s3: Any, name: str) -> 
 def test_a_head_has_its_length_and_the_whole_size(
     inputs: S3Bucket | SimulatedBucket, length: int, content: bytes
 ) -> None:
-    """No more is read than was asked for, and the size is the object's."""
+    """At most the requested length is read, and the size is the object's."""
     inputs.put_if_absent(IMAGE, b"image", "image/png")
     assert inputs.head(inputs.name, IMAGE, length) == Head(5, content)
 
 
-def test_a_head_of_nothing(inputs: S3Bucket | SimulatedBucket) -> None:
-    """A missing object has no head, nor has one in a missing bucket."""
+def test_a_missing_head(inputs: S3Bucket | SimulatedBucket) -> None:
+    """A missing object or bucket has no head."""
     assert inputs.head(inputs.name, IMAGE, 10) is None
     assert inputs.head("no-such-bucket", IMAGE, 10) is None
 
 
 def test_a_head_of_an_empty_object(bucket: S3Bucket, name: str) -> None:
-    """An empty object is there, and there is nothing in it."""
+    """The head of an empty object is empty, with size 0."""
     put(bucket.upload_link(IMAGE, 60), b"")
     assert bucket.head(name, IMAGE, 10) == Head(0, b"")
 
 
 def test_an_image_of_another_bucket(bucket: S3Bucket, s3: Any) -> None:
-    """Any bucket that we may read can be looked into and linked to, under any key."""
+    """An object in any readable bucket can be read and linked, under any key."""
     other, key = f"photos-{uuid.uuid4()}", "ann//%2e%2e/bob/a b+\u00e4?&#%2F.png"
     s3.create_bucket(Bucket=other)
     s3.put_object(Bucket=other, Key=key, Body=b"image")
     assert bucket.head(other, key, 3) == Head(5, b"ima")
     link = bucket.image_link(other, key, 60)
-    assert "/ann//%252e%252e/bob/" in link  # as a name: decoded once it is the key, and leads nowhere else
+    assert "/ann//%252e%252e/bob/" in link  # decoded once this is the key, not another path
     assert http().get(link).content == b"image"
     assert query(link)["X-Amz-Expires"] == "60"
     assert put(link).status_code == 403
@@ -403,7 +403,7 @@ def test_an_image_of_another_bucket(bucket: S3Bucket, s3: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "status", "there"),
+    ("code", "status", "exists"),
     [
         ("NoSuchKey", 404, False),
         ("NoSuchBucket", 404, False),
@@ -420,12 +420,12 @@ def test_an_image_of_another_bucket(bucket: S3Bucket, s3: Any) -> None:
         ("SignatureDoesNotMatch", 403, True),
     ],
 )
-def test_what_s3_says_of_an_image(s3: Any, code: str, status: int, there: bool) -> None:
-    """What is out of our reach is not there for us; trouble of S3's or of our own credentials says nothing about it."""
+def test_s3_errors_about_an_image(s3: Any, code: str, status: int, exists: bool) -> None:
+    """An inaccessible image counts as missing; an error of S3 or of our credentials is raised."""
     client = boto3.client("s3", "us-east-1", aws_access_key_id="a", aws_secret_access_key="b", config=S3_CONFIG)
     with Stubber(client) as stubber:
         stubber.add_client_error("get_object", code, http_status_code=status)
-        if not there:
+        if not exists:
             assert S3Bucket(client, "ours").head("photos", IMAGE, 10) is None
             return
         with pytest.raises(BucketError, match=code):
@@ -433,7 +433,7 @@ def test_what_s3_says_of_an_image(s3: Any, code: str, status: int, there: bool) 
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "trouble"),
+    ("first", "second", "error"),
     [
         ("PreconditionFailed", None, None),
         ("ConditionalRequestConflict", "", None),
@@ -442,8 +442,8 @@ def test_what_s3_says_of_an_image(s3: Any, code: str, status: int, there: bool) 
         ("AccessDenied", None, "AccessDenied"),
     ],
 )
-def test_keeping_at_once(first: str, second: str | None, trouble: str | None) -> None:
-    """What is there is kept; what somebody else is putting is put all the same; anything else is trouble."""
+def test_concurrent_puts(first: str, second: str | None, error: str | None) -> None:
+    """An existing object is left, a conflict with another writer is overwritten, and other errors are raised."""
     client = boto3.client("s3", "us-east-1", aws_access_key_id="a", aws_secret_access_key="b", config=S3_CONFIG)
     sent = {"Bucket": "ours", "Key": IMAGE, "Body": b"image", "ContentType": "image/png"}
     with Stubber(client) as stubber:
@@ -452,16 +452,16 @@ def test_keeping_at_once(first: str, second: str | None, trouble: str | None) ->
             stubber.add_client_error("put_object", second, expected_params=sent)
         elif second is not None:
             stubber.add_response("put_object", {}, sent)
-        if trouble is None:
+        if error is None:
             S3Bucket(client, "ours").put_if_absent(IMAGE, b"image", "image/png")
         else:
-            with pytest.raises(BucketError, match=trouble):
+            with pytest.raises(BucketError, match=error):
                 S3Bucket(client, "ours").put_if_absent(IMAGE, b"image", "image/png")
         stubber.assert_no_pending_responses()
 
 
-def test_a_bucket_that_takes_no_image(inputs: S3Bucket | SimulatedBucket, stack: Stack) -> None:
-    """Trouble is raised from both calls, by the fake one as well."""
+def test_an_unavailable_bucket(inputs: S3Bucket | SimulatedBucket, stack: Stack) -> None:
+    """Both calls raise the error, with the fake as well."""
     stack.aws.faults.fail("s3", "SlowDown")
     if isinstance(inputs, SimulatedBucket):
         inputs.lost = lambda: True

@@ -1,4 +1,4 @@
-"""Handlers in this process, for what a test has to set up differently: the environment, or the time."""
+"""Handlers in this process, for tests that change the environment or the time."""
 
 import importlib
 import json
@@ -12,14 +12,14 @@ import pytest
 from rushes_local.stack import Stack
 
 Invoke = Callable[[str, Mapping[str, str], str], tuple[int, Any]]
-"""Route key or path with query, headers and body, to status and the body's JSON."""
+"""Takes a route key or a path with query, headers and body; returns the status and the body's JSON."""
 
 InProcess = Callable[..., Any]
 
 
 @pytest.fixture
 def in_process(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[InProcess]:
-    """Wires a function's handler in this process, with the deployed one's environment but for the changes."""
+    """Wires a function's handler in this process, with the deployed one's environment except for the changes."""
     wired: list[Any] = []
 
     def wire(name: str, clock: Callable[[], int] | None = None, **changes: str) -> Callable[..., tuple[int, Any]]:

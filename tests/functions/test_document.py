@@ -1,4 +1,4 @@
-"""docs/openapi.json against the functions: what is answered is what is promised, whatever is asked."""
+"""The functions answer as docs/openapi.json promises, for valid and invalid requests."""
 
 import json
 import os
@@ -16,8 +16,8 @@ from scripts.openapi import DOCUMENT
 from tests.conftest import PATIENCE, Json, User, order
 from tests.fakes.builders import fact
 
-# Not `positive_data_acceptance`: a schema cannot say that width and height go together, or which days there are. Not
-# `unsupported_method`: API Gateway answers 404, not 405.
+# Not `positive_data_acceptance`: a schema cannot express that width and height go together, or which dates exist.
+# Not `unsupported_method`: API Gateway answers 404, not 405.
 CHECKS = [
     "not_a_server_error",
     "status_code_conformance",
@@ -31,7 +31,7 @@ CHECKS = [
 
 @cache
 def document() -> Json:
-    """The document, saying of every answer that it has no other fields: clients have to expect new ones."""
+    """The document with `additionalProperties: false` in every answer, which clients must not assume."""
     content: Json = json.loads(DOCUMENT.read_text(encoding="utf-8"))
     for schema in content["components"]["schemas"].values():
         if "properties" in schema:
@@ -40,7 +40,7 @@ def document() -> Json:
 
 
 def faults(name: str, answer: Any) -> list[str]:
-    """Where an answer is not what a component of the document says."""
+    """The differences between an answer and a component of the document."""
     schema = {"$ref": f"#/components/schemas/{name}", "components": document()["components"]}
     return [error.message for error in Draft202012Validator(schema).iter_errors(answer)]
 
@@ -49,11 +49,11 @@ def faults(name: str, answer: Any) -> list[str]:
 @pytest.mark.parametrize(
     "phases", ["fuzzing,stateful", pytest.param("coverage,fuzzing,stateful", marks=pytest.mark.batch)]
 )
-def test_nothing_that_can_be_asked_is_answered_otherwise(phases: str, user: User, tmp_path: Path) -> None:
-    """On no route is there a 5xx or an undocumented answer, bad input is refused, and no route forgets the key.
+def test_every_answer_is_documented(phases: str, user: User, tmp_path: Path) -> None:
+    """No route gives a 5xx or an undocumented answer, accepts bad input, or works without the key.
 
-    Bounded, and the same each time; in the last phase answers lead to the next questions. The first one, which gives
-    every parameter every value at a limit, takes most of the time.
+    Bounded and deterministic; the last phase follows links from answers to further requests. The coverage phase, with
+    every parameter at every limit, takes most of the time.
     """
     (tmp_path / "openapi.json").write_text(json.dumps(document()))
     command = [
@@ -65,14 +65,14 @@ def test_nothing_that_can_be_asked_is_answered_otherwise(phases: str, user: User
     environment = {**os.environ, "NO_PROXY": "127.0.0.1"}
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout[-10_000:] + run.stderr[-2000:]
-    assert "API Links:" in run.stdout, "answers led nowhere"
-    # Most of it is refused: what is bought is a trickle.
+    assert "API Links:" in run.stdout, "no links were followed"
+    # Most requests are refused, so few purchases remain.
     assert 0 < len(user.stack.emulator.requests()) < 200
 
 
-def test_answers_about_clips_are_what_is_promised(user: User) -> None:
-    """Stored, failed, parked and running clips are told in documented fields only, in both formats."""
-    stored, failed, parked = (order(includeCost=True, safety={"checkContent": True}) for _ in range(3))
+def test_answers_about_clips_have_only_documented_fields(user: User) -> None:
+    """Answers about stored, failed, running and review clips have documented fields only, in both formats."""
+    stored, failed, in_review = (order(includeCost=True, safety={"checkContent": True}) for _ in range(3))
     user.post(stored)
     assert user.stack.emulator.finish_all()
     assert user.stack.emulator.idle(PATIENCE)
@@ -80,8 +80,8 @@ def test_answers_about_clips_are_what_is_promised(user: User) -> None:
     user.post(failed)
     assert user.stack.emulator.finish_all()
     assert user.stack.emulator.idle(PATIENCE)
-    user.post(parked)
-    (clip,) = user.clips(parked)
+    user.post(in_review)
+    (clip,) = user.clips(in_review)
     user.stack.store.save(clip, merge_all(clip, [fact(Kind.UNPROVEN)]))
     user.post(order())
     page = user.get("/tasks").json()

@@ -1,4 +1,4 @@
-"""The official client, unchanged but for its base URL, against the whole stack: it gets its video from our bucket."""
+"""The official client, unchanged but for its base URL, gets its videos from our bucket."""
 
 import asyncio
 import time
@@ -20,14 +20,13 @@ PRICE = 924_000
 
 @pytest.fixture
 def run(user: User, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]]]:
-    """The client's `run`. Whenever it pauses, Runware finishes what it has, failures have their last look, and the
-    pause is a twentieth as long."""
-    genuine = asyncio.sleep
+    """The client's `run`. During its pauses, a twentieth as long, Runware finishes and failures get their last look."""
+    original_sleep = asyncio.sleep
 
     async def sleep(seconds: float) -> None:
         user.stack.emulator.finish_all()
         close_failures(user)
-        await genuine(seconds / 20)
+        await original_sleep(seconds / 20)
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
 
@@ -53,7 +52,7 @@ def run(user: User, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[
 
 
 def close_failures(user: User) -> None:
-    """What a sweep learns a quarter of an hour later: until then a failure is not final, and the client waits."""
+    """Adds the last look of a later sweep: until then a failure is not final and the client waits."""
     now = int(time.time() * 1000)
     last_look = Fact(kind=Kind.LAST_LOOK, at=now, source=FactSource.CLOCK)
     for found in user.stack.store.page(user.name, 10).found:
@@ -63,7 +62,7 @@ def close_failures(user: User) -> None:
 
 
 def stored(user: User, clip: Clip) -> bytes:
-    """A clip's pinned version, read from the bucket itself."""
+    """The content of a clip's pinned version, read from the bucket."""
     assert clip.copy is not None
     s3 = client(user.stack, "s3")
     answer = s3.get_object(Bucket=user.stack.bucket_name, Key=clip.object_key, VersionId=clip.copy[0])
@@ -73,7 +72,7 @@ def stored(user: User, clip: Clip) -> bytes:
 
 @pytest.mark.parametrize("number", [1, 3])
 def test_the_client_gets_its_videos_from_our_bucket(run: Callable[..., Any], user: User, number: int) -> None:
-    """As many distinct results as were ordered, each bought once, each link giving the bytes that are in the bucket."""
+    """Each ordered result is distinct and bought once, and its link gives the bytes in the bucket."""
     task_uuid = str(uuid.uuid4())
     items = run(taskUUID=task_uuid, numberResults=number, includeCost=True)
     clips = user.clips({"taskUUID": task_uuid})
@@ -88,7 +87,7 @@ def test_the_client_gets_its_videos_from_our_bucket(run: Callable[..., Any], use
 
 
 def test_image_to_video(run: Callable[..., Any], user: User) -> None:
-    """A first frame by URL goes to Runware as it came, and the clip comes back from our bucket."""
+    """A first frame by URL reaches Runware unchanged, and the clip is served from our bucket."""
     image = "https://example.com/lighthouse.png"
     (item,) = run(inputs={"frameImages": [{"image": image, "frame": "first"}]}, width=1920, height=1080)
     (sent,) = submissions(user.stack)
@@ -107,7 +106,7 @@ def test_image_to_video(run: Callable[..., Any], user: User) -> None:
     ],
 )
 def test_a_refused_request(run: Callable[..., Any], user: User, changes: dict[str, Any], parameter: str) -> None:
-    """A refusal of ours is the validation error that Runware's own would be, and buys nothing."""
+    """A refusal of this service is the same validation error as Runware's, and buys nothing."""
     task_uuid = str(uuid.uuid4())
     with pytest.raises(RunwareError) as refusal:
         run(taskUUID=task_uuid, **changes)
@@ -122,7 +121,7 @@ def test_a_refused_request(run: Callable[..., Any], user: User, changes: dict[st
     [("invalidProviderContent", "safety"), ("providerTimeout", "timeout"), ("taskFailed", "provider")],
 )
 def test_a_failure_at_the_provider(run: Callable[..., Any], user: User, fault: str, kind: str) -> None:
-    """A render that fails raises with the class that Runware's own answer would give."""
+    """A render that fails raises the same class as with Runware itself."""
     user.stack.emulator.faults.failure = fault
     task_uuid = str(uuid.uuid4())
     with pytest.raises(RunwareError) as failure:
@@ -131,15 +130,15 @@ def test_a_failure_at_the_provider(run: Callable[..., Any], user: User, fault: s
     assert user.stack.emulator.ledger() == []
 
 
-def test_a_key_that_is_none(run: Callable[..., Any]) -> None:
-    """A wrong key is class auth, and is not tried again."""
+def test_a_wrong_key(run: Callable[..., Any]) -> None:
+    """A wrong key raises the class auth, and the client does not retry."""
     with pytest.raises(RunwareError) as refusal:
         run(api_key="rushes_nobody")
     assert (refusal.value.code, refusal.value.status_code, refusal.value.retryable) == ("auth", 401, False)
 
 
-def test_a_budget_that_is_spent(run: Callable[..., Any], user: User) -> None:
-    """What the month cannot hold is refused as a matter of the request, not of the network, and is not repeated."""
+def test_a_spent_budget(run: Callable[..., Any], user: User) -> None:
+    """A task beyond the month's budget raises a request error, not a network error, and is not retried."""
     task_uuid = str(uuid.uuid4())
     user.stack.create_key(user.name, 0.5)
     with pytest.raises(RunwareError) as refusal:
@@ -148,7 +147,7 @@ def test_a_budget_that_is_spent(run: Callable[..., Any], user: User) -> None:
 
 
 def test_an_uncertain_purchase_is_no_error(run: Callable[..., Any], user: User) -> None:
-    """Where Runware's answer was lost, its own clients end with a conflict; here the clip is bought once and comes."""
+    """After a lost answer of Runware, a conflict for its own clients, the clip is bought once and delivered."""
     user.stack.emulator.faults.next_submissions.append(OneShot(submit_cut="after"))
     (item,) = run()
     assert item["videoURL"]

@@ -1,4 +1,4 @@
-"""Images of requests through `POST /v1`: kept, looked at, signed for Runware, fetched by it; and what is refused."""
+"""Images of requests through `POST /v1`: stored, validated, signed for Runware and fetched by it, or refused."""
 
 import hashlib
 import json
@@ -29,39 +29,39 @@ def key_of(user: User, content: bytes, extension: str = "png") -> str:
 
 
 def image_of(task: Json) -> str:
-    """The one image of a task on its way."""
+    """The only image of a task sent to Runware or recorded."""
     (image,) = task["inputs"]["frameImages"]
     return str(image["image"] if isinstance(image, dict) else image)
 
 
 def recorded(user: User, task: Json) -> Json:
-    """What the table holds of a task's request."""
+    """A task's request in the table."""
     found = user.stack.store.task(user.name, task["taskUUID"])
     assert found is not None
     return dict(found.request)
 
 
 def inputs_of(user: User) -> list[str]:
-    """The keys under the caller's folder, one for each version."""
+    """The keys in the caller's folder, one for each version."""
     return [key for key, _ in whole_bucket(user.stack) if key.startswith(f"inputs/{user.name}/")]
 
 
 @pytest.fixture
 def photos(stack: Stack) -> Any:
-    """Puts objects into a bucket that is not ours."""
+    """Puts objects into a bucket outside the stack."""
     s3 = client(stack, "s3")
     s3.create_bucket(Bucket=PHOTOS)
     return lambda key, content: s3.put_object(Bucket=PHOTOS, Key=key, Body=content)
 
 
 def allow(user: User, *sources: str) -> None:
-    """Lets a caller use images from these places. To be called before its first request, since keys are remembered."""
+    """Allows a caller images from these sources, before its first request, since functions cache keys."""
     user.stack.store.set_caller(Caller(user.name, 50_000_000, sources))
 
 
 @pytest.mark.parametrize("placed", [False, True])
 def test_an_inline_image(user: User, placed: bool) -> None:
-    """It is kept once with its type, recorded as an address, and Runware fetches it by a link of its own."""
+    """An inline image is stored once with its type and recorded as an address; Runware fetches it by its own link."""
     image = data_uri(PNG)
     task = order(inputs={"frameImages": [{"image": image, "frame": "first"} if placed else image]})
     assert user.post(task).json() == {"data": [{"taskType": "videoInference", "taskUUID": task["taskUUID"]}]}
@@ -82,7 +82,7 @@ def test_an_inline_image(user: User, placed: bool) -> None:
 
 
 def test_a_megabyte_of_image(user: User) -> None:
-    """What neither the table nor a queue could hold is bought like anything else, for each of the task's clips."""
+    """An image too large for the table or a queue is bought normally, for each of the task's clips."""
     content = padded(JPEG, 1_000_000)
     task = framed(base64_of(content), numberResults=2)
     assert user.post(task).status_code == 200
@@ -91,8 +91,8 @@ def test_a_megabyte_of_image(user: User) -> None:
     assert inputs_of(user) == [key_of(user, content, "jpg")]
 
 
-def test_one_image_in_many_tasks_is_kept_once(user: User) -> None:
-    """Content has one key: tasks that share an image share the object, and no version is added."""
+def test_one_image_in_many_tasks_is_stored_once(user: User) -> None:
+    """Tasks with the same image share one object, and no version is added."""
     assert user.post(framed(data_uri(PNG))).status_code == 200
     tasks = [framed(image) for image in (data_uri(PNG), base64_of(PNG), data_uri(PNG))]
     assert len(user.post(*tasks).json()["data"]) == 3
@@ -100,11 +100,11 @@ def test_one_image_in_many_tasks_is_kept_once(user: User) -> None:
 
 
 def test_a_repeat_needs_no_image(user: User) -> None:
-    """A known task is acknowledged though its image has gone and S3 is away; another one under its UUID conflicts."""
+    """A repeat is acknowledged without its image and without S3; another request under its UUID conflicts."""
     task = framed(data_uri(PNG))
     first = user.post(task).json()
     client(user.stack, "s3").delete_object(Bucket=user.stack.bucket_name, Key=key_of(user, PNG))
-    client(user.stack, "dynamodb").delete_item(  # as if the request had expired
+    client(user.stack, "dynamodb").delete_item(  # as after the request's expiry
         TableName=user.stack.table_name,
         Key={"pk": {"S": f"task#{user.name}#{task['taskUUID']}"}, "sk": {"S": "request"}},
     )
@@ -114,13 +114,13 @@ def test_a_repeat_needs_no_image(user: User) -> None:
         other = {**task, "inputs": {"frameImages": [data_uri(JPEG, "image/jpeg")]}}
         (error,) = errors(user.post(other))
     assert (error["code"], error["taskUUID"]) == ("conflictTaskUUID", task["taskUUID"])
-    # The same picture told otherwise is another request as well: what was sent is what counts.
+    # The same picture in another encoding is another request, since the request is compared as it was sent.
     (error,) = errors(user.post({**task, "inputs": {"frameImages": [base64_of(PNG)]}}))
     assert error["code"] == "conflictTaskUUID"
 
 
-def test_s3_is_away(user: User) -> None:
-    """Nothing is recorded or bought while an image cannot be kept; the same request later is bought once."""
+def test_s3_is_unavailable(user: User) -> None:
+    """No task is recorded or bought while its image cannot be stored; a later repeat is bought once."""
     task, text = framed(data_uri(PNG)), order()
     user.stack.aws.faults.fail("s3", "SlowDown")
     answer = user.post(task, text)
@@ -137,7 +137,7 @@ def test_s3_is_away(user: User) -> None:
 
 
 def test_an_image_in_a_bucket_of_the_callers(user: User, photos: Any) -> None:
-    """It stays where it is, and Runware fetches it from there."""
+    """An image in an allowed bucket is not copied, and Runware fetches it from there."""
     allow(user, f"{PHOTOS}/ann/")
     photos("ann/a b+ä?.png", PNG)
     address = f"s3://{PHOTOS}/ann/a b+ä?.png"
@@ -164,7 +164,7 @@ def test_an_image_in_a_bucket_of_the_callers(user: User, photos: Any) -> None:
     ],
 )
 def test_an_image_that_cannot_be_used(user: User, photos: Any, image: str, code: str) -> None:
-    """Whatever is wrong with an image is told under its parameter, in a dry run too; nothing is kept or bought."""
+    """An unusable image is refused under its parameter, in a dry run too; nothing is stored or bought."""
     allow(user, f"{PHOTOS}/ann/", "no-such-bucket/")
     photos("bob/there.png", PNG)
     photos("ann/text.png", b"<html>")
@@ -180,16 +180,16 @@ def test_an_image_that_cannot_be_used(user: User, photos: Any, image: str, code:
     assert inputs_of(user) == []
 
 
-def test_a_dry_run_keeps_no_image(user: User) -> None:
-    """A dry run judges and prices, and leaves nothing behind."""
+def test_a_dry_run_stores_no_image(user: User) -> None:
+    """A dry run validates and prices, and stores nothing."""
     with nothing_happens(user.stack):
         answer = user.post(framed(data_uri(PNG)), **{"X-Runware-Dry-Run": "1"})
     assert [item["cost"] for item in answer.json()["data"]] == [0.924]
     assert inputs_of(user) == []
 
 
-def test_what_one_caller_sent_is_not_anothers(user: User) -> None:
-    """An address in another caller's folder is refused, though the object is there."""
+def test_another_callers_image_is_refused(user: User) -> None:
+    """An address in another caller's folder is refused, although the object exists."""
     user.post(framed(data_uri(PNG)))
     address = f"s3://{user.stack.bucket_name}/{key_of(user, PNG)}"
     assert user.post(framed(address)).status_code == 200
@@ -198,7 +198,7 @@ def test_what_one_caller_sent_is_not_anothers(user: User) -> None:
 
 
 def test_links_are_signed_for_every_attempt(user: User) -> None:
-    """The reconciler sends the recorded address by a fresh link, and Runware can fetch the image by it."""
+    """The reconciler sends the recorded address with a new link, by which Runware can fetch the image."""
     task = framed(data_uri(PNG))
     user.stack.emulator.faults.next_submissions.append(OneShot(submit_status=429))
     user.post(task)
@@ -214,7 +214,7 @@ def test_links_are_signed_for_every_attempt(user: User) -> None:
 
 
 def test_nothing_signed_is_in_the_table(user: User) -> None:
-    """A refusal that repeats the image's link leaves no signature in any record and no answer."""
+    """A refusal that repeats the image's link leaves no signature in the records or the answer."""
     task = framed(data_uri(PNG))
     user.stack.emulator.faults.next_submissions.append(OneShot(fetches_images=False, submit_status=400))
     answer = user.post(task)
@@ -223,9 +223,9 @@ def test_nothing_signed_is_in_the_table(user: User) -> None:
 
 
 def test_runware_cannot_use_it(user: User, photos: Any) -> None:
-    """What Runware finds wrong with an image after all is its refusal, which the caller hears and nobody pays for."""
+    """An image that Runware rejects is reported to the caller as Runware's refusal and costs nothing."""
     allow(user, f"{PHOTOS}/")
-    photos("a.png", PNG[:40])  # it says its sides and nothing more
+    photos("a.png", PNG[:40])  # the dimensions without any pixels
     task = framed(f"s3://{PHOTOS}/a.png")
     (error,) = errors(user.post(task))
     assert (error["code"], error["taskUUID"]) == ("invalidValueUploadFailed", task["taskUUID"])

@@ -1,4 +1,4 @@
-"""The table's stream through `publish`, fed by hand: what is told, what is laid into the bucket, what comes again."""
+"""The table's stream through `publish`: the events, the manifests, and the records that are retried."""
 
 import hashlib
 import importlib
@@ -25,24 +25,24 @@ from tests.fakes.builders import TIMES, fact
 from tests.functions.conftest import InProcess
 
 SCHEMAS = ROOT / "docs" / "events"
-MOVED = 100 * 24 * 3_600_000  # milliseconds: longer ago than any deadline
+LONG_AFTER = 100 * 24 * 3_600_000  # milliseconds: longer ago than any deadline
 
 
-class Stream:
-    """What the stream has to say since this was made, as Lambda would pass it on."""
+class ChangeStream:
+    """The stream's records since this was created, as Lambda would deliver them."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._client = client(stack, "dynamodbstreams")
         self.arn = client(stack, "dynamodb").describe_table(TableName=stack.table_name)["Table"]["LatestStreamArn"]
         (shard,) = self._client.describe_stream(StreamArn=self.arn)["StreamDescription"]["Shards"]
-        where = {"StreamArn": self.arn, "ShardId": shard["ShardId"], "ShardIteratorType": "LATEST"}
-        self._place = self._client.get_shard_iterator(**where)["ShardIterator"]
+        location = {"StreamArn": self.arn, "ShardId": shard["ShardId"], "ShardIteratorType": "LATEST"}
+        self._iterator = self._client.get_shard_iterator(**location)["ShardIterator"]
 
     def read(self) -> list[Json]:
-        """The changes of clips since the last time, as the template's filter lets them through."""
-        answer = self._client.get_records(ShardIterator=self._place)
-        self._place = answer["NextShardIterator"]
+        """The changes of clips since the last call, filtered as in the template."""
+        answer = self._client.get_records(ShardIterator=self._iterator)
+        self._iterator = answer["NextShardIterator"]
         records: list[Json] = stream_event(answer["Records"], self.arn)["Records"]
         return [
             record
@@ -50,33 +50,33 @@ class Stream:
             if record["eventName"] == "MODIFY" and record["dynamodb"]["Keys"]["sk"]["S"].startswith("clip#")
         ]
 
-    def announce(self, records: list[Json] | None = None) -> Outcome:
-        """Passes changes on to the deployed function; by default those since the last time."""
+    def deliver(self, records: list[Json] | None = None) -> Outcome:
+        """Delivers changes to the deployed function; by default those since the last call."""
         found = self.read() if records is None else records
         return self._stack.functions["publish"].invoke({"Records": found})
 
 
 @cache
-def listener(stack: Stack) -> Listener:
+def bus_listener(stack: Stack) -> Listener:
     return Listener(stack)
 
 
 @pytest.fixture
-def heard(stack: Stack) -> Listener:
-    """Who listens on the bus; what was told before the test is forgotten."""
-    found = listener(stack)
-    found.listen()
-    found.received.clear()
-    return found
+def listener(stack: Stack) -> Listener:
+    """A listener on the bus, without the events before the test."""
+    connected = bus_listener(stack)
+    connected.listen()
+    connected.received.clear()
+    return connected
 
 
 @pytest.fixture
-def stream(stack: Stack) -> Stream:
-    return Stream(stack)
+def stream(stack: Stack) -> ChangeStream:
+    return ChangeStream(stack)
 
 
-def ended(user: User, **switches: Any) -> Clip:
-    """A clip that was bought, and treated by Runware like this."""
+def finished(user: User, **switches: Any) -> Clip:
+    """A clip that was bought and finished under these switches."""
     if switches:
         user.stack.emulator.faults.next_submissions.append(OneShot(**switches))
     clip = user.buy(tags={"project": "lighthouse"})
@@ -85,20 +85,20 @@ def ended(user: User, **switches: Any) -> Clip:
     return user.now(clip)
 
 
-def known(user: User, clip: Clip, *facts: Any) -> Clip:
-    """The clip, saved with facts that somebody else has learned."""
-    return user.stack.store.save(clip, refresh_derived(merge_all(clip, facts), clip.created_at + MOVED, TIMES))
+def add_facts(user: User, clip: Clip, *facts: Any) -> Clip:
+    """Saves the clip with more facts, as another function would."""
+    return user.stack.store.save(clip, refresh_derived(merge_all(clip, facts), clip.created_at + LONG_AFTER, TIMES))
 
 
 def manifest(stack: Stack, clip: Clip) -> tuple[str, bytes]:
-    """Version and content of a clip's manifest."""
+    """The version and content of a clip's manifest."""
     key = clip.object_key.rpartition(".")[0] + ".json"
     answer = client(stack, "s3").get_object(Bucket=stack.bucket_name, Key=key)
     return answer["VersionId"], answer["Body"].read()
 
 
-def fits(event: Json) -> None:
-    """Holds an event against its schema; a property that no schema names is one that nobody was told of."""
+def check_schema(event: Json) -> None:
+    """Checks an event against its schema, which must name each property."""
     name = event["detail-type"].lower().replace(" ", "-")
     schema = json.loads((SCHEMAS / f"{name}.schema.json").read_text())
     Draft202012Validator.check_schema(schema)
@@ -107,125 +107,131 @@ def fits(event: Json) -> None:
     assert event["source"] == "rushes"
 
 
-def test_a_stored_clip_is_told_and_has_its_manifest(stack: Stack, user: User, stream: Stream, heard: Listener) -> None:
-    """The event fits its schema, and the manifest beside the clip has the digest of the very bytes."""
-    clip = ended(user)
+def test_a_stored_clip_has_event_and_manifest(
+    stack: Stack, user: User, stream: ChangeStream, listener: Listener
+) -> None:
+    """The event fits its schema, and the manifest beside the clip has the digest of the stored bytes."""
+    clip = finished(user)
     assert clip.status == Status.STORED
-    assert stream.announce() == Outcome("ok", {"batchItemFailures": []})
-    (event,) = heard.about(clip.clip_uuid)
-    fits(event)
+    assert stream.deliver() == Outcome("ok", {"batchItemFailures": []})
+    (event,) = listener.about(clip.clip_uuid)
+    check_schema(event)
     assert event["detail-type"] == "Clip Stored"
     assert event["detail"]["tags"] == {"project": "lighthouse"}
     _, content = manifest(stack, clip)
-    laid = json.loads(content)
-    where = {"Bucket": laid["bucket"], "Key": laid["objectKey"], "VersionId": laid["versionId"]}
-    video = client(stack, "s3").get_object(**where)["Body"].read()
-    assert (laid["sha256"], laid["size"]) == (hashlib.sha256(video).hexdigest(), len(video))
-    assert laid["request"]["positivePrompt"] == "a lighthouse at dusk"
+    stored = json.loads(content)
+    location = {"Bucket": stored["bucket"], "Key": stored["objectKey"], "VersionId": stored["versionId"]}
+    video = client(stack, "s3").get_object(**location)["Body"].read()
+    assert (stored["sha256"], stored["size"]) == (hashlib.sha256(video).hexdigest(), len(video))
+    assert stored["request"]["positivePrompt"] == "a lighthouse at dusk"
     assert event["detail"]["manifestKey"] == clip.object_key.rpartition(".")[0] + ".json"
 
 
-def test_a_refused_clip_is_told_as_failed(user: User, stream: Stream, heard: Listener) -> None:
-    """Runware's no is final for the only attempt there was; its code comes along."""
+def test_a_refused_clip_is_published_as_failed(user: User, stream: ChangeStream, listener: Listener) -> None:
+    """Runware's refusal of the only attempt is final; the event has its code."""
     user.stack.emulator.faults.next_submissions.append(OneShot(submit_status=400, submit_code="invalidPositivePrompt"))
     task = order()
     user.post(task)
     (clip,) = user.clips(task)
-    stream.announce()
-    (event,) = heard.about(clip.clip_uuid)
-    fits(event)
+    stream.deliver()
+    (event,) = listener.about(clip.clip_uuid)
+    check_schema(event)
     assert (event["detail-type"], event["detail"]["error"]["code"]) == ("Clip Failed", "invalidPositivePrompt")
 
 
-def test_a_failure_is_told_once_it_is_certain(user: User, stream: Stream, heard: Listener) -> None:
-    """A failed render is no news until the last look has found nothing."""
-    clip = ended(user, failure="providerError")
+def test_a_failure_is_published_after_the_last_look(user: User, stream: ChangeStream, listener: Listener) -> None:
+    """A failed render is not published until the last look has found nothing."""
+    clip = finished(user, failure="providerError")
     assert (clip.status, clip.open) == (Status.FAILED, True)
-    stream.announce()
-    assert heard.about(clip.clip_uuid) == []
-    known(user, clip, fact(Kind.LAST_LOOK, at=clip.created_at + MOVED))
-    stream.announce()
-    (event,) = heard.about(clip.clip_uuid)
-    fits(event)
+    stream.deliver()
+    assert listener.about(clip.clip_uuid) == []
+    add_facts(user, clip, fact(Kind.LAST_LOOK, at=clip.created_at + LONG_AFTER))
+    stream.deliver()
+    (event,) = listener.about(clip.clip_uuid)
+    check_schema(event)
     assert (event["detail-type"], event["detail"]["cost"]) == ("Clip Failed", 0)
 
 
-def test_a_clip_in_review_is_told(user: User, stream: Stream, heard: Listener) -> None:
-    """Nobody knows whether it was bought: whoever listens is told just that."""
-    clip = known(user, user.buy(), fact(Kind.UNPROVEN, "nobody knows"))
-    stream.announce()
-    (event,) = heard.about(clip.clip_uuid)
-    fits(event)
+def test_a_clip_in_review_is_published(user: User, stream: ChangeStream, listener: Listener) -> None:
+    """A clip without proof of its purchase is published with that reason."""
+    clip = add_facts(user, user.buy(), fact(Kind.UNPROVEN, "no proof"))
+    stream.deliver()
+    (event,) = listener.about(clip.clip_uuid)
+    check_schema(event)
     assert (event["detail-type"], event["detail"]["reason"]) == ("Clip Needs Review", "unproven")
 
 
-def test_a_repeat_of_the_stream_changes_nothing(stack: Stack, user: User, stream: Stream, heard: Listener) -> None:
-    """The same records again, and the older ones alone, leave the manifest's very version, and tell under one id."""
-    clip = ended(user)
+def test_a_repeat_of_the_stream_changes_nothing(
+    stack: Stack, user: User, stream: ChangeStream, listener: Listener
+) -> None:
+    """Repeated and older records leave the manifest's version unchanged and are published under the same id."""
+    clip = finished(user)
     records = stream.read()
-    stream.announce(records)
-    laid = manifest(stack, clip)
-    stream.announce(records)
-    stream.announce(records[-1:])
-    assert manifest(stack, clip) == laid
-    assert {event["detail"]["id"] for event in heard.about(clip.clip_uuid)} == {heard.received[0]["detail"]["id"]}
+    stream.deliver(records)
+    stored = manifest(stack, clip)
+    stream.deliver(records)
+    stream.deliver(records[-1:])
+    assert manifest(stack, clip) == stored
+    assert {event["detail"]["id"] for event in listener.about(clip.clip_uuid)} == {listener.received[0]["detail"]["id"]}
 
 
-def test_a_cost_that_comes_later_is_in_the_manifest(stack: Stack, user: User, stream: Stream, heard: Listener) -> None:
-    """What becomes known of a stored clip is written into its manifest, and is no news."""
-    clip = ended(user, result_cost=False)
-    stream.announce()
+def test_a_later_cost_is_in_the_manifest(stack: Stack, user: User, stream: ChangeStream, listener: Listener) -> None:
+    """A later fact of a stored clip is written to its manifest without another event."""
+    clip = finished(user, result_cost=False)
+    stream.deliver()
     assert "cost" not in json.loads(manifest(stack, clip)[1])
     ((video_uuid, _),) = clip.of(Kind.RENDERED).items()
-    known(user, clip, fact(Kind.RENDERED, video_uuid, at=clip.created_at + MOVED, cost=900_000))
-    stream.announce()
+    add_facts(user, clip, fact(Kind.RENDERED, video_uuid, at=clip.created_at + LONG_AFTER, cost=900_000))
+    stream.deliver()
     assert json.loads(manifest(stack, clip)[1])["cost"] == 0.9
-    assert len(heard.about(clip.clip_uuid)) == 1
+    assert len(listener.about(clip.clip_uuid)) == 1
 
 
-def test_a_record_that_nobody_can_read_takes_no_other_along(user: User, stream: Stream, heard: Listener) -> None:
-    """It is reported as failed by its place in the stream, and the clips before and after it are told."""
-    clip = ended(user)
+def test_an_unreadable_record_fails_alone(user: User, stream: ChangeStream, listener: Listener) -> None:
+    """An unreadable record fails by its sequence number, and the other clips are published."""
+    clip = finished(user)
     records = stream.read()
     poison = json.loads(json.dumps(records[0]))
     poison["dynamodb"] |= {"NewImage": {"facts": {"S": "garbled"}}, "SequenceNumber": "111"}
-    assert stream.announce([poison, *records]) == Outcome("ok", {"batchItemFailures": [{"itemIdentifier": "111"}]})
-    assert len(heard.about(clip.clip_uuid)) == 1
-    assert stream.announce([poison]).kind == "error"
+    assert stream.deliver([poison, *records]) == Outcome("ok", {"batchItemFailures": [{"itemIdentifier": "111"}]})
+    assert len(listener.about(clip.clip_uuid)) == 1
+    assert stream.deliver([poison]).kind == "error"
 
 
 @pytest.mark.parametrize("image", [{}, {"NULL": 1}, {"facts": {"M": {}}}, {"version": {"N": "x"}}, {"a": {"ZZ": "?"}}])
-def test_any_image_that_is_no_clip_is_refused(image: Json) -> None:
-    """Whatever lies in the image, one kind of error comes of it."""
+def test_an_invalid_image_is_unreadable(image: Json) -> None:
+    """Every invalid image raises `UnreadableError`."""
     with pytest.raises(UnreadableError):
         clip_of_image(image)
 
 
-def test_an_image_is_the_clip_that_was_saved(user: User, stream: Stream) -> None:
+def test_an_image_is_the_clip_that_was_saved(user: User, stream: ChangeStream) -> None:
     """The stream's image and the table's item are read as the same clip."""
-    clip = ended(user)
+    clip = finished(user)
     leased = user.stack.store.save(clip, replace(clip, lease=Lease("me", 1, 2), possibly_sent_at=5))
     assert clip_of_image(stream.read()[-1]["dynamodb"]["NewImage"]) == leased
 
 
-def test_an_erased_clip_gets_no_manifest_back(stack: Stack, user: User, stream: Stream, heard: Listener) -> None:
-    """The stream's record of the erasure itself, and repeats of what was before it, write nothing."""
-    clip = ended(user)
+def test_an_erased_clip_gets_no_manifest_back(
+    stack: Stack, user: User, stream: ChangeStream, listener: Listener
+) -> None:
+    """The record of the erasure and repeats of earlier records write no manifest."""
+    clip = finished(user)
     records = stream.read()
-    stream.announce(records)
+    stream.deliver(records)
     erase.forget(stack.store, client(stack, "s3"), stack.bucket_name, clip.caller, clip.task_uuid)
-    assert stream.announce().payload == {"batchItemFailures": []}
-    assert stream.announce(records).payload == {"batchItemFailures": []}
+    assert stream.deliver().payload == {"batchItemFailures": []}
+    assert stream.deliver(records).payload == {"batchItemFailures": []}
     under = clip.object_key.rpartition(".")[0]
     assert "Contents" not in client(stack, "s3").list_objects_v2(Bucket=stack.bucket_name, Prefix=under)
-    assert "manifestKey" not in heard.about(clip.clip_uuid)[-1]["detail"]
+    assert "manifestKey" not in listener.about(clip.clip_uuid)[-1]["detail"]
 
 
-def test_what_the_bus_did_not_take_comes_again(
-    user: User, stream: Stream, in_process: InProcess, monkeypatch: pytest.MonkeyPatch
+def test_an_event_that_the_bus_rejects_is_retried(
+    user: User, stream: ChangeStream, in_process: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A put that is answered 200 and names a failed entry is a failure."""
-    ended(user)
+    """A 200 answer with a failed entry counts as a failure."""
+    finished(user)
     records = stream.read()
     app = wired(in_process)
     rejecting = SimpleNamespace(
@@ -236,9 +242,9 @@ def test_what_the_bus_did_not_take_comes_again(
     assert failed == [{"itemIdentifier": records[-1]["dynamodb"]["SequenceNumber"]}]
 
 
-def test_what_there_is_no_time_for_comes_again(user: User, stream: Stream, in_process: InProcess) -> None:
-    """Near its end the function begins nothing more, so that the timeout does not take the whole batch."""
-    ended(user)
+def test_records_without_time_are_retried(user: User, stream: ChangeStream, in_process: InProcess) -> None:
+    """Near its end the function starts no further record, so that a timeout does not fail the whole batch."""
+    finished(user)
     records = stream.read()
     app, left = wired(in_process), iter([50_000, 1000])
     answer = app.handler({"Records": records}, SimpleNamespace(get_remaining_time_in_millis=lambda: next(left)))

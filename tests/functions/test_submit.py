@@ -1,4 +1,4 @@
-"""`POST /v1` through the gateway: who may buy, what is refused, what is bought, and what a caller hears of it."""
+"""`POST /v1` through the gateway: authentication, validation, purchases, and the answers to callers."""
 
 import json
 import uuid
@@ -39,7 +39,7 @@ def errors(answer: httpx.Response) -> list[Json]:
     return found
 
 
-def named(error: Json) -> set[str]:
+def parameters_of(error: Json) -> set[str]:
     """The parameters that an error names."""
     parameter = error["parameter"]
     return {parameter} if isinstance(parameter, str) else set(parameter)
@@ -47,16 +47,16 @@ def named(error: Json) -> set[str]:
 
 @contextmanager
 def nothing_happens(stack: Stack) -> Iterator[None]:
-    """Inside, nothing is recorded, and nothing arrives at Runware."""
-    table, asked = whole_table(stack), stack.emulator.requests()
+    """Checks that nothing is recorded and no request reaches Runware inside the block."""
+    table, requests = whole_table(stack), stack.emulator.requests()
     yield
     assert whole_table(stack) == table
-    assert stack.emulator.requests() == asked
+    assert stack.emulator.requests() == requests
     assert stack.emulator.ledger() == []
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Who may buy
+# Authentication
 # ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -74,61 +74,66 @@ def nothing_happens(stack: Stack) -> Iterator[None]:
     ],
 )
 def test_without_a_key(user: User, authorization: str) -> None:
-    """Without a known key nothing is served, and the answer does not tell what was wrong with it."""
-    shown = authorization.format(key=user.key, shorter=user.key[:-1])
+    """Without a valid key every request is answered 401, without the reason."""
+    header = authorization.format(key=user.key, shorter=user.key[:-1])
     with nothing_happens(user.stack):
-        answer = user.post(order(), Authorization=shown)
+        answer = user.post(order(), Authorization=header)
     assert answer.status_code == 401
     (error,) = errors(answer)
     assert (error["code"], error["parameter"], error["taskType"]) == ("invalidApiKey", "apiKey", "authentication")
 
 
 def test_a_revoked_key(user: User) -> None:
-    """A key that was revoked before it was ever used opens nothing."""
+    """A key that was revoked before its first use is refused."""
     assert user.stack.store.revoke_key(hash_key(user.key), 1)
     with nothing_happens(user.stack):
         assert user.post(order()).status_code == 401
 
 
 def test_a_key_in_any_case_of_its_scheme(user: User) -> None:
-    """The scheme's letters may be of any case, as in any HTTP header."""
+    """The authorization scheme is case-insensitive, as in any HTTP header."""
     assert user.post(order(), Authorization=f"bearer {user.key}").status_code == 200
 
 
-def signed(user: User, *tasks: Any, key: str | None = None, **headers: str) -> httpx.Response:
-    """`POST /v1` with the key in the body, and no header for it."""
+def post_with_body_key(user: User, *tasks: Any, key: str | None = None, **headers: str) -> httpx.Response:
+    """`POST /v1` with the key in the body instead of the header."""
     login = {"taskType": "authentication", "apiKey": key or user.key}
     return http().post(f"{user.stack.url}/v1", content=json.dumps([login, *tasks]).encode(), headers=headers)
 
 
 def test_the_key_in_the_body(user: User) -> None:
-    """A key in an authentication task buys as one in the header does, and is neither answered nor kept."""
+    """A key in an authentication task works as in the header, and is neither returned nor stored."""
     task = order()
-    answers = [signed(user, task, **{"X-Runware-Dry-Run": "1"}), signed(user, task), user.post(task), signed(user)]
+    answers = [
+        post_with_body_key(user, task, **{"X-Runware-Dry-Run": "1"}),
+        post_with_body_key(user, task),
+        user.post(task),
+        post_with_body_key(user),
+    ]
     assert [answer.status_code for answer in answers] == [200] * 4
     assert answers[0].json()["data"][0]["dryRun"] is True
     assert answers[1].json() == answers[2].json()
     assert answers[1].json() == {"data": [{"taskType": "videoInference", "taskUUID": task["taskUUID"]}]}
     assert answers[3].json() == {"data": []}
     assert len(submissions(user.stack)) == 1
-    kept = json.dumps([whole_table(user.stack), [each.task for each in user.stack.emulator.requests()]], default=str)
-    assert user.key not in kept + "".join(answer.text for answer in answers)
+    stored = json.dumps([whole_table(user.stack), [each.task for each in user.stack.emulator.requests()]], default=str)
+    assert user.key not in stored + "".join(answer.text for answer in answers)
 
 
 @pytest.mark.parametrize("key", ["rushes_" + "A" * 43, "emulator-key", "Bearer", " "])
 def test_a_wrong_key_in_the_body(user: User, key: str) -> None:
-    """A key that is not known is answered as in the header, and is not repeated."""
+    """An unknown key in the body is answered as in the header, and is not repeated."""
     with nothing_happens(user.stack):
-        answer = signed(user, order(), key=key)
+        answer = post_with_body_key(user, order(), key=key)
     assert answer.status_code == 401
     assert [error["code"] for error in errors(answer)] == ["invalidApiKey"]
     assert "AAAA" not in answer.text
 
 
 def test_a_key_in_header_and_body(user: User) -> None:
-    """Two keys in one request are refused, though both are good: which of them pays must not be guessed."""
+    """Two valid keys in one request are refused, since the caller who pays would be ambiguous."""
     with nothing_happens(user.stack):
-        answer = signed(user, order(), Authorization=f"Bearer {user.key}")
+        answer = post_with_body_key(user, order(), Authorization=f"Bearer {user.key}")
     assert answer.status_code == 400
     (error,) = errors(answer)
     assert (error["code"], error["parameter"]) == ("invalidRequest", "body")
@@ -137,12 +142,12 @@ def test_a_key_in_header_and_body(user: User) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"[", b"[" * 100_000, b"\xef\xbb\xbf[]", json.dumps([order()]).encode()])
 def test_a_body_without_a_key(user: User, body: bytes) -> None:
-    """Without any key no body is read further than to look for one, whatever is wrong with it."""
+    """A request without a key is answered 401, whatever its body."""
     assert http().post(f"{user.stack.url}/v1", content=body).status_code == 401
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What bad input gets
+# Validation
 # ----------------------------------------------------------------------------------------------------------------------
 
 UUID_V1 = "f47ac10b-58cc-1372-8567-0e02b2c3d479"
@@ -176,15 +181,15 @@ BODIES: dict[str, bytes] = {
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_a_body_that_cannot_be_read(user: User, body: bytes) -> None:
-    """Whatever cannot be read as an array of tasks is refused whole, with an error that names the body."""
+    """A body that is not an array of tasks is refused as a whole, with an error about the body."""
     with nothing_happens(user.stack):
         answer = user.send(body)
     assert answer.status_code == 400
     assert [error["parameter"] for error in errors(answer)] == ["body"]
 
 
-def test_more_than_a_function_takes(user: User) -> None:
-    """A body beyond Lambda's payload limit is refused before any function sees it."""
+def test_a_body_beyond_the_payload_limit(user: User) -> None:
+    """A body beyond Lambda's payload limit is refused before it reaches a function."""
     with nothing_happens(user.stack):
         answer = user.send(text(order(positivePrompt="x" * 6_300_000)))
     assert answer.status_code == 413
@@ -192,14 +197,14 @@ def test_more_than_a_function_takes(user: User) -> None:
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/plain", "application/octet-stream", "image/png"])
 def test_any_content_type(user: User, content_type: str) -> None:
-    """A valid body is bought whatever its Content-Type says, encoded by the gateway or not."""
+    """A valid body is bought under any Content-Type, encoded by the gateway or not."""
     assert user.send(text(order(positivePrompt="Grüße vom Leuchtturm")), **{"Content-Type": content_type}).json() == {
         "data": [{"taskType": "videoInference", "taskUUID": submitted(user)}]
     }
 
 
 def submitted(user: User) -> str:
-    """The caller's UUID of the one task that was sent."""
+    """The caller's UUID of the only task sent to Runware."""
     (sent,) = submissions(user.stack)
     return str(sent["webhookURL"].split("/")[-2])
 
@@ -283,11 +288,11 @@ def test_a_bad_task(user: User, task: Any, parameter: str) -> None:
     with nothing_happens(user.stack):
         answer = user.post(task)
     assert answer.status_code == 400
-    assert {name for error in errors(answer) for name in named(error)} >= {parameter}
+    assert {name for error in errors(answer) for name in parameters_of(error)} >= {parameter}
 
 
 def test_another_type_is_refused_clearly(user: User) -> None:
-    """A task of another type is refused in words that say what is served, under its UUID."""
+    """The refusal of another task type has the allowed types and the task's UUID."""
     task_uuid = str(uuid.uuid4())
     with nothing_happens(user.stack):
         answer = user.post({"taskType": "imageInference", "taskUUID": task_uuid})
@@ -298,11 +303,11 @@ def test_another_type_is_refused_clearly(user: User) -> None:
 
 
 def test_all_faults_at_once(user: User) -> None:
-    """Every fault of every task is told in one answer."""
+    """One answer has every fault of every task."""
     with nothing_happens(user.stack):
         answer = user.post(order(duration=7, CFGScale="0.5", fps=24), order(positivePrompt="x"))
     assert answer.status_code == 400
-    assert {name for error in errors(answer) for name in named(error)} == {
+    assert {name for error in errors(answer) for name in parameters_of(error)} == {
         "duration",
         "CFGScale",
         "fps",
@@ -311,7 +316,7 @@ def test_all_faults_at_once(user: User) -> None:
 
 
 def test_one_uuid_twice_in_an_array(user: User) -> None:
-    """Two tasks of one UUID, in whatever letters, are both refused, and a third one beside them is bought."""
+    """Two tasks with one UUID, in any case of letters, are both refused, and a third one is bought."""
     one, other = order(), order()
     twin = {**one, "taskUUID": one["taskUUID"].upper()}
     answer = user.post(one, twin, other)
@@ -323,7 +328,7 @@ def test_one_uuid_twice_in_an_array(user: User) -> None:
 
 
 def test_too_many_clips(user: User) -> None:
-    """Twenty-one clips in one request are refused, all of them, however they are spread over tasks."""
+    """Twenty-one clips in one request are all refused, however they are spread over tasks."""
     with nothing_happens(user.stack):
         answer = user.post(*(order(numberResults=4) for _ in range(5)), order())
     assert answer.status_code == 400
@@ -332,12 +337,12 @@ def test_too_many_clips(user: User) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What is bought
+# Purchases
 # ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_accepted(user: User) -> None:
-    """A valid task is acknowledged in Runware's words, recorded as running, counted, and sent once as it came."""
+    """A valid task is acknowledged as by Runware, recorded as running, counted, and sent once and unchanged."""
     task = order(CFGScale=0.57, duration=10, tags={"shot": "7"}, destination="film/one")
     answer = user.post(task)
     assert answer.status_code == 200
@@ -366,16 +371,16 @@ def test_a_bare_object(user: User) -> None:
 
 
 def test_capitals_are_normalised(user: User) -> None:
-    """A UUID in capitals is the same UUID: acknowledged in small letters, and not bought again."""
+    """A UUID in capitals is the same UUID: acknowledged in lower case, and not bought again."""
     task = order()
-    loud = {**task, "taskUUID": task["taskUUID"].upper()}
-    assert user.post(loud).json()["data"] == [{"taskType": "videoInference", "taskUUID": task["taskUUID"]}]
+    in_capitals = {**task, "taskUUID": task["taskUUID"].upper()}
+    assert user.post(in_capitals).json()["data"] == [{"taskType": "videoInference", "taskUUID": task["taskUUID"]}]
     assert user.post(task).status_code == 200
     assert len(submissions(user.stack)) == 1
 
 
 def test_one_bad_task_leaves_the_others(user: User) -> None:
-    """In an array the good tasks are bought and the bad one's errors carry its UUID, in one answer of 200."""
+    """In an array the valid tasks are bought and the bad one's errors have its UUID, in one answer of 200."""
     good, bad, other = order(), order(duration=7), order()
     answer = user.post(good, bad, other)
     assert answer.status_code == 200
@@ -386,7 +391,7 @@ def test_one_bad_task_leaves_the_others(user: User) -> None:
 
 
 def test_a_repeat(user: User) -> None:
-    """The same request again is acknowledged again, however its JSON is written, and nothing more is bought."""
+    """A repeated request, in any JSON formatting, is acknowledged again and buys nothing."""
     task = order(duration=5, CFGScale=0.5)
     first = user.post(task).json()
     (clip,) = user.clips(task)
@@ -400,7 +405,7 @@ def test_a_repeat(user: User) -> None:
     "change", [{"duration": 10}, {"positivePrompt": "a harbour"}, {"numberResults": 2}, {"tags": {}}]
 )
 def test_another_request_under_the_uuid(user: User, change: Json) -> None:
-    """Another request under a UUID that is taken is refused as a conflict, and changes nothing."""
+    """Another request under a recorded UUID is refused as a conflict and changes nothing."""
     task = order()
     user.post(task)
     with nothing_happens(user.stack):
@@ -412,12 +417,12 @@ def test_another_request_under_the_uuid(user: User, change: Json) -> None:
 
 
 def test_another_callers_uuid(user: User) -> None:
-    """Two callers may use one UUID: two tasks, and neither learns of the other."""
+    """Two callers may use one UUID for two independent tasks."""
     task, other = order(), User(user.stack)
     assert user.post(task).json() == other.post(task).json()
-    (mine,), (theirs,) = user.clips(task), other.clips(task)
-    assert mine.clip_uuid != theirs.clip_uuid
-    assert mine.object_key != theirs.object_key
+    (first,), (second,) = user.clips(task), other.clips(task)
+    assert first.clip_uuid != second.clip_uuid
+    assert first.object_key != second.object_key
     assert len(submissions(user.stack)) == 2
 
 
@@ -430,7 +435,7 @@ def test_another_callers_uuid(user: User) -> None:
     ids=["square WEBM", "upright MOV of ten seconds"],
 )
 def test_other_shapes(user: User, changes: Json, container: str, price: int) -> None:
-    """Other sizes, containers and lengths are stored under their own suffix and cost their own price."""
+    """Other sizes, containers and lengths have their own suffix and price."""
     clip = user.buy(**changes)
     assert user.stack.emulator.finish_all()
     assert user.stack.emulator.idle(PATIENCE)
@@ -443,7 +448,7 @@ def test_other_shapes(user: User, changes: Json, container: str, price: int) -> 
 
 
 def test_a_ttl(user: User) -> None:
-    """A short ttl is accepted but does not reach Runware, whose copy a rescue may need."""
+    """A short ttl is accepted and extended for Runware, since a rescue may need Runware's copy."""
     (sent,) = user.sent(user.buy(ttl=60))
     assert sent["ttl"] == 21_600
     (sent,) = user.sent(user.buy(ttl=90_000))
@@ -452,7 +457,7 @@ def test_a_ttl(user: User) -> None:
 
 @pytest.mark.parametrize("value", ["true", "0", "", "yes", "1,1"])
 def test_a_dry_run_that_is_misspelt_is_no_purchase(user: User, value: str) -> None:
-    """Whoever writes anything else into that header hears so, and does not buy by mistake."""
+    """Any other value of the dry-run header is refused, so that a typing error does not buy."""
     with nothing_happens(user.stack):
         answer = user.post(order(), **{"X-Runware-Dry-Run": value})
     assert answer.status_code == 400
@@ -460,7 +465,7 @@ def test_a_dry_run_that_is_misspelt_is_no_purchase(user: User, value: str) -> No
 
 
 def test_a_dry_run(user: User) -> None:
-    """A dry run tells prices and faults; nothing is recorded, counted or sent."""
+    """A dry run returns prices and faults; nothing is recorded, counted or sent."""
     four, long, bad = order(numberResults=4), order(duration=10), order(duration=7)
     with nothing_happens(user.stack):
         answer = user.post(four, long, bad, **{"X-Runware-Dry-Run": "1"})
@@ -474,13 +479,13 @@ def test_a_dry_run(user: User) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What Runware says to it
+# Runware's answers
 # ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [401, 402, 403])
-def test_runware_refuses_us(user: User, status: int) -> None:
-    """Trouble with the service's own account is 503 and says so, on repeats too; the money is given back."""
+def test_runware_refuses_the_account(user: User, status: int) -> None:
+    """A refusal of the service's account is a 503, on repeats too; the money is released."""
     task = order()
     user.stack.emulator.faults.submit_status = status
     for _ in range(2):
@@ -495,8 +500,8 @@ def test_runware_refuses_us(user: User, status: int) -> None:
     assert len(submissions(user.stack)) == 1
 
 
-def test_the_circuit_breaker_is_only_in_the_way_of_the_inbox(in_process: InProcess) -> None:
-    """An order over HTTP goes straight to Runware; one of the inbox through the breaker."""
+def test_the_circuit_breaker_applies_only_to_the_inbox(in_process: InProcess) -> None:
+    """An order over HTTP goes straight to Runware; one from the inbox goes through the breaker."""
     in_process("submit")
     wired = app.wiring()
     assert wired.submit_service.purchase_service.runware is wired.parts.runware
@@ -504,7 +509,7 @@ def test_the_circuit_breaker_is_only_in_the_way_of_the_inbox(in_process: InProce
 
 
 def test_runware_refuses_the_request(user: User) -> None:
-    """A refusal of Runware's own reaches the caller as it is, under the caller's UUID, on repeats too."""
+    """Runware's refusal reaches the caller unchanged, under the caller's UUID, on repeats too."""
     task = order()
     user.stack.emulator.faults.next_submissions.append(OneShot(submit_status=400, submit_code="invalidModel"))
     answers = [user.post(task) for _ in range(2)]
@@ -519,7 +524,7 @@ def test_runware_refuses_the_request(user: User) -> None:
 
 
 def test_some_clips_are_refused(user: User) -> None:
-    """A task is accepted as long as any of its clips is: no errors stand beside it, on repeats neither."""
+    """A task with at least one accepted clip is accepted without errors, on repeats too."""
     task = order(numberResults=3)
     user.stack.emulator.faults.next_submissions.append(OneShot(submit_status=400, submit_code="invalidModel"))
     answers = [user.post(task).json() for _ in range(2)]
@@ -543,7 +548,7 @@ def test_some_clips_are_refused(user: User) -> None:
     ids=lambda fault: " ".join(map(str, fault.values())),
 )
 def test_an_ambiguous_answer(user: User, fault: Json) -> None:
-    """When nobody can say whether it was bought the caller hears accepted, and the record that it may have been."""
+    """After an ambiguous answer the caller gets an acknowledgement, and the clip is recorded as possibly sent."""
     task = order()
     user.stack.emulator.faults.next_submissions.append(OneShot(**fault))
     assert user.post(task).json() == {"data": [{"taskType": "videoInference", "taskUUID": task["taskUUID"]}]}
@@ -552,11 +557,11 @@ def test_an_ambiguous_answer(user: User, fault: Json) -> None:
     assert clip.possibly_sent_at is not None
     assert user.counted(clip) == PRICE
     assert user.post(task).status_code == 200
-    assert len(user.sent(clip)) == 1, "a repeat of the caller's must never send again by itself"
+    assert len(user.sent(clip)) == 1, "a caller's repeat must not send the clip again"
 
 
-def test_a_refusal_that_is_certain(user: User) -> None:
-    """An envelope of 429 was never taken: pending, to be sent again, and no doubt about it."""
+def test_a_definite_temporary_refusal(user: User) -> None:
+    """A 429 with an envelope proves that nothing was accepted: pending, and not possibly sent."""
     task = order()
     user.stack.emulator.faults.next_submissions.append(OneShot(submit_status=429))
     assert user.post(task).status_code == 200
@@ -565,7 +570,7 @@ def test_a_refusal_that_is_certain(user: User) -> None:
 
 
 def test_the_webhook_is_faster_than_the_answer(user: User) -> None:
-    """A webhook that comes before the acknowledgement finds its clip, and neither loses what the other told."""
+    """A webhook before the acknowledgement finds its clip, and the facts of both are kept."""
     user.stack.emulator.faults.next_submissions.append(OneShot(webhook_before_answer=True))
     clip = user.buy()
     assert user.stack.emulator.idle(PATIENCE)
@@ -576,7 +581,7 @@ def test_the_webhook_is_faster_than_the_answer(user: User) -> None:
 
 
 def test_no_runware_key_yet(user: User, in_process: InProcess) -> None:
-    """Before the operator has set the key of Runware's, a task is answered 503 and not recorded."""
+    """Before the operator has set Runware's key, a task is answered 503 and not recorded."""
     secrets = user.stack.client("secretsmanager")
     empty = secrets.create_secret(Name=f"empty-{user.name}")["ARN"]
     submit = in_process("submit", RUNWARE_SECRET=empty)
@@ -593,7 +598,7 @@ def test_no_runware_key_yet(user: User, in_process: InProcess) -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("RUNWARE_SECRET", " "), ("WEBHOOK_SECRET", "{}")])
 def test_orders_of_the_inbox_wait_for_the_secrets(user: User, in_process: InProcess, name: str, value: str) -> None:
-    """A function that cannot buy leaves all messages in their queue: an answer meant for a caller would end them."""
+    """Without its secrets a function leaves all messages in the queue: a refusal would delete them."""
     secrets = user.stack.client("secretsmanager")
     broken = secrets.create_secret(Name=f"{name}-{user.name}", SecretString=value)["ARN"]
     in_process("submit", **{name: broken})
@@ -611,10 +616,10 @@ def test_orders_of_the_inbox_wait_for_the_secrets(user: User, in_process: InProc
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before it took effect", "after it took effect"])
-def test_the_table_is_away(user: User, in_process: InProcess, after: bool) -> None:
-    """While the table is away a task is answered 503; sent again later it is accepted, and never sent twice."""
+def test_the_table_is_unavailable(user: User, in_process: InProcess, after: bool) -> None:
+    """While the table is unavailable a task is answered 503; a later repeat is accepted and never sent twice."""
     submit, task = in_process("submit"), order()
-    submit("POST /v1", user.headers, json.dumps([order()]))  # so that the caller is known already
+    submit("POST /v1", user.headers, json.dumps([order()]))  # so that the caller is cached
     user.stack.aws.faults.fail("dynamodb", "InternalServerError", after=after)
     status, body = submit("POST /v1", user.headers, json.dumps([task]))
     user.stack.aws.faults.clear()
@@ -623,7 +628,7 @@ def test_the_table_is_away(user: User, in_process: InProcess, after: bool) -> No
     assert len(submissions(user.stack)) == 1
     assert user.post(task).status_code == 200
     (clip,) = user.clips(task)
-    # Recorded unheard, it is left to whoever finds its lease; not recorded, it is bought now.
+    # A recorded clip waits until its lease expires; one that was not recorded is bought now.
     assert len(user.sent(clip)) == (0 if after else 1)
     assert user.counted(clip) == 2 * PRICE
 
@@ -634,7 +639,7 @@ def test_the_table_is_away(user: User, in_process: InProcess, after: bool) -> No
 
 
 def test_over_the_callers_budget(stack: Stack) -> None:
-    """A task that exceeds the caller's month by any part is refused with 402, and bought when it fits."""
+    """A task beyond the caller's limit by any amount is refused with 402, and a smaller one that fits is bought."""
     user = User(stack, limit_usd=3 * 0.924)
     user.buy(numberResults=2)
     task = order(numberResults=2)
@@ -650,15 +655,15 @@ def test_over_the_callers_budget(stack: Stack) -> None:
 
 
 def test_a_repeat_over_budget(stack: Stack) -> None:
-    """A repeat of a task that was bought is acknowledged, though the budget would not hold it a second time."""
+    """A repeat is acknowledged although the budget has no room for it a second time."""
     user, task = User(stack, limit_usd=0.924), order()
     assert user.post(task).status_code == 200
     assert user.post(task).status_code == 200
     assert user.post(order()).status_code == 402
 
 
-def test_over_everybodys_budget(user: User) -> None:
-    """The limit of all callers together holds as well, and the answer gives none of its figures away."""
+def test_over_the_budget_of_all_callers(user: User) -> None:
+    """The limit of all callers together applies, and the answer does not disclose its figures."""
     clip = user.buy()
     set_counted(user.stack, clip, 1_000_000_000 - PRICE + 1)
     answer = user.post(order())
@@ -672,7 +677,7 @@ def test_over_everybodys_budget(user: User) -> None:
 
 
 def set_counted(stack: Stack, clip: Clip, micro_dollars: int) -> None:
-    """Writes the sum of everybody's month, without rooms, as if facts had exceeded it."""
+    """Sets the month's sum of all callers, without rooms, as if facts had exceeded it."""
     difference = micro_dollars - stack.store.budget(ALL_CALLERS, clip.month)[0]
     for share in range(SHARES):
         client(stack, "dynamodb").update_item(

@@ -1,4 +1,4 @@
-"""Reading through the gateway: what a caller sees of its own tasks, and that it sees nobody else's."""
+"""Reading through the gateway: callers see all of their own tasks and none of another's."""
 
 import re
 import uuid
@@ -17,24 +17,24 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
 def settle(stack: Stack) -> None:
-    """Lets Runware finish what it has, and waits until every upload and webhook is out."""
+    """Lets Runware finish everything, and waits for all uploads and webhooks."""
     assert stack.emulator.finish_all()
     assert stack.emulator.idle(PATIENCE)
 
 
-def fetched(answer: httpx.Response) -> Json:
+def body_of(answer: httpx.Response) -> Json:
     assert answer.status_code == 200, answer.text
     body: Json = answer.json()
     return body
 
 
-def named(answer: httpx.Response) -> list[str]:
+def uuids_of(answer: httpx.Response) -> list[str]:
     """The UUIDs of a page's tasks."""
-    return [task["taskUUID"] for task in fetched(answer)["tasks"]]
+    return [task["taskUUID"] for task in body_of(answer)["tasks"]]
 
 
-def bytes_behind(link: str) -> bytes:
-    """What a link gives to whoever has it."""
+def download(link: str) -> bytes:
+    """The content behind a link, without any credentials."""
     answer = http().get(link)
     assert answer.status_code == 200, answer.text
     return answer.content
@@ -45,25 +45,25 @@ def bytes_behind(link: str) -> bytes:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_stored_task_is_told_whole(user: User) -> None:
-    """A stored clip has its details, its timeline, and a link to the very version that is pinned."""
+def test_a_stored_task(user: User) -> None:
+    """A stored clip has its details, its timeline, and a link to the pinned version."""
     task = order(numberResults=2, tags={"project": "lighthouse"}, safety={"checkContent": True})
     user.post(task)
     settle(user.stack)
-    told = fetched(user.get(f"/tasks/{task['taskUUID'].upper()}"))
-    assert (told["taskUUID"], told["status"], told["cost"]) == (task["taskUUID"], "succeeded", 1.848)
-    assert told["request"] == task
-    assert TIME.fullmatch(told["createdAt"])
-    for clip, recorded in zip(told["clips"], user.clips(task), strict=True):
+    body = body_of(user.get(f"/tasks/{task['taskUUID'].upper()}"))
+    assert (body["taskUUID"], body["status"], body["cost"]) == (task["taskUUID"], "succeeded", 1.848)
+    assert body["request"] == task
+    assert TIME.fullmatch(body["createdAt"])
+    for clip, recorded in zip(body["clips"], user.clips(task), strict=True):
         assert recorded.copy is not None
-        version, known = recorded.copy
+        version, record = recorded.copy
         (video_uuid,) = recorded.of(Kind.RENDERED)
         assert (clip["clip"], clip["status"], clip["open"]) == (recorded.index, "stored", False)
         assert (clip["clipUUID"], clip["objectKey"]) == (recorded.clip_uuid, recorded.object_key)
-        assert (clip["videoUUID"], clip["versionId"], clip["size"]) == (video_uuid, version, known.fields["size"])
+        assert (clip["videoUUID"], clip["versionId"], clip["size"]) == (video_uuid, version, record.fields["size"])
         assert (clip["cost"], clip["NSFWContent"]) == (0.924, False)
         assert isinstance(clip["seed"], int)
-        assert len(bytes_behind(clip["videoURL"])) == clip["size"]
+        assert len(download(clip["videoURL"])) == clip["size"]
         assert f"{recorded.object_key.removesuffix('.mp4')}.json?" in clip["manifestURL"]
         assert {entry["fact"] for entry in clip["timeline"]} == {"accepted", "rendered", "stored"}
         assert [entry["at"] for entry in clip["timeline"]] == sorted(entry["at"] for entry in clip["timeline"])
@@ -71,33 +71,33 @@ def test_a_stored_task_is_told_whole(user: User) -> None:
         assert not {"nextCheckAt", "error", "possiblySentAt"} & clip.keys()
 
 
-def test_a_running_task_is_told(user: User) -> None:
-    """A clip that renders is running and open, with no links, and says when it is looked at next."""
+def test_a_running_task(user: User) -> None:
+    """A clip that renders is running and open, without links and with the time of its next check."""
     clip = user.buy()
-    told = fetched(user.get(f"/tasks/{clip.task_uuid}"))
-    (shown,) = told["clips"]
-    assert (told["status"], shown["status"], shown["open"]) == ("running", "running", True)
-    assert TIME.fullmatch(shown["nextCheckAt"])
-    assert not {"videoURL", "manifestURL", "videoUUID", "error"} & shown.keys()
+    body = body_of(user.get(f"/tasks/{clip.task_uuid}"))
+    (item,) = body["clips"]
+    assert (body["status"], item["status"], item["open"]) == ("running", "running", True)
+    assert TIME.fullmatch(item["nextCheckAt"])
+    assert not {"videoURL", "manifestURL", "videoUUID", "error"} & item.keys()
 
 
-def test_a_failed_task_says_why(user: User) -> None:
-    """Runware's own code and message are told, and nothing is counted once that is final."""
+def test_a_failed_task_has_its_error(user: User) -> None:
+    """A failed clip has Runware's own code and message."""
     user.stack.emulator.faults.failure = "invalidProviderContent"
     clip = user.buy()
     settle(user.stack)
-    told = fetched(user.get(f"/tasks/{clip.task_uuid}"))
-    (shown,) = told["clips"]
-    assert (told["status"], shown["status"], shown["error"]["code"]) == ("failed", "failed", "invalidProviderContent")
-    assert shown["error"]["message"]
+    body = body_of(user.get(f"/tasks/{clip.task_uuid}"))
+    (item,) = body["clips"]
+    assert (body["status"], item["status"], item["error"]["code"]) == ("failed", "failed", "invalidProviderContent")
+    assert item["error"]["message"]
 
 
-def test_a_parked_task_says_not_to_resubmit(user: User) -> None:
-    """A clip in review is told as such in both formats, and nobody is led into buying it again."""
+def test_a_task_in_review_warns_against_resubmission(user: User) -> None:
+    """A clip in review has an error in both formats that warns against buying it again."""
     clip = user.buy()
     user.stack.store.save(clip, merge_all(clip, [fact(Kind.UNPROVEN)]))
-    told = fetched(user.get(f"/tasks/{clip.task_uuid}"))
-    assert (told["status"], told["clips"][0]["error"]["code"]) == ("review", "purchaseUnproven")
+    body = body_of(user.get(f"/tasks/{clip.task_uuid}"))
+    assert (body["status"], body["clips"][0]["error"]["code"]) == ("review", "purchaseUnproven")
     answer = user.poll(clip.task_uuid)
     (error,) = answer.json()["errors"]
     assert (answer.status_code, error["code"], error["status"]) == (200, "purchaseUnproven", "error")
@@ -106,20 +106,20 @@ def test_a_parked_task_says_not_to_resubmit(user: User) -> None:
 
 @pytest.mark.parametrize("path", ["{uuid}", "{uuid}x", "a", "all", "%23", "%00", "%22", "{uuid}%0a", "%f0%9f%8e%ac"])
 def test_no_such_task(user: User, path: str) -> None:
-    """Whatever cannot be a task of this caller's is the same 404."""
+    """A path that names no task of the caller is answered with the same 404."""
     answer = user.get(f"/tasks/{path.format(uuid=uuid.uuid4())}")
     assert answer.status_code == 404
     assert answer.json()["errors"][0]["code"] == "taskNotFound"
 
 
-def test_a_request_that_is_gone_leaves_the_record(user: User) -> None:
-    """A forgotten task is told without its request and without links; a poll says that it is no longer kept."""
+def test_a_forgotten_task_keeps_its_record(user: User) -> None:
+    """A forgotten task has no request and no links; a poll reports it as expired."""
     clip = user.buy()
     settle(user.stack)
     user.stack.store.forget(user.name, clip.task_uuid)
-    told = fetched(user.get(f"/tasks/{clip.task_uuid}"))
-    assert (told["status"], told["request"]) == ("succeeded", {})
-    assert "videoURL" not in told["clips"][0]
+    body = body_of(user.get(f"/tasks/{clip.task_uuid}"))
+    assert (body["status"], body["request"]) == ("succeeded", {})
+    assert "videoURL" not in body["clips"][0]
     answer = user.poll(clip.task_uuid)
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, "taskExpired")
 
@@ -130,7 +130,7 @@ def test_a_request_that_is_gone_leaves_the_record(user: User) -> None:
 
 
 def test_pages_cover_everything_once(user: User) -> None:
-    """Newest first, page after page, each task once, and the last page has no more to offer."""
+    """Pages are newest first and have each task once; the last one has no cursor."""
     bought = []
     for _ in range(3):
         tasks = [order(), order()]
@@ -138,27 +138,27 @@ def test_pages_cover_everything_once(user: User) -> None:
         bought.append({task["taskUUID"] for task in tasks})
     seen, parameters = [], {"limit": "2"}
     for _ in range(4):
-        page = fetched(user.get("/tasks", **parameters))
+        page = body_of(user.get("/tasks", **parameters))
         seen.append({task["taskUUID"] for task in page["tasks"]})
         if "cursor" not in page:
             break
         parameters["cursor"] = page["cursor"]
     assert [part for part in seen if part] == bought[::-1]
-    assert "timeline" not in fetched(user.get("/tasks"))["tasks"][0]["clips"][0]
+    assert "timeline" not in body_of(user.get("/tasks"))["tasks"][0]["clips"][0]
 
 
 def test_filters(user: User) -> None:
-    """Status, day and tag leave what fits."""
-    lit = user.buy(tags={"project": "a:b,c"})
-    user.stack.store.save(lit, merge_all(lit, [fact(Kind.FAILED, "taskFailed")]))
-    dark = user.buy(tags={"project": "other"})
-    today = fetched(user.get("/tasks"))["tasks"][0]["createdAt"][:10]
-    assert named(user.get("/tasks", day=today)) == [dark.task_uuid, lit.task_uuid]
-    assert named(user.get("/tasks", day="2020-02-29")) == []
-    assert named(user.get("/tasks", tag="project:a:b,c")) == [lit.task_uuid]
-    assert named(user.get("/tasks", status="failed")) == [lit.task_uuid]
-    assert named(user.get("/tasks", status="running", tag="project:other")) == [dark.task_uuid]
-    assert named(user.get("/tasks", status="succeeded")) == []
+    """Status, day and tag select the matching tasks."""
+    failed = user.buy(tags={"project": "a:b,c"})
+    user.stack.store.save(failed, merge_all(failed, [fact(Kind.FAILED, "taskFailed")]))
+    running = user.buy(tags={"project": "other"})
+    today = body_of(user.get("/tasks"))["tasks"][0]["createdAt"][:10]
+    assert uuids_of(user.get("/tasks", day=today)) == [running.task_uuid, failed.task_uuid]
+    assert uuids_of(user.get("/tasks", day="2020-02-29")) == []
+    assert uuids_of(user.get("/tasks", tag="project:a:b,c")) == [failed.task_uuid]
+    assert uuids_of(user.get("/tasks", status="failed")) == [failed.task_uuid]
+    assert uuids_of(user.get("/tasks", status="running", tag="project:other")) == [running.task_uuid]
+    assert uuids_of(user.get("/tasks", status="succeeded")) == []
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_filters(user: User) -> None:
     ],
 )
 def test_a_bad_parameter(user: User, name: str, value: str, code: str) -> None:
-    """A parameter that makes no sense is refused by name, not ignored."""
+    """An invalid parameter is refused by name, not ignored."""
     answer = user.get("/tasks", **{name: value})
     assert answer.status_code == 400
     (error,) = answer.json()["errors"]
@@ -199,37 +199,37 @@ def without(answer: httpx.Response, task_uuid: str) -> tuple[int, str]:
     return answer.status_code, answer.text.replace(task_uuid, "…")
 
 
-def test_nobody_sees_anothers_tasks(user: User) -> None:
-    """Another's UUID is answered byte for byte like one that never was, and another's cursor leads nowhere."""
+def test_callers_see_only_their_own_tasks(user: User) -> None:
+    """Another caller's UUID is answered like an unknown one, byte for byte; another's cursor is refused."""
     other = User(user.stack)
     clips = [other.buy() for _ in range(2)]
     unknown, secret = str(uuid.uuid4()), clips[0].task_uuid
     assert without(user.get(f"/tasks/{secret}"), secret) == without(user.get(f"/tasks/{unknown}"), unknown)
     assert without(user.poll(secret), secret) == without(user.poll(unknown), unknown)
     assert user.poll(secret).status_code == 404
-    assert named(user.get("/tasks")) == []
-    cursor = fetched(other.get("/tasks", limit="1"))["cursor"]
+    assert uuids_of(user.get("/tasks")) == []
+    cursor = body_of(other.get("/tasks", limit="1"))["cursor"]
     assert user.get("/tasks", cursor=cursor).status_code == 400
 
 
-def test_a_budget_is_ones_own(user: User) -> None:
-    """What a caller spent and has left counts its own clips only."""
+def test_a_budget_has_only_the_callers_clips(user: User) -> None:
+    """The spent and remaining amounts count the caller's own clips only."""
     User(user.stack).buy()
     month = user.buy(duration=10).month
-    assert fetched(user.get("/budget")) == {"month": month, "spent": 1.848, "limit": 50.0, "left": 48.152}
+    assert body_of(user.get("/budget")) == {"month": month, "spent": 1.848, "limit": 50.0, "left": 48.152}
 
 
 @pytest.mark.parametrize("path", ["/tasks", "/budget", "/tasks/x"])
 @pytest.mark.parametrize("authorization", ["", "Bearer rushes_" + "A" * 43, "Bearer emulator-key"])
 def test_without_a_key(user: User, path: str, authorization: str) -> None:
-    """Without a known key nothing is told, not even whether there is such a task."""
+    """Without a valid key every path is answered 401, whether or not the task exists."""
     answer = http().get(f"{user.stack.url}{path}", headers={"Authorization": authorization})
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (401, "invalidApiKey")
 
 
 @pytest.mark.parametrize(("function", "route"), [("tasks", "GET /budget"), ("submit", "POST /v1")])
-def test_a_revoked_key_is_no_use_after_a_minute(user: User, in_process: InProcess, function: str, route: str) -> None:
-    """A process that knows a key goes on for a minute at most once it is revoked; other keys of the caller go on."""
+def test_a_revoked_key_is_refused_after_a_minute(user: User, in_process: InProcess, function: str, route: str) -> None:
+    """A process accepts a cached key for a minute after its revocation; the caller's other keys stay valid."""
     now = [1_790_000_000_000]
     invoke = in_process(function, clock=lambda: now[0])
 
@@ -249,17 +249,17 @@ def test_a_revoked_key_is_no_use_after_a_minute(user: User, in_process: InProces
 
 
 def test_reading_writes_nothing(user: User) -> None:
-    """However often somebody looks, the table stays as it is."""
+    """No read request changes the table."""
     clip = user.buy()
     before = whole_table(user.stack)
     for path in ("/tasks", f"/tasks/{clip.task_uuid}", "/budget"):
-        fetched(user.get(path))
+        body_of(user.get(path))
     assert user.poll(clip.task_uuid).status_code == 200
     assert whole_table(user.stack) == before
 
 
-def test_a_table_that_is_away(user: User) -> None:
-    """Trouble with the table is a 503 that says to ask again."""
+def test_an_unavailable_table(user: User) -> None:
+    """While the table is unavailable the answer is a 503 that asks for a retry."""
     user.get("/budget")
     user.stack.aws.faults.fail("dynamodb", "ProvisionedThroughputExceededException")
     answer = user.get("/budget")
@@ -272,18 +272,18 @@ def test_a_table_that_is_away(user: User) -> None:
 
 
 def test_a_poll_is_cumulative(user: User) -> None:
-    """Stored clips are told again and again, the others are one item that says processing, until all are there."""
+    """A poll has every stored clip so far, and one processing item until all are stored."""
     task = order(numberResults=2, includeCost=True, safety={"checkContent": True})
     user.post(task)
     first, _ = user.clips(task)
     about = {"taskType": "videoInference", "taskUUID": task["taskUUID"]}
-    assert fetched(user.poll(task["taskUUID"])) == {"data": [{**about, "status": "processing"}]}
+    assert body_of(user.poll(task["taskUUID"])) == {"data": [{**about, "status": "processing"}]}
     user.stack.emulator.finish(first.clip_uuid)
     assert user.stack.emulator.idle(PATIENCE)
-    done, waiting = fetched(user.poll(task["taskUUID"]))["data"]
+    done, waiting = body_of(user.poll(task["taskUUID"]))["data"]
     assert waiting == {**about, "status": "processing"}
     settle(user.stack)
-    again, other = fetched(user.poll(task["taskUUID"]))["data"]
+    again, other = body_of(user.poll(task["taskUUID"]))["data"]
     assert {**again, "videoURL": ""} == {**done, "videoURL": ""}
     assert again.keys() == other.keys() == {
         "taskType", "taskUUID", "status", "videoUUID", "videoURL", "seed", "NSFWContent", "cost",
@@ -292,16 +292,16 @@ def test_a_poll_is_cumulative(user: User) -> None:
     assert again["videoUUID"] != other["videoUUID"]
 
 
-def test_cost_is_told_only_if_asked_for(user: User) -> None:
-    """As at Runware, a result has no cost unless the task asked for it."""
+def test_cost_is_included_only_on_request(user: User) -> None:
+    """As at Runware, a result has a cost only if the task requested it."""
     clip = user.buy()
     settle(user.stack)
-    (item,) = fetched(user.poll(clip.task_uuid))["data"]
+    (item,) = body_of(user.poll(clip.task_uuid))["data"]
     assert "cost" not in item
 
 
 def test_polls_and_orders_in_one_array(user: User) -> None:
-    """Each is answered for itself; one that is unknown takes nothing along."""
+    """Polls and orders in one array are answered separately; an unknown UUID fails alone."""
     clip, task, unknown = user.buy(), order(), str(uuid.uuid4())
     answer = user.post(*({"taskType": "getResponse", "taskUUID": each} for each in (clip.task_uuid, unknown)), task)
     assert answer.status_code == 200
@@ -313,7 +313,7 @@ def test_polls_and_orders_in_one_array(user: User) -> None:
     assert [(error["code"], error["taskUUID"]) for error in body["errors"]] == [("taskNotFound", unknown)]
 
 
-def test_one_uuid_bought_and_asked_for(user: User) -> None:
+def test_one_uuid_ordered_and_polled(user: User) -> None:
     """An order and a poll of one UUID in one array are refused, since their answers could contradict each other."""
     task = order()
     answer = user.post(task, {"taskType": "getResponse", "taskUUID": task["taskUUID"]})
@@ -322,18 +322,18 @@ def test_one_uuid_bought_and_asked_for(user: User) -> None:
 
 
 def test_failures_wait_until_all_is_decided(user: User) -> None:
-    """While a clip still renders, one that failed is not told: the official client would give up the whole task."""
+    """A failed clip is not reported while another one renders, since the official client would give up the task."""
     task = order(numberResults=2)
     user.post(task)
     first, second = user.clips(task)
     closed = [fact(Kind.FAILED, "taskFailed", message="no"), fact(Kind.LAST_LOOK)]
     user.stack.store.save(first, merge_all(first, closed))
-    assert fetched(user.poll(task["taskUUID"])).keys() == {"data"}
+    assert body_of(user.poll(task["taskUUID"])).keys() == {"data"}
     user.stack.emulator.finish(second.clip_uuid)
     assert user.stack.emulator.idle(PATIENCE)
-    told = fetched(user.poll(task["taskUUID"]))
-    assert [item["status"] for item in told["data"]] == ["success"]
-    assert [(error["code"], error["message"], error["status"]) for error in told["errors"]] == [
+    body = body_of(user.poll(task["taskUUID"]))
+    assert [item["status"] for item in body["data"]] == ["success"]
+    assert [(error["code"], error["message"], error["status"]) for error in body["errors"]] == [
         ("taskFailed", "no", "error")
     ]
 
@@ -344,7 +344,7 @@ def test_failures_wait_until_all_is_decided(user: User) -> None:
 
 
 def test_the_page_is_served_with_a_strict_policy(user: User) -> None:
-    """Without a key, the page comes as HTML, and nothing runs or loads on it but itself and this service's clips."""
+    """The page is served without a key, and its policy allows only itself and this service's clips."""
     answer = http().get(f"{user.stack.url}/")
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
@@ -354,21 +354,21 @@ def test_the_page_is_served_with_a_strict_policy(user: User) -> None:
     assert "unsafe" not in answer.headers["content-security-policy"]
     clip = user.buy()
     settle(user.stack)
-    link = fetched(user.get(f"/tasks/{clip.task_uuid}"))["clips"][0]["videoURL"]
+    link = body_of(user.get(f"/tasks/{clip.task_uuid}"))["clips"][0]["videoURL"]
     assert link.startswith(f"{policy['media-src']}/")
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_answers_with_links_are_not_kept(user: User) -> None:
-    """What holds links is for its caller alone."""
+def test_answers_with_links_are_not_cached(user: User) -> None:
+    """Answers with links have `no-store`, since they are for their caller alone."""
     assert user.get("/tasks").headers["cache-control"] == "no-store"
 
 
-def test_a_callers_limit_is_told_as_it_is_set(user: User) -> None:
-    """The limit is the caller's own, also after it has spent more than a lowered one."""
+def test_a_lowered_limit(user: User) -> None:
+    """The budget has the caller's current limit, also when the caller has spent more."""
     user.buy(duration=10)
     lower = User(user.stack)
     lower.buy(duration=10)
     user.stack.store.set_caller(Caller(lower.name, 1_000_000))
-    told = fetched(lower.get("/budget"))
-    assert (told["limit"], told["left"]) == (1.0, 0.0)
+    body = body_of(lower.get("/budget"))
+    assert (body["limit"], body["left"]) == (1.0, 0.0)

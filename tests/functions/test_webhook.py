@@ -1,4 +1,4 @@
-"""`POST /webhooks/…` through the gateway: the token first, then every shape of body, then what cannot be saved."""
+"""`POST /webhooks/…` through the gateway: the token, every shape of body, and errors while saving."""
 
 import json
 import time
@@ -22,14 +22,14 @@ MINUTE = 60_000  # milliseconds
 
 
 def call(url: str, body: object, method: str = "POST") -> httpx.Response:
-    """What Runware's webhook client does; bytes go out as they are."""
+    """Sends a request as Runware's webhook client does; bytes are sent unchanged."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     headers = {"Content-Type": "application/json"}
     return http().request(method, url, content=content, headers=headers)
 
 
 def result(clip: Clip, **changes: Any) -> Json:
-    """The item of a finished clip; a field given as Ellipsis is left out."""
+    """The item of a finished clip; a field with the value Ellipsis is left out."""
     item = {
         "taskType": "videoInference",
         "taskUUID": clip.clip_uuid,
@@ -43,7 +43,7 @@ def result(clip: Clip, **changes: Any) -> Json:
 
 
 def failure(clip: Clip, code: str = "timeoutProvider", **changes: Any) -> Json:
-    """The item of a clip that failed."""
+    """The item of a failed clip."""
     item = {
         "code": code,
         "message": "It failed.",
@@ -60,14 +60,14 @@ def token_of(url: str) -> str:
 
 
 def keys(stack: Stack) -> list[str]:
-    """The key that signs now."""
+    """The current signing key."""
     arn = stack.functions["webhook"].function.environment["WEBHOOK_SECRET"]
     pair = json.loads(client(stack, "secretsmanager").get_secret_value(SecretId=arn)["SecretString"])
     return [pair["current"]]
 
 
 def upload(user: User, clip: Clip, content: bytes = MP4) -> str:
-    """The PUT that comes before the webhook; returns the version."""
+    """Uploads as Runware does before its webhook; returns the version."""
     answer = http().put(user.sent(clip)[0]["uploadEndpoint"], content=content)
     assert answer.status_code == 200
     return answer.headers["x-amz-version-id"]
@@ -81,13 +81,13 @@ Forgery = Callable[[User, Clip, str], str]
 
 
 def signed(user: User, clip: Clip, seconds: int, subject: str | None = None, key: str | None = None) -> str:
-    """A token signed some seconds ago with the service's key, or another."""
-    about = webhook_token.subject(clip.caller, clip.task_uuid, clip.index) if subject is None else subject
+    """A token signed this many seconds ago with the service's key, or another."""
+    subject_text = webhook_token.subject(clip.caller, clip.task_uuid, clip.index) if subject is None else subject
     moment = (int(time.time()) - seconds) * 1000
-    return webhook_token.sign(about, [key] if key else keys(user.stack), moment)
+    return webhook_token.sign(subject_text, [key] if key else keys(user.stack), moment)
 
 
-def swapped(token: str) -> str:
+def changed_token(token: str) -> str:
     """The token with one character in its middle changed."""
     middle = len(token) // 2
     return token[:middle] + ("A" if token[middle] != "A" else "B") + token[middle + 1 :]
@@ -100,7 +100,7 @@ FORGERIES: dict[str, Forgery] = {
     "wrong": lambda user, clip, url: url.replace(token_of(url), "wrong"),
     "very long": lambda user, clip, url: url + "A" * 3000,
     "not ASCII": lambda user, clip, url: url.partition("=")[0] + "=%C3%BC%FF.%00",
-    "one character changed": lambda user, clip, url: url.replace(token_of(url), swapped(token_of(url))),
+    "one character changed": lambda user, clip, url: url.replace(token_of(url), changed_token(token_of(url))),
     "its last character missing": lambda user, clip, url: url[:-1],
     "its first character missing": lambda user, clip, url: url.replace(token_of(url), token_of(url)[1:]),
     "its signature missing": lambda user, clip, url: url.rpartition(".")[0],
@@ -120,7 +120,7 @@ FORGERIES: dict[str, Forgery] = {
 
 @pytest.mark.parametrize("forge", FORGERIES.values(), ids=FORGERIES)
 def test_a_token_that_is_not_this_clips(user: User, forge: Forgery) -> None:
-    """Whatever is wrong with the token, the answer is the same 401, and no item and no object changes."""
+    """Every invalid token is answered with the same 401, and no item and no object changes."""
     clip = user.buy(numberResults=2)
     url = forge(user, clip, user.callback(clip))
     assert url != user.callback(clip)
@@ -131,8 +131,8 @@ def test_a_token_that_is_not_this_clips(user: User, forge: Forgery) -> None:
     assert (whole_table(user.stack), whole_bucket(user.stack)) == (table, bucket)
 
 
-def test_the_forgeries_are_good(user: User) -> None:
-    """The same calls with the right token are taken, also with one of nearly a week ago: so nothing else is wrong."""
+def test_the_forgeries_fail_only_by_their_token(user: User) -> None:
+    """The same calls succeed with a valid token, also with one that is nearly a week old."""
     clip = user.buy()
     url = user.callback(clip)
     assert call(url.replace(token_of(url), signed(user, clip, WEEK - 60)), result(clip)).status_code == 200
@@ -141,29 +141,29 @@ def test_the_forgeries_are_good(user: User) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS"])
 def test_another_method(user: User, method: str) -> None:
-    """A callback is POSTed or it is nothing."""
+    """Only POST is accepted."""
     clip = user.buy()
     table = whole_table(user.stack)
     assert call(user.callback(clip), {"data": [result(clip)]}, method).status_code == 404
     assert whole_table(user.stack) == table
 
 
-def test_a_callback_is_no_way_in_for_callers(user: User) -> None:
-    """An API key does not stand in for a token."""
+def test_an_api_key_is_no_token(user: User) -> None:
+    """An API key does not replace a token."""
     clip = user.buy()
     url = user.callback(clip).partition("?")[0]
     assert http().post(url, json=result(clip), headers=user.headers).status_code == 401
 
 
 def test_a_forged_call_reads_nothing(user: User, in_process: InProcess) -> None:
-    """With the table away a forged call is still the same 401: nothing of it reaches the table."""
+    """A forged call is the same 401 while the table is unavailable, so it does not reach the table."""
     webhook = in_process("webhook")
     user.stack.aws.faults.fail("dynamodb", "InternalServerError")
     path = {"caller": user.name, "taskUUID": str(uuid.uuid4()), "clip": "0"}
     assert webhook("POST /webhooks/x", {}, "{}", path, "wrong.token.x") == (401, {"message": "invalid token"})
 
 
-class Clock:
+class ManualClock:
     """Milliseconds, moved by the test."""
 
     def __init__(self) -> None:
@@ -174,14 +174,14 @@ class Clock:
 
 
 def test_keys_are_rotated(user: User, in_process: InProcess) -> None:
-    """After a rotation tokens of the former key are taken; those of the new one once it was fetched, a minute on."""
+    """After a rotation the previous key stays valid; the new one becomes valid within a minute."""
     secrets = client(user.stack, "secretsmanager")
 
     def rotate(current: str, previous: str) -> None:
         pair = json.dumps({"current": current, "previous": previous})
         secrets.put_secret_value(SecretId=arn, SecretString=pair)
 
-    clip, clock = user.buy(), Clock()
+    clip, clock = user.buy(), ManualClock()
     path = {"caller": clip.caller, "taskUUID": clip.task_uuid, "clip": "0"}
     body = json.dumps(result(clip))
     arn = secrets.create_secret(Name=f"rotating-{user.name}", SecretString='{"current": "old", "previous": ""}')["ARN"]
@@ -224,15 +224,15 @@ SHAPES: dict[str, Callable[[Clip], Any]] = {
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_a_result_in_any_shape(user: User, shape: Callable[[Clip], Any]) -> None:
-    """A finished clip is understood in every shape that was seen, with all of its fields."""
+    """A finished clip is understood in every observed shape, with all of its fields."""
     clip = user.buy()
     assert call(user.callback(clip), shape(clip)).status_code == 200
     now = user.now(clip)
     assert now.status == Status.RENDERED
-    ((video_uuid, known),) = now.of(Kind.RENDERED).items()
+    ((video_uuid, record),) = now.of(Kind.RENDERED).items()
     assert video_uuid == result(clip)["videoUUID"]
-    assert known.seen.keys() == {FactSource.WEBHOOK}
-    assert dict(known.fields) == {"videoURL": result(clip)["videoURL"], "seed": 169984304, "cost": 924_000}
+    assert record.seen.keys() == {FactSource.WEBHOOK}
+    assert dict(record.fields) == {"videoURL": result(clip)["videoURL"], "seed": 169984304, "cost": 924_000}
 
 
 FAILURES: dict[str, Callable[[Clip], Any]] = {
@@ -264,14 +264,14 @@ def test_a_failure_in_any_shape(user: User, shape: Callable[[Clip], Any]) -> Non
     assert call(user.callback(clip), shape(clip)).status_code == 200
     now = user.now(clip)
     assert now.status == Status.FAILED
-    ((code, known),) = now.of(Kind.FAILED).items()
-    assert (code, known.fields["category"], known.fields["message"]) == ("timeoutProvider", "timeout", "It failed.")
+    ((code, record),) = now.of(Kind.FAILED).items()
+    assert (code, record.fields["category"], record.fields["message"]) == ("timeoutProvider", "timeout", "It failed.")
     assert user.counted(clip) == now.estimate
     assert now.open
 
 
 def test_the_copy_is_found(user: User) -> None:
-    """When the upload came first the webhook finds it: stored at once, with the object's version, and closed."""
+    """If the upload came first, the webhook stores the clip with the object's version and closes it."""
     clip = user.buy()
     version = upload(user, clip)
     answer = call(user.callback(clip), {"data": [result(clip)]})
@@ -286,7 +286,7 @@ def test_the_copy_is_found(user: User) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"<html>not a video</html>"], ids=["empty", "garbage"])
 def test_an_upload_that_is_no_video(user: User, content: bytes) -> None:
-    """An empty or foreign object is not a copy: the clip is rendered, and looked after further."""
+    """An empty or foreign object is no copy: the clip is rendered and will be checked again."""
     clip = user.buy()
     upload(user, clip, content)
     assert call(user.callback(clip), result(clip)).status_code == 200
@@ -295,8 +295,8 @@ def test_an_upload_that_is_no_video(user: User, content: bytes) -> None:
     assert now.next_check_at is not None
 
 
-def test_a_bucket_that_cannot_say(user: User) -> None:
-    """With S3 away the webhook is saved all the same; the copy is for others to find."""
+def test_s3_is_unavailable(user: User) -> None:
+    """While S3 is unavailable the webhook is saved as rendered; a later check finds the copy."""
     clip = user.buy()
     upload(user, clip)
     user.stack.aws.faults.fail("s3", "SlowDown")
@@ -313,8 +313,8 @@ def test_the_cost_is_counted(user: User, cost: float) -> None:
 
 
 @pytest.mark.parametrize("cost", [..., 0, -1, "0.9", True, 1e9], ids=str)
-def test_a_cost_that_is_no_price(user: User, cost: Any) -> None:
-    """Without a price the estimate stays counted."""
+def test_an_implausible_cost(user: User, cost: Any) -> None:
+    """Without a plausible cost the estimate stays in the budget."""
     clip = user.buy()
     assert call(user.callback(clip), result(clip, cost=cost)).status_code == 200
     assert user.counted(clip) == clip.estimate
@@ -330,18 +330,18 @@ def test_inline_data_is_not_recorded(user: User) -> None:
 
 
 def test_a_flagged_clip(user: User) -> None:
-    """A clip that was flagged is stored, for it was paid for, and the flag is kept."""
+    """A flagged clip is stored, since it was paid for, and the flag is recorded."""
     clip = user.buy()
     upload(user, clip)
     call(user.callback(clip), result(clip, NSFWContent=True))
     now = user.now(clip)
     assert now.status == Status.STORED
-    assert [known.fields["NSFWContent"] for known in now.of(Kind.RENDERED).values()] == [True]
+    assert [record.fields["NSFWContent"] for record in now.of(Kind.RENDERED).values()] == [True]
 
 
 @pytest.mark.parametrize("shape", [lambda item: {"data": [item]}, lambda item: item], ids=["enveloped", "flat"])
 def test_progress(user: User, shape: Callable[[Json], Any]) -> None:
-    """A progress call is answered 2xx and changes nothing at all."""
+    """A progress call is answered 2xx and changes nothing."""
     clip = user.buy()
     table = whole_table(user.stack)
     item = {"taskType": "videoInference", "taskUUID": clip.clip_uuid, "status": "processing", "progress": 40}
@@ -371,7 +371,7 @@ JUNK: dict[str, Any] = {
 
 @pytest.mark.parametrize("body", JUNK.values(), ids=JUNK)
 def test_junk_under_a_valid_token(user: User, body: Any) -> None:
-    """A body that says nothing about this clip is 400, and changes nothing."""
+    """A body without an item for this clip is 400, and changes nothing."""
     clip = user.buy()
     table = whole_table(user.stack)
     assert call(user.callback(clip), body).status_code == 400
@@ -379,31 +379,31 @@ def test_junk_under_a_valid_token(user: User, body: Any) -> None:
 
 
 def test_the_callers_uuid_is_not_the_clips(user: User) -> None:
-    """Only the UUID that the clip was bought under names it, not the task's."""
+    """A clip is identified by its clipUUID, not by its taskUUID."""
     clip = user.buy()
     assert call(user.callback(clip), result(clip, taskUUID=clip.task_uuid)).status_code == 400
     assert user.now(clip) == clip
 
 
 def test_a_clip_that_is_not_recorded(user: User) -> None:
-    """A token of ours for a clip that is not there is 404, and makes none."""
+    """A valid token for an unrecorded clip is 404, and no clip is created."""
     clip = user.buy()
-    gone = clip.task_uuid[:-1] + ("0" if clip.task_uuid[-1] != "0" else "1")
+    unknown = clip.task_uuid[:-1] + ("0" if clip.task_uuid[-1] != "0" else "1")
     table = whole_table(user.stack)
-    token = signed(user, clip, 0, webhook_token.subject(clip.caller, gone, 0))
-    url = f"{user.stack.url}/webhooks/runware/{clip.caller}/{gone}/0?token={token}"
+    token = signed(user, clip, 0, webhook_token.subject(clip.caller, unknown, 0))
+    url = f"{user.stack.url}/webhooks/runware/{clip.caller}/{unknown}/0?token={token}"
     assert call(url, result(clip)).status_code == 404
     assert whole_table(user.stack) == table
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Again, late, and out of order
+# Repeated, late, and out of order
 # ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stored", [True, False], ids=["stored", "rendered"])
 def test_a_repeat(user: User, stored: bool) -> None:
-    """The same webhook again is 200, in whatever shape, and the item is not even written."""
+    """A repeated webhook, in any shape, is 200 and does not write the item."""
     clip = user.buy()
     if stored:
         upload(user, clip)
@@ -414,8 +414,8 @@ def test_a_repeat(user: User, stored: bool) -> None:
     assert whole_table(user.stack) == table
 
 
-def test_a_repeat_brings_the_copy(user: User) -> None:
-    """A repeat that finds the upload, which came late, stores the clip."""
+def test_a_repeat_finds_the_copy(user: User) -> None:
+    """A repeat that finds a late upload stores the clip."""
     clip = user.buy()
     call(user.callback(clip), result(clip))
     upload(user, clip)
@@ -425,7 +425,7 @@ def test_a_repeat_brings_the_copy(user: User) -> None:
 
 @pytest.mark.parametrize("failure_first", [True, False])
 def test_failure_and_success_in_any_order(user: User, failure_first: bool) -> None:
-    """A failure and a success end in the same facts, whichever came first: rendered, and the price counted."""
+    """A failure and a success end in the same facts in either order: rendered, with the cost counted."""
     clip = user.buy()
     bodies = [failure(clip), result(clip, cost=0.9)]
     for body in bodies if failure_first else reversed(bodies):
@@ -437,7 +437,7 @@ def test_failure_and_success_in_any_order(user: User, failure_first: bool) -> No
 
 
 def test_two_renders(user: User) -> None:
-    """Two different renders of one clip are both counted: they were paid for twice."""
+    """Two different renders of one clip are both counted, since both were paid."""
     clip = user.buy()
     call(user.callback(clip), result(clip))
     call(user.callback(clip), result(clip, videoUUID=str(uuid.uuid4()), cost=0.5))
@@ -454,19 +454,19 @@ def test_two_renders(user: User) -> None:
     ],
 )
 def test_an_error_of_delivery(user: User, code: str, status: Status) -> None:
-    """An error in handing a clip over says that it was bought, and of an upload that there is a render: no failure."""
+    """A delivery error proves a purchase, and an upload error also a render; neither is a failure."""
     clip = user.buy()
     assert call(user.callback(clip), {"errors": [failure(clip, code)]}).status_code == 200
     assert user.now(clip).status == status
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Trouble, and what is told of it
+# Errors
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def test_the_table_is_away(user: User) -> None:
-    """What could not be saved is 503; Runware's repeat, when the table is back, is saved and 200."""
+def test_the_table_is_unavailable(user: User) -> None:
+    """A webhook that cannot be saved is 503; Runware's retry is saved once the table is back."""
     clip = user.buy()
     user.stack.aws.faults.fail("dynamodb", "InternalServerError")
     answer = call(user.callback(clip), result(clip))
@@ -477,15 +477,15 @@ def test_the_table_is_away(user: User) -> None:
     assert user.now(clip).status == Status.RENDERED
 
 
-def test_the_table_stumbles(user: User) -> None:
-    """Passing trouble is not even seen from outside."""
+def test_a_passing_table_error(user: User) -> None:
+    """A short failure of the table is not visible to Runware."""
     clip = user.buy()
     user.stack.aws.faults.fail("dynamodb", "InternalServerError", times=3)
     assert call(user.callback(clip), result(clip)).status_code == 200
 
 
 def test_saved_though_the_answer_was_lost(user: User) -> None:
-    """When all answers of the table are lost for a while, what took effect is found, and counted once."""
+    """A save whose answers are all lost is recognized and counted once."""
     clip = user.buy()
     user.stack.aws.faults.fail("dynamodb", "InternalServerError", times=5, after=True)
     assert call(user.callback(clip), result(clip, cost=0.9)).status_code == 200
@@ -495,14 +495,14 @@ def test_saved_though_the_answer_was_lost(user: User) -> None:
     assert user.counted(clip) == 900_000
 
 
-def test_nothing_secret_is_kept(user: User) -> None:
-    """An error that echoes our own links is kept and logged without their tokens and signatures."""
+def test_no_secret_is_recorded(user: User) -> None:
+    """An error that repeats our links is recorded and logged without their tokens and signatures."""
     clip = user.buy()
     sent = user.sent(clip)[0]
     message = f"PUT {sent['uploadEndpoint']} failed, so did POST {sent['webhookURL']}; Authorization: Bearer abcdef"
     echo = failure(clip, "taskFailed", message=message, responseContent=message)
     assert call(user.callback(clip), {"errors": [echo]}).status_code == 200
-    kept = json.dumps([item for item in whole_table(user.stack) if clip.task_uuid in item["pk"]["S"]])
-    assert "failed, so did POST" in kept
+    stored_items = json.dumps([item for item in whole_table(user.stack) if clip.task_uuid in item["pk"]["S"]])
+    assert "failed, so did POST" in stored_items
     for secret in (token_of(sent["webhookURL"]), "X-Amz-Signature=", "abcdef"):
-        assert secret not in kept
+        assert secret not in stored_items

@@ -1,7 +1,7 @@
-"""Every schedule worth looking at: each stop and each race, under each manner of Runware, for each fate of a call.
+"""The enumerated schedules: each stop and each race, under each behaviour of Runware, for each outcome of a call.
 
-`everything()` yields settings; `explore` lives each of them and judges. No setting is counted twice. `sample()` has
-the few that `make test` lives.
+`all_settings()` yields them; `explore` runs and checks each. No setting comes twice. `sample()` has those that
+`make test` runs.
 """
 
 import os
@@ -14,9 +14,9 @@ from typing import Literal
 
 from tests.fakes.builders import PRICE
 from tests.fakes.simulated import Switches
-from tests.simulation.history import Setting, live, verdict
+from tests.simulation.history import Setting, run_history, verdict
 from tests.simulation.telltale import TELLTALE
-from tests.simulation.watching import SKEW
+from tests.simulation.transitions import SKEW
 from tests.simulation.world import EndlessError, Schedule
 
 FATES = (
@@ -35,12 +35,12 @@ FATES = (
     "no account",
     "refused connection",
 )
-# Outcomes that differ most in what they leave behind: used where everything would be too much.
-TELLING = ("refused connection", "well", "lost", "late", "cut after", "no")
+# The outcomes with the most different consequences, for parts in which all outcomes would be too many.
+KEY_FATES = ("refused connection", "well", "lost", "late", "cut after", "no")
 POLICIES: tuple[Literal["resend", "review"], ...] = ("resend", "review")
 GUESTS = ("sweep", "later sweep", "submit", "webhook")
-MANNERS = ("again", "busy")
-WITNESSES = ("webhook", "poll", "bucket", "uploaded")
+LOSSES = ("again", "busy")
+SOURCES = ("webhook", "poll", "bucket", "uploaded")
 
 PLAIN = Switches()
 ONE_AT_A_TIME = (
@@ -106,10 +106,10 @@ RACED = (
     Switches(poll_finds_running=False, webhook="lost"),
 )
 
-# What two functions whose clocks differ may do to each other: the first is behind, ahead, or only every third one is.
+# Differences between clocks: the first function's is behind or ahead, or only every third one's is ahead.
 SKEWS = ((0, SKEW), (SKEW, 0), (0, 0, SKEW))
-COSTLY = Switches(second_render=True)  # more than was set aside, so that the budgets of one clip are exceeded
-CROWDS = (
+COSTLY = Switches(second_render=True)  # exceeds the budgets of a single clip
+SHARED_POLLS = (
     Switches(webhook="lost", max_polled=10),
     Switches(webhook="lost", max_polled=3, upload="never"),
     Switches(webhook="lost", polls_all_or_nothing=True, forgotten=1, upload="never"),
@@ -121,15 +121,15 @@ CROWDS = (
 )
 
 
-WHOLE = "SIMULATE_SECONDS" in os.environ  # `make simulate`
-SAMPLED = 1_000  # of the settings, for `make test`, besides those in which the planted faults show
-_EVERY = 15  # of the manners, in the sample; and with every policy, since these are two
-_ORDER = 2  # any seed would do
+EXHAUSTIVE = "SIMULATE_SECONDS" in os.environ  # set by `make simulate`
+SAMPLE_SIZE = 1_000  # settings in `make test`, besides those in which the planted faults show
+_SAMPLE_STEP = 15  # of the behaviours and policies in the sample; odd, so that both policies occur
+_SEED = 2  # arbitrary
 
 
 @dataclass(slots=True)
 class Findings:
-    """What an exploration found; `broken` holds the first few settings that broke a promise, with the promises."""
+    """The result of an exploration; `broken` has the first five settings that broke a promise, with the promises."""
 
     explored: int = 0
     double_purchases: int = 0
@@ -144,9 +144,9 @@ class Findings:
 
     def judge(self, setting: Setting) -> None:
         try:
-            faults = verdict(live(setting))
+            faults = verdict(run_history(setting))
         except EndlessError:
-            faults = ["lost: a sweep does not come to an end"]
+            faults = ["lost: a sweep does not end"]
         self.explored += 1
         doubles = any("bought" in fault for fault in faults)
         lost = any(fault.partition(": ")[2].startswith("lost") or fault.startswith("lost") for fault in faults)
@@ -177,7 +177,7 @@ class Findings:
 
 
 def explore(settings: Iterable[Setting], stop_at_first: bool = False) -> Findings:
-    """Lives and judges each setting."""
+    """Runs and checks each setting."""
     findings = Findings()
     for setting in settings:
         findings.judge(setting)
@@ -187,22 +187,22 @@ def explore(settings: Iterable[Setting], stop_at_first: bool = False) -> Finding
 
 
 def sample() -> list[Setting]:
-    """Those in which the planted faults show, and a thousand of all parts of the enumeration."""
-    return [*TELLTALE, *islice(_mixed(*PARTS, partial(single_stops, every=_EVERY)), SAMPLED)]
+    """The settings in which the planted faults show, and a thousand from all parts of the enumeration."""
+    return [*TELLTALE, *islice(_mixed(*PARTS, partial(single_stops, every=_SAMPLE_STEP)), SAMPLE_SIZE)]
 
 
-def everything() -> Iterator[Setting]:
+def all_settings() -> Iterator[Setting]:
     """All parts of the enumeration. No setting comes twice."""
     return _mixed(*PARTS, single_stops)
 
 
-def _mixed(*made: Callable[[], Iterable[Setting]]) -> Iterator[Setting]:
-    """The parts take turns, each in a random order that is the same each time.
+def _mixed(*makers: Callable[[], Iterable[Setting]]) -> Iterator[Setting]:
+    """Takes settings from the parts in turn, in a pseudorandom order within each part.
 
-    So the small parts come early, and whatever is wrong shows soon.
+    So the small parts come early, and faults show soon.
     """
-    shuffled = random.Random(_ORDER)
-    parts = [list(part()) for part in made]
+    shuffled = random.Random(_SEED)
+    parts = [list(part()) for part in makers]
     for part in parts:
         shuffled.shuffle(part)
     seen: set[str] = set()
@@ -216,27 +216,27 @@ def _mixed(*made: Callable[[], Iterable[Setting]]) -> Iterator[Setting]:
 def undisturbed() -> Iterator[Setting]:
     """No stops and no races: many faults show without any."""
     for switches, policy in product((*ONE_AT_A_TIME, *ADVERSE), POLICIES):
-        for fate in (*TELLING, "503", "503 after"):
+        for fate in (*KEY_FATES, "503", "503 after"):
             yield Setting(switches=switches, when_ambiguous=policy, fates=(fate,))
             yield Setting(switches=switches, when_ambiguous=policy, fates=(fate, "no"))
 
 
 def single_stops(every: int = 1) -> Iterator[Setting]:
-    """Every single stop, under every switch by itself and in adverse combinations, for every fate of the call.
+    """Every single stop, under every switch by itself and in adverse combinations, for every outcome of the call.
 
-    Or under one of so many: to learn how many effects there are, each undisturbed history has to be lived.
+    Or under every n-th combination: each undisturbed history has to be run, to count its effects.
     """
     for switches, policy in islice(product((*ONE_AT_A_TIME, *ADVERSE), POLICIES), 0, None, every):
-        for fate in FATES if switches is PLAIN else TELLING:
+        for fate in FATES if switches is PLAIN else KEY_FATES:
             setting = Setting(switches=switches, when_ambiguous=policy, fates=(fate,))
             yield setting
             yield from _stopped(setting)
 
 
-def lost_witnesses() -> Iterator[Setting]:
-    """Each witness lost, and each pair of them, with every single stop."""
-    losses = [frozenset(lost) for many in (1, 2) for lost in combinations(WITNESSES, many)]
-    for lost, fate in product(losses, TELLING):
+def lost_sources() -> Iterator[Setting]:
+    """Each source lost, and each pair of sources, with every single stop."""
+    losses = [frozenset(lost) for number in (1, 2) for lost in combinations(SOURCES, number)]
+    for lost, fate in product(losses, KEY_FATES):
         switches = Switches(polls_fail="poll" in lost)
         setting = Setting(switches=switches, fates=(fate,), lost=lost)
         yield setting
@@ -244,9 +244,9 @@ def lost_witnesses() -> Iterator[Setting]:
 
 
 def races() -> Iterator[Setting]:
-    """Another sweep, webhook or call of the same request let in before every single effect."""
-    lost_twice = [Setting(fates=(fate, "lost")) for fate in TELLING]
-    then_refused = [Setting(switches=switches, fates=(fate, "no")) for fate, switches in product(TELLING, RACED)]
+    """Another sweep, webhook or call of the same request before or inside every single effect."""
+    lost_twice = [Setting(fates=(fate, "lost")) for fate in KEY_FATES]
+    then_refused = [Setting(switches=switches, fates=(fate, "no")) for fate, switches in product(KEY_FATES, RACED)]
     for setting in (*lost_twice, *then_refused):
         for number, guest in product(range(1, effects(setting) + 1), GUESTS):
             for raced in (Schedule(guests={number: guest}), Schedule(guests_inside={number: guest})):
@@ -255,32 +255,32 @@ def races() -> Iterator[Setting]:
 
 
 def pairs_of_stops() -> Iterator[Setting]:
-    """Every pair of stops, at the default switches, for the telling fates of the first and second call."""
+    """Every pair of stops, at the default switches, for contrasting outcomes of the first and second call."""
     for fates in (("well",), ("lost",), ("cut after",), ("late", "lost"), ("refused connection", "cut after")):
         setting = Setting(fates=fates)
-        most = effects(setting) + 4
-        for first, second in combinations(range(1, most + 1), 2):
+        last = effects(setting) + 4
+        for first, second in combinations(range(1, last + 1), 2):
             for one, other in product((True, False), repeat=2):
                 before = frozenset(n for n, early in ((first, one), (second, other)) if early)
                 yield replace(setting, schedule=Schedule(before, frozenset({first, second}) - before))
 
 
 def lost_answers() -> Iterator[Setting]:
-    """Every write that takes effect, and every read, with its answer lost; for writes, also while another is faster."""
-    manners = (PLAIN, COSTLY, Switches(webhook="lost", upload="never"), Switches(render_fails="timeoutProvider"))
-    for switches, policy, fate in product(manners, POLICIES, TELLING):
+    """Every write and every read with its answer lost; for writes, also while another process is faster."""
+    behaviours = (PLAIN, COSTLY, Switches(webhook="lost", upload="never"), Switches(render_fails="timeoutProvider"))
+    for switches, policy, fate in product(behaviours, POLICIES, KEY_FATES):
         limit = PRICE if switches is COSTLY else 50 * PRICE
         setting = Setting(switches=switches, when_ambiguous=policy, fates=(fate,), limit=limit)
-        for number, manner in product(range(1, effects(setting) + 1), MANNERS):
-            yield replace(setting, schedule=Schedule(lost={number: manner}))
+        for number, loss in product(range(1, effects(setting) + 1), LOSSES):
+            yield replace(setting, schedule=Schedule(lost={number: loss}))
             if policy == "resend":
-                yield replace(setting, schedule=Schedule(lost={number: manner}, guests_inside={number: "sweep"}))
-                yield replace(setting, schedule=Schedule(lost={number: manner}, guests_inside={number: "webhook"}))
-                yield replace(setting, schedule=Schedule(lost={number: manner}, after=frozenset({number + 2})))
+                yield replace(setting, schedule=Schedule(lost={number: loss}, guests_inside={number: "sweep"}))
+                yield replace(setting, schedule=Schedule(lost={number: loss}, guests_inside={number: "webhook"}))
+                yield replace(setting, schedule=Schedule(lost={number: loss}, after=frozenset({number + 2})))
 
 
 def slow_functions() -> Iterator[Setting]:
-    """A function that hangs for as long as it may, at each of its effects, before or while Runware is in doubt."""
+    """A function that hangs as long as it may, at each of its effects, before or during a call of Runware."""
     for switches, fates in product((PLAIN, ADVERSE[7]), (("lost", "lost", "lost"), ("cut after",), ("late", "lost"))):
         setting = Setting(switches=switches, fates=fates)
         for number in range(1, effects(setting) + 1):
@@ -288,7 +288,7 @@ def slow_functions() -> Iterator[Setting]:
 
 
 def differing_clocks() -> Iterator[Setting]:
-    """Functions whose clocks differ, one of them as slow as it may be, and then another one at work."""
+    """Functions with different clocks: one hangs as long as it may, then another one works."""
     second = (("refused connection", "lost"), ("refused connection", "late"), ("lost", "lost"), ("cut after", "no"))
     for skews, switches, fates in product(SKEWS, (PLAIN, ADVERSE[7]), second):
         setting = Setting(switches=switches, fates=fates, skews=skews)
@@ -298,26 +298,26 @@ def differing_clocks() -> Iterator[Setting]:
 
 
 def two_at_once() -> Iterator[Setting]:
-    """The same, where one of them hangs both before it sends and while it does."""
+    """The same, where one of them hangs both before and during its send."""
     for skews, fate in product(SKEWS, ("lost", "late", "cut after")):
         setting = Setting(fates=("refused connection", fate), skews=skews)
         for number in range(1, effects(setting) + 1):
             yield replace(setting, schedule=Schedule(guests_inside={number: "hang", number + 1: "last sweep"}))
 
 
-def crowds() -> Iterator[Setting]:
-    """Many clips at once, with a Runware that turns away what is asked of several, or of all."""
-    for switches, fate in product(CROWDS, ("well", "cut after", "refused connection")):
+def shared_polls() -> Iterator[Setting]:
+    """Many clips at once, with a Runware that refuses polls for several clips, or all polls."""
+    for switches, fate in product(SHARED_POLLS, ("well", "cut after", "refused connection")):
         yield Setting(switches=switches, fates=(fate,), tasks=3, clips=4)
-    for switches in CROWDS:
+    for switches in SHARED_POLLS:
         yield Setting(switches=switches, when_ambiguous="review", tasks=3, clips=4, lag=1)
         yield Setting(switches=switches, fates=("lost", "lost"), tasks=3, clips=4, lag=20_000)
 
 
 def contended_budgets() -> Iterator[Setting]:
-    """Budgets with which no transaction succeeds for a while, and each single stop meanwhile."""
-    manners = (PLAIN, COSTLY, Switches(render_fails="timeoutProvider"), Switches(cost=False, webhook="lost"))
-    for switches, policy, fate in product(manners, POLICIES, (*TELLING, "no account")):
+    """Budgets with which no transaction succeeds for a while, with each single stop in that time."""
+    behaviours = (PLAIN, COSTLY, Switches(render_fails="timeoutProvider"), Switches(cost=False, webhook="lost"))
+    for switches, policy, fate in product(behaviours, POLICIES, (*KEY_FATES, "no account")):
         for contended in (30_000, 300_000, 3_600_000):
             setting = Setting(switches=switches, when_ambiguous=policy, fates=(fate,), contended=contended)
             yield setting
@@ -333,27 +333,27 @@ def _stopped(setting: Setting) -> Iterator[Setting]:
 
 @cache
 def _effects(name: str) -> int:
-    return live(_named[name]).world.effects
+    return run_history(_by_name[name]).world.effects
 
 
 PARTS = (
     undisturbed,
     races,
-    lost_witnesses,
+    lost_sources,
     pairs_of_stops,
     lost_answers,
     slow_functions,
     differing_clocks,
     two_at_once,
-    crowds,
+    shared_polls,
     contended_budgets,
 )
 
-_named: dict[str, Setting] = {}
-_MAX_EFFECTS = 40  # sweeps repeat themselves after that
+_by_name: dict[str, Setting] = {}
+_MAX_EFFECTS = 40  # later sweeps repeat earlier ones
 
 
 def effects(setting: Setting) -> int:
-    """How many effects the undisturbed history has, as far as they differ."""
-    _named[repr(setting)] = setting
+    """The number of effects of the undisturbed history, up to the maximum."""
+    _by_name[repr(setting)] = setting
     return min(_effects(repr(setting)), _MAX_EFFECTS)

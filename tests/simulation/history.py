@@ -1,7 +1,7 @@
-"""One history: tasks submitted, Runware at work, sweeps every minute, stops and races in between; then the judgement.
+"""One history: submissions, renders at Runware, sweeps every minute, stops and races; then the check of the promises.
 
-The use cases are the real ones. A history goes on until nothing is left to look at, then the promises of design are
-held against the ledger of the fake Runware, which alone knows what was paid.
+The use cases are the real ones. A history runs until no clip is open. Then the promises of docs/guarantees.md are
+checked against the ledger of the fake Runware, the only record of the payments.
 """
 
 import uuid
@@ -27,7 +27,7 @@ from tests.fakes.builders import TIMES
 from tests.fakes.simulated import Execution, SimulatedBucket, SimulatedRunware, SimulatedTable, Supervisor, Switches
 from tests.fakes.telemetry import FakeTelemetry
 from tests.fakes.use_cases import sequential_map
-from tests.simulation.watching import Watching
+from tests.simulation.transitions import TransitionChecker
 from tests.simulation.world import Schedule, World
 
 T = TypeVar("T")
@@ -35,18 +35,18 @@ T = TypeVar("T")
 CREDENTIALS = Credentials("key", ("current", "previous"))
 CALLER = Caller("me", 50_000_000)
 MINUTE = 60_000
-THE_END = 48 * 3_600_000  # milliseconds: whatever is still open then is lost
-FOUND_WITHIN = 1_800_000  # milliseconds after its end, whoever shares the questions about it
-MAX_FAILURES = 6  # of Runware in a row that a sweep may see: some more than it takes to give up
-QUESTIONS = {"submit", "poll", "details"}  # effects that end within the HTTP timeout
+MAX_DURATION = 48 * 3_600_000  # milliseconds; a clip that is open then is lost
+MAX_DETECTION_TIME = 1_800_000  # milliseconds after a render's end, whichever clips share its polls
+MAX_FAILURES = 6  # of Runware in a row within a sweep: a few more than its limit
+PROVIDER_CALLS = {"submit", "poll", "details"}  # effects that end within the HTTP timeout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What a history is about: Runware's manners, the fates of the first submissions, which witnesses are lost.
+    """The parameters of a history: Runware's behaviour, the outcomes of the first submissions, the lost sources.
 
-    `skews` are by how much the clocks of the processes are ahead, in turn, and `lag` is how far the index is behind, in
-    milliseconds. For `contended` milliseconds after a task is recorded no transaction with the budgets succeeds.
+    `skews` are the leads of the processes' clocks, in turn, and `lag` is the delay of the index, in milliseconds. For
+    `contended` milliseconds after a task is recorded no transaction with the budgets succeeds.
     """
 
     switches: Switches = field(default_factory=Switches)
@@ -60,12 +60,12 @@ class Setting:
     contended: int = 0
     lost: frozenset[str] = frozenset()  # of: webhook, poll, bucket, uploaded
     schedule: Schedule = field(default_factory=Schedule)
-    repeats: bool = True  # the caller sends its request again when it gets no answer, and once more later
+    repeats: bool = True  # the caller repeats its request without an answer, and once more later
 
 
 @dataclass(slots=True)
 class History:
-    """The service with its world around it."""
+    """The service and its surroundings under one setting."""
 
     setting: Setting
     world: World = field(init=False)
@@ -78,11 +78,11 @@ class History:
     webhook_service: WebhookService = field(init=False)
     accepted: dict[str, WireResponse] = field(default_factory=dict)
     unsaved: list[str] = field(default_factory=list)
-    minted: "count[int]" = field(default_factory=lambda: count(1 << 64))
+    new_uuids: "count[int]" = field(default_factory=lambda: count(1 << 64))
     next_sweep: int = 0
     skews: Iterator[int] = field(init=False)
-    skew: int = 0  # how far apart two clocks are at most
-    watching: Watching = field(init=False)
+    skew: int = 0  # the largest difference between two clocks
+    checker: TransitionChecker = field(init=False)
 
     def __post_init__(self) -> None:
         setting = self.setting
@@ -100,11 +100,11 @@ class History:
         self.runware.supervisor = Supervisor(
             TIMES.lease, TIMES.resend_window, setting.when_ambiguous == "resend", self.skew
         )
-        self.watching = Watching(self, TIMES)
-        self.table.on_change, self.runware.on_fetch = self.watching.changed, self.watching.fetching
-        self.bucket.found_nothing = self._nothing_in_bucket
+        self.checker = TransitionChecker(self, TIMES)
+        self.table.on_change, self.runware.on_fetch = self.checker.on_change, self.checker.on_fetch
+        self.bucket.found_nothing = self._record_absence_in_bucket
         self.runware.deliver = self.deliver
-        self.runware.on_upload = self.uploaded
+        self.runware.on_upload = self.deliver_upload
         shared: dict[str, Any] = {"telemetry": self.telemetry, "times": TIMES, "clock": self.world.clock}
         purchase_service = PurchaseService(
             clips=self.table, links=self.bucket, runware=self.runware, webhook_url="https://hooks.example", **shared
@@ -116,7 +116,7 @@ class History:
             purchase_service=purchase_service,
             monthly_limit=setting.limit,
             retention=None,
-            new_uuid=lambda: str(uuid.UUID(int=next(self.minted), version=4)),
+            new_uuid=lambda: str(uuid.UUID(int=next(self.new_uuids), version=4)),
             concurrent_map=sequential_map,
             **shared,
         )
@@ -135,28 +135,30 @@ class History:
         self.world.guests |= {
             "sweep": self.sweep,
             "submit": self._submit_again,
-            "webhook": self._call_now,
+            "webhook": self._send_webhooks,
             "later sweep": self._sweep_later,
             "hang": self._hang,
             "last sweep": self._sweep_last,
         }
 
-    def process(self, program: Callable[[], T], lasts: int = TIMES.function, questions: int | None = None) -> T | None:
-        """One run of a function with a clock of its own; None if it was stopped.
+    def process(
+        self, program: Callable[[], T], lasts: int = TIMES.function, max_failures: int | None = None
+    ) -> T | None:
+        """Runs a function with a clock of its own; returns its result, or None if it was stopped.
 
-        It may last so long, and may see so many `questions` in a row fail.
+        It may last `lasts` milliseconds and see at most `max_failures` failures of Runware in a row.
         """
         world, runware = self.world, self.runware
         outer = world.offset, world.ends, runware.failures_in_a_row, runware.max_failures_in_a_row
         world.offset, world.ends = next(self.skews), world.now + lasts - 2_000
-        runware.failures_in_a_row, runware.max_failures_in_a_row = 0, questions
+        runware.failures_in_a_row, runware.max_failures_in_a_row = 0, max_failures
         try:
             return world.run(program)
         finally:
             world.offset, world.ends, runware.failures_in_a_row, runware.max_failures_in_a_row = outer
 
     def buyer(self, unattended: bool) -> Buyer:
-        """Whoever buys in the process at work."""
+        """The buyer in the current process."""
         ends_at = self.world.ends + self.world.offset
         return Buyer(f"run {self.world.effects}", ends_at, CREDENTIALS, unattended)
 
@@ -173,48 +175,48 @@ class History:
         return answer
 
     def sweep(self) -> None:
-        """One run of `reconcile`; should it fail, the next one comes in a minute."""
+        """One run of `reconcile`; after a failure the next one comes in a minute."""
         with suppress(BusyError):
             self.process(
                 lambda: self.reconcile_service.sweep(self.buyer(unattended=True)),
                 TIMES.lease - 10_000,
-                questions=MAX_FAILURES,
+                max_failures=MAX_FAILURES,
             )
 
     def _sweep_later(self) -> None:
-        """The program hangs for a while, as long as its function may, and the schedule comes round."""
+        """The program hangs for a part of its function's time, and the schedule starts a sweep."""
         self.world.move_to(self.world.now + 20_000)
         self.sweep()
 
     def _hang(self) -> None:
-        """The program hangs: in a question to Runware until its timeout, else for as long as it may still ask one."""
-        still = self.world.ends - TIMES.http
-        hangs_until = self.world.now + TIMES.http if self.world.names[-1] in QUESTIONS else still
+        """The program hangs: during a call of Runware until the timeout, else as long as it may still make a call."""
+        last_call = self.world.ends - TIMES.http
+        hangs_until = self.world.now + TIMES.http if self.world.names[-1] in PROVIDER_CALLS else last_call
         self.world.move_to(min(max(hangs_until, self.world.now), self.world.ends))
 
     def _sweep_last(self) -> None:
         self._hang()
         self.sweep()
 
-    def _nothing_in_bucket(self, key: str) -> None:
+    def _record_absence_in_bucket(self, key: str) -> None:
         if uuid := self.runware.supervisor.keys.get(key):
             self.runware.supervisor.record_absence(uuid, "bucket", self.world.now)
 
     def _submit_again(self) -> None:
-        """The caller's second click, while the first call is still at work."""
+        """The caller repeats its request while the first call is at work."""
         self.submit(request(clips=self.setting.clips))
 
-    def _call_now(self) -> None:
-        """Runware is so quick that its webhook arrives while the program is still at work."""
+    def _send_webhooks(self) -> None:
+        """Runware finishes at once, so that its webhook arrives while the program is at work."""
         for task in self.runware.executions:
-            if not task.finished and self._may_be_done(task):
+            if not task.finished and self._may_be_finished(task):
                 self.runware.finish(task)
                 self.world.move_to(self.world.now + 500)
 
-    def _may_be_done(self, task: Execution) -> bool:
-        """Whether a render may be this quick: where clips are sent again, that rests on renders taking their time.
+    def _may_be_finished(self, task: Execution) -> bool:
+        """True if a render may be this quick; resends rely on a minimum duration of renders.
 
-        Unless Runware refuses the UUIDs of finished renders as well, or nothing is ever sent again.
+        That holds unless Runware also refuses the UUIDs of finished renders, or clips are never sent again.
         """
         if self.setting.switches.finished_uuid_refused or self.setting.when_ambiguous == "review":
             return True
@@ -236,22 +238,22 @@ class History:
                 self.unsaved.append("answered a webhook with 2xx without having saved it")
         return clip is not None
 
-    def uploaded(self, key: str, version: str) -> None:
-        """S3's event about an object, some seconds later; delivered again if the function was stopped."""
+    def deliver_upload(self, key: str, version: str) -> None:
+        """Schedules S3's event about an object, repeated if the function was stopped."""
         if "uploaded" not in self.setting.lost:
-            self.world.at(self.world.now + 10_000, lambda: self._uploaded(key, version, tries=3))
+            self.world.at(self.world.now + 10_000, lambda: self._deliver_upload(key, version, tries=3))
 
-    def _uploaded(self, key: str, version: str, tries: int) -> None:
+    def _deliver_upload(self, key: str, version: str, tries: int) -> None:
         try:
             done = self.process(lambda: self.reconcile_service.check_upload(key, version) or True)
         except RushesError:
             done = False  # the message stays in the queue
         if not done and tries:
-            self.world.at(self.world.now + 30_000, lambda: self._uploaded(key, version, tries - 1))
+            self.world.at(self.world.now + 30_000, lambda: self._deliver_upload(key, version, tries - 1))
 
-    def go_on(self, until: int | None = None) -> None:
-        """Lets time pass, sweeping every minute when anything is due, until nothing is left to do."""
-        end = self.world.now + THE_END if until is None else until
+    def advance(self, until: int | None = None) -> None:
+        """Moves time forward, with a sweep every minute while clips are due, until nothing is left to do."""
+        end = self.world.now + MAX_DURATION if until is None else until
         while self.world.now < end:
             moments = [moment for moment in (self.world.next_event(), self._next_useful_sweep()) if moment is not None]
             if not moments or min(moments) > end:
@@ -262,7 +264,7 @@ class History:
                 self.sweep()
 
     def _next_useful_sweep(self) -> int | None:
-        """Sweeps that would find nothing are skipped; they do nothing."""
+        """The time of the next sweep that finds a clip; the sweeps before it have no effect and are skipped."""
         due = self.table.next_due()
         if due is None:
             return None
@@ -282,40 +284,40 @@ def request(number: int = 1, clips: int = 1) -> dict[str, Any]:
     return task | ({"numberResults": clips} if clips > 1 else {})
 
 
-def live(setting: Setting) -> History:
-    """The tasks from their first calls to the end."""
+def run_history(setting: Setting) -> History:
+    """Submits the tasks of a setting and runs the history to its end."""
     history = History(setting)
     tasks = [request(number, setting.clips) for number in range(1, setting.tasks + 1)]
     answers = [history.submit(task) for task in tasks]
     if setting.repeats:
-        # The caller heard nothing and tries again; or it is a second click. Twice, since a repeat may be stopped, too.
+        # A retry without an answer, or a second click. Twice, since a repeat may be stopped, too.
         for pause in (5_000, 400_000):
             if None in answers:
-                history.go_on(history.world.now + pause)
+                history.advance(history.world.now + pause)
                 history.world.move_to(history.world.now + pause)
             answers = [history.submit(task) or answer for task, answer in zip(tasks, answers, strict=True)]
-    history.go_on()
+    history.advance()
     return history
 
 
 def verdict(history: History) -> list[str]:
-    """Every broken promise, in words; empty if all were kept."""
+    """Every broken promise as a sentence; empty if all were kept."""
     broken = []
     clips = list(history.table.rows.values())
     for clip in clips:
         broken += [f"clip {clip.index}: {fault}" for fault in _faults(clip, history)]
     for task_uuid in history.accepted:
         if not history.table.clips_of(CALLER.name, task_uuid):
-            broken.append("lost: the caller was told that a task is accepted, and there is none")
-    strangers = {task.uuid for task in history.runware.executions} - {clip.clip_uuid for clip in clips}
-    if strangers:
+            broken.append("lost: a task was accepted and is not recorded")
+    unrecorded = {task.uuid for task in history.runware.executions} - {clip.clip_uuid for clip in clips}
+    if unrecorded:
         broken.append("bought without a record")
-    improper = {*history.runware.supervisor.violations, *history.watching.improper}
-    broken += sorted(improper) + history.unsaved + _uncounted(clips, history)
-    surprises = {
+    violations = {*history.runware.supervisor.violations, *history.checker.violations}
+    broken += sorted(violations) + history.unsaved + _missing_metrics(clips, history)
+    unexpected_logs = {
         note for note in map(str, history.telemetry.logs) if "clip check failed" in note and "BusyError" not in note
     }
-    return broken + sorted(surprises) + _money(clips, history)
+    return broken + sorted(unexpected_logs) + _budget_faults(clips, history)
 
 
 def _faults(clip: Clip, history: History) -> list[str]:
@@ -328,35 +330,36 @@ def _faults(clip: Clip, history: History) -> list[str]:
     if clip.status not in (Status.STORED, Status.FAILED, Status.REVIEW):
         faults.append(f"lost: ended {clip.status}")
     if charged and clip.status == Status.FAILED:
-        faults.append("lost: paid for and called failed")
+        faults.append("lost: paid for and reported as failed")
     if clip.status == Status.STORED and not charged:
         faults.append("stored without having been paid for")
     if clip.status == Status.REVIEW and not (clip.has(Kind.UNPROVEN) or clip.has(Kind.UNSAVED)):
         faults.append("in review without evidence")
     if _found_late(clip, history):
-        faults.append("found long after it was rendered")
-    doubtful = history.runware.supervisor.possible_sends.get(clip.clip_uuid)
-    # A function that was killed, or could not save its outcome, leaves a doubt that only a person can settle.
-    blameless = history.world.stops or history.table.refused
-    if clip.status == Status.REVIEW and not doubtful and not blameless:
-        faults.append("in review although nothing was sent that may have been taken")
-    if doubtful and clip.possibly_sent_at is not None and clip.possibly_sent_at > doubtful[0] + history.skew:
-        faults.append("its first doubtful attempt is recorded as later than it was")
+        faults.append("found too long after its render")
+    possible_sends = history.runware.supervisor.possible_sends.get(clip.clip_uuid)
+    # After a killed function or an unsaved outcome only a person can decide.
+    excused = history.world.stops or history.table.refused
+    if clip.status == Status.REVIEW and not possible_sends and not excused:
+        faults.append("in review without an ambiguous attempt")
+    recorded_at = clip.possibly_sent_at
+    if possible_sends and recorded_at is not None and recorded_at > possible_sends[0] + history.skew:
+        faults.append("its first ambiguous attempt is recorded with a later time")
     return faults
 
 
 def _found_late(clip: Clip, history: History) -> bool:
-    """Whether a Runware that turns away only what is asked of several clips has hidden one of them."""
+    """True if a Runware that refuses shared polls delayed the detection of a render."""
     switches = history.setting.switches
     if not switches.polls_all_or_nothing and switches.max_polled >= len(history.table.rows):
         return False
-    found = min(clip.first_seen_at(kind) or THE_END + clip.created_at for kind in (Kind.RENDERED, Kind.STORED))
+    found = min(clip.first_seen_at(kind) or MAX_DURATION + clip.created_at for kind in (Kind.RENDERED, Kind.STORED))
     done = [task.done_at for task in history.runware.executions[switches.forgotten :] if task.uuid == clip.clip_uuid]
-    return bool(done) and found > min(done) + FOUND_WITHIN
+    return bool(done) and found > min(done) + MAX_DETECTION_TIME
 
 
-def _uncounted(clips: list[Clip], history: History) -> list[str]:
-    """What an operator has to know of and is not counted, unless a function was killed or heard no answer at all."""
+def _missing_metrics(clips: list[Clip], history: History) -> list[str]:
+    """The events for operators without a metric, unless a function was killed or got no answer at all."""
     if history.world.stops or history.table.refused or "busy" in history.world.losses[:-1]:
         return []
     counts, faults = history.telemetry.counted, []
@@ -368,19 +371,19 @@ def _uncounted(clips: list[Clip], history: History) -> list[str]:
     return faults
 
 
-def _money(clips: list[Clip], history: History) -> list[str]:
-    """The budgets hold what the clips are worth, and what was paid unless the record itself says that it is unsure."""
+def _budget_faults(clips: list[Clip], history: History) -> list[str]:
+    """Differences between the budgets, the clips and the ledger, except for uncertain purchases."""
     faults = []
     for scope in (ALL_CALLERS, CALLER.name):
         counted = sum(amount for (name, _), (amount, _) in history.table.budgets.items() if name == scope)
         if counted != sum(clip.budgeted for clip in clips):
             faults.append(f"the budget of {scope} holds {counted}, its clips {sum(clip.budgeted for clip in clips)}")
-        # More renders than were bought are the provider's fault, and an alarm; the orders themselves have to fit.
+        # A second render is the provider's fault and raises an alarm; the orders themselves must fit.
         ordered = sum(clip.estimate for clip in clips) if history.setting.switches.second_render else counted
         if ordered > history.setting.limit:
             faults.append(f"over budget: {counted}")
-    sure = all(clip.status != Status.REVIEW for clip in clips)
+    decided = all(clip.status != Status.REVIEW for clip in clips)
     total, paid = sum(clip.budgeted for clip in clips), history.runware.ledger()
-    if (sure and total != paid) or total < paid:
-        faults.append(f"the records say {total} micro-dollars, the ledger {paid}")
+    if (decided and total != paid) or total < paid:
+        faults.append(f"the records have {total} micro-dollars, the ledger {paid}")
     return faults

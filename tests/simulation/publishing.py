@@ -1,8 +1,8 @@
-"""`publish` on the stream of a history that has been lived, stopped before and after each of its effects.
+"""`publish` on the stream of a finished history, stopped before and after each of its effects.
 
-What it does touches nothing that the rest of the service reads, so a history is lived once, and its stream told again
-under every schedule. The stream is passed on as Lambda does it: batch by batch, again and again from the first change
-that failed, the whole batch if the function was stopped.
+`publish` changes nothing that the rest of the service reads. So a history runs once, and its stream is replayed under
+every schedule. The replay delivers as Lambda does: batch by batch, again from the first change that failed, the
+whole batch if the function was stopped.
 """
 
 import hashlib
@@ -20,33 +20,33 @@ from tests.simulation.history import History
 from tests.simulation.world import Schedule, Stopped, World
 
 T = TypeVar("T")
-Trouble = Literal["before", "after"]
+FailurePoint = Literal["before", "after"]
 
 MAX_DELIVERIES = 40
 
 
 @dataclass(slots=True)
-class Telling:
-    """A lived history's stream, and who hears of it.
+class StreamReplay:
+    """A history's stream, with the bus and the bucket that `publish` writes to.
 
-    `trouble` makes an effect fail, by its number: before it has taken place, or after, when only the answer is lost.
+    `failures` are effects that fail, by number: before they take place, or after, when only the answer is lost.
     """
 
-    lived: History
+    history: History
     schedule: Schedule = field(default_factory=Schedule)
-    trouble: Mapping[int, Trouble] = field(default_factory=dict)
-    batch: int = 4  # some of a clip's changes come together, and some apart
+    failures: Mapping[int, FailurePoint] = field(default_factory=dict)
+    batch: int = 4  # so that some changes of a clip share a batch and others do not
     world: World = field(init=False)
     manifests: dict[str, bytes] = field(default_factory=dict)
-    told: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    improper: list[str] = field(default_factory=list)
+    published: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.world = World(self.schedule)
 
-    def go_on(self) -> "Telling":
-        """Passes the whole stream on, until every change of it has been told."""
-        changes = list(self.lived.table.changes)
+    def run(self) -> "StreamReplay":
+        """Delivers the whole stream, until every change is published."""
+        changes = list(self.history.table.changes)
         use_case = PublishService(tasks=self, manifests=self, bus=self, telemetry=FakeTelemetry(), bucket="clips")
         for start in range(0, len(changes), self.batch):
             batch = changes[start : start + self.batch]
@@ -55,11 +55,11 @@ class Telling:
                 if not batch:
                     break
             else:
-                self.improper.append("lost: a change could not be told in forty deliveries")
+                self.violations.append("lost: a change was not published in forty deliveries")
         return self
 
     def _deliver(self, use_case: PublishService, batch: list[tuple[Clip, Clip]]) -> list[tuple[Clip, Clip]]:
-        """One invocation; returns what has to come again. A change that fails does not stop those after it."""
+        """One invocation; returns the changes to deliver again. Those after a failed change are tried, too."""
         failed: list[int] = []
         try:
             for number, (before, after) in enumerate(batch):
@@ -72,26 +72,26 @@ class Telling:
         return batch[failed[0] :] if failed else []
 
     def _effect(self, name: str, act: Callable[[], T], error: type[RushesError]) -> T:
-        trouble = self.trouble.get(self.world.effects + 1)
+        failure_point = self.failures.get(self.world.effects + 1)
 
-        def troubled() -> T:
-            if trouble == "before":
+        def with_failure() -> T:
+            if failure_point == "before":
                 raise error("made to fail")
             result = act()
-            if trouble == "after":
+            if failure_point == "after":
                 raise error("the answer was lost")
             return result
 
-        return self.world.effect(name, troubled)
+        return self.world.effect(name, with_failure)
 
     def task(self, caller: str, task_uuid: str) -> Any:
-        return self._effect("task", lambda: self.lived.table.tasks.get((caller, task_uuid)), BucketError)
+        return self._effect("task", lambda: self.history.table.tasks.get((caller, task_uuid)), BucketError)
 
     def manifest(self, key: str) -> bytes | None:
         return self._effect("manifest", lambda: self.manifests.get(key), BucketError)
 
     def put_manifest(self, key: str, content: bytes) -> None:
-        self._effect("keep manifest", lambda: self._keep(key, content), BucketError)
+        self._effect("put manifest", lambda: self._write_manifest(key, content), BucketError)
 
     def has(self, object_key: str, version: str) -> bool:
         return self._effect("has", lambda: self.copy(object_key, version) is not None, BucketError)
@@ -104,56 +104,56 @@ class Telling:
         return self._effect("digest", sha256, BucketError)
 
     def publish(self, detail_type: str, detail: Mapping[str, Any]) -> None:
-        self._effect("tell", lambda: self._hear(detail_type, dict(detail)), BusError)
+        self._effect("publish", lambda: self._receive(detail_type, dict(detail)), BusError)
 
     def copy(self, object_key: str, version: str) -> bytes | None:
-        """What lies in the lived history's bucket."""
-        versions = self.lived.bucket.objects.get(object_key, [])
+        """The content of an object version in the history's bucket, or None."""
+        versions = self.history.bucket.objects.get(object_key, [])
         return versions[int(version) - 1] if int(version) <= len(versions) else None
 
-    def _keep(self, key: str, content: bytes) -> None:
+    def _write_manifest(self, key: str, content: bytes) -> None:
         old, new = (json.loads(text)["revision"] for text in (self.manifests.get(key, content), content))
         if new < old:
-            self.improper.append(f"a manifest was turned back from revision {old} to {new}")
+            self.violations.append(f"a manifest went back from revision {old} to {new}")
         self.manifests[key] = content
 
-    def _hear(self, detail_type: str, detail: dict[str, Any]) -> None:
+    def _receive(self, detail_type: str, detail: dict[str, Any]) -> None:
         if detail["status"] == "stored":
-            laid = json.loads(self.manifests.get(detail.get("manifestKey", ""), b"{}"))
-            is_newer = laid.get("revision", 0) > detail["revision"]
-            if laid.get("versionId") != detail["versionId"] and not is_newer:
-                self.improper.append("told before its manifest was there")
-        self.told.append((detail_type, detail))
+            manifest = json.loads(self.manifests.get(detail.get("manifestKey", ""), b"{}"))
+            is_newer = manifest.get("revision", 0) > detail["revision"]
+            if manifest.get("versionId") != detail["versionId"] and not is_newer:
+                self.violations.append("published before its manifest existed")
+        self.published.append((detail_type, detail))
 
 
-def verdict(telling: Telling) -> list[str]:
-    """Every broken promise, in words; empty if all were kept."""
-    broken = list(telling.improper)
-    for clip in telling.lived.table.rows.values():
-        broken += [f"clip {clip.index}: {fault}" for fault in _faults(clip, telling)]
+def verdict(replay: StreamReplay) -> list[str]:
+    """Every broken promise as a sentence; empty if all were kept."""
+    broken = list(replay.violations)
+    for clip in replay.history.table.rows.values():
+        broken += [f"clip {clip.index}: {fault}" for fault in _faults(clip, replay)]
     ids: dict[str, dict[str, Any]] = {}
-    for _, detail in telling.told:
+    for _, detail in replay.published:
         if ids.setdefault(detail["id"], detail) != detail:
-            broken.append("two different things were told under one id")
+            broken.append("two different events have one id")
     return broken
 
 
-def _faults(clip: Clip, telling: Telling) -> Iterator[str]:
-    """What is told is what the record says: all of it, in the end the truth, and once but for repeats."""
-    about = [(name, detail) for name, detail in telling.told if detail["clipUUID"] == clip.clip_uuid]
-    states = [_ended(new) for _, new in telling.lived.table.changes if new.clip_uuid == clip.clip_uuid]
+def _faults(clip: Clip, replay: StreamReplay) -> Iterator[str]:
+    """The published events match the record: all of them, the last with the final status, once but for repeats."""
+    events = [(name, detail) for name, detail in replay.published if detail["clipUUID"] == clip.clip_uuid]
+    states = [_expected_event(new) for _, new in replay.history.table.changes if new.clip_uuid == clip.clip_uuid]
     expected = {state for state in states if state}
-    ids = {detail["id"]: (name, detail.get("reason") or detail.get("versionId")) for name, detail in about}
+    ids = {detail["id"]: (name, detail.get("reason") or detail.get("versionId")) for name, detail in events}
     if Counter(ids.values()) != Counter(expected):
-        yield f"told {sorted(map(str, ids.values()))}, and the record went through {sorted(map(str, expected))}"
-    if about and max(about, key=lambda event: event[1]["revision"])[0] != (_ended(clip) or ("nothing",))[0]:
-        yield f"is {clip.status}, and the last that was told is something else"
+        yield f"published {sorted(map(str, ids.values()))}, and the record has {sorted(map(str, expected))}"
+    if events and max(events, key=lambda event: event[1]["revision"])[0] != (_expected_event(clip) or ("nothing",))[0]:
+        yield f"is {clip.status}, and the last event is another one"
     if clip.status == Status.STORED:
-        yield from _manifest_faults(clip, telling)
+        yield from _manifest_faults(clip, replay)
 
 
-def _ended(clip: Clip) -> tuple[str, str | None] | None:
-    """What a listener should know of a clip, and of which copy or why; None while it is under way."""
+def _expected_event(clip: Clip) -> tuple[str, str | None] | None:
+    """The event for a clip's state, and its copy or reason; None while the clip is under way."""
     match clip.status:
         case Status.STORED:
             return "Clip Stored", clip.copy[0] if clip.copy else None
@@ -164,16 +164,16 @@ def _ended(clip: Clip) -> tuple[str, str | None] | None:
     return None
 
 
-def _manifest_faults(clip: Clip, telling: Telling) -> Iterator[str]:
+def _manifest_faults(clip: Clip, replay: StreamReplay) -> Iterator[str]:
     assert clip.copy is not None
     version, _ = clip.copy
-    laid = telling.manifests.get(clip.object_key.rpartition(".")[0] + ".json")
-    if laid is None:
+    manifest = replay.manifests.get(clip.object_key.rpartition(".")[0] + ".json")
+    if manifest is None:
         yield "stored without a manifest"
         return
-    content, copy = json.loads(laid), telling.copy(clip.object_key, version)
+    content, copy = json.loads(manifest), replay.copy(clip.object_key, version)
     assert copy is not None
     if (content["revision"], content["versionId"]) != (clip.version, version):
         yield f"its manifest is of revision {content['revision']}, not {clip.version}"
     if content["sha256"] != hashlib.sha256(copy).hexdigest():
-        yield "its manifest has the digest of something else"
+        yield "its manifest has the wrong digest"

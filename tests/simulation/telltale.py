@@ -1,12 +1,12 @@
 """The settings in which the planted faults of test_mutants show, each in at least one of them.
 
-Once the rules have changed, a fault may no longer show in any: `make simulate` finds and prints another setting for it.
+After a change of the rules a fault may show in none of them: `make simulate` finds and prints another setting for it.
 """
 
 from tests.fakes.builders import PRICE
 from tests.fakes.simulated import Switches
 from tests.simulation.history import Setting
-from tests.simulation.watching import SKEW
+from tests.simulation.transitions import SKEW
 from tests.simulation.world import Schedule
 
 _SECOND_RENDER = Switches(second_render=True)

@@ -1,4 +1,4 @@
-"""The simulation guarded: each deliberate fault in the rules must be noticed by it, or its silence proves nothing."""
+"""Each deliberate fault in the rules must be detected by the simulation; otherwise its success proves nothing."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,16 +17,16 @@ from rushes.services import purchase, reconcile, submit, update_clip
 from rushes.services import queries as query_service
 from rushes.services.purchase import build_wire_task, callback_url
 from tests.fakes import simulated as fakes
-from tests.simulation.enumeration import WHOLE, everything, explore
+from tests.simulation.enumeration import EXHAUSTIVE, all_settings, explore
 from tests.simulation.history import Setting
 from tests.simulation.telltale import TELLTALE
 
 Patch = pytest.MonkeyPatch
-SEARCHED = 4_000  # settings, by `make simulate`
+MAX_SEARCHED = 4_000  # settings, by `make simulate`
 
 
 def no_lease(patch: Patch) -> None:
-    """A clip is recorded without a lease, so that anybody may send it while the first buyer is at it."""
+    """A clip is recorded without a lease, so that another process may send it while the first buyer does."""
     original = submit.SubmitService._clip
     patch.setattr(
         submit.SubmitService,
@@ -46,7 +46,7 @@ def _attempt_without_lease(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def leases_are_ignored(patch: Patch) -> None:
-    """A lease can be taken although somebody else holds it, and nobody waits for its end."""
+    """A lease can be taken while another buyer holds one, and its end is not waited for."""
 
     def lease_to(given: Clip, holder: str, now: int, times: Any, account: str) -> Clip:
         return replace(given, lease=clip.Lease(holder, now, now + times.lease, account))
@@ -59,7 +59,7 @@ def leases_are_ignored(patch: Patch) -> None:
 
 
 def intent_after_the_send(patch: Patch) -> None:
-    """The clip is sent first and recorded when the answer is there."""
+    """The clip is sent first and recorded after the answer."""
     original = submit.SubmitService._reserve_and_record
 
     def record(self: submit.SubmitService, task: Any, clips: Any, amount: int, request: Any) -> Any:
@@ -73,8 +73,8 @@ def intent_after_the_send(patch: Patch) -> None:
     patch.setattr(submit.SubmitService, "_reserve_and_record", record)
 
 
-def doubt_cleared_by_a_no(patch: Patch) -> None:
-    """A definite no is believed although an earlier attempt may have arrived."""
+def doubt_cleared_by_a_refusal(patch: Patch) -> None:
+    """A definite refusal counts although an earlier attempt may have arrived."""
     original = facts.apply_outcome
 
     def apply_outcome(given: Clip, outcome: Outcome, **more: Any) -> Clip:
@@ -85,12 +85,12 @@ def doubt_cleared_by_a_no(patch: Patch) -> None:
 
 
 def doubt_not_kept(patch: Patch) -> None:
-    """An ambiguous answer leaves no trace, so that the clip is simply sent again."""
+    """An ambiguous answer is not recorded, so that the clip is simply sent again."""
     patch.setattr(facts, "mark_possibly_sent", lambda given, *_: given)
 
 
-def expired_lease_means_nothing(patch: Patch) -> None:
-    """A lease that ran out is taken for an attempt that was never made."""
+def expired_lease_read_as_not_sent(patch: Patch) -> None:
+    """A lease that ran out counts as an attempt that was never made."""
 
     def expire_lease(given: Clip, now: int) -> Clip:
         return replace(given, lease=None) if given.lease and given.lease.until <= now else given
@@ -98,8 +98,8 @@ def expired_lease_means_nothing(patch: Patch) -> None:
     patch.setattr(reconcile, "expire_lease", expire_lease)
 
 
-def poll_error_read_as_no_sign(patch: Patch) -> None:
-    """A witness that could not answer counts as one that knows nothing."""
+def poll_error_read_as_absence(patch: Patch) -> None:
+    """A source without an answer counts as one that confirms the clip's absence."""
     original = reconcile.LookupResult.add_response
 
     def add_response(self: reconcile.LookupResult, report: Any, clip_uuid: str) -> None:
@@ -109,19 +109,19 @@ def poll_error_read_as_no_sign(patch: Patch) -> None:
     patch.setattr(reconcile.LookupResult, "add_response", add_response)
 
 
-def details_not_asked(patch: Patch) -> None:
-    """Only the bucket and the poll are asked before a clip is sent again."""
-    patch.setattr(fakes.SimulatedRunware, "details", lambda self, uuid, key: outcomes_report())
+def details_not_queried(patch: Patch) -> None:
+    """Only the bucket and the poll are queried before a clip is sent again."""
+    patch.setattr(fakes.SimulatedRunware, "details", lambda self, uuid, key: empty_lookup())
 
 
-def outcomes_report() -> Any:
+def empty_lookup() -> Any:
     from rushes.runware.response import read_lookup
 
     return read_lookup(200, b'{"data": []}')
 
 
 def server_error_read_as_never_arrived(patch: Patch) -> None:
-    """503 is believed to mean that nothing was taken."""
+    """503 counts as proof that nothing was accepted."""
     original = outcomes.read_answer
 
     def read_answer(status: int, body: bytes, uuid: str) -> Outcome:
@@ -131,7 +131,7 @@ def server_error_read_as_never_arrived(patch: Patch) -> None:
 
 
 def conflict_read_as_failure(patch: Patch) -> None:
-    """A conflict is taken for a refusal."""
+    """A conflict counts as a refusal."""
     original = outcomes.read_answer
 
     def read_answer(status: int, body: bytes, uuid: str) -> Outcome:
@@ -157,7 +157,7 @@ def window_without_end(patch: Patch) -> None:
 
 
 def policy_ignored(patch: Patch) -> None:
-    """A clip is sent again although the deployment said that a person decides."""
+    """A clip is sent again although the deployment's policy is review."""
     original = reconcile.ReconcileService._resolve_uncertain_purchase
 
     def resolve(self: reconcile.ReconcileService, given: Clip, run: Any) -> None:
@@ -168,7 +168,7 @@ def policy_ignored(patch: Patch) -> None:
 
 
 def lease_on_a_newer_version(patch: Patch) -> None:
-    """The lease is taken on whatever the clip is by then, not on the version that the witnesses were asked about."""
+    """The lease is taken on the clip's current version, not on the version before the lookups."""
     original = reconcile.ReconcileService._buy
 
     def buy(self: reconcile.ReconcileService, given: Clip, run: Any) -> None:
@@ -179,13 +179,13 @@ def lease_on_a_newer_version(patch: Patch) -> None:
 
 
 def no_last_look(patch: Patch) -> None:
-    """A failure is believed at once."""
+    """A failure is final at once."""
     original = Clip.open.fget
     assert original
     patch.setattr(Clip, "open", property(lambda self: self.decisive != Kind.FAILED and original(self)))
 
 
-def failure_worth_nothing_at_once(patch: Patch) -> None:
+def failed_clip_released_at_once(patch: Patch) -> None:
     """A failed clip's money is released, and the clip closed, before the last look."""
     billable_amount, is_open = clip.billable_amount, Clip.open.fget
     assert is_open
@@ -194,7 +194,7 @@ def failure_worth_nothing_at_once(patch: Patch) -> None:
 
 
 def rendered_without_deadline(patch: Patch) -> None:
-    """A render whose bytes cannot be had is looked for for ever."""
+    """A render whose bytes are unavailable is looked for permanently."""
     original = reconcile._needs_review
     nothing = Fact(kind=Kind.ATTEMPTED, key="nothing", at=0, source=FactSource.CLOCK)
     patch.setattr(
@@ -205,7 +205,7 @@ def rendered_without_deadline(patch: Patch) -> None:
 
 
 def pending_without_deadline(patch: Patch) -> None:
-    """A purchase that nobody can prove is looked at for ever."""
+    """An uncertain purchase without proof is looked up permanently."""
     original = reconcile._needs_review
     nothing = Fact(kind=Kind.ATTEMPTED, key="nothing", at=0, source=FactSource.CLOCK)
     patch.setattr(
@@ -243,18 +243,18 @@ def failed_save_ignored(patch: Patch) -> None:
 
 
 def budget_released_twice(patch: Patch) -> None:
-    """A refusal takes a clip's money out of the budgets twice."""
+    """A refusal releases a clip's money twice."""
     original = clip.refresh_derived
 
     def refresh_derived(given: Clip, now: int, times: Any) -> Clip:
-        settled = original(given, now, times)
-        return replace(settled, budgeted=-settled.estimate) if settled.decisive == Kind.REFUSED else settled
+        refreshed = original(given, now, times)
+        return replace(refreshed, budgeted=-refreshed.estimate) if refreshed.decisive == Kind.REFUSED else refreshed
 
     patch.setattr(update_clip, "refresh_derived", refresh_derived)
 
 
 def budget_not_corrected(patch: Patch) -> None:
-    """What the facts say of a clip's worth never reaches the budgets."""
+    """The billable amount of a clip never reaches the budgets."""
     original = clip.refresh_derived
 
     def refresh_derived(given: Clip, now: int, times: Any) -> Clip:
@@ -264,16 +264,16 @@ def budget_not_corrected(patch: Patch) -> None:
 
 
 def refusal_outranks_acceptance(patch: Patch) -> None:
-    """A no is believed although the clip is known to be bought."""
-    meaning = clip.KIND_RULES[Kind.REFUSED]
-    assert meaning.decides
-    louder = meaning._replace(decides=meaning.decides._replace(rank=15))
-    patch.setattr(clip, "KIND_RULES", {**clip.KIND_RULES, Kind.REFUSED: louder})
+    """A refusal counts although a fact shows that the clip is bought."""
+    rule = clip.KIND_RULES[Kind.REFUSED]
+    assert rule.decides
+    higher = rule._replace(decides=rule.decides._replace(rank=15))
+    patch.setattr(clip, "KIND_RULES", {**clip.KIND_RULES, Kind.REFUSED: higher})
     patch.setattr(facts, "mark_possibly_sent", lambda given, *_: given)
 
 
 def ambiguity_called_refusal(patch: Patch) -> None:
-    """An answer that proves nothing is taken for a no."""
+    """An ambiguous answer counts as a refusal."""
     original = facts.apply_outcome
 
     def apply_outcome(given: Clip, outcome: Outcome, **more: Any) -> Clip:
@@ -286,12 +286,12 @@ def ambiguity_called_refusal(patch: Patch) -> None:
 
 
 def own_writes_are_not_recognised(patch: Patch) -> None:
-    """A write whose answer was lost is taken for another process's when it is repeated."""
+    """A repeated write whose first answer was lost counts as another process's."""
     patch.setattr(fakes.SimulatedTable, "remembered_writes", 0)
 
 
 def lost_answers_are_not_counted(patch: Patch) -> None:
-    """What may have been saved is not counted, and is no news the next time."""
+    """A write that may have been saved is not counted, and is not new the next time."""
     patch.setattr(update_clip, "_alarm", lambda *_: None)
 
 
@@ -314,8 +314,8 @@ def an_unread_budget_ends_the_search(patch: Patch) -> None:
     patch.setattr(reconcile, "report_overruns", report_overruns)
 
 
-def money_is_waited_for(patch: Patch) -> None:
-    """What is known is not saved while the budgets are contended."""
+def facts_wait_for_budgets(patch: Patch) -> None:
+    """Facts are not saved while the budgets are contended."""
 
     def save(clips: Any, before: Clip, after: Clip, *, now: int, times: Any) -> Any:
         return clips.save(before, clip.refresh_derived(after, now, times))
@@ -324,8 +324,8 @@ def money_is_waited_for(patch: Patch) -> None:
     patch.setattr(reconcile, "save", save)
 
 
-def money_never_follows(patch: Patch) -> None:
-    """What is saved without its money is not looked at again."""
+def deferred_amounts_are_forgotten(patch: Patch) -> None:
+    """A clip that was saved without its money is not checked again."""
     original = clip.defer_budget
 
     def defer_budget(given: Clip, now: int, times: Any) -> Clip:
@@ -334,13 +334,13 @@ def money_never_follows(patch: Patch) -> None:
     patch.setattr(update_clip, "defer_budget", defer_budget)
 
 
-def clocks_are_believed(patch: Patch) -> None:
-    """Nothing of a lease is left for clocks that differ."""
+def no_margin_for_clock_skew(patch: Patch) -> None:
+    """A lease has no margin for clocks that differ."""
     patch.setattr(timings.Timings, "skew", 0)
 
 
-def parked_at_the_window(patch: Patch) -> None:
-    """A clip that may have been bought is given up when it is not sent again any more."""
+def review_at_the_window(patch: Patch) -> None:
+    """An uncertain purchase goes to review when the resend window ends."""
     original = reconcile.ReconcileService._is_over
 
     def is_over(self: reconcile.ReconcileService, since: int, limit: int, lookup: Any) -> bool:
@@ -349,13 +349,13 @@ def parked_at_the_window(patch: Patch) -> None:
     patch.setattr(reconcile.ReconcileService, "_is_over", is_over)
 
 
-def parked_unasked(patch: Patch) -> None:
-    """A clip is given up at its limit although Runware gave no answer."""
+def review_without_an_answer(patch: Patch) -> None:
+    """A clip goes to review at its limit although Runware gave no answer."""
     patch.setattr(reconcile.LookupResult, "answered", True)
 
 
-def young_before_it_is_asked(patch: Patch) -> None:
-    """Whether the window has passed is judged before the witnesses are asked."""
+def window_judged_before_the_lookups(patch: Patch) -> None:
+    """The age of the attempt is judged before the sources are queried."""
     resolve, buy = reconcile.ReconcileService._resolve_uncertain_purchase, reconcile.ReconcileService._buy
     judged: dict[str, int] = {}
 
@@ -375,7 +375,7 @@ def young_before_it_is_asked(patch: Patch) -> None:
 
 
 def sent_when_answered(patch: Patch) -> None:
-    """An attempt is remembered as of when its answer came."""
+    """An attempt is recorded with the time of its answer."""
     original = facts.apply_outcome
 
     def apply_outcome(given: Clip, outcome: Outcome, *, now: int, sent_at: int, **more: Any) -> Clip:
@@ -386,12 +386,12 @@ def sent_when_answered(patch: Patch) -> None:
 
 
 def never_gives_up_on_runware(patch: Patch) -> None:
-    """A sweep goes on asking a Runware that does not answer."""
+    """A sweep keeps calling a Runware that does not answer."""
     patch.setattr(reconcile.Sweep, "is_runware_down", False)
 
 
 def rescued_at_once(patch: Patch) -> None:
-    """A render is fetched before its upload had the time to arrive."""
+    """A render is fetched before its upload had time to arrive."""
     original = reconcile.ReconcileService._save_copy
 
     def save_copy(self: reconcile.ReconcileService, given: Clip, run: Any) -> None:
@@ -401,7 +401,7 @@ def rescued_at_once(patch: Patch) -> None:
 
 
 def claimed_before_its_time(patch: Patch) -> None:
-    """A clip is taken because the index names it, though it has been looked at since."""
+    """A clip is claimed because the index lists it, although it has been checked since."""
     original = reconcile.ReconcileService._claim
 
     def claim(self: reconcile.ReconcileService, key: Any) -> Any:
@@ -416,12 +416,12 @@ def claimed_before_its_time(patch: Patch) -> None:
 
 
 def shared_polls_are_not_split(patch: Patch) -> None:
-    """A poll that is turned away as a whole is left at that."""
+    """A poll that is refused as a whole is not repeated in parts."""
     patch.setattr(reconcile, "_MAX_REFUSED", 0)
 
 
-def open_failures_are_told(patch: Patch) -> None:
-    """A failure is told as final before the last look at it."""
+def open_failures_are_final(patch: Patch) -> None:
+    """A failure is reported as final before the last look at it."""
     original = query_service.QueryService.poll
 
     def poll(self: query_service.QueryService, caller: str, task_uuid: str) -> Any:
@@ -437,18 +437,18 @@ MUTANTS = [
     no_lease,
     leases_are_ignored,
     intent_after_the_send,
-    doubt_cleared_by_a_no,
+    doubt_cleared_by_a_refusal,
     doubt_not_kept,
-    expired_lease_means_nothing,
-    poll_error_read_as_no_sign,
-    details_not_asked,
+    expired_lease_read_as_not_sent,
+    poll_error_read_as_absence,
+    details_not_queried,
     server_error_read_as_never_arrived,
     conflict_read_as_failure,
     window_without_end,
     policy_ignored,
     lease_on_a_newer_version,
     no_last_look,
-    failure_worth_nothing_at_once,
+    failed_clip_released_at_once,
     rendered_without_deadline,
     pending_without_deadline,
     no_rescue_and_no_deadline,
@@ -461,28 +461,28 @@ MUTANTS = [
     lost_answers_are_not_counted,
     leases_are_left_behind,
     an_unread_budget_ends_the_search,
-    money_is_waited_for,
-    money_never_follows,
-    clocks_are_believed,
-    parked_at_the_window,
-    parked_unasked,
-    young_before_it_is_asked,
+    facts_wait_for_budgets,
+    deferred_amounts_are_forgotten,
+    no_margin_for_clock_skew,
+    review_at_the_window,
+    review_without_an_answer,
+    window_judged_before_the_lookups,
     sent_when_answered,
     never_gives_up_on_runware,
     rescued_at_once,
     claimed_before_its_time,
     shared_polls_are_not_split,
-    open_failures_are_told,
+    open_failures_are_final,
 ]
 
 
 @pytest.fixture(scope="module")
 def schedules() -> list[Setting]:
-    """Those of `make test`; `make simulate` looks further, and so finds others once the rules have changed.
+    """The settings of `make test`; `make simulate` searches more, to find others after a change of the rules.
 
-    Made while nothing is wrong: how many effects there are is found by living.
+    Created before a fault is planted, since the number of effects is found by running histories.
     """
-    return list(chain(TELLTALE, islice(everything(), SEARCHED) if WHOLE else ()))
+    return list(chain(TELLTALE, islice(all_settings(), MAX_SEARCHED) if EXHAUSTIVE else ()))
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
@@ -492,6 +492,6 @@ def test_each_planted_fault_is_caught(
     """A fault in the rules breaks at least one promise in at least one schedule."""
     mutant(monkeypatch)
     findings = explore(schedules, stop_at_first=True)
-    assert not findings.clean, f"{mutant.__doc__} Nobody noticed, in {findings.explored} schedules."
+    assert not findings.clean, f"{mutant.__doc__} Not detected in {findings.explored} schedules."
     setting, faults = findings.broken[0]
     print(f"{mutant.__name__}: caught after {findings.explored}: {faults}, by {setting}")

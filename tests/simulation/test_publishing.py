@@ -1,4 +1,4 @@
-"""Nothing that became of a clip goes untold, wherever `publish` is stopped; and the simulation would notice."""
+"""Each final status of a clip is published wherever `publish` is stopped, and planted faults are detected."""
 
 import random
 import uuid
@@ -14,127 +14,127 @@ from rushes.domain.clip import Clip, Kind
 from rushes.errors import BusError
 from rushes.services import publish
 from tests.fakes.simulated import Switches
-from tests.simulation.enumeration import ADVERSE, ONE_AT_A_TIME, SKEWS, TELLING
-from tests.simulation.history import History, Setting, live
-from tests.simulation.publishing import Telling, verdict
+from tests.simulation.enumeration import ADVERSE, KEY_FATES, ONE_AT_A_TIME, SKEWS
+from tests.simulation.history import History, Setting, run_history
+from tests.simulation.publishing import StreamReplay, verdict
 from tests.simulation.world import Schedule
 
 Patch = pytest.MonkeyPatch
 
 
-# Two uploads of one clip, found by functions whose clocks differ: the copy that was learned of first may change.
-PINNED_ANEW = [Setting(switches=Switches(upload="twice"), skews=skews) for skews in SKEWS]
+# Two uploads of one clip, found by functions with different clocks: the pinned copy may change.
+REPINNED = [Setting(switches=Switches(upload="twice"), skews=skews) for skews in SKEWS]
 
 
 @cache
 def histories() -> tuple[History, ...]:
-    """Lived under every manner of Runware, for the fates of a submission that differ most; each kind of stream once."""
+    """Histories under every behaviour of Runware and the contrasting outcomes, one for each kind of stream."""
     settings = [
         Setting(clips=2),
         Setting(clips=2, fates=("no", "well")),
         Setting(when_ambiguous="review", fates=("lost",)),
-        *PINNED_ANEW,
-        *(Setting(switches=switches, fates=(fate,)) for switches in (*ONE_AT_A_TIME, *ADVERSE) for fate in TELLING),
+        *REPINNED,
+        *(Setting(switches=switches, fates=(fate,)) for switches in (*ONE_AT_A_TIME, *ADVERSE) for fate in KEY_FATES),
     ]
-    return tuple({kind_of_stream(lived): lived for lived in map(live, reversed(settings))}.values())
+    return tuple({kind_of_stream(history): history for history in map(run_history, reversed(settings))}.values())
 
 
-def kind_of_stream(lived: History) -> str:
-    """What its changes are, without times and names."""
-    return str([(new.index, sorted(str(kind) for kind, _ in new.facts)) for _, new in lived.table.changes])
+def kind_of_stream(history: History) -> str:
+    """The facts of a stream's changes, without times and keys."""
+    return str([(new.index, sorted(str(kind) for kind, _ in new.facts)) for _, new in history.table.changes])
 
 
-def tellings() -> Iterator[Telling]:
-    """Every kind of stream, undisturbed and with every single stop and failure; with pairs of them for two clips."""
-    for lived in reversed(histories()):  # the richest first
-        yield Telling(lived)
-        for number in range(1, Telling(lived).go_on().world.effects + 1):
-            yield Telling(lived, Schedule(before=frozenset({number})))
-            yield Telling(lived, Schedule(after=frozenset({number})))
-            yield Telling(lived, trouble={number: "before"})
-            yield Telling(lived, trouble={number: "after"})
-    for lived in histories()[-1:]:
-        for first, second in combinations(range(1, Telling(lived).go_on().world.effects + 7), 2):
-            yield Telling(lived, Schedule(after=frozenset({first, second})))
-            yield Telling(lived, Schedule(after=frozenset({first})), trouble={second: "after"})
-            yield Telling(lived, Schedule(before=frozenset({second})), trouble={first: "before"})
+def replays() -> Iterator[StreamReplay]:
+    """Every kind of stream, undisturbed and with every single stop and failure; for two clips also with pairs."""
+    for history in reversed(histories()):  # the richest first
+        yield StreamReplay(history)
+        for number in range(1, StreamReplay(history).run().world.effects + 1):
+            yield StreamReplay(history, Schedule(before=frozenset({number})))
+            yield StreamReplay(history, Schedule(after=frozenset({number})))
+            yield StreamReplay(history, failures={number: "before"})
+            yield StreamReplay(history, failures={number: "after"})
+    for history in histories()[-1:]:
+        for first, second in combinations(range(1, StreamReplay(history).run().world.effects + 7), 2):
+            yield StreamReplay(history, Schedule(after=frozenset({first, second})))
+            yield StreamReplay(history, Schedule(after=frozenset({first})), failures={second: "after"})
+            yield StreamReplay(history, Schedule(before=frozenset({second})), failures={first: "before"})
 
 
 def first_broken() -> list[str]:
-    return next((faults for telling in tellings() if (faults := verdict(telling.go_on()))), [])
+    return next((faults for replay in replays() if (faults := verdict(replay.run()))), [])
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.batch)])
-def test_every_stop_of_publish_ends_with_everything_told(every: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each end of a clip reaches who listens, repeats under the same id, and each stored one has its manifest first."""
-    explored, told, kinds = 0, 0, set()
-    for telling in islice(tellings(), 0, None, every):
-        assert verdict(telling.go_on()) == []
-        explored, told = explored + 1, told + len(telling.told)
-        kinds |= {name for name, _ in telling.told}
+def test_every_stop_of_publish_ends_with_every_event_published(every: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each end of a clip is published, repeats have the same id, and a manifest is written before its event."""
+    explored, published, kinds = 0, 0, set()
+    for replay in islice(replays(), 0, None, every):
+        assert verdict(replay.run()) == []
+        explored, published = explored + 1, published + len(replay.published)
+        kinds |= {name for name, _ in replay.published}
     with capsys.disabled():
-        print(f"\nstreams told: {explored}, events: {told}")
+        print(f"\nstreams replayed: {explored}, events: {published}")
     assert explored >= 3000 / every
     assert kinds == {"Clip Stored", "Clip Failed", "Clip Needs Review"}
 
 
 def event_before_manifest(patch: Patch) -> None:
-    """Whoever listens is told, and then the manifest is written."""
+    """The event is published before the manifest is written."""
     original = publish.PublishService._put_manifest
-    owed: list[Callable[[], Any]] = []
+    delayed: list[Callable[[], Any]] = []
 
-    def promise(self: Any, clip: Clip, request: Any) -> str | None:
-        owed.append(lambda: original(self, clip, request))
+    def delay(self: Any, clip: Clip, request: Any) -> str | None:
+        delayed.append(lambda: original(self, clip, request))
         return publish.manifest_key(clip) if clip.copy else None
 
-    changed = publish.PublishService.publish_change
+    publish_change = publish.PublishService.publish_change
 
-    def tell_first(self: Any, before: Clip | None, after: Clip) -> None:
-        owed.clear()
-        changed(self, before, after)
-        for lay in owed:
-            lay()
+    def publish_first(self: Any, before: Clip | None, after: Clip) -> None:
+        delayed.clear()
+        publish_change(self, before, after)
+        for put_manifest in delayed:
+            put_manifest()
 
-    patch.setattr(publish.PublishService, "_put_manifest", promise)
-    patch.setattr(publish.PublishService, "publish_change", tell_first)
+    patch.setattr(publish.PublishService, "_put_manifest", delay)
+    patch.setattr(publish.PublishService, "publish_change", publish_first)
 
 
 def success_before_the_event(patch: Patch) -> None:
-    """What the bus did not take is called done."""
+    """A change that the bus did not accept counts as done."""
     original = publish.PublishService.publish_change
 
-    def changed(self: Any, before: Clip | None, after: Clip) -> None:
+    def publish_change(self: Any, before: Clip | None, after: Clip) -> None:
         with suppress(BusError):
             original(self, before, after)
 
-    patch.setattr(publish.PublishService, "publish_change", changed)
+    patch.setattr(publish.PublishService, "publish_change", publish_change)
 
 
 def no_manifest_after_the_first(patch: Patch) -> None:
-    """What becomes known of a stored clip is not written any more."""
+    """Later facts of a stored clip are not written to its manifest."""
     original = publish.PublishService.publish_change
 
-    def changed(self: Any, before: Clip | None, after: Clip) -> None:
+    def publish_change(self: Any, before: Clip | None, after: Clip) -> None:
         if publish.event_of(after) != publish.event_of(before):
             original(self, before, after)
 
-    patch.setattr(publish.PublishService, "publish_change", changed)
+    patch.setattr(publish.PublishService, "publish_change", publish_change)
 
 
-def manifests_are_turned_back(patch: Patch) -> None:
-    """A repeat of something older writes over what is newer."""
+def manifests_go_back(patch: Patch) -> None:
+    """A repeat of an older change overwrites a newer manifest."""
     read = publish._read
     patch.setattr(publish, "_read", lambda content: {**read(content), "revision": 0} if read(content) else {})
 
 
 def another_id_for_a_repeat(patch: Patch) -> None:
-    """Nobody can tell a repeat from something new."""
+    """A repeat has another event id than the first delivery."""
     patch.setattr(publish, "event_id", lambda *_: str(uuid.UUID(int=random.getrandbits(128))))
 
 
-def failures_are_told_in_doubt(patch: Patch) -> None:
-    """A failure is told before the last look at it, which may find that it was none."""
+def open_failures_are_published(patch: Patch) -> None:
+    """A failure is published before the last look, which may find a success."""
     original = publish.event_of
 
     def event_of(clip: Clip | None) -> Any:
@@ -145,16 +145,16 @@ def failures_are_told_in_doubt(patch: Patch) -> None:
 
 
 def any_copy_is_the_same(patch: Patch) -> None:
-    """What is known of one version of the object is believed of another."""
+    """The digest of one object version is used for another."""
     read = publish._read
     current: list[str] = []
     original = publish.PublishService._put_manifest
 
-    def lay(self: Any, clip: Clip, request: Any) -> str | None:
+    def put_manifest(self: Any, clip: Clip, request: Any) -> str | None:
         current[:] = [clip.copy[0]] if clip.copy else []
         return original(self, clip, request)
 
-    patch.setattr(publish.PublishService, "_put_manifest", lay)
+    patch.setattr(publish.PublishService, "_put_manifest", put_manifest)
     patch.setattr(publish, "_read", lambda content: {**read(content), "versionId": current[0]} if read(content) else {})
 
 
@@ -165,13 +165,13 @@ def any_copy_is_the_same(patch: Patch) -> None:
         event_before_manifest,
         success_before_the_event,
         no_manifest_after_the_first,
-        manifests_are_turned_back,
+        manifests_go_back,
         another_id_for_a_repeat,
-        failures_are_told_in_doubt,
+        open_failures_are_published,
     ],
     ids=lambda mutant: mutant.__name__,
 )
 def test_each_planted_fault_is_caught(mutant: Callable[[Patch], None], monkeypatch: Patch) -> None:
-    """A fault in the way of telling breaks a promise under at least one schedule."""
+    """A fault in `publish` breaks a promise under at least one schedule."""
     mutant(monkeypatch)
-    assert first_broken(), f"{mutant.__doc__} Nobody noticed."
+    assert first_broken(), f"{mutant.__doc__} Not detected."

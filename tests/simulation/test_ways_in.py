@@ -1,7 +1,7 @@
-"""A file from its drop to its clips: stopped anywhere, told twice, delivered at the same time, and still bought once.
+"""A request file's way to its clips: stopped anywhere, delivered twice or concurrently, each line is bought once.
 
-Queues behave as SQS does: a message goes only when its function has returned and said that it is done, so a function
-that is stopped gets its whole batch again, and any message may be given out twice.
+Queues behave as SQS does: a message is deleted only after its function has returned success, so a stopped function gets
+its whole batch again, and any message may be delivered twice.
 """
 
 import json
@@ -36,13 +36,13 @@ LINES: Sequence[Any] = (
     request(taskUUID=...),
 )
 VALID = (1, 3, 5)
-BATCH = 2  # messages that submit is given at a time, more than the template's one
-SENT = 2  # messages that go into the inbox at a time
-VISIBILITY = 150_000  # milliseconds after which a message comes back
+BATCH = 2  # messages in an invocation of submit, more than the template's one
+SEND_BATCH = 2  # messages in a call that sends to the inbox
+VISIBILITY = 150_000  # milliseconds until a failed message is delivered again
 
 
 @dataclass
-class Drop:
+class SimulatedFile:
     """The file, read in chunks."""
 
     encoding: str = ""
@@ -56,7 +56,7 @@ class Drop:
 
 @dataclass
 class Flow:
-    """The way in, in a history's world: intake, the inbox as a queue, and submit."""
+    """Intake, the inbox as a queue, and submit, in a history's world."""
 
     schedule: Schedule = field(default_factory=Schedule)
     fates: tuple[str, ...] = ()
@@ -99,23 +99,23 @@ class Flow:
     def set_limit(self, limit: int) -> None:
         self.table.set_caller(Caller(CALLER.name, limit))
 
-    def open(self, key: str, version: str) -> Drop:
+    def open(self, key: str, version: str) -> SimulatedFile:
         assert (key, version) == (KEY, VERSION)
-        return self.world.effect("open", Drop)
+        return self.world.effect("open", SimulatedFile)
 
     def before(self, key: str, version: str) -> str | None:
         return None
 
     def head(self, key: str, version: str) -> "Flow":
-        return self  # there is no version before to compare it with
+        return self  # no earlier version to compare it with
 
     def store_images(self, task: Mapping[str, Any], caller: Caller) -> Mapping[str, Any] | list[WireError]:
         return task
 
     def send(self, texts: Iterable[str]) -> None:
         batch = list(texts)
-        for start in range(0, len(batch), SENT):
-            self.world.effect("send", lambda start=start: self._sent(batch[start : start + SENT]))  # type: ignore[misc]
+        for start in range(0, len(batch), SEND_BATCH):
+            self.world.effect("send", lambda start=start: self._sent(batch[start : start + SEND_BATCH]))  # type: ignore[misc]
 
     def _sent(self, texts: Sequence[str]) -> None:
         self.inbox += texts
@@ -127,17 +127,17 @@ class Flow:
     def _put(self, key: str, content: bytes) -> None:
         if self.reports.setdefault(key, content) != content:
             self.faults.append(f"a repeat wrote another report: {key}")
-        named = {line["taskUUID"] for line in json.loads(content).get("lines", []) if "accepted" in line}
-        if not named <= self.ever_sent:
-            self.faults.append("a report called accepted what is not in the inbox")
+        accepted = {line["taskUUID"] for line in json.loads(content).get("lines", []) if "accepted" in line}
+        if not accepted <= self.ever_sent:
+            self.faults.append("a report has an accepted line that is not in the inbox")
 
     def _intake(self) -> bool:
-        """One run of intake; whether it ended by itself."""
+        """One run of intake; True if it was not stopped."""
         ends_at = self.world.now + 270_000
         return self.world.run(lambda: self.intake.import_file(KEY, VERSION, ends_at) or True) or False
 
     def _submit(self, texts: Sequence[str]) -> list[str]:
-        """One run of submit; the messages that come back."""
+        """One run of submit; returns the messages to deliver again."""
         failed = self.world.run(lambda: self._batch(texts))
         return list(texts) if failed is None else failed
 
@@ -152,22 +152,22 @@ class Flow:
         return [texts[int(failure["itemIdentifier"])] for failure in answer["batchItemFailures"]]
 
     def _second_delivery(self) -> None:
-        """SQS gives out messages that another run has in hand, or that lie in the queue."""
+        """SQS delivers messages that another run has, or that are in the queue."""
         self._submit((self.in_hand + self.inbox)[:BATCH])
 
     in_hand: list[str] = field(default_factory=list)
 
-    def live(self) -> "Flow":
-        """Everything, until the queues are empty and nothing is left to look at."""
+    def run(self) -> "Flow":
+        """Runs everything until the queues are empty and no clip is open."""
         for _ in range(self.deliveries):
             while not self._intake():
                 self.wait()
         self.drain()
-        self.history.go_on()
+        self.history.advance()
         return self
 
     def drain(self, tries: int = 10) -> list[str]:
-        """Lets submit take messages until none is left, or until they were tried so often; returns those left over."""
+        """Runs submit until no message is left, at most `tries` times; returns the messages that are left."""
         left: list[str] = []
         for _ in range(tries):
             left = []
@@ -182,15 +182,15 @@ class Flow:
         return left
 
     def wait(self) -> None:
-        """Until messages that failed are given out again."""
+        """Moves time to the next delivery of failed messages."""
         until = self.world.now + VISIBILITY
-        self.history.go_on(until)
+        self.history.advance(until)
         self.world.move_to(until)
 
     def broken(self, bought: int = len(VALID)) -> list[str]:
-        """Every broken promise, in words.
+        """Every broken promise as a sentence.
 
-        A clip may wait in review, honestly, if a stop hit the sweep that was to send it; the suite counts how often.
+        A clip may be in review if a stop hit the sweep that should have sent it; the test limits how many are.
         """
         broken = [*self.faults, *verdict(self.history)]
         clips = list(self.table.rows.values())
@@ -200,16 +200,16 @@ class Flow:
             broken.append(f"{len(clips)} clips, {self.history.runware.ledger() / PRICE:g} paid, of {bought} lines")
         report = json.loads(self.reports.get(f"reports/{CALLER.name}/a.jsonl.{VERSION}.json", b"{}"))
         if tuple(line["line"] for line in report.get("lines", []) if "accepted" in line) != VALID:
-            broken.append("the report is not whole")
+            broken.append("the report is incomplete")
         if report.get("refused") != len(LINES) - len(VALID):
-            broken.append("the report does not count what was refused")
+            broken.append("the report has the wrong number of refused lines")
         if len(self.reports) != 1:
-            broken.append(f"refused on the way: {sorted(self.reports)}")
+            broken.append(f"refused after the import: {sorted(self.reports)}")
         return broken
 
 
 def effects(fates: tuple[str, ...]) -> int:
-    """How many effects the way in has by itself."""
+    """The number of effects of an undisturbed run."""
     flow = Flow(fates=fates)
     flow._intake()
     flow.drain()
@@ -217,10 +217,10 @@ def effects(fates: tuple[str, ...]) -> int:
 
 
 def schedules(fates: tuple[str, ...]) -> Iterator[Schedule]:
-    """Every stop and every second delivery, alone; and each stop while a second delivery is under way."""
+    """Every stop and every second delivery, alone; and each stop during a second delivery."""
     yield Schedule()
-    most = effects(fates)
-    for number in range(1, most + 1):
+    last = effects(fates)
+    for number in range(1, last + 1):
         yield Schedule(before=frozenset({number}))
         yield Schedule(after=frozenset({number}))
         for guest in ("file", "message"):
@@ -231,8 +231,8 @@ def schedules(fates: tuple[str, ...]) -> Iterator[Schedule]:
 
 def pairs(fates: tuple[str, ...]) -> Iterator[Schedule]:
     """Every pair of stops."""
-    most = effects(fates)
-    for first, second in product(range(1, most + 1), repeat=2):
+    last = effects(fates)
+    for first, second in product(range(1, last + 1), repeat=2):
         yield Schedule(before=frozenset({first}), after=frozenset({second}))
 
 
@@ -240,7 +240,7 @@ FATES = (("well",), ("lost",), ("cut after",), ("late", "lost"), ("refused conne
 
 
 def flows(faulty: bool = False) -> Iterator[Flow]:
-    """Every schedule for every fate; and a file that comes three times, undisturbed."""
+    """Every schedule for every outcome; and a file that is delivered three times, undisturbed."""
     for fates in FATES:
         yield Flow(fates=fates, deliveries=3)
         for schedule in (*schedules(fates), *(pairs(fates) if fates == ("well",) and not faulty else ())):
@@ -248,42 +248,42 @@ def flows(faulty: bool = False) -> Iterator[Flow]:
 
 
 def explore(every: int = 1, faulty: bool = False) -> tuple[int, int, list[str]]:
-    """How many histories were lived, in how many a clip is left for people, and what the first broken one broke.
+    """Returns the number of runs, the number with a clip in review, and the first broken promises.
 
-    One of so many is lived.
+    Only every n-th flow runs.
     """
-    lived = parked = 0
+    explored = in_review = 0
     for flow in islice(flows(faulty), 0, None, every):
-        lived += 1
-        flow.live()
-        parked += any(clip.status is Status.REVIEW for clip in flow.table.rows.values())
+        explored += 1
+        flow.run()
+        in_review += any(clip.status is Status.REVIEW for clip in flow.table.rows.values())
         if broken := flow.broken():
-            return lived, parked, [str(flow.schedule), *broken]
-    return lived, parked, []
+            return explored, in_review, [str(flow.schedule), *broken]
+    return explored, in_review, []
 
 
 @pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.batch)])
 def test_every_valid_line_is_bought_once_and_reported(every: int) -> None:
-    """Wherever intake and submit are stopped, and whatever comes twice or at once, the ledger and the report agree."""
-    lived, parked, broken = explore(every)
+    """Under every stop, second delivery and race of intake and submit, the ledger and the report agree."""
+    explored, in_review, broken = explore(every)
     assert not broken
-    assert lived > 900 / every
-    assert parked < lived / 20
-    print(f"ways in explored: {lived}, of which {parked} leave a clip for people")
+    assert explored > 900 / every
+    assert in_review < explored / 20
+    print(f"flows explored: {explored}, of which {in_review} have a clip in review")
 
 
-def test_what_the_budget_cannot_hold_waits_for_it() -> None:
-    """Orders beyond the limit are neither bought nor dropped: set aside, they are bought when the limit was raised."""
+def test_orders_beyond_the_budget_wait_for_it() -> None:
+    """Orders beyond the limit are neither bought nor dropped; they are bought when the limit is raised."""
     flow = Flow(limit=PRICE)
     assert flow._intake()
     set_aside = flow.drain()
-    flow.history.go_on()
+    flow.history.advance()
     assert len(set_aside) == 2
     assert flow.broken(bought=1) == []
     flow.set_limit(10 * PRICE)
     flow.inbox = set_aside
     assert flow.drain() == []
-    flow.history.go_on()
+    flow.history.advance()
     assert flow.broken() == []
 
 
@@ -291,13 +291,13 @@ Patch = pytest.MonkeyPatch
 
 
 def random_uuids(patch: Patch) -> None:
-    """A task without a UUID gets a fresh one each time it is read."""
+    """A task without a UUID gets a new one each time it is read."""
     numbers = count(1000)
     patch.setattr(Origin, "uuid_at", lambda self, line: uuid4(next(numbers)))
 
 
 def report_first(patch: Patch) -> None:
-    """The report is put before the messages are sent."""
+    """The report is written before the messages are sent."""
     original = ImportService._send
 
     def send(self: ImportService, block: Any, origin: Any, uuid_counts: Any, report: Any) -> None:
@@ -311,20 +311,20 @@ def report_first(patch: Patch) -> None:
 
 
 def postponed_is_refused(patch: Patch) -> None:
-    """What has to come back is told as a refusal instead."""
+    """An order that should be retried is refused instead."""
     patch.setattr(inbox_service, "_RETRYABLE", ())
 
 
 @pytest.mark.parametrize("mutant", [random_uuids, report_first], ids=lambda mutant: mutant.__name__)
 def test_each_planted_fault_is_caught(mutant: Callable[[Patch], None], monkeypatch: Patch) -> None:
-    """A fault in the way in breaks at least one promise in at least one history."""
+    """A fault in the import breaks at least one promise in at least one flow."""
     mutant(monkeypatch)
-    lived, _, broken = explore(faulty=True)
-    assert broken, f"{mutant.__doc__} Nobody noticed, in {lived} histories."
+    explored, _, broken = explore(faulty=True)
+    assert broken, f"{mutant.__doc__} Not detected in {explored} flows."
 
 
 def test_an_order_dropped_for_its_budget_is_caught(monkeypatch: Patch) -> None:
-    """Were a used up budget taken for a refusal, the order would be gone, and this suite would say so."""
+    """If a used-up budget counted as a refusal, the order would be lost and this suite would fail."""
     postponed_is_refused(monkeypatch)
     flow = Flow(limit=PRICE)
     assert flow._intake()

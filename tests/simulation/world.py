@@ -1,8 +1,8 @@
-"""A world in which a program can be stopped before and after everything it does.
+"""A world in which a program can be stopped before and after each of its effects.
 
 Time stands still unless it is moved. Every effect of the program (a read or write of the table, a probe, a request)
-goes through `World.effect`, which counts it and does there what the schedule says: stop the program before it, stop it
-after it, or run something else first, as if another process had been faster.
+goes through `World.effect`, which counts it and applies the schedule: stop the program before or after the effect, or
+run another process first, as in a race.
 """
 
 import heapq
@@ -14,24 +14,24 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-MAX_EFFECTS = 20_000  # of a history: one that goes on beyond them goes on for ever
+MAX_EFFECTS = 20_000  # of a history; more mean an endless loop
 
 
 class Stopped(BaseException):
-    """The program was killed. Not an `Exception`: nothing in the program may catch it."""
+    """The program was killed. Not an `Exception`, so that no handler in the program catches it."""
 
 
 class EndlessError(BaseException):
-    """The program does not come to an end while time stands still. No `Exception` either."""
+    """The program does not end while time stands still. Not an `Exception` either."""
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """What is done to the program, by the number of the effect.
+    """The disturbances of the program, by the number of the effect.
 
-    It is stopped before or after one; a guest, another process, is let in before one, or while one is under way: the
-    effect has taken place, and the program has not heard of it yet. The answers to the `lost` effects do not arrive:
-    "again" if the repeat is answered, "busy" if no repeat is.
+    It is stopped `before` or `after` an effect. `guests` are other processes that run before an effect, `guests_inside`
+    those that run between the effect and its answer. The answers to the `lost` effects do not arrive: "again" if the
+    repeat is answered, "busy" if no repeat is.
     """
 
     before: frozenset[int] = frozenset()
@@ -43,9 +43,9 @@ class Schedule:
 
 @dataclass(slots=True)
 class World:
-    """The clock, the effects counted so far, and what happens by itself later on. Times are in milliseconds.
+    """The clock, the number of effects so far, and the events to come. Times are in milliseconds.
 
-    `offset` is how far the clock of the process at work is ahead of the world's, `ends` when that process has to end.
+    `offset` is the lead of the current process's clock over the world's; `ends` is the time at which it must end.
     """
 
     schedule: Schedule = field(default_factory=Schedule)
@@ -54,49 +54,49 @@ class World:
     ends: int = 0
     effects: int = 0
     stops: int = 0
-    losses: list[str] = field(default_factory=list)  # the manners of the answers lost so far
+    losses: list[str] = field(default_factory=list)  # "again" or "busy", for each answer lost so far
     names: list[str] = field(default_factory=list)
     guests: dict[str, Callable[[], None]] = field(default_factory=dict)
     _later: list[tuple[int, int, Callable[[], None]]] = field(default_factory=list)
     _order: "itertools.count[int]" = field(default_factory=itertools.count)
-    _guest_inside: bool = False
+    _in_guest: bool = False
 
     def clock(self) -> int:
-        """The time as the process at work reads it."""
+        """The time according to the current process's clock."""
         return self.now + self.offset
 
-    def effect(self, name: str, act: Callable[[], T], unheard: Callable[[str], T] | None = None) -> T:
-        """Runs one effect of the program, unless the schedule has other plans.
+    def effect(self, name: str, act: Callable[[], T], on_lost_answer: Callable[[str], T] | None = None) -> T:
+        """Runs one effect of the program under the schedule and returns its result.
 
-        `unheard` is what the program sees instead when the answer is lost in this manner; without it, none can be.
+        `on_lost_answer` gives the result when the answer is lost; without it no answer of this effect is lost.
         """
         self.effects += 1
         if self.effects > MAX_EFFECTS:
             raise EndlessError
         number = self.effects
         self.names.append(name)
-        self._let_in(self.schedule.guests.get(number))
+        self._run_guest(self.schedule.guests.get(number))
         if number in self.schedule.before:
             raise Stopped
         result = act()
-        self._let_in(self.schedule.guests_inside.get(number))
+        self._run_guest(self.schedule.guests_inside.get(number))
         if number in self.schedule.after:
             raise Stopped
-        if unheard and (manner := self.schedule.lost.get(number)):
-            self.losses.append(manner)
-            return unheard(manner)
+        if on_lost_answer and (loss := self.schedule.lost.get(number)):
+            self.losses.append(loss)
+            return on_lost_answer(loss)
         return result
 
     def at(self, moment: int, act: Callable[[], None]) -> None:
-        """Lets something happen by itself at a time to come."""
+        """Schedules `act` for a future time."""
         heapq.heappush(self._later, (max(moment, self.now), next(self._order), act))
 
     def next_event(self) -> int | None:
-        """When something happens by itself next."""
+        """The time of the next scheduled event, or None."""
         return self._later[0][0] if self._later else None
 
     def move_to(self, moment: int) -> None:
-        """Moves time, and lets happen what happens on the way."""
+        """Moves time forward and runs the events that are due on the way."""
         while self._later and self._later[0][0] <= moment:
             at, _, act = heapq.heappop(self._later)
             self.now = max(self.now, at)
@@ -104,18 +104,18 @@ class World:
         self.now = max(self.now, moment)
 
     def run(self, program: Callable[[], T]) -> T | None:
-        """Runs a program; None if it was stopped."""
+        """Runs a program and returns its result, or None if it was stopped."""
         try:
             return program()
         except Stopped:
             self.stops += 1
             return None
 
-    def _let_in(self, guest: str | None) -> None:
-        if guest is None or self._guest_inside:
+    def _run_guest(self, guest: str | None) -> None:
+        if guest is None or self._in_guest:
             return
-        self._guest_inside = True
+        self._in_guest = True
         try:
             self.run(self.guests[guest])
         finally:
-            self._guest_inside = False
+            self._in_guest = False

@@ -1,7 +1,7 @@
-"""A budget's shares: no schedule of purchases and corrections exceeds the limit or refuses what there is room for.
+"""A budget's shares: no order of purchases and corrections exceeds the limit or refuses an amount that fits.
 
-The plans are pure. Here they run against shares in memory, under the conditions of the table, in every order of the
-effects of processes side by side; a reading of the shares is one effect a share, as in DynamoDB.
+The plans are pure. Here they run against shares in memory, under the table's conditions, in every order of the effects
+of concurrent processes; reading the shares is one effect for each share, as in DynamoDB.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -19,16 +19,16 @@ Process = Iterator[None]
 
 @dataclass
 class Shares:
-    """One budget's shares under the conditions of the table, with the sum after each write."""
+    """One budget's shares under the table's conditions, with the sum after each write."""
 
     items: list[Share | None] = field(default_factory=lambda: [None] * budget.SHARES)
     sums: list[int] = field(default_factory=lambda: [0])
     balances: Iterator[int] = field(default_factory=count)
-    refused: list[bool] = field(default_factory=list)  # of each reservation that ended, in order
-    beyond: bool = False  # facts have cost more than there was room for
+    refused: list[bool] = field(default_factory=list)  # for each finished reservation, in order
+    beyond: bool = False  # facts have exceeded the room
 
     def write(self, plan: Booking | Balance, amount: int, limit: int | None) -> bool:
-        """False if a condition failed; `limit` is None for corrections."""
+        """Writes a plan; returns False if a condition failed. `limit` is None for corrections."""
         if isinstance(plan, Balance):
             if not all(_is_as_read(*each) for each in zip(plan.before, self.items, strict=True)):
                 return False
@@ -48,7 +48,7 @@ class Shares:
         return share.room is not None and share.room >= amount and limit in (None, share.limit)
 
     def check(self, limit: int | None) -> None:
-        """Holds the promise of the module's docstring."""
+        """Asserts that the rooms are valid and the sum is within the limit."""
         rooms = [share.room for share in self.items if share and share.room is not None]
         if rooms:
             assert len(rooms) == budget.SHARES
@@ -59,7 +59,7 @@ class Shares:
             assert total(self.items) <= limit
 
     def read(self) -> Generator[None, None, list[Share | None]]:
-        """Reads share by share; the last value is the list."""
+        """Reads share by share; returns the list."""
         found: list[Share | None] = []
         for number in range(budget.SHARES):
             found.append(self.items[number])
@@ -67,25 +67,25 @@ class Shares:
         return found
 
     def reserve(self, own: int, amount: int, limit: int) -> Process:
-        """The reservation of the table: one share first, then by a plan."""
+        """The table's reservation: one share first, then a plan."""
         plan: Booking | Balance | None = Booking(own)
         while True:
             yield
             if self.write(plan, amount, limit):
                 self.refused.append(False)
                 return
-            seen = None
+            previous = None
             while True:
-                began = len(self.sums) - 1
+                start_index = len(self.sums) - 1
                 shares = yield from self.read()
                 plan = plan_reservation(shares, own, amount, limit, str(next(self.balances)))
                 if plan is not None:
                     break
-                if shares == seen:
-                    assert max(self.sums[began:]) + amount > limit, "refused although there was room"
+                if shares == previous:
+                    assert max(self.sums[start_index:]) + amount > limit, "refused although there was room"
                     self.refused.append(True)
                     return
-                seen = shares
+                previous = shares
 
     def correct(self, own: int, difference: int) -> Process:
         """A correction by facts."""
@@ -104,24 +104,24 @@ def _is_as_read(before: Share | None, now: Share | None) -> bool:
     return (before.counted, before.balance) == (now.counted, now.balance)
 
 
-def every_order(start: Callable[[], tuple[Shares, Sequence[Process]]], most: int = 200_000) -> Iterator[Shares]:
-    """The shares after every order of the processes' effects, each from a new start."""
+def every_order(start: Callable[[], tuple[Shares, Sequence[Process]]], max_runs: int = 200_000) -> Iterator[Shares]:
+    """Yields the shares after every order of the processes' effects, each from a new start."""
     stack: list[tuple[int, ...]] = [()]
     runs = 0
     while stack:
         prefix = stack.pop()
         shares, processes = start()
         running = dict(enumerate(processes))
-        taken = list(prefix)
+        steps = list(prefix)
         for chosen in prefix:
             _step(running, chosen)
         while running:
             first, *others = sorted(running)
-            stack += [(*taken, other) for other in others]
-            taken.append(first)
+            stack += [(*steps, other) for other in others]
+            steps.append(first)
             _step(running, first)
         runs += 1
-        assert runs < most
+        assert runs < max_runs
         yield shares
 
 
@@ -134,7 +134,7 @@ def _step(running: dict[int, Process], chosen: int) -> None:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two shares, so that every order can be tried; the tests of the plans themselves have all."""
+    """Two shares, so that every order can be tried; the tests of the plans themselves use all."""
     monkeypatch.setattr(budget, "SHARES", 2)
 
 
@@ -142,7 +142,7 @@ orders = pytest.mark.usefixtures("few")
 
 
 def run(*processes: Process) -> None:
-    """One process after another."""
+    """Runs one process after another."""
     for process in processes:
         for _ in process:
             pass
@@ -159,7 +159,7 @@ def balanced(limit: int, *counted: int) -> Shares:
 @orders
 @pytest.mark.parametrize("limit", [0, 9, 10, 19, 20, 29, 30, 100])
 def test_purchases_at_once_fill_the_limit_exactly(limit: int) -> None:
-    """Of two purchases in a fresh month as many succeed as fit, in every order of their effects."""
+    """Of two purchases in a new month as many succeed as fit, in every order of their effects."""
     for shares in every_order(lambda: _two(Shares(), limit)):
         assert shares.refused.count(False) == min(2, limit // 10)
         assert total(shares.items) == 10 * min(2, limit // 10)
@@ -172,7 +172,7 @@ def _two(shares: Shares, limit: int) -> tuple[Shares, list[Process]]:
 @orders
 @pytest.mark.parametrize("limit", [20, 25, 29, 30, 39, 40, 41])
 def test_purchases_at_once_near_the_limit(limit: int) -> None:
-    """Room that is split between shares is found: what fits is bought, what does not is refused."""
+    """Room that is split between shares is found: a purchase is refused only if it does not fit."""
     for shares in every_order(lambda: _two(balanced(limit, 5, 15), limit)):
         fitting = (limit - 20) // 10
         assert shares.refused.count(False) == min(2, fitting)
@@ -182,7 +182,7 @@ def test_purchases_at_once_near_the_limit(limit: int) -> None:
 @pytest.mark.parametrize("difference", [-10, -3, 3, 10, 40])
 @pytest.mark.parametrize("limit", [20, 25, 30, 45])
 def test_a_purchase_beside_a_correction(limit: int, difference: int) -> None:
-    """Facts move the sum in any case; the purchase counts against the sum before them or after."""
+    """A correction always succeeds; the purchase is checked against the sum before or after it."""
 
     def start() -> tuple[Shares, list[Process]]:
         shares = balanced(limit, 10, 10)
@@ -200,7 +200,7 @@ def test_a_purchase_beside_a_correction(limit: int, difference: int) -> None:
 @orders
 @pytest.mark.parametrize("lowered", [15, 29, 30])
 def test_two_limits_at_once(lowered: int) -> None:
-    """While a changed limit is not yet everywhere, each purchase is held against its own."""
+    """While a changed limit is not yet in all shares, each purchase is checked against its own limit."""
 
     def start() -> tuple[Shares, list[Process]]:
         shares = balanced(100, 10, 10)
@@ -211,7 +211,7 @@ def test_two_limits_at_once(lowered: int) -> None:
 
 
 class WithoutCondition(Shares):
-    """A planted fault: a booking takes room that is not there."""
+    """A planted fault: a booking takes room that does not exist."""
 
     def has_room(self, share: Share, amount: int, limit: int | None) -> bool:
         del amount
@@ -220,7 +220,7 @@ class WithoutCondition(Shares):
 
 @orders
 def test_a_room_below_zero_is_caught() -> None:
-    """The check of every write finds a share that gave more than it had."""
+    """The check of every write detects a share with negative room."""
     with pytest.raises(AssertionError):
         for _ in every_order(lambda: _two(WithoutCondition(), 15)):
             pass
@@ -228,7 +228,7 @@ def test_a_room_below_zero_is_caught() -> None:
 
 @orders
 def test_nothing_is_bought_while_facts_exceed_the_limit() -> None:
-    """A refund in one share is no room as long as the sum is over; then it is."""
+    """A refund in one share gives no room until the sum is within the limit."""
     shares = balanced(20, 10, 10)
     run(shares.correct(0, 5), shares.correct(1, -4))
     run(shares.reserve(1, 1, 20))
@@ -239,7 +239,7 @@ def test_nothing_is_bought_while_facts_exceed_the_limit() -> None:
 
 
 def test_room_is_spread_over_as_many_shares_as_can_use_it() -> None:
-    """Much room goes to all shares; what is left for two clips goes to two."""
+    """Much room is spread over all shares; room for two clips goes to two shares."""
     plan = plan_reservation([None] * 16, 3, 10, 1_000_000, "b")
     assert isinstance(plan, Balance)
     rooms = [share.room or 0 for share in plan.after]
@@ -251,7 +251,7 @@ def test_room_is_spread_over_as_many_shares_as_can_use_it() -> None:
 
 
 def test_another_share_with_room_is_used() -> None:
-    """A purchase whose own share is full takes the fullest room; no room is moved for it."""
+    """A purchase whose own share is full uses the share with the most room; no room is moved."""
     rooms = [Share(0, room, 100, "b") for room in (5, 20, 75, *[0] * 13)]
     assert plan_reservation(rooms, 0, 10, 100, "c") == Booking(2)
     assert plan_reservation(rooms, 1, 10, 100, "c") == Booking(1)
@@ -260,5 +260,5 @@ def test_another_share_with_room_is_used() -> None:
 
 
 def test_the_share_follows_from_the_task() -> None:
-    """The same for a repeat, and spread over all shares."""
+    """A task has the same share in every try, and tasks are spread over all shares."""
     assert {share_of(uuid4(number)) for number in range(64)} == set(range(16))
