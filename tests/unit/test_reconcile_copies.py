@@ -75,7 +75,7 @@ class Polls:
     details = poll
 
 
-class World:
+class CopyCase:
     """A clip whose render is recorded since START, and sweeps."""
 
     def __init__(self, **order: Any) -> None:
@@ -118,7 +118,7 @@ class World:
 @pytest.mark.parametrize("error", ["no video at the address", "the video is too large"])
 def test_an_address_without_a_video_is_fetched_twice(error: str) -> None:
     """It is fetched at first and before the review, and the reason is recorded without the address's secrets."""
-    world = World()
+    world = CopyCase()
     world.internet.pages[URL] = UnusableRenderError(error)
     world.sweep_until_closed()
     assert world.clip.status == Status.REVIEW
@@ -130,7 +130,7 @@ def test_an_address_without_a_video_is_fetched_twice(error: str) -> None:
 
 def test_a_long_reason_is_cut() -> None:
     """A reason is a key of the record, whose size is limited."""
-    world = World()
+    world = CopyCase()
     world.internet.pages[URL] = RescueError("e" * 500)
     world.clock.now += MINUTE
     world.sweep()
@@ -139,7 +139,7 @@ def test_a_long_reason_is_cut() -> None:
 
 def test_a_temporary_failure_is_retried_at_every_check() -> None:
     """An address with a status that may change is fetched again, at growing intervals."""
-    world = World()
+    world = CopyCase()
     world.internet.pages[URL] = RescueError("HTTP 404")
     world.sweep_until_closed()
     assert world.clip.status == Status.REVIEW
@@ -148,7 +148,7 @@ def test_a_temporary_failure_is_retried_at_every_check() -> None:
 
 def test_a_new_address_is_fetched_at_once() -> None:
     """The result of one address does not count for another."""
-    world = World()
+    world = CopyCase()
     world.internet.pages[URL] = UnusableRenderError("no video at the address")
     world.clock.now += MINUTE
     world.sweep()
@@ -161,7 +161,7 @@ def test_a_new_address_is_fetched_at_once() -> None:
 
 def test_a_skipped_address_hides_no_other() -> None:
     """An address without a video is skipped, and the next one is fetched at the same check."""
-    world, other = World(), "https://vm.runware.ai/2.mp4"
+    world, other = CopyCase(), "https://vm.runware.ai/2.mp4"
     other_render = Fact(kind=Kind.RENDERED, key="w", at=START, source=FactSource.WEBHOOK, fields={"videoURL": other})
     world.table.put(refresh_derived(merge(world.clip, other_render), START, TIMES))
     world.internet.pages = {URL: UnusableRenderError("no video at the address"), other: RescueError("HTTP 404")}
@@ -175,7 +175,7 @@ def test_a_skipped_address_hides_no_other() -> None:
 
 def test_an_address_is_fetched_again_at_the_copy_deadline() -> None:
     """A video that is at the address by the copy deadline becomes the copy."""
-    world = World()
+    world = CopyCase()
     world.internet.pages[URL] = UnusableRenderError("no video at the address")
     world.clock.now += MINUTE
     world.sweep()
@@ -189,7 +189,7 @@ def test_an_address_is_fetched_again_at_the_copy_deadline() -> None:
 @pytest.mark.parametrize(("early", "fetched"), [(0, 1), (1, 0)])
 def test_the_last_fetch_is_exactly_at_the_copy_deadline(early: int, fetched: int) -> None:
     """The check that gives the clip up fetches again, however long the render took."""
-    world = World(created_at=START - TIMES.copy_deadline)
+    world = CopyCase(created_at=START - TIMES.copy_deadline)
     world.internet.pages[URL] = UnusableRenderError("no video at the address")
     world.clock.now += MINUTE
     world.sweep()
@@ -202,7 +202,7 @@ def test_the_last_fetch_is_exactly_at_the_copy_deadline(early: int, fetched: int
 
 def test_a_video_of_another_kind_is_stored_at_once() -> None:
     """A WEBM in place of an ordered MP4 takes one download, and the record has its container."""
-    world = World()
+    world = CopyCase()
     world.internet.pages[URL] = WEBM
     world.sweep_until_closed()
     assert world.clip.status == Status.STORED
@@ -213,7 +213,7 @@ def test_a_video_of_another_kind_is_stored_at_once() -> None:
 
 def test_a_fetch_ends_before_the_sweep_does() -> None:
     """A fetch leaves time to put its last bytes into the bucket."""
-    world = World()
+    world = CopyCase()
     world.internet.pages[URL] = MP4
     world.clock.now += MINUTE
     world.sweep(seconds_left=45)
@@ -222,7 +222,7 @@ def test_a_fetch_ends_before_the_sweep_does() -> None:
 
 def test_a_refused_origin_is_logged_and_counted() -> None:
     """The origin is logged at the first refusal, and the clip is fetched once it is allowed."""
-    world = World()
+    world = CopyCase()
     world.internet.pages[URL] = OriginRefusedError("https://im.runware.ai")
     world.clock.now += MINUTE
     world.sweep()
@@ -237,7 +237,7 @@ def test_a_refused_origin_is_logged_and_counted() -> None:
 
 def test_no_fetch_begins_without_time() -> None:
     """With less than the HTTP timeout left nothing is fetched, and no reason is recorded against the address."""
-    world = World()
+    world = CopyCase()
     world.internet.pages[URL] = MP4
     world.clock.now += MINUTE
     probe = world.bucket.probe
@@ -254,7 +254,7 @@ def test_no_fetch_begins_without_time() -> None:
 
 def test_a_render_inside_the_answer_is_stored() -> None:
     """If no address has a video, the bytes in a poll's answer are the copy."""
-    world = World()
+    world = CopyCase()
     world.internet.pages = {URL: RescueError("HTTP 404"), "QUJD": MP4}
     world.polls.inline = ["QUJD"]
     world.clock.now += MINUTE
@@ -268,7 +268,7 @@ def test_a_render_inside_the_answer_is_stored() -> None:
 @pytest.mark.parametrize("data", ["QUJD", "\ud800"])
 def test_inline_data_without_a_video_leaves_a_reason(data: str) -> None:
     """The reason is recorded as for an address, also for data in no encoding."""
-    world = World()
+    world = CopyCase()
     world.internet.pages = {URL: RescueError("HTTP 404"), data: UnusableRenderError("no video in the answer")}
     world.polls.inline = [data]
     world.clock.now += MINUTE
@@ -280,7 +280,7 @@ def test_inline_data_without_a_video_leaves_a_reason(data: str) -> None:
 
 def test_a_rescue_without_a_video_stores_nothing() -> None:
     """The object in the bucket decides, not the success of the fetch."""
-    world = World()
+    world = CopyCase()
     world.internet.pages[URL] = b"<Error>"
     world.clock.now += MINUTE
     world.sweep()
@@ -292,7 +292,7 @@ def test_a_rescue_without_a_video_stores_nothing() -> None:
 
 def test_each_address_leaves_its_reason() -> None:
     """The record has the reason of every address."""
-    world, other = World(), "https://vm.runware.ai/2.mp4"
+    world, other = CopyCase(), "https://vm.runware.ai/2.mp4"
     world.internet.pages = {
         URL: RescueError("HTTP 404"),
         other: RescueError("HTTP 403"),
