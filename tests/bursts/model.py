@@ -22,7 +22,7 @@ from rushes.domain.budget import ALL_CALLERS, Reservation
 from rushes.domain.task import Recorded, Task
 from rushes.errors import BusyError
 from rushes_local.aws.transactions import roll_back_by_item
-from tests.fakes.builders import MONTH, PRICE, START, clip
+from tests.fakes.builders import MONTH, PRICE, START, TASK_UUID, clip
 
 ANSWER = 0.004  # seconds of a call, in addition to the time for which a transaction holds its items
 
@@ -119,10 +119,13 @@ class BurstResult:
         return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
 
 
-def run(arrivals: Sequence[float], tasks: int, hold: float, *, limit: int, patience: float) -> BurstResult:
+def run(
+    arrivals: Sequence[float], tasks: int, hold: float, *, limit: int, patience: float, first: bool = False
+) -> BurstResult:
     """Runs requests of `tasks` tasks each, recorded in sequence as by `submit`, that arrive at these times.
 
-    `patience`: seconds that a request may spend on one task in addition to the usual tries.
+    `patience`: seconds that a request may spend on one task in addition to the usual tries. `first`: these are the
+    first purchases of the month, so that the budgets do not exist yet.
     """
     random.seed(7)
     with mock_aws():
@@ -133,17 +136,21 @@ def run(arrivals: Sequence[float], tasks: int, hold: float, *, limit: int, patie
         contended = ContendedClient(client, time, hold)
         table = DynamoDbTable(contended, "table", time.sleep, lambda: time.now)  # type: ignore[arg-type]
         result, numbers = BurstResult(), count(1)
+        if not first:
+            nothing = Task(caller="ann", task_uuid=TASK_UUID, request={}, fingerprint="f", clips=0, created_at=START)
+            reservations = [Reservation(scope, MONTH, 0, limit) for scope in (ALL_CALLERS, "ann")]
+            assert DynamoDbTable(client, "table").record(nothing, [], reservations) == Recorded()
 
         def request() -> None:
             began = time.now
             outcomes = []
             for _ in range(tasks):
                 uuid = str(UUID(int=random.getrandbits(128), version=4))
-                reservations = [Reservation(scope, MONTH, PRICE, limit) for scope in (ALL_CALLERS, "ann")]
+                wanted = [Reservation(scope, MONTH, PRICE, limit) for scope in (ALL_CALLERS, "ann")]
                 one = clip(task_uuid=uuid, clip_uuid=str(UUID(int=next(numbers), version=4)))
                 try:
                     new = Task(caller="ann", task_uuid=uuid, request={}, fingerprint="f", clips=1, created_at=START)
-                    outcomes.append(table.record(new, [one], reservations, patience=patience))
+                    outcomes.append(table.record(new, [one], wanted, patience=patience))
                 except BusyError:
                     result.busy += 1
                     break

@@ -102,17 +102,21 @@ class DynamoDbTable:
                 return Existing(items.read_task(items.from_attributes(found)))
             if not obstacles:
                 return Recorded()
-            for reservation in reservations:
-                code = obstacles.get(reservation.scope)
-                if code == _FAILED or (code and isinstance(plans[reservation.scope], Balance)):
-                    plan = self._plan(reservation, share)
-                    if isinstance(plan, OverBudget):
-                        return plan
-                    plans[reservation.scope] = plan
-                elif code:
-                    plans[reservation.scope] = Booking(_RANDOM.randrange(SHARES))
             if _FAILED not in obstacles.values():
-                self._pause(attempt)
+                # Not the next try of the same share, but the first one of another: so the pauses stay short.
+                self._pause(min(attempt, 2))
+                share = _RANDOM.randrange(SHARES)
+            for reservation in reservations:
+                code, plan = obstacles.get(reservation.scope), plans[reservation.scope]
+                if code == _FAILED or (code and isinstance(plan, Balance)):
+                    planned = self._plan(reservation, share)
+                    if isinstance(planned, OverBudget):
+                        return planned
+                    plans[reservation.scope] = planned
+                elif isinstance(plan, Booking) and _FAILED not in obstacles.values():
+                    plans[reservation.scope] = Booking(
+                        share
+                    )  # of all budgets, which doubles the chance of two free ones
         raise BusyError("the budgets stayed contended")
 
     def save(self, before: Clip, after: Clip) -> Clip:
