@@ -380,13 +380,15 @@ def test_back_and_forth_at_once_ends_in_the_details(api: FakeApi, visit: VisitPa
         """([listener, hash]) => {
           const target = listener === "close" ? document.getElementById("detail") : window;
           target.addEventListener(listener, () => { location.hash = hash; }, { once: true });
-          window.changes = 0;
-          window.addEventListener("hashchange", () => { changes += 1; });
+          let changes = 0;
+          const both = new Promise((resolve) => {
+            window.addEventListener("hashchange", () => { if (++changes === 2) resolve(); });
+          });
           location.hash = "";
+          return both;
         }""",
         [listener, task["taskUUID"]],
     )
-    here.page.wait_for_function("changes === 2")
     expect(dialog.locator(".timeline li")).not_to_have_count(0)
     expect(here.page).to_have_url(re.compile(f"#{task['taskUUID']}$"))
     here.page.keyboard.press("Escape")
