@@ -72,6 +72,12 @@ def remove_containers(folder: Path) -> None:
                     container.remove(force=True)
 
 
+def _remove_stale_locks() -> None:
+    """Remove SAM CLI's locks of image builds. One that was ended during a build leaves its lock, and the next waits."""
+    for lock in Path(tempfile.gettempdir()).glob("samcli_*.building.*"):
+        lock.unlink(missing_ok=True)
+
+
 def build(root: Path, folder: Path, architecture: str = MACHINE) -> None:
     """Run `sam build` for the project at `root` into `folder`, then scripts/pack.py, as `make build` does."""
     override = f"Architecture={architecture}"
@@ -231,6 +237,7 @@ class Containers:
         # The sender of a webhook waits for five seconds, so the containers of routes are created now. A function that
         # only messages and schedules invoke can wait for its container.
         self._closing.callback(remove_containers, self.template.parent)  # called last, after the servers' end
+        _remove_stale_locks()
         for server, mode in ((self._api, "EAGER"), (self._lambda, "LAZY")):
             self._closing.callback(server.stop)
             server.start(
