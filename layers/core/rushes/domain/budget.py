@@ -116,14 +116,18 @@ def plan_correction(shares: Sequence[Share | None], own: int, difference: int, b
         return Booking(own, beyond=True)
     if booking := _with_room(shares, own, difference):
         return booking
-    limit = next((share.limit for share in shares if share), None)
     left = sum(rooms) - difference
-    return _balance(shares, own, difference, limit, left if left >= 0 else None, balance)
+    return _balance(shares, own, difference, limit_of(shares), left if left >= 0 else None, balance)
 
 
 def total(shares: Sequence[Share | None]) -> int:
     """The budget's sum."""
     return sum(share.counted for share in shares if share)
+
+
+def limit_of(shares: Sequence[Share | None]) -> int | None:
+    """The limit at the budget's last reservation; None before the first."""
+    return next((share.limit for share in shares if share), None)
 
 
 def _with_room(shares: Sequence[Share | None], own: int, amount: int) -> Booking | None:

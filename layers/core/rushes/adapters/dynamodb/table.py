@@ -29,6 +29,7 @@ from rushes.domain.budget import (
     OverBudget,
     Reservation,
     Share,
+    limit_of,
     plan_correction,
     plan_reservation,
     share_of,
@@ -93,7 +94,10 @@ class DynamoDbTable:
         share = share_of(task.task_uuid)
         plans: dict[str, Booking | Balance] = {each.scope: Booking(share) for each in reservations}
         for attempt in self._attempts(until):
-            money = {each.scope: self._reserve(each, plans[each.scope]) for each in reservations}
+            money = {
+                each.scope: self._move(each.scope, each.month, plans[each.scope], each.amount, each.limit)
+                for each in reservations
+            }
             try:
                 obstacles = self._transact(own, money)
             except ClientError as error:
@@ -114,9 +118,8 @@ class DynamoDbTable:
                         return planned
                     plans[reservation.scope] = planned
                 elif isinstance(plan, Booking) and _FAILED not in obstacles.values():
-                    plans[reservation.scope] = Booking(
-                        share
-                    )  # of all budgets, which doubles the chance of two free ones
+                    # The same number in all budgets, which doubles the chance that all these shares are free.
+                    plans[reservation.scope] = Booking(share)
         raise BusyError("the budgets stayed contended")
 
     def save(self, before: Clip, after: Clip) -> Clip:
@@ -254,7 +257,7 @@ class DynamoDbTable:
     def budget(self, scope: str, month: str) -> tuple[int, int | None]:
         """A scope's sum and the limit at its last reservation, in micro-dollars; 0 and None before the first."""
         shares = self._shares(scope, month)
-        return total(shares), next((share.limit for share in shares if share), None)
+        return total(shares), limit_of(shares)
 
     def caller(self, key_hash: str) -> Caller | None:
         """The caller of an API key; None if the key is unknown or revoked."""
@@ -364,7 +367,7 @@ class DynamoDbTable:
         share = share_of(after.task_uuid)
         plans: dict[str, Booking | Balance] = dict.fromkeys(after.scopes, Booking(share))
         for attempt in self._attempts():
-            money = {scope: self._correct(scope, after.month, difference, plan) for scope, plan in plans.items()}
+            money = {scope: self._move(scope, after.month, plan, difference) for scope, plan in plans.items()}
             obstacles = self._transact([{"Update": update}], money)
             if not obstacles:
                 return
@@ -405,28 +408,19 @@ class DynamoDbTable:
         found = dict(items.read_share(items.from_attributes(item)) for page in pages for item in page["Items"])
         return [found.get(number) for number in range(SHARES)]
 
-    def _reserve(self, reservation: Reservation, plan: Booking | Balance) -> list[Item]:
-        scope, month = reservation.scope, reservation.month
+    def _move(
+        self, scope: str, month: str, plan: Booking | Balance, amount: int, limit: int | None = None
+    ) -> list[Item]:
+        """The writes that add `amount` to a budget by this plan; with `limit`, only to rooms under this limit."""
         if isinstance(plan, Balance):
             return self._balance(scope, month, plan)
-        return [
-            self._share(
-                scope,
-                month,
-                plan.share,
-                "SET #room = #room - :amount, #counted = #counted + :amount",
-                "#limit = :limit AND #room >= :amount",
-                {"amount": reservation.amount, "limit": reservation.limit},
-            )
-        ]
-
-    def _correct(self, scope: str, month: str, difference: int, plan: Booking | Balance) -> list[Item]:
-        if isinstance(plan, Balance):
-            return self._balance(scope, month, plan)
-        update, condition = "SET #room = #room - :difference, #counted = #counted + :difference", "#room >= :difference"
+        update, condition = "SET #room = #room - :amount, #counted = #counted + :amount", "#room >= :amount"
+        values = {"amount": amount}
         if plan.beyond:
-            update, condition = "ADD #counted :difference", "attribute_not_exists(#room)"
-        return [self._share(scope, month, plan.share, update, condition, {"difference": difference})]
+            update, condition = "ADD #counted :amount", "attribute_not_exists(#room)"
+        elif limit is not None:
+            condition, values["limit"] = f"#limit = :limit AND {condition}", limit
+        return [self._share(scope, month, plan.share, update, condition, values)]
 
     def _balance(self, scope: str, month: str, plan: Balance) -> list[Item]:
         """Writes all shares. Amount and balance change with every write of a share, so the condition compares these."""
