@@ -65,9 +65,13 @@ class Deployment:
         """The retention of objects in milliseconds; None if unlimited or unknown."""
         if self.stack is None:
             return None
-        found = {each["ParameterKey"]: each.get("ParameterValue", "") for each in self._described.get("Parameters", [])}
-        days = found.get("RetentionDays", "0")
+        days = self.parameter("RetentionDays") or "0"
         return int(days) * _DAY or None if days.isdigit() else None
+
+    def parameter(self, name: str) -> str:
+        """The value of a parameter of the stack; empty if it has no such parameter."""
+        found = {each["ParameterKey"]: each.get("ParameterValue", "") for each in self._described.get("Parameters", [])}
+        return str(found.get(name, ""))
 
     def output(self, name: str) -> str:
         """The value of a stack output. Raises `CommandError` if there is no such output."""
