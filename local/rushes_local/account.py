@@ -47,7 +47,7 @@ class Account:
 
         self._resources = read(template)["Resources"]
         self._stack, self._client, self._url = stack, client, url
-        self._created = cloudformation_backends[ACCOUNT_ID][REGION].get_stack(stack)
+        self._created: Any = cloudformation_backends[ACCOUNT_ID][REGION].get_stack(stack)
 
     def complete(self, functions: Mapping[str, Function]) -> None:
         """Create the missing resources; `functions` has the functions by logical id."""
@@ -152,7 +152,8 @@ class Account:
             FunctionName=function, EventSourceArn=source, StartingPosition="TRIM_HORIZON"
         )
         # moto replaces the alias by its version.
-        lambda_backends[ACCOUNT_ID][REGION].get_event_source_mapping(created["UUID"]).function_arn = function
+        mapping: Any = lambda_backends[ACCOUNT_ID][REGION].get_event_source_mapping(created["UUID"])
+        mapping.function_arn = function
         for queue in sqs_backends[ACCOUNT_ID][REGION].queues.values():
             queue.lambda_event_source_mappings.clear()
         for table in dynamodb_backends[ACCOUNT_ID][REGION].tables.values():

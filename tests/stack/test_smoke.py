@@ -13,7 +13,7 @@ from rushes_cli import main
 from rushes_cli.exits import Exit
 from rushes_cli.operator import smoke
 from rushes_local.aws.application import CREDENTIALS
-from rushes_local.lambda_runtime import REGION
+from rushes_local.lambda_runtime import ACCOUNT_ID, REGION
 from rushes_local.stack import STACK_NAME, Stack
 from tests.conftest import submissions, whole_bucket, whole_table
 

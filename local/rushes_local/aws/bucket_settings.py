@@ -35,6 +35,6 @@ def correct_buckets() -> None:
         self.data["Action"] = "GetBucketNotificationConfiguration"
         return self.serialized(ActionResult({"EventBridgeConfiguration": {}}))
 
-    FakeBucket.get_permission = get_permission  # type: ignore[method-assign]
+    FakeBucket.get_permission = get_permission  # type: ignore[method-assign,assignment]
     S3Response.notifications_without_event_bridge = S3Response.get_bucket_notification  # type: ignore[attr-defined]
     S3Response.get_bucket_notification = get_bucket_notification  # type: ignore[method-assign]

@@ -42,7 +42,7 @@ def simulate_policies() -> None:
         ]
         return ActionResult({"EvaluationResults": results, "IsTruncated": False})
 
-    IamResponse.simulate_principal_policy = simulate_principal_policy
+    IamResponse.simulate_principal_policy = simulate_principal_policy  # type: ignore[attr-defined]
 
 
 def decide(statements: Iterable[Statement], action: str, resource: str, context: Context) -> str:

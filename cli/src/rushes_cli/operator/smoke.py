@@ -309,7 +309,8 @@ def check_rules(run: SmokeRun) -> str:
     targets = {name: run.arns[queue] for name, queue in _RULES.items()}
     names = {name: run.resource(name).rpartition("|")[2] for name in _RULES}  # CloudFormation's id is `bus|name`
     names["EveryMinute"], targets["EveryMinute"] = f"{run.stack}-reconcile", f"{function['FunctionArn']}:live"
-    events, flaws = run.client("events"), []
+    flaws: list[str] = []
+    events = run.client("events")
     for rule, name in names.items():
         bus = {"EventBusName": run.deployment.output("EventBusName")} if rule == "RequestedRule" else {}
         try:
@@ -348,7 +349,8 @@ def check_bucket(run: SmokeRun) -> str:
     """The bucket keeps versions, sends its events, and is protected by its policy."""
     from botocore.exceptions import ClientError
 
-    s3, bucket, flaws = run.deployment.s3, run.deployment.bucket, []
+    flaws: list[str] = []
+    s3, bucket = run.deployment.s3, run.deployment.bucket
     if s3.get_bucket_versioning(Bucket=bucket).get("Status") != "Enabled":
         flaws.append("versioning is not enabled")
     if "EventBridgeConfiguration" not in s3.get_bucket_notification_configuration(Bucket=bucket):
