@@ -224,6 +224,7 @@ def another_webhook_secret(stack: Stack) -> Undo:
     return _variable(stack, "Webhook", "WEBHOOK_SECRET", "arn:aws:secretsmanager:us-east-1:1:secret:old")
 
 
+@pytest.mark.batch
 @pytest.mark.parametrize(
     ("plant", "check", "detail"),
     [

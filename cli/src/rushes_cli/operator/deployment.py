@@ -18,6 +18,7 @@ from rushes_cli.exits import CommandError, Exit, NotAllowedError, UnavailableErr
 
 if TYPE_CHECKING:
     import boto3
+    from botocore.config import Config
     from types_boto3_s3 import S3Client
 
     from rushes.adapters.dynamodb.admin import AdminTable
@@ -80,8 +81,8 @@ class Deployment:
             raise CommandError(f"The stack has no output {name}: template.yaml lists its outputs.")
         return outputs[name]
 
-    def client(self, service: str) -> Any:
-        """A client for an AWS service in the stack's account."""
+    def client(self, service: str, settings: "Config | None" = None) -> Any:
+        """A client for an AWS service in the stack's account; `settings` take precedence over the default ones."""
         from botocore.config import Config
 
         if not (self.stack or self._local or "TABLE_NAME" in self.environment):
@@ -91,6 +92,7 @@ class Deployment:
             {"total_max_attempts": 1} if service == "dynamodb" else {"mode": "standard"}
         )  # the table adapter retries
         config = Config(retries=tries, proxies={} if endpoint else None)  # type: ignore[arg-type]
+        config = config.merge(settings) if settings else config
         return session.client(service, endpoint_url=endpoint, config=config)  # type: ignore[call-overload]
 
     @cached_property

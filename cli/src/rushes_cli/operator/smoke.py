@@ -460,12 +460,14 @@ def check_webhooks(run: SmokeRun) -> str:
 
 def check_upload(run: SmokeRun) -> str:
     """A presigned PUT is found by its event, recorded, and published with a manifest."""
+    from rushes.adapters.s3 import S3_CONFIG, S3Bucket
     from rushes.domain.clip import Status
 
-    clip, s3 = run.clip, run.deployment.s3
+    clip = run.clip
     run.cleanup.callback(run.delete_objects, clip.object_key.removesuffix("mp4"))
-    target = {"Bucket": run.deployment.bucket, "Key": clip.object_key}
-    url = s3.generate_presigned_url("put_object", Params=target, ExpiresIn=300)
+    # Signed as the functions sign their links.
+    bucket = S3Bucket(run.deployment.client("s3", S3_CONFIG), run.deployment.bucket)
+    url = bucket.upload_link(clip.object_key, 300)
     status = run.http.put(url, content=_VIDEO).status_code
     if status != 200:
         raise CheckError(f"the presigned PUT was answered with {status}")
