@@ -26,8 +26,8 @@ pytestmark = pytest.mark.usefixtures("no_shared_stack")
 
 @pytest.fixture(scope="module")
 def stack(no_shared_stack: None) -> Iterator[Stack]:
-    """A stack of the real functions with all resources of the template, and a pulse of its schedule."""
-    with Stack(ROOT, time_scale=0.3, schedule=False, whole_account=True, emulator_options={"small": True}) as up:
+    """A stack of the real functions with all resources of the template. The first pulse of its schedule is immediate."""
+    with Stack(ROOT, time_scale=0.3, whole_account=True, emulator_options={"small": True}) as up:
         assert up.account is not None
         up.account.pulse()
         yield up
@@ -181,9 +181,17 @@ def dead_schedule(stack: Stack) -> Undo:
     from moto.cloudwatch.models import cloudwatch_backends
 
     data = cloudwatch_backends[ACCOUNT_ID][REGION].metric_data
-    kept = list(data)
+    kept, account = list(data), stack.account
+    assert account is not None
+    pulse = account.pulse
+    account.pulse = lambda: None  # type: ignore[method-assign]
     data.clear()
-    return lambda: data.extend(kept)
+
+    def undo() -> None:
+        account.pulse = pulse  # type: ignore[method-assign]
+        data.extend(kept)
+
+    return undo
 
 
 def missing_alarm(stack: Stack) -> Undo:
