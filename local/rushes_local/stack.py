@@ -398,9 +398,9 @@ class Stack:
     def _start_triggers(
         self, declared: DeclaredFunction, function: Invocable, triggers: Triggers, parameters: Mapping[str, Any]
     ) -> None:
+        account = self.account
+        pulse = (lambda: account.pulse()) if account else None  # looked up at each tick: a test may replace it
         for seconds in declared.schedules if self._schedule else ():
-            account = self.account
-            pulse = (lambda: account.pulse()) if account else None  # looked up at each tick: a test may replace it
             triggers.schedule(f"{STACK_NAME}-{declared.name}", seconds * self._time_scale, function, pulse)
         for queue in declared.queues if self._queues else ():
             sqs, url = self.client("sqs"), self._physical_id(queue.queue)
