@@ -98,9 +98,7 @@ class QueryService:
         if not isinstance(query, Query):
             return query
         try:
-            page = self.table.page(
-                caller.name, query.limit, after=query.after, day=query.day, prefix=query.prefix
-            )
+            page = self.table.page(caller.name, query.limit, after=query.after, day=query.day, prefix=query.prefix)
         except UnreadableError as error:
             return [wire_error("invalidCursor", str(error), "cursor", type="string")]
         views: list[Json] = []

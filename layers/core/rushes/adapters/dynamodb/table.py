@@ -188,9 +188,9 @@ class DynamoDbTable:
     def page(self, caller: str, limit: int, *, after: str | None = None, day: str = "", prefix: str = "") -> Page:
         """A caller's newest tasks after the position `after`, of one day (`yyyy-mm-dd`) or all. Eventually consistent.
 
-        With `prefix` only the tasks whose UUID begins with it, from as many index entries as one query reads (1 MB, some
-        thousands): such a page may be empty and still have an end. Raises `UnreadableError` for a position that cannot be in such a list. Any other position only selects among
-        this caller's own tasks.
+        With `prefix` only the tasks whose UUID begins with it, from as many index entries as one query reads (1 MB,
+        some thousands): such a page may be empty and still have an end. Raises `UnreadableError` for a position that
+        cannot be in such a list. Any other position only selects among this caller's own tasks.
         """
         start = items.task_start_key(caller, after, day) if after is not None else None
         answer = self._retried(lambda: self._recent(caller, limit, day, prefix, start))
