@@ -90,8 +90,8 @@ def download(
     --name names the files by these fields: {taskUUID} and {id}, its first eight characters; {n}, the clip's number from
     0, and {clipUUID}; {date} of the order; {prompt}, its first 60 characters; {model}, {destination} and {seed};
     {tag.NAME}, the value of a tag. A field without a value is "none". Characters that are unsafe in a file's name
-    become _, and the suffix follows the clip. If two clips have the same name, or a file with other content has it, the
-    clip ordered later gets {id} and {n} behind its name; no file of another content is replaced.
+    become _, and the suffix follows the clip. Of two clips with the same name, the one ordered later gets {id} and {n}
+    behind its name; so does a clip whose name a file with other content has already.
 
     Repeat the command to resume after an interruption: complete files are kept, partial ones are continued. A file gets
     its name only if its size, and the SHA-256 in the clip's manifest, are correct.
