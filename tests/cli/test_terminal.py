@@ -140,6 +140,17 @@ def test_details_on_a_terminal(fake: FakeService, tmp_path: Path) -> None:
         assert (f"task     {task['taskUUID']}" in others) == (verb == "show")
 
 
+def test_a_progress_bar_fits_a_narrow_terminal(fake: FakeService, tmp_path: Path) -> None:
+    """In 60 columns a download is one line, which begins with the prompt and the short id."""
+    task = fake.add(content=b"x" * 3_000_000, request={"positivePrompt": "a [bold] lighthouse at dusk " * 5})
+    with on_terminal(fake, tmp_path, "download", "-o", str(tmp_path / "out"), COLUMNS="60") as terminal:
+        assert terminal.end() == 0
+    *_, bar = plain_text(terminal.output.splitlines()[0]).rpartition("a [bol")
+    assert re.match(rf"d…  {task['taskUUID'][:8]}  0 .* 3\.0/3\.0 MB ", bar), bar
+    assert "\x1b[1A" not in terminal.output  # a second line would be drawn over again
+    assert "a [bold] lighthouse at dusk" in terminal.output.splitlines()[1]
+
+
 @pytest.mark.parametrize(
     ("variables", "coloured"),
     [

@@ -42,6 +42,7 @@ Advance: TypeAlias = Callable[[int, int | None], None]
 
 _ATTEMPTS = 4
 _CHUNK = 256 * 1024
+_BAR_COLUMNS = 60  # of a progress bar with its id and numbers, beside the prompt
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 
@@ -141,7 +142,7 @@ def fetch(
         http_client(service.target, links, timeout=_TIMEOUT) as http,
     ):
         downloads = [
-            ClipDownload(service, http, task, clip, out, name, _advance(bar, task, clip))
+            ClipDownload(service, http, task, clip, out, name, _advance(bar, task, clip, screen.err.width))
             for (task, clip), name in zip(stored, file_names(template, stored), strict=True)
         ]
         return list(executor.map(ClipDownload.run, downloads))
@@ -294,15 +295,16 @@ def _prepare(out: Path) -> None:
 def _progress(screen: Screen) -> Any:
     if not (screen.is_live and screen.err.is_terminal):
         return nullcontext()
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), DownloadColumn(), TransferSpeedColumn())
     return Progress(*columns, console=screen.err)
 
 
-def _advance(bar: Progress | None, task: Json, clip: Json) -> Advance:
+def _advance(bar: Progress | None, task: Json, clip: Json, width: int) -> Advance:
     if bar is None:
         return lambda _done, _total: None
     total = clip.get("size")
-    name = f"{shorten(plain(prompt_of(task)), 24)}  {short_id(task['taskUUID'])}  {clip['clip']}"
+    prompt = shorten(plain(prompt_of(task)), min(max(width - _BAR_COLUMNS, 8), 40))
+    name = f"{prompt}  {short_id(task['taskUUID'])}  {clip['clip']}"
     row = bar.add_task(escape(name), total=total if isinstance(total, int) else None)
     return lambda done, total: bar.update(row, completed=done, total=total)
 
