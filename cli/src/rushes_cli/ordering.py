@@ -79,6 +79,8 @@ def submit(
 ) -> None:
     """Order clips: one task from a prompt and options, or the tasks of a file or of standard input.
 
+    Text on standard input that is not JSON is a prompt.
+
     The tasks are priced first. A price above the threshold needs confirmation, or --yes.
 
     If the response is lost, repeat the command: it uses the same taskUUIDs, so nothing is bought twice. After a

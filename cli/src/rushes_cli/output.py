@@ -120,6 +120,10 @@ class Screen:
         """A time of the service's JSON: with its age on a terminal, elsewhere unchanged."""
         return f"{utc_time(text)} ({age(text)} ago)" if self.out.is_terminal else str(text)
 
+    def day_of(self, text: object) -> str:
+        """A time of the service's JSON: its day on a terminal, elsewhere unchanged."""
+        return str(text)[: len("yyyy-mm-dd")] if self.out.is_terminal else str(text)
+
 
 def console(stream: TextIO | None, environment: Mapping[str, str], *, stderr: bool = False) -> Console:
     """A console for a stream: only a terminal has tables and progress, with FORCE_COLOR too."""

@@ -189,7 +189,9 @@ def forget(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = Fa
         except erase.ErasureError as error:
             raise CommandError(str(error)) from None
     screen.print_json({"caller": caller, "taskUUID": uuid, "deleted": deleted})
-    screen.print(f"The task {screen.id(uuid)} was erased; {deleted} object versions were deleted. Its cost stays recorded.")
+    screen.print(
+        f"The task {screen.id(uuid)} was erased; {deleted} object versions were deleted. Its cost stays recorded."
+    )
 
 
 def publish(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = False) -> None:
