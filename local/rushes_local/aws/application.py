@@ -1,7 +1,8 @@
 """AWS on this machine: moto's server application with the strictness of AWS.
 
-Hides moto and corrects two deviations: it accepts forged and expired presigned URLs and unsigned requests, and its
-DynamoDB transactions are not atomic under threads. Also injects faults for tests.
+Hides moto and corrects three deviations: it accepts forged and expired presigned URLs and unsigned requests, its
+DynamoDB transactions are not atomic under threads, and behind waitress it decodes the keys of objects twice. Also
+injects faults for tests.
 """
 
 import io
@@ -193,6 +194,9 @@ class Aws:
     ) -> Iterable[bytes]:
         if self._application is None:
             raise AwsError("ServiceUnavailable", 503, "moto is being imported")
+        # The undecoded path, which moto reads under another name than waitress's; without it moto decodes a key twice.
+        if "REQUEST_URI" in environ:
+            environ["RAW_URI"] = environ["REQUEST_URI"]
         if service != "dynamodb" and not _is_about_a_stream(environ):
             return self._application(environ, start_response)
         with self._dynamodb:
