@@ -14,12 +14,12 @@ OBJECT_NAMES = {
     "emoji": f"{_EMOJI}/\N{FAMILY}\N{ZERO WIDTH JOINER}{_EMOJI}",
     "composed and decomposed": "\u00e9/e\u0301",
     "other scripts": "\u043a\u043b\u044e\u0447/\u30ad\u30fc/\u05de\u05e4\u05ea\u05d7",
-    "longest": "x" * 300 + "%" * 100 + "\u00e4" * 100,
+    "long": "x" * 300 + "%" * 100 + "\u00e4" * 100,
 }
 """By a short description. Each fits into S3's 1,024 bytes with a folder before it and a suffix behind it."""
 
 
-def padded(key: str) -> str:
+def longest(key: str) -> str:
     """The key with a longer last part: 1,024 bytes, the most that S3 takes."""
     folder, slash, name = key.rpartition("/")
     return f"{folder}{slash}{'%' * (1024 - len(key.encode()))}{name}"

@@ -17,12 +17,12 @@ from botocore.exceptions import ClientError
 from rushes_local.aws.application import CREDENTIALS, Aws
 from rushes_local.event_sources import first_iterator
 from rushes_local.servers import Server
-from tests.object_keys import OBJECT_NAMES, padded
+from tests.object_keys import OBJECT_NAMES, longest
 
 BUCKET = "clips-of-the-test"
 KEY = "videos/ada/2026/11/23/a b+c~ü-0.mp4"
 
-NAMES = [*OBJECT_NAMES.values(), padded("%20 ")]
+NAMES = [*OBJECT_NAMES.values(), longest("%20 ")]
 
 # moto's state is global to the process.
 pytestmark = pytest.mark.usefixtures("no_shared_stack")
