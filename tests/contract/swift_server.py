@@ -16,6 +16,7 @@ import eventlet
 eventlet.monkey_patch()
 
 from eventlet import patcher, wsgi  # noqa: E402
+from swift.common.constraints import reload_constraints  # noqa: E402
 from swift.common.ring import RingBuilder  # noqa: E402
 from swift.common.storage_policy import reload_storage_policies  # noqa: E402
 from swift.common.utils import set_swift_dir  # noqa: E402
@@ -81,6 +82,7 @@ def main(folder: Path, access_key: str, secret_key: str) -> None:
     """Serves until standard input ends."""
     (folder / "swift.conf").write_text(CLUSTER)
     set_swift_dir(str(folder))
+    reload_constraints()
     reload_storage_policies()
     (folder / "device").mkdir()
     sockets = {name: eventlet.listen((HOST, 0)) for name in ("account", "container", "object")}

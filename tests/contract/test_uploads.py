@@ -12,7 +12,6 @@ import boto3
 import botocore.auth
 import httpx
 import pytest
-import requests
 from botocore.stub import Stubber
 
 from rushes.adapters.s3 import S3_CONFIG, S3Bucket, S3Manifests, S3RequestFiles
@@ -76,10 +75,6 @@ def test_other_headers_are_accepted(bucket: S3Bucket) -> None:
     assert put(bucket.upload_link(KEY, 60), headers=more).status_code == 200
 
 
-def requests_put(url: str, content: bytes) -> int:
-    return requests.put(url, data=content, timeout=30).status_code
-
-
 def urllib_put(url: str, content: bytes) -> int:
     return int(urlopen(Request(url, content, method="PUT"), timeout=30).status)
 
@@ -88,7 +83,7 @@ def expecting_put(url: str, content: bytes) -> int:
     return put(url, content, {"Expect": "100-continue"}).status_code
 
 
-@pytest.mark.parametrize("client", [requests_put, urllib_put, expecting_put])
+@pytest.mark.parametrize("client", [urllib_put, expecting_put])
 @pytest.mark.parametrize("size", [0, 300_000])
 def test_other_clients(bucket: S3Bucket, client: Callable[[str, bytes], int], size: int) -> None:
     """An upload by another client is stored, also an empty one and one that asks before it sends its content."""
