@@ -14,6 +14,7 @@ from rushes.runware.catalog import KLING_2_1_MASTER, MODELS
 from rushes.runware.error_codes import categorise
 from rushes.runware.request import Order, WireError, check
 from tests.fakes.builders import PRICE, TASK_UUID, request
+from tests.object_keys import OBJECT_NAMES, longest
 
 DOCUMENTED = sorted((Path(__file__).parents[1] / "contract" / "documented").glob("*.json"))
 PAGE = "https://runware.ai/docs/models/klingai-2-1-master"
@@ -121,6 +122,8 @@ def test_all_documented_examples_are_there() -> None:
                 "s3://my.bucket-1/a b/\u00e4?#%2e.png",
                 "s3://bucket//a//b/",
                 "s3://bucket/..a/b../...",
+                *(f"s3://bucket/{name}" for name in OBJECT_NAMES.values()),
+                "s3://bucket/" + longest("\u00e4"),
                 "s3://bucket/" + "a" * 1024,
             )
         ),
@@ -352,6 +355,15 @@ def test_each_fault_is_named(changes: dict[str, Any], code: str, parameter: str,
     documented = code != UNKNOWN and parameter not in ("destination", "tags")
     assert ("documentation" in fault) is documented
     assert fault.get("documentation", PAGE).startswith(PAGE)
+
+
+@pytest.mark.parametrize("key", ["../a.png", "a/../b", ".", "a\tb", "a" * 1025, ""])
+def test_an_unusable_key_is_named(key: str) -> None:
+    """The message for an `s3://` address has the rule for its key, not the other forms of an image."""
+    (fault,) = faults(**framed(f"s3://bucket/{key}"))
+    assert (fault["code"], fault["parameter"]) == ("invalidFrameImages", FRAMES)
+    assert "at most 1,024 bytes" in fault["message"]
+    assert "no part that is . or .." in fault["message"]
 
 
 @pytest.mark.parametrize("size", [(1920, 1081), (1080, 1079), (1920, 1920), (0, 0), (-1920, 1080), (10**5, 1080)])

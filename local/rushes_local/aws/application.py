@@ -1,7 +1,8 @@
 """AWS on this machine: moto's server application with the strictness of AWS.
 
-Hides moto and corrects two deviations: it accepts forged and expired presigned URLs and unsigned requests, and its
-DynamoDB transactions are not atomic under threads. Also injects faults for tests.
+Hides moto and corrects its deviations: it accepts forged and expired presigned URLs and unsigned requests, its DynamoDB
+transactions are not atomic under threads, behind waitress it decodes the keys of objects twice, and it stores uploads
+with the content type of a form as empty objects. Also injects faults for tests.
 """
 
 import io
@@ -193,6 +194,12 @@ class Aws:
     ) -> Iterable[bytes]:
         if self._application is None:
             raise AwsError("ServiceUnavailable", 503, "moto is being imported")
+        # The undecoded path, which moto reads under another name than waitress's; without it moto decodes a key twice.
+        if "REQUEST_URI" in environ:
+            environ["RAW_URI"] = environ["REQUEST_URI"]
+        # moto would read an upload of this type, which curl and urllib set, as a form and store an empty object.
+        if environ["REQUEST_METHOD"] == "PUT" and environ.get("CONTENT_TYPE") == "application/x-www-form-urlencoded":
+            environ["CONTENT_TYPE"] = "binary/octet-stream"  # the type that S3 gives an upload without one
         if service != "dynamodb" and not _is_about_a_stream(environ):
             return self._application(environ, start_response)
         with self._dynamodb:

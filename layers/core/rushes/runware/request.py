@@ -153,6 +153,12 @@ def _image(value: str) -> str:
     in_bucket = S3_OBJECT.fullmatch(value) if len(value) <= _MAX_URL_LENGTH else None
     if in_bucket and len(in_bucket[2].encode()) <= _MAX_KEY_BYTES:
         return value
+    if value.startswith("s3://"):
+        raise PydanticCustomError(
+            "object",
+            "must be s3://bucket/key with a key of at most 1,024 bytes that has no control character and no part that "
+            "is . or .., because clients resolve such parts to another key",
+        )
     data_uri = DATA_URI.match(value)
     start = data_uri.end() if data_uri else 0
     try:
