@@ -8,13 +8,14 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event, Lock
 
 from rushes.config import WhenAmbiguous
 from rushes.domain.clip import Kind
 from rushes_cli.operator.review import clip_record
+from rushes_local.aws.behavior import AwsBehavior
 from rushes_local.stack import Stack
 from tests.chaos.judgement import BrokenPromise, FinalState, StackInspector, event_faults, judge
 from tests.chaos.traffic import Caller, Traffic
@@ -42,6 +43,18 @@ RENDERS: Mapping[WhenAmbiguous, tuple[float, float]] = {"resend": (8.5, 10.0), "
 
 # Seconds after which no resend can take effect, as the functions calculate it for slow renders.
 _AFTER_RESENDS = sum(TIMES[f"{name}_SECONDS"] for name in ("RESEND_WINDOW", "FUNCTION_TIMEOUT", "LEASE")) + 0.1
+
+# AWS as unkind as it may be, with delays shorter than the service's own intervals at this scale.
+AWS = AwsBehavior(
+    hold_seconds=0.01,
+    lag_seconds=0.3,
+    honors_tokens=True,
+    throttled=0.02,
+    repeated_events=0.2,
+    late_seconds=0.5,
+    lapsed_receipts=0.2,
+    repeated_batches=0.2,
+)
 
 CALLERS = (("ada", 10_000.0), ("grace", 10_000.0), ("thrifty", 12.0))
 _RETRY_DELAYS = (0.05, 0.1, 0.2, 0.4)  # seconds between Runware's attempts at a webhook
@@ -144,6 +157,7 @@ def start(root: Path, plan: Plan, log: Log) -> Stack:
             "render_seconds": lambda: chance.uniform(shortest, longest),
         },
         parameters={"MonthlyLimitUsd": "1000000", "WhenAmbiguous": plan.when_ambiguous},
+        aws_behavior=replace(AWS, seed=plan.seed),
         sink=log,
     )
 
