@@ -130,7 +130,10 @@ def run(root: Path, plan: Plan) -> Result:
         broken = judge(inspector, final, callers, traffic.history, events, log.lines)
         broken += [BrokenPromise(text) for text in injector.accepted_forgeries]
         counts = (
-            injector.counts + traffic.history.counts + Counter(f"event: {event['detail-type']}" for event in events)
+            injector.counts
+            + Counter({f"AWS: {effect}": count for effect, count in stack.aws.effects.items()})
+            + traffic.history.counts
+            + Counter(f"event: {event['detail-type']}" for event in events)
         )
         text = "\n".join((injector.behaviour, report(inspector, final, counts, log.lines, took, broken)))
         kills = sum(count for name, count in counts.items() if name.startswith("killed"))

@@ -159,7 +159,7 @@ def test_chance_depends_on_its_seed() -> None:
 
     def decisions(seed: int, *, idle: bool) -> list[bool]:
         chance = Chance(seed)
-        return [chance.happens(0.3) for _ in range(1000) if not (idle and chance.happens(0))]
+        return [chance.happens(0.3, "one") for _ in range(1000) if not (idle and chance.happens(0, "none"))]
 
     assert 250 < sum(decisions(1, idle=False)) < 350
     assert decisions(1, idle=True) == decisions(1, idle=False) != decisions(2, idle=False)
@@ -237,7 +237,7 @@ def ask(
 def test_everything_off_passes_requests_on_unread(operation: str) -> None:
     """By default moto gets the very request and its answer is the answer, byte for byte."""
     application, body = Application(), Unread(b"{not even JSON")
-    answer, started = ask(DynamoDb(lambda: 0.0), application, operation, body)
+    answer, started = ask(DynamoDb(lambda: 0.0, lambda _: None), application, operation, body)
     assert answer == [b'{"Item"', b": {}}"]
     assert started == [("200 OK", [("x-amzn-requestid", "1")])]
     (environ,) = application.environs

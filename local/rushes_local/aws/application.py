@@ -10,6 +10,7 @@ import random
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -138,6 +139,7 @@ class Aws:
         self,
         *,
         clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
         fault_seed: int = 0,
         behavior: AwsBehavior = AS_MOTO,
     ) -> None:
@@ -145,7 +147,7 @@ class Aws:
         self.observer: Callable[[Access], object] | None = None
         self._clock = clock
         self._application: WSGIApplication | None = None
-        self._dynamodb = DynamoDb(clock)
+        self._dynamodb = DynamoDb(clock, sleep)
         self._behavior, self._chance = behavior, Chance(behavior.seed)
 
     def load(self) -> None:
@@ -172,9 +174,14 @@ class Aws:
         """Make all writes to DynamoDB up to now visible to every read."""
         self._dynamodb.catch_up()
 
+    @property
+    def effects(self) -> Counter[str]:
+        """The number of times that each behavior had an effect, since `behave`."""
+        return self._chance.counts
+
     def repeats_batch(self) -> bool:
         """A decision: True if Lambda processes a batch of a stream again."""
-        return self._chance.happens(self._behavior.repeated_batches)
+        return self._chance.happens(self._behavior.repeated_batches, "batch repeated")
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         if self.observer is None:
@@ -211,6 +218,12 @@ class Aws:
             raise fault.error()
         return self._forward(service, environ, start_response)
 
+    def _lapse(self, environ: "WSGIEnvironment") -> None:
+        """Let the messages of a batch stay visible, at the fraction of the behavior."""
+        if self._chance.happens(self._behavior.lapsed_receipts, "receipt lapsed"):
+            request = leave_visible(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
+            environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(request), str(len(request))
+
     def _forward(
         self, service: Service, environ: "WSGIEnvironment", start_response: "StartResponse"
     ) -> Iterable[bytes]:
@@ -221,14 +234,9 @@ class Aws:
         if _is_about_a_stream(environ):
             with self._dynamodb.lock:
                 return list(self._application(environ, start_response))
-        if _operation(environ) == ("sqs", "ReceiveMessage") and self._chance.happens(self._behavior.lapsed_receipts):
-            _replace_request(environ, leave_visible)
+        if _operation(environ) == ("sqs", "ReceiveMessage"):
+            self._lapse(environ)
         return self._application(environ, start_response)
-
-
-def _replace_request(environ: "WSGIEnvironment", change: Callable[[bytes], bytes]) -> None:
-    request = change(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
-    environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(request), str(len(request))
 
 
 def _discard_response(

@@ -2,6 +2,7 @@
 
 import random
 import threading
+from collections import Counter
 from dataclasses import dataclass
 
 
@@ -34,18 +35,26 @@ AS_MOTO = AwsBehavior()
 
 
 class Chance:
-    """Random decisions by a seed, for several threads."""
+    """Random decisions by a seed, for several threads, and the number of times that each behavior had an effect."""
 
     def __init__(self, seed: int) -> None:
+        self.counts: Counter[str] = Counter()
         self._random = random.Random(seed)
         self._lock = threading.Lock()
 
-    def happens(self, fraction: float) -> bool:
+    def happens(self, fraction: float, effect: str) -> bool:
         """True in this fraction of the calls. A fraction of 0 leaves the other decisions as they are."""
         if not fraction:
             return False
         with self._lock:
-            return self._random.random() < fraction
+            happens = self._random.random() < fraction
+            self.counts[effect] += happens
+            return happens
+
+    def count(self, effect: str) -> None:
+        """Count an effect that needs no decision."""
+        with self._lock:
+            self.counts[effect] += 1
 
     def below(self, limit: float) -> float:
         """A number from 0 to `limit`."""

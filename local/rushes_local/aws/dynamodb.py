@@ -8,7 +8,6 @@ import contextlib
 import io
 import json
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +33,7 @@ _REFUSALS = {
 class DynamoDb:
     """Answers DynamoDB's requests by moto."""
 
-    def __init__(self, clock: Callable[[], float], sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
         # moto applies the writes of a transaction one by one and restores the old items when one fails, so that a write
         # of another thread meanwhile would be lost, or partly visible. So DynamoDB and its stream, which must not
         # contain undone writes, answer one request at a time.
@@ -77,6 +76,8 @@ class DynamoDb:
     ) -> Iterable[bytes]:
         """The response to a transaction with a token: that of moto, or of a repeat."""
         repeat = self._tokens.begin(request, self._clock())
+        if repeat is not Repeat.NONE:
+            self._chance.count("transaction repeated")
         if repeat in _REFUSALS:
             code, text = _REFUSALS[repeat]
             raise AwsError(code, 400, text)
@@ -115,6 +116,7 @@ class DynamoDb:
         held = self._held
         if operation in _SINGLE_WRITES:
             if any(held.conflicts([item_key(request, _key_names)])):
+                self._chance.count("write in conflict")
                 raise AwsError("TransactionConflictException", 400, "Transaction is ongoing for the item")
             yield
             return
@@ -122,6 +124,7 @@ class DynamoDb:
         writes = operation == "TransactWriteItems"
         conflicts = held.hold(keys) if writes else held.conflicts(keys)
         if any(conflicts):
+            self._chance.count("transaction in conflict")
             raise AwsError("TransactionCanceledException", 400, "", fields=cancellation(conflicts))
         if writes:
             with _releasing(held, keys):
@@ -140,6 +143,7 @@ class DynamoDb:
         backend = _backend()
         self._past.record(backend, operation, request, now, lag)
         with self._past.visible(backend, lagging_tables(operation, request), lambda: now - self._chance.below(lag)):
+            self._chance.counts["read lagged"] += self._past.is_shown
             yield
 
 

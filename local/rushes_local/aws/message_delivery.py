@@ -36,7 +36,7 @@ def deliver(behavior: AwsBehavior, chance: Chance) -> None:
 def _repeated(send: Send, behavior: AwsBehavior, chance: Chance) -> Send:
     @wraps(send)
     def send_to_queue(rule: Any, name: str, event: dict[str, Any], group_id: str | None = None) -> None:
-        if chance.happens(behavior.repeated_events):
+        if chance.happens(behavior.repeated_events, "event repeated"):
             send(rule, name, dict(event), group_id)  # a copy, because moto changes the format of its time
         send(rule, name, event, group_id)
 

@@ -36,6 +36,8 @@ class PastItems:
 
     def __init__(self) -> None:
         self._changes: deque[_Change] = deque()
+        self.is_shown = False
+        """True within `visible` if a table there differs from its current state."""
 
     def clear(self) -> None:
         """Make every later read current, as after a time without writes."""
@@ -62,6 +64,7 @@ class PastItems:
         try:
             yield
         finally:
+            self.is_shown = False
             backend.tables.update(current)
 
     def _past(self, table: Any, choose_time: Callable[[], float]) -> Any:
@@ -76,6 +79,7 @@ class PastItems:
                 if table.has_range_key:
                     past.items[change.partition] = copy.copy(past.items.get(change.partition, {}))
             if change.at > times[change.partition]:
+                self.is_shown = True
                 items, key = (
                     (past.items[change.partition], change.range_key)
                     if table.has_range_key
