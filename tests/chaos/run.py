@@ -203,6 +203,8 @@ def report(
         "charges": len(paid),
         "paid, micro-dollars": sum(charge.micro_dollars for charge in paid),
         "dead letters": inspector.waiting(dead=True),
+        "clips still open": inspector.open_clips(),
+        "messages still waiting": inspector.waiting(),
         "seconds until all was quiet": round(took),
     }
     width = max(len(name) for name in rows)

@@ -6,7 +6,9 @@ write operation." "All reads from GSIs and streams are eventually consistent." "
 the item from a write which did not ultimately succeed." From the API reference (`GetItem`): "Although a strongly
 consistent read might take more time than an eventually consistent read, it always returns the last updated value."
 
-Each partition has its own lag in each read, as if the read came from its own replica.
+Each item has its own lag in each read, so that a read may show a part of a transaction: by the developer guide ("Amazon
+DynamoDB Transactions: How it works"), a transaction's changes reach indexes gradually, and only `TransactGetItems`
+shows all of them or none.
 """
 
 import contextlib
@@ -57,7 +59,7 @@ class PastItems:
 
     @contextlib.contextmanager
     def visible(self, backend: Any, tables: Iterable[str], choose_time: Callable[[], float]) -> Iterator[None]:
-        """Within the context these tables have a past state, each partition that of a time of its own."""
+        """Within the context these tables have a past state, each item that of a time of its own."""
         current = {name: backend.tables[name] for name in tables if name in backend.tables}
         for name, table in current.items():
             backend.tables[name] = self._past(table, choose_time)
@@ -70,25 +72,27 @@ class PastItems:
     def _past(self, table: Any, choose_time: Callable[[], float]) -> Any:
         past = copy.copy(table)
         past.items = copy.copy(table.items)
-        times: dict[Any, float] = {}
+        times: dict[tuple[Any, Any], float] = {}
+        copied: set[Any] = set()
         for change in reversed(self._changes):
+            name = change.partition, change.range_key
             if change.table != table.name:
                 continue
-            if change.partition not in times:
-                times[change.partition] = choose_time()
-                if table.has_range_key:
+            if name not in times:
+                times[name] = choose_time()
+            if change.at <= times[name]:
+                continue
+            self.is_shown = True
+            items, key = past.items, change.partition
+            if table.has_range_key:
+                if change.partition not in copied:
                     past.items[change.partition] = copy.copy(past.items.get(change.partition, {}))
-            if change.at > times[change.partition]:
-                self.is_shown = True
-                items, key = (
-                    (past.items[change.partition], change.range_key)
-                    if table.has_range_key
-                    else (past.items, change.partition)
-                )
-                if change.before is None:
-                    items.pop(key, None)
-                else:
-                    items[key] = change.before
+                    copied.add(change.partition)
+                items, key = past.items[change.partition], change.range_key
+            if change.before is None:
+                items.pop(key, None)
+            else:
+                items[key] = change.before
         return past
 
 
