@@ -144,6 +144,32 @@ def test_a_transaction_holds_its_items(local: Local) -> None:
     assert local.aws.effects == {"transaction in conflict": 3, "write in conflict": 3}
 
 
+def test_reasons_of_both_kinds(local: Local) -> None:
+    """A cancelled transaction has the conflicts of some items and the failed conditions of others, with their items."""
+    local.dynamodb.put_item(**item("a", 1))
+    local.behave(hold_seconds=0.5)
+    absent = {"ConditionExpression": "attribute_not_exists(pk)"}
+    old = {"ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
+    reasons: list[Any] = []
+
+    def meddle() -> None:
+        writes = [
+            {"Update": add_one("c")},
+            {"Put": {**item("a", 2), **absent, **old}},
+            {"Put": {**item("b", 2), **absent}},
+            {"ConditionCheck": {**key("x"), "ConditionExpression": "attribute_exists(pk)", **old}},
+        ]
+        with pytest.raises(local.dynamodb.exceptions.TransactionCanceledException) as caught:
+            local.dynamodb.transact_write_items(TransactItems=writes)
+        reasons.extend(caught.value.response["CancellationReasons"])
+
+    local.meanwhile = meddle
+    local.dynamodb.transact_write_items(TransactItems=[{"Put": item("b", 1)}])
+    codes = ["None", "ConditionalCheckFailed", "TransactionConflict", "ConditionalCheckFailed"]
+    assert [reason["Code"] for reason in reasons] == codes
+    assert [reason.get("Item") for reason in reasons] == [None, item("a", 1)["Item"], None, None]
+
+
 def test_a_transaction_releases_its_items(local: Local) -> None:
     """After its end, also by a failed condition or an error of moto, its items are free."""
     local.behave(hold_seconds=0.5)

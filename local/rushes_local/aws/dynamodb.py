@@ -15,7 +15,15 @@ from rushes_local.aws.behavior import AS_MOTO, AwsBehavior, Chance
 from rushes_local.aws.errors import AwsError
 from rushes_local.aws.read_lag import PastItems, lagging_tables
 from rushes_local.aws.request_tokens import Repeat, RequestTokens
-from rushes_local.aws.transaction_conflicts import HeldItems, ItemKey, cancellation, item_key, transaction_keys
+from rushes_local.aws.transaction_conflicts import (
+    HeldItems,
+    ItemKey,
+    Reason,
+    cancellation,
+    condition_reason,
+    item_key,
+    transaction_keys,
+)
 from rushes_local.lambda_runtime import ACCOUNT_ID, REGION
 
 if TYPE_CHECKING:
@@ -125,13 +133,19 @@ class DynamoDb:
         conflicts = held.hold(keys) if writes else held.conflicts(keys)
         if any(conflicts):
             self._chance.count("transaction in conflict")
-            raise AwsError("TransactionCanceledException", 400, "", fields=cancellation(conflicts))
+            others = self._condition_reasons(request) if writes else None
+            raise AwsError("TransactionCanceledException", 400, "", fields=cancellation(conflicts, others))
         if writes:
             with _releasing(held, keys):
                 self._sleep(self._behavior.hold_seconds)
                 yield
         else:
             yield
+
+    def _condition_reasons(self, request: Mapping[str, Any]) -> list[Reason]:
+        actions = [action for item in request["TransactItems"] for action in item.values()]
+        with self.lock:
+            return [condition_reason(_backend(), action, _key_names) for action in actions]
 
     @contextlib.contextmanager
     def _lagging(self, operation: str, request: Mapping[str, Any]) -> Iterator[None]:

@@ -7,8 +7,6 @@ request is part of another ongoing TransactWriteItems request. An item within a 
 ongoing TransactWriteItems, BatchWriteItem, PutItem, UpdateItem, or DeleteItem request." A single write fails with a
 `TransactionConflictException`, a transaction with a `TransactionCanceledException`. Its reasons (API reference) "are
 ordered in the order of requested items, if an item has no error it will have None code".
-
-Here a conflict is found before any condition is evaluated, so no list of reasons has both kinds.
 """
 
 import json
@@ -23,6 +21,10 @@ KeyNames = Callable[[str], Sequence[str]]
 ItemKey = tuple[str, str]
 """The name of a table and an item's key as JSON."""
 
+Reason = Mapping[str, Any]
+"""A reason for the cancellation of a transaction by one of its items."""
+
+NO_REASON: Reason = {"Code": "None"}
 CONFLICT = "TransactionConflict"
 _MESSAGE = "Transaction is ongoing for the item"
 
@@ -65,9 +67,28 @@ def item_key(action: Request, key_names: KeyNames) -> ItemKey:
     return table, json.dumps(key, sort_keys=True)
 
 
-def cancellation(conflicts: Sequence[bool]) -> dict[str, Any]:
-    """The fields of the error of a transaction with these conflicts."""
-    codes = [CONFLICT if conflict else "None" for conflict in conflicts]
-    text = f"Transaction cancelled, please refer cancellation reasons for specific reasons [{', '.join(codes)}]"
-    reasons = [{"Code": code, **({"Message": _MESSAGE} if code == CONFLICT else {})} for code in codes]
+def cancellation(conflicts: Sequence[bool], others: Sequence[Reason] | None = None) -> dict[str, Any]:
+    """The fields of the error of a transaction with these conflicts; `others` are the reasons of its other items."""
+    reasons = [
+        {"Code": CONFLICT, "Message": _MESSAGE} if conflict else other
+        for conflict, other in zip(conflicts, others or [NO_REASON] * len(conflicts), strict=True)
+    ]
+    codes = ", ".join(reason["Code"] for reason in reasons)
+    text = f"Transaction cancelled, please refer cancellation reasons for specific reasons [{codes}]"
     return {"Message": text, "CancellationReasons": reasons}
+
+
+def condition_reason(backend: Any, action: Request, key_names: KeyNames) -> Reason:
+    """The reason of one action by its condition, as moto evaluates it. Imports moto; needs DynamoDB's lock."""
+    from moto.dynamodb.comparisons import get_filter_expression
+    from moto.dynamodb.models.utilities import dynamo_json_dump
+
+    key = action.get("Key") or {name: action["Item"][name] for name in key_names(action["TableName"])}
+    names, values = action.get("ExpressionAttributeNames"), action.get("ExpressionAttributeValues")
+    item = backend.get_item(action["TableName"], key)
+    if get_filter_expression(action.get("ConditionExpression"), names, values).expr(item):
+        return NO_REASON
+    reason = {"Code": "ConditionalCheckFailed", "Message": "The conditional request failed"}
+    if item is None or action.get("ReturnValuesOnConditionCheckFailure") != "ALL_OLD":
+        return reason
+    return {**reason, "Item": json.loads(dynamo_json_dump(item.to_json()["Attributes"]))}
