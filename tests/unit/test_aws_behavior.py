@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rushes_local.aws.application import AwsFaults
+from rushes_local.aws.application import Aws, AwsFaults
 from rushes_local.aws.behavior import AwsBehavior, Chance
 from rushes_local.aws.dynamodb import DynamoDb
 from rushes_local.aws.errors import AwsError
@@ -242,6 +242,31 @@ def test_everything_off_passes_requests_on_unread(operation: str) -> None:
     assert started == [("200 OK", [("x-amzn-requestid", "1")])]
     (environ,) = application.environs
     assert environ["wsgi.input"] is body
+
+
+@pytest.mark.parametrize(
+    ("service", "target"),
+    [
+        ("sqs", "AmazonSQS.ReceiveMessage"),
+        ("s3", ""),
+        ("events", "AWSEvents.PutEvents"),
+        ("dynamodb", "DynamoDB_20120810.TransactWriteItems"),
+        ("dynamodb", "DynamoDBStreams_20120810.GetRecords"),
+    ],
+)
+def test_everything_off_passes_requests_of_every_service_on(
+    service: str, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default the whole local AWS gives moto the very request, and answers with moto's bytes."""
+    aws, application, body = Aws(), Application(), Unread(b"{")
+    monkeypatch.setattr(aws, "_application", application)
+    started: list[tuple[Any, ...]] = []
+    scope = f"AWS4-HMAC-SHA256 Credential=a/20261128/us-east-1/{service}/aws4_request, SignedHeaders=host"
+    environ: dict[str, Any] = {"HTTP_AUTHORIZATION": scope, "HTTP_X_AMZ_TARGET": target, "wsgi.input": body}
+    answer = list(aws({**environ, "REQUEST_METHOD": "POST"}, lambda *given: started.append(given)))  # type: ignore[arg-type,func-returns-value]
+    assert answer == [b'{"Item"', b": {}}"]
+    assert started == [("200 OK", [("x-amzn-requestid", "1")])]
+    assert application.environs[0]["wsgi.input"] is body
 
 
 def test_every_switch_is_off_by_default() -> None:
