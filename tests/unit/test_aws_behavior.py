@@ -8,8 +8,8 @@ import pytest
 
 from rushes_local.aws.application import Aws, AwsFaults
 from rushes_local.aws.behavior import AwsBehavior, Chance
-from rushes_local.aws.dynamodb import DynamoDb
-from rushes_local.aws.errors import AwsError
+from rushes_local.aws.dynamodb_requests import DynamoDb
+from rushes_local.aws.error_response import AwsError
 from rushes_local.aws.message_delivery import leave_visible
 from rushes_local.aws.read_lag import lagging_tables, written
 from rushes_local.aws.request_tokens import VALIDITY, Repeat, RequestTokens

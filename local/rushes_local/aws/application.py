@@ -22,8 +22,8 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from rushes_local.aws.behavior import AS_MOTO, AwsBehavior, Chance
-from rushes_local.aws.dynamodb import DynamoDb
-from rushes_local.aws.errors import AwsError, Service
+from rushes_local.aws.dynamodb_requests import DynamoDb
+from rushes_local.aws.error_response import AwsError, Service
 from rushes_local.aws.event_buses import name_event_buses
 from rushes_local.aws.growing_costs import reduce_costs
 from rushes_local.aws.message_delivery import deliver, leave_visible
@@ -220,7 +220,7 @@ class Aws:
 
     def _lapse(self, environ: "WSGIEnvironment") -> None:
         """Let the messages of a batch stay visible, at the fraction of the behavior."""
-        if self._chance.happens(self._behavior.lapsed_receipts, "receipt lapsed"):
+        if self._chance.happens(self._behavior.lapsed_receipts, "receive left visible"):
             request = leave_visible(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
             environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(request), str(len(request))
 

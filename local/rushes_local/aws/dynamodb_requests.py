@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rushes_local.aws.behavior import AS_MOTO, AwsBehavior, Chance
-from rushes_local.aws.errors import AwsError
+from rushes_local.aws.error_response import AwsError
 from rushes_local.aws.read_lag import PastItems, lagging_tables
 from rushes_local.aws.request_tokens import Repeat, RequestTokens
 from rushes_local.aws.transaction_conflicts import (
