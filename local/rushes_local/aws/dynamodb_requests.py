@@ -83,7 +83,8 @@ class DynamoDb:
         request: Mapping[str, Any],
     ) -> Iterable[bytes]:
         """The response to a transaction with a token: that of moto, or of a repeat."""
-        repeat = self._tokens.begin(request, self._clock())
+        tokens = self._tokens  # the same at the end, also after `behave`
+        repeat = tokens.begin(request, self._clock())
         if repeat is not Repeat.NONE:
             self._chance.count("transaction repeated")
         if repeat in _REFUSALS:
@@ -101,8 +102,7 @@ class DynamoDb:
         try:
             return self._answer(application, environ, start, "TransactWriteItems", request)
         finally:
-            successful = statuses[-1:] != [] and statuses[-1].startswith("200")
-            self._tokens.finish(request, self._clock(), successful=successful)
+            tokens.finish(request, self._clock(), successful=any(each.startswith("200") for each in statuses))
 
     def _answer(
         self,
@@ -143,6 +143,7 @@ class DynamoDb:
             yield
 
     def _condition_reasons(self, request: Mapping[str, Any]) -> list[Reason]:
+        """The reasons of a transaction's items by their conditions alone."""
         actions = [action for item in request["TransactItems"] for action in item.values()]
         with self.lock:
             return [condition_reason(_backend(), action, _key_names) for action in actions]
