@@ -59,7 +59,7 @@ AWS = AwsBehavior(
 CALLERS = (("ada", 10_000.0), ("grace", 10_000.0), ("thrifty", 12.0))
 _RETRY_DELAYS = (0.05, 0.1, 0.2, 0.4)  # seconds between Runware's attempts at a webhook
 _POLL_SECONDS = 0.3
-_MAX_QUIET_SECONDS = 90.0
+_MAX_QUIET_SECONDS = 240.0  # of which an idle machine needs a tenth
 _MAX_EVENTS_SECONDS = 30.0
 _REPEATED_TASKS = 40
 

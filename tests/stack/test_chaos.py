@@ -10,7 +10,7 @@ from tests.secret_patterns import leaks
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {"resend": 7, "review": 11}  # and their seeds
-PATIENCE = 150  # seconds
+PATIENCE = 300  # seconds
 
 
 @pytest.mark.timeout(2 * PATIENCE)
