@@ -6,9 +6,9 @@ write operation." "All reads from GSIs and streams are eventually consistent." "
 the item from a write which did not ultimately succeed." From the API reference (`GetItem`): "Although a strongly
 consistent read might take more time than an eventually consistent read, it always returns the last updated value."
 
-Each item has its own lag in each read, so that a read may show a part of a transaction: by the developer guide ("Amazon
-DynamoDB Transactions: How it works"), a transaction's changes reach indexes gradually, and only `TransactGetItems`
-shows all of them or none.
+Each item has its own lag in each read, so that a read may show a part of a transaction. By the page "DynamoDB
+transactions" of the developer guide, their changes reach indexes gradually, and only `TransactGetItems` shows all of
+them or none.
 """
 
 import contextlib
