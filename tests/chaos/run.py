@@ -50,10 +50,10 @@ AWS = AwsBehavior(
     lag_seconds=0.3,
     honors_tokens=True,
     throttled=0.02,
-    repeated_events=0.2,
+    repeated_events=0.1,
     late_seconds=0.5,
-    lapsed_receipts=0.2,
-    repeated_batches=0.2,
+    lapsed_receipts=0.1,
+    repeated_batches=0.1,
 )
 
 CALLERS = (("ada", 10_000.0), ("grace", 10_000.0), ("thrifty", 12.0))
