@@ -188,8 +188,8 @@ class DynamoDbTable:
     def page(self, caller: str, limit: int, *, after: str | None = None, day: str = "") -> Page:
         """A caller's newest tasks after the position `after`, of one day (`yyyy-mm-dd`) or all. Eventually consistent.
 
-        Raises `UnreadableError` for a position that cannot be in such a list. Any other position only selects among
-        this caller's own tasks.
+        A new task is left out until all its clips can be read. Raises `UnreadableError` for a position that cannot be
+        in such a list. Any other position only selects among this caller's own tasks.
         """
         start = items.task_start_key(caller, after, day) if after is not None else None
         answer = self._retried(lambda: self._recent(caller, limit, day, start))
@@ -201,7 +201,8 @@ class DynamoDbTable:
         members: dict[str, list[Item]] = {item["taskUUID"]: [item] for item in requests}
         for item in clips:
             members[item["taskUUID"]].append(item)
-        found = [each for each in map(items.task_with_clips, members.values()) if each]
+        tasks = [each for each in map(items.task_with_clips, members.values()) if each]
+        found = [each for each in tasks if len(each.clips) == each.task.clips]
         end = items.from_attributes(answer.get("LastEvaluatedKey", {})).get("createdAt")
         return Page(tuple(sorted(found, key=lambda each: each.position, reverse=True)), end)
 
