@@ -23,7 +23,7 @@ dev := .venv/dev.stamp
 sam := .venv-sam/stamp
 checkov := .venv-checkov/stamp
 
-.PHONY: help demo dev test test-batch test-page simulate openapi bench bursts chaos check static fmt lint types validate drift \
+.PHONY: help demo dev test test-batch test-page test-table simulate openapi bench bursts chaos check static fmt lint types validate drift \
   build sam-local test-sam environments reference compile costs deploy stack-name lint-workflows clean
 
 help: ## list the verbs
@@ -53,6 +53,9 @@ test-page: $(dev) ## test the gallery in Chromium; screenshots are in out/galler
 
 test-batch: $(dev) ## run the slow tests: a file of a thousand lines, every schedule, the tutorial, more chaos
 	@$(PYTHON) -m pytest -q -m batch -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-table: $(dev) ## test the table and the functions on another DynamoDB (ENDPOINT=http://…, or aws with ACCOUNT=…)
+	@$(PYTHON) -m tests.remote_table --endpoint "$(ENDPOINT)" --account "$(ACCOUNT)" -- $(ARGS)
 
 simulate: $(dev) ## simulate every crash and race in memory (FOR=600: seconds of additional random histories)
 	@SIMULATE_SECONDS="$(or $(FOR),0)" $(PYTHON) -m pytest -q -m "" tests/simulation

@@ -128,14 +128,22 @@ class Access:
 class Aws:
     """A WSGI application. Its state is moto's, which is global to the process; `load` clears it.
 
-    The `observer` is called with every request after its response, in the thread of the request.
+    The `observer` is called with every request after its response, in the thread of the request. A `remote_table`
+    answers the requests to DynamoDB and its streams in place of moto.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.time, fault_seed: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.time,
+        fault_seed: int = 0,
+        remote_table: "WSGIApplication | None" = None,
+    ) -> None:
         self.faults = AwsFaults(fault_seed)
         self.observer: Callable[[Access], object] | None = None
         self._clock = clock
         self._application: WSGIApplication | None = None
+        self._remote_table = remote_table
         # moto applies the writes of a transaction one by one and restores the old items when one fails, so that a write
         # of another thread meanwhile would be lost, or partly visible. So DynamoDB and its stream, which must not
         # contain undone writes, answer one request at a time.
@@ -195,6 +203,8 @@ class Aws:
             raise AwsError("ServiceUnavailable", 503, "moto is being imported")
         if service != "dynamodb" and not _is_about_a_stream(environ):
             return self._application(environ, start_response)
+        if self._remote_table is not None:
+            return self._remote_table(environ, start_response)
         with self._dynamodb:
             return list(self._application(environ, start_response))
 
