@@ -23,7 +23,7 @@ dev := .venv/dev.stamp
 sam := .venv-sam/stamp
 checkov := .venv-checkov/stamp
 
-.PHONY: help demo dev test test-batch test-page test-table simulate openapi bench bursts chaos check static fmt lint types validate drift \
+.PHONY: help demo dev test test-batch test-page test-table simulate openapi bench whole-way bursts chaos check static fmt lint types validate drift \
   build sam-local test-sam environments reference compile costs deploy stack-name lint-workflows clean
 
 help: ## list the verbs
@@ -68,6 +68,9 @@ openapi: $(dev) ## write the schema of a task from the model catalog into docs/o
 
 bench: $(dev) ## measure cold and warm starts for docs/benchmarks.md (QUICK=1 checks no limits and writes nothing)
 	@$(PYTHON) -m scripts.cold_start $(if $(QUICK),--quick)
+
+whole-way: $(dev) ## measure a clip's whole way for docs/benchmarks.md, in ten minutes (QUICK=1 shortens it and writes nothing)
+	@$(PYTHON) -m scripts.whole_way $(if $(QUICK),--quick)
 
 bursts: $(dev) ## model many purchases at once, with DynamoDB's conflicts, and print how many succeed and when
 	@$(PYTHON) -m tests.bursts

@@ -74,7 +74,9 @@ class RemoteTable:
         request = AWSRequest("POST", f"{url.rstrip('/')}/", headers=headers, data=body)
         SigV4Auth(self._credentials.get_frozen_credentials(), "dynamodb", self._region).add_auth(request)
         # Uncompressed: the server's checksum is that of the bytes as they were sent.
-        return self._http.post(request.url, content=body, headers={**request.headers, "Accept-Encoding": "identity"})
+        return self._http.post(
+            str(request.url), content=body, headers={**request.headers, "Accept-Encoding": "identity"}
+        )
 
 
 def _length(content: bytes) -> tuple[str, str]:
