@@ -25,8 +25,9 @@ sam := .venv-sam/stamp
 checkov := .venv-checkov/stamp
 swift := .venv-swift/stamp
 
-.PHONY: help demo dev test test-batch test-page test-s3 simulate openapi bench bursts chaos check static fmt lint types \
-  validate drift build sam-local test-sam environments reference compile costs deploy stack-name lint-workflows clean
+.PHONY: help demo dev test test-batch test-page test-s3 test-table simulate openapi bench whole-way bursts chaos check \
+  static fmt lint types validate drift build sam-local test-sam environments reference compile costs deploy stack-name \
+  lint-workflows clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +61,8 @@ test-batch: $(dev) ## run the slow tests: a file of a thousand lines, every sche
 test-s3: $(dev) $(swift) ## run the tests of uploads against OpenStack Swift (S3_ENDPOINT=https://… for another S3)
 	@S3_ENDPOINT="$(or $(S3_ENDPOINT),swift)" $(PYTHON) -m pytest -q -rs tests/contract/test_uploads.py \
 	  tests/contract/test_rescue.py $(ARGS)
+test-table: $(dev) ## test the table and the functions on another DynamoDB (ENDPOINT=http://…, or aws with ACCOUNT=…)
+	@$(PYTHON) -m tests.remote_table --endpoint "$(ENDPOINT)" --account "$(ACCOUNT)" -- $(ARGS)
 
 simulate: $(dev) ## simulate every crash and race in memory (FOR=600: seconds of additional random histories)
 	@SIMULATE_SECONDS="$(or $(FOR),0)" $(PYTHON) -m pytest -q -m "" tests/simulation
@@ -72,6 +75,9 @@ openapi: $(dev) ## write the schema of a task from the model catalog into docs/o
 
 bench: $(dev) ## measure cold and warm starts for docs/benchmarks.md (QUICK=1 checks no limits and writes nothing)
 	@$(PYTHON) -m scripts.cold_start $(if $(QUICK),--quick)
+
+whole-way: $(dev) ## measure a clip's whole way for docs/benchmarks.md, in ten minutes (QUICK=1 shortens it and writes nothing)
+	@$(PYTHON) -m scripts.whole_way $(if $(QUICK),--quick)
 
 bursts: $(dev) ## model many purchases at once, with DynamoDB's conflicts, and print how many succeed and when
 	@$(PYTHON) -m tests.bursts

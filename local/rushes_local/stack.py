@@ -35,6 +35,7 @@ from rushes.domain.caller import Caller, hash_key, new_key
 from rushes_local.api_gateway import Gateway, Invocable, Route
 from rushes_local.aws.application import CREDENTIALS, Aws
 from rushes_local.aws.behavior import AS_MOTO, AwsBehavior
+from rushes_local.aws.remote_table import RemoteTable
 from rushes_local.event_sources import Source, Stream, Triggers
 from rushes_local.lambda_runtime import REGION, Function, FunctionPool, FunctionStartError, Log
 from rushes_local.servers import Server
@@ -99,8 +100,9 @@ class Stack:
     some of the functions' variables that end in `_SECONDS`, in seconds before scaling. Without `schedule` no function
     is invoked by the clock, without `queues` none by messages, without `streams` none by changes of the table. With a
     `provider` there is no emulator. `parameters` overrides the template's. With a `host` the functions run there, and
-    neither `functions` nor the gateway is used. `aws_behavior` makes AWS less kind than moto. `sink`
-    receives every log line of every component. A process can run one stack, because moto's state is global.
+    neither `functions` nor the gateway is used. `aws_behavior` makes AWS less kind than moto. A `remote_table` is used
+    in place of the local one. `sink` receives every log line of every component. A process can run one stack, because
+    moto's state is global.
     """
 
     def __init__(
@@ -121,6 +123,7 @@ class Stack:
         host: Host | None = None,
         keep_files: bool = False,
         aws_behavior: AwsBehavior = AS_MOTO,
+        remote_table: RemoteTable | None = None,
         sink: Log = lambda *_: None,
     ) -> None:
         self._root = root.resolve()
@@ -137,6 +140,7 @@ class Stack:
         self._host = host
         self._keep_files = keep_files
         self._aws_behavior = aws_behavior
+        self.remote_table = remote_table
         self._sink = sink
         self._emulator: Emulator | None = None
         self._log_lock = threading.Lock()
@@ -256,7 +260,7 @@ class Stack:
 
     def _serve(self) -> None:
         """Open the ports before the components start, because each needs the others' addresses."""
-        self.aws = Aws(behavior=self._aws_behavior)
+        self.aws = Aws(behavior=self._aws_behavior, remote_table=self.remote_table)
         self.gateway = Gateway(log=lambda line: self.log("gateway", line))
         # Registered first, closed last: the servers stop after the functions.
         aws = Server(self.aws, name="aws")
@@ -311,6 +315,9 @@ class Stack:
         self._finish_buckets(template)
         self._finish_queues(template)
         outputs = {output["OutputKey"]: output["OutputValue"] for output in description["Outputs"]}
+        if self.remote_table is not None:
+            local, remote = outputs["TableName"], self.remote_table.name
+            outputs = {name: remote if value == local else value for name, value in outputs.items()}
         self.table_name, self.bucket_name = outputs["TableName"], outputs["BucketName"]
         self.bus_name = outputs["EventBusName"]
         return outputs

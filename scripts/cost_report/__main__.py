@@ -195,13 +195,22 @@ def _month(measured: ClipUsage, template: Template, prices: Prices) -> str:
     )
 
 
-_UNITS = ("write units", "read units", "invocations", "HTTP requests", "uploads noticed", "log bytes, rounded")
+_UNITS = (
+    "write units",
+    "of these for budgets",
+    "read units",
+    "invocations",
+    "HTTP requests",
+    "uploads noticed",
+    "log bytes, rounded",
+)
 
 
 def _counts(usage: Usage) -> dict[str, float]:
     """The counts of a clip, by their names on the page."""
     units = (
         usage.write_units,
+        usage.budget_units,
         usage.read_units,
         usage.invocations.total(),
         usage.http_requests,

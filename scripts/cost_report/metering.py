@@ -57,13 +57,17 @@ class MeteringError(Exception):
 
 @dataclass(frozen=True)
 class Usage:
-    """Counts of AWS usage. `calls` are by service and operation, `invocations` by function, `log_bytes` as ingested."""
+    """Counts of AWS usage. `calls` are by service and operation, `invocations` by function, `log_bytes` as ingested.
+
+    `budget_units` are the write units of the budgets' shares, a part of `write_units`.
+    """
 
     calls: Counter[str] = field(default_factory=Counter)
     invocations: Counter[str] = field(default_factory=Counter)
     http_requests: int = 0
     messages: int = 0
     write_units: int = 0
+    budget_units: int = 0
     read_units: float = 0.0
     log_bytes: int = 0
 
@@ -80,6 +84,7 @@ class Usage:
             self.http_requests + sign * other.http_requests,
             self.messages + sign * other.messages,
             self.write_units + sign * other.write_units,
+            self.budget_units + sign * other.budget_units,
             self.read_units + sign * other.read_units,
             self.log_bytes + sign * other.log_bytes,
         )
@@ -316,11 +321,13 @@ class _Bench:
             self._stack.aws.observer = None
         routes = [json.loads(line)["routeKey"] for line in self._journal.of("gateway", logged)]
         lines = self._function_lines(logged)
+        units = self._write_units(accesses, self._written())
         metered.usage = Usage(
             calls=Counter(f"{access.service} {access.operation}" for access in accesses),
             invocations=Counter("submit" if route == "POST /v1" else "webhook" for route in routes),
             http_requests=len(routes),
-            write_units=self._write_units(accesses, self._written()),
+            write_units=units.total(),
+            budget_units=units["budget"],
             read_units=sum(read_units(access) for access in accesses),
             log_bytes=sum(len(line.encode()) + _LOG_EVENT for line in lines),
         )
@@ -358,14 +365,19 @@ class _Bench:
         records: list[Any] = stream_event(_of_clips(answer["Records"])[:1], "arn")["Records"]
         return records
 
-    def _write_units(self, accesses: Sequence[Access], written: Sequence[Images]) -> int:
-        """The units of the writes; the stream has the images of each item, in the order of the writes."""
-        units, images = 0, iter(written)
+    def _write_units(self, accesses: Sequence[Access], written: Sequence[Images]) -> Counter[str]:
+        """The units of the writes, by the first part of the items' keys.
+
+        The stream has the images of each item, in the order of the writes.
+        """
+        units, images = Counter[str](), iter(written)
         for access in accesses:
             transactional = access.operation == "TransactWriteItems"
             if transactional or access.operation in ("PutItem", "UpdateItem"):
                 for _ in json.loads(access.request)["TransactItems"] if transactional else [access]:
-                    units += write_units(*next(images), self._indexes, transactional=transactional)
+                    before, after = next(images)
+                    kind = (after or before)["pk"]["S"].partition("#")[0]
+                    units[kind] += write_units(before, after, self._indexes, transactional=transactional)
         if next(images, None):
             raise MeteringError("the stream has a write without a call")
         return units

@@ -133,7 +133,8 @@ class Aws:
     """A WSGI application. Its state is moto's, which is global to the process; `load` clears it.
 
     The `observer` is called with every request after its response, in the thread of the request. `behavior` is in
-    force from `load`; `behave` replaces it.
+    force from `load`; `behave` replaces it. A `remote_table` answers the requests to DynamoDB and its streams in place
+    of moto.
     """
 
     def __init__(
@@ -143,6 +144,7 @@ class Aws:
         sleep: Callable[[float], None] = time.sleep,
         fault_seed: int = 0,
         behavior: AwsBehavior = AS_MOTO,
+        remote_table: "WSGIApplication | None" = None,
     ) -> None:
         self.faults = AwsFaults(fault_seed)
         self.observer: Callable[[Access], object] | None = None
@@ -150,6 +152,7 @@ class Aws:
         self._application: WSGIApplication | None = None
         self._dynamodb = DynamoDb(clock, sleep)
         self._behavior, self._chance = behavior, Chance(behavior.seed)
+        self._remote_table = remote_table
 
     def load(self) -> None:
         """Import moto and clear its state. Not at the top, because the import takes a second or two."""
@@ -236,6 +239,8 @@ class Aws:
         # moto would read an upload of this type, which curl and urllib set, as a form and store an empty object.
         if environ["REQUEST_METHOD"] == "PUT" and environ.get("CONTENT_TYPE") == "application/x-www-form-urlencoded":
             environ["CONTENT_TYPE"] = "binary/octet-stream"  # the type that S3 gives an upload without one
+        if self._remote_table is not None and (service == "dynamodb" or _is_about_a_stream(environ)):
+            return self._remote_table(environ, start_response)
         if service == "dynamodb":
             return self._dynamodb.answer(self._application, environ, start_response)
         if _is_about_a_stream(environ):
