@@ -710,6 +710,20 @@ def test_a_page_of_a_day(real: RealTable, day: str) -> None:
         real.store.page("ann", 2, day="2026-09-20", after=page.end)
 
 
+def test_a_page_by_the_beginning_of_a_uuid(real: RealTable) -> None:
+    """A prefix selects this caller's tasks, newest first, in pages that lead to the next one, also within a day."""
+    names = record_tasks(real.store, 4)
+    record_tasks(real.store, 1, caller="bob")
+    prefix = names[0][:9]
+    first = real.store.page("ann", 3, prefix=prefix)
+    assert [found.task.task_uuid for found in first.found] == names[:3]
+    rest = real.store.page("ann", 3, prefix=prefix, after=first.end, day="2026-09-21")
+    assert [found.task.task_uuid for found in rest.found] == names[3:]
+    assert rest.end is None
+    assert [found.task.task_uuid for found in real.store.page("ann", 1, prefix=names[2]).found] == [names[2]]
+    assert real.store.page("ann", 9, prefix="ffff").found == ()
+
+
 @pytest.mark.parametrize("position", ["", "x", "2026-09-21T00:00:00.000Z", "2026-09-21T00:00:00.000Z#a#b", "#"])
 def test_an_invalid_position(real: RealTable, position: str) -> None:
     """An invalid position is refused before the table is read."""

@@ -45,7 +45,7 @@ class FakeTable:
         self.unreadable: set[Name] = set()
         self.saves = 0
         self.patience = 0.0  # seconds for retries, as given to the last `record`
-        self.page_calls: list[tuple[str, int, str | None, str]] = []  # of `page`: its arguments
+        self.page_calls: list[tuple[str, int, str | None, str, str]] = []  # of `page`: its arguments
         self._own: dict[Name, list[tuple[Clip, Clip]]] = {}  # writes as given and as saved, newest last
 
     def record(
@@ -89,9 +89,10 @@ class FakeTable:
         )
         return TaskWithClips(task, tuple(clips), f"{task.created_at}#{task_uuid}")
 
-    def page(self, caller: str, limit: int, *, after: str | None = None, day: str = "") -> Page:
-        self.page_calls.append((caller, limit, after, day))
-        found = [self.get_task_with_clips(*key) for key in self.tasks if key[0] == caller]
+    def page(self, caller: str, limit: int, *, after: str | None = None, day: str = "", prefix: str = "") -> Page:
+        self.page_calls.append((caller, limit, after, day, prefix))
+        named = [key for key in self.tasks if key[0] == caller and key[1].startswith(prefix)]
+        found = [self.get_task_with_clips(*key) for key in named]
         listed = sorted((each for each in found if each), key=lambda each: each.position, reverse=True)
         rest = [each for each in listed if after is None or each.position < after]
         return Page(tuple(rest[:limit]), rest[limit - 1].position if len(rest) > limit else None)

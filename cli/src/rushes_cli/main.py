@@ -4,6 +4,7 @@ Callers' verbs are always available. Operators' verbs need the extra `operator`.
 entry point group `rushes.commands`. A verb that is not installed is listed too; running it prints how to install it.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from rushes_cli import downloading, explaining, listing, login, ordering, spendi
 from rushes_cli.exits import CommandError, Exit
 from rushes_cli.extras import refuse_local, require_operator
 from rushes_cli.operator import callers, commands, keys
-from rushes_cli.output import plain
+from rushes_cli.output import plain, prepare_streams
 
 ENTRY_POINTS = "rushes.commands"
 _OPERATOR_VERBS = frozenset(
@@ -122,6 +123,7 @@ def main() -> None:
     """Runs the command. An expected error becomes one line on standard error and its exit status."""
     # SIGTERM unwinds like an error, so that a local stack is stopped.
     signal.signal(signal.SIGTERM, _exit)
+    prepare_streams(os.environ)
     try:
         app()
     except CommandError as error:

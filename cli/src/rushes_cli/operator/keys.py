@@ -91,8 +91,8 @@ def list_keys(
                 str(key["id"]),
                 str(key["caller"]),
                 str(key["name"]),
-                str(key["createdAt"])[:10],
-                f"revoked {str(key['revokedAt'])[:10]}" if key["revokedAt"] else "active",
+                screen.day_of(key["createdAt"]),
+                f"revoked {screen.day_of(key['revokedAt'])}" if key["revokedAt"] else "active",
                 money(micros(key["limit"])) if key["limit"] is not None else "-",
                 money(micros(key["spent"])),
             )

@@ -34,22 +34,28 @@ if TYPE_CHECKING:
 MAX_TASKS = 100
 USUAL_TASKS = 20
 MAX_COSTS = 1000
+MIN_PREFIX = 4  # characters of a taskUUID
 TASK_STATUSES = (Status.RUNNING, Status.REVIEW, Status.SUCCEEDED, Status.FAILED, Status.PARTIAL)
 _LINK_LIFETIME = 3_600_000  # milliseconds; the bucket's policy refuses links that are older than the deadline
 _MAX_PAGE_BYTES = 4 * 1024 * 1024  # bytes of JSON; Lambda's responses are limited to 6 MB
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _CHECKSUM_BYTES = 6
+_ANY_UUID = "00000000-0000-4000-8000-000000000000"
 _ONE_DAY = 86_400_000  # milliseconds
 
 
 class Query(NamedTuple):
-    """The parameters of `GET /tasks`. `after` is a position in the caller's list; `tag` is a name and a value."""
+    """The parameters of `GET /tasks`.
+
+    `after` is a position in the caller's list; `tag` is a name and a value; `prefix` is the beginning of a taskUUID.
+    """
 
     limit: int = USUAL_TASKS
     after: str | None = None
     status: str | None = None
     day: str = ""
     tag: tuple[str, str] | None = None
+    prefix: str = ""
 
     def matches(self, found: TaskWithClips) -> bool:
         """True if a task passes the filters by status and tag, which the table does not apply."""
@@ -92,7 +98,7 @@ class QueryService:
         if not isinstance(query, Query):
             return query
         try:
-            page = self.table.page(caller.name, query.limit, after=query.after, day=query.day)
+            page = self.table.page(caller.name, query.limit, after=query.after, day=query.day, prefix=query.prefix)
         except UnreadableError as error:
             return [wire_error("invalidCursor", str(error), "cursor", type="string")]
         views: list[Json] = []
@@ -368,6 +374,13 @@ def _tag(text: str, _: str) -> tuple[str, tuple[str, str]]:
     return "tag", (name, value)
 
 
+def _prefix(text: str, _: str) -> tuple[str, str]:
+    prefix = text.lower()
+    if len(prefix) < MIN_PREFIX or not UUID4.fullmatch(prefix + _ANY_UUID[len(prefix) :]):
+        raise UnreadableError(f"prefix must be the first {MIN_PREFIX} or more characters of a taskUUID.")
+    return "prefix", prefix
+
+
 def _cursor(text: str, caller: str) -> tuple[str, str]:
     return "after", position_of(text, caller)
 
@@ -380,6 +393,7 @@ _TASKS_PARAMETERS: _Parameters = {
     "status": _status,
     "day": _day("day"),
     "tag": _tag,
+    "prefix": _prefix,
 }
 _COSTS_PARAMETERS: _Parameters = {
     "since": _day("since"),
