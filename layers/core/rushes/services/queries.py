@@ -166,11 +166,17 @@ class QueryService:
         task, about = found.task, {"taskType": "videoInference", "taskUUID": found.task.task_uuid}
         if not task.request:
             return [], [(404, {**_EXPIRED, **about})]
-        data = [{**about, "status": "success", **self._result(task, clip)} for clip in found.clips if is_visible(clip)]
+        outcomes = [self.outcome(task, clip) for clip in found.clips]
+        data = [item for items, _ in outcomes for item in items]
         if any(clip.open for clip in found.clips):
             return [*data, {**about, "status": "processing"}], []
-        errors = [{**error, "status": "error", **about} for clip in found.clips for error in _clip_errors(clip)]
-        return data, [(200, error) for error in errors]
+        return data, [(200, error) for _, errors in outcomes for error in errors]
+
+    def outcome(self, task: Task, clip: Clip) -> tuple[list[Json], list[WireError]]:
+        """A clip's item of `data` if it is stored, and its errors if it is not, in Runware's format."""
+        about = {"taskType": "videoInference", "taskUUID": task.task_uuid}
+        data = [{**about, "status": "success", **self._result(task, clip)}] if is_visible(clip) else []
+        return data, [{**error, "status": "error", **about} for error in _clip_errors(clip)]
 
     def _find(self, caller: str, task_uuid: str) -> TaskWithClips | None:
         """The caller's task. Only a valid UUID becomes part of a table key."""

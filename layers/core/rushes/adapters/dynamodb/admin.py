@@ -165,7 +165,7 @@ class AdminTable(DynamoDbTable):
         return found
 
     def forget(self, caller: str, task_uuid: str) -> None:
-        """Erases the request and tags of a task. The tombstone stays, for repeats and costs."""
+        """Erases the request, receiver and tags of a task. The tombstone stays, for repeats and costs."""
         for clip in self.clips(caller, task_uuid):
             key = items.clip_key(caller, task_uuid, clip.index)
             self._retried(
@@ -176,7 +176,7 @@ class AdminTable(DynamoDbTable):
                 lambda: self._client.update_item(
                     TableName=self._table,
                     Key={"pk": {"S": items.task_pk(caller, task_uuid)}, "sk": {"S": "request"}},
-                    UpdateExpression="SET #request = :nothing",
+                    UpdateExpression="SET #request = :nothing REMOVE webhookURL",
                     ConditionExpression="attribute_exists(pk)",
                     ExpressionAttributeNames={"#request": "request"},
                     ExpressionAttributeValues={":nothing": {"S": "{}"}},
