@@ -119,7 +119,7 @@ class PublishSettings:
 class DeliverSettings:
     """The settings of `deliver`. `deliveries` is the URL of the queue; times are in milliseconds.
 
-    `timeout` is for one attempt, `first_pause` between the first two, and `concurrency` for the attempts of all callers.
+    `timeout` is for one attempt, `first_pause` between the first two, and `concurrency` for all callers together.
     """
 
     table: str

@@ -197,7 +197,7 @@ def publish(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = F
     """
     from rushes.adapters.eventbridge import EventBridgeBus
     from rushes.adapters.s3 import S3Manifests
-    from rushes.adapters.sqs import DeliveryQueue
+    from rushes.adapters.sqs import SqsDeliveryQueue
     from rushes.services.publish import PublishService, event_of
 
     screen, uuid = Screen(as_json), task_uuid(task)
@@ -209,7 +209,7 @@ def publish(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = F
             tasks=deployment.store,
             manifests=S3Manifests(deployment.s3, deployment.bucket),
             bus=EventBridgeBus(deployment.client("events"), deployment.output("EventBusName")),
-            deliveries=DeliveryQueue(deployment.client("sqs"), deployment.output("DeliveriesUrl")),
+            deliveries=SqsDeliveryQueue(deployment.client("sqs"), deployment.output("DeliveriesUrl")),
             telemetry=_ScreenTelemetry(screen),
             bucket=deployment.bucket,
         )

@@ -53,7 +53,7 @@ class SqsQueue:
         raise InboxError(reason)
 
 
-class DeliveryQueue:
+class SqsDeliveryQueue:
     """Sends attempts at deliveries. The message group is the caller, so that SQS shares its consumers fairly.
 
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from rushes.adapters.aws import aws_client, aws_config, clock, table_config
 from rushes.adapters.dynamodb.deliveries import DeliveriesTable
 from rushes.adapters.s3 import S3_CONFIG, S3Bucket
-from rushes.adapters.sqs import DeliveryQueue
+from rushes.adapters.sqs import SqsDeliveryQueue
 from rushes.adapters.telemetry import PowertoolsTelemetry
 from rushes.adapters.webhook_sender import WebhookSender
 from rushes.config import DeliverSettings
@@ -33,7 +33,7 @@ def wiring() -> DeliverWiring:
     bucket = S3Bucket(aws_client("s3", S3_CONFIG), settings.bucket)
     deliver_service = DeliverService(
         table=table,
-        queue=DeliveryQueue(aws_client("sqs", aws_config()), settings.deliveries),
+        queue=SqsDeliveryQueue(aws_client("sqs", aws_config()), settings.deliveries),
         receivers=WebhookSender(settings.timeout / 1000, clock, loopback=settings.loopback),
         query_service=QueryService(table=table, links=bucket, times=settings.timings, clock=clock),
         telemetry=telemetry,

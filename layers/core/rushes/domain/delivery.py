@@ -18,7 +18,7 @@ from rushes.domain.caller import is_name
 from rushes.domain.formats import UUID4
 from rushes.errors import UnreadableError
 
-SECRET_PREFIX = "whsec_"  # noqa: S105  the prefix of Standard Webhooks, not a secret
+SECRET_PREFIX = "whsec_"
 _SECRET_BYTES = 32
 # The pauses between attempts as multiples of the first: 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 10 h.
 _PAUSES = (1, 60, 360, 1440, 3600, 7200, 7200)

@@ -11,9 +11,7 @@ from urllib.parse import urlsplit
 MAX_URL_LENGTH = 2048  # characters
 _VISIBLE = re.compile(r"[!-~]+")
 # Ranges that embed or translate IPv4 addresses, private ones included.
-_TRANSLATED = [
-    ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
-]
+_TRANSLATED = [ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")]
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 
 
@@ -52,9 +50,10 @@ def is_allowed_address(text: str, *, loopback: bool) -> bool:
         return False
     if loopback and address.is_loopback:
         return True
-    if isinstance(address, ipaddress.IPv6Address):
-        if address not in _GLOBAL_UNICAST or any(address in network for network in _TRANSLATED):
-            return False
+    if isinstance(address, ipaddress.IPv6Address) and (
+        address not in _GLOBAL_UNICAST or any(address in network for network in _TRANSLATED)
+    ):
+        return False
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 

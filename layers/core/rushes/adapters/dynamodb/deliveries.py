@@ -9,6 +9,7 @@ from botocore.exceptions import ClientError
 from rushes.adapters.dynamodb import items
 from rushes.adapters.dynamodb.table import DynamoDbTable, is_condition
 from rushes.domain.delivery import Attempt, Delivery, SigningSecret
+from rushes.domain.formats import iso
 
 
 class DeliveriesTable(DynamoDbTable):
@@ -39,8 +40,7 @@ class DeliveriesTable(DynamoDbTable):
 
         A slot that its holder did not free, because its function was stopped, is free again after that time.
         """
-        first = hash(holder) % slots
-        for number in (*range(first, slots), *range(first)):
+        for number in range(slots):
             try:
                 self._put_slot(caller, number, holder, now, until)
             except ClientError as error:
@@ -79,9 +79,7 @@ class DeliveriesTable(DynamoDbTable):
             "query",
             IndexName="recent",
             KeyConditionExpression="caller = :caller AND createdAt >= :since",
-            ExpressionAttributeValues=items.to_attributes(
-                {":caller": items.attempts_of(caller), ":since": items.iso(since)}
-            ),
+            ExpressionAttributeValues=items.to_attributes({":caller": items.attempts_of(caller), ":since": iso(since)}),
         )
         for page in pages:
             keys = [{name: item[name] for name in ("pk", "sk")} for item in page["Items"]]
