@@ -10,13 +10,14 @@ import pytest
 from standardwebhooks import Webhook
 
 from rushes.domain.clip import Clip, FactSource, Kind, refresh_derived
-from rushes.domain.delivery import Attempt, AttemptOutcome, Delivery, Reply, SigningSecret, new_secret
+from rushes.domain.delivery import AttemptOutcome, Delivery, Reply, SigningSecret, new_secret
 from rushes.domain.task import Task
 from rushes.errors import QueueError
 from rushes.services.deliver import DeliverService
 from rushes.services.metric import Metric
 from rushes.services.publish import delivery_id_of
 from tests.fakes.builders import MP4, START, TASK_UUID, TIMES, clip, fact, request
+from tests.fakes.deliveries import FakeDeliveriesTable, FakeDeliveryQueue
 from tests.fakes.use_cases import FakeBucket, UseCases
 
 URL = "https://hooks.example/runware?token=sesame-sesame-sesame"
@@ -28,26 +29,30 @@ LAST_LOOK = fact(Kind.LAST_LOOK, at=START + 900_000, source=FactSource.CLOCK)
 
 @dataclass
 class World:
-    """The use case on fakes: one task, a receiver with scripted replies, a queue, slots and records."""
+    """The use case on fakes: one task, a receiver with scripted replies, table and queue."""
 
     replies: list[Reply] = field(default_factory=list)
-    secrets: list[SigningSecret] = field(default_factory=lambda: [SigningSecret(new_secret(), START)])
-    attempts: dict[Delivery, Attempt] = field(default_factory=dict)
-    queued: list[tuple[Delivery, int]] = field(default_factory=list)
     received: list[tuple[str, Mapping[str, str], Any]] = field(default_factory=list)
-    slots: dict[int, str] = field(default_factory=dict)
-    queue_down: bool = False
+    table: FakeDeliveriesTable = field(default_factory=FakeDeliveriesTable)
+    queue: FakeDeliveryQueue = field(default_factory=FakeDeliveryQueue)
 
     def __post_init__(self) -> None:
-        self.fakes = UseCases()
+        self.fakes = UseCases(table=self.table)
+        self.table.secrets["ann"] = [SigningSecret(new_secret(), START)]
         self.save(RENDERED, STORED)
-        task = Task("ann", TASK_UUID, request(webhookURL=URL), "f", 1, START, webhook_url=URL)
-        self.fakes.table.tasks["ann", TASK_UUID] = task
+        self.task = Task("ann", TASK_UUID, request(webhookURL=URL), "f", 1, START, webhook_url=URL)
+
+    @property
+    def task(self) -> Task:
+        return self.table.tasks["ann", TASK_UUID]
+
+    @task.setter
+    def task(self, task: Task) -> None:
+        self.table.tasks["ann", TASK_UUID] = task
 
     def save(self, *facts: Any) -> Clip:
         """Puts the clip with these facts into the table."""
-        row = refresh_derived(clip(*facts, version=8), START + 10_000_000, TIMES)
-        return self.fakes.table.put(row)
+        return self.table.put(refresh_derived(clip(*facts, version=8), START + 10_000_000, TIMES))
 
     @property
     def delivery(self) -> Delivery:
@@ -58,54 +63,21 @@ class World:
     def run(self, delivery: Delivery | None = None) -> None:
         """One invocation with this message, by default the clip's first."""
         DeliverService(
-            table=self,
-            queue=self,
+            table=self.table,
+            queue=self.queue,
             receivers=self,
             query_service=self.fakes.query_service,
             telemetry=self.fakes.telemetry,
             bucket=FakeBucket.name,
             first_pause=5000,
             lease=25_000,
-            retention=1000,
+            retention=30 * 86_400_000,
             concurrency=2,
             clock=self.fakes.clock,
         ).attempt(delivery or self.delivery, "holder")
 
-    def task(self, caller: str, task_uuid: str) -> Task | None:
-        return self.fakes.table.task(caller, task_uuid)
-
-    def clip(self, caller: str, task_uuid: str, index: int) -> Clip | None:
-        return self.fakes.table.clip(caller, task_uuid, index)
-
-    def signing_secrets(self, caller: str) -> list[SigningSecret]:
-        assert caller == "ann"
-        return self.secrets
-
-    def attempt(self, delivery: Delivery) -> Attempt | None:
-        return self.attempts.get(delivery._replace(due_at=0))
-
-    def put_attempt(self, attempt: Attempt, expires_at: int) -> None:
-        assert expires_at == attempt.at + 1000
-        self.attempts[attempt.delivery._replace(due_at=0)] = attempt
-
-    def take_slot(self, caller: str, slots: int, holder: str, now: int, until: int) -> int | None:
-        assert (caller, until - now) == ("ann", 25_000)
-        free = next((number for number in range(slots) if number not in self.slots), None)
-        if free is not None:
-            self.slots[free] = holder
-        return free
-
-    def free_slot(self, caller: str, slot: int, holder: str) -> None:
-        assert caller == "ann"
-        assert self.slots.pop(slot) == holder
-
-    def send(self, delivery: Delivery, delay: int = 0) -> None:
-        if self.queue_down:
-            raise QueueError("ServiceUnavailable")
-        self.queued.append((delivery, delay))
-
     def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Reply:
-        for secret in self.secrets:
+        for secret in self.table.secrets.get("ann", []):
             # The library's check of the time uses the real clock, so the signature is compared with its own.
             sent_at = datetime.fromtimestamp(int(headers["webhook-timestamp"]), UTC)
             expected = Webhook(secret.text).sign(headers["webhook-id"], sent_at, body.decode())
@@ -142,9 +114,9 @@ def test_a_stored_clip_is_delivered_in_runwares_format(world: World) -> None:
             "revision": 8,
         },
     }
-    (attempt,) = world.attempts.values()
+    (attempt,) = world.table.recorded.values()
     assert (attempt.outcome, attempt.receiver) == (AttemptOutcome.DELIVERED, "https://hooks.example")
-    assert (world.queued, world.slots) == ([], {})
+    assert (world.queue.messages, world.table.slots) == ([], {})
     assert world.fakes.telemetry.counted[Metric.WEBHOOKS_DELIVERED] == 1
 
 
@@ -168,22 +140,22 @@ def test_no_url_is_logged_or_recorded(world: World) -> None:
     """Neither the receiver's URL nor the clip's link is in the log or in the record of the attempt."""
     world.replies = [Reply(500, 5)]
     world.run()
-    (attempt,) = world.attempts.values()
+    (attempt,) = world.table.recorded.values()
     assert "sesame" not in repr(attempt) + repr(world.fakes.telemetry.logs)
     assert "bucket.example" not in repr(attempt) + repr(world.fakes.telemetry.logs)
 
 
 def test_a_failed_attempt_is_recorded_before_the_next_is_queued(world: World) -> None:
     """If the queue fails, the message comes again, and the recorded attempt is not repeated."""
-    world.replies, world.queue_down = [Reply(503, 5)], True
+    world.replies, world.queue.down = [Reply(503, 5)], True
     with pytest.raises(QueueError):
         world.run()
-    assert world.slots == {}
-    world.queue_down = False
+    assert world.table.slots == {}
+    world.queue.down = False
     world.fakes.clock.now += 2000
     world.run()
     assert len(world.received) == 1
-    ((queued, delay),) = world.queued
+    ((queued, delay),) = world.queue.messages
     assert (queued.attempt, queued.due_at, delay) == (2, START + 5000, 3000)
 
 
@@ -191,14 +163,14 @@ def test_a_repeated_message_does_not_repeat_a_delivery(world: World) -> None:
     """A message that comes again after a success sends nothing."""
     world.run()
     world.run()
-    assert (len(world.received), world.queued) == (1, [])
+    assert (len(world.received), world.queue.messages) == (1, [])
 
 
 def test_an_early_message_is_queued_again(world: World) -> None:
     """A message that is received before its time waits for the rest of it."""
     later = world.delivery._replace(attempt=2, due_at=START + 7_200_000)
     world.run(later)
-    assert (world.received, world.queued) == ([], [(later, 7_200_000)])
+    assert (world.received, world.queue.messages) == ([], [(later, 7_200_000)])
 
 
 @pytest.mark.parametrize("gone", ["task", "receiver", "outcome", "clip"])
@@ -207,40 +179,39 @@ def test_an_obsolete_delivery_is_dropped(world: World, gone: str) -> None:
     delivery = world.delivery
     match gone:
         case "task":
-            del world.fakes.table.tasks["ann", TASK_UUID]
+            del world.table.tasks["ann", TASK_UUID]
         case "receiver":
-            task = world.fakes.table.tasks["ann", TASK_UUID]
-            world.fakes.table.tasks["ann", TASK_UUID] = task._replace(webhook_url="")
+            world.task = world.task._replace(webhook_url="")
         case "outcome":
             world.save(RENDERED, replace(STORED, key="v0", at=START + 1500))
         case "clip":
-            world.fakes.table.rows.clear()
+            world.table.rows.clear()
     world.run(delivery)
-    assert (world.received, world.queued, world.attempts) == ([], [], {})
+    assert (world.received, world.queue.messages, world.table.recorded) == ([], [], {})
 
 
 def test_a_caller_has_a_limited_number_of_attempts_at_once(world: World) -> None:
     """While all of a caller's slots are taken, its message waits and counts as no attempt."""
-    world.slots = {0: "a", 1: "b"}
+    world.table.slots = {("ann", number): ("another", START + 1) for number in (0, 1)}
     world.run()
-    assert (world.received, world.attempts) == ([], {})
-    ((queued, delay),) = world.queued
+    assert (world.received, world.table.recorded) == ([], {})
+    ((queued, delay),) = world.queue.messages
     assert (queued, delay) == (world.delivery, 12_500)
 
 
 def test_a_missing_secret_is_a_failed_attempt(world: World) -> None:
     """Without a valid secret nothing is sent unsigned; the attempt is on the record and tried again."""
-    world.secrets = []
+    world.table.secrets.clear()
     world.run()
-    (attempt,) = world.attempts.values()
+    (attempt,) = world.table.recorded.values()
     assert (world.received, attempt.reply.failure, attempt.outcome) == ([], "no signing secret", AttemptOutcome.RETRY)
 
 
 def test_an_outage_of_half_an_hour_is_counted(world: World) -> None:
-    """From the fourth failure on, half an hour after the first, the alarm's metric is counted; the last one is final."""
+    """From the fourth failure on, half an hour after the first, the alarm's metric is counted; the last is final."""
     for number in range(1, 9):
         world.replies = [Reply(500, 5)]
         world.run(world.delivery._replace(attempt=number))
         assert world.fakes.telemetry.counted[Metric.WEBHOOKS_FAILING] == max(0, number - 3)
     assert world.fakes.telemetry.counted[Metric.WEBHOOKS_UNDELIVERED] == 1
-    assert len(world.queued) == 7
+    assert len(world.queue.messages) == 7

@@ -209,7 +209,7 @@ def publish(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = F
             tasks=deployment.store,
             manifests=S3Manifests(deployment.s3, deployment.bucket),
             bus=EventBridgeBus(deployment.client("events"), deployment.output("EventBusName")),
-            deliveries=SqsDeliveryQueue(deployment.client("sqs"), deployment.output("DeliveriesUrl")),
+            deliveries=SqsDeliveryQueue(lambda: deployment.client("sqs"), deployment.output("DeliveriesUrl")),
             telemetry=_ScreenTelemetry(screen),
             bucket=deployment.bucket,
         )

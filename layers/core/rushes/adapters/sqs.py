@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from rushes.adapters.aws import aws_errors
@@ -59,8 +60,9 @@ class SqsDeliveryQueue:
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html
     """
 
-    def __init__(self, client: "SQSClient", url: str) -> None:
-        self._client, self._url = client, url
+    def __init__(self, client: Callable[[], "SQSClient"], url: str) -> None:
+        """`client` is called at the first delivery: most clips have none, and making a client takes milliseconds."""
+        self._client, self._url = cache(client), url
 
     def send(self, delivery: Delivery, delay: int = 0) -> None:
         """Sends one attempt, to be received after `delay` milliseconds or SQS's maximum of 15 minutes.
@@ -69,7 +71,7 @@ class SqsDeliveryQueue:
         """
         seconds = min(_MAX_DELAY, max(0, -(-delay // 1000)))
         with aws_errors(QueueError):
-            self._client.send_message(
+            self._client().send_message(
                 QueueUrl=self._url, MessageBody=delivery.text, DelaySeconds=seconds, MessageGroupId=delivery.caller
             )
 

@@ -33,7 +33,7 @@ def wiring() -> DeliverWiring:
     bucket = S3Bucket(aws_client("s3", S3_CONFIG), settings.bucket)
     deliver_service = DeliverService(
         table=table,
-        queue=SqsDeliveryQueue(aws_client("sqs", aws_config()), settings.deliveries),
+        queue=SqsDeliveryQueue(lambda: aws_client("sqs", aws_config()), settings.deliveries),
         receivers=WebhookSender(settings.timeout / 1000, clock, loopback=settings.loopback),
         query_service=QueryService(table=table, links=bucket, times=settings.timings, clock=clock),
         telemetry=telemetry,

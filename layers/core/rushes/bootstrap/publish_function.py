@@ -31,7 +31,7 @@ def wiring() -> PublishWiring:
         tasks=DynamoDbTable(aws_client("dynamodb", table_config()), settings.table),
         manifests=S3Manifests(aws_client("s3", S3_CONFIG), settings.bucket),
         bus=EventBridgeBus(aws_client("events", aws_config()), settings.bus),
-        deliveries=SqsDeliveryQueue(aws_client("sqs", aws_config()), settings.deliveries),
+        deliveries=SqsDeliveryQueue(lambda: aws_client("sqs", aws_config()), settings.deliveries),
         telemetry=telemetry,
         bucket=settings.bucket,
     )
