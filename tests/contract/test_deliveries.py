@@ -10,7 +10,7 @@ from rushes.adapters.dynamodb.admin import AdminTable
 from rushes.domain.caller import Caller
 from rushes.domain.delivery import Attempt, AttemptOutcome, Delivery, Reply, SigningSecret
 from rushes_local.stack import Stack
-from tests.conftest import client
+from tests.conftest import User, client
 from tests.fakes.builders import START, uuid4
 from tests.fakes.deliveries import FakeDeliveriesTable
 
@@ -111,6 +111,30 @@ def test_a_default_receiver_is_set_and_removed(stack: Stack) -> None:
     assert store.caller_named(name) == Caller(name, 2, webhook_url="https://hooks.example")
     assert store.set_webhook_url(name, "")
     assert store.caller_named(name) == Caller(name, 2)
+
+
+def test_a_task_shows_the_attempts_at_its_webhooks(user: User) -> None:
+    """`GET /tasks/{taskUUID}` has the attempts of a task with a receiver, with the origin of its URL only."""
+    user.stack.store.set_signing_secrets(user.name, [SigningSecret("whsec_YQ==", 1)])
+    signing = User(user.stack, name=user.name)  # with a new key, because the function remembers the other's caller
+    clip = signing.buy(webhookURL="https://hooks.example/?token=sesame-sesame")
+    user.stack.store.put_attempt(attempt(Delivery(user.name, clip.task_uuid, 0, "id-1")), START)
+    shown = signing.get(f"/tasks/{clip.task_uuid}").json()["webhooks"]
+    assert shown == [
+        {
+            "clip": 0,
+            "id": "id-1",
+            "attempt": 1,
+            "at": "2026-09-21T14:13:20.000Z",
+            "receiver": "https://hooks.example",
+            "outcome": "retry",
+            "status": 503,
+            "milliseconds": 12,
+            "excerpt": "busy",
+            "nextAt": "2026-09-21T14:13:25.000Z",
+        }
+    ]
+    assert "webhooks" not in signing.get(f"/tasks/{signing.buy().task_uuid}").json()
 
 
 def test_records_of_deliveries_are_no_tasks(stack: Stack, delivery: Delivery) -> None:

@@ -397,7 +397,7 @@ def test_a_function_reaches_only_the_items_it_needs(resources: dict[str, Any]) -
         ("DeliverRole", "ReadOutcomesSecretsAndAttempts"): {"task#*", "signing#*", "delivery#*"},
         ("DeliverRole", "RecordAttemptsAndTakeSlots"): {"delivery#*", "slots#*"},
         ("DeliverRole", "FreeSlots"): {"slots#*"},
-        ("TasksRole", "ReadKeysTasksAndBudgets"): {"key#*", "caller#*", "task#*", "budget#*"},
+        ("TasksRole", "ReadKeysTasksAndBudgets"): {"key#*", "caller#*", "task#*", "budget#*", "delivery#*"},
     }
 
 

@@ -117,6 +117,7 @@ class DeliveryReplay:
             retention=1,
             concurrency=1,
             clock=self.clock,
+            jitter=lambda: 0.5,
         )
         try:
             service.attempt(delivery, f"invocation {self.world.effects}")

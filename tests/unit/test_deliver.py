@@ -74,6 +74,7 @@ class World:
             retention=30 * 86_400_000,
             concurrency=2,
             clock=self.fakes.clock,
+            jitter=lambda: 0.5,
         ).attempt(delivery or self.delivery, "holder")
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Reply:
@@ -196,7 +197,7 @@ def test_a_caller_has_a_limited_number_of_attempts_at_once(world: World) -> None
     world.run()
     assert (world.received, world.table.recorded) == ([], {})
     ((queued, delay),) = world.queue.messages
-    assert (queued, delay) == (world.delivery, 12_500)
+    assert (queued, delay) == (world.delivery, 5000)
 
 
 def test_a_missing_secret_is_a_failed_attempt(world: World) -> None:

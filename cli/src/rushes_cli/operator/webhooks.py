@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,8 +14,6 @@ from rushes_cli.output import Screen, iso, parse_time, utc_time
 
 if TYPE_CHECKING:
     from rushes.domain.delivery import Attempt, Delivery, SigningSecret
-
-Json = dict[str, Any]
 
 _HOUR = 3_600_000  # milliseconds
 _USUAL_SPAN = 24 * _HOUR
@@ -200,8 +198,10 @@ def _failed(deployment: Deployment, caller: str, since: int) -> list["Delivery"]
 
 
 def _print(screen: Screen, attempts: Sequence["Attempt"]) -> None:
+    from rushes.domain.views import attempt_view
+
     for each in attempts:
-        screen.print_json(as_json_line(each))
+        screen.print_json({"taskUUID": each.delivery.task_uuid, **attempt_view(each)})
     screen.table(
         ("time", "task", "clip", "attempt", "outcome", "status", "ms", "next"),
         [
@@ -218,26 +218,6 @@ def _print(screen: Screen, attempts: Sequence["Attempt"]) -> None:
             for each in attempts
         ],
     )
-
-
-def as_json_line(attempt: "Attempt") -> Json:
-    """An attempt for scripts."""
-    delivery, reply = attempt.delivery, attempt.reply
-    return {
-        "taskUUID": delivery.task_uuid,
-        "clip": delivery.clip,
-        "id": delivery.delivery_id,
-        "replayedAt": iso(delivery.run or None),
-        "attempt": delivery.attempt,
-        "at": iso(attempt.at),
-        "receiver": attempt.receiver,
-        "outcome": str(attempt.outcome),
-        "status": reply.status,
-        "failure": reply.failure,
-        "milliseconds": reply.duration,
-        "excerpt": reply.excerpt,
-        "nextAt": iso(attempt.next_at),
-    }
 
 
 def _valid(deployment: Deployment, caller: str) -> list["SigningSecret"]:

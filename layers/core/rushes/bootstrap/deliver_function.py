@@ -2,6 +2,7 @@
 
 import os
 from functools import cache
+from random import SystemRandom
 from typing import NamedTuple
 
 from rushes.adapters.aws import aws_client, aws_config, clock, table_config
@@ -44,5 +45,6 @@ def wiring() -> DeliverWiring:
         # A third of all attempts at once: two dead receivers leave room for a third caller.
         concurrency=max(1, settings.concurrency // 3),
         clock=clock,
+        jitter=SystemRandom().random,  # processes restored from one snapshot share the state of Python's own
     )
     return DeliverWiring(deliver_service, telemetry)

@@ -33,7 +33,8 @@ class DeliverService:
     """The use case with its adapters. `clock` gives milliseconds.
 
     `first_pause`, `lease` and `retention` (of records) are in milliseconds. At most `concurrency` attempts of one
-    caller are made at once, so that a receiver that hangs does not delay the deliveries of other callers.
+    caller are made at once, so that a receiver that hangs does not delay the deliveries of other callers. `jitter`
+    gives a random number from 0 to 1.
     """
 
     table: DeliveryTable
@@ -47,6 +48,7 @@ class DeliverService:
     retention: int
     concurrency: int
     clock: Callable[[], int]
+    jitter: Callable[[], float]
 
     def attempt(self, delivery: Delivery, holder: str) -> None:
         """Makes one attempt and queues the next, if there has to be one. `holder` identifies this invocation.
@@ -67,7 +69,8 @@ class DeliverService:
             return
         slot = self.table.take_slot(delivery.caller, self.concurrency, holder, now, now + self.lease)
         if slot is None:
-            self.queue.send(delivery, self.lease // self.concurrency)
+            # Spread, so that waiting messages come back one by one and keep the slots busy.
+            self.queue.send(delivery, round(self.first_pause * (0.5 + self.jitter())))
             return
         try:
             attempt = self._send(delivery, task, clip)

@@ -73,6 +73,8 @@ class TaskQueries(Protocol):
 
     def budget(self, scope: str, month: str) -> tuple[int, int | None]: ...
 
+    def attempts(self, caller: str, task_uuid: str) -> Sequence[Attempt]: ...
+
 
 class CallerTable(Protocol):
     """Callers by the hash of an API key, and by name."""

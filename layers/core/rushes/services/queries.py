@@ -23,7 +23,7 @@ from rushes.domain.failure import failure_reason, is_account_failure
 from rushes.domain.formats import UUID4, dollars, iso
 from rushes.domain.task import Task, TaskWithClips, task_status
 from rushes.domain.timings import Timings
-from rushes.domain.views import Json, manifest_key, render, timeline
+from rushes.domain.views import Json, attempt_view, manifest_key, render, timeline
 from rushes.errors import UnreadableError
 from rushes.runware import facts
 from rushes.runware.wire import WireError, wire_error
@@ -109,9 +109,18 @@ class QueryService:
         return {"tasks": views, **({"cursor": cursor(caller.name, end)} if end else {})}
 
     def task(self, caller: Caller, task_uuid: str) -> Json | None:
-        """One of a caller's tasks with the timeline of each clip; None if the caller has no task with this UUID."""
+        """One of a caller's tasks with the timeline of each clip; None if the caller has no task with this UUID.
+
+        A task with a receiver has the attempts at its deliveries, oldest first.
+        """
         found = self._find(caller.name, task_uuid)
-        return self._task_view(found, with_timeline=True) if found else None
+        if found is None:
+            return None
+        view = self._task_view(found, with_timeline=True)
+        if found.task.webhook_url:
+            attempts = self.table.attempts(caller.name, found.task.task_uuid)
+            view["webhooks"] = [attempt_view(attempt) for attempt in attempts]
+        return view
 
     def costs(self, caller: Caller, parameters: Mapping[str, str]) -> Json | list[WireError]:
         """A page of the costs of a caller's clips in dollars, newest first, or the errors of the parameters.

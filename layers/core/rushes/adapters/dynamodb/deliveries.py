@@ -62,17 +62,6 @@ class DeliveriesTable(DynamoDbTable):
                 )
             )
 
-    def attempts(self, caller: str, task_uuid: str) -> list[Attempt]:
-        """All recorded attempts for a task, oldest first."""
-        pages = self._pages(
-            "query",
-            KeyConditionExpression="pk = :pk",
-            ExpressionAttributeValues=items.to_attributes({":pk": items.attempts_pk(caller, task_uuid)}),
-            ConsistentRead=True,
-        )
-        found = [items.read_attempt(items.from_attributes(item)) for page in pages for item in page["Items"]]
-        return sorted(found, key=lambda each: (each.at, each.delivery))
-
     def attempts_of_caller(self, caller: str, since: int) -> Iterator[Attempt]:
         """A caller's recorded attempts since a time in milliseconds, oldest first. Eventually consistent."""
         pages = self._pages(
