@@ -363,7 +363,7 @@ class Stack:
         return arns
 
     def _endpoints(self, provider: ProviderEndpoint) -> dict[str, str]:
-        endpoints = {"AwsEndpointUrl": self.aws_url, "PublicWebhookUrl": self.url}
+        endpoints = {"AwsEndpointUrl": self.aws_url, "PublicWebhookUrl": self.url, "AllowLoopbackWebhooks": "true"}
         if provider.base_url is None:
             return endpoints
         # A stand-in for Runware also serves the rendered videos.

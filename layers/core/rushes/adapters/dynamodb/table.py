@@ -37,6 +37,7 @@ from rushes.domain.budget import (
 )
 from rushes.domain.caller import Caller
 from rushes.domain.clip import Clip
+from rushes.domain.delivery import Attempt
 from rushes.domain.task import Existing, Page, Recorded, Task, TaskWithClips
 from rushes.errors import BusyError, StaleError
 
@@ -233,6 +234,17 @@ class DynamoDbTable:
         last = items.from_attributes(answer.get("LastEvaluatedKey", {}))
         end = "#".join((str(last["createdAtMs"]), *map(str, items.clip_name(last)[1:]))) if last else None
         return Costs(tuple(items.read_cost(items.from_attributes(item)) for item in answer["Items"]), end)
+
+    def attempts(self, caller: str, task_uuid: str) -> list[Attempt]:
+        """All recorded attempts at the deliveries of a task, oldest first."""
+        pages = self._pages(
+            "query",
+            KeyConditionExpression="pk = :pk",
+            ExpressionAttributeValues=items.to_attributes({":pk": items.attempts_pk(caller, task_uuid)}),
+            ConsistentRead=True,
+        )
+        found = [items.read_attempt(items.from_attributes(item)) for page in pages for item in page["Items"]]
+        return sorted(found, key=lambda each: (each.at, each.delivery))
 
     def due(self, now: int, limit: int) -> list[tuple[str, str, int]]:
         """The keys of due clips, oldest first: caller, task and clip. Eventually consistent.
