@@ -11,6 +11,7 @@ from typing import TypeVar
 from rushes.domain.budget import Cost, Costs, OverBudget, Reservation
 from rushes.domain.caller import Caller
 from rushes.domain.clip import Clip
+from rushes.domain.delivery import Attempt
 from rushes.domain.task import Existing, Page, Recorded, Task, TaskWithClips
 from rushes.errors import BusyError, StaleError, UnreadableClipError
 from tests.fakes.builders import START
@@ -103,6 +104,9 @@ class FakeTable:
         found.sort(key=_place, reverse=True)
         rest = [each for each in found if after is None or _place(each) < after]
         return Costs(tuple(rest[:limit]), _place(rest[limit - 1]) if len(rest) > limit else None)
+
+    def attempts(self, caller: str, task_uuid: str) -> list[Attempt]:
+        return []
 
     def caller(self, key_hash: str) -> Caller | None:
         return self.callers.get(self.keys.get(key_hash, ""))

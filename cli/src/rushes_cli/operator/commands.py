@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 # The prefixes of their outputs' names. PublishDeadLetters has stream positions, which cannot be redriven.
-DEAD_LETTERS = ("InboxDeadLetters", "RequestsDeadLetters", "UploadsDeadLetters")
+DEAD_LETTERS = ("InboxDeadLetters", "RequestsDeadLetters", "UploadsDeadLetters", "DeliveriesDeadLetters")
 
 review = typer.Typer(invoke_without_command=True)
 
@@ -201,6 +201,7 @@ def publish(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = F
     """
     from rushes.adapters.eventbridge import EventBridgeBus
     from rushes.adapters.s3 import S3Manifests
+    from rushes.adapters.sqs import SqsDeliveryQueue
     from rushes.services.publish import PublishService, event_of
 
     screen = Screen(as_json)
@@ -213,6 +214,7 @@ def publish(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = F
             tasks=deployment.store,
             manifests=S3Manifests(deployment.s3, deployment.bucket),
             bus=EventBridgeBus(deployment.client("events"), deployment.output("EventBusName")),
+            deliveries=SqsDeliveryQueue(lambda: deployment.client("sqs"), deployment.output("DeliveriesUrl")),
             telemetry=_ScreenTelemetry(screen),
             bucket=deployment.bucket,
         )

@@ -23,7 +23,7 @@ from rushes.domain.failure import failure_reason, is_account_failure
 from rushes.domain.formats import UUID4, dollars, iso
 from rushes.domain.task import Task, TaskWithClips, task_status
 from rushes.domain.timings import Timings
-from rushes.domain.views import Json, manifest_key, render, timeline
+from rushes.domain.views import Json, attempt_view, manifest_key, render, timeline
 from rushes.errors import UnreadableError
 from rushes.runware import facts
 from rushes.runware.wire import WireError, wire_error
@@ -115,9 +115,18 @@ class QueryService:
         return {"tasks": views, **({"cursor": cursor(caller.name, end)} if end else {})}
 
     def task(self, caller: Caller, task_uuid: str) -> Json | None:
-        """One of a caller's tasks with the timeline of each clip; None if the caller has no task with this UUID."""
+        """One of a caller's tasks with the timeline of each clip; None if the caller has no task with this UUID.
+
+        A task with a receiver has the attempts at its deliveries, oldest first.
+        """
         found = self._find(caller.name, task_uuid)
-        return self._task_view(found, with_timeline=True) if found else None
+        if found is None:
+            return None
+        view = self._task_view(found, with_timeline=True)
+        if found.task.webhook_url:
+            attempts = self.table.attempts(caller.name, found.task.task_uuid)
+            view["webhooks"] = [attempt_view(attempt) for attempt in attempts]
+        return view
 
     def costs(self, caller: Caller, parameters: Mapping[str, str]) -> Json | list[WireError]:
         """A page of the costs of a caller's clips in dollars, newest first, or the errors of the parameters.
@@ -172,11 +181,17 @@ class QueryService:
         task, about = found.task, {"taskType": "videoInference", "taskUUID": found.task.task_uuid}
         if not task.request:
             return [], [(404, {**_EXPIRED, **about})]
-        data = [{**about, "status": "success", **self._result(task, clip)} for clip in found.clips if is_visible(clip)]
+        outcomes = [self.outcome(task, clip) for clip in found.clips]
+        data = [item for items, _ in outcomes for item in items]
         if any(clip.open for clip in found.clips):
             return [*data, {**about, "status": "processing"}], []
-        errors = [{**error, "status": "error", **about} for clip in found.clips for error in _clip_errors(clip)]
-        return data, [(200, error) for error in errors]
+        return data, [(200, error) for _, errors in outcomes for error in errors]
+
+    def outcome(self, task: Task, clip: Clip) -> tuple[list[Json], list[WireError]]:
+        """A clip's item of `data` if it is stored, and its errors if it is not, in Runware's format."""
+        about = {"taskType": "videoInference", "taskUUID": task.task_uuid}
+        data = [{**about, "status": "success", **self._result(task, clip)}] if is_visible(clip) else []
+        return data, [{**error, "status": "error", **about} for error in _clip_errors(clip)]
 
     def _find(self, caller: str, task_uuid: str) -> TaskWithClips | None:
         """The caller's task. Only a valid UUID becomes part of a table key."""
