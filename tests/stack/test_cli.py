@@ -22,7 +22,7 @@ from PIL import Image
 from rushes_cli import main
 from rushes_local.demo import DemoError, read_request
 from rushes_local.dev import free_port
-from tests.conftest import children
+from tests.conftest import PATIENCE, children
 
 RUSHES = [sys.executable, "-c", "from rushes_cli.main import main; main()"]
 
@@ -75,7 +75,9 @@ def test_demo_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["rushes", "demo", str(request), "--render-seconds", "0", "--json"])
     monkeypatch.setattr(main.signal, "signal", lambda *_: None)
-    main.main()
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == 0
     printed = json.loads(capsys.readouterr().out)
     (file,) = printed["files"]
     assert [each["status"] for each in printed["tasks"]] == ["succeeded"]
@@ -130,11 +132,16 @@ def test_dev_ends_cleanly(tmp_path: Path) -> None:
             assert key == printed["API key"]
             assert httpx.get(address).text.startswith("<!doctype html>")
             headers = {"Authorization": f"Bearer {printed['API key']}"}
-            answer = httpx.post(printed["API"], headers=headers, json=[task()])
+            answer = httpx.post(printed["API"], headers=headers, json=[task()], timeout=PATIENCE)
             assert answer.json()["errors"][0]["parameter"] == "taskUUID"
-            assert httpx.get(f"{printed['API'].removesuffix('/v1')}/budget", headers=headers).json()["limit"] == 2.0
+            assert (
+                httpx.get(f"{printed['API'].removesuffix('/v1')}/budget", headers=headers, timeout=PATIENCE).json()[
+                    "limit"
+                ]
+                == 2.0
+            )
             ordered = task(taskUUID=str(uuid.uuid4()), positivePrompt="a canal\nat noon")
-            assert httpx.post(printed["API"], headers=headers, json=[ordered]).status_code == 200
+            assert httpx.post(printed["API"], headers=headers, json=[ordered], timeout=PATIENCE).status_code == 200
             short = ordered["taskUUID"][:8]
             events = []
             for line in process.stdout:
