@@ -16,7 +16,7 @@ from rich.console import Console
 from rushes_cli.watching import TaskProgress, _live_table
 
 PICTURE = Path(__file__).parents[1] / "docs" / "watch.svg"
-WIDTH = 100  # columns
+WIDTH = 84  # columns
 SECONDS = 1.2  # per frame
 LAST_SECONDS = 4.0
 CLIP_PRICE = 0.924
@@ -53,7 +53,7 @@ def frames() -> Iterator[str]:
             progress.latest[task["taskUUID"]] = task
         console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
         console.print("$ rushes watch", style="bold", highlight=False)
-        console.print(_live_table(progress, WIDTH))
+        console.print(_live_table(progress))
         yield console.export_svg(title="rushes watch", unique_id=f"f{number}")
 
 
