@@ -49,6 +49,8 @@ def demo(
     Without REQUEST, an example is ordered over HTTP, and another by a request file in the bucket.
 
     Runware is always emulated here: nothing is bought and nothing leaves the machine.
+
+    --json prints {"tasks": [as the service returns them], "files": [the paths], "picture": the path of their sheet}.
     """
     from rushes_local import demo as demonstration
     from rushes_local.stack import Stack

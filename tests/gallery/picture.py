@@ -1,6 +1,6 @@
 """Takes the documentation's picture of the gallery: python -m tests.gallery.picture. Needs Chromium.
 
-The page shows tasks of every kind, whose clips are rendered in full by the emulator.
+The page shows tasks of every kind, whose clips are rendered by the emulator.
 """
 
 from functools import cache
@@ -40,7 +40,7 @@ def fill(api: FakeApi) -> None:
 @cache
 def _clip_bytes(prompt: str, _caption: str) -> bytes:
     size = (1080, 1920) if prompt == FOX else (1920, 1080)
-    return render(Shape(*size, 5, "MP4", prompt))
+    return render(Shape(*size, 5, "MP4", prompt, small=True))
 
 
 def main() -> None:
