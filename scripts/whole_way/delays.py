@@ -1,6 +1,7 @@
 """The time from a render's end to `Clip Stored` on the event bus, on the local stack, for each way to a stored clip.
 
-Real time passes, with the template's own intervals, so that a run takes minutes, most of them waiting. Hides the stacks, the faults, and the two ends of the measured time.
+Real time passes, with the template's own intervals, so that a run takes minutes, most of them waiting. Hides the stacks,
+the faults, and the two ends of the measured time.
 """
 
 import json
