@@ -162,7 +162,8 @@ class Aws:
         self._application = DomainDispatcherApplication(create_backend_app)
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        if self.observer is None:
+        observer = self.observer  # may be replaced during the request
+        if observer is None:
             return self._respond(environ, start_response)
         request = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(request)
@@ -173,7 +174,7 @@ class Aws:
             return start_response(status, headers, exc_info)
 
         response = b"".join(self._respond(environ, start))
-        self.observer(Access(*_operation(environ), request, int(statuses[-1].partition(" ")[0]), len(response)))
+        observer(Access(*_operation(environ), request, int(statuses[-1].partition(" ")[0]), len(response)))
         return [response]
 
     def _respond(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
