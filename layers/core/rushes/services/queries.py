@@ -23,7 +23,7 @@ from rushes.domain.failure import failure_reason, is_account_failure
 from rushes.domain.formats import UUID4, dollars, iso
 from rushes.domain.task import Task, TaskWithClips, task_status
 from rushes.domain.timings import Timings
-from rushes.domain.views import Json, manifest_key, render, timeline
+from rushes.domain.views import Json, attempt_view, manifest_key, render, timeline
 from rushes.errors import UnreadableError
 from rushes.runware import facts
 from rushes.runware.wire import WireError, wire_error
@@ -34,22 +34,28 @@ if TYPE_CHECKING:
 MAX_TASKS = 100
 USUAL_TASKS = 20
 MAX_COSTS = 1000
+MIN_PREFIX = 4  # characters of a taskUUID
 TASK_STATUSES = (Status.RUNNING, Status.REVIEW, Status.SUCCEEDED, Status.FAILED, Status.PARTIAL)
 _LINK_LIFETIME = 3_600_000  # milliseconds; the bucket's policy refuses links that are older than the deadline
 _MAX_PAGE_BYTES = 4 * 1024 * 1024  # bytes of JSON; Lambda's responses are limited to 6 MB
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _CHECKSUM_BYTES = 6
+_ANY_UUID = "00000000-0000-4000-8000-000000000000"
 _ONE_DAY = 86_400_000  # milliseconds
 
 
 class Query(NamedTuple):
-    """The parameters of `GET /tasks`. `after` is a position in the caller's list; `tag` is a name and a value."""
+    """The parameters of `GET /tasks`.
+
+    `after` is a position in the caller's list; `tag` is a name and a value; `prefix` is the beginning of a taskUUID.
+    """
 
     limit: int = USUAL_TASKS
     after: str | None = None
     status: str | None = None
     day: str = ""
     tag: tuple[str, str] | None = None
+    prefix: str = ""
 
     def matches(self, found: TaskWithClips) -> bool:
         """True if a task passes the filters by status and tag, which the table does not apply."""
@@ -92,7 +98,7 @@ class QueryService:
         if not isinstance(query, Query):
             return query
         try:
-            page = self.table.page(caller.name, query.limit, after=query.after, day=query.day)
+            page = self.table.page(caller.name, query.limit, after=query.after, day=query.day, prefix=query.prefix)
         except UnreadableError as error:
             return [wire_error("invalidCursor", str(error), "cursor", type="string")]
         views: list[Json] = []
@@ -109,9 +115,18 @@ class QueryService:
         return {"tasks": views, **({"cursor": cursor(caller.name, end)} if end else {})}
 
     def task(self, caller: Caller, task_uuid: str) -> Json | None:
-        """One of a caller's tasks with the timeline of each clip; None if the caller has no task with this UUID."""
+        """One of a caller's tasks with the timeline of each clip; None if the caller has no task with this UUID.
+
+        A task with a receiver has the attempts at its deliveries, oldest first.
+        """
         found = self._find(caller.name, task_uuid)
-        return self._task_view(found, with_timeline=True) if found else None
+        if found is None:
+            return None
+        view = self._task_view(found, with_timeline=True)
+        if found.task.webhook_url:
+            attempts = self.table.attempts(caller.name, found.task.task_uuid)
+            view["webhooks"] = [attempt_view(attempt) for attempt in attempts]
+        return view
 
     def costs(self, caller: Caller, parameters: Mapping[str, str]) -> Json | list[WireError]:
         """A page of the costs of a caller's clips in dollars, newest first, or the errors of the parameters.
@@ -166,11 +181,17 @@ class QueryService:
         task, about = found.task, {"taskType": "videoInference", "taskUUID": found.task.task_uuid}
         if not task.request:
             return [], [(404, {**_EXPIRED, **about})]
-        data = [{**about, "status": "success", **self._result(task, clip)} for clip in found.clips if is_visible(clip)]
+        outcomes = [self.outcome(task, clip) for clip in found.clips]
+        data = [item for items, _ in outcomes for item in items]
         if any(clip.open for clip in found.clips):
             return [*data, {**about, "status": "processing"}], []
-        errors = [{**error, "status": "error", **about} for clip in found.clips for error in _clip_errors(clip)]
-        return data, [(200, error) for error in errors]
+        return data, [(200, error) for _, errors in outcomes for error in errors]
+
+    def outcome(self, task: Task, clip: Clip) -> tuple[list[Json], list[WireError]]:
+        """A clip's item of `data` if it is stored, and its errors if it is not, in Runware's format."""
+        about = {"taskType": "videoInference", "taskUUID": task.task_uuid}
+        data = [{**about, "status": "success", **self._result(task, clip)}] if is_visible(clip) else []
+        return data, [{**error, "status": "error", **about} for error in _clip_errors(clip)]
 
     def _find(self, caller: str, task_uuid: str) -> TaskWithClips | None:
         """The caller's task. Only a valid UUID becomes part of a table key."""
@@ -368,6 +389,13 @@ def _tag(text: str, _: str) -> tuple[str, tuple[str, str]]:
     return "tag", (name, value)
 
 
+def _prefix(text: str, _: str) -> tuple[str, str]:
+    prefix = text.lower()
+    if len(prefix) < MIN_PREFIX or not UUID4.fullmatch(prefix + _ANY_UUID[len(prefix) :]):
+        raise UnreadableError(f"prefix must be the first {MIN_PREFIX} or more characters of a taskUUID.")
+    return "prefix", prefix
+
+
 def _cursor(text: str, caller: str) -> tuple[str, str]:
     return "after", position_of(text, caller)
 
@@ -380,6 +408,7 @@ _TASKS_PARAMETERS: _Parameters = {
     "status": _status,
     "day": _day("day"),
     "tag": _tag,
+    "prefix": _prefix,
 }
 _COSTS_PARAMETERS: _Parameters = {
     "since": _day("since"),
