@@ -168,7 +168,9 @@ class Aws:
         self.behave(self._behavior)
 
     def behave(self, behavior: AwsBehavior) -> None:
-        """Behave so from the next request on. Needs `load`."""
+        """Behave so from the next request on. Needs `load`. Raises ValueError for a remote table, which is as it is."""
+        if self._remote_table is not None and behavior != AS_MOTO:
+            raise ValueError("a remote table behaves as its server does")
         self._behavior, self._chance = behavior, Chance(behavior.seed)
         self.faults.throttle(behavior.throttled)
         self._dynamodb.behave(behavior, self._chance)
