@@ -163,7 +163,7 @@ def replay(
             deliveries = _failed(deployment, caller, _time(since))
         queue = SqsDeliveryQueue(lambda: deployment.client("sqs"), deployment.output("DeliveriesUrl"))
         for each in deliveries:
-            queue.send(each._replace(run=now, attempt=1, due_at=0))
+            queue.send(each._replace(run=now, attempt=1, due_at=0, waits=0))
     screen.print_json({"caller": caller, "replayed": len(deliveries)})
     screen.print(f"{len(deliveries)} webhooks were queued again.")
 
