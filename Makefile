@@ -62,6 +62,7 @@ test-batch: $(dev) ## run the slow tests: a file of a thousand lines, every sche
 test-s3: $(dev) $(swift) ## run the tests of uploads against OpenStack Swift (S3_ENDPOINT=https://… for another S3)
 	@S3_ENDPOINT="$(or $(S3_ENDPOINT),swift)" $(PYTHON) -m pytest -q -rs tests/contract/test_uploads.py \
 	  tests/contract/test_rescue.py $(ARGS)
+
 test-table: $(dev) ## test the table and the functions on another DynamoDB (ENDPOINT=http://…, or aws with ACCOUNT=…)
 	@$(PYTHON) -m tests.remote_table --endpoint "$(ENDPOINT)" --account "$(ACCOUNT)" -- $(ARGS)
 
