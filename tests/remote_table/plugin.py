@@ -1,5 +1,7 @@
 """pytest's part of `make test-table`: the shared stack's table, and the list of tests that cannot run on it."""
 
+from collections import Counter
+
 import pytest
 
 from rushes_local.aws.remote_table import RemoteTable
@@ -31,5 +33,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Lists the tests that were left out, and the reasons."""
     left_out = config.stash.get(_LEFT_OUT, [])
     terminalreporter.section(f"left out, because they need moto itself: {len(left_out)}")
-    for name, reason in left_out:
-        terminalreporter.write_line(f"{name}: {reason}")
+    names = Counter((name.partition("[")[0], reason) for name, reason in left_out)
+    for (name, reason), count in names.items():
+        terminalreporter.write_line(f"{name} ({count}): {reason}")
