@@ -145,6 +145,41 @@ def test_the_event_follows_from_the_facts(facts: list[Fact], expected: ClipEvent
     assert event_of(clip(*facts)) == expected
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "queued"),
+    [
+        ([ACCEPTED], [ACCEPTED, RENDERED, STORED], True),
+        ([ACCEPTED], [ACCEPTED, STORED], False),  # the render's details may still come
+        ([ACCEPTED, STORED], [ACCEPTED, RENDERED, STORED], True),
+        ([ACCEPTED, RENDERED, STORED], [ACCEPTED, RENDERED, STORED, ACCEPTED], False),
+        ([ACCEPTED], [ACCEPTED, FAILED], False),
+        ([ACCEPTED, FAILED], [ACCEPTED, FAILED, LAST_LOOK], True),
+        ([ACCEPTED], [UNPROVEN], False),
+        ([], [REFUSED], True),
+    ],
+)
+def test_a_certain_outcome_is_queued_for_its_receiver(
+    publisher: Publisher, before: list[Fact], after: list[Fact], queued: bool
+) -> None:
+    """The change that makes an outcome certain queues one delivery under the event's id; without a receiver none."""
+    change = saved(*before), saved(*after, version=3)
+    publisher.publish_change(*change)
+    assert publisher.deliveries == []
+    publisher.webhook_url = "https://hooks.example/"
+    publisher.publish_change(*change)
+    event = event_of(change[1])
+    expected = [Delivery("ann", TASK_UUID, 0, event_id(change[1], event))] if event and queued else []
+    assert publisher.deliveries == expected
+
+
+def test_the_manifest_has_no_receiver(publisher: Publisher) -> None:
+    """A receiver's URL may hold a token, and others than the caller read the manifest."""
+    publisher.task_request = request(webhookURL="https://hooks.example/?token=sesame")
+    after = saved(ACCEPTED, RENDERED, STORED, version=3)
+    publisher.publish_change(saved(ACCEPTED), after)
+    assert "sesame" not in str(publisher.manifest(after)) + str(publisher.events)
+
+
 def test_a_stored_clip_is_published_with_its_manifest(publisher: Publisher) -> None:
     """The event has the pinned version and the manifest's key; the manifest has the same version and its digest."""
     after = saved(ACCEPTED, RENDERED, STORED, version=3)
