@@ -12,6 +12,7 @@ from rushes_cli import profiles
 from rushes_cli.api_client import ApiClient, Filters
 from rushes_cli.exits import UsageError
 from rushes_cli.output import Screen
+from rushes_cli.task_files import split_tag
 
 Profile = Annotated[
     str | None,
@@ -30,7 +31,7 @@ Status = Annotated[
     str | None, typer.Option(help="Only tasks with this status: running, review, succeeded, failed or partial.")
 ]
 Day = Annotated[str | None, typer.Option(help="Only tasks ordered on this day (UTC), such as 2026-11-24.")]
-Tag = Annotated[str | None, typer.Option(help="Only tasks with this tag, as name=value.")]
+Tag = Annotated[str | None, typer.Option(help="Only tasks with this tag, as name=value or name:value.")]
 
 STATUSES = ("running", "review", "succeeded", "failed", "partial")
 
@@ -58,9 +59,4 @@ def filters(status: str | None = None, day: str | None = None, tag: str | None =
     """The query parameters for a list of tasks. Raises `UsageError` for an invalid value."""
     if status is not None and status not in STATUSES:
         raise UsageError(f"--status must be one of {', '.join(STATUSES)}")
-    name, separator, value = (tag or "").partition("=")
-    if tag is not None and not (name and separator):
-        raise UsageError("--tag must have the form name=value")
-    if ":" in name:  # the service splits at the first colon and would read another tag
-        raise UsageError("--tag must have the form name=value, with no colon in the name")
-    return {"status": status, "day": day, "tag": f"{name}:{value}" if tag else None}
+    return {"status": status, "day": day, "tag": None if tag is None else ":".join(split_tag(tag))}
