@@ -191,7 +191,7 @@ def test_a_stored_clip_is_published_with_its_manifest(publisher: Publisher) -> N
                 "fact": "rendered",
                 "key": "video-1",
                 "source": "webhook",
-                "fields": {"NSFWContent": False, "cost": 0.924, "seed": 7},
+                "fields": {"NSFWContent": False, "cost": 0.924, "seed": 7, "seedText": "7"},
             },
             {
                 "at": "2026-09-21T14:13:22.000Z",
