@@ -89,9 +89,9 @@ def test_four_hundred_percent_zoom(api: FakeApi, start_visit: StartVisit, screen
     here.enter_key(api.key)
 
     def check_view(view: str) -> None:
-        cut = """[document.documentElement, ...document.querySelectorAll("dialog[open], dialog[open] *")].filter((each) =>
-          each.clientWidth > 1 && each.scrollWidth > each.clientWidth + 1).map((each) => each.outerHTML.slice(0, 80))"""
-        assert page.evaluate(cut) == []
+        is_cut = "each.clientWidth > 1 && each.scrollWidth > each.clientWidth + 1"
+        shown = '[document.documentElement, ...document.querySelectorAll("dialog[open], dialog[open] *")]'
+        assert page.evaluate(f"{shown}.filter((each) => {is_cut}).map((each) => each.outerHTML.slice(0, 80))") == []
         here.screenshot(screenshots, f"{view}-zoom")
 
     page.locator(".prompt").last.scroll_into_view_if_needed()

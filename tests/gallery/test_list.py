@@ -480,10 +480,12 @@ def test_the_parts_of_cards_line_up(api: FakeApi, visit: VisitPage) -> None:
         assert len(tops(selector)) == 3
         assert len(set(tops(selector))) == 1, selector
     stage, buttons = page.locator(".stage").first.bounding_box(), page.locator(".clip-buttons:visible").bounding_box()
-    assert stage and buttons
+    assert stage
+    assert buttons
     assert buttons["y"] >= stage["y"] + stage["height"]
     title, status = page.locator(".prompt").first.bounding_box(), page.locator(".card .status").first.bounding_box()
-    assert title and status
+    assert title
+    assert status
     assert status["x"] > title["x"] + title["width"]
     assert abs(status["y"] - title["y"]) < 8
 
