@@ -100,7 +100,7 @@ def test_the_remaining_budget_is_shown(api: FakeApi, visit: VisitPage) -> None:
 
 def test_the_last_cent_can_be_spent(api: FakeApi, visit: VisitPage) -> None:
     """An order of exactly the rest is possible, although the rest is a rounded fraction."""
-    api.limit, api.spent = 50.0, 48.152
+    api.limit, api.spent = 4.0, 2.152
     assert api.limit - api.spent < 1.848
     here = visit()
     here.page.get_by_role("button", name="New clip").click()
@@ -231,13 +231,20 @@ def test_errors_of_the_api_are_shown_at_their_fields(api: FakeApi, form: Visit) 
 def test_an_exhausted_budget_is_explained(api: FakeApi, form: Visit) -> None:
     """A refusal for the budget is shown in the service's words, and the remaining money is updated."""
     error = {"code": "budgetExceeded", "message": "The month's limit of $50.00 cannot hold $0.924."}
-    api.intercept = lambda request: (402, {"data": [], "errors": [error]}) if request.method == "POST" else None
+
+    def refuse(request: Request) -> tuple[int, Any] | None:
+        if request.method != "POST":
+            return None
+        api.spent = api.limit  # by another order, after the form was opened
+        return 402, {"data": [], "errors": [error]}
+
+    api.intercept = refuse
     form.expected.append("status of 402")
     form.page.get_by_label("Prompt", exact=True).fill(PROMPT)
-    api.spent = api.limit
     buy(form.page).click()
     expect(form.page.get_by_role("alert").filter(has_text="limit")).to_be_focused()
-    expect(form.page.locator("#sum-left")).to_contain_text("Only $0.00 are left")
+    expect(form.page.locator("#sum-left")).to_contain_text("only $0.000 are left")
+    expect(buy(form.page)).to_be_disabled()
 
 
 def test_a_double_click_buys_once(api: FakeApi, form: Visit) -> None:
