@@ -10,6 +10,7 @@ from werkzeug.wrappers import Request, Response
 
 from rushes_cli import task_files
 from tests.cli.conftest import FakeService, Run, answer, cut
+from tests.object_keys import OBJECT_NAMES
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
 
@@ -54,7 +55,12 @@ def test_a_prompt_and_options_become_a_task(fake: FakeService, run: Run, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "given", ["https://example.com/a.png", "s3://bucket/a.png", "e613fb01-17f4-4dbf-85bd-05ea4a15aa2c"]
+    "given",
+    [
+        "https://example.com/a.png",
+        "e613fb01-17f4-4dbf-85bd-05ea4a15aa2c",
+        *(f"s3://bucket/{name}" for name in OBJECT_NAMES.values()),
+    ],
 )
 def test_an_image_url_is_sent_unchanged(fake: FakeService, run: Run, given: str) -> None:
     """A URL or a UUID of an image is sent unchanged."""

@@ -318,6 +318,16 @@ def picture(width: int, height: int) -> bytes:
     return target.getvalue()
 
 
+def test_an_image_in_a_bucket_is_sent(api: FakeApi, form: Visit) -> None:
+    """The address of an object is sent unchanged, since a key may have spaces and percent signs."""
+    form.choose("First frame (optional)", "From a URL")
+    form.page.get_by_label("Image URL").fill("s3://photos/a%20b c+d#?.png")
+    form.page.get_by_label("Prompt", exact=True).fill(PROMPT)
+    buy(form.page).click()
+    expect(form.page.get_by_role("dialog")).to_be_hidden()
+    assert api.ordered()[0]["inputs"]["frameImages"] == ["s3://photos/a%20b c+d#?.png"]
+
+
 def test_an_image_from_a_file_is_sent(api: FakeApi, form: Visit) -> None:
     """A chosen file is displayed and sent as a data URI."""
     page = form.page

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rushes.domain.clip import Clip, Fact, FactSource, Kind, Status, refresh_derived
+from rushes.domain.delivery import Delivery
 from rushes.domain.task import Task
 from rushes.errors import BucketError, BusError
 from rushes.services.publish import ClipEvent, EventType, PublishService, event_id, event_of
@@ -67,6 +68,8 @@ class Publisher:
     events: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
     telemetry: FakeTelemetry = field(default_factory=FakeTelemetry)
     bus_down: bool = False
+    webhook_url: str = ""
+    deliveries: list[Delivery] = field(default_factory=list)
 
     def publish(self, detail_type: str, detail: Mapping[str, Any]) -> None:
         if self.bus_down:
@@ -83,11 +86,21 @@ class Publisher:
             fingerprint="f",
             clips=1,
             created_at=START,
+            webhook_url=self.webhook_url,
         )
+
+    def send(self, delivery: Delivery, delay: int = 0) -> None:
+        assert delay == 0
+        self.deliveries.append(delivery)
 
     def publish_change(self, before: Clip | None, after: Clip) -> None:
         PublishService(
-            tasks=self, manifests=self.manifest_store, bus=self, telemetry=self.telemetry, bucket="clips"
+            tasks=self,
+            manifests=self.manifest_store,
+            bus=self,
+            deliveries=self,
+            telemetry=self.telemetry,
+            bucket="clips",
         ).publish_change(before, after)
 
     def manifest(self, of: Clip) -> Json:

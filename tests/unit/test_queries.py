@@ -338,7 +338,23 @@ def test_a_day_is_read_alone() -> None:
     """The index is read for that day alone; the default page has twenty tasks."""
     fakes = many(1)
     page(fakes, day="2026-09-21")
-    assert fakes.table.page_calls == [("ann", 20, None, "2026-09-21")]
+    assert fakes.table.page_calls == [("ann", 20, None, "2026-09-21", "")]
+
+
+def test_a_prefix_selects_tasks_by_uuid() -> None:
+    """Tasks are found by the beginning of their UUID, in letters of either case, and the other filters apply too."""
+    fakes = many(3)
+    assert [task["taskUUID"] for task in page(fakes, prefix=uuid4(2).upper())["tasks"]] == [uuid4(2)]
+    assert [task["taskUUID"] for task in page(fakes, prefix=uuid4(2)[:9])["tasks"]] == [uuid4(3), uuid4(2), uuid4(1)]
+    assert page(fakes, prefix=uuid4(2), status="failed")["tasks"] == []
+
+
+@pytest.mark.parametrize("text", ["", "000", "0000_", "a film", TASK_UUID + "0", TASK_UUID.replace("-4", "-1", 1)])
+def test_nothing_but_the_beginning_of_a_uuid_is_a_prefix(text: str) -> None:
+    """A prefix has at least four characters, and only those of a version 4 UUID at their places."""
+    (fault,) = read_query({"prefix": text}, "ann")
+    assert isinstance(fault, dict)
+    assert (fault["code"], fault["parameter"]) == ("invalidPrefix", "prefix")
 
 
 def test_a_cursor_belongs_to_its_caller() -> None:

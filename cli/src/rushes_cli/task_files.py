@@ -29,7 +29,10 @@ _SIZE = re.compile(r"(\d{1,5})[xX](\d{1,5})")
 
 
 def read(content: bytes, name: str, *, prompts: bool = False) -> list[Json]:
-    """The tasks of a file: one task, an array, or one task per line. With `prompts`, other text is one prompt.
+    """The tasks of a file: one task, an array, or one task per line.
+
+    With `prompts`, text other than JSON is one prompt. Text with a JSON object on one of its lines is a file of lines,
+    also if another line has a fault.
 
     Raises `UsageError` with the file and the line.
     """
@@ -39,18 +42,27 @@ def read(content: bytes, name: str, *, prompts: bool = False) -> list[Json]:
         raise UsageError(f"{name} is not UTF-8 text") from None
     if not text:
         raise UsageError(f"{name} is empty")
-    if prompts and text[0] not in "[{":
-        return [{"positivePrompt": text}]
     try:
         parsed = json.loads(text)
     except (ValueError, RecursionError) as error:
+        if prompts and not any(map(_is_object, text.splitlines())):
+            return [{"positivePrompt": text}]
         if "\n" not in text:
             raise UsageError(f"{name} is not valid JSON: {error}") from None
         return list(_lines(text, name))
+    if prompts and not isinstance(parsed, dict | list):
+        return [{"positivePrompt": text}]
     tasks = parsed if isinstance(parsed, list) else [parsed]
     if not tasks or not all(isinstance(task, dict) for task in tasks):
         raise UsageError(f"{name} must contain a JSON object, an array of objects, or one object per line")
     return tasks
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _lines(text: str, name: str) -> Iterator[Json]:

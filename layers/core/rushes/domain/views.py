@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from rushes.domain.clip import Clip, Kind, Scalar, rank
+from rushes.domain.delivery import Attempt
 from rushes.domain.failure import failure_reason, is_account_failure
 from rushes.domain.formats import dollars, iso
 from rushes.domain.redaction import scrub_all
@@ -27,6 +28,26 @@ def render(clip: Clip) -> Json:
     video_uuid, record = min(renders.items(), key=lambda item: (item[1].at, item[0]))
     known = {name: record.fields[name] for name in ("seed", "NSFWContent") if name in record.fields}
     return {"videoUUID": video_uuid, **_with_seed_text(known)}
+
+
+def attempt_view(attempt: Attempt) -> Json:
+    """Returns an attempt at a delivery, without what it lacks: a response, a replay, an attempt that follows."""
+    delivery, reply = attempt.delivery, attempt.reply
+    view = {
+        "clip": delivery.clip,
+        "id": delivery.delivery_id,
+        "replayedAt": iso(delivery.run) if delivery.run else None,
+        "attempt": delivery.attempt,
+        "at": iso(attempt.at),
+        "receiver": attempt.receiver,
+        "outcome": str(attempt.outcome),
+        "status": reply.status,
+        "failure": reply.failure or None,
+        "milliseconds": reply.duration,
+        "excerpt": reply.excerpt,
+        "nextAt": None if attempt.next_at is None else iso(attempt.next_at),
+    }
+    return {name: value for name, value in view.items() if value is not None}
 
 
 def timeline(clip: Clip) -> list[Json]:

@@ -14,7 +14,8 @@ DATA_URI = re.compile(r"data:[^,\s]{0,100};base64,", re.IGNORECASE)
 S3_OBJECT = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/((?!(?:.*/)?\.{1,2}(?:/|$))[^\x00-\x1f\x7f]+)")
 # Runware recommends a low, steady concurrency, and the work on a clip is mostly waiting for Runware.
 MAX_AT_ONCE = 8
-OURS = ("destination", "tags")  # our own parameters, which are not sent to Runware
+# Our own parameters, which are not sent to Runware. Its webhook goes to this service; `deliver` sends the caller's.
+OURS = ("destination", "tags", "webhookURL")
 
 
 def wire_error(code: str, message: str, parameter: str | Sequence[str] | None = None, **more: Any) -> WireError:

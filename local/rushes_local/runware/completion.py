@@ -44,7 +44,7 @@ MODERATION = frozenset(
 )
 
 
-class Delivery:
+class TaskCompletion:
     """Renders the released runs and delivers their results."""
 
     def __init__(
