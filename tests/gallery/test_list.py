@@ -530,7 +530,7 @@ def test_ids_are_copied(api: FakeApi, visit: VisitPage) -> None:
     assert task["taskUUID"] not in dialog.inner_text()
     page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('refused')); }")
     dialog.get_by_role("button", name="Copy: Task ID").click()
-    expect(dialog.get_by_text(task["taskUUID"])).to_be_visible()
+    expect(dialog.get_by_text(task["taskUUID"], exact=True)).to_be_visible()
     assert page.evaluate("getSelection().toString()") == task["taskUUID"]
 
 
