@@ -1,7 +1,7 @@
 """The time from a render's end to `Clip Stored` on the event bus, on the local stack, for each way to a stored clip.
 
-Real time passes, with the template's own intervals, so that a run takes minutes, most of them waiting. Hides the stacks,
-the faults, and the two ends of the measured time.
+Real time passes, with the template's own intervals, so that a run takes minutes, most of them waiting. Hides the
+stacks, the faults, and the two ends of the measured time.
 """
 
 import json
@@ -9,8 +9,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from rushes_local.stack import Stack
 
 _CALLER = "whole-way"
 _LIMIT_USD = 10_000
-_TASKS_A_REQUEST = 20
+_TRIES = 10
 _STORED = "Clip Stored"
 _PATIENCE = 600.0  # seconds after the usual render, before a clip counts as missing
 # Of a short run.
@@ -96,7 +95,9 @@ def _measure(root: Path, run: _Run, clips: int, scale: float) -> dict[str, list[
         **shortened,
         **run.options,
     )
-    with stack, _stored(stack) as stored:
+    stored = _StoredClips()
+    with stack:
+        stack.aws.observer = stored.observe
         ordered = {way.title: _order(stack, way, clips) for way in run.ways}
         wanted = set().union(*ordered.values())
         if not stored.wait_for(wanted, scale * _USUAL_RENDER + _PATIENCE):
@@ -140,16 +141,6 @@ class _StoredClips:
             return self._changed.wait_for(lambda: wanted <= self.at.keys(), seconds)
 
 
-@contextmanager
-def _stored(stack: Stack) -> Iterator[_StoredClips]:
-    stored = _StoredClips()
-    stack.aws.observer = stored.observe
-    try:
-        yield stored
-    finally:
-        stack.aws.observer = None
-
-
 def _order(stack: Stack, way: Way, clips: int) -> set[str]:
     """Orders the clips of a way, one a task; returns their UUIDs."""
     prompt = f"a lighthouse at dusk, {way.title}"
@@ -165,9 +156,17 @@ def _order(stack: Stack, way: Way, clips: int) -> set[str]:
         }
         for _ in range(clips)
     ]
-    for start in range(0, clips, _TASKS_A_REQUEST):
-        body = tasks[start : start + _TASKS_A_REQUEST]
-        answer = httpx.post(f"{stack.url}/v1", json=body, headers=headers, timeout=60, trust_env=False)
-        if answer.json().keys() != {"data"}:
-            raise DelayError(f"an order was answered {answer.status_code}: {answer.text}")
+    for task in tasks:
+        _send(f"{stack.url}/v1", task, headers)
     return {clip.clip_uuid for task in tasks for clip in stack.store.clips(_CALLER, task["taskUUID"])}
+
+
+def _send(url: str, task: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+    """Sends one task, and again while the service is busy, which buys it once all the same."""
+    for _ in range(_TRIES):
+        answer = httpx.post(url, json=[task], headers=headers, timeout=60, trust_env=False)
+        if answer.status_code == 200:
+            return
+        if answer.status_code != 503:
+            break
+    raise DelayError(f"an order was answered {answer.status_code}: {answer.text}")

@@ -34,7 +34,7 @@ def store_orders(fake: FakeService, request: Request) -> None:
             fake.serve(fake.tasks[uuid], fake.tasks[uuid]["clips"][0], photo.encode())
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_photos_become_clips_with_their_names(fake: FakeService, tmp_path: Path) -> None:
     """Photos of every ending are ordered and fetched under their names; other files are listed as skipped."""
     fake.intercept_response = lambda request: store_orders(fake, request)
@@ -52,7 +52,7 @@ def test_photos_become_clips_with_their_names(fake: FakeService, tmp_path: Path)
             env=variables,
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=280,
         )
 
     done = photos()

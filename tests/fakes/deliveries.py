@@ -69,4 +69,4 @@ class FakeDeliveryQueue:
 
 
 def _key(delivery: Delivery) -> Delivery:
-    return delivery._replace(due_at=0)
+    return delivery._replace(due_at=0, waits=0)

@@ -51,6 +51,23 @@ def test_forgetting_the_key_leaves_nothing_behind(api: FakeApi, visit: VisitPage
     assert "secret lighthouse" not in page.content()
 
 
+def test_a_link_with_the_key_opens_the_gallery(api: FakeApi, start_visit: StartVisit) -> None:
+    """The key is taken out of the address at once, also if the link is pasted into an open tab or is wrong."""
+    api.add("stored", prompt="a lighthouse")
+    here = start_visit(f"{api.url}/#key={api.key}")
+    expect(here.card("a lighthouse")).to_be_visible()
+    assert here.page.url == f"{api.url}/"
+    here.page.reload()
+    expect(here.card("a lighthouse")).to_be_visible()  # signed in for the tab
+    here.expected.append("status of 401")
+    here.page.evaluate("location.hash = 'key=wrong'")
+    expect(here.page.get_by_text("This key is not valid.")).to_be_visible()
+    assert here.page.url == f"{api.url}/"
+    here.page.evaluate(f"location.hash = 'key={api.key}'")
+    expect(here.card("a lighthouse")).to_be_visible()
+    assert here.page.url == f"{api.url}/"
+
+
 def test_a_revoked_key_leads_back_to_the_key_form(api: FakeApi, visit: VisitPage) -> None:
     """If the service refuses the key, the page reports that and asks for another key."""
     api.add("stored")

@@ -14,6 +14,7 @@ import pytest
 from botocore.credentials import Credentials
 
 from rushes_local.aws.application import Access, Aws
+from rushes_local.aws.behavior import AwsBehavior
 from rushes_local.aws.remote_table import RemoteTable
 from rushes_local.lambda_runtime import ACCOUNT_ID
 from rushes_local.servers import Server
@@ -229,6 +230,13 @@ def test_requests_are_signed_for_the_tables_server() -> None:
     assert request.headers["X-Amz-Security-Token"] == "session"
     call(table, "DynamoDBStreams_20120810.GetRecords", ShardIterator="i")
     assert received[-1].url.host == "streams.example"
+
+
+def test_a_behavior_of_moto_is_refused() -> None:
+    """A behavior that a remote table would ignore is an error, so that no test passes without it."""
+    table, _ = remote_table(httpx.Response(200, json={}))
+    with pytest.raises(ValueError, match="remote table"):
+        Aws(remote_table=table).behave(AwsBehavior(lag_seconds=1))
 
 
 def test_an_unreachable_server_is_an_error_of_dynamodb() -> None:

@@ -197,7 +197,7 @@ def test_a_caller_has_a_limited_number_of_attempts_at_once(world: World) -> None
     world.run()
     assert (world.received, world.table.recorded) == ([], {})
     ((queued, delay),) = world.queue.messages
-    assert (queued, delay) == (world.delivery, 5000)
+    assert (queued, delay) == (world.delivery._replace(waits=1), 5000)
 
 
 def test_a_missing_secret_is_a_failed_attempt(world: World) -> None:

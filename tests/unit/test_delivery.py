@@ -20,6 +20,7 @@ from rushes.domain.delivery import (
     read,
     sign,
     valid_secrets,
+    wait,
 )
 from rushes.domain.receiver_url import is_allowed_address, origin, url_fault
 from rushes.errors import UnreadableError
@@ -76,6 +77,19 @@ def test_retry_after_prolongs_the_pause_within_limits(asked: int | None, pause: 
     assert attempted(DELIVERY, Reply(429, 1, retry_after=asked)).next_at == START + pause
 
 
+def test_a_message_that_waits_comes_back_ever_later() -> None:
+    """The delay for a slot doubles up to SQS's limit, is spread by the jitter, and does not count as an attempt."""
+    delays, delivery = [], DELIVERY
+    for _ in range(9):
+        delivery, delay = wait(delivery, PAUSE, 0.5)
+        delays.append(delay // 1000)
+    assert delays == [5, 10, 20, 40, 80, 160, 320, 600, 600]
+    assert (wait(DELIVERY, PAUSE, 0.0)[1], wait(delivery, PAUSE, 1.0)[1]) == (2500, 900_000)
+    assert (delivery.attempt, delivery.waits) == (1, 9)
+    assert attempted(delivery, FAILURE).next.waits == 0
+    assert wait(delivery._replace(waits=10**9), PAUSE, 0.5)[1] == 600_000
+
+
 def test_a_message_is_read_as_written() -> None:
     """The body of a message has the whole delivery."""
     delivery = DELIVERY._replace(run=START, attempt=3, due_at=START + 1)
@@ -91,6 +105,7 @@ def test_a_message_is_read_as_written() -> None:
         {"attempt": True},
         {"clip": -1},
         {"due_at": 1.5},
+        {"waits": -1},
         {"caller": "all"},
         {"caller": ["ann"]},
         {"task_uuid": "../x"},

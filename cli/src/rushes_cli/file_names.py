@@ -46,7 +46,7 @@ class FileName(NamedTuple):
 
 
 def check_template(template: str) -> None:
-    """Raises `UsageError` unless a template has known fields only and is the name of a file, not a path."""
+    """Raises `UsageError` for a template with an unknown field or a path."""
     for name in _FIELD.findall(template):
         if name not in FIELDS and not (name.startswith(_TAG) and name != _TAG):
             raise UsageError(f"--name has no field {{{name}}}; the fields are {', '.join([*FIELDS, _TAG + 'NAME'])}")

@@ -168,7 +168,9 @@ class Aws:
         self.behave(self._behavior)
 
     def behave(self, behavior: AwsBehavior) -> None:
-        """Behave so from the next request on. Needs `load`."""
+        """Behave so from the next request on. Needs `load`. Raises ValueError for a remote table, which is as it is."""
+        if self._remote_table is not None and behavior != AS_MOTO:
+            raise ValueError("a remote table behaves as its server does")
         self._behavior, self._chance = behavior, Chance(behavior.seed)
         self.faults.throttle(behavior.throttled)
         self._dynamodb.behave(behavior, self._chance)
@@ -188,7 +190,8 @@ class Aws:
         return self._chance.happens(self._behavior.repeated_batches, "batch repeated")
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        if self.observer is None:
+        observer = self.observer  # may be replaced during the request
+        if observer is None:
             return self._respond(environ, start_response)
         request = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(request)
@@ -199,7 +202,7 @@ class Aws:
             return start_response(status, headers, exc_info)
 
         response = b"".join(self._respond(environ, start))
-        self.observer(Access(*_operation(environ), request, int(statuses[-1].partition(" ")[0]), len(response)))
+        observer(Access(*_operation(environ), request, int(statuses[-1].partition(" ")[0]), len(response)))
         return [response]
 
     def _respond(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:

@@ -24,13 +24,16 @@ _SECRET_BYTES = 32
 _PAUSES = (1, 60, 360, 1440, 3600, 7200, 7200)
 MAX_ATTEMPTS = len(_PAUSES) + 1
 _GONE = 410
+_MAX_WAIT = 600_000  # milliseconds; with the jitter, a queue's longest delay
+_MAX_DOUBLINGS = 20
 
 
 class Delivery(NamedTuple):
     """One attempt at a delivery, as a message of the queue.
 
     `delivery_id` is the id of the clip's event, and the `webhook-id` of every attempt. `run` is 0, or the time of the
-    replay that this attempt belongs to. `attempt` counts from 1. An attempt is not made before `due_at`.
+    replay that this attempt belongs to. `attempt` counts from 1. An attempt is not made before `due_at`. `waits` is the
+    number of times that the message has found all of the caller's slots taken.
     """
 
     caller: str
@@ -40,6 +43,7 @@ class Delivery(NamedTuple):
     run: int = 0
     attempt: int = 1
     due_at: int = 0
+    waits: int = 0
 
     @property
     def text(self) -> str:
@@ -90,7 +94,7 @@ class Attempt(NamedTuple):
         """The attempt that follows, or None."""
         if self.next_at is None:
             return None
-        return self.delivery._replace(attempt=self.delivery.attempt + 1, due_at=self.next_at)
+        return self.delivery._replace(attempt=self.delivery.attempt + 1, due_at=self.next_at, waits=0)
 
 
 class SigningSecret(NamedTuple):
@@ -107,7 +111,7 @@ def read(text: str) -> Delivery:
         delivery = Delivery(**json.loads(text))
     except (ValueError, TypeError, RecursionError):
         raise UnreadableError("The message must be a delivery.") from None
-    numbers = (delivery.clip, delivery.run, delivery.attempt, delivery.due_at)
+    numbers = (delivery.clip, delivery.run, delivery.attempt, delivery.due_at, delivery.waits)
     if (
         all(type(number) is int and number >= 0 for number in numbers)
         and 1 <= delivery.attempt <= MAX_ATTEMPTS
@@ -134,6 +138,15 @@ def judge(delivery: Delivery, at: int, receiver: str, reply: Reply, now: int, fi
     longest = max(_PAUSES) * first_pause
     pause = max(pause, min(reply.retry_after or 0, longest))
     return Attempt(delivery, at, receiver, reply, AttemptOutcome.RETRY, now + pause)
+
+
+def wait(delivery: Delivery, first_pause: int, jitter: float) -> tuple[Delivery, int]:
+    """Returns the message that waits for a slot, and its delay in milliseconds; `jitter` is from 0 to 1.
+
+    The delay doubles each time: the backlog of a receiver that hangs soon costs hardly any invocations.
+    """
+    delay = min(_MAX_WAIT, first_pause * 2 ** min(delivery.waits, _MAX_DOUBLINGS)) * (0.5 + jitter)
+    return delivery._replace(waits=delivery.waits + 1), round(delay)
 
 
 def new_secret() -> str:

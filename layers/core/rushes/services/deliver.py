@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rushes.domain.clip import Clip
-from rushes.domain.delivery import Attempt, AttemptOutcome, Delivery, Reply, judge, sign, valid_secrets
+from rushes.domain.delivery import Attempt, AttemptOutcome, Delivery, Reply, judge, sign, valid_secrets, wait
 from rushes.domain.receiver_url import origin
 from rushes.domain.task import Task
 from rushes.domain.views import Json
@@ -69,8 +69,7 @@ class DeliverService:
             return
         slot = self.table.take_slot(delivery.caller, self.concurrency, holder, now, now + self.lease)
         if slot is None:
-            # Spread, so that waiting messages come back one by one and keep the slots busy.
-            self.queue.send(delivery, round(self.first_pause * (0.5 + self.jitter())))
+            self.queue.send(*wait(delivery, self.first_pause, self.jitter()))
             return
         try:
             attempt = self._send(delivery, task, clip)
