@@ -90,7 +90,7 @@ def test_a_file_of_tasks(fake: FakeService, run: Run, tmp_path: Path) -> None:
     ]
     file = tmp_path / "tasks.jsonl"
     file.write_text("\n".join(json.dumps(line) for line in lines) + "\n\n")
-    assert run("submit", "--file", str(file), "--duration", "5", "--tag", "a=1").status == 0
+    assert run("submit", "--file", str(file), "--duration", "5", "--tag", "a:1").status == 0
     requests = {task["request"]["positivePrompt"]: task["request"] for task in fake.tasks.values()}
     assert (requests["one"]["taskUUID"], requests["one"]["duration"], requests["one"]["tags"]) == (given, 5, {"a": "1"})
     assert (requests["two"]["duration"], requests["two"]["tags"]) == (10, {"a": "1", "b": "2"})

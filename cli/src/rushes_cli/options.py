@@ -15,6 +15,7 @@ from rushes_cli import profiles
 from rushes_cli.api_client import ApiClient, Filters
 from rushes_cli.exits import CommandError, UsageError
 from rushes_cli.output import Screen, parse_time, plain, prompt_of, shorten
+from rushes_cli.task_files import split_tag
 
 Json = dict[str, Any]
 
@@ -40,7 +41,7 @@ Since = Annotated[
     str | None,
     typer.Option(help="Only tasks ordered since this day or time (UTC), such as 2026-11-24 or 2026-11-24T18:30."),
 ]
-Tag = Annotated[str | None, typer.Option(help="Only tasks with this tag, as name=value.")]
+Tag = Annotated[str | None, typer.Option(help="Only tasks with this tag, as name=value or name:value.")]
 
 STATUSES = ("running", "review", "succeeded", "failed", "partial")
 _MIN_PREFIX = 4  # characters, as in the service
@@ -128,9 +129,4 @@ def filters(status: str | None = None, day: str | None = None, tag: str | None =
     """The query parameters for a list of tasks. Raises `UsageError` for an invalid value."""
     if status is not None and status not in STATUSES:
         raise UsageError(f"--status must be one of {', '.join(STATUSES)}")
-    name, separator, value = (tag or "").partition("=")
-    if tag is not None and not (name and separator):
-        raise UsageError("--tag must have the form name=value")
-    if ":" in name:  # the service splits at the first colon and would read another tag
-        raise UsageError("--tag must have the form name=value, with no colon in the name")
-    return {"status": status, "day": day, "tag": f"{name}:{value}" if tag else None}
+    return {"status": status, "day": day, "tag": None if tag is None else ":".join(split_tag(tag))}

@@ -24,6 +24,7 @@ MAX_BYTES = 4_500_000
 _MAX_IMAGE_BYTES = 3_000_000  # must fit into one request in base64
 _URL = re.compile(r"(https?|s3|data):", re.IGNORECASE)
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_TAG_SEPARATOR = re.compile(r"[:=]")
 _SIZE = re.compile(r"(\d{1,5})[xX](\d{1,5})")
 
 
@@ -93,14 +94,16 @@ def size(text: str) -> tuple[int, int]:
 
 
 def tags(pairs: Iterable[str]) -> dict[str, str]:
-    """Pairs `name=value` as an object. Raises `UsageError` for another form."""
-    found = {}
-    for pair in pairs:
-        name, separator, value = pair.partition("=")
-        if not (name and separator):
-            raise UsageError("--tag must have the form name=value")
-        found[name] = value
-    return found
+    """Pairs `name=value` or `name:value` as an object. Raises `UsageError` for another form."""
+    return dict(map(split_tag, pairs))
+
+
+def split_tag(text: str) -> tuple[str, str]:
+    """A tag's name and value, split at the first `:` or `=`: a name has neither, a value may have both."""
+    name, *value = _TAG_SEPARATOR.split(text, maxsplit=1)
+    if not (name and value):
+        raise UsageError("--tag must have the form name=value or name:value")
+    return name, value[0]
 
 
 def image(text: str) -> str:

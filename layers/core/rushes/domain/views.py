@@ -12,6 +12,8 @@ from rushes.domain.redaction import scrub_all
 
 Json: TypeAlias = dict[str, Any]
 
+SEED_TEXT = "seedText"
+
 
 def manifest_key(clip: Clip) -> str:
     """Returns the S3 key of a clip's manifest: the clip's own with another extension, by which it is also erased."""
@@ -24,10 +26,8 @@ def render(clip: Clip) -> Json:
     if not renders:
         return {}
     video_uuid, record = min(renders.items(), key=lambda item: (item[1].at, item[0]))
-    return {
-        "videoUUID": video_uuid,
-        **{name: record.fields[name] for name in ("seed", "NSFWContent") if name in record.fields},
-    }
+    known = {name: record.fields[name] for name in ("seed", "NSFWContent") if name in record.fields}
+    return {"videoUUID": video_uuid, **_with_seed_text(known)}
 
 
 def attempt_view(attempt: Attempt) -> Json:
@@ -67,11 +67,16 @@ def timeline(clip: Clip) -> list[Json]:
     return [entry for _, entry in sorted(entries, key=lambda each: each[0])]
 
 
+def _with_seed_text(fields: Mapping[str, Scalar]) -> Json:
+    """The fields with the seed also as a text: it may exceed 2^53, above which many JSON parsers round numbers."""
+    return {**fields, **({SEED_TEXT: str(fields["seed"])} if "seed" in fields else {})}
+
+
 def _fields(fields: Mapping[str, Scalar]) -> Json:
     if is_account_failure(fields):
         rest = {name: value for name, value in fields.items() if name not in ("message", "error")}
         return dict(sorted({**rest, "message": failure_reason(fields)}.items()))
-    values: Json = dict(sorted(fields.items()))
+    values: Json = dict(sorted(_with_seed_text(fields).items()))
     if isinstance(values.get("cost"), int):
         values["cost"] = dollars(values["cost"])
     if isinstance(values.get("error"), str):

@@ -11,6 +11,7 @@ import binascii
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -23,7 +24,7 @@ from rushes.domain.failure import failure_reason, is_account_failure
 from rushes.domain.formats import UUID4, dollars, iso
 from rushes.domain.task import Task, TaskWithClips, task_status
 from rushes.domain.timings import Timings
-from rushes.domain.views import Json, attempt_view, manifest_key, render, timeline
+from rushes.domain.views import SEED_TEXT, Json, attempt_view, manifest_key, render, timeline
 from rushes.errors import UnreadableError
 from rushes.runware import facts
 from rushes.runware.wire import WireError, wire_error
@@ -39,6 +40,8 @@ TASK_STATUSES = (Status.RUNNING, Status.REVIEW, Status.SUCCEEDED, Status.FAILED,
 _LINK_LIFETIME = 3_600_000  # milliseconds; the bucket's policy refuses links that are older than the deadline
 _MAX_PAGE_BYTES = 4 * 1024 * 1024  # bytes of JSON; Lambda's responses are limited to 6 MB
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_TAG_SEPARATOR = re.compile(r"[:=]")
+_MAX_SEARCH = 200  # characters
 _CHECKSUM_BYTES = 6
 _ANY_UUID = "00000000-0000-4000-8000-000000000000"
 _ONE_DAY = 86_400_000  # milliseconds
@@ -47,7 +50,8 @@ _ONE_DAY = 86_400_000  # milliseconds
 class Query(NamedTuple):
     """The parameters of `GET /tasks`.
 
-    `after` is a position in the caller's list; `tag` is a name and a value; `prefix` is the beginning of a taskUUID.
+    `after` is a position in the caller's list; `tag` is a name and a value; `prefix` is the beginning of a taskUUID;
+    `prompt` is a text to search for, in its folded form.
     """
 
     limit: int = USUAL_TASKS
@@ -56,10 +60,18 @@ class Query(NamedTuple):
     day: str = ""
     tag: tuple[str, str] | None = None
     prefix: str = ""
+    prompt: str = ""
+
+    @property
+    def is_filtered(self) -> bool:
+        """True if a page may lack some of the tasks that were read for it."""
+        return bool(self.status or self.tag or self.prompt)
 
     def matches(self, found: TaskWithClips) -> bool:
-        """True if a task passes the filters by status and tag, which the table does not apply."""
+        """True if a task passes the filters by status, tag and prompt, which the table does not apply."""
         if self.status and task_status(found.clips) != self.status:
+            return False
+        if self.prompt and self.prompt not in folded(str(found.task.request.get("positivePrompt", ""))):
             return False
         tags = found.task.request.get("tags") or {}
         return self.tag is None or tags.get(self.tag[0]) == self.tag[1]
@@ -92,7 +104,7 @@ class QueryService:
         """A page of a caller's tasks, newest first, or the errors of the parameters.
 
         The filters apply within a page, and a page is limited in bytes: so it may be short or even empty and still have
-        a cursor.
+        a cursor. With a filter, `searched` is the number of tasks that were read for the page.
         """
         query = read_query(parameters, caller.name)
         if not isinstance(query, Query):
@@ -103,16 +115,21 @@ class QueryService:
             return [wire_error("invalidCursor", str(error), "cursor", type="string")]
         views: list[Json] = []
         end, bytes_left = page.end, _MAX_PAGE_BYTES
-        for found in page.found:
+        searched = len(page.found)
+        for number, found in enumerate(page.found, 1):
             if not query.matches(found):
                 continue
             view = self._task_view(found)
             bytes_left -= len(json.dumps(view, ensure_ascii=False).encode())
             views.append(view)
             if bytes_left < 0 and found is not page.found[-1]:
-                end = found.position
+                end, searched = found.position, number
                 break
-        return {"tasks": views, **({"cursor": cursor(caller.name, end)} if end else {})}
+        return {
+            "tasks": views,
+            **({"searched": searched} if query.is_filtered else {}),
+            **({"cursor": cursor(caller.name, end)} if end else {}),
+        }
 
     def task(self, caller: Caller, task_uuid: str) -> Json | None:
         """One of a caller's tasks with the timeline of each clip; None if the caller has no task with this UUID.
@@ -249,6 +266,7 @@ class QueryService:
     def _result(self, task: Task, clip: Clip) -> Json:
         """A stored clip in Runware's format. Without the render's details, the clipUUID stands for the `videoUUID`."""
         details = {"videoUUID": clip.clip_uuid, **render(clip)}
+        details.pop(SEED_TEXT, None)  # not in Runware's format
         cost = {"cost": dollars(clip.budgeted)} if task.request.get("includeCost") is True else {}
         return {**details, "videoURL": self._copy_view(task, clip)["videoURL"], **cost}
 
@@ -383,10 +401,21 @@ def _midnight(day: str) -> int:
 
 
 def _tag(text: str, _: str) -> tuple[str, tuple[str, str]]:
-    name, colon, value = text.partition(":")
-    if not (name and colon):
-        raise UnreadableError("tag must be name:value.")
-    return "tag", (name, value)
+    name, *value = _TAG_SEPARATOR.split(text, maxsplit=1)  # names have neither sign
+    if not (name and value):
+        raise UnreadableError("tag must be name:value or name=value.")
+    return "tag", (name, value[0])
+
+
+def _prompt(text: str, _: str) -> tuple[str, str]:
+    if not folded(text) or len(text) > _MAX_SEARCH:
+        raise UnreadableError(f"prompt must be a text of 1 to {_MAX_SEARCH} characters that is not blank.")
+    return "prompt", folded(text)
+
+
+def folded(text: str) -> str:
+    """A text for a search that ignores case, composition of characters and runs of white space."""
+    return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).split())
 
 
 def _prefix(text: str, _: str) -> tuple[str, str]:
@@ -408,6 +437,7 @@ _TASKS_PARAMETERS: _Parameters = {
     "status": _status,
     "day": _day("day"),
     "tag": _tag,
+    "prompt": _prompt,
     "prefix": _prefix,
 }
 _COSTS_PARAMETERS: _Parameters = {
