@@ -1,7 +1,8 @@
 # The developers' verbs. `make` lists them.
 #
-# Three environments are created on first use: .venv for the project, and .venv-sam and .venv-checkov for SAM CLI and
-# checkov, which pin different versions of boto3. A stamp file in each records its last update.
+# Four environments are created on first use: .venv for the project, .venv-sam and .venv-checkov for SAM CLI and
+# checkov, which pin different versions of boto3, and .venv-swift for the second S3 server of the tests. A stamp file in
+# each records its last update.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -22,9 +23,11 @@ local := .venv/local.stamp
 dev := .venv/dev.stamp
 sam := .venv-sam/stamp
 checkov := .venv-checkov/stamp
+swift := .venv-swift/stamp
 
-.PHONY: help demo dev test test-batch test-page simulate openapi bench bursts chaos check static fmt lint types validate drift \
-  build sam-local test-sam environments reference compile costs deploy stack-name lint-workflows clean
+.PHONY: help demo dev test test-batch test-page test-s3 test-table simulate openapi bench whole-way bursts chaos check \
+  static fmt lint types validate drift build sam-local test-sam environments reference compile costs deploy stack-name \
+  lint-workflows clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -36,8 +39,9 @@ help: ## list the verbs
 demo: $(local) ## order clips by request and by file on this machine (REQUEST=file.json for your own request)
 	@.venv/bin/rushes demo $(if $(REQUEST),"$(REQUEST)")
 
-dev: $(local) ## run the same stack until Ctrl-C
-	@.venv/bin/rushes dev
+# 130 is the exit status after Ctrl-C, which is no error here.
+dev: $(local) ## run the same stack until Ctrl-C (ARGS="--limit-usd 200")
+	@.venv/bin/rushes dev $(ARGS) || [ $$? -eq 130 ]
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Before every commit
@@ -54,6 +58,14 @@ test-page: $(dev) ## test the gallery in Chromium; screenshots are in out/galler
 test-batch: $(dev) ## run the slow tests: a file of a thousand lines, every schedule, the tutorial, more chaos
 	@$(PYTHON) -m pytest -q -m batch -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
+# -rs prints each test that the server does not allow, with the reason.
+test-s3: $(dev) $(swift) ## run the tests of uploads against OpenStack Swift (S3_ENDPOINT=https://… for another S3)
+	@S3_ENDPOINT="$(or $(S3_ENDPOINT),swift)" $(PYTHON) -m pytest -q -rs tests/contract/test_uploads.py \
+	  tests/contract/test_rescue.py $(ARGS)
+
+test-table: $(dev) ## test the table and the functions on another DynamoDB (ENDPOINT=http://…, or aws with ACCOUNT=…)
+	@$(PYTHON) -m tests.remote_table --endpoint "$(ENDPOINT)" --account "$(ACCOUNT)" -- $(ARGS)
+
 simulate: $(dev) ## simulate every crash and race in memory (FOR=600: seconds of additional random histories)
 	@SIMULATE_SECONDS="$(or $(FOR),0)" $(PYTHON) -m pytest -q -m "" tests/simulation
 
@@ -65,6 +77,9 @@ openapi: $(dev) ## write the schema of a task from the model catalog into docs/o
 
 bench: $(dev) ## measure cold and warm starts for docs/benchmarks.md (QUICK=1 checks no limits and writes nothing)
 	@$(PYTHON) -m scripts.cold_start $(if $(QUICK),--quick)
+
+whole-way: $(dev) ## measure a clip's whole way for docs/benchmarks.md, in ten minutes (QUICK=1 shortens it and writes nothing)
+	@$(PYTHON) -m scripts.whole_way $(if $(QUICK),--quick)
 
 bursts: $(dev) ## model many purchases at once, with DynamoDB's conflicts, and print how many succeed and when
 	@$(PYTHON) -m tests.bursts
@@ -138,10 +153,10 @@ compile: $(dev) ## compile pyproject.toml into the requirements files (ARGS=--up
 	@scripts/compile $(ARGS)
 
 clean: ## remove environments, builds and caches
-	rm -rf .venv .venv-sam .venv-checkov .aws-sam out .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-sam .venv-checkov .venv-swift .aws-sam out .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find cli functions layers local tests scripts -name __pycache__ -prune -exec rm -rf {} +
 
-environments: $(dev) $(sam) $(checkov)
+environments: $(dev) $(sam) $(checkov) $(swift)
 
 # The project and its command are installed without dependencies: the requirements file has them, with hashes.
 # The command is second: replacing an older version of the project removes its `rushes` script.
@@ -165,4 +180,8 @@ $(sam): requirements-sam.txt scripts/make-venv
 
 $(checkov): requirements-checkov.txt scripts/make-venv
 	@scripts/make-venv .venv-checkov requirements-checkov.txt
+	@touch $@
+
+$(swift): requirements-swift.txt scripts/make-venv
+	@scripts/make-venv .venv-swift requirements-swift.txt
 	@touch $@

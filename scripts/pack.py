@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 OPERATIONS = {
-    "dynamodb": {"BatchGetItem", "GetItem", "Query", "TransactWriteItems", "UpdateItem"},
+    "dynamodb": {
+        *("BatchGetItem", "DeleteItem", "GetItem", "PutItem", "Query", "TransactWriteItems", "UpdateItem"),
+    },
     "events": {"PutEvents"},
     "s3": {"GetObject", "HeadObject", "ListObjectVersions", "PutObject"},
     "secretsmanager": {"GetSecretValue"},
-    "sqs": {"SendMessageBatch"},
+    "sqs": {"SendMessage", "SendMessageBatch"},
 }
 """The called operations. botocore's data for the other four hundred services is half of the installed bytes, and a
 client parses the whole of its service's model: with the other operations a cold start takes a twentieth longer."""

@@ -1,5 +1,7 @@
 """One real stack for the tests of several folders, a caller for it, and a check of its logs for secrets.
 
+Its table is moto's, or with `make test-table` that of another server.
+
 moto has one state per process, so a stack cannot run beside another one, nor beside a test that clears moto. Such tests
 use `no_shared_stack`; the next test that uses `stack` gets a new one.
 """
@@ -20,21 +22,25 @@ import pytest
 from botocore.loaders import Loader
 
 from rushes.domain.clip import Clip
+from rushes_local.aws.remote_table import RemoteTable
 from rushes_local.lambda_runtime import ACCOUNT_ID, REGION
 from rushes_local.stack import Stack
+from tests.remote_table.plugin import REMOTE_TABLE
 from tests.secret_patterns import leaks
 
 Json = dict[str, Any]
 
 ROOT = Path(__file__).parents[1]
+MAX_BATCH = 25  # items in one BatchWriteItem
 PATIENCE = 20.0  # seconds; the limit for background work, of which no test needs a tenth
 
 
 class SharedStack:
     """A stack that starts at its first use. Renders, sweeps, queues and streams run only when a test starts them."""
 
-    def __init__(self) -> None:
+    def __init__(self, remote_table: RemoteTable | None = None) -> None:
         self._stack: Stack | None = None
+        self._remote_table = remote_table
 
     def up(self) -> Stack:
         if self._stack is None:
@@ -46,6 +52,7 @@ class SharedStack:
                 streams=False,
                 emulator_options={"small": True, "retry_delays": (0.05,)},
                 parameters={"MonthlyLimitUsd": "1000"},
+                remote_table=self._remote_table,
             ).__enter__()
         return self._stack
 
@@ -97,9 +104,9 @@ def logged() -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="session")
-def shared_stack(logged: list[str]) -> Iterator[SharedStack]:
+def shared_stack(logged: list[str], pytestconfig: pytest.Config) -> Iterator[SharedStack]:
     """The session's stack, which may not be started yet."""
-    shared = SharedStack()
+    shared = SharedStack(pytestconfig.stash.get(REMOTE_TABLE, None))
     yield shared
     shared.down()
 
@@ -217,17 +224,24 @@ def submissions(stack: Stack) -> list[Json]:
 
 def whole_table(stack: Stack) -> list[Json]:
     """Every item of the table, sorted by key."""
-    pages = client(stack, "dynamodb").get_paginator("scan").paginate(TableName=stack.table_name)
+    pages = client(stack, "dynamodb").get_paginator("scan").paginate(TableName=stack.table_name, ConsistentRead=True)
     items = [item for page in pages for item in page["Items"]]
     return sorted(items, key=lambda item: (item["pk"]["S"], item["sk"]["S"]))
 
 
 def empty_table(stack: Stack) -> None:
-    """Deletes every item, including API keys, within moto, because deleting them by API calls takes longer than most
-    tests."""
-    from moto.dynamodb.models import dynamodb_backends
+    """Deletes every item, including API keys; within moto, if possible, because deleting them by API calls takes
+    longer than most tests."""
+    if stack.remote_table is None:
+        from moto.dynamodb.models import dynamodb_backends
 
-    dynamodb_backends[ACCOUNT_ID][REGION].get_table(stack.table_name).items.clear()
+        dynamodb_backends[ACCOUNT_ID][REGION].get_table(stack.table_name).items.clear()
+        return
+    deletions = [{"DeleteRequest": {"Key": {name: item[name] for name in ("pk", "sk")}}} for item in whole_table(stack)]
+    while deletions:
+        batch, deletions = deletions[:MAX_BATCH], deletions[MAX_BATCH:]
+        answer = client(stack, "dynamodb").batch_write_item(RequestItems={stack.table_name: batch})
+        deletions += answer.get("UnprocessedItems", {}).get(stack.table_name, [])
 
 
 def whole_bucket(stack: Stack) -> list[tuple[str, str]]:

@@ -52,7 +52,7 @@ def _submit(wired: SubmitWiring, event: dict[str, Any], context: LambdaContext) 
     tasks = without_authentication(parse(body), mixed=bool(in_header))
     match header(event, "x-runware-dry-run"):
         case "1":
-            return price(tasks, caller, wired.parts.bucket)
+            return price(tasks, caller, wired.parts.bucket, loopback=wired.submit_service.loopback)
         case str():  # refused: a caller who writes "true" does not want to buy
             return WireResponse(errors=[(400, _NO_SUCH_DRY_RUN)])
     buyer = wired.parts.buyer(context.aws_request_id, context.get_remaining_time_in_millis())

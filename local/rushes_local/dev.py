@@ -1,13 +1,15 @@
 """`dev` and `demo`: the whole system on this machine."""
 
 import os
+import socket
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 # The checkout that contains this file: the stack uses its template.yaml, functions/ and core package.
 ROOT = Path(__file__).parents[2]
 
-_CHECK_EVERY = 1.0  # seconds
+_CHECK_EVERY = 0.3  # seconds
+_PORT = 8750  # the first of those that are tried for the API
+_PORTS = 20
 
 
 def demo(
@@ -36,17 +40,22 @@ def demo(
         bool, typer.Option("--sam", help="Run the functions in Lambda containers, as SAM builds them.")
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print the functions' logs.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the tasks and files as one JSON object instead of the summary.")
+    ] = False,
 ) -> None:
     """Order clips from the whole system on this machine, and download them.
 
     Without REQUEST, an example is ordered over HTTP, and another by a request file in the bucket.
 
     Runware is always emulated here: nothing is bought and nothing leaves the machine.
+
+    --json prints {"tasks": [as the service returns them], "files": [the paths], "picture": the path of their sheet}.
     """
     from rushes_local import demo as demonstration
     from rushes_local.stack import Stack
 
-    console = Console()
+    console = Console(stderr=as_json)
     with _failures(Exit.USAGE):
         tasks = demonstration.read_request(request or demonstration.EXAMPLE)
     with _failures(), ExitStack() as closing:
@@ -58,43 +67,77 @@ def demo(
             sink=_show if verbose else lambda *_: None,
         )
         closing.enter_context(_started(stack, console))
-        run = demonstration.Demo(stack, out, timeout)
+        run = demonstration.Demo(stack, out, timeout, console)
+        closing.callback(run.summarize, as_json)
         run.order(tasks)
         if request is None:
             run.order_by_file(demonstration.EXAMPLE_FILE)
 
 
 def dev(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the API; 0 takes a free one.")] = 0,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port of the API; 0 takes any free one.",
+            show_default=f"{_PORT}, or the next free one",
+        ),
+    ] = None,
     render_seconds: Annotated[float, typer.Option(min=0, help="Seconds that an emulated render takes.")] = 5.0,
     stepped: Annotated[
         bool, typer.Option("--stepped", help="Renders wait until `rushes trigger success` finishes them.")
     ] = False,
+    limit_usd: Annotated[
+        int, typer.Option(min=0, max=1_000_000, help="Monthly limit of the key and of the service, in US dollars.")
+    ] = 50,
 ) -> None:
-    """Run the whole system on this machine until Ctrl-C.
+    """Run the whole system on this machine until Ctrl-C. Prints a line per event; the raw logs are in a file.
 
-    Meanwhile the other verbs use it without any configuration, as the profile local.
+    Meanwhile the other verbs use it without any configuration, as the profile local. Of several local stacks they use
+    the newest, or with the profile local:PORT the one on this port.
 
     With RUNWARE_API_KEY set, clips are bought from Runware itself.
     """
     from rushes.domain.caller import Caller
+    from rushes_local.event_lines import EventLines
     from rushes_local.stack import ProviderEndpoint, Stack
 
-    console = Console()
+    console, lines = Console(), EventLines()
     key = os.environ.get("RUNWARE_API_KEY")
     provider = ProviderEndpoint(key, os.environ.get("RUNWARE_BASE_URL") or None) if key else None
     with _failures():
         stack = Stack(
-            ROOT, render_seconds=None if stepped else render_seconds, provider=provider, port=port, sink=_show
+            ROOT,
+            render_seconds=None if stepped else render_seconds,
+            provider=provider,
+            port=free_port() if port is None else port,
+            parameters={"MonthlyLimitUsd": str(limit_usd)},
+            sink=lines.add,
         )
         with _started(stack, console):
-            api_key = stack.create_key("dev")
-            stack.store.set_caller(Caller("events", 50_000_000))  # that of the event bus, which needs no key
+            api_key = stack.create_key("dev", limit_usd)
+            # That of the event bus, which needs no key.
+            stack.store.set_caller(Caller("events", limit_usd * 1_000_000))
+            others = [each.url for each in local_stack.running(os.environ)]
             with local_stack.registered(_registration(stack, api_key), os.environ):
-                _describe(stack, api_key, bought=provider is not None)
+                moved = port is None and urlsplit(stack.url).port != _PORT
+                _describe(stack, api_key, others, bought=provider is not None, moved=moved)
                 while True:
                     stack.check()
+                    for line in lines.read(stack.store):
+                        print(line, flush=True)
                     time.sleep(_CHECK_EVERY)
+
+
+def free_port(first: int = _PORT) -> int:
+    """The first free port from this one on; 0, for any port, if there is none among the next ones."""
+    for port in range(first, first + _PORTS):
+        with socket.socket() as attempt, suppress(OSError):
+            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            attempt.bind(("127.0.0.1", port))
+            return port
+    return 0
 
 
 @contextmanager
@@ -130,8 +173,8 @@ def _registration(stack: "Stack", api_key: str) -> local_stack.RunningStack:
 
 
 def _show(name: str, line: str) -> None:
-    """Print one line of a component's log."""
-    print(f"{name:<8} {line}", flush=True)
+    """Print one line of a component's log on standard error."""
+    print(f"{name:<8} {line}", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -157,24 +200,30 @@ def _started(stack: "Stack", console: Console) -> Iterator[None]:
         yield
 
 
-def _describe(stack: "Stack", key: str, *, bought: bool) -> None:
+def _describe(stack: "Stack", key: str, others: list[str], *, bought: bool, moved: bool) -> None:
     """Print the running stack's addresses and key, and commands to try."""
+    port = urlsplit(stack.url).port
     if bought:
         print("RUNWARE_API_KEY is set: clips are bought from Runware itself and cost money.")
-    print(f"Gallery  {stack.url}/")
+    if others:
+        print(f"Another local stack runs at {', '.join(others)}, with its own data. Commands use the newest stack.")
+        print(f"To bind a terminal to this one: export RUSHES_PROFILE={local_stack.PREFIX}{port}")
+    if moved:
+        print(f"Port {_PORT} is taken: the API is on {port}.")
+    print(f"Gallery  {stack.url}/#key={key}")
     print(f"API key  {key}")
     print(f"API      {stack.url}/v1")
     print(f"AWS      {stack.aws_url} (table {stack.table_name}, bucket {stack.bucket_name})")
     if not bought:
         print(f"Ledger   {stack.emulator_url}/_emulator/ledger")
-    print(f"Log      {stack.log_path}")
-    print("\nOpen the gallery and enter the key, or order from another terminal, in this folder:\n")
+    print(f"Log      {stack.log_path} (every component's lines; removed at the end)")
+    print("\nOpen the gallery by its link, or order from another terminal, in this folder:\n")
     print(f"  {os.path.relpath(sys.argv[0])} submit 'a lighthouse at dusk' --watch")
     print("\nor with curl (each taskUUID buys once):\n")
     print(
         f"  curl -s {stack.url}/v1 -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d '"
         '[{"taskType":"videoInference","taskUUID":"\'$(python3 -c "import uuid; print(uuid.uuid4())")\'",'
         '"model":"klingai:5@3","positivePrompt":"a lighthouse at dusk","width":1920,"height":1080,"duration":5}]'
-        "'\n",
+        "'\n\nCtrl-C ends the stack. Its events:\n",
         flush=True,
     )

@@ -71,10 +71,16 @@ class Stream:
 
 
 class Triggers:
-    """Threads that invoke functions until `stop`. `log` receives a line for each failure."""
+    """Threads that invoke functions until `stop`. `log` receives a line for each failure.
 
-    def __init__(self, log: Log) -> None:
+    `repeats_batch` decides for each processed batch of a stream whether it is read and processed again. From Lambda's
+    developer guide ("How Lambda processes records from stream and queue-based event sources"): "Lambda event source
+    mappings process each event at least once, and duplicate processing of records can occur."
+    """
+
+    def __init__(self, log: Log, repeats_batch: Callable[[], bool] = lambda: False) -> None:
         self._log = log
+        self._repeats_batch = repeats_batch
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -178,7 +184,8 @@ class Triggers:
                 answer = streams.get_records(ShardIterator=iterator, Limit=stream.batch_size)
                 records = answer["Records"]
                 self._process_records(sqs, stream, list(filter(stream.wanted, records)), function)
-                iterator = answer["NextShardIterator"]
+                if not (records and self._repeats_batch()):
+                    iterator = answer["NextShardIterator"]
             except (ClientError, BotoCoreError) as error:
                 self._log(f"{stream.arn}: reading failed: {error}")
                 records = []

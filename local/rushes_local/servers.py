@@ -7,6 +7,8 @@ import threading
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from waitress.channel import HTTPChannel  # type: ignore[import-untyped]
+from waitress.parser import HTTPRequestParser  # type: ignore[import-untyped]
 from waitress.server import create_server  # type: ignore[import-untyped]
 from waitress.task import ThreadedTaskDispatcher  # type: ignore[import-untyped]
 
@@ -16,6 +18,23 @@ if TYPE_CHECKING:
 # More threads than requests that can work at once, because requests wait for functions and for each other: a webhook
 # may arrive before its submission is answered.
 THREADS = 16
+
+
+class _Parser(HTTPRequestParser):  # type: ignore[misc]
+    """A correction of waitress, which after `Expect: 100-continue` waits for content even if there is none.
+
+    boto3 sends the header with empty objects, too. RFC 9110, 10.1.1, permits a server to omit the response 100 if "the
+    framing indicates that there is no content".
+    """
+
+    def parse_header(self, header_plus: bytes) -> None:
+        super().parse_header(header_plus)
+        if self.body_rcv is None:
+            self.expect_continue = False
+
+
+class _Channel(HTTPChannel):  # type: ignore[misc]
+    parser_class = _Parser
 
 
 class Server:
@@ -32,6 +51,7 @@ class Server:
             asyncore_use_poll=True,
             _dispatcher=self._dispatcher,
         )
+        self._server.channel_class = _Channel
         self.port: int = self._server.effective_port
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"server-{name}", daemon=True)

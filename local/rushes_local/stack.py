@@ -35,6 +35,8 @@ from rushes.domain.caller import Caller, hash_key, new_key
 from rushes_local.account import Account
 from rushes_local.api_gateway import Gateway, Invocable, Route
 from rushes_local.aws.application import CREDENTIALS, Aws
+from rushes_local.aws.behavior import AS_MOTO, AwsBehavior
+from rushes_local.aws.remote_table import RemoteTable
 from rushes_local.event_sources import Source, Stream, Triggers
 from rushes_local.lambda_runtime import REGION, Function, FunctionPool, FunctionStartError, Log
 from rushes_local.servers import Server
@@ -99,9 +101,10 @@ class Stack:
     some of the functions' variables that end in `_SECONDS`, in seconds before scaling. Without `schedule` no function
     is invoked by the clock, without `queues` none by messages, without `streams` none by changes of the table. With a
     `provider` there is no emulator. `parameters` overrides the template's. With a `host` the functions run there, and
-    neither `functions` nor the gateway is used. With `whole_account` the local AWS also has the resources that moto's
-    CloudFormation lacks, for commands that examine them. `sink` receives every log line of every component. A process
-    can run one stack, because moto's state is global.
+    neither `functions` nor the gateway is used. `aws_behavior` makes AWS less kind than moto. A `remote_table` is used
+    in place of the local one. With `whole_account` the local AWS also has the
+    resources that moto's CloudFormation lacks, for commands that examine them. `sink` receives every log line of every component. A process can run one stack, because
+    moto's state is global.
     """
 
     def __init__(
@@ -122,6 +125,8 @@ class Stack:
         host: Host | None = None,
         keep_files: bool = False,
         whole_account: bool = False,
+        aws_behavior: AwsBehavior = AS_MOTO,
+        remote_table: RemoteTable | None = None,
         sink: Log = lambda *_: None,
     ) -> None:
         self._root = root.resolve()
@@ -139,6 +144,8 @@ class Stack:
         self._keep_files = keep_files
         self._whole_account = whole_account
         self.account: Account | None = None
+        self._aws_behavior = aws_behavior
+        self.remote_table = remote_table
         self._sink = sink
         self._emulator: Emulator | None = None
         self._log_lock = threading.Lock()
@@ -227,7 +234,7 @@ class Stack:
             emulator = executor.submit(self._start_emulator)
             outputs = self._create_resources(template, emulator.result)
         self._mark("resources", began)
-        triggers = Triggers(lambda line: self.log("triggers", line))
+        triggers = Triggers(lambda line: self.log("triggers", line), self.aws.repeats_batch)
         # The triggers stop before the functions and are joined after them: their last invocations end with the
         # functions.
         self._closing.callback(triggers.join)
@@ -261,7 +268,7 @@ class Stack:
 
     def _serve(self) -> None:
         """Open the ports before the components start, because each needs the others' addresses."""
-        self.aws = Aws()
+        self.aws = Aws(behavior=self._aws_behavior, remote_table=self.remote_table)
         self.gateway = Gateway(log=lambda line: self.log("gateway", line))
         # Registered first, closed last: the servers stop after the functions.
         aws = Server(self.aws, name="aws")
@@ -316,6 +323,9 @@ class Stack:
         self._finish_buckets(template)
         self._finish_queues(template)
         outputs = {output["OutputKey"]: output["OutputValue"] for output in description["Outputs"]}
+        if self.remote_table is not None:
+            local, remote = outputs["TableName"], self.remote_table.name
+            outputs = {name: remote if value == local else value for name, value in outputs.items()}
         self.table_name, self.bucket_name = outputs["TableName"], outputs["BucketName"]
         self.bus_name = outputs["EventBusName"]
         return outputs
@@ -361,7 +371,7 @@ class Stack:
         return arns
 
     def _endpoints(self, provider: ProviderEndpoint) -> dict[str, str]:
-        endpoints = {"AwsEndpointUrl": self.aws_url, "PublicWebhookUrl": self.url}
+        endpoints = {"AwsEndpointUrl": self.aws_url, "PublicWebhookUrl": self.url, "AllowLoopbackWebhooks": "true"}
         if provider.base_url is None:
             return endpoints
         # A stand-in for Runware also serves the rendered videos.

@@ -18,6 +18,7 @@ except ImportError:  # without libyaml, parsing takes ten times as long
     from yaml import SafeLoader  # type: ignore[assignment]
 
 _SECRET = "AWS::SecretsManager::Secret"
+_TABLE_PROPERTIES = ("BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes")
 _SUBSTITUTED = re.compile(r"\$\{([^}!.]+)")
 _RATE = re.compile(r"rate\((\d+) (minute|hour|day)s?\)")
 _SECONDS = {"minute": 60, "hour": 3600, "day": 86400}
@@ -163,6 +164,15 @@ class Template:
     def queues(self) -> dict[str, Mapping[str, Any]]:
         """The properties of the queues, by logical id."""
         return self._of("AWS::SQS::Queue")
+
+    def table(self) -> dict[str, Any]:
+        """DynamoDB's CreateTable arguments for the table, without its name.
+
+        Left out are the properties without an effect on requests: encryption, backups, expiry and protection.
+        """
+        (properties,) = self._of("AWS::DynamoDB::Table").values()
+        stream = {"StreamEnabled": True, **properties["StreamSpecification"]}
+        return {**{name: properties[name] for name in _TABLE_PROPERTIES}, "StreamSpecification": stream}
 
     def number_of(self, kind: str) -> int:
         """The number of resources of a type."""

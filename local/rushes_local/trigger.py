@@ -17,7 +17,7 @@ import typer
 from rushes_cli import local_stack
 from rushes_cli.api_client import ApiClient
 from rushes_cli.exits import CommandError, NotAllowedError, UnavailableError, UsageError
-from rushes_cli.options import AsJson, session, task_uuid
+from rushes_cli.options import AsJson, require_task, session
 from rushes_cli.output import Screen
 from rushes_cli.profiles import LOCAL
 
@@ -196,7 +196,7 @@ def _choose_clip(
 ) -> tuple[str, Json, Json]:
     """The UUID of a task of the caller, its clip, and the emulator's run of that clip, suitable for this webhook."""
     runs = {str(run["taskUUID"]).lower(): run for run in known_runs}
-    tasks = [service.require_task(task_uuid(task))] if task else service.tasks({}, 100)
+    tasks = [require_task(service, task)] if task else service.tasks({}, 100)
     for each in tasks:
         clip = next((clip for clip in each.get("clips", []) if clip.get("clip") == number), None)
         run = runs.get(str(clip["clipUUID"]).lower()) if clip else None

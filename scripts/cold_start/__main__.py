@@ -17,7 +17,7 @@ from scripts.cold_start import cases
 from scripts.cold_start.cases import CASES, Case
 from scripts.cold_start.measure import Measured, Program, concurrent_map, import_shares, ratio
 from scripts.cold_start.packages import ROOT, Packages
-from scripts.cold_start.page import Row, page, table, verdict
+from scripts.cold_start.page import WHOLE_WAY, Row, page, table, verdict
 from scripts.cost_report.metering import measure
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -52,7 +52,8 @@ def main() -> None:
     if quick:
         print("\nToo few measurements for a verdict.")
         return
-    PAGE.write_text(page(rows, shares, datetime.now(UTC).strftime("%Y-%m-%d")), encoding="utf-8")
+    whole_way = WHOLE_WAY.find(PAGE.read_text(encoding="utf-8"))
+    PAGE.write_text(page(rows, shares, datetime.now(UTC).strftime("%Y-%m-%d"), whole_way), encoding="utf-8")
     print(f"\n{verdict(rows)}")
 
 
@@ -107,7 +108,7 @@ class Bench:
         for function in self._functions:
             case = CASES[function.name]
             if case.same:
-                programs = {"ours": self._ours(function), "same": self._reference(case.same, function)}
+                programs = self.warm_programs(function.name)
                 found = concurrent_map(
                     programs, self._effort.warm_rounds, warm_up=self._effort.warm_up, events=self._effort.events
                 )
@@ -134,6 +135,13 @@ class Bench:
                     what=f"{name} path: {what} a clip", ours=str(count), value=count, goal=_CALLS[what], unit=f" {what}"
                 )
             yield Row(what=f"{name} path: write units a clip", ours=str(usage.write_units))
+
+    def warm_programs(self, name: str) -> dict[str, Program]:
+        """A function, and the handler that makes the same calls."""
+        (function,) = (each for each in self._functions if each.name == name)
+        same = CASES[name].same
+        assert same is not None
+        return {"ours": self._ours(function), "same": self._reference(same, function)}
 
     def _ours(self, function: DeclaredFunction) -> Program:
         return self._program(function, function.folder / "app.py", self._packages.deployed, CASES[function.name])

@@ -76,6 +76,7 @@ CASES: Mapping[str, Case] = {
     "webhook": Case(event=_webhook, status=200, cold=1.25, usual=0.65, warm=1.5, same="bare_webhook"),
     "reconcile": Case(event=lambda: _file("schedule"), cold=1.5),
     "publish": Case(event=lambda: _file("clip-changed"), cold=1.1),
+    "deliver": Case(event=lambda: _file("delivery"), cold=1.5),
     "tasks": Case(event=lambda: _file("tasks-one"), status=200, cold=1.1),
 }
 

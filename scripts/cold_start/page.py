@@ -58,21 +58,46 @@ def verdict(rows: Sequence[Row]) -> str:
     return f"{sum(judged)} of {len(judged)} goals met"
 
 
-def page(rows: Sequence[Row], shares: Mapping[str, Mapping[str, float]], date: str) -> str:
-    """The whole of docs/benchmarks.md."""
+@dataclass(frozen=True)
+class Part:
+    """A part of a page between two marks, which another command writes."""
+
+    begin: str
+    end: str
+
+    def find(self, text: str) -> str:
+        """The part in a page, without its marks."""
+        return text.partition(self.begin)[2].partition(self.end)[0].strip()
+
+    def replace(self, text: str, part: str) -> str:
+        """The page with another text in this part."""
+        before, _, rest = text.partition(self.begin)
+        return before + self.marked(part) + rest.partition(self.end)[2]
+
+    def marked(self, part: str) -> str:
+        """The part's text with its marks."""
+        return f"{self.begin}\n\n{part}\n\n{self.end}"
+
+
+WHOLE_WAY = Part("<!-- written by `make whole-way`, up to the end mark -->", "<!-- end -->")
+
+
+def page(rows: Sequence[Row], shares: Mapping[str, Mapping[str, float]], date: str, whole_way: str) -> str:
+    """The whole of docs/benchmarks.md, with its part by `make whole-way`."""
     versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
     return (
         "\n\n".join(
             (
                 "# Benchmarks",
-                _filled(_INTRODUCTION),
-                _filled(f"Measured on {date} with Python {platform.python_version()}, {versions} ({machine})."),
+                filled(_INTRODUCTION),
+                filled(f"Measured on {date} with Python {platform.python_version()}, {versions} ({machine})."),
                 table(rows),
-                _filled(_HOW),
+                filled(_HOW),
                 "## Where a cold start goes",
-                _filled(_SHARES),
+                filled(_SHARES),
                 _share_table(shares),
+                WHOLE_WAY.marked(whole_way),
                 verdict(rows),
             )
         )
@@ -91,7 +116,8 @@ def _all(shares: Mapping[str, Mapping[str, float]], name: str) -> list[float]:
     return [of.get(name, 0.0) for of in shares.values()]
 
 
-def _filled(text: str) -> str:
+def filled(text: str) -> str:
+    """A text with its paragraphs filled to the page's width."""
     return "\n\n".join(
         part if part.startswith(("-", "    ")) else fill(part, _WIDTH, break_on_hyphens=False)
         for part in text.strip().split("\n\n")

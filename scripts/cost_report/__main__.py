@@ -21,10 +21,10 @@ _BEGIN, _END = "<!-- written by `make costs`, up to the end mark -->", "<!-- end
 MILLION = 1_000_000
 _GB = 1_000_000_000
 
-# Billed milliseconds of one warm invocation. A developer's machine cannot measure them for Lambda, and most of the time
-# of `submit` is Runware's answer, a TLS handshake included. `publish` reads a stored clip as a stream; a change without
-# an event takes it only the time to read the change.
-MILLISECONDS = {"submit": 350, "webhook": 60, "reconcile": 30, "publish": 5}
+# Billed milliseconds of one warm invocation. A developer's machine cannot measure them for Lambda. Most of the time of
+# `submit` is Runware's answer, and of `deliver` the receiver's, TLS handshakes included. `publish` reads a stored clip
+# as a stream; a change without an event takes it only the time to read the change.
+MILLISECONDS = {"submit": 350, "webhook": 60, "reconcile": 30, "publish": 5, "deliver": 250}
 DIGEST_MILLISECONDS = 300
 # Billed milliseconds that a clip adds to the sweeps that look at it: a poll; a download and an upload.
 SWEEP_MILLISECONDS = {"happy": 0, "polled": 300, "rescued": 2500, "refused": 0}
@@ -116,6 +116,19 @@ def published_lines(measured: ClipUsage) -> list[CostLine]:
     ]
 
 
+def delivered_lines(measured: ClipUsage) -> list[CostLine]:
+    """The usage of one webhook to a caller that is accepted at once, on top of purchase and publication."""
+    usage = measured.delivered
+    return [
+        CostLine("DynamoDB write unit", usage.write_units),
+        CostLine("DynamoDB read unit", usage.read_units),
+        CostLine("SQS request", 3 * usage.messages),
+        CostLine("Lambda request", usage.invocations.total()),
+        CostLine("Lambda GB-second", measured.memory_mb["deliver"] / 1024 * MILLISECONDS["deliver"] / 1000),
+        CostLine("CloudWatch log GB", _rounded(_logged(usage)) / _GB),
+    ]
+
+
 def fixed_lines(measured: ClipUsage, template: Template) -> list[CostLine]:
     """The usage of a month without a single clip."""
     sweeps, idle = MINUTES_A_MONTH, measured.idle_sweep
@@ -144,7 +157,12 @@ def render(text: str, measured: ClipUsage, template: Template, prices: Prices) -
     """The page with its tables replaced by the current ones."""
     before, _, rest = text.partition(_BEGIN)
     _, _, after = rest.partition(_END)
-    tables = [_clips(measured, prices), _published(measured, prices), _month(measured, template, prices)]
+    tables = [
+        _clips(measured, prices),
+        _published(measured, prices),
+        _delivered(measured, prices),
+        _month(measured, template, prices),
+    ]
     return "\n\n".join([before + _BEGIN, *tables, _END + after])
 
 
@@ -180,6 +198,17 @@ def _published(measured: ClipUsage, prices: Prices) -> str:
     )
 
 
+def _delivered(measured: ClipUsage, prices: Prices) -> str:
+    counted = [[name, f"{count:g}"] for name, count in _counts(measured.delivered).items() if count]
+    lines = delivered_lines(measured)
+    priced = [[line.item, _million([line], prices)] for line in lines]
+    return _section(
+        "A webhook to the caller, accepted at once",
+        _table(["a clip", "delivered"], counted),
+        _table(["dollars a million", "delivered"], [*priced, ["**all**", f"**{_million(lines, prices)}**"]]),
+    )
+
+
 def _month(measured: ClipUsage, template: Template, prices: Prices) -> str:
     lines = fixed_lines(measured, template)
     rows = [[line.item, f"{line.quantity:,.10g}", line.formula, f"{line.dollars(prices):.2f}"] for line in lines]
@@ -195,13 +224,22 @@ def _month(measured: ClipUsage, template: Template, prices: Prices) -> str:
     )
 
 
-_UNITS = ("write units", "read units", "invocations", "HTTP requests", "uploads noticed", "log bytes, rounded")
+_UNITS = (
+    "write units",
+    "of these for budgets",
+    "read units",
+    "invocations",
+    "HTTP requests",
+    "uploads noticed",
+    "log bytes, rounded",
+)
 
 
 def _counts(usage: Usage) -> dict[str, float]:
     """The counts of a clip, by their names on the page."""
     units = (
         usage.write_units,
+        usage.budget_units,
         usage.read_units,
         usage.invocations.total(),
         usage.http_requests,

@@ -15,17 +15,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from rushes.domain.budget import ALL_CALLERS, Reservation, month_of
 from rushes.domain.clip import Clip, FactRecord
+from rushes.domain.delivery import Delivery, SigningSecret, new_secret
 from rushes.domain.task import Recorded, Task
 from rushes_local.aws.application import Access
 from rushes_local.event_sources import first_iterator, queue_event, schedule_event, stream_event
 from rushes_local.runware.emulator import OneShot
+from rushes_local.servers import Server
 from rushes_local.stack import STACK_NAME, Stack
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 Item = Mapping[str, Any]
 Images = tuple[Item, Item]
@@ -48,6 +53,7 @@ _MARKERS = {
     "webhook": "WebhooksRejected",
     "reconcile": "uploaded object belongs to no clip",
     "publish": "change could not be published",
+    "deliver": "delivery is obsolete",
 }
 
 
@@ -57,13 +63,17 @@ class MeteringError(Exception):
 
 @dataclass(frozen=True)
 class Usage:
-    """Counts of AWS usage. `calls` are by service and operation, `invocations` by function, `log_bytes` as ingested."""
+    """Counts of AWS usage. `calls` are by service and operation, `invocations` by function, `log_bytes` as ingested.
+
+    `budget_units` are the write units of the budgets' shares, a part of `write_units`.
+    """
 
     calls: Counter[str] = field(default_factory=Counter)
     invocations: Counter[str] = field(default_factory=Counter)
     http_requests: int = 0
     messages: int = 0
     write_units: int = 0
+    budget_units: int = 0
     read_units: float = 0.0
     log_bytes: int = 0
 
@@ -80,6 +90,7 @@ class Usage:
             self.http_requests + sign * other.http_requests,
             self.messages + sign * other.messages,
             self.write_units + sign * other.write_units,
+            self.budget_units + sign * other.budget_units,
             self.read_units + sign * other.read_units,
             self.log_bytes + sign * other.log_bytes,
         )
@@ -89,11 +100,13 @@ class Usage:
 class ClipUsage:
     """The usage of a clip on each path, by name, with warm caches; of filling the caches; and of a sweep without work.
 
-    `published` is the usage of publishing the happy clip's changes, on top of its path.
+    `published` is the usage of publishing the happy clip's changes, on top of its path; `delivered` that of a webhook
+    to its caller, on top of both.
     """
 
     paths: Mapping[str, Usage]
     published: Usage
+    delivered: Usage
     caches: Usage
     idle_sweep: Usage
     memory_mb: Mapping[str, int]
@@ -121,8 +134,9 @@ def measure(root: Path) -> ClipUsage:
         bench.idle = bench.sweep()
         paths = {name: path(bench) for name, path in _PATHS.items()}
         published = _published(bench)
+        delivered = _delivered(bench) - published
         memory = {name: pool.function.memory_mb for name, pool in stack.functions.items()}
-    return ClipUsage(paths, published, cold - paths["happy"], bench.idle, memory)
+    return ClipUsage(paths, published, delivered, cold - paths["happy"], bench.idle, memory)
 
 
 def _happy(bench: "_Bench") -> Usage:
@@ -165,6 +179,24 @@ def _published(bench: "_Bench") -> Usage:
     for change in bench.changes():
         used += bench.publish(change)
     return used
+
+
+def _delivered(bench: "_Bench") -> Usage:
+    """Publishes a clip whose task names a receiver, and delivers its outcome in one attempt."""
+    with Server(_accept, name="receiver") as receiver:
+        bench.changes()
+        bench.order(webhookURL=f"{receiver.url}/runware")
+        bench.render()
+        bench.uploads()
+        used = Usage()
+        for change in bench.changes():
+            used += bench.publish(change)
+        return used + bench.deliver()
+
+
+def _accept(_: "WSGIEnvironment", start_response: "StartResponse") -> list[bytes]:
+    start_response("204 No Content", [])
+    return []
 
 
 _PATHS: Mapping[str, Callable[["_Bench"], Usage]] = {
@@ -217,12 +249,11 @@ class _Bench:
         self._stack, self._journal = stack, journal
         self.idle = Usage()
         self._headers = {"Authorization": f"Bearer {stack.create_key(CALLER, limit_usd=_LIMIT_USD)}"}
+        stack.store.set_signing_secrets(CALLER, [SigningSecret(new_secret(), 0)])
         _make_budgets(stack)
         self._streams = stack.client("dynamodbstreams")
         self._sqs = stack.client("sqs")
-        where = {"StackName": STACK_NAME, "LogicalResourceId": "UploadsQueue"}
-        described = stack.client("cloudformation").describe_stack_resource(**where)
-        self._queue = described["StackResourceDetail"]["PhysicalResourceId"]
+        self._queue, self._deliveries = (self._queue_url(name) for name in ("UploadsQueue", "Deliveries"))
         self._sqs.set_queue_attributes(QueueUrl=self._queue, Attributes={"DelaySeconds": "0"})
         table = stack.client("dynamodb").describe_table(TableName=stack.table_name)["Table"]
         self._beginning = self._stream = self._place = first_iterator(self._streams, table["LatestStreamArn"])
@@ -234,11 +265,17 @@ class _Bench:
             for index in table["GlobalSecondaryIndexes"]
         ]
 
+    def _queue_url(self, name: str) -> str:
+        where = {"StackName": STACK_NAME, "LogicalResourceId": name}
+        described = self._stack.client("cloudformation").describe_stack_resource(**where)
+        url: str = described["StackResourceDetail"]["PhysicalResourceId"]
+        return url
+
     def next_submission(self, **switches: Any) -> None:
         """Sets the emulator's faults for the next order."""
         self._stack.emulator.faults.next_submissions.append(OneShot(**switches))
 
-    def order(self, expected: int = 200) -> str:
+    def order(self, expected: int = 200, **changes: str) -> str:
         """Orders one clip over the API and returns its taskUUID."""
         task_uuid = str(uuid.uuid4())
         task = {
@@ -250,6 +287,7 @@ class _Bench:
             "width": 1920,
             "height": 1080,
             "duration": 5,
+            **changes,
         }
         answer = self._post("/v1", json.dumps([task]))
         if answer.status_code != expected:
@@ -263,14 +301,21 @@ class _Bench:
 
     def uploads(self) -> Usage:
         """Delivers the event of the one new object to `reconcile`, through its queue."""
-        found = self._sqs.receive_message(
-            QueueUrl=self._queue, WaitTimeSeconds=5, MessageSystemAttributeNames=["All"]
-        ).get("Messages", [])
+        return self._received("reconcile", self._queue)
+
+    def deliver(self) -> Usage:
+        """Delivers the one message about a webhook to `deliver`, through its queue."""
+        return self._received("deliver", self._deliveries)
+
+    def _received(self, name: str, queue: str) -> Usage:
+        """Invokes a function with the one message of its queue."""
+        found = self._sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=5, MessageSystemAttributeNames=["All"]).get(
+            "Messages", []
+        )
         if len(found) != 1:
-            raise MeteringError(f"{len(found)} uploads were noticed instead of one")
-        event = queue_event(found, "arn:aws:sqs:us-east-1:000000000000:uploads")
-        used = self._reconcile(event) + Usage(messages=1)
-        self._sqs.delete_message(QueueUrl=self._queue, ReceiptHandle=found[0]["ReceiptHandle"])
+            raise MeteringError(f"{name} has {len(found)} messages instead of one")
+        used = self._invoked(name, queue_event(found, "arn:aws:sqs:us-east-1:000000000000:queue")) + Usage(messages=1)
+        self._sqs.delete_message(QueueUrl=queue, ReceiptHandle=found[0]["ReceiptHandle"])
         return used
 
     def sweep(self) -> Usage:
@@ -316,11 +361,13 @@ class _Bench:
             self._stack.aws.observer = None
         routes = [json.loads(line)["routeKey"] for line in self._journal.of("gateway", logged)]
         lines = self._function_lines(logged)
+        units = self._write_units(accesses, self._written())
         metered.usage = Usage(
             calls=Counter(f"{access.service} {access.operation}" for access in accesses),
             invocations=Counter("submit" if route == "POST /v1" else "webhook" for route in routes),
             http_requests=len(routes),
-            write_units=self._write_units(accesses, self._written()),
+            write_units=units.total(),
+            budget_units=units["budget"],
             read_units=sum(read_units(access) for access in accesses),
             log_bytes=sum(len(line.encode()) + _LOG_EVENT for line in lines),
         )
@@ -346,6 +393,8 @@ class _Bench:
         self._stack.functions["publish"].invoke(
             {"Records": [{"dynamodb": {"SequenceNumber": "0"}}, *self._change_without_event()]}
         )
+        obsolete = Delivery(CALLER, str(uuid.uuid4()), 0, "obsolete")
+        self._stack.functions["deliver"].invoke(queue_event([{**record, "Body": obsolete.text}], "arn"))
         for name, marker in _MARKERS.items():
             self._journal.wait_for(name, marker, start)
         return [
@@ -358,14 +407,19 @@ class _Bench:
         records: list[Any] = stream_event(_of_clips(answer["Records"])[:1], "arn")["Records"]
         return records
 
-    def _write_units(self, accesses: Sequence[Access], written: Sequence[Images]) -> int:
-        """The units of the writes; the stream has the images of each item, in the order of the writes."""
-        units, images = 0, iter(written)
+    def _write_units(self, accesses: Sequence[Access], written: Sequence[Images]) -> Counter[str]:
+        """The units of the writes, by the first part of the items' keys.
+
+        The stream has the images of each item, in the order of the writes.
+        """
+        units, images = Counter[str](), iter(written)
         for access in accesses:
             transactional = access.operation == "TransactWriteItems"
-            if transactional or access.operation in ("PutItem", "UpdateItem"):
+            if transactional or access.operation in ("PutItem", "UpdateItem", "DeleteItem"):
                 for _ in json.loads(access.request)["TransactItems"] if transactional else [access]:
-                    units += write_units(*next(images), self._indexes, transactional=transactional)
+                    before, after = next(images)
+                    kind = (after or before)["pk"]["S"].partition("#")[0]
+                    units[kind] += write_units(before, after, self._indexes, transactional=transactional)
         if next(images, None):
             raise MeteringError("the stream has a write without a call")
         return units

@@ -1,7 +1,7 @@
 """DynamoDB's transaction conflicts in virtual time: the throughput of concurrent purchases and their waiting times.
 
-A transaction holds its items for some time; another write to one of them is rejected at once, as in DynamoDB. moto
-evaluates the conditions, and only processor time passes.
+A transaction holds its items for some time, by the rules of the local AWS; another write to one of them is rejected at
+once. moto evaluates the conditions, and only processor time passes.
 """
 
 import heapq
@@ -21,6 +21,7 @@ from rushes.adapters.dynamodb.table import DynamoDbTable
 from rushes.domain.budget import ALL_CALLERS, Reservation
 from rushes.domain.task import Recorded, Task
 from rushes.errors import BusyError
+from rushes_local.aws.transaction_conflicts import HeldItems, cancellation, transaction_keys
 from rushes_local.aws.transactions import roll_back_by_item
 from tests.fakes.builders import MONTH, PRICE, START, TASK_UUID, clip
 
@@ -73,34 +74,27 @@ class ContendedClient:
 
     def __init__(self, client: Any, time: VirtualTime, hold: float) -> None:
         self._client, self._time, self._hold = client, time, hold
-        self._held: dict[str, float] = {}
+        self._held = HeldItems()
         self.conflicts = 0
         self.calls = 0
 
     def transact_write_items(self, **request: Any) -> Any:
-        keys = [_key(write) for write in request["TransactItems"]]
+        keys = transaction_keys(request, lambda _: ("pk", "sk"))
         self._time.sleep(ANSWER)
         self.calls += 1
-        held = [self._held.get(key, 0) > self._time.now for key in keys]
-        if any(held):
+        conflicts = self._held.hold(keys)
+        if any(conflicts):
             self.conflicts += 1
-            reasons = [{"Code": "TransactionConflict" if each else "None"} for each in held]
-            error: Any = {"Error": {"Code": "TransactionCanceledException"}, "CancellationReasons": reasons}
+            error: Any = {"Error": {"Code": "TransactionCanceledException"}, **cancellation(conflicts)}
             raise ClientError(error, "TransactWriteItems")
-        self._held |= dict.fromkeys(keys, self._time.now + self._hold)
         self._time.sleep(self._hold)
+        self._held.release(keys)
         return self._client.transact_write_items(**request)
 
     def query(self, **request: Any) -> Any:
         self._time.sleep(ANSWER)
         self.calls += 1
         return self._client.query(**request)
-
-
-def _key(write: dict[str, Any]) -> str:
-    (content,) = write.values()
-    key = content.get("Key") or content["Item"]
-    return f"{key['pk']['S']} {key['sk']['S']}"
 
 
 @dataclass

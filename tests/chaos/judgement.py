@@ -64,10 +64,9 @@ class StackInspector:
         return FinalState({name: self.stack.store.clips(*name) for name in self._tasks()}, charges)
 
     def open_clips(self) -> int:
-        """The number of clips in the index of due clips, without those in review."""
-        return sum(
-            item["dueShard"]["S"] != "review" for item in self._scan(IndexName="due", ProjectionExpression="dueShard")
-        )
+        """The number of clips that the index of due clips will have, without those in review."""
+        due = self._scan(FilterExpression="attribute_exists(dueShard)", ProjectionExpression="dueShard")
+        return sum(item["dueShard"]["S"] != "review" for item in due)
 
     def waiting(self, *, dead: bool = False) -> int:
         """The number of messages in the queues, or in the dead-letter queues."""
@@ -107,7 +106,9 @@ class StackInspector:
         return self._http.get(f"/video/os/a02d21/ws/5/vi/{charge.video_uuid}.{suffix}").content
 
     def _scan(self, **options: Any) -> Iterator[Any]:
-        for page in self._dynamodb.get_paginator("scan").paginate(TableName=self.stack.table_name, **options):
+        """Scan the table consistently: its index, and other reads, may lag."""
+        scan = self._dynamodb.get_paginator("scan")
+        for page in scan.paginate(TableName=self.stack.table_name, ConsistentRead=True, **options):
             yield from page["Items"]
 
     def _tasks(self) -> list[TaskName]:

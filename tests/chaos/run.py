@@ -8,13 +8,14 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event, Lock
 
 from rushes.config import WhenAmbiguous
 from rushes.domain.clip import Kind
 from rushes_cli.operator.review import clip_record
+from rushes_local.aws.behavior import AwsBehavior
 from rushes_local.stack import Stack
 from tests.chaos.judgement import BrokenPromise, FinalState, StackInspector, event_faults, judge
 from tests.chaos.traffic import Caller, Traffic
@@ -43,10 +44,22 @@ RENDERS: Mapping[WhenAmbiguous, tuple[float, float]] = {"resend": (8.5, 10.0), "
 # Seconds after which no resend can take effect, as the functions calculate it for slow renders.
 _AFTER_RESENDS = sum(TIMES[f"{name}_SECONDS"] for name in ("RESEND_WINDOW", "FUNCTION_TIMEOUT", "LEASE")) + 0.1
 
+# AWS as unkind as it may be, with delays shorter than the service's own intervals at this scale.
+AWS = AwsBehavior(
+    hold_seconds=0.01,
+    lag_seconds=0.3,
+    honors_tokens=True,
+    throttled=0.02,
+    repeated_events=0.1,
+    late_seconds=0.5,
+    lapsed_receipts=0.1,
+    repeated_batches=0.1,
+)
+
 CALLERS = (("ada", 10_000.0), ("grace", 10_000.0), ("thrifty", 12.0))
 _RETRY_DELAYS = (0.05, 0.1, 0.2, 0.4)  # seconds between Runware's attempts at a webhook
 _POLL_SECONDS = 0.3
-_MAX_QUIET_SECONDS = 90.0
+_MAX_QUIET_SECONDS = 240.0  # of which an idle machine needs a tenth
 _MAX_EVENTS_SECONDS = 30.0
 _REPEATED_TASKS = 40
 
@@ -117,7 +130,10 @@ def run(root: Path, plan: Plan) -> Result:
         broken = judge(inspector, final, callers, traffic.history, events, log.lines)
         broken += [BrokenPromise(text) for text in injector.accepted_forgeries]
         counts = (
-            injector.counts + traffic.history.counts + Counter(f"event: {event['detail-type']}" for event in events)
+            injector.counts
+            + Counter({f"AWS: {effect}": count for effect, count in stack.aws.effects.items()})
+            + traffic.history.counts
+            + Counter(f"event: {event['detail-type']}" for event in events)
         )
         text = "\n".join((injector.behaviour, report(inspector, final, counts, log.lines, took, broken)))
         kills = sum(count for name, count in counts.items() if name.startswith("killed"))
@@ -144,6 +160,7 @@ def start(root: Path, plan: Plan, log: Log) -> Stack:
             "render_seconds": lambda: chance.uniform(shortest, longest),
         },
         parameters={"MonthlyLimitUsd": "1000000", "WhenAmbiguous": plan.when_ambiguous},
+        aws_behavior=replace(AWS, seed=plan.seed),
         sink=log,
     )
 
@@ -186,6 +203,8 @@ def report(
         "charges": len(paid),
         "paid, micro-dollars": sum(charge.micro_dollars for charge in paid),
         "dead letters": inspector.waiting(dead=True),
+        "clips still open": inspector.open_clips(),
+        "messages still waiting": inspector.waiting(),
         "seconds until all was quiet": round(took),
     }
     width = max(len(name) for name in rows)

@@ -204,6 +204,7 @@ def _matches(task: Json, query: Any) -> bool:
     return (
         query.get("status") in (None, task["status"])
         and task["createdAt"].startswith(query.get("day", ""))
+        and task["taskUUID"].startswith(query.get("prefix", ""))
         and (not name or (task["request"].get("tags") or {}).get(name) == value)
     )
 

@@ -1,5 +1,6 @@
 """Every command of docs/tutorial.md, in its order, against `rushes dev`; and `rushes trigger`."""
 
+import json
 import os
 import re
 import subprocess
@@ -18,6 +19,7 @@ from rushes_local.stack import STACK_NAME, Stack
 from rushes_local.trigger import forged
 from tests.cli.conftest import Run, isolate_environment
 from tests.conftest import PATIENCE, children
+from tests.unit.pictures import picture
 
 ROOT = Path(__file__).resolve().parents[2]
 TUTORIAL = ROOT / "docs" / "tutorial.md"
@@ -106,6 +108,53 @@ def test_every_command_of_the_tutorial(machine: Machine, here: Run) -> None:
     assert "No findings." in done.stderr
     tasks = here("list", "--all", "--json").json["tasks"]
     assert sorted(task["status"] for task in tasks) == ["failed", "succeeded", "succeeded", "succeeded"]
+
+
+def recipe(machine: Machine, name: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Runs the recipe whose first comment names this script in the machine's folder."""
+    blocks = re.findall(r"^```bash\n(.*?)^```$", (ROOT / "docs/recipes.md").read_text(), re.MULTILINE | re.DOTALL)
+    (script,) = [block for block in blocks if re.search(rf"^# {re.escape(name)}[ :]", block, re.MULTILINE)]
+    return subprocess.run(
+        ["bash", "-c", script, name, *arguments],
+        cwd=machine.folder,
+        env={**machine.environment, **variables},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+
+
+@pytest.mark.batch
+@pytest.mark.timeout(300)
+def test_the_photo_recipe(machine: Machine, here: Run) -> None:
+    """The recipe orders each photo once and fetches its own clips under the photos' names."""
+    photos = machine.folder / "photos"
+    photos.mkdir()
+    for name, kind in {"Mug.JPG": "JPEG", "tea cup.png": "PNG", "bowl.WebP": "WEBP"}.items():
+        (photos / name).write_bytes(picture(kind=kind))
+    (photos / "notes.txt").write_text("notes")
+    for _ in range(2):
+        done = recipe(machine, "photos.sh", "photos", "autumn")
+        assert done.returncode == 0, done.stderr
+        assert "3 ordered, 1 skipped" in done.stderr
+        found = sorted(path.name for path in (machine.folder / "clips/autumn").iterdir())
+        assert found == ["Mug-0.mp4", "bowl-0.mp4", "tea cup-0.mp4"]
+    assert len(here("list", "--tag", "batch=autumn", "--all", "--json").json["tasks"]) == 3
+
+
+@pytest.mark.batch
+@pytest.mark.timeout(300)
+def test_the_nightly_recipe(machine: Machine) -> None:
+    """The recipe orders the file within the budget and fetches the night's clips."""
+    prompts = ("a lighthouse at night", "a harbour at night")
+    (machine.folder / "tonight.jsonl").write_text(
+        "".join(json.dumps({"positivePrompt": each}) + "\n" for each in prompts)
+    )
+    done = recipe(machine, "nightly.sh", RUSHES_PROFILE="local")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (night,) = [path for path in (machine.folder / "clips").iterdir() if re.fullmatch(r"\d{4}-\d\d-\d\d", path.name)]
+    assert len(list(night.glob("*.mp4"))) == len(prompts)
+    assert len((machine.folder / "tasks.txt").read_text().split()) == len(prompts)
 
 
 def test_triggers(here: Run) -> None:

@@ -312,6 +312,23 @@ def test_an_unknown_task_is_not_erased(
     assert whole_bucket(stack) == before
 
 
+def test_operators_name_tasks_by_their_first_characters(stack: Stack, user: User, run: Run) -> None:
+    """A caller's task is found by the beginning of its UUID; an ambiguous one is refused with the tasks."""
+    uuids = ["3fa85f64-5717-4562-a000-000000000000", "3fa85f64-5717-4562-b000-000000000000"]
+    for uuid in uuids:
+        finished(user, order(taskUUID=uuid))
+    result = run("publish", user.name, "3fa8", "--stack", STACK_NAME)
+    assert result.status == 2
+    assert all(uuid in result.err for uuid in uuids)
+    result = run("forget", user.name, "3FA85F64-5717-4562-A", "--stack", STACK_NAME, "--json")
+    assert result.json["taskUUID"] == uuids[0]
+    published = run("publish", user.name, "3fa85f64-5717-4562-b", "--stack", STACK_NAME, "--json")
+    assert published.json["taskUUID"] == uuids[1]
+    assert "begins with 4fa8" in run("forget", user.name, "4fa8", "--stack", STACK_NAME).err
+    decided = run("review", "give-up", user.name, "3fa85f6457174562b", "0", "--stack", STACK_NAME)
+    assert "not in review" in decided.err
+
+
 def test_missing_events_are_published_again(stack: Stack, user: User, run: Run) -> None:
     """`rushes publish` publishes an event for each clip's current state and writes missing manifests."""
     task = order(numberResults=2)

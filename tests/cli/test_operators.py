@@ -198,7 +198,11 @@ def test_keys(stack: Stack, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("keys", "revoke", "ada", listed[0]["id"]).status == 0
     assert stack.store.caller(hash_of(key)) is None
     assert stack.store.caller(hash_of(second)) is not None
-    assert "revoked 20" in run("keys", "list").out
+    listed = run("keys", "list", "--json").json["keys"]
+    assert {key["createdAt"] for key in listed} == {
+        line.split("\t")[3] for line in run("keys", "list").out.splitlines()[1:]
+    }
+    assert f"revoked {listed[0]['revokedAt']}" in run("keys", "list").out
     assert run("keys", "revoke", "ada").status == 0
     assert stack.store.caller(hash_of(second)) is None
     assert run("keys", "revoke", "ada", "--all").status == 1

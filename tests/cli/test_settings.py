@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import boto3
@@ -134,6 +135,25 @@ def test_a_running_stack_is_found(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(CommandError, match="No local stack") as caught:
         profiles.choose("local", environment, print)
+    assert caught.value.status == 5
+
+
+def test_one_of_several_stacks_is_chosen_by_its_port(tmp_path: Path) -> None:
+    """The newest stack is used, or the one whose port the profile names, also by the operators' and local verbs."""
+    environment = {"XDG_RUNTIME_DIR": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+    newer = replace(STACK, pid=os.getppid(), url="http://127.0.0.1:4", api_key="rushes_newer")
+    with local_stack.registered(STACK, environment), local_stack.registered(newer, environment):
+        assert profiles.choose(None, environment, print).api_key == "rushes_newer"
+        assert profiles.choose("local", environment, print).api_key == "rushes_newer"
+        assert profiles.choose("local:1", environment, print).api_key == "rushes_local"
+        environment["RUSHES_PROFILE"] = "local:1"
+        assert profiles.choose(None, environment, print).api_key == "rushes_local"
+        assert local_stack.find(environment) == STACK
+        assert profiles.choose("local:4", environment, print).api_key == "rushes_newer"
+        with pytest.raises(
+            CommandError, match=r"as local:5. Running: http://127.0.0.1:4, http://127.0.0.1:1\."
+        ) as caught:
+            profiles.choose("local:5", environment, print)
     assert caught.value.status == 5
 
 

@@ -10,6 +10,7 @@ from werkzeug.wrappers import Request, Response
 
 from rushes_cli import task_files
 from tests.cli.conftest import FakeService, Run, answer, cut
+from tests.object_keys import OBJECT_NAMES
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
 
@@ -54,7 +55,12 @@ def test_a_prompt_and_options_become_a_task(fake: FakeService, run: Run, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "given", ["https://example.com/a.png", "s3://bucket/a.png", "e613fb01-17f4-4dbf-85bd-05ea4a15aa2c"]
+    "given",
+    [
+        "https://example.com/a.png",
+        "e613fb01-17f4-4dbf-85bd-05ea4a15aa2c",
+        *(f"s3://bucket/{name}" for name in OBJECT_NAMES.values()),
+    ],
 )
 def test_an_image_url_is_sent_unchanged(fake: FakeService, run: Run, given: str) -> None:
     """A URL or a UUID of an image is sent unchanged."""
@@ -84,7 +90,7 @@ def test_a_file_of_tasks(fake: FakeService, run: Run, tmp_path: Path) -> None:
     ]
     file = tmp_path / "tasks.jsonl"
     file.write_text("\n".join(json.dumps(line) for line in lines) + "\n\n")
-    assert run("submit", "--file", str(file), "--duration", "5", "--tag", "a=1").status == 0
+    assert run("submit", "--file", str(file), "--duration", "5", "--tag", "a:1").status == 0
     requests = {task["request"]["positivePrompt"]: task["request"] for task in fake.tasks.values()}
     assert (requests["one"]["taskUUID"], requests["one"]["duration"], requests["one"]["tags"]) == (given, 5, {"a": "1"})
     assert (requests["two"]["duration"], requests["two"]["tags"]) == (10, {"a": "1", "b": "2"})

@@ -1,7 +1,9 @@
 """The command as a process: on a terminal, in a pipe, interrupted, and for shell completion."""
 
+import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -69,15 +71,15 @@ class Terminal:
 
 
 @contextmanager
-def on_terminal(fake: FakeService, tmp_path: Path, *arguments: str) -> Iterator[Terminal]:
-    """The command with a terminal as its input, output and error output."""
+def on_terminal(fake: FakeService, tmp_path: Path, *arguments: str, **variables: str) -> Iterator[Terminal]:
+    """The command with a terminal as its input, output and error output, and more environment variables."""
     controller, terminal = pty.openpty()
     process = subprocess.Popen(
         [RUSHES, *arguments],
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
-        env=environment(fake, tmp_path),
+        env={**environment(fake, tmp_path), **variables},
         start_new_session=True,
     )
     os.close(terminal)
@@ -90,18 +92,97 @@ def on_terminal(fake: FakeService, tmp_path: Path, *arguments: str) -> Iterator[
 
 
 def test_a_terminal_gets_a_table(fake: FakeService, tmp_path: Path) -> None:
-    """On a terminal a list is a coloured table; in a pipe it has no colours and nothing is cut."""
+    """On a terminal a list is a coloured table with short ids; in a pipe it has no colours and nothing is cut."""
     task = fake.add("failed", request={"positivePrompt": "a lighthouse " * 20})
     with on_terminal(fake, tmp_path, "list") as terminal:
         assert terminal.end() == 0
         assert "\x1b[31mfailed" in terminal.output
         assert "\t" not in terminal.output
-        assert task["taskUUID"] in terminal.output  # on one line, so that it can be copied
+        assert f"  {task['taskUUID'][:8]}  " in terminal.output
+        assert task["taskUUID"][:9] not in terminal.output
     piped = subprocess.run(
         [RUSHES, "list"], env=environment(fake, tmp_path), capture_output=True, text=True, timeout=30
     )
     assert "\x1b" not in piped.stdout
-    assert f"{task['taskUUID']}\tfailed\t" in piped.stdout
+    assert f"{'a lighthouse ' * 20}\t{task['taskUUID']}\tfailed\t" in piped.stdout
+
+
+def test_a_list_fits_a_narrow_terminal(fake: FakeService, tmp_path: Path) -> None:
+    """In 60 columns each task has one line: the prompt, cut, the short id, the status, the cost and the age."""
+    fake.add(request={"positivePrompt": "a lighthouse at dusk " * 9, "numberResults": 4}, cost=1234.5)
+    (clip,) = next(iter(fake.tasks.values()))["clips"]
+    next(iter(fake.tasks.values()))["clips"] = [clip, {**clip, "status": "failed"}, clip, clip]
+    for verb in ("list", "watch"):
+        (task_uuid,) = fake.tasks
+        arguments = [verb, task_uuid] if verb == "watch" else [verb]
+        with on_terminal(fake, tmp_path, *arguments, COLUMNS="60") as terminal:
+            assert terminal.end() == 0
+        lines = [plain_text(line) for line in terminal.output.splitlines()]
+        (line,) = [line.strip() for line in lines if task_uuid[:8] in line][-1:]
+        assert len(line) <= 60
+        assert re.fullmatch(r"a lighthouse.*…  [0-9a-f]{8}  succeeded 3/4  \$1,234\.500  \d+ s", line), line
+
+
+def plain_text(text: str) -> str:
+    """A terminal's line without control sequences."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
+def test_details_on_a_terminal(fake: FakeService, tmp_path: Path) -> None:
+    """`show` and `explain` begin with the prompt and the short id; `show` has the whole taskUUID among the details."""
+    task = fake.add()
+    for verb in ("show", "explain"):
+        with on_terminal(fake, tmp_path, verb, task["taskUUID"][:8]) as terminal:
+            assert terminal.end() == 0
+        first, second, *others = [plain_text(line) for line in terminal.output.splitlines()]
+        assert first == "a lighthouse"
+        assert second.split()[0] == task["taskUUID"][:8]
+        assert (f"task     {task['taskUUID']}" in others) == (verb == "show")
+
+
+def test_a_progress_bar_fits_a_narrow_terminal(fake: FakeService, tmp_path: Path) -> None:
+    """In 60 columns a download is one line, which begins with the prompt and the short id."""
+    task = fake.add(content=b"x" * 3_000_000, request={"positivePrompt": "a [bold] lighthouse at dusk " * 5})
+    with on_terminal(fake, tmp_path, "download", "-o", str(tmp_path / "out"), COLUMNS="60") as terminal:
+        assert terminal.end() == 0
+    *_, bar, result = re.findall(r"^.*MB.*$", plain_text(terminal.output).replace("\r", "\n"), re.MULTILINE)
+    assert re.match(rf"a \[bol.*…  {task['taskUUID'][:8]}  0 .* 3\.0/3\.0 MB ", bar), bar
+    assert result.startswith("a [bold] lighthouse at dusk")
+    assert "\x1b[1A" not in terminal.output  # a second line would be drawn over again
+
+
+@pytest.mark.parametrize(
+    ("variables", "coloured"),
+    [
+        ({}, True),
+        ({"NO_COLOR": "1"}, False),
+        ({"CLICOLOR": "0"}, False),
+        ({"CLICOLOR": "0", "CLICOLOR_FORCE": "1"}, True),
+        ({"NO_COLOR": "1", "FORCE_COLOR": "1"}, False),
+        ({"NO_COLOR": ""}, True),
+    ],
+)
+def test_colours_on_a_terminal(fake: FakeService, tmp_path: Path, variables: dict[str, str], coloured: bool) -> None:
+    """The variables decide about colours alone: the table stays a table. The help follows the same variables."""
+    fake.add("failed")
+    with on_terminal(fake, tmp_path, "list", **variables) as terminal:
+        assert terminal.end() == 0
+    assert "failed" in terminal.output
+    assert "\t" not in terminal.output
+    assert ("\x1b[" in terminal.output) == coloured
+    with on_terminal(fake, tmp_path, "list", "--help", **variables) as terminal:
+        assert terminal.end() == 0
+    assert bool(re.search(r"\x1b\[(1;)?3\dm", terminal.output)) == coloured
+
+
+def test_json_on_a_terminal(fake: FakeService, tmp_path: Path) -> None:
+    """Each JSON object is on one line, on a terminal too."""
+    task = fake.add()
+    for arguments in (["list"], ["show", task["taskUUID"]], ["explain", task["taskUUID"]], ["cost"]):
+        with on_terminal(fake, tmp_path, *arguments, "--json") as terminal:
+            assert terminal.end() == 0
+        (line,) = terminal.output.splitlines()
+        assert json.loads(line)
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["list", "--json"]])
@@ -203,7 +284,7 @@ def test_a_closed_pipe_is_no_error(fake: FakeService, tmp_path: Path) -> None:
         out, err = process.stdout, process.stderr
         assert out is not None
         assert err is not None
-        assert out.readline().startswith("task\t")
+        assert out.readline().startswith("prompt\t")
         out.close()
         assert err.read() == ""
 

@@ -1,6 +1,7 @@
 """The emulated Runware with a receiver for its uploads and webhooks, in this process and without sockets."""
 
 import json
+import os
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +13,8 @@ import httpx
 import pytest
 
 from rushes_local.runware.emulator import Emulator
+from rushes_local.stack import Stack
+from tests.contract.s3_servers import S3Server, local_s3, serve_s3
 
 Json = dict[str, Any]
 
@@ -146,3 +149,22 @@ def documented(request: pytest.FixtureRequest) -> Json:
     """An example of the model's page, with `request` and `response`."""
     example: Json = json.loads(request.param.read_text())
     return example
+
+
+@pytest.fixture(scope="session")
+def other_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """The server that S3_ENDPOINT selects."""
+    with serve_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3_server(request: pytest.FixtureRequest) -> Iterator[S3Server]:
+    """The local AWS, or the server that S3_ENDPOINT selects."""
+    if os.environ.get("S3_ENDPOINT"):
+        server: S3Server = request.getfixturevalue("other_s3")
+    else:
+        stack: Stack = request.getfixturevalue("stack")
+        server = local_s3(stack)
+    yield server
+    server.remove_buckets()

@@ -6,10 +6,9 @@ import json
 import socket
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +17,7 @@ import pytest
 
 from rushes.adapters import video_download
 from rushes.adapters.runware_api import http_client
-from rushes.adapters.s3 import S3_CONFIG, S3Bucket
+from rushes.adapters.s3 import S3Bucket
 from rushes.adapters.video_download import VideoDownloader
 from rushes.domain.media import ProbeResult
 from rushes.errors import OriginRefusedError, RescueError, UnusableRenderError
@@ -26,6 +25,7 @@ from rushes.runware.facts import poll_facts
 from rushes.runware.response import read
 from rushes_local.servers import Server
 from rushes_local.stack import Stack
+from tests.contract.s3_servers import S3Server
 from tests.unit.test_runware_api import MAX_DURATION, SLOW_ANSWERS, serving, trickle
 
 KEY = "videos/ann/2026/09/21/e613fb01-17f4-4dbf-85bd-05ea4a15aa2c-0.mp4"
@@ -90,6 +90,15 @@ class RescueTarget:
         http = http or http_client(5)
         return VideoDownloader(self.s3, self.name, self.bucket.probe, http, frozenset(origins), self.clock)
 
+    @contextmanager
+    def on(self, event: str, handler: Callable[..., None]) -> Iterator[None]:
+        """Within the block boto3 calls the handler at each event of the client, which other tests share."""
+        self.s3.meta.events.register(event, handler)
+        try:
+            yield
+        finally:
+            self.s3.meta.events.unregister(event, handler)
+
     def content(self, version: str) -> bytes:
         content: bytes = self.s3.get_object(Bucket=self.name, Key=KEY, VersionId=version)["Body"].read()
         return content
@@ -101,12 +110,9 @@ class RescueTarget:
 
 
 @pytest.fixture
-def target(stack: Stack) -> RescueTarget:
+def target(s3_server: S3Server) -> RescueTarget:
     """An empty bucket with versioning."""
-    s3, name = stack.client("s3", config=S3_CONFIG), f"clips-{uuid.uuid4()}"
-    s3.create_bucket(Bucket=name)
-    s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
-    return RescueTarget(s3, name)
+    return RescueTarget(s3_server.client, s3_server.new_bucket())
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -491,9 +497,9 @@ def test_many_parts(target: RescueTarget) -> None:
     def part_begins(**_: Any) -> None:
         buffered.append(sum(read_sizes) - len(buffered) * PART)
 
-    target.s3.meta.events.register("before-call.s3.UploadPart", part_begins)
     downloader = target.rescue("http://8.8.8.8", http=streamed(size, read_sizes))
-    found = downloader.fetch("http://8.8.8.8/1.mp4", KEY, DEADLINE)
+    with target.on("before-call.s3.UploadPart", part_begins):
+        found = downloader.fetch("http://8.8.8.8/1.mp4", KEY, DEADLINE)
     assert len(buffered) == 3
     assert max(buffered) <= PART + 2 * 65536
     assert found.size == size
@@ -512,12 +518,16 @@ def test_out_of_time(target: RescueTarget, size: int) -> None:
 
 
 @pytest.mark.parametrize(("after", "size"), [("PutObject", 1000), ("CreateMultipartUpload", PART + 1000)])
-def test_a_bucket_that_refuses(target: RescueTarget, stack: Stack, after: str, size: int) -> None:
+def test_a_bucket_that_refuses(
+    target: RescueTarget, s3_server: S3Server, request: pytest.FixtureRequest, after: str, size: int
+) -> None:
     """An S3 error is a rescue error, and a started upload is aborted."""
+    s3_server.need("faults")
+    stack: Stack = request.getfixturevalue("stack")
     # Twice, since the client tries twice.
     event = f"{'before-call' if after == 'PutObject' else 'after-call'}.s3.{after}"
-    target.s3.meta.events.register(event, lambda **_: stack.aws.faults.fail("s3", "SlowDown", times=2))
-    with pytest.raises(RescueError, match="the bucket refused"):
+    fail = target.on(event, lambda **_: stack.aws.faults.fail("s3", "SlowDown", times=2))
+    with fail, pytest.raises(RescueError, match="the bucket refused"):
         target.rescue("http://8.8.8.8", http=streamed(size, [])).fetch("http://8.8.8.8/1.mp4", KEY, DEADLINE)
     stack.aws.faults.clear()
     target.assert_empty()

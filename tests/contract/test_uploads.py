@@ -1,24 +1,27 @@
 """The bucket: presigned links as S3 accepts them, probes and images; probes and images also with the fake."""
 
-import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from datetime import UTC, datetime, timedelta
+from hashlib import md5, sha256
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from urllib.request import Request, urlopen
 from xml.etree import ElementTree
 
 import boto3
+import botocore.auth
 import httpx
 import pytest
 from botocore.stub import Stubber
 
-from rushes.adapters.s3 import S3_CONFIG, S3Bucket
+from rushes.adapters.s3 import S3_CONFIG, S3Bucket, S3Manifests, S3RequestFiles
 from rushes.domain.media import Head, ProbeResult
 from rushes.errors import BucketError
 from rushes_local.stack import Stack
 from tests.conftest import http
+from tests.contract.s3_servers import S3Server
 from tests.fakes.simulated import SimulatedBucket
+from tests.object_keys import OBJECT_NAMES, longest
 from tests.simulation.world import World
 
 KEY = "videos/ann/2026/09/21/e613fb01-17f4-4dbf-85bd-05ea4a15aa2c-0.mp4"
@@ -28,24 +31,16 @@ WEBM = b"\x1aE\xdf\xa3\x87\x42\x82\x84webm\x18\x53\x80\x67" + bytes(100)
 WEEK = 7 * 24 * 3600
 
 
-@cache
-def as_deployed(stack: Stack) -> Any:
-    return stack.client("s3", config=S3_CONFIG)
-
-
 @pytest.fixture
-def s3(stack: Stack) -> Any:
+def s3(s3_server: S3Server) -> Any:
     """A client with the settings of the functions."""
-    return as_deployed(stack)
+    return s3_server.client
 
 
 @pytest.fixture
-def name(s3: Any) -> str:
+def name(s3_server: S3Server) -> str:
     """An empty bucket with versioning, as in the template."""
-    name = f"clips-{uuid.uuid4()}"
-    s3.create_bucket(Bucket=name)
-    s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
-    return name
+    return s3_server.new_bucket()
 
 
 @pytest.fixture
@@ -80,6 +75,42 @@ def test_other_headers_are_accepted(bucket: S3Bucket) -> None:
     assert put(bucket.upload_link(KEY, 60), headers=more).status_code == 200
 
 
+def urllib_put(url: str, content: bytes) -> int:
+    return int(urlopen(Request(url, content, method="PUT"), timeout=30).status)
+
+
+def expecting_put(url: str, content: bytes) -> int:
+    return put(url, content, {"Expect": "100-continue"}).status_code
+
+
+@pytest.mark.parametrize("client", [urllib_put, expecting_put])
+@pytest.mark.parametrize("size", [0, 300_000])
+def test_other_clients(bucket: S3Bucket, client: Callable[[str, bytes], int], size: int) -> None:
+    """An upload by another client is stored, also an empty one and one that asks before it sends its content."""
+    assert client(bucket.upload_link(KEY, 60), MP4[:size] + bytes(size)[len(MP4) :]) == 200
+    found = bucket.probe(KEY)
+    assert found is not None
+    assert (found.size, found.container) == (size, "mp4" if size else None)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [*(f"videos/{name}.mp4" for name in OBJECT_NAMES.values()), longest("videos/%20 .mp4")],
+    ids=[*OBJECT_NAMES, "1,024 bytes"],
+)
+def test_a_key_is_literal(bucket: S3Bucket, s3: Any, name: str, key: str) -> None:
+    """A link of any key stores and returns the object that the listing and the other calls have under this key."""
+    version = put(bucket.upload_link(key, 60)).headers["x-amz-version-id"]
+    assert [(each["Key"], each["VersionId"]) for each in s3.list_object_versions(Bucket=name)["Versions"]] == [
+        (key, version)
+    ]
+    assert http().get(bucket.download_link(key, 60, version)).content == MP4
+    assert http().get(bucket.image_link(name, key, 60)).content == MP4
+    found = bucket.probe(key)
+    assert found is not None
+    assert found.version == version
+
+
 @pytest.mark.parametrize("region", ["eu-central-1", "us-east-1", "us-west-2"])
 @pytest.mark.parametrize("link", ["upload", "image"])
 def test_only_the_host_is_signed(region: str, link: str) -> None:
@@ -110,10 +141,11 @@ def test_the_link_lives_as_long_as_it_can(bucket: S3Bucket, seconds: int, valid:
     assert query(bucket.upload_link(KEY, seconds))["X-Amz-Expires"] == str(valid)
 
 
-def test_an_expired_link(bucket: S3Bucket, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_expired_link(bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     """An expired link stores nothing."""
-    url = bucket.upload_link(KEY, 60)
-    monkeypatch.setattr(stack.aws, "_clock", lambda: time.time() + 62)
+    with monkeypatch.context() as patch:
+        patch.setattr(botocore.auth, "get_current_datetime", lambda: datetime.now(UTC) - timedelta(seconds=62))
+        url = bucket.upload_link(KEY, 60)
     answer = put(url)
     assert (answer.status_code, ElementTree.fromstring(answer.content).findtext("Code")) == (403, "AccessDenied")
     assert bucket.probe(KEY) is None
@@ -159,6 +191,17 @@ def test_a_link_gives_the_version_it_names(bucket: S3Bucket, s3: Any, name: str)
     assert (answer.status_code, answer.content) == (200, MP4)
     assert answer.headers["content-type"] == "video/mp4"
     assert http().get(bucket.download_link(KEY, 60)).content == b"something else"
+
+
+def test_a_link_gives_a_range(bucket: S3Bucket) -> None:
+    """A player may read parts of a video, and a resumed download its rest."""
+    put(bucket.upload_link(KEY, 60))
+    link = bucket.download_link(KEY, 60)
+    answers = [http().get(link, headers={"Range": f"bytes={part}"}) for part in ("4-7", f"{len(MP4) - 3}-", "-2")]
+    assert [answer.status_code for answer in answers] == [206] * 3
+    assert [answer.content for answer in answers] == [b"ftyp", MP4[-3:], MP4[-2:]]
+    assert answers[0].headers["content-range"] == f"bytes 4-7/{len(MP4)}"
+    assert http().get(link, headers={"Range": f"bytes={len(MP4)}-"}).status_code == 416
 
 
 @pytest.mark.parametrize(
@@ -306,9 +349,12 @@ def test_an_upload_is_found_with_its_version(bucket: S3Bucket) -> None:
 
 
 @pytest.mark.parametrize("code", ["InternalError", "SlowDown"])
-def test_an_s3_error_is_no_absence(bucket: S3Bucket, s3: Any, name: str, stack: Stack, code: str) -> None:
+def test_an_s3_error_is_no_absence(request: pytest.FixtureRequest, s3_server: S3Server, code: str) -> None:
     """An S3 error is raised with its code after a second try; it is not an absence."""
-    s3.put_object(Bucket=name, Key=KEY, Body=MP4)
+    s3_server.need("faults")
+    stack: Stack = request.getfixturevalue("stack")
+    bucket = S3Bucket(s3_server.client, s3_server.new_bucket())
+    put(bucket.upload_link(KEY, 60))
     stack.aws.faults.fail("s3", code, times=1)
     assert bucket.probe(KEY) is not None
     stack.aws.faults.fail("s3", code)
@@ -354,8 +400,9 @@ def test_an_image_is_stored_once(inputs: S3Bucket | SimulatedBucket) -> None:
     assert inputs.head(inputs.name, IMAGE, 100) == Head(5, b"first")
 
 
-def test_a_second_put_adds_no_version(bucket: S3Bucket, s3: Any, name: str) -> None:
+def test_a_second_put_adds_no_version(bucket: S3Bucket, s3: Any, name: str, s3_server: S3Server) -> None:
     """The object has its type and one version; after a deletion it is stored again."""
+    s3_server.need("refused versions")
     for _ in range(3):
         bucket.put_if_absent(IMAGE, b"image", "image/png")
     (version,) = s3.list_object_versions(Bucket=name, Prefix=IMAGE)["Versions"]
@@ -388,10 +435,9 @@ def test_a_head_of_an_empty_object(bucket: S3Bucket, name: str) -> None:
     assert bucket.head(name, IMAGE, 10) == Head(0, b"")
 
 
-def test_an_image_of_another_bucket(bucket: S3Bucket, s3: Any) -> None:
+def test_an_image_of_another_bucket(bucket: S3Bucket, s3: Any, s3_server: S3Server) -> None:
     """An object in any readable bucket can be read and linked, under any key."""
-    other, key = f"photos-{uuid.uuid4()}", "ann//%2e%2e/bob/a b+\u00e4?&#%2F.png"
-    s3.create_bucket(Bucket=other)
+    other, key = s3_server.new_bucket(), "ann//%2e%2e/bob/a b+\u00e4?&#%2F.png"
     s3.put_object(Bucket=other, Key=key, Body=b"image")
     assert bucket.head(other, key, 3) == Head(5, b"ima")
     link = bucket.image_link(other, key, 60)
@@ -460,12 +506,61 @@ def test_concurrent_puts(first: str, second: str | None, error: str | None) -> N
         stubber.assert_no_pending_responses()
 
 
-def test_an_unavailable_bucket(inputs: S3Bucket | SimulatedBucket, stack: Stack) -> None:
+def test_an_unavailable_bucket(
+    inputs: S3Bucket | SimulatedBucket, request: pytest.FixtureRequest, s3_server: S3Server
+) -> None:
     """Both calls raise the error, with the fake as well."""
-    stack.aws.faults.fail("s3", "SlowDown")
     if isinstance(inputs, SimulatedBucket):
         inputs.lost = lambda: True
+    else:
+        s3_server.need("faults")
+        stack: Stack = request.getfixturevalue("stack")
+        stack.aws.faults.fail("s3", "SlowDown")
     with pytest.raises(BucketError):
         inputs.put_if_absent(IMAGE, b"image", "image/png")
     with pytest.raises(BucketError):
         inputs.head(inputs.name, IMAGE, 10)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Request files and manifests
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_versions_of_a_request_file(s3: Any, name: str) -> None:
+    """Each version has its content, metadata and predecessor; a version of another key is none."""
+    files, keys = S3RequestFiles(s3, name), [f"requests/ann/{each}.json" for each in ("a%20b", "a%20b.c", "a+b c", "a")]
+    versions = {
+        key: [
+            s3.put_object(Bucket=name, Key=key, Body=content, Metadata={"again": str(len(content))})["VersionId"]
+            for content in (b"{}", b"[{}]", b"")
+        ]
+        for key in keys
+    }
+    for key, (first, second, third) in versions.items():
+        assert [files.before(key, version) for version in (first, second, third)] == [None, first, second]
+        opened, found = files.open(key, second), files.head(key, second)
+        assert opened is not None
+        assert (b"".join(opened.chunks()), opened.encoding) == (b"[{}]", "")
+        assert found is not None
+        assert (found.size, found.etag) == (4, f'"{md5(b"[{}]").hexdigest()}"')
+        for metadata in (opened.metadata, found.metadata):
+            assert {each.lower(): value for each, value in metadata.items()} == {"again": "4"}
+    s3.delete_object(Bucket=name, Key=keys[0], VersionId=versions[keys[0]][0])
+    assert files.open(keys[0], versions[keys[0]][0]) is None
+    assert files.head(keys[0], versions[keys[0]][0]) is None
+
+
+def test_manifests_and_digests(s3: Any, name: str) -> None:
+    """A manifest is overwritten, and a digest is that of the named version."""
+    manifests, version = S3Manifests(s3, name), s3.put_object(Bucket=name, Key=KEY, Body=MP4)["VersionId"]
+    s3.put_object(Bucket=name, Key=KEY, Body=b"something else")
+    assert manifests.manifest(f"{KEY}.json") is None
+    for content in (b"{}", b'{"sha256": ""}'):
+        manifests.put_manifest(f"{KEY}.json", content)
+        assert manifests.manifest(f"{KEY}.json") == content
+    assert manifests.digest(KEY, version) == sha256(MP4).hexdigest()
+    assert manifests.has(KEY, version)
+    s3.delete_object(Bucket=name, Key=KEY, VersionId=version)
+    assert manifests.digest(KEY, version) is None
+    assert not manifests.has(KEY, version)

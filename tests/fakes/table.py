@@ -11,6 +11,7 @@ from typing import TypeVar
 from rushes.domain.budget import Cost, Costs, OverBudget, Reservation
 from rushes.domain.caller import Caller
 from rushes.domain.clip import Clip
+from rushes.domain.delivery import Attempt
 from rushes.domain.task import Existing, Page, Recorded, Task, TaskWithClips
 from rushes.errors import BusyError, StaleError, UnreadableClipError
 from tests.fakes.builders import START
@@ -45,7 +46,7 @@ class FakeTable:
         self.unreadable: set[Name] = set()
         self.saves = 0
         self.patience = 0.0  # seconds for retries, as given to the last `record`
-        self.page_calls: list[tuple[str, int, str | None, str]] = []  # of `page`: its arguments
+        self.page_calls: list[tuple[str, int, str | None, str, str]] = []  # of `page`: its arguments
         self._own: dict[Name, list[tuple[Clip, Clip]]] = {}  # writes as given and as saved, newest last
 
     def record(
@@ -89,9 +90,10 @@ class FakeTable:
         )
         return TaskWithClips(task, tuple(clips), f"{task.created_at}#{task_uuid}")
 
-    def page(self, caller: str, limit: int, *, after: str | None = None, day: str = "") -> Page:
-        self.page_calls.append((caller, limit, after, day))
-        found = [self.get_task_with_clips(*key) for key in self.tasks if key[0] == caller]
+    def page(self, caller: str, limit: int, *, after: str | None = None, day: str = "", prefix: str = "") -> Page:
+        self.page_calls.append((caller, limit, after, day, prefix))
+        named = [key for key in self.tasks if key[0] == caller and key[1].startswith(prefix)]
+        found = [self.get_task_with_clips(*key) for key in named]
         listed = sorted((each for each in found if each), key=lambda each: each.position, reverse=True)
         rest = [each for each in listed if after is None or each.position < after]
         return Page(tuple(rest[:limit]), rest[limit - 1].position if len(rest) > limit else None)
@@ -102,6 +104,9 @@ class FakeTable:
         found.sort(key=_place, reverse=True)
         rest = [each for each in found if after is None or _place(each) < after]
         return Costs(tuple(rest[:limit]), _place(rest[limit - 1]) if len(rest) > limit else None)
+
+    def attempts(self, caller: str, task_uuid: str) -> list[Attempt]:
+        return []
 
     def caller(self, key_hash: str) -> Caller | None:
         return self.callers.get(self.keys.get(key_hash, ""))

@@ -101,7 +101,7 @@ def test_image_to_video(run: Callable[..., Any], user: User) -> None:
         ({"duration": 7}, "duration"),
         ({"fps": 24}, "fps"),
         ({"positivePrompt": "x"}, "positivePrompt"),
-        ({"webhookURL": "https://example.com/hook"}, "webhookURL"),
+        ({"webhookURL": "https://10.0.0.1/hook"}, "webhookURL"),
         ({"width": 1920}, "height"),
     ],
 )

@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import replace
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
@@ -14,6 +14,7 @@ from rushes_local.runware.emulator import OneShot
 from rushes_local.stack import Stack
 from tests.conftest import Json, User, client, http, order, submissions, whole_bucket, whole_table
 from tests.functions.test_submit import errors, nothing_happens
+from tests.object_keys import OBJECT_NAMES, longest
 from tests.unit.pictures import base64_of, data_uri, padded, picture
 
 PHOTOS = "photos-of-callers"
@@ -57,6 +58,25 @@ def photos(stack: Stack) -> Any:
 def allow(user: User, *sources: str) -> None:
     """Allows a caller images from these sources, before its first request, since functions cache keys."""
     user.stack.store.set_caller(Caller(user.name, 50_000_000, sources))
+
+
+def test_an_address_is_the_key_itself(user: User, photos: Any) -> None:
+    """An address has its object's key without any encoding, and Runware's link leads to the same object."""
+    keys = [*(f"ann/{name}.png" for name in OBJECT_NAMES.values()), longest("ann/%20 .png"), "ann//b/", " ", "..."]
+    for number, key in enumerate(keys):
+        photos(key, PNG + bytes(number))
+    allow(user, f"{PHOTOS}/")
+    tasks = {key: framed(f"s3://{PHOTOS}/{key}") for key in keys}
+    for at in range(0, len(keys), 8):
+        assert "errors" not in user.post(*list(tasks.values())[at : at + 8]).json()
+    for number, (key, task) in enumerate(tasks.items()):
+        (clip,) = user.clips(task)
+        assert clip.status == Status.RUNNING
+        assert image_of(recorded(user, task)) == f"s3://{PHOTOS}/{key}"
+        (sent,) = user.sent(clip)
+        link = urlsplit(image_of(sent))
+        assert unquote(link.path).endswith(f"/{key}")
+        assert http().get(link.geturl()).content == PNG + bytes(number)
 
 
 @pytest.mark.parametrize("placed", [False, True])

@@ -11,7 +11,8 @@ from rushes.domain.clip import Status
 from rushes_local.event_sources import queue_event
 from rushes_local.lambda_runtime import Outcome
 from rushes_local.stack import STACK_NAME, Stack
-from tests.conftest import PATIENCE, Json, client, http, order, submissions, whole_table
+from tests.conftest import PATIENCE, Json, client, http, order, submissions, whole_bucket, whole_table
+from tests.object_keys import OBJECT_NAMES, longest
 from tests.unit.pictures import picture
 
 CALLER = "ada"
@@ -55,6 +56,12 @@ class Inputs:
     def read(self, key: str) -> Any:
         return json.loads(self.s3.get_object(Bucket=self.stack.bucket_name, Key=key)["Body"].read())
 
+    def import_all(self) -> list[Json]:
+        """Runs intake on all waiting messages and returns its messages to the inbox."""
+        while messages := self.receive("RequestsQueue"):
+            assert self.invoke("intake", messages).payload == {"batchItemFailures": []}
+        return [message for messages in iter(lambda: self.receive("Inbox"), []) for message in messages]
+
     def import_one(self) -> list[Json]:
         """Runs intake on the waiting message and returns its messages to the inbox."""
         messages = self.receive("RequestsQueue")
@@ -97,6 +104,35 @@ def test_a_request_file_is_bought(inputs: Inputs, stack: Stack) -> None:
     assert stack.emulator.idle(PATIENCE)
     (stored,) = stack.store.clips(CALLER, tasks[0])
     assert stored.status is Status.STORED
+
+
+def test_names_of_files(inputs: Inputs, stack: Stack) -> None:
+    """The event, the report and the version before of a file are found under its name, without any encoding."""
+    task = json.dumps(order(taskUUID=...)).encode()
+    reports = {name: inputs.put(f"{name}.json", task) for name in OBJECT_NAMES.values()}
+    imported = [json.loads(message["Body"])["report"] for message in inputs.import_all()]
+    assert sorted(imported) == sorted(report.removesuffix(".json") for report in reports.values())
+    stored = whole_bucket(stack)
+    for name, report in reports.items():
+        content = inputs.read(report)
+        assert content["object"] == f"s3://{stack.bucket_name}/requests/{CALLER}/{name}.json"
+        assert (f"requests/{CALLER}/{name}.json", content["versionId"]) in stored
+
+    reports = {name: inputs.put(f"{name}.json", task) for name in OBJECT_NAMES.values()}
+    assert inputs.import_all() == []
+    for report in reports.values():
+        assert [error["code"] for error in inputs.read(report)["errors"]] == ["repeatedFile"]
+
+
+def test_the_longest_name(inputs: Inputs, stack: Stack) -> None:
+    """A file whose key has 1,024 bytes is imported; its report has the hash of its name."""
+    key = longest(f"requests/{CALLER}/a%20b.json")
+    client(stack, "s3").put_object(Bucket=stack.bucket_name, Key=key, Body=json.dumps(order(taskUUID=...)).encode())
+    (message,) = inputs.import_one()
+    report = json.loads(message["Body"])["report"]
+    name = hashlib.sha256(key.removeprefix(f"requests/{CALLER}/").encode()).hexdigest()
+    assert report.startswith(f"reports/{CALLER}/{name}.")
+    assert inputs.read(f"{report}.json")["object"] == f"s3://{stack.bucket_name}/{key}"
 
 
 def test_a_refusal_after_the_import_is_put_beside_the_report(inputs: Inputs) -> None:

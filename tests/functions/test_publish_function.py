@@ -15,10 +15,10 @@ from rushes.adapters.dynamodb.items import clip_of_image
 from rushes.domain.clip import Clip, Kind, Lease, Status, merge_all, refresh_derived
 from rushes.errors import UnreadableError
 from rushes_cli.operator import erase
-from rushes_local.event_sources import stream_event
 from rushes_local.lambda_runtime import Outcome
 from rushes_local.runware.emulator import OneShot
 from rushes_local.stack import Stack
+from tests.change_stream import ChangeStream
 from tests.conftest import ROOT, Json, User, client, order
 from tests.event_listener import Listener
 from tests.fakes.builders import TIMES, fact
@@ -28,27 +28,15 @@ SCHEMAS = ROOT / "docs" / "events"
 LONG_AFTER = 100 * 24 * 3_600_000  # milliseconds: longer ago than any deadline
 
 
-class ChangeStream:
-    """The stream's records since this was created, as Lambda would deliver them."""
+class ClipStream(ChangeStream):
+    """The stream's records of clips."""
 
     def __init__(self, stack: Stack) -> None:
-        self._stack = stack
-        self._client = client(stack, "dynamodbstreams")
-        self.arn = client(stack, "dynamodb").describe_table(TableName=stack.table_name)["Table"]["LatestStreamArn"]
-        (shard,) = self._client.describe_stream(StreamArn=self.arn)["StreamDescription"]["Shards"]
-        location = {"StreamArn": self.arn, "ShardId": shard["ShardId"], "ShardIteratorType": "LATEST"}
-        self._iterator = self._client.get_shard_iterator(**location)["ShardIterator"]
+        super().__init__(stack, lambda key: key[1].startswith("clip#"))
 
     def read(self) -> list[Json]:
         """The changes of clips since the last call, filtered as in the template."""
-        answer = self._client.get_records(ShardIterator=self._iterator)
-        self._iterator = answer["NextShardIterator"]
-        records: list[Json] = stream_event(answer["Records"], self.arn)["Records"]
-        return [
-            record
-            for record in records
-            if record["eventName"] == "MODIFY" and record["dynamodb"]["Keys"]["sk"]["S"].startswith("clip#")
-        ]
+        return [record for record in super().read() if record["eventName"] == "MODIFY"]
 
     def deliver(self, records: list[Json] | None = None) -> Outcome:
         """Delivers changes to the deployed function; by default those since the last call."""
@@ -71,8 +59,8 @@ def listener(stack: Stack) -> Listener:
 
 
 @pytest.fixture
-def stream(stack: Stack) -> ChangeStream:
-    return ChangeStream(stack)
+def stream(stack: Stack) -> ClipStream:
+    return ClipStream(stack)
 
 
 def finished(user: User, **switches: Any) -> Clip:
@@ -107,9 +95,7 @@ def check_schema(event: Json) -> None:
     assert event["source"] == "rushes"
 
 
-def test_a_stored_clip_has_event_and_manifest(
-    stack: Stack, user: User, stream: ChangeStream, listener: Listener
-) -> None:
+def test_a_stored_clip_has_event_and_manifest(stack: Stack, user: User, stream: ClipStream, listener: Listener) -> None:
     """The event fits its schema, and the manifest beside the clip has the digest of the stored bytes."""
     clip = finished(user)
     assert clip.status == Status.STORED
@@ -127,7 +113,7 @@ def test_a_stored_clip_has_event_and_manifest(
     assert event["detail"]["manifestKey"] == clip.object_key.rpartition(".")[0] + ".json"
 
 
-def test_a_refused_clip_is_published_as_failed(user: User, stream: ChangeStream, listener: Listener) -> None:
+def test_a_refused_clip_is_published_as_failed(user: User, stream: ClipStream, listener: Listener) -> None:
     """Runware's refusal of the only attempt is final; the event has its code."""
     user.stack.emulator.faults.next_submissions.append(OneShot(submit_status=400, submit_code="invalidPositivePrompt"))
     task = order()
@@ -139,7 +125,7 @@ def test_a_refused_clip_is_published_as_failed(user: User, stream: ChangeStream,
     assert (event["detail-type"], event["detail"]["error"]["code"]) == ("Clip Failed", "invalidPositivePrompt")
 
 
-def test_a_failure_is_published_after_the_last_look(user: User, stream: ChangeStream, listener: Listener) -> None:
+def test_a_failure_is_published_after_the_last_look(user: User, stream: ClipStream, listener: Listener) -> None:
     """A failed render is not published until the last look has found nothing."""
     clip = finished(user, failure="providerError")
     assert (clip.status, clip.open) == (Status.FAILED, True)
@@ -152,7 +138,7 @@ def test_a_failure_is_published_after_the_last_look(user: User, stream: ChangeSt
     assert (event["detail-type"], event["detail"]["cost"]) == ("Clip Failed", 0)
 
 
-def test_a_clip_in_review_is_published(user: User, stream: ChangeStream, listener: Listener) -> None:
+def test_a_clip_in_review_is_published(user: User, stream: ClipStream, listener: Listener) -> None:
     """A clip without proof of its purchase is published with that reason."""
     clip = add_facts(user, user.buy(), fact(Kind.UNPROVEN, "no proof"))
     stream.deliver()
@@ -162,7 +148,7 @@ def test_a_clip_in_review_is_published(user: User, stream: ChangeStream, listene
 
 
 def test_a_repeat_of_the_stream_changes_nothing(
-    stack: Stack, user: User, stream: ChangeStream, listener: Listener
+    stack: Stack, user: User, stream: ClipStream, listener: Listener
 ) -> None:
     """Repeated and older records leave the manifest's version unchanged and are published under the same id."""
     clip = finished(user)
@@ -175,7 +161,7 @@ def test_a_repeat_of_the_stream_changes_nothing(
     assert {event["detail"]["id"] for event in listener.about(clip.clip_uuid)} == {listener.received[0]["detail"]["id"]}
 
 
-def test_a_later_cost_is_in_the_manifest(stack: Stack, user: User, stream: ChangeStream, listener: Listener) -> None:
+def test_a_later_cost_is_in_the_manifest(stack: Stack, user: User, stream: ClipStream, listener: Listener) -> None:
     """A later fact of a stored clip is written to its manifest without another event."""
     clip = finished(user, result_cost=False)
     stream.deliver()
@@ -187,7 +173,7 @@ def test_a_later_cost_is_in_the_manifest(stack: Stack, user: User, stream: Chang
     assert len(listener.about(clip.clip_uuid)) == 1
 
 
-def test_an_unreadable_record_fails_alone(user: User, stream: ChangeStream, listener: Listener) -> None:
+def test_an_unreadable_record_fails_alone(user: User, stream: ClipStream, listener: Listener) -> None:
     """An unreadable record fails by its sequence number, and the other clips are published."""
     clip = finished(user)
     records = stream.read()
@@ -205,16 +191,14 @@ def test_an_invalid_image_is_unreadable(image: Json) -> None:
         clip_of_image(image)
 
 
-def test_an_image_is_the_clip_that_was_saved(user: User, stream: ChangeStream) -> None:
+def test_an_image_is_the_clip_that_was_saved(user: User, stream: ClipStream) -> None:
     """The stream's image and the table's item are read as the same clip."""
     clip = finished(user)
     leased = user.stack.store.save(clip, replace(clip, lease=Lease("me", 1, 2), possibly_sent_at=5))
     assert clip_of_image(stream.read()[-1]["dynamodb"]["NewImage"]) == leased
 
 
-def test_an_erased_clip_gets_no_manifest_back(
-    stack: Stack, user: User, stream: ChangeStream, listener: Listener
-) -> None:
+def test_an_erased_clip_gets_no_manifest_back(stack: Stack, user: User, stream: ClipStream, listener: Listener) -> None:
     """The record of the erasure and repeats of earlier records write no manifest."""
     clip = finished(user)
     records = stream.read()
@@ -228,7 +212,7 @@ def test_an_erased_clip_gets_no_manifest_back(
 
 
 def test_an_event_that_the_bus_rejects_is_retried(
-    user: User, stream: ChangeStream, in_process: InProcess, monkeypatch: pytest.MonkeyPatch
+    user: User, stream: ClipStream, in_process: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A 200 answer with a failed entry counts as a failure."""
     finished(user)
@@ -242,7 +226,7 @@ def test_an_event_that_the_bus_rejects_is_retried(
     assert failed == [{"itemIdentifier": records[-1]["dynamodb"]["SequenceNumber"]}]
 
 
-def test_records_without_time_are_retried(user: User, stream: ChangeStream, in_process: InProcess) -> None:
+def test_records_without_time_are_retried(user: User, stream: ClipStream, in_process: InProcess) -> None:
     """Near its end the function starts no further record, so that a timeout does not fail the whole batch."""
     finished(user)
     records = stream.read()

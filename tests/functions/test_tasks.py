@@ -175,6 +175,7 @@ def test_filters(user: User) -> None:
         ("day", "2026-W01-1", "invalidDay"),
         ("tag", "project", "invalidTag"),
         ("tag", ":x", "invalidTag"),
+        ("prefix", "abc", "invalidPrefix"),
         ("cursor", "", "invalidCursor"),
         ("cursor", "AAAA", "invalidCursor"),
         ("cursor", "ä", "invalidCursor"),

@@ -3,8 +3,6 @@
 Orders are validated with the service's own rules, so that the page receives the service's real errors.
 """
 
-import base64
-import hashlib
 import json
 import re
 import threading
@@ -19,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
+from rushes import gallery
+from rushes.services.queries import folded
 from rushes.services.request_validation import WireResponse, parse, validate
 from rushes_local.runware.rendering import Shape, render
 from rushes_local.servers import Server
@@ -41,29 +41,11 @@ def clip_bytes(shape: str, caption: str) -> bytes:
     return render(Shape(*_SIZES[shape], 5, "MP4", caption, small=True))
 
 
-def policy(page: str, bucket: str) -> str:
-    """The page's content security policy: its own script and style by their hashes, clips from the bucket, nothing
-    else."""
-    script, style = (_hash(re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)) for tag in ("script", "style"))
-    directives = {
-        "default-src": "'none'",
-        "script-src": script,
-        "style-src": style,
-        "connect-src": "'self'",
-        "media-src": bucket,
-        "img-src": bucket,
-        "frame-ancestors": "'none'",
-        "base-uri": "'none'",
-        "form-action": "'none'",
-        "require-trusted-types-for": "'script'",
-        "trusted-types": "'none'",
-    }
-    return "; ".join(f"{name} {value}" for name, value in directives.items())
-
-
-def _hash(contents: list[str]) -> str:
-    (only,) = contents
-    return f"'sha256-{base64.b64encode(hashlib.sha256(only.encode()).digest()).decode()}'"
+def headers(page: str, bucket: str) -> list[tuple[str, str]]:
+    """The page's headers, with a policy that is stricter than the deployed one: no text becomes markup or code."""
+    served = dict(gallery.headers(page, bucket))
+    served["Content-Security-Policy"] += "; require-trusted-types-for 'script'; trusted-types 'none'"
+    return [("content-type", "text/html; charset=utf-8"), *served.items()]
 
 
 def iso(seconds: float) -> str:
@@ -149,6 +131,7 @@ class FakeApi:
                 clip["nextCheckAt"] = iso(time.time() + 90)
             if status == "stored":
                 clip |= {"size": 4_812_330, "versionId": "3sL4kqtJlcpXroDTDmJ.rmSpXd3dIbrHY", "seed": 169984304}
+                clip["seedText"] = "169984304"
                 clip["videoUUID"] = str(uuid.uuid5(uuid.NAMESPACE_URL, clip["clipUUID"]))
             if status == "failed":
                 clip["cost"] = 0.0
@@ -184,19 +167,14 @@ class FakeApi:
         )
         if request.path == "/":
             page = PAGE.read_text()
-            headers = [
-                ("content-type", "text/html; charset=utf-8"),
-                ("content-security-policy", policy(page, self._bucket.url)),
-                ("x-content-type-options", "nosniff"),
-            ]
-            start_response("200 OK", headers)
+            start_response("200 OK", headers(page, self._bucket.url))
             return [page.encode()]
         with self._lock:
             self.requests.append(request)
         status, body = self.intercept(request) or self._answer(request)
         content = json.dumps(body).encode() if not isinstance(body, bytes) else body
-        headers = [("content-type", "application/json"), ("content-length", str(len(content)))]
-        start_response(f"{status} {HTTPStatus(status).phrase}", headers)
+        types = [("content-type", "application/json"), ("content-length", str(len(content)))]
+        start_response(f"{status} {HTTPStatus(status).phrase}", types)
         return [content]
 
     def _answer(self, request: Request) -> tuple[int, Any]:
@@ -220,8 +198,10 @@ class FakeApi:
         newest = sorted(self.tasks.values(), key=lambda task: task["createdAt"], reverse=True)
         start, limit = int(query.get("cursor", 0)), int(query.get("limit", 20))
         page = [self._response(task) for task in newest[start : start + limit]]
-        cursor = {"cursor": str(start + limit)} if start + limit < len(newest) else {}
-        return {"tasks": [task for task in page if _matches(task, query)], **cursor}
+        more: Json = {"cursor": str(start + limit)} if start + limit < len(newest) else {}
+        if query.keys() & {"status", "tag", "prompt"}:
+            more["searched"] = len(page)
+        return {"tasks": [task for task in page if _matches(task, query)], **more}
 
     def _response(self, task: Json, detailed: bool = False) -> Json:
         clips = []
@@ -255,15 +235,15 @@ class FakeApi:
             start_response("403 Forbidden", [("content-length", "0")])
             return [b""]
         content = clip_bytes(shape, shape)
-        headers = [("content-type", "video/mp4"), ("accept-ranges", "bytes")]
+        types = [("content-type", "video/mp4"), ("accept-ranges", "bytes")]
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", environ.get("HTTP_RANGE", ""))
         if not wanted:
-            start_response("200 OK", [*headers, ("content-length", str(len(content)))])
+            start_response("200 OK", [*types, ("content-length", str(len(content)))])
             return [content]
         start, end = int(wanted[1]), int(wanted[2] or len(content) - 1)
         part = content[start : end + 1]
-        headers += [("content-range", f"bytes {start}-{end}/{len(content)}"), ("content-length", str(len(part)))]
-        start_response("206 Partial Content", headers)
+        types += [("content-range", f"bytes {start}-{end}/{len(content)}"), ("content-length", str(len(part)))]
+        start_response("206 Partial Content", types)
         return [part]
 
 
@@ -273,11 +253,12 @@ def request_of(request: Json) -> Json:
 
 
 def _matches(task: Json, query: Mapping[str, str]) -> bool:
-    name, _, value = query.get("tag", "").partition(":")
+    name, *value = re.split("[:=]", query.get("tag", ""), maxsplit=1)
     return (
         query.get("status", task["status"]) == task["status"]
         and task["createdAt"].startswith(query.get("day", ""))
-        and (not name or task["request"].get("tags", {}).get(name) == value)
+        and (not name or task["request"].get("tags", {}).get(name) == value[0])
+        and folded(query.get("prompt", "")) in folded(task["request"].get("positivePrompt", ""))
     )
 
 

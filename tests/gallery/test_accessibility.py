@@ -81,6 +81,50 @@ def test_axe_finds_nothing_serious(
     check_view("faults")
 
 
+def test_four_hundred_percent_zoom(api: FakeApi, start_visit: StartVisit, screenshots: Path) -> None:
+    """At 400 % (320 by 215 pixels) no bar stays in the way, and nothing is cut off at the side."""
+    fill(api)
+    here = start_visit(api.url, viewport={"width": 320, "height": 215}, reduced_motion="reduce")
+    page = here.page
+    here.enter_key(api.key)
+
+    def check_view(view: str) -> None:
+        is_cut = "each.clientWidth > 1 && each.scrollWidth > each.clientWidth + 1"
+        shown = '[document.documentElement, ...document.querySelectorAll("dialog[open], dialog[open] *")]'
+        assert page.evaluate(f"{shown}.filter((each) => {is_cut}).map((each) => each.outerHTML.slice(0, 80))") == []
+        here.screenshot(screenshots, f"{view}-zoom")
+
+    page.locator(".prompt").last.scroll_into_view_if_needed()
+    check_view("list")
+    expect(page.locator(".bar")).not_to_be_in_viewport()
+    here.card("Paper boats drifting down a rain gutter").locator(".prompt").click()
+    expect(page.locator(".timeline li").nth(1)).to_be_visible()
+    page.get_by_role("button", name="Retry").last.scroll_into_view_if_needed()
+    check_view("detail")
+    page.get_by_role("dialog").get_by_role("button", name="Retry").click()
+    page.get_by_text("More options").click()
+    page.get_by_label("Prompt", exact=True).scroll_into_view_if_needed()
+    check_view("form")
+    box = page.get_by_label("Prompt", exact=True).bounding_box()
+    assert box
+    assert box["y"] >= 0
+    assert box["y"] + min(box["height"], 100) <= 215
+    page.get_by_role("button", name="Buy").scroll_into_view_if_needed()
+    expect(page.get_by_role("button", name="Buy")).to_be_in_viewport()
+
+
+def test_right_to_left_prompts(api: FakeApi, visit: VisitPage) -> None:
+    """A prompt in a script from right to left has this direction in its card, its details and the form."""
+    prompt = "\u0645\u0646\u0627\u0631\u0629 at dusk"
+    api.add("stored", prompt=prompt)
+    page = visit().page
+    expect(page.locator(".prompt")).to_have_css("direction", "rtl")
+    page.locator(".prompt").click()
+    expect(page.locator("#detail-title")).to_have_css("direction", "rtl")
+    page.get_by_role("button", name="Use again").click()
+    expect(page.get_by_label("Prompt", exact=True)).to_have_css("direction", "rtl")
+
+
 def test_the_keyboard_is_enough(api: FakeApi, start_visit: StartVisit) -> None:
     """A key, an order and playback need no pointer, and the focus returns to its former place."""
     api.add("stored", prompt="an old lighthouse", ago=600)

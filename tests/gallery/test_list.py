@@ -2,6 +2,7 @@
 
 import re
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from playwright.sync_api import expect
 
 from tests.gallery.browsers import Visit, is_playing, wait_for
 from tests.gallery.conftest import StartVisit
-from tests.gallery.fake_api import FakeApi, Request
+from tests.gallery.fake_api import FakeApi, Request, iso
 
 VisitPage = Callable[..., Visit]
 
@@ -50,6 +51,23 @@ def test_forgetting_the_key_leaves_nothing_behind(api: FakeApi, visit: VisitPage
     assert "secret lighthouse" not in page.content()
 
 
+def test_a_link_with_the_key_opens_the_gallery(api: FakeApi, start_visit: StartVisit) -> None:
+    """The key is taken out of the address at once, also if the link is pasted into an open tab or is wrong."""
+    api.add("stored", prompt="a lighthouse")
+    here = start_visit(f"{api.url}/#key={api.key}")
+    expect(here.card("a lighthouse")).to_be_visible()
+    assert here.page.url == f"{api.url}/"
+    here.page.reload()
+    expect(here.card("a lighthouse")).to_be_visible()  # signed in for the tab
+    here.expected.append("status of 401")
+    here.page.evaluate("location.hash = 'key=wrong'")
+    expect(here.page.get_by_text("This key is not valid.")).to_be_visible()
+    assert here.page.url == f"{api.url}/"
+    here.page.evaluate(f"location.hash = 'key={api.key}'")
+    expect(here.card("a lighthouse")).to_be_visible()
+    assert here.page.url == f"{api.url}/"
+
+
 def test_a_revoked_key_leads_back_to_the_key_form(api: FakeApi, visit: VisitPage) -> None:
     """If the service refuses the key, the page reports that and asks for another key."""
     api.add("stored")
@@ -68,7 +86,7 @@ def test_callers_text_is_not_markup(api: FakeApi, visit: VisitPage) -> None:
     task = api.add("failed", prompt=HOSTILE, tags={"<b>x</b>": "<i>y</i>", "__proto__": "constructor"})
     clip = task["clips"][0]
     clip["error"] = {"code": "constructor", "message": HOSTILE}
-    clip["timeline"] += [{"at": "never", "fact": "constructor", "source": "toString", "key": HOSTILE}]
+    clip["timeline"] += [{"at": "never", "fact": "constructor", "source": "toString", "key": f"again {HOSTILE}"}]
     sneaky = api.add("stored", prompt="sneaky", clip={"videoURL": "javascript:alert(1)", "manifestURL": "data:,x"})
     here = visit()
     page = here.page
@@ -81,7 +99,7 @@ def test_callers_text_is_not_markup(api: FakeApi, visit: VisitPage) -> None:
     expect(dialog.locator(".whole-prompt")).to_contain_text(HOSTILE.split("\u202e")[0].strip())
     dialog.get_by_text("The request as sent").click()
     expect(dialog.locator("pre")).to_contain_text("<b>x</b>")
-    expect(dialog.locator(".timeline")).to_contain_text("constructor <")
+    expect(dialog.locator(".timeline")).to_contain_text("constructor again <")
     page.keyboard.press("Escape")
     here.card("sneaky").locator(".prompt").click()
     expect(dialog.locator(".timeline")).to_contain_text("Stored in the bucket")
@@ -242,12 +260,50 @@ def test_sixty_tasks_load_by_scrolling(api: FakeApi, visit: VisitPage) -> None:
 
 def test_short_pages_load_the_next_one(api: FakeApi, visit: VisitPage) -> None:
     """If a filter leaves few tasks of a page, the next page is loaded without scrolling."""
-    for number in range(100):
-        api.add("failed" if number % 50 else "stored", prompt=f"take {number}", ago=60 * number)
+    for number in range(250):
+        api.add("failed" if number % 150 else "stored", prompt=f"take {number}", ago=60 * number)
     here = visit()
     here.choose("Status", "Succeeded")
-    expect(here.page.locator(".prompt")).to_have_text(["take 0", "take 50"])
-    wait_for(lambda: [r.query.get("cursor") for r in api.requests_for("/tasks")][-5:] == [None, "24", "48", "72", "96"])
+    expect(here.page.locator(".prompt")).to_have_text(["take 0", "take 150"])
+    wait_for(lambda: [r.query.get("cursor") for r in api.requests_for("/tasks")][-3:] == [None, "100", "200"])
+    expect(here.page.get_by_text("Searched all 250 tasks.")).to_be_visible()
+
+
+def test_a_search_reports_how_far_it_went(api: FakeApi, visit: VisitPage) -> None:
+    """The service searches prompts page by page; the page counts the searched tasks and continues on request."""
+    api.add("failed", prompt="An Owl in the barn", ago=90_000)
+    for number in range(620):
+        api.add("failed", prompt=f"take {number}", ago=60 + number)
+    here = visit()
+    page = here.page
+    page.get_by_label("Search prompts").fill("  owl in")
+    page.keyboard.press("Enter")
+    expect(page.locator("#end-text")).to_have_text("Searched the latest 600 tasks.")
+    assert api.requests_for("/tasks")[-1].query["prompt"] == "owl in"
+    page.get_by_role("button", name="Search further").click()
+    expect(page.locator(".prompt")).to_have_text(["An Owl in the barn"])
+    expect(page.locator("#end-text")).to_have_text("Searched all 621 tasks.")
+    page.get_by_label("Search prompts").fill("ostrich")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Search further").click()
+    expect(page.get_by_text("Searched all 621 tasks: none of them matches.")).to_be_visible()
+    page.locator("#clear").click()
+    expect(page.locator(".prompt").first).to_have_text("take 0")
+
+
+def test_a_filtered_poll_keeps_older_matches(api: FakeApi, visit: VisitPage) -> None:
+    """If no task of the newest page matches, a poll does not load the list anew."""
+    api.add("running", prompt="old", ago=9000)
+    for number in range(120):
+        api.add("failed", prompt=f"take {number}", ago=60 + number)
+    here = visit(own_clock=True)
+    here.choose("Status", "Running")
+    expect(here.card("old")).to_be_visible()
+    here.page.evaluate("document.querySelector('.card').dataset.mark = 'kept'")
+    before = len(api.requests_for("/tasks"))
+    here.page.clock.run_for(3_000)
+    wait_for(lambda: len(api.requests_for("/tasks")) > before and not here.page.evaluate("poll.busy"))
+    expect(here.page.locator(".card[data-mark=kept]")).to_have_count(1)
 
 
 def test_filters_by_status_day_and_tag(api: FakeApi, visit: VisitPage) -> None:
@@ -272,7 +328,7 @@ def test_filters_by_status_day_and_tag(api: FakeApi, visit: VisitPage) -> None:
     page.get_by_label("Tag", exact=True).fill("nonsense")
     page.keyboard.press("Enter")
     expect(page.get_by_text("Write the tag as name:value.")).to_be_visible()
-    page.get_by_label("Tag", exact=True).fill("project:owl")
+    page.get_by_label("Tag", exact=True).fill("project=owl")
     page.keyboard.press("Enter")
     expect(page.get_by_text("Write the tag as name:value.")).to_be_hidden()
     page.get_by_label("Tag", exact=True).fill("project:none")
@@ -284,6 +340,11 @@ def test_an_empty_gallery_leads_to_the_form(api: FakeApi, visit: VisitPage) -> N
     """Without tasks the page has a sentence and a button for the first order."""
     page = visit().page
     expect(page.get_by_role("heading", name="No clips yet")).to_be_visible()
+    page.get_by_role("button", name="A lighthouse at dusk").click()
+    expect(page.locator("#positivePrompt")).to_have_value(re.compile("^A lighthouse at dusk"))
+    expect(page.get_by_role("button", name="Buy 1 clip for $0.924")).to_be_enabled()
+    page.keyboard.press("Escape")
+    assert api.ordered() == []
     page.get_by_role("button", name="Make the first one").click()
     expect(page.get_by_role("dialog", name="New clip")).to_be_visible()
 
@@ -350,7 +411,8 @@ def test_the_details_are_complete(api: FakeApi, visit: VisitPage) -> None:
     )
     expect(dialog).to_contain_text("3:12 min later")
     expect(dialog).to_contain_text(re.compile("from Runware.s webhook"))
-    expect(dialog).to_contain_text(task["clips"][0]["objectKey"])
+    expect(dialog.get_by_role("heading", level=2)).to_have_text("a lighthouse\nin two lines")
+    expect(dialog.locator("#detail-status")).to_have_text("Partial 1/2")
     download = dialog.get_by_role("link", name="Download the clip")
     assert re.match(r"http://127\.0\.0\.1:\d+/videos/alice/", download.get_attribute("href") or "")
     assert download.get_attribute("rel") == "noopener noreferrer"
@@ -409,6 +471,25 @@ def test_the_details_have_the_next_step(api: FakeApi, visit: VisitPage, status: 
     expect(dialog).to_contain_text("it may have been bought")
 
 
+def test_the_details_have_the_last_attempt_at_the_webhook(api: FakeApi, visit: VisitPage) -> None:
+    """A task with a receiver shows the state of its clip's webhook; another task has no such line."""
+    task = api.add("stored", prompt="a lighthouse")
+    attempt = {"clip": 0, "id": "1", "attempt": 1, "at": task["createdAt"], "outcome": "retry", "status": 503}
+    second = {**attempt, "attempt": 2, "nextAt": task["createdAt"], "failure": "timeout"}
+    task["webhooks"] = [attempt, second, {**attempt, "clip": 1}]
+    page = visit().page
+    page.locator(".prompt").click()
+    facts = page.get_by_role("dialog").locator("dl")
+    expect(facts).to_contain_text(re.compile("Webhooktimeout, attempt 2; next "))
+    task["webhooks"] = [{**attempt, "outcome": "delivered", "status": 204}]
+    page.reload()
+    expect(facts).to_contain_text(re.compile("Webhookdelivered .*, attempt 1"))
+    del task["webhooks"]
+    page.reload()
+    expect(facts).to_contain_text("Cost")
+    expect(facts).not_to_contain_text("Webhook")
+
+
 def test_an_erased_request_is_explained(api: FakeApi, visit: VisitPage) -> None:
     """A task with an erased request keeps its card, without the actions that need the request."""
     api.add("stored")["request"] = {}
@@ -416,3 +497,148 @@ def test_an_erased_request_is_explained(api: FakeApi, visit: VisitPage) -> None:
     page.get_by_role("button", name="The request is no longer kept").click()
     expect(page.get_by_role("dialog")).to_contain_text("The request is no longer kept.")
     expect(page.get_by_role("button", name="Use again")).to_be_hidden()
+
+
+def test_the_parts_of_cards_line_up(api: FakeApi, visit: VisitPage) -> None:
+    """Pictures, titles, clip buttons and facts of a row have the same height, whatever a card has of them."""
+    api.add("stored", "failed", prompt="two takes", tags={"project": "fox"})
+    api.add("failed", prompt="a long prompt " * 20, ago=120)
+    api.add("stored", prompt="short", ago=180)
+    page = visit().page
+
+    def tops(selector: str) -> list[float]:
+        found: list[float] = page.locator(f".card > {selector}:visible").evaluate_all(
+            "all => all.map((each) => each.getBoundingClientRect().top)"
+        )
+        return found
+
+    for selector in (".title", ".facts", ".stage"):
+        assert len(tops(selector)) == 3
+        assert len(set(tops(selector))) == 1, selector
+    stage, buttons = page.locator(".stage").first.bounding_box(), page.locator(".clip-buttons:visible").bounding_box()
+    assert stage
+    assert buttons
+    assert buttons["y"] >= stage["y"] + stage["height"]
+    title, status = page.locator(".prompt").first.bounding_box(), page.locator(".card .status").first.bounding_box()
+    assert title
+    assert status
+    assert status["x"] > title["x"] + title["width"]
+    assert abs(status["y"] - title["y"]) < 8
+
+
+def test_arrow_keys_and_buttons_lead_to_the_next_task(api: FakeApi, visit: VisitPage) -> None:
+    """The details lead to the neighbours in the list, also beyond the loaded page, and "back" leads to the list."""
+    for number in range(30):
+        api.add("failed", prompt=f"take {number}", ago=60 + number)
+    here = visit(viewport={"width": 1280, "height": 500})
+    page = here.page
+    here.card("take 1").locator(".prompt").click()
+    title = page.get_by_role("dialog").get_by_role("heading", level=2)
+    page.keyboard.press("ArrowRight")
+    expect(title).to_have_text("take 2")
+    page.get_by_role("button", name="Previous task").click()
+    expect(title).to_have_text("take 1")
+    page.keyboard.press("ArrowLeft")
+    expect(title).to_have_text("take 0")
+    expect(page.get_by_role("button", name="Previous task")).to_be_disabled()
+    page.keyboard.press("ArrowLeft")
+    for number in range(1, 30):
+        page.keyboard.press("ArrowRight")
+        expect(title).to_have_text(f"take {number}")
+    expect(page.get_by_role("button", name="Next task")).to_be_disabled()
+    page.go_back()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(here.card("take 29").locator(".prompt")).to_be_focused()
+
+
+def test_ids_are_copied(api: FakeApi, visit: VisitPage) -> None:
+    """A button copies each ID; without access to the clipboard, the text appears in its place."""
+    task = api.add("stored")
+    here = visit(permissions=["clipboard-read", "clipboard-write"])
+    page = here.page
+    page.locator(".prompt").click()
+    dialog = page.get_by_role("dialog")
+    copy = dialog.get_by_role("button", name="Copy: Object key")
+    copy.click()
+    expect(copy).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == task["clips"][0]["objectKey"]
+    expect(dialog.get_by_role("status")).to_have_text("Copied: Object key")
+    assert task["taskUUID"] not in dialog.inner_text()
+    page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('refused')); }")
+    dialog.get_by_role("button", name="Copy: Task ID").click()
+    expect(dialog.get_by_text(task["taskUUID"], exact=True)).to_be_visible()
+    assert page.evaluate("getSelection().toString()") == task["taskUUID"]
+
+
+def test_a_failure_has_its_reason_once(api: FakeApi, visit: VisitPage) -> None:
+    """The card and the details each have the reason in one place."""
+    api.add("failed", prompt="boats")
+    here = visit()
+    reason = "turned down by the provider"
+    assert here.card("boats").inner_text().count(reason) == 1
+    here.card("boats").locator(".prompt").click()
+    dialog = here.page.get_by_role("dialog")
+    expect(dialog.locator(".timeline")).to_contain_text("The render failed")
+    assert dialog.inner_text().count(reason) == 1
+
+
+def test_a_partial_result_is_not_green(api: FakeApi, visit: VisitPage) -> None:
+    """The status of a task with a failed clip has a colour of its own."""
+    for statuses in (("stored",), ("stored", "failed"), ("failed",)):
+        api.add(*statuses)
+    colours = (
+        visit().page.locator(".card .status").evaluate_all("all => all.map((each) => getComputedStyle(each).color)")
+    )
+    assert len(set(colours)) == 3
+
+
+def test_the_pause_after_a_failed_poll_counts_down(api: FakeApi, visit: VisitPage) -> None:
+    """The seconds until the next try are counted, out of sight of screen readers."""
+    api.add("running")
+    here = visit(own_clock=True)
+    here.expected.append("status of 503")
+    api.intercept = lambda request: (503, {}) if request.path == "/tasks" else None
+    here.page.clock.run_for(3_000)
+    count = here.page.locator("#notice-count")
+    expect(count).to_have_text("Trying again in 6 s.")
+    here.page.clock.run_for(2_000)
+    expect(count).to_have_text("Trying again in 4 s.")
+    expect(count).to_have_attribute("aria-hidden", "true")
+
+
+def test_the_last_look_is_followed(api: FakeApi, visit: VisitPage) -> None:
+    """The details of a failed clip are requested again when the time of its next check has come."""
+    task = api.add("failed", prompt="boats")
+    task["clips"][0] |= {"open": True, "nextCheckAt": iso(time.time() + 50)}
+    here = visit(own_clock=True)
+    here.page.locator(".prompt").click()
+    dialog = here.page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Next check in 0:")
+    expect(dialog.get_by_role("button", name="Retry")).to_be_hidden()
+    api.set_status(task, "stored")
+    here.page.clock.run_for(70_000)
+    expect(dialog.locator("#detail-status")).to_have_text("Succeeded")
+
+
+def test_money_has_one_precision_in_each_place(api: FakeApi, visit: VisitPage) -> None:
+    """The bar and the cards have cents, the details and the form a tenth of a cent."""
+    api.add("stored", prompt="one", duration=5)
+    api.add("stored", "stored", prompt="two", ago=120, clip={"cost": 1.85})
+    here = visit()
+    page = here.page
+    amounts = " ".join(page.locator(".budget, .money").all_inner_texts())
+    assert re.findall(r"\$[\d.]+", amounts) == ["$12.94", "$37.06", "$0.92", "$3.70"]
+    here.card("two").locator(".prompt").click()
+    expect(page.locator("dialog .table")).to_contain_text("$1.850 of $3.700")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="New clip").click()
+    assert set(re.findall(r"\$\d+\.(\d+)", page.locator(".checkout").inner_text())) == {"924", "060", "136"}
+
+
+def test_a_large_seed_is_shown_exactly(api: FakeApi, visit: VisitPage) -> None:
+    """A seed above 2^53 is shown from its text, because the browser rounds numbers."""
+    seed = 2**64 - 3
+    api.add("stored")["clips"][0] |= {"seed": seed, "seedText": str(seed)}
+    page = visit().page
+    page.locator(".prompt").click()
+    expect(page.locator("dialog .table")).to_contain_text(str(seed))

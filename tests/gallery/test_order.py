@@ -74,7 +74,6 @@ def test_the_price_is_shown_before_the_order(form: Visit) -> None:
         form.choose("Duration", f"{seconds} s")
         form.choose("Clips", str(clips))
         price = f"{KLING_2_1_MASTER.price(seconds) * clips / 1e6:.3f}"
-        price = price[:-1] if price.endswith("0") else price  # always cents, and a third digit unless it is zero
         expect(form.page.locator("#sum")).to_have_text(f"${price}")
         expect(buy(form.page)).to_contain_text(f"for ${price}")
 
@@ -86,10 +85,28 @@ def test_the_remaining_budget_is_shown(api: FakeApi, visit: VisitPage) -> None:
     expect(here.page.get_by_label("Money this month")).to_contain_text("$45.50 spent")
     expect(here.page.get_by_label("Money this month")).to_contain_text("$4.50 left in November")
     here.page.get_by_role("button", name="New clip").click()
-    expect(here.page.locator("#sum-left")).to_have_text("$4.50 left this month, $3.576 afterwards.")
+    expect(here.page.locator("#sum-left")).to_have_text("$4.500 left this month, $3.576 afterwards.")
     here.choose("Duration", "10 s")
     here.choose("Clips", "3")
-    expect(here.page.locator("#sum-left")).to_contain_text("will be refused")
+    expect(here.page.locator("#sum-left")).to_have_text("Too expensive: only $4.500 are left this month.")
+    expect(buy(here.page)).to_be_disabled()
+    expect(buy(here.page)).to_have_accessible_description("Too expensive: only $4.500 are left this month.")
+    here.page.get_by_label("Prompt", exact=True).fill(PROMPT)
+    buy(here.page).click(force=True)
+    here.choose("Clips", "2")
+    expect(buy(here.page)).to_be_enabled()
+    assert api.ordered() == []
+
+
+def test_the_last_cent_can_be_spent(api: FakeApi, visit: VisitPage) -> None:
+    """An order of exactly the rest is possible, although the rest is a rounded fraction."""
+    api.limit, api.spent = 4.0, 2.152
+    assert api.limit - api.spent < 1.848
+    here = visit()
+    here.page.get_by_role("button", name="New clip").click()
+    here.choose("Duration", "10 s")
+    expect(here.page.locator("#sum-left")).to_have_text("$1.848 left this month, $0.000 afterwards.")
+    expect(buy(here.page)).to_be_enabled()
 
 
 def test_an_order_arrives_as_it_was_filled_in(api: FakeApi, form: Visit) -> None:
@@ -108,7 +125,7 @@ def test_an_order_arrives_as_it_was_filled_in(api: FakeApi, form: Visit) -> None
     page.get_by_label("Quality").fill("90")
     page.get_by_label("Content check").select_option("full")
     page.get_by_label(re.compile("^Destination")).fill("campaign/autumn")
-    page.get_by_label(re.compile("^Tags")).fill("project: lighthouse\nurl:https://example.com")
+    page.get_by_label(re.compile("^Tags")).fill("project: lighthouse\nurl=https://example.com?a=b")
     buy(page).click()
     expect(page.get_by_role("dialog")).to_be_hidden()
     (order,) = api.ordered()
@@ -127,7 +144,7 @@ def test_an_order_arrives_as_it_was_filled_in(api: FakeApi, form: Visit) -> None
         "outputQuality": 90,
         "safety": {"checkContent": True, "mode": "full"},
         "destination": "campaign/autumn",
-        "tags": {"project": "lighthouse", "url": "https://example.com"},
+        "tags": {"project": "lighthouse", "url": "https://example.com?a=b"},
         "inputs": {"frameImages": ["https://example.com/first.png"]},
     }
     expect(form.card(PROMPT).locator(".status")).to_have_text("Running 0/2")
@@ -154,7 +171,7 @@ def test_defaults_are_left_to_the_provider(api: FakeApi, form: Visit) -> None:
         ("Destination (optional)", "a//b", "single slashes"),
         ("Destination (optional)", "../b", "single slashes"),
         ("Tags (optional)", "nothing", "name:value"),
-        ("Tags (optional)", "a=b:c", "without ="),
+        ("Tags (optional)", "=b", "name:value"),
         ("Tags (optional)", "\n".join(f"n{n}:v" for n in range(21)), "At most 20 tags"),
         ("Tags (optional)", "a:1\na:2", "twice"),
     ],
@@ -214,13 +231,20 @@ def test_errors_of_the_api_are_shown_at_their_fields(api: FakeApi, form: Visit) 
 def test_an_exhausted_budget_is_explained(api: FakeApi, form: Visit) -> None:
     """A refusal for the budget is shown in the service's words, and the remaining money is updated."""
     error = {"code": "budgetExceeded", "message": "The month's limit of $50.00 cannot hold $0.924."}
-    api.intercept = lambda request: (402, {"data": [], "errors": [error]}) if request.method == "POST" else None
+
+    def refuse(request: Request) -> tuple[int, Any] | None:
+        if request.method != "POST":
+            return None
+        api.spent = api.limit  # by another order, after the form was opened
+        return 402, {"data": [], "errors": [error]}
+
+    api.intercept = refuse
     form.expected.append("status of 402")
     form.page.get_by_label("Prompt", exact=True).fill(PROMPT)
-    api.spent = api.limit
     buy(form.page).click()
     expect(form.page.get_by_role("alert").filter(has_text="limit")).to_be_focused()
-    expect(form.page.locator("#sum-left")).to_contain_text("Only $0.00 are left")
+    expect(form.page.locator("#sum-left")).to_contain_text("only $0.000 are left")
+    expect(buy(form.page)).to_be_disabled()
 
 
 def test_a_double_click_buys_once(api: FakeApi, form: Visit) -> None:
@@ -294,6 +318,16 @@ def picture(width: int, height: int) -> bytes:
     return target.getvalue()
 
 
+def test_an_image_in_a_bucket_is_sent(api: FakeApi, form: Visit) -> None:
+    """The address of an object is sent unchanged, since a key may have spaces and percent signs."""
+    form.choose("First frame (optional)", "From a URL")
+    form.page.get_by_label("Image URL").fill("s3://photos/a%20b c+d#?.png")
+    form.page.get_by_label("Prompt", exact=True).fill(PROMPT)
+    buy(form.page).click()
+    expect(form.page.get_by_role("dialog")).to_be_hidden()
+    assert api.ordered()[0]["inputs"]["frameImages"] == ["s3://photos/a%20b c+d#?.png"]
+
+
 def test_an_image_from_a_file_is_sent(api: FakeApi, form: Visit) -> None:
     """A chosen file is displayed and sent as a data URI."""
     page = form.page
@@ -309,11 +343,41 @@ def test_an_image_from_a_file_is_sent(api: FakeApi, form: Visit) -> None:
     assert sent.startswith("data:image/png;base64,")
 
 
+@pytest.mark.parametrize(("name", "kind"), [("x.jpg", "image/jpeg"), ("x", ""), ("x.heic", "image/heic")])
+def test_an_image_is_judged_by_its_bytes(api: FakeApi, form: Visit, name: str, kind: str) -> None:
+    """A PNG with another extension, from which the browser derives its type, is sent as the PNG that it is."""
+    page = form.page
+    form.choose("First frame (optional)", "From a file")
+    file = {"name": name, "mimeType": kind, "buffer": picture(640, 360)}
+    page.get_by_label("Image file").set_input_files(file)  # type: ignore[arg-type]
+    expect(page.get_by_role("img", name="The chosen image")).to_be_visible()
+    page.get_by_label("Prompt", exact=True).fill(PROMPT)
+    buy(page).click()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    assert api.ordered()[0]["inputs"]["frameImages"][0].startswith("data:image/png;base64,iVBOR")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["s3://film/stills/first frame.png", "s3://film/été 100% #1?.png", "s3://film//a\\b ", "s3://my.film-1/写真"],
+)
+def test_every_key_of_an_object_is_taken(api: FakeApi, form: Visit, address: str) -> None:
+    """Keys with spaces and signs reach the service as they are, which takes them."""
+    form.choose("First frame (optional)", "From a URL")
+    form.page.get_by_label("Image URL").fill(address)
+    form.page.get_by_label("Prompt", exact=True).fill(PROMPT)
+    buy(form.page).click()
+    expect(form.page.get_by_role("dialog")).to_be_hidden()
+    assert api.ordered()[0]["inputs"]["frameImages"] == [address]
+    assert len(api.tasks) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "content", "words"),
     [
         ("x.gif", "image/gif", b"GIF89a", "Only PNG, JPEG and WebP"),
-        ("x.png", "image/png", b"no image", "cannot be read"),
+        ("x.png", "image/png", b"no image", "Only PNG, JPEG and WebP"),
+        ("x.png", "image/png", b"\x89PNG\r\n\x1a\n no image", "cannot be read"),
         ("x.png", "image/png", picture(200, 400), "300 to 2048 pixels"),
         ("x.png", "image/png", b"\0" * 3_600_001, "at most 3.6 MB"),
     ],
@@ -339,8 +403,10 @@ def test_an_order_can_be_used_again(api: FakeApi, visit: VisitPage) -> None:
         "height": 1080,
         "CFGScale": 0.25,
         "destination": "x/y",
-        "tags": {"a": "b"},
+        "tags": {"a": "b", "url": "https://example.com?c=d:e"},
         "duration": 10,
+        "ttl": 86_400,
+        "includeCost": True,
     }
     old = api.add("failed", "failed", prompt=PROMPT, ago=60, **request)
     here = visit()
@@ -355,3 +421,46 @@ def test_an_order_can_be_used_again(api: FakeApi, visit: VisitPage) -> None:
         {name: value for name, value in each.items() if name != "taskUUID"} for each in (order, old["request"])
     )
     assert json.dumps(sent, sort_keys=True) == json.dumps(asked, sort_keys=True)
+
+
+def test_carried_parameters_are_shown_and_can_be_left_out(api: FakeApi, visit: VisitPage) -> None:
+    """Parameters that the form does not have are named, and one button removes them."""
+    api.add("stored", prompt=PROMPT, ttl=86_400)
+    here = visit()
+    here.page.locator(".prompt").click()
+    here.page.get_by_role("button", name="Use again").click()
+    expect(here.page.locator("#carried")).to_contain_text("Kept from the earlier order: ttl 86400.")
+    here.page.get_by_role("button", name="Leave out").click()
+    expect(here.page.locator("#carried")).to_be_hidden()
+    buy(here.page).click()
+    expect(here.card(PROMPT)).to_have_count(2)
+    assert "ttl" not in api.ordered()[0]
+
+
+@pytest.mark.parametrize("place", ["card", "details"])
+def test_failed_clips_can_be_ordered_again(api: FakeApi, visit: VisitPage, place: str) -> None:
+    """Retry opens the form with the same fields for the failed clips; its price is shown before anything is bought."""
+    old = api.add("failed", "stored", "failed", prompt=PROMPT, negativePrompt="people", ttl=86_400)
+    here = visit()
+    here.card(PROMPT).get_by_role("button", name="Clip 1: Failed").click()
+    if place == "details":
+        here.card(PROMPT).locator(".prompt").click()
+    root = here.page.get_by_role("dialog") if place == "details" else here.card(PROMPT)
+    root.get_by_role("button", name="Retry 2 clips").click()
+    expect(buy(here.page)).to_have_text("Buy 2 clips for $1.848")
+    assert api.ordered() == []
+    buy(here.page).click()
+    expect(here.card(PROMPT)).to_have_count(2)
+    (order,) = api.ordered()
+    assert order.pop("taskUUID") != old["taskUUID"]
+    assert order == {name: value for name, value in old["request"].items() if name != "taskUUID"} | {"numberResults": 2}
+
+
+def test_only_definite_failures_can_be_retried(api: FakeApi, visit: VisitPage) -> None:
+    """A clip in review, one whose failure has a last look, and one without its request have no Retry."""
+    api.add("review", prompt="review")
+    api.add("failed", prompt="open")["clips"][0]["open"] = True
+    api.add("failed", prompt="gone")["request"] = {}
+    page = visit().page
+    expect(page.locator(".card")).to_have_count(3)
+    expect(page.get_by_role("button", name="Retry")).to_have_count(0)

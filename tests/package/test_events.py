@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rushes.adapters.dynamodb.items import clip_of_image
-from rushes.domain import inbox_message
+from rushes.domain import delivery, inbox_message
 from rushes.domain.clip import Status
 from rushes.services.import_requests import RequestLocation, locate_request_file
 
@@ -115,7 +115,7 @@ def test_the_change_is_that_of_the_webhooks_clip() -> None:
     assert after.copy[0] == upload["object"]["version-id"]
 
 
-@pytest.mark.parametrize("name", ["request-dropped", "video-requested", "inbox-message"])
+@pytest.mark.parametrize("name", ["request-dropped", "video-requested", "inbox-message", "delivery"])
 def test_a_message_is_complete(name: str) -> None:
     """A message has the fields of the upload's, a correct checksum, and the other events' caller and task."""
     (record,) = json.loads((FOLDER / f"{name}.json").read_text())["Records"]
@@ -136,11 +136,14 @@ def test_a_message_is_complete(name: str) -> None:
         case "inbox-message":
             message = inbox_message.read(record["body"])
             assert (message.caller, message.task["taskUUID"]) == (about["caller"], about["taskUUID"])
+        case "delivery":
+            attempt = delivery.read(record["body"])
+            assert (attempt.caller, attempt.task_uuid) == (about["caller"], about["taskUUID"])
 
 
 def test_every_file_is_of_a_known_kind() -> None:
     """Every file is checked by one of these tests or listed here."""
     others = {path.stem for path in FOLDER.glob("*.json")} - {path.stem for path in EVENTS}
     assert others == {
-        "clip-changed", "inbox-message", "object-created", "request-dropped", "schedule", "video-requested",
+        "clip-changed", "delivery", "inbox-message", "object-created", "request-dropped", "schedule", "video-requested",
     }  # fmt: skip

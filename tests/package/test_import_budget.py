@@ -24,6 +24,7 @@ HEAVY = {
     "rushes.services.ports",  # eighteen protocols, for type checkers only
 }
 BUDGET = {
+    "deliver": {"httpx"},
     "publish": set[str](),
     "intake": {"pydantic"},
     "reconcile": {"httpx"},

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-FUNCTIONS = [f"{name}Function" for name in ("Submit", "Intake", "Webhook", "Reconcile", "Publish", "Tasks")]
+FUNCTIONS = [f"{name}Function" for name in ("Submit", "Intake", "Webhook", "Reconcile", "Publish", "Deliver", "Tasks")]
 # CloudFormation's limit.
 MAX_DESCRIPTION = 256
 # Maximum lengths of parameters that have neither a maximum value nor a maximum length.

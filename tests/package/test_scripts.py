@@ -1,10 +1,15 @@
 """The scripts behind `make`: the choice of a Python, and the check of stack names."""
 
 import os
+import pty
 import re
+import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -55,3 +60,56 @@ def test_too_long_a_stack_name_is_refused_before_the_build() -> None:
     first = re.search(r"(?m)^deploy: ([\w-]+)", (ROOT / "Makefile").read_text())
     assert first is not None
     assert first[1] == "stack-name"
+
+
+PIP = """
+case "$*" in *--version*) exit;; esac
+echo 'Collecting boto3==1.2 (from -r requirements.txt (line 1))'
+echo '  Using cached boto3-1.2-py3-none-any.whl'
+echo 'Requirement already satisfied: httpx==0.1 in somewhere'
+echo 'WARNING: a local setting' >&2
+echo 'Installing collected packages: boto3, httpx'
+exit $STATUS
+"""
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_an_installation_shows_its_packages(tmp_path: Path, status: int) -> None:
+    """The packages are printed while pip installs them; its failure is that of the script."""
+    (tmp_path / "bin").mkdir()
+    put(tmp_path / "bin", "python", PIP)
+    (tmp_path / "requirements.txt").write_text("boto3==1.2\nhttpx==0.1\n")
+    (tmp_path / "scripts").mkdir()
+    script = shutil.copy(ROOT / "scripts" / "make-venv", tmp_path / "scripts")
+    command = ["bash", str(script), str(tmp_path), str(tmp_path / "requirements.txt")]
+    environment = {**os.environ, "STATUS": str(status)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == status
+    assert done.stdout.splitlines()[1:3] == ["  1 of 2  boto3==1.2", "Installing them"]
+    assert "Using cached" not in done.stdout
+
+
+@pytest.mark.parametrize(("status", "is_error"), [(130, False), (1, True)])
+def test_ctrl_c_ends_make_dev_without_an_error(tmp_path: Path, status: int, is_error: bool) -> None:
+    """On a terminal, Ctrl-C ends `make dev` without an error of make; another failure of the command is one."""
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    for needed in ("requirements-local.txt", "pyproject.toml", "cli/pyproject.toml", "scripts/make-venv"):
+        (tmp_path / needed).parent.mkdir(exist_ok=True)
+        (tmp_path / needed).touch()
+    (tmp_path / ".venv" / "local.stamp").touch()
+    put(tmp_path / ".venv" / "bin", "rushes", f"trap 'echo stopped; exit {status}' INT\necho started; sleep 30 & wait")
+    controller, terminal = pty.openpty()
+    command = ["setsid", "--ctty", "--wait", "make", "-f", str(ROOT / "Makefile"), "dev"]
+    with subprocess.Popen(command, cwd=tmp_path, stdin=terminal, stdout=terminal, stderr=terminal) as process:
+        os.close(terminal)
+        output = ""
+        while "started" not in output:
+            output += os.read(controller, 1000).decode()
+        os.write(controller, b"\x03")
+        with suppress(OSError):  # on Linux: the other end is closed
+            while piece := os.read(controller, 1000):
+                output += piece.decode()
+        process.wait(30)
+    os.close(controller)
+    assert "stopped" in output
+    assert ("***" in output) == is_error

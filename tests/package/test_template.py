@@ -19,9 +19,9 @@ from rushes.domain.caller import is_name
 from rushes.services.metric import Metric
 from rushes_local import template as templates
 
-FUNCTIONS = ["Submit", "Intake", "Webhook", "Reconcile", "Publish", "Tasks"]
+FUNCTIONS = ["Submit", "Intake", "Webhook", "Reconcile", "Publish", "Deliver", "Tasks"]
 # The functions that read the service's times.
-TIMED = ["Submit", "Webhook", "Reconcile", "Publish", "Tasks"]
+TIMED = ["Submit", "Webhook", "Reconcile", "Publish", "Deliver", "Tasks"]
 # The permissions of each function by statement, no wider than its needs. Resources are in short form: "Table" is the
 # table's ARN.
 STATEMENTS = {
@@ -77,7 +77,19 @@ STATEMENTS = {
         "DistinguishMissingFromForbidden": ({"s3:ListBucket", "s3:ListBucketVersions"}, {"Bucket"}),
         "WriteManifests": ({"s3:PutObject"}, {"Bucket/videos/*.json"}),
         "PublishEvents": ({"events:PutEvents"}, {"EventBus"}),
+        "QueueDeliveries": ({"sqs:SendMessage"}, {"Deliveries"}),
         "SendDeadLetters": ({"sqs:SendMessage"}, {"PublishDeadLetters"}),
+    },
+    "DeliverRole": {
+        "WriteLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"DeliverLogs"}),
+        "ReadOutcomesSecretsAndAttempts": ({"dynamodb:GetItem"}, {"Table"}),
+        "RecordAttemptsAndTakeSlots": ({"dynamodb:PutItem"}, {"Table"}),
+        "FreeSlots": ({"dynamodb:DeleteItem"}, {"Table"}),
+        "SignDownloads": ({"s3:GetObject", "s3:GetObjectVersion"}, {"Bucket/videos/*"}),
+        "ReceiveAndQueueDeliveries": (
+            {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:SendMessage"},
+            {"Deliveries"},
+        ),
     },
     "TasksRole": {
         "WriteLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"TasksLogs"}),
@@ -108,6 +120,9 @@ KEY_STATEMENTS = {
         "DecryptTableAndCopies": ("kms:Decrypt", {"dynamodb", "s3"}),
         "EncryptManifests": ("kms:GenerateDataKey", {"s3"}),
     },
+    "DeliverRole": {
+        "DecryptTableAndCopies": ("kms:Decrypt", {"dynamodb", "s3"}),
+    },
     "TasksRole": {
         "DecryptTableAndVideos": ("kms:Decrypt", {"dynamodb", "s3"}),
     },
@@ -125,6 +140,7 @@ ALARMING = {
     Metric.CLIPS_IN_REVIEW: 1,
     Metric.WEBHOOKS_REJECTED: 20,
     Metric.UNREADABLE_CLIPS: 1,
+    Metric.WEBHOOKS_FAILING: 1,
 }
 # Parameters about money whose value in samconfig.toml differs from the template's default.
 OWN_VALUES = {"MonthlyLimitUsd"}
@@ -317,20 +333,20 @@ def test_a_given_key_encrypts_everything_stored(resources: dict[str, Any]) -> No
         return [each.get(name) for each in properties_of(resources, kind, *met).values()]
 
     for kind, name, count in (
-        ("AWS::Logs::LogGroup", "KmsKeyId", 8),
+        ("AWS::Logs::LogGroup", "KmsKeyId", 9),
         ("AWS::SecretsManager::Secret", "KmsKeyId", 2),
     ):
         assert keys(kind, name, "HasKmsKey") == [key] * count
         assert keys(kind, name) == [None] * count
 
-    # Messages may come here because the key blocked their way.
-    never = {"RequestsDeadLetters", "PublishDeadLetters"}
+    # Messages may come here because the key blocked their way; those of deliveries have only identifiers.
+    never = {"RequestsDeadLetters", "PublishDeadLetters", "Deliveries", "DeliveriesDeadLetters"}
     for name, queue in properties_of(resources, "AWS::SQS::Queue", "HasKmsKey").items():
         # SQS refuses both at once.
         sealed = (queue.get("KmsMasterKeyId"), queue.get("SqsManagedSseEnabled"))
         assert sealed == ((None, True) if name in never else (key, None)), name
-    assert keys("AWS::SQS::Queue", "SqsManagedSseEnabled") == [True] * 7
-    assert keys("AWS::SQS::Queue", "KmsMasterKeyId") == [None] * 7
+    assert keys("AWS::SQS::Queue", "SqsManagedSseEnabled") == [True] * 9
+    assert keys("AWS::SQS::Queue", "KmsMasterKeyId") == [None] * 9
 
     table = {"SSEEnabled": True, "SSEType": "KMS"}
     assert resolve(resources["Table"]["Properties"]["SSESpecification"]) == table
@@ -378,7 +394,10 @@ def test_a_function_reaches_only_the_items_it_needs(resources: dict[str, Any]) -
         ("ReconcileRole", "SaveFactsAndTheirMoney"): {"task#*", "budget#*"},
         ("ReconcileRole", "ReadBudgets"): {"budget#*"},
         ("PublishRole", "ReadRequests"): {"task#*"},
-        ("TasksRole", "ReadKeysTasksAndBudgets"): {"key#*", "caller#*", "task#*", "budget#*"},
+        ("DeliverRole", "ReadOutcomesSecretsAndAttempts"): {"task#*", "signing#*", "delivery#*"},
+        ("DeliverRole", "RecordAttemptsAndTakeSlots"): {"delivery#*", "slots#*"},
+        ("DeliverRole", "FreeSlots"): {"slots#*"},
+        ("TasksRole", "ReadKeysTasksAndBudgets"): {"key#*", "caller#*", "task#*", "budget#*", "delivery#*"},
     }
 
 
@@ -600,7 +619,7 @@ def test_access_logs_cannot_hold_a_token(resources: dict[str, Any]) -> None:
 def test_logs_expire_and_requests_are_throttled(resources: dict[str, Any]) -> None:
     """Every log group has a retention, and every API a request limit."""
     groups = [each["Properties"] for each in resources.values() if each["Type"] == "AWS::Logs::LogGroup"]
-    assert len(groups) == 8
+    assert len(groups) == 9
     assert all(group["RetentionInDays"] == {"Ref": "LogRetentionDays"} for group in groups)
     for api in ("Api", "WebhookApi"):
         settings = resources[api]["Properties"]["DefaultRouteSettings"]
@@ -742,6 +761,7 @@ def test_a_failed_message_does_not_fail_its_batch(
         ("UploadsQueue", "UploadsDeadLetters", "Reconcile", 5),
         ("RequestsQueue", "RequestsDeadLetters", "Intake", 5),
         ("Inbox", "InboxDeadLetters", "Submit", 10),
+        ("Deliveries", "DeliveriesDeadLetters", "Deliver", 10),
     ],
 )
 def test_a_message_is_hidden_while_it_is_processed(
@@ -854,7 +874,7 @@ def test_failures_and_missing_sweeps_have_alarms(resources: dict[str, Any]) -> N
     assert {alarm["MetricName"] for alarm in letters} == {"ApproximateNumberOfMessagesVisible"}
     assert [dimension(alarm) for alarm in letters] == [
         ("QueueName", {"Fn::GetAtt": [f"{name}DeadLetters", "QueueName"]})
-        for name in ("Inbox", "Requests", "Uploads", "Publish")
+        for name in ("Inbox", "Deliveries", "Requests", "Uploads", "Publish")
     ]
 
     (behind,) = [alarm for alarm in functions if alarm["MetricName"] == "IteratorAge"]
@@ -1034,10 +1054,10 @@ def test_the_dashboard_begins_with_the_funnel(resources: dict[str, Any]) -> None
         for name in FUNCTIONS
     } | {
         ("AWS/SQS", "ApproximateAgeOfOldestMessage", "QueueName", f"{name}.QueueName")
-        for name in ("RequestsQueue", "Inbox", "UploadsQueue")
+        for name in ("RequestsQueue", "Inbox", "UploadsQueue", "Deliveries")
     } | {
         ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", f"{name}DeadLetters.QueueName")
-        for name in ("Requests", "Inbox", "Uploads", "Publish")
+        for name in ("Requests", "Inbox", "Uploads", "Publish", "Deliveries")
     } | {("AWS/Lambda", "IteratorAge", "FunctionName", "PublishFunction")}
 
 

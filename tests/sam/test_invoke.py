@@ -227,6 +227,11 @@ def test_a_callers_tasks_can_be_read(bought: Clip, invoke_anew: Invoke, invoke: 
     assert invoke("TasksFunction", load("tasks-no-key")).status == 401
 
 
+def test_an_obsolete_delivery_is_dropped(bought: Clip, invoke: Invoke) -> None:
+    """The function of deliveries starts in its package, with its layer and settings."""
+    assert invoke("DeliverFunction", load("delivery", task=bought.task_uuid)).payload == {"batchItemFailures": []}
+
+
 def test_the_page_is_served(invoke: Invoke) -> None:
     """The package contains the page beside its handler."""
     payload = invoke("TasksFunction", load("tasks-page")).payload
@@ -246,5 +251,5 @@ def test_every_event_is_sent_by_one_of_these_tests() -> None:
     webhooks = {"webhook-success-enveloped", "webhook-success-flat", "webhook-failure", "webhook-forged"}
     names = {path.stem for path in EVENTS.glob("*.json") if not path.stem.startswith("submit-invalid-")}
     tasks = {"tasks-list", "tasks-one", "tasks-costs", "tasks-budget", "tasks-no-key", "tasks-page"}
-    messages = {"object-created", "request-dropped", "video-requested", "inbox-message"}
+    messages = {"object-created", "request-dropped", "video-requested", "inbox-message", "delivery"}
     assert names == webhooks | tasks | messages | {"submit-valid", "poll", "schedule", "clip-changed"}

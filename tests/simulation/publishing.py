@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from rushes.domain.clip import Clip, Kind, Status
-from rushes.errors import BucketError, BusError, RushesError
-from rushes.services.publish import PublishService
+from rushes.domain.delivery import Delivery
+from rushes.errors import BucketError, BusError, QueueError, RushesError
+from rushes.services.publish import PublishService, delivery_id_of
 from tests.fakes.telemetry import FakeTelemetry
 from tests.simulation.history import History
 from tests.simulation.world import Schedule, Stopped, World
@@ -39,6 +40,7 @@ class StreamReplay:
     world: World = field(init=False)
     manifests: dict[str, bytes] = field(default_factory=dict)
     published: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    queued: set[str] = field(default_factory=set)  # the ids of deliveries
     violations: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -47,7 +49,9 @@ class StreamReplay:
     def run(self) -> "StreamReplay":
         """Delivers the whole stream, until every change is published."""
         changes = list(self.history.table.changes)
-        use_case = PublishService(tasks=self, manifests=self, bus=self, telemetry=FakeTelemetry(), bucket="clips")
+        use_case = PublishService(
+            tasks=self, manifests=self, bus=self, deliveries=self, telemetry=FakeTelemetry(), bucket="clips"
+        )
         for start in range(0, len(changes), self.batch):
             batch = changes[start : start + self.batch]
             for _ in range(MAX_DELIVERIES):
@@ -85,7 +89,12 @@ class StreamReplay:
         return self.world.effect(name, with_failure)
 
     def task(self, caller: str, task_uuid: str) -> Any:
-        return self._effect("task", lambda: self.history.table.tasks.get((caller, task_uuid)), BucketError)
+        """The task, with a receiver."""
+        found = self._effect("task", lambda: self.history.table.tasks.get((caller, task_uuid)), BucketError)
+        return found and found._replace(webhook_url="https://hooks.example/")
+
+    def send(self, delivery: Delivery, delay: int = 0) -> None:
+        self._effect("send", lambda: self.queued.add(delivery.delivery_id), QueueError)
 
     def manifest(self, key: str) -> bytes | None:
         return self._effect("manifest", lambda: self.manifests.get(key), BucketError)
@@ -131,6 +140,9 @@ def verdict(replay: StreamReplay) -> list[str]:
     broken = list(replay.violations)
     for clip in replay.history.table.rows.values():
         broken += [f"clip {clip.index}: {fault}" for fault in _faults(clip, replay)]
+    certain = {delivery_id for _, new in replay.history.table.changes if (delivery_id := delivery_id_of(new))}
+    if replay.queued != certain:
+        broken.append(f"deliveries of {len(replay.queued)} outcomes were queued, and {len(certain)} are certain")
     ids: dict[str, dict[str, Any]] = {}
     for _, detail in replay.published:
         if ids.setdefault(detail["id"], detail) != detail:

@@ -1,5 +1,6 @@
 """The corrections of moto: presigned URLs, unsigned requests, transactions, streams; and injected faults."""
 
+import json
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +17,12 @@ from botocore.exceptions import ClientError
 from rushes_local.aws.application import CREDENTIALS, Aws
 from rushes_local.event_sources import first_iterator
 from rushes_local.servers import Server
+from tests.object_keys import OBJECT_NAMES, longest
 
 BUCKET = "clips-of-the-test"
 KEY = "videos/ada/2026/11/23/a b+c~ü-0.mp4"
+
+NAMES = [*OBJECT_NAMES.values(), longest("%20 ")]
 
 # moto's state is global to the process.
 pytestmark = pytest.mark.usefixtures("no_shared_stack")
@@ -88,6 +92,24 @@ def test_presigned_put_and_get(url: str, s3: Any, token: str | None) -> None:
     assert httpx.get(presign(signer, "get_object")).content == b"film"
 
 
+@pytest.mark.parametrize("name", NAMES, ids=[*OBJECT_NAMES, "1,024 bytes"])
+def test_a_key_is_decoded_once(url: str, s3: Any, name: str) -> None:
+    """Signed and presigned requests, listings and events have the same key."""
+    sqs, events = client("sqs", url), client("events", url)
+    queue = sqs.create_queue(QueueName="uploads")["QueueUrl"]
+    events.put_rule(Name="uploads", EventPattern='{"detail-type": ["Object Created"]}')
+    arn = "arn:aws:sqs:us-east-1:123456789012:uploads"
+    events.put_targets(Rule="uploads", Targets=[{"Id": "uploads", "Arn": arn}])
+    s3.put_bucket_notification_configuration(Bucket=BUCKET, NotificationConfiguration={"EventBridgeConfiguration": {}})
+    link = s3.generate_presigned_url("put_object", Params={"Bucket": BUCKET, "Key": name})
+    assert httpx.put(link, content=b"film").status_code == 200
+    s3.put_object(Bucket=BUCKET, Key=name, Body=b"films")
+    messages = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]
+    assert [json.loads(each["Body"])["detail"]["object"]["key"] for each in messages] == [name, name]
+    (listed,) = s3.list_objects_v2(Bucket=BUCKET)["Contents"]
+    assert (listed["Key"], listed["Size"]) == (name, 5)
+
+
 def test_presigned_url_expires(s3: Any, clock: Clock) -> None:
     """A presigned URL works until its last second and not longer."""
     link = presign(s3, seconds=3600)
@@ -98,6 +120,12 @@ def test_presigned_url_expires(s3: Any, clock: Clock) -> None:
     assert (response.status_code, error_code(response)) == (403, "AccessDenied")
     assert "Request has expired" in response.text
     assert s3.get_object(Bucket=BUCKET, Key=KEY)["Body"].read() == b"film"
+
+
+def test_an_empty_object(s3: Any) -> None:
+    """An object without content is stored at once, although boto3 offers to wait before it sends the content."""
+    s3.put_object(Bucket=BUCKET, Key=KEY, Body=b"")
+    assert s3.head_object(Bucket=BUCKET, Key=KEY)["ContentLength"] == 0
 
 
 def test_presigned_url_of_the_future(s3: Any, clock: Clock) -> None:

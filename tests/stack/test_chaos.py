@@ -10,14 +10,14 @@ from tests.secret_patterns import leaks
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {"resend": 7, "review": 11}  # and their seeds
-PATIENCE = 150  # seconds
+PATIENCE = 300  # seconds
 
 
 @pytest.mark.timeout(2 * PATIENCE)
 @pytest.mark.batch
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_all_promises_are_kept(setting: str) -> None:
-    """After seven seconds of failures, ledger, table and bucket agree, and clips were bought."""
+    """After seven seconds of failures, on an AWS with every switch on, ledger, table and bucket agree."""
     command = [sys.executable, "-m", "tests.chaos", "--for", "7", "--deadline", "16", "--pace", "2"]
     command += ["--seed", str(SETTINGS[setting]), "--when-ambiguous", setting]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
@@ -31,6 +31,7 @@ def test_all_promises_are_kept(setting: str) -> None:
     assert figures["clips stored"] >= figures["charges"] / 2 > 0, output
     assert any(name.startswith("killed") for name in figures), output
     assert figures["possibly sent"] > 0, output
+    assert all(figures[f"AWS: {effect}"] for effect in ("read lagged", "receive left visible")), output
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,15 @@ HAPPY_CALLS = {
 PUBLISH_CALLS = {"dynamodb GetItem": 1, "events PutEvents": 1, "s3 GET": 2, "s3 PUT": 1}
 MAX_DOLLARS_TO_PUBLISH_A_MILLION = 15.0
 
+# Also, for a webhook that is accepted at once: four reads, a slot taken and freed, the record of the attempt.
+DELIVERY_CALLS = {
+    "sqs SendMessage": 1,
+    "dynamodb GetItem": 4,
+    "dynamodb PutItem": 2,
+    "dynamodb DeleteItem": 1,
+}
+MAX_DOLLARS_TO_DELIVER_A_MILLION = 10.0
+
 # Two indexes like the table's, by their keys.
 DUE, RECENT = Index(("dueShard", "nextCheckAt")), Index(("caller", "createdAt"))
 KEY = {"pk": {"S": "task#a"}, "sk": {"S": "clip#0"}}
@@ -74,6 +83,13 @@ def test_publishing_makes_no_call_too_many(measured: ClipUsage) -> None:
 def test_publishing_costs_little(measured: ClipUsage, prices: costs.Prices) -> None:
     """Publishing a million clips costs at most 15 dollars, besides the purchase and the record."""
     assert costs.MILLION * costs.total(costs.published_lines(measured), prices) <= MAX_DOLLARS_TO_PUBLISH_A_MILLION
+
+
+def test_a_webhook_costs_little_and_only_where_it_is_used(measured: ClipUsage, prices: costs.Prices) -> None:
+    """A clip whose task names a receiver adds exactly these calls; the other paths have none of them."""
+    assert measured.delivered.calls == DELIVERY_CALLS
+    assert measured.delivered.invocations == {"deliver": 1}
+    assert costs.MILLION * costs.total(costs.delivered_lines(measured), prices) <= MAX_DOLLARS_TO_DELIVER_A_MILLION
 
 
 def test_the_page_is_up_to_date(measured: ClipUsage, prices: costs.Prices) -> None:

@@ -441,6 +441,18 @@ def test_an_unavailable_stream_is_read_again(triggers: Triggers) -> None:
     assert [numbers(event) for event in function.events] == ["acd", "ef"]
 
 
+def test_a_batch_that_is_processed_again() -> None:
+    """Where Lambda repeats a batch, the function gets the same records once more, and then the next ones."""
+    repeats = iter([True])
+    triggers = Triggers(print, lambda: next(repeats, False))
+    shard, function = Shard("abcdef"), Fake(lambda _: Outcome("ok", {"batchItemFailures": []}))
+    triggers.follow(shard, shard, stream(), function)
+    function.wait(lambda: len(function.events) == 3)
+    triggers.stop()
+    triggers.join()
+    assert [numbers(event) for event in function.events] == ["abcd", "abcd", "ef"]
+
+
 def test_a_failing_record_is_dead_lettered_alone(triggers: Triggers) -> None:
     """A record that always fails is isolated, retried as often as allowed, and goes to the dead-letter queue alone."""
 

@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from rushes.config import IntakeSettings, ReconcileSettings, SubmitSettings, WebhookSettings, read_timings
+from rushes.config import (
+    DeliverSettings,
+    IntakeSettings,
+    ReconcileSettings,
+    SubmitSettings,
+    WebhookSettings,
+    read_timings,
+)
 from rushes.domain.clip import Kind, next_check
 from rushes.domain.formats import micro_dollars
 from rushes.errors import SettingsError
@@ -37,13 +44,31 @@ ALL_SETTINGS = {
     "INBOX_URL": "https://queue.example",
     "WHEN_AMBIGUOUS": "resend",
     "RESCUE_ORIGINS": "https://VM.example,http://127.0.0.1:1",
+    "ALLOW_LOOPBACK_WEBHOOKS": "false",
+    "DELIVERIES_URL": "https://deliveries.example",
+    "DELIVERY_TIMEOUT_SECONDS": "15",
+    "DELIVERY_PAUSE_SECONDS": "5",
+    "DELIVERY_CONCURRENCY": "6",
+}
+_BUYING = {
+    *SECONDS,
+    *("TABLE_NAME", "BUCKET_NAME", "RUNWARE_BASE_URL", "RUNWARE_SECRET", "WEBHOOK_SECRET", "WEBHOOK_BASE_URL"),
 }
 NEEDED = {
-    SubmitSettings: set(ALL_SETTINGS) - {"WHEN_AMBIGUOUS", "RESCUE_ORIGINS", "INBOX_URL"},
-    IntakeSettings: {"TABLE_NAME", "BUCKET_NAME", "INBOX_URL", "ALLOW_UNKNOWN_CALLERS"},
+    SubmitSettings: {
+        *_BUYING,
+        *("MONTHLY_LIMIT_USD", "RETENTION_DAYS", "ALLOW_UNKNOWN_CALLERS", "ALLOW_LOOPBACK_WEBHOOKS"),
+    },
+    IntakeSettings: {
+        *("TABLE_NAME", "BUCKET_NAME", "INBOX_URL", "ALLOW_UNKNOWN_CALLERS", "ALLOW_LOOPBACK_WEBHOOKS"),
+    },
     WebhookSettings: {*SECONDS, "TABLE_NAME", "BUCKET_NAME", "WEBHOOK_SECRET"},
-    ReconcileSettings: set(ALL_SETTINGS)
-    - {"MONTHLY_LIMIT_USD", "RETENTION_DAYS", "ALLOW_UNKNOWN_CALLERS", "INBOX_URL"},
+    ReconcileSettings: {*_BUYING, "WHEN_AMBIGUOUS", "RESCUE_ORIGINS"},
+    DeliverSettings: {
+        *SECONDS,
+        *("TABLE_NAME", "BUCKET_NAME", "DELIVERIES_URL", "ALLOW_LOOPBACK_WEBHOOKS"),
+        *("DELIVERY_TIMEOUT_SECONDS", "DELIVERY_PAUSE_SECONDS", "DELIVERY_CONCURRENCY"),
+    },
 }
 
 
@@ -96,12 +121,14 @@ def test_a_function_needs_only_its_own_settings(settings: Any) -> None:
         ("RETENTION_DAYS", "\u0663"),
         ("WHEN_AMBIGUOUS", "Resend"),
         ("ALLOW_UNKNOWN_CALLERS", "True"),
+        ("DELIVERY_CONCURRENCY", "0"),
+        ("DELIVERY_CONCURRENCY", "1.5"),
     ],
 )
 def test_an_invalid_setting_is_named(name: str, value: str) -> None:
     """An invalid value stops the function with the variable's name, and never means unlimited."""
     environment: Mapping[str, str] = {**ALL_SETTINGS, name: value}
-    settings = SubmitSettings if name in NEEDED[SubmitSettings] else ReconcileSettings
+    settings: Any = next(each for each, names in NEEDED.items() if name in names)
     with pytest.raises(SettingsError, match=name):
         settings.read(environment)
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rushes.domain.clip import Clip, Fact, FactSource, Kind, Status, refresh_derived
+from rushes.domain.delivery import Delivery
 from rushes.domain.task import Task
 from rushes.errors import BucketError, BusError
 from rushes.services.publish import ClipEvent, EventType, PublishService, event_id, event_of
@@ -67,6 +68,8 @@ class Publisher:
     events: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
     telemetry: FakeTelemetry = field(default_factory=FakeTelemetry)
     bus_down: bool = False
+    webhook_url: str = ""
+    deliveries: list[Delivery] = field(default_factory=list)
 
     def publish(self, detail_type: str, detail: Mapping[str, Any]) -> None:
         if self.bus_down:
@@ -83,11 +86,21 @@ class Publisher:
             fingerprint="f",
             clips=1,
             created_at=START,
+            webhook_url=self.webhook_url,
         )
+
+    def send(self, delivery: Delivery, delay: int = 0) -> None:
+        assert delay == 0
+        self.deliveries.append(delivery)
 
     def publish_change(self, before: Clip | None, after: Clip) -> None:
         PublishService(
-            tasks=self, manifests=self.manifest_store, bus=self, telemetry=self.telemetry, bucket="clips"
+            tasks=self,
+            manifests=self.manifest_store,
+            bus=self,
+            deliveries=self,
+            telemetry=self.telemetry,
+            bucket="clips",
         ).publish_change(before, after)
 
     def manifest(self, of: Clip) -> Json:
@@ -132,6 +145,41 @@ def test_the_event_follows_from_the_facts(facts: list[Fact], expected: ClipEvent
     assert event_of(clip(*facts)) == expected
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "queued"),
+    [
+        ([ACCEPTED], [ACCEPTED, RENDERED, STORED], True),
+        ([ACCEPTED], [ACCEPTED, STORED], False),  # the render's details may still come
+        ([ACCEPTED, STORED], [ACCEPTED, RENDERED, STORED], True),
+        ([ACCEPTED, RENDERED, STORED], [ACCEPTED, RENDERED, STORED, ACCEPTED], False),
+        ([ACCEPTED], [ACCEPTED, FAILED], False),
+        ([ACCEPTED, FAILED], [ACCEPTED, FAILED, LAST_LOOK], True),
+        ([ACCEPTED], [UNPROVEN], False),
+        ([], [REFUSED], True),
+    ],
+)
+def test_a_certain_outcome_is_queued_for_its_receiver(
+    publisher: Publisher, before: list[Fact], after: list[Fact], queued: bool
+) -> None:
+    """The change that makes an outcome certain queues one delivery under the event's id; without a receiver none."""
+    change = saved(*before), saved(*after, version=3)
+    publisher.publish_change(*change)
+    assert publisher.deliveries == []
+    publisher.webhook_url = "https://hooks.example/"
+    publisher.publish_change(*change)
+    event = event_of(change[1])
+    expected = [Delivery("ann", TASK_UUID, 0, event_id(change[1], event))] if event and queued else []
+    assert publisher.deliveries == expected
+
+
+def test_the_manifest_has_no_receiver(publisher: Publisher) -> None:
+    """A receiver's URL may hold a token, and others than the caller read the manifest."""
+    publisher.task_request = request(webhookURL="https://hooks.example/?token=sesame")
+    after = saved(ACCEPTED, RENDERED, STORED, version=3)
+    publisher.publish_change(saved(ACCEPTED), after)
+    assert "sesame" not in str(publisher.manifest(after)) + str(publisher.events)
+
+
 def test_a_stored_clip_is_published_with_its_manifest(publisher: Publisher) -> None:
     """The event has the pinned version and the manifest's key; the manifest has the same version and its digest."""
     after = saved(ACCEPTED, RENDERED, STORED, version=3)
@@ -153,6 +201,7 @@ def test_a_stored_clip_is_published_with_its_manifest(publisher: Publisher) -> N
         "manifestKey": after.object_key.removesuffix(".mp4") + ".json",
         "videoUUID": "video-1",
         "seed": 7,
+        "seedText": "7",
         "NSFWContent": False,
         "cost": 0.924,
         "tags": {"project": "lighthouse"},
@@ -167,6 +216,7 @@ def test_a_stored_clip_is_published_with_its_manifest(publisher: Publisher) -> N
         "request": publisher.task_request,
         "videoUUID": "video-1",
         "seed": 7,
+        "seedText": "7",
         "NSFWContent": False,
         "cost": 0.924,
         "bucket": "clips",
@@ -189,7 +239,7 @@ def test_a_stored_clip_is_published_with_its_manifest(publisher: Publisher) -> N
                 "fact": "rendered",
                 "key": "video-1",
                 "source": "webhook",
-                "fields": {"NSFWContent": False, "cost": 0.924, "seed": 7},
+                "fields": {"NSFWContent": False, "cost": 0.924, "seed": 7, "seedText": "7"},
             },
             {
                 "at": "2026-09-21T14:13:22.000Z",

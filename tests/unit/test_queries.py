@@ -338,7 +338,23 @@ def test_a_day_is_read_alone() -> None:
     """The index is read for that day alone; the default page has twenty tasks."""
     fakes = many(1)
     page(fakes, day="2026-09-21")
-    assert fakes.table.page_calls == [("ann", 20, None, "2026-09-21")]
+    assert fakes.table.page_calls == [("ann", 20, None, "2026-09-21", "")]
+
+
+def test_a_prefix_selects_tasks_by_uuid() -> None:
+    """Tasks are found by the beginning of their UUID, in letters of either case, and the other filters apply too."""
+    fakes = many(3)
+    assert [task["taskUUID"] for task in page(fakes, prefix=uuid4(2).upper())["tasks"]] == [uuid4(2)]
+    assert [task["taskUUID"] for task in page(fakes, prefix=uuid4(2)[:9])["tasks"]] == [uuid4(3), uuid4(2), uuid4(1)]
+    assert page(fakes, prefix=uuid4(2), status="failed")["tasks"] == []
+
+
+@pytest.mark.parametrize("text", ["", "000", "0000_", "a film", TASK_UUID + "0", TASK_UUID.replace("-4", "-1", 1)])
+def test_nothing_but_the_beginning_of_a_uuid_is_a_prefix(text: str) -> None:
+    """A prefix has at least four characters, and only those of a version 4 UUID at their places."""
+    (fault,) = read_query({"prefix": text}, "ann")
+    assert isinstance(fault, dict)
+    assert (fault["code"], fault["parameter"]) == ("invalidPrefix", "prefix")
 
 
 def test_a_cursor_belongs_to_its_caller() -> None:
@@ -359,10 +375,49 @@ def test_every_fault_of_a_query_is_listed() -> None:
     assert [fault["parameter"] for fault in faults] == ["limit", "status", "day", "tag", "cursor", "y" * 100]
 
 
-def test_tags_are_split_at_the_first_colon() -> None:
+def test_tags_are_split_at_the_first_separator() -> None:
     """A value may have colons, and be empty."""
     assert read_query({"tag": "a:b:c"}, "ann") == Query(tag=("a", "b:c"))
+    assert read_query({"tag": "a=b:c"}, "ann") == Query(tag=("a", "b:c"))
     assert read_query({"tag": "a:"}, "ann") == Query(tag=("a", ""))
+
+
+@pytest.mark.parametrize("text", ["LIGHTHOUSE at", "  Lighthouse   at ", "strasse", "e\u0301te\u0301"])
+def test_a_search_finds_prompts_in_any_case_and_composition(text: str) -> None:
+    """A search finds a part of a prompt, whatever its case, its spaces and the composition of its characters."""
+    fakes = many(3, positivePrompt="A lighthouse\nat dusk, STRA\u00dfE, \u00c9t\u00e9")
+    assert len(page(fakes, prompt=text)["tasks"]) == 3
+    assert page(fakes, prompt="fox")["tasks"] == []
+
+
+def test_a_filtered_page_has_the_number_of_searched_tasks() -> None:
+    """`searched` counts the tasks that were read for the page, so that a client can report how far it searched."""
+    assert page(many(3), limit="2", prompt="nothing")["searched"] == 2
+    assert page(many(3), status="succeeded")["searched"] == 3
+    assert "searched" not in page(many(3))
+    large = many(5, tags={"long": "\u00e4" * 1_500_000}, positivePrompt="a fox")
+    cut = page(large, prompt="fox")
+    assert cut["searched"] == len(cut["tasks"]) < 5
+
+
+@pytest.mark.parametrize("text", ["", " \n", "a" * 201])
+def test_a_search_needs_a_text(text: str) -> None:
+    """A blank or very long search is refused."""
+    assert read_query({"prompt": text}, "ann") != Query()
+    faults = read_query({"prompt": text}, "ann")
+    assert isinstance(faults, list)
+    assert [fault["code"] for fault in faults] == ["invalidPrompt"]
+
+
+def test_a_large_seed_is_also_a_text() -> None:
+    """A parser that reads numbers as floats rounds a seed above 2^53; the text beside it stays exact."""
+    large = 2**64 - 1
+    rendered = fact(Kind.RENDERED, "video", seed=large, cost=900_000, videoURL="https://vm.example/x.mp4")
+    task = world(clip(rendered)).query_service.task(ANN, TASK_UUID)
+    assert task is not None
+    (view,) = task["clips"]
+    assert (view["seed"], view["seedText"]) == (large, str(large))
+    assert [entry["fields"]["seedText"] for entry in view["timeline"] if entry["fact"] == "rendered"] == [str(large)]
 
 
 def test_a_budget_is_of_the_current_month() -> None:

@@ -14,6 +14,7 @@ from rushes.runware.catalog import KLING_2_1_MASTER, MODELS
 from rushes.runware.error_codes import categorise
 from rushes.runware.request import Order, WireError, check
 from tests.fakes.builders import PRICE, TASK_UUID, request
+from tests.object_keys import OBJECT_NAMES, longest
 
 DOCUMENTED = sorted((Path(__file__).parents[1] / "contract" / "documented").glob("*.json"))
 PAGE = "https://runware.ai/docs/models/klingai-2-1-master"
@@ -121,6 +122,8 @@ def test_all_documented_examples_are_there() -> None:
                 "s3://my.bucket-1/a b/\u00e4?#%2e.png",
                 "s3://bucket//a//b/",
                 "s3://bucket/..a/b../...",
+                *(f"s3://bucket/{name}" for name in OBJECT_NAMES.values()),
+                "s3://bucket/" + longest("\u00e4"),
                 "s3://bucket/" + "a" * 1024,
             )
         ),
@@ -354,6 +357,15 @@ def test_each_fault_is_named(changes: dict[str, Any], code: str, parameter: str,
     assert fault.get("documentation", PAGE).startswith(PAGE)
 
 
+@pytest.mark.parametrize("key", ["../a.png", "a/../b", ".", "a\tb", "a" * 1025, ""])
+def test_an_unusable_key_is_named(key: str) -> None:
+    """The message for an `s3://` address has the rule for its key, not the other forms of an image."""
+    (fault,) = faults(**framed(f"s3://bucket/{key}"))
+    assert (fault["code"], fault["parameter"]) == ("invalidFrameImages", FRAMES)
+    assert "at most 1,024 bytes" in fault["message"]
+    assert "no part that is . or .." in fault["message"]
+
+
 @pytest.mark.parametrize("size", [(1920, 1081), (1080, 1079), (1920, 1920), (0, 0), (-1920, 1080), (10**5, 1080)])
 def test_unsupported_sizes_name_both_parameters(size: tuple[int, int]) -> None:
     """A size is one value in two parameters, so the fault has both, with the three allowed sizes."""
@@ -363,13 +375,56 @@ def test_unsupported_sizes_name_both_parameters(size: tuple[int, int]) -> None:
     assert fault["allowedValues"] == ["1920x1080", "1080x1080", "1080x1920"]
 
 
-@pytest.mark.parametrize(("parameter", "instead"), [("webhookURL", "getResponse"), ("uploadEndpoint", "destination")])
-def test_parameters_of_the_service_are_refused_with_a_reason(parameter: str, instead: str) -> None:
-    """A caller that sends one of our own parameters gets the reason and the alternative."""
-    (fault,) = faults(**{parameter: "https://example.com"})
-    assert (fault["code"], fault["parameter"]) == (UNKNOWN, parameter)
+def test_the_upload_endpoint_is_refused_with_a_reason() -> None:
+    """A caller that sends the service's own upload address gets the reason and the alternative."""
+    (fault,) = faults(uploadEndpoint="https://example.com")
+    assert (fault["code"], fault["parameter"]) == (UNKNOWN, "uploadEndpoint")
     assert "set by the service" in fault["message"]
-    assert instead in fault["message"]
+    assert "destination" in fault["message"]
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        (7, "string"),
+        ("", "URL"),
+        ("hooks.example", "https://"),
+        ("http://hooks.example/", "https://"),
+        ("ftp://hooks.example/", "https://"),
+        ("http://127.0.0.1/", "https://"),
+        ("https://ann:secret@hooks.example/", "password"),
+        ("https://hooks.example:0/", "port"),
+        ("https://hooks.example:70000/", "port"),
+        ("https://", "host"),
+        ("https://hooks.example/#part", "fragment"),
+        ("https://hooks.example/a b", "spaces"),
+        ("https://10.0.0.1/", "private"),
+        ("https://localhost/", "private"),
+        ("https://[::1]/", "private"),
+        ("https://hooks.example/" + "x" * 2048, "2048"),
+    ],
+)
+def test_an_invalid_webhook_url_is_named(url: Any, reason: str) -> None:
+    """A receiver's URL that could not be used, or must not be, is a fault of `webhookURL` with its reason."""
+    (fault,) = faults(webhookURL=url)
+    assert (fault["code"], fault["parameter"]) == ("invalidWebhookURL", "webhookURL")
+    assert reason in fault["message"]
+    assert "documentation" not in fault
+
+
+@pytest.mark.parametrize("url", ["https://hooks.example/runware?token=1", "https://[2606:4700::1111]:8443/"])
+def test_a_public_https_webhook_url_is_accepted(url: str) -> None:
+    """A public receiver is part of the order."""
+    checked = check(request(webhookURL=url))
+    assert isinstance(checked, Order)
+    assert checked.webhook_url == url
+
+
+def test_a_local_receiver_needs_permission() -> None:
+    """A receiver on the same machine, also by http, is accepted only where the operator has allowed it."""
+    checked = check(request(webhookURL="http://127.0.0.1:8000/"), loopback=True)
+    assert isinstance(checked, Order)
+    assert isinstance(check(request(webhookURL="http://10.0.0.1/"), loopback=True), list)
 
 
 @pytest.mark.parametrize(

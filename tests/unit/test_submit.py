@@ -263,6 +263,50 @@ def test_a_request_has_at_most_twenty_clips(world: UseCases, clips: tuple[int, .
     assert bool(answer.errors) is not bool(bought)
 
 
+RECEIVER = "https://hooks.example/runware?token=1"
+SIGNING = Caller("ann", 100_000_000, signs_webhooks=True)
+
+
+def test_an_order_with_a_receiver_needs_a_secret(world: UseCases) -> None:
+    """Without a secret an order that names a receiver is refused before anything is recorded; others are bought."""
+    answer = submit(world, request(webhookURL=RECEIVER), request(taskUUID=uuid4(2)))
+    assert codes(answer) == [(400, "missingWebhookSecret")]
+    assert [item["taskUUID"] for item in answer.data] == [uuid4(2)]
+    assert list(world.table.tasks) == [("ann", uuid4(2))]
+    assert codes(price([request(webhookURL=RECEIVER)], world.caller, world.bucket)) == [(400, "missingWebhookSecret")]
+    assert price([request(webhookURL=RECEIVER)], SIGNING, world.bucket).data
+
+
+def test_the_receiver_is_recorded_and_never_sent(world: UseCases) -> None:
+    """The task has its receiver; Runware gets the service's own callback and nothing of the caller's address."""
+    world.caller = SIGNING
+    submit(world, request(webhookURL=RECEIVER))
+    assert world.table.tasks["ann", TASK_UUID].webhook_url == RECEIVER
+    (sent,) = world.runware.sent
+    assert sent["webhookURL"].startswith("https://hooks.example/webhooks/runware/ann/")
+    assert RECEIVER not in str(sent)
+
+
+@pytest.mark.parametrize(("signs", "expected"), [(True, "https://default.example/"), (False, "")])
+def test_a_callers_default_receiver_is_for_tasks_that_name_none(world: UseCases, signs: bool, expected: str) -> None:
+    """The receiver that an operator has set is used once there is a secret; a task's own receiver precedes it."""
+    world.caller = Caller("ann", 100_000_000, webhook_url="https://default.example/", signs_webhooks=signs)
+    submit(world)
+    assert world.table.tasks["ann", TASK_UUID].webhook_url == expected
+    if signs:
+        submit(world, request(taskUUID=uuid4(2), webhookURL=RECEIVER))
+        assert world.table.tasks["ann", uuid4(2)].webhook_url == RECEIVER
+
+
+def test_a_repeat_after_the_secret_was_revoked_is_acknowledged(world: UseCases) -> None:
+    """A recorded task is acknowledged as before: its clip is bought, which an error would deny."""
+    world.caller = SIGNING
+    submit(world, request(webhookURL=RECEIVER))
+    world.caller = SIGNING._replace(signs_webhooks=False)
+    answer = submit(world, request(webhookURL=RECEIVER))
+    assert (answer.data, answer.errors, len(world.runware.sent)) == ([ACK], [], 1)
+
+
 def priced(*tasks: object) -> WireResponse:
     return price(tasks, UseCases().caller, FakeBucket())
 

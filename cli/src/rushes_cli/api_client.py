@@ -133,7 +133,8 @@ class ApiClient:
         if response.status_code == 400:
             raise UsageError(_first_message(body) or f"{path} refused these parameters.")
         if response.status_code != 200:
-            raise CommandError(
+            failure = UnavailableError if response.status_code >= 500 else CommandError
+            raise failure(
                 f"{self.target.url} responded with status {response.status_code}. {_first_message(body)}".strip()
             )
         return body
@@ -147,7 +148,8 @@ class ApiClient:
             except httpx.TransportError as error:
                 problem, wait = _describe(error), pause
             else:
-                if response.status_code not in _RETRIED_STATUSES:
+                # A purchase's 500 may hold the outcome of its tasks; a read's holds nothing.
+                if response.status_code not in _RETRIED_STATUSES and (method, response.status_code) != ("GET", 500):
                     return self._authorized(response)
                 problem = _first_message(_json_object(response)) or f"status {response.status_code}"
                 wait = _pause(response, pause)

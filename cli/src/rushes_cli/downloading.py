@@ -15,12 +15,26 @@ from typing import Annotated, Any, TypeAlias
 
 import httpx
 import typer
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from rushes_cli.api_client import ApiClient, http_client
 from rushes_cli.exits import CommandError, Exit, UsageError
-from rushes_cli.options import AsJson, Day, Profile, Status, Tag, filters, session, task_uuid
-from rushes_cli.output import Screen, size
+from rushes_cli.file_names import FileName, check_template, file_names
+from rushes_cli.options import (
+    TASK_HELP,
+    AsJson,
+    Day,
+    Profile,
+    Since,
+    Status,
+    Tag,
+    filters,
+    newest,
+    require_task,
+    session,
+)
+from rushes_cli.output import Screen, plain, prompt_of, short_id, shorten, size
 
 Json = dict[str, Any]
 Advance: TypeAlias = Callable[[int, int | None], None]
@@ -28,8 +42,8 @@ Advance: TypeAlias = Callable[[int, int | None], None]
 
 _ATTEMPTS = 4
 _CHUNK = 256 * 1024
+_BAR_COLUMNS = 60  # of a progress bar with its id and numbers, beside the prompt
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
-_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +63,36 @@ class DownloadResult:
 def download(
     tasks: Annotated[
         list[str] | None,
-        typer.Argument(metavar="TASK", help="The taskUUIDs; without one, all matching tasks.", show_default=False),
+        typer.Argument(
+            metavar="TASK", help=f"Each task's {TASK_HELP}. Without one, all matching tasks.", show_default=False
+        ),
     ] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The folder for the files.", show_default="the current one")
     ] = Path(),
+    name: Annotated[
+        str | None,
+        typer.Option(help="The files' names, such as {tag.photo}-{n}.", show_default="{taskUUID}-{n}"),
+    ] = None,
     status: Status = None,
     day: Day = None,
+    since: Since = None,
     tag: Tag = None,
     limit: Annotated[
         int, typer.Option("--limit", "-n", min=1, help="Without a TASK: the maximum number of tasks.")
     ] = 20,
+    every: Annotated[bool, typer.Option("--all", help="Without a TASK: all matching tasks, without a limit.")] = False,
     parallel: Annotated[int, typer.Option(min=1, max=16, help="The number of simultaneous downloads.")] = 4,
     as_json: AsJson = False,
     profile: Profile = None,
 ) -> None:
-    """Download stored clips into files named by taskUUID and clip number.
+    """Download stored clips into files.
+
+    --name names the files by these fields: {taskUUID} and {id}, its first eight characters; {n}, the clip's number from
+    0, and {clipUUID}; {date} of the order; {prompt}, its first 60 characters; {model}, {destination} and {seed};
+    {tag.NAME}, the value of a tag. A field without a value is "none". Characters that are unsafe in a file's name
+    become _, and the suffix follows the clip. Of two clips with the same name, the one ordered later gets {id} and {n}
+    behind its name; so does a clip whose name a file with other content has already.
 
     Repeat the command to resume after an interruption: complete files are kept, partial ones are continued. A file gets
     its name only if its size, and the SHA-256 in the clip's manifest, are correct.
@@ -75,14 +103,18 @@ def download(
     "verified", "problem"}]}.
     """
     with session(profile, as_json=as_json) as (screen, service):
+        if name is not None:
+            check_template(name)
         if tasks:
-            found = [service.require_task(task_uuid(each)) for each in tasks]
+            by_uuid = {task["taskUUID"]: task for task in (require_task(service, each) for each in tasks)}
+            found = list(by_uuid.values())
         else:
-            found = list(service.tasks(filters(status, day, tag), limit))
-        done = fetch(screen, service, found, out, parallel)
+            found = list(newest(service, filters(status, day, tag), since, None if every else limit))
+        done = fetch(screen, service, found, out, parallel, name)
         screen.print_json({"files": [_as_json(each) for each in done]})
+        prompts = {str(task["taskUUID"]): prompt_of(task) for task in found}
         for each in done:
-            _print_result(screen, each)
+            _print_result(screen, each, prompts[each.task_uuid])
         missing = sum(len(task.get("clips", [])) for task in found) - len(done)
         if not found:
             screen.info("No matching tasks.")
@@ -92,7 +124,9 @@ def download(
             raise typer.Exit(Exit.FAILED)
 
 
-def fetch(screen: Screen, service: ApiClient, tasks: Sequence[Json], out: Path, parallel: int) -> list[DownloadResult]:
+def fetch(
+    screen: Screen, service: ApiClient, tasks: Sequence[Json], out: Path, parallel: int, template: str | None = None
+) -> list[DownloadResult]:
     """Downloads the stored clips of these tasks into `out`; returns a result for each."""
     stored = [
         (task, clip)
@@ -107,7 +141,10 @@ def fetch(screen: Screen, service: ApiClient, tasks: Sequence[Json], out: Path, 
         ThreadPoolExecutor(parallel) as executor,
         http_client(service.target, links, timeout=_TIMEOUT) as http,
     ):
-        downloads = [ClipDownload(service, http, task, clip, out, _advance(bar, clip)) for task, clip in stored]
+        downloads = [
+            ClipDownload(service, http, task, clip, out, name, _advance(bar, task, clip, screen.err.width))
+            for (task, clip), name in zip(stored, file_names(template, stored), strict=True)
+        ]
         return list(executor.map(ClipDownload.run, downloads))
 
 
@@ -115,13 +152,23 @@ class ClipDownload:
     """The download of one clip into one file."""
 
     def __init__(
-        self, service: ApiClient, http: httpx.Client, task: Json, clip: Json, out: Path, advance: Advance
+        self,
+        service: ApiClient,
+        http: httpx.Client,
+        task: Json,
+        clip: Json,
+        out: Path,
+        name: FileName,
+        advance: Advance,
     ) -> None:
         self._service, self._http, self._clip, self._advance = service, http, clip, advance
         self._task_uuid, self._number = str(task["taskUUID"]), int(clip["clip"])
-        self._file = out / file_name(self._task_uuid, clip)
-        version = re.sub(r"[^A-Za-z0-9]", "", str(clip.get("versionId", "")))[:16]
-        self._part = self._file.with_name(f".{self._file.name}.{version}.part")
+        self._file, self._unique = out / name.plain, out / name.unique
+
+    @property
+    def _part(self) -> Path:
+        version = re.sub(r"[^A-Za-z0-9]", "", str(self._clip.get("versionId", "")))[:16]
+        return self._file.with_name(f".{self._file.name}.{version}.part")
 
     def run(self) -> DownloadResult:
         """Downloads the clip with a limited number of retries. A failure is returned as a result, not raised."""
@@ -136,8 +183,12 @@ class ClipDownload:
     def _run(self) -> DownloadResult:
         manifest = self._manifest()
         expected_size, expected_hash = _expected(self._clip, manifest)
-        if self._file.exists() and _matches(self._file, expected_size, expected_hash):
-            return self._result("present", expected_hash)
+        for candidate in dict.fromkeys((self._file, self._unique)):
+            self._file = candidate
+            if not candidate.exists():
+                break
+            if _matches(candidate, expected_size, expected_hash):
+                return self._result("present", expected_hash)
         for attempt in range(_ATTEMPTS):
             problem = self._fetch(expected_size)
             if not problem and _matches(self._part, expected_size, expected_hash):
@@ -211,19 +262,6 @@ class _DownloadError(Exception):
     """One clip could not be downloaded; the text is the reason."""
 
 
-def file_name(task_uuid: str, clip: Json) -> str:
-    """The name of a clip's file. Only the suffix comes from the service; it must be mp4, webm or mov.
-
-    The suffix follows the content if that differs from the ordered format; MP4 and MOV count as the same.
-    """
-    suffix = str(clip.get("objectKey", "")).rpartition(".")[2]
-    content = str(clip.get("container") or suffix)
-    suffix = content if "webm" in (suffix, content) else suffix
-    if suffix not in ("mp4", "webm", "mov") or not _NAME.fullmatch(task_uuid):
-        raise UsageError("the service returned an invalid file name; the suffix must be mp4, webm or mov")
-    return f"{task_uuid}-{int(clip['clip'])}.{suffix}"
-
-
 def sha256(path: Path) -> str:
     """A file's SHA-256 in hexadecimal."""
     with path.open("rb") as file:
@@ -255,18 +293,19 @@ def _prepare(out: Path) -> None:
 
 
 def _progress(screen: Screen) -> Any:
-    if not screen.is_live:
+    if not (screen.is_live and screen.err.is_terminal):
         return nullcontext()
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), DownloadColumn(), TransferSpeedColumn())
     return Progress(*columns, console=screen.err)
 
 
-def _advance(bar: Progress | None, clip: Json) -> Advance:
+def _advance(bar: Progress | None, task: Json, clip: Json, width: int) -> Advance:
     if bar is None:
         return lambda _done, _total: None
     total = clip.get("size")
-    name = str(clip.get("objectKey", "")).rpartition("/")[2]
-    row = bar.add_task(name, total=total if isinstance(total, int) else None)
+    prompt = shorten(plain(prompt_of(task)), min(max(width - _BAR_COLUMNS, 8), 40))
+    name = f"{prompt}  {short_id(task['taskUUID'])}  {clip['clip']}"
+    row = bar.add_task(escape(name), total=total if isinstance(total, int) else None)
     return lambda done, total: bar.update(row, completed=done, total=total)
 
 
@@ -274,14 +313,15 @@ def _as_json(result: DownloadResult) -> Json:
     return {"taskUUID" if name == "task_uuid" else name: value for name, value in asdict(result).items()}
 
 
-def _print_result(screen: Screen, result: DownloadResult) -> None:
+def _print_result(screen: Screen, result: DownloadResult, prompt: str) -> None:
     if result.outcome == "failed":
-        screen.info(f"{result.task_uuid}-{result.clip}: {result.problem}", "red")
+        name = f"{shorten(plain(prompt), 40)} ({screen.id(result.task_uuid)}, clip {result.clip})"
+        screen.info(f"{name}: {result.problem}", "red")
         return
     caveat = "" if result.verified else "; no manifest yet, so only the size was compared"
     line = f"{result.file}: {result.outcome}, {size(result.size)}{caveat}"
     if screen.is_live:
-        screen.print(line)
+        screen.print(f"{shorten(plain(prompt), 40)}  {line}")
         return
     screen.print(result.file)
     screen.info(line, "dim")

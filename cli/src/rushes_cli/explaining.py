@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from rushes_cli.exits import UsageError
-from rushes_cli.options import AsJson, Profile, TaskUUID, session, task_uuid
-from rushes_cli.output import micros, money, size, utc_time
+from rushes_cli.options import AsJson, Profile, TaskUUID, require_task, session
+from rushes_cli.output import micros, money, prompt_of, size, utc_time
 
 Json = dict[str, Any]
 
@@ -46,7 +46,7 @@ def explain(
     --json prints {"taskUUID", "clips": [{"clip", "status", "story": [{"at", "text"}], "next"}]}.
     """
     with session(profile, as_json=as_json) as (screen, service):
-        found = service.require_task(task_uuid(task))
+        found = require_task(service, task)
         clips = [each for each in found.get("clips", []) if clip is None or each.get("clip") == clip]
         if not clips:
             raise UsageError(f"the task has no clip {clip}")
@@ -55,8 +55,11 @@ def explain(
             for each in clips
         ]
         screen.print_json({"taskUUID": found["taskUUID"], "clips": explained})
+        screen.print(prompt_of(found), "bold")
+        screen.print(screen.id(found["taskUUID"]))
+        screen.print()
         for each in explained:
-            screen.print(f"{found['taskUUID']}, clip {each['clip']}: {each['status']}", "bold")
+            screen.print(f"clip {each['clip']}: {each['status']}", "bold")
             for step in each["story"]:
                 screen.print(f"  {utc_time(step['at'])}  {step['text']}")
             screen.print(f"  Next: {each['next']}")

@@ -4,8 +4,20 @@ from typing import Annotated, Any
 
 import typer
 
-from rushes_cli.options import AsJson, Day, Profile, Status, Tag, TaskUUID, filters, session, task_uuid
-from rushes_cli.output import Screen, age, clip_counts, micros, money, plain, prompt_of, shorten, size, utc_time
+from rushes_cli.options import (
+    AsJson,
+    Day,
+    Profile,
+    Since,
+    Status,
+    Tag,
+    TaskUUID,
+    filters,
+    newest,
+    require_task,
+    session,
+)
+from rushes_cli.output import Screen, micros, money, prompt_of, shorten
 
 Json = dict[str, Any]
 
@@ -15,6 +27,7 @@ _SEPARATE = {"taskType", "taskUUID", "positivePrompt", "inputs"}  # shown elsewh
 def list_tasks(
     status: Status = None,
     day: Day = None,
+    since: Since = None,
     tag: Tag = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="The maximum number of tasks.")] = 20,
     every: Annotated[bool, typer.Option("--all", help="List all tasks, without a limit.")] = False,
@@ -23,28 +36,18 @@ def list_tasks(
 ) -> None:
     """List your tasks, newest first.
 
+    A terminal shows the beginning of each taskUUID, by which every verb finds the task. Other outputs get tab-separated
+    lines with a header, the whole prompt and taskUUID, and the time of the order.
+
     --json prints {"tasks": [task]}, each as `show --json` prints it, but without the timelines.
     """
     with session(profile, as_json=as_json) as (screen, service):
-        tasks = list(service.tasks(filters(status, day, tag), None if every else limit))
+        tasks = list(newest(service, filters(status, day, tag), since, None if every else limit))
         screen.print_json({"tasks": tasks})
         if not tasks:
             screen.info("No matching tasks.")
             return
-        screen.table(
-            ("task", "status", "clips", "cost", "age", "prompt"),
-            [
-                (
-                    str(task["taskUUID"]),
-                    str(task["status"]),
-                    clip_counts(task),
-                    money(micros(task.get("cost"))),
-                    age(task.get("createdAt")),
-                    shorten(plain(prompt_of(task)), 60),
-                )
-                for task in tasks
-            ],
-        )
+        screen.tasks(tasks)
 
 
 def show(task: TaskUUID, as_json: AsJson = False, profile: Profile = None) -> None:
@@ -54,21 +57,24 @@ def show(task: TaskUUID, as_json: AsJson = False, profile: Profile = None) -> No
     [{"clip", "status", "open", "cost", "objectKey", "clipUUID", "timeline", …}]}.
     """
     with session(profile, as_json=as_json) as (screen, service):
-        found = service.require_task(task_uuid(task))
+        found = require_task(service, task)
         screen.print_json(found)
         _describe(screen, found)
 
 
 def _describe(screen: Screen, task: Json) -> None:
     request = task.get("request") or {}
-    screen.print(f"{task['taskUUID']}  {task['status']}  {money(micros(task.get('cost')))}", "bold")
+    screen.print(prompt_of(task), "bold")
+    screen.print(f"{screen.id(task['taskUUID'])}  {task['status']}  {money(micros(task.get('cost')))}")
+    screen.print()
     details = {
-        "ordered": f"{utc_time(task.get('createdAt'))} ({age(task.get('createdAt'))} ago)",
-        "prompt": prompt_of(task),
+        "task": str(task["taskUUID"]),
+        "ordered": screen.time_of(task.get("createdAt")),
         **{name: _value(request[name]) for name in sorted(request.keys() - _SEPARATE)},
     }
     if request.get("inputs"):
-        details["inputs"] = shorten(_value(request["inputs"]), 100)
+        inputs = _value(request["inputs"])
+        details["inputs"] = shorten(inputs, 100) if screen.out.is_terminal else inputs
     width = max(map(len, details))
     for name, value in details.items():
         screen.print(f"{name:<{width}}  {value}")
@@ -80,7 +86,7 @@ def _describe(screen: Screen, task: Json) -> None:
                 str(clip["clip"]),
                 f"{clip['status']}{' NSFW' if clip.get('NSFWContent') else ''}",
                 money(micros(clip.get("cost"))),
-                size(clip.get("size")),
+                screen.size(clip.get("size")),
                 str(clip.get("seed", "-")),
                 str(clip.get("objectKey", "-")),
             )

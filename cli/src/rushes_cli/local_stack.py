@@ -13,6 +13,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
+
+PREFIX = "local:"  # with a port: the profile of one of several local stacks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,16 +64,28 @@ def registered(running: RunningStack, environment: Mapping[str, str]) -> Iterato
             path.parent.rmdir()
 
 
-def find(environment: Mapping[str, str]) -> RunningStack | None:
-    """The running local stack that was started last, or None."""
+def find(environment: Mapping[str, str], profile: str | None = None) -> RunningStack | None:
+    """The running local stack that was started last, or None; with a profile `local:<port>`, that on this port.
+
+    Without `profile`, the environment's RUSHES_PROFILE is used.
+    """
+    name = profile or environment.get("RUSHES_PROFILE", "")
+    return next((each for each in running(environment) if _is_meant(each, name)), None)
+
+
+def running(environment: Mapping[str, str]) -> Iterator[RunningStack]:
+    """The running local stacks, the newest first."""
     parent = folder(environment)
     if not _is_owned(parent):
-        return None
+        return
     for path in sorted(parent.glob("*.json"), key=_modified_at, reverse=True):
         found = _read(path) if _is_owned(path) else None
         if found and _is_alive(found.pid):
-            return found
-    return None
+            yield found
+
+
+def _is_meant(found: RunningStack, name: str) -> bool:
+    return not name.startswith(PREFIX) or name == f"{PREFIX}{urlsplit(found.url).port}"
 
 
 def _modified_at(path: Path) -> int:

@@ -4,6 +4,7 @@ Callers' verbs are always available. Operators' verbs need the extra `operator`.
 entry point group `rushes.commands`. A verb that is not installed is listed too; running it prints how to install it.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -17,12 +18,15 @@ from typer.core import TyperGroup
 from rushes_cli import downloading, explaining, listing, login, ordering, spending, watching
 from rushes_cli.exits import CommandError, Exit
 from rushes_cli.extras import refuse_local, require_operator
-from rushes_cli.operator import callers, commands, keys, smoke
-from rushes_cli.output import plain
+from rushes_cli.operator import callers, commands, keys, smoke, webhooks
+from rushes_cli.output import plain, prepare_streams
 
 ENTRY_POINTS = "rushes.commands"
 _OPERATOR_VERBS = frozenset(
-    ("review", "check", "forget", "keys", "callers", "configure", "rotate", "publish", "redrive", "output", "smoke")
+    (
+        *("review", "check", "forget", "keys", "callers", "webhooks"),
+        *("configure", "rotate", "publish", "redrive", "output", "smoke"),
+    )
 )
 _LOCAL_VERBS: Mapping[str, str] = {
     "demo": "Send a request through the whole system on this machine, and fetch the clips.",
@@ -88,6 +92,7 @@ app.command("check", rich_help_panel=_OPERATORS)(commands.check)
 app.command("forget", rich_help_panel=_OPERATORS)(commands.forget)
 app.add_typer(keys.keys, name="keys", rich_help_panel=_OPERATORS)
 app.add_typer(callers.callers, name="callers", rich_help_panel=_OPERATORS)
+app.add_typer(webhooks.webhooks, name="webhooks", rich_help_panel=_OPERATORS)
 app.command("configure", rich_help_panel=_OPERATORS)(commands.configure)
 app.command("rotate", rich_help_panel=_OPERATORS)(commands.rotate)
 app.command("publish", rich_help_panel=_OPERATORS)(commands.publish)
@@ -123,6 +128,7 @@ def main() -> None:
     """Runs the command. An expected error becomes one line on standard error and its exit status."""
     # SIGTERM unwinds like an error, so that a local stack is stopped.
     signal.signal(signal.SIGTERM, _exit)
+    prepare_streams(os.environ)
     try:
         app()
     except CommandError as error:

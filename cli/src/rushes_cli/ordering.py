@@ -13,7 +13,7 @@ from rushes_cli import limits, task_files, watching
 from rushes_cli.api_client import ApiClient, OrderResponse, refusal
 from rushes_cli.exits import CommandError, Exit, UnavailableError, UsageError
 from rushes_cli.journal import Journal
-from rushes_cli.options import AsJson, Profile, TaskUUID, Yes, session, task_uuid
+from rushes_cli.options import AsJson, Profile, TaskUUID, Yes, require_task, session, task_uuid
 from rushes_cli.output import Screen, micros, money, utc_time
 
 Json = dict[str, Any]
@@ -78,6 +78,8 @@ def submit(
     profile: Profile = None,
 ) -> None:
     """Order clips: one task from a prompt and options, or the tasks of a file or of standard input.
+
+    Text on standard input that is not JSON is a prompt.
 
     The tasks are priced first. A price above the threshold needs confirmation, or --yes.
 
@@ -150,7 +152,7 @@ def retry(
     --json prints the same as `submit --json`.
     """
     with session(profile, as_json=as_json) as (screen, service):
-        old = service.require_task(task_uuid(task))
+        old = require_task(service, task)
         chosen = _repeatable(old, clip or [], second_charge=accept_second_charge)
         again = _repeat(old, chosen, attempt)
         purchase = ClipOrder(screen, service, ask_above=None if yes else service.target.ask_above)

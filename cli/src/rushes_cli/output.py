@@ -1,18 +1,23 @@
 """Output for people and scripts: formats for money, ages, statuses and sizes, tables, and JSON.
 
 Texts of callers and of Runware may contain terminal control sequences: `plain` removes them, and no such text is
-interpreted as markup. Tables are drawn on a terminal only. Elsewhere they are tab-separated lines with a header, in
-which no column is truncated.
+interpreted as markup. The layout depends on the stream, the colours also on the environment. Tables are drawn on a
+terminal only. Elsewhere they are tab-separated lines with a header, in which no column is truncated, times are in ISO
+8601, and sizes are in bytes.
 """
 
+import io
 import json
+import os
+import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
@@ -29,7 +34,7 @@ _STYLES = {
     "review": "bold magenta",
 }
 _NUMBERS = ("cost", "price", "size", "tasks", "clips")
-_WIDE = 80  # columns of a terminal
+_SHORT_ID = 8  # characters: the first group of a UUID
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -38,8 +43,8 @@ class Screen:
     """Standard output and standard error, for people, or with `as_json` for scripts."""
 
     as_json: bool = False
-    out: Console = field(default_factory=Console)
-    err: Console = field(default_factory=lambda: Console(stderr=True))
+    out: Console = field(default_factory=lambda: console(sys.stdout, os.environ))
+    err: Console = field(default_factory=lambda: console(sys.stderr, os.environ, stderr=True))
 
     @property
     def is_live(self) -> bool:
@@ -60,15 +65,17 @@ class Screen:
         self.info(f"rushes: {text}", "yellow")
 
     def print_json(self, value: object) -> None:
-        """Prints the result as JSON, with `as_json` only; on one line unless standard output is a terminal."""
+        """Prints a result as JSON on one line, with `as_json` only."""
         if self.as_json:
-            indent = 2 if self.out.is_terminal else None
-            self.out.file.write(json.dumps(value, ensure_ascii=False, indent=indent) + "\n")
+            self.out.file.write(_json_line(value, self.out.encoding) + "\n")
             self.out.file.flush()
 
-    def row(self, cells: Sequence[str]) -> None:
-        """Prints a tab-separated row."""
-        self.out.file.write("\t".join(map(plain, cells)) + "\n")
+    def row(self, cells: Sequence[str], head: Sequence[str] = ()) -> None:
+        """Prints a tab-separated row; the column `status` of `head` is coloured if colours are forced."""
+        texts = [plain(cell) for cell in cells]
+        if self.out.color_system and head:
+            texts = [_coloured(name, text) for name, text in zip(head, texts, strict=True)]
+        self.out.file.write("\t".join(texts) + "\n")
         self.out.file.flush()
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -77,23 +84,120 @@ class Screen:
             return
         if not self.out.is_terminal:
             for row in (head, *rows):
-                self.row(row)
+                self.row(row, head)
             return
-        self.out.print(terminal_table(head, rows, self.out.width))
+        self.out.print(terminal_table(head, rows))
+
+    def tasks(self, tasks: Iterable[Json]) -> None:
+        """Prints a table of tasks, each with its prompt first; not with `as_json`."""
+        if self.out.is_terminal:
+            self.table(TASK_COLUMNS, map(task_row, tasks))
+        else:
+            self.table(
+                ("prompt", "task", "status", "clips", "cost", "created"),
+                [
+                    (
+                        prompt_of(task),
+                        str(task["taskUUID"]),
+                        str(task.get("status")),
+                        clip_counts(task),
+                        money(micros(task.get("cost"))),
+                        str(task.get("createdAt", "-")),
+                    )
+                    for task in tasks
+                ],
+            )
+
+    def id(self, task_uuid: object) -> str:
+        """A task's short id for a terminal, elsewhere the whole taskUUID."""
+        return short_id(task_uuid) if self.out.is_terminal else str(task_uuid)
+
+    def size(self, count: object) -> str:
+        """A number of bytes: such as `4.2 MB` on a terminal, elsewhere in digits."""
+        return size(count) if self.out.is_terminal or not isinstance(count, int) else str(count)
+
+    def time_of(self, text: object) -> str:
+        """A time of the service's JSON: with its age on a terminal, elsewhere unchanged."""
+        return f"{utc_time(text)} ({age(text)} ago)" if self.out.is_terminal else str(text)
+
+    def day_of(self, text: object) -> str:
+        """A time of the service's JSON: its day on a terminal, elsewhere unchanged."""
+        return str(text)[: len("yyyy-mm-dd")] if self.out.is_terminal else str(text)
 
 
-def terminal_table(head: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> Table:
+def console(stream: TextIO | None, environment: Mapping[str, str], *, stderr: bool = False) -> Console:
+    """A console for a stream: only a terminal has tables and progress, with FORCE_COLOR too."""
+    is_terminal = stream is not None and stream.isatty()
+    system: Any = ("auto" if is_terminal else "standard") if wants_colour(environment, is_terminal) else None
+    return Console(file=stream, stderr=stderr, force_terminal=is_terminal, color_system=system)
+
+
+def wants_colour(environment: Mapping[str, str], is_terminal: bool) -> bool:
+    """True for colours, by the first of NO_COLOR, FORCE_COLOR, CLICOLOR_FORCE and CLICOLOR that is set."""
+    if environment.get("NO_COLOR"):
+        return False
+    if environment.get("FORCE_COLOR") or environment.get("CLICOLOR_FORCE", "0") not in ("", "0"):
+        return True
+    return is_terminal and environment.get("CLICOLOR") != "0"
+
+
+def prepare_streams(environment: MutableMapping[str, str]) -> None:
+    """Makes output possible in every encoding, and typer's help follow the same variables as other output.
+
+    A character that the encoding lacks is replaced on a terminal, whose columns stay aligned, and escaped elsewhere.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace" if stream.isatty() else "backslashreplace")
+    if not wants_colour(environment, True):
+        environment["NO_COLOR"] = "1"
+        environment.pop("FORCE_COLOR", None)
+    elif wants_colour(environment, False):
+        environment["FORCE_COLOR"] = "1"
+
+
+def _json_line(value: object, encoding: str) -> str:
+    """JSON on one line, escaped if the encoding, or any encoding, lacks one of its characters."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode(encoding)
+    except UnicodeError:
+        return json.dumps(value)
+    return text
+
+
+def _coloured(name: str, text: str) -> str:
+    style = _style(name, text)
+    return Style.parse(style).render(text) if style else text
+
+
+TASK_COLUMNS = ("prompt", "task", "status", "cost", "age")
+
+
+def task_row(task: Json) -> tuple[str, ...]:
+    """The row of a task in a terminal's table, with the counts of its clips if there are several."""
+    counts = f" {clip_counts(task)}" if len(task.get("clips", [])) > 1 else ""
+    return (
+        prompt_of(task),
+        short_id(task["taskUUID"]),
+        f"{task.get('status')}{counts}",
+        money(micros(task.get("cost"))),
+        age(task.get("createdAt")),
+    )
+
+
+def terminal_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """A table for a terminal; the column `status` is coloured, number columns are right-aligned.
 
-    Names that people copy are never truncated. A taskUUID stays on one line if the terminal is wide enough.
+    A prompt is cut to the width of the terminal. Names that people copy are never cut.
     """
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in head:
         table.add_column(
             name,
             justify="right" if name in _NUMBERS else "left",
-            overflow="fold" if name in ("task", "object") else "ellipsis",
-            no_wrap=name == "task" and width >= _WIDE,
+            overflow="fold" if name == "object" else "ellipsis",
+            no_wrap=name == "task",
         )
     for row in rows:
         cells = [
@@ -185,6 +289,11 @@ def size(count: object) -> str:
         if count >= scale:
             return f"{count / scale:.1f} {unit}"
     return f"{count} B"
+
+
+def short_id(task_uuid: object) -> str:
+    """The first characters of a taskUUID, by which every verb finds the task."""
+    return str(task_uuid)[:_SHORT_ID]
 
 
 def prompt_of(task: Json) -> str:

@@ -52,21 +52,26 @@ def choose(profile: str | None, environment: Mapping[str, str], warn: Callable[[
         return target_of("the environment", {"url": url, "api_key": key})
     name = profile or environment.get("RUSHES_PROFILE") or None
     path = config_path(environment)
-    config = read_config(path, warn) if name != LOCAL else {}
+    if name is not None and (name == LOCAL or name.startswith(local_stack.PREFIX)):
+        return _local(environment, name, path)
+    config = read_config(path, warn)
     name = name or config.get("default")
     if name is None or name == LOCAL:
-        return _local(environment, is_explicit=name == LOCAL, path=path)
+        return _local(environment, name, path)
     profiles = config.get("profiles", {})
     if not isinstance(profiles, dict) or not isinstance(profiles.get(name), dict):
         raise UsageError(f"{path} has no profile {name}.")
     return target_of(f"profile {name}", profiles[name])
 
 
-def _local(environment: Mapping[str, str], *, is_explicit: bool, path: Path) -> Target:
-    found = local_stack.find(environment)
+def _local(environment: Mapping[str, str], name: str | None, path: Path) -> Target:
+    found = local_stack.find(environment, name)
     if found:
         return target_of("the local stack", {"url": found.url, "api_key": found.api_key})
-    if is_explicit:
+    if name is not None and name != LOCAL:
+        ports = ", ".join(each.url for each in local_stack.running(environment)) or "none"
+        raise NotAllowedError(f"No local stack is running as {name}. Running: {ports}.")
+    if name is not None:
         raise NotAllowedError("No local stack is running. Start one with `rushes dev`.")
     raise NotAllowedError(
         "No service is configured. Run `rushes login`, set RUSHES_URL and RUSHES_API_KEY, add a profile to "

@@ -24,11 +24,15 @@ MAX_BYTES = 4_500_000
 _MAX_IMAGE_BYTES = 3_000_000  # must fit into one request in base64
 _URL = re.compile(r"(https?|s3|data):", re.IGNORECASE)
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_TAG_SEPARATOR = re.compile(r"[:=]")
 _SIZE = re.compile(r"(\d{1,5})[xX](\d{1,5})")
 
 
 def read(content: bytes, name: str, *, prompts: bool = False) -> list[Json]:
-    """The tasks of a file: one task, an array, or one task per line. With `prompts`, other text is one prompt.
+    """The tasks of a file: one task, an array, or one task per line.
+
+    With `prompts`, text other than JSON is one prompt. Text with a JSON object on one of its lines is a file of lines,
+    also if another line has a fault.
 
     Raises `UsageError` with the file and the line.
     """
@@ -38,18 +42,27 @@ def read(content: bytes, name: str, *, prompts: bool = False) -> list[Json]:
         raise UsageError(f"{name} is not UTF-8 text") from None
     if not text:
         raise UsageError(f"{name} is empty")
-    if prompts and text[0] not in "[{":
-        return [{"positivePrompt": text}]
     try:
         parsed = json.loads(text)
     except (ValueError, RecursionError) as error:
+        if prompts and not any(map(_is_object, text.splitlines())):
+            return [{"positivePrompt": text}]
         if "\n" not in text:
             raise UsageError(f"{name} is not valid JSON: {error}") from None
         return list(_lines(text, name))
+    if prompts and not isinstance(parsed, dict | list):
+        return [{"positivePrompt": text}]
     tasks = parsed if isinstance(parsed, list) else [parsed]
     if not tasks or not all(isinstance(task, dict) for task in tasks):
         raise UsageError(f"{name} must contain a JSON object, an array of objects, or one object per line")
     return tasks
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _lines(text: str, name: str) -> Iterator[Json]:
@@ -81,14 +94,16 @@ def size(text: str) -> tuple[int, int]:
 
 
 def tags(pairs: Iterable[str]) -> dict[str, str]:
-    """Pairs `name=value` as an object. Raises `UsageError` for another form."""
-    found = {}
-    for pair in pairs:
-        name, separator, value = pair.partition("=")
-        if not (name and separator):
-            raise UsageError("--tag must have the form name=value")
-        found[name] = value
-    return found
+    """Pairs `name=value` or `name:value` as an object. Raises `UsageError` for another form."""
+    return dict(map(split_tag, pairs))
+
+
+def split_tag(text: str) -> tuple[str, str]:
+    """A tag's name and value, split at the first `:` or `=`: a name has neither, a value may have both."""
+    name, *value = _TAG_SEPARATOR.split(text, maxsplit=1)
+    if not (name and value):
+        raise UsageError("--tag must have the form name=value or name:value")
+    return name, value[0]
 
 
 def image(text: str) -> str:

@@ -3,7 +3,6 @@
 All state is in the service: a new watch continues an interrupted one, and a lost connection is retried.
 """
 
-import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,17 +15,15 @@ from rich.text import Text
 
 from rushes_cli.api_client import ApiClient
 from rushes_cli.exits import CommandError, Exit, UnavailableError
-from rushes_cli.options import AsJson, Profile, Tag, filters, session, task_uuid
+from rushes_cli.options import TASK_HELP, AsJson, Profile, Tag, filters, session, task_name, whole_uuid
 from rushes_cli.output import (
+    TASK_COLUMNS,
     Screen,
-    age,
-    clip_counts,
     duration,
     micros,
     money,
     plain,
-    prompt_of,
-    shorten,
+    task_row,
     terminal_table,
 )
 
@@ -42,7 +39,9 @@ _MAX_ROWS = 25  # of the live table
 def watch(
     tasks: Annotated[
         list[str] | None,
-        typer.Argument(metavar="TASK", help="The taskUUIDs; without one, all running tasks.", show_default=False),
+        typer.Argument(
+            metavar="TASK", help=f"Each task's {TASK_HELP}. Without one, all running tasks.", show_default=False
+        ),
     ] = None,
     tag: Tag = None,
     timeout: Annotated[float, typer.Option(min=0, help="The maximum time to watch, in seconds.")] = 3600.0,
@@ -59,7 +58,7 @@ def watch(
     Ends with 0 if all tasks succeeded, 1 if a clip failed or is in review, 3 on a timeout.
     """
     with session(profile, as_json=as_json) as (screen, service):
-        task_uuids = [task_uuid(each) for each in tasks or []]
+        task_uuids = [whole_uuid(service, name) for name in map(task_name, tasks or [])]
         if not task_uuids:
             running = service.tasks(filters("running", tag=tag))
             task_uuids = [str(task["taskUUID"]) for task in running]
@@ -82,7 +81,7 @@ def follow(screen: Screen, service: ApiClient, task_uuids: Sequence[str], timeou
                     _print_change(screen, task)
                 if progress.is_new_problem:
                     screen.warn(f"{progress.problem} Retrying.")
-            live.update(_live_table(progress, screen.out.width))
+            live.update(_live_table(progress))
             if progress.is_over or time.monotonic() >= deadline:
                 break
             pause = _PAUSE if changed else min(pause * 1.2, _MAX_PAUSE)
@@ -154,28 +153,16 @@ def _state(task: Json) -> tuple[object, ...]:
 
 def _print_change(screen: Screen, task: Json) -> None:
     if screen.as_json:
-        screen.out.file.write(json.dumps(task, ensure_ascii=False) + "\n")
-        screen.out.file.flush()
+        screen.print_json(task)
         return
     clips = " ".join(str(clip.get("status")) for clip in task.get("clips", []))
     screen.row((str(task["taskUUID"]), str(task.get("status")), clips, money(micros(task.get("cost")))))
 
 
-def _live_table(progress: TaskProgress, width: int) -> Group:
+def _live_table(progress: TaskProgress) -> Group:
     tasks = [progress.latest[each] for each in progress.latest]
     # Tasks in progress come first, so that a long list is cut after them.
     tasks.sort(key=lambda task: task.get("status") in _FINAL)
-    rows = [
-        (
-            str(task["taskUUID"]),
-            str(task.get("status")),
-            clip_counts(task),
-            money(micros(task.get("cost"))),
-            age(task.get("createdAt")),
-            shorten(plain(prompt_of(task)), 60),
-        )
-        for task in tasks[:_MAX_ROWS]
-    ]
     clips = [clip for task in tasks for clip in task.get("clips", [])]
     stored = sum(clip.get("status") == "stored" for clip in clips)
     spent = money(sum(micros(task.get("cost")) for task in tasks))
@@ -183,5 +170,5 @@ def _live_table(progress: TaskProgress, width: int) -> Group:
     footer = f"{stored} of {len(clips)} clips stored, {spent}, watched for {elapsed}"
     more = [Text(f"and {len(tasks) - _MAX_ROWS} more", "dim")] if len(tasks) > _MAX_ROWS else []
     problem = [Text(plain(progress.problem), "yellow")] if progress.problem else []
-    table = terminal_table(("task", "status", "clips", "cost", "age", "prompt"), rows, width)
+    table = terminal_table(TASK_COLUMNS, map(task_row, tasks[:_MAX_ROWS]))
     return Group(table, *more, Text(footer, "dim"), *problem)

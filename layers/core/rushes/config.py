@@ -36,12 +36,14 @@ class SubmitSettings(BuyingSettings):
 
     `monthly_limit` is for all callers together, in micro-dollars. `retention` is the time in milliseconds for which the
     table keeps requests, from the latest time at which one of their clips can be open; None means permanently.
-    `unknown_callers` is True if callers without a record may order by file and event.
+    `unknown_callers` is True if callers without a record may order by file and event, `loopback` if webhooks may go to
+    receivers on the same machine.
     """
 
     monthly_limit: int
     retention: int | None
     unknown_callers: bool
+    loopback: bool
 
     @classmethod
     def read(cls, environment: Environment) -> "SubmitSettings":
@@ -49,6 +51,7 @@ class SubmitSettings(BuyingSettings):
             monthly_limit=_micro_dollars(environment, "MONTHLY_LIMIT_USD"),
             retention=_days(environment, "RETENTION_DAYS"),
             unknown_callers=_boolean(environment, "ALLOW_UNKNOWN_CALLERS"),
+            loopback=_boolean(environment, "ALLOW_LOOPBACK_WEBHOOKS"),
             **_buying(environment),
         )
 
@@ -93,11 +96,12 @@ class WebhookSettings:
 
 @dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class PublishSettings:
-    """The settings of `publish`. `bus` is the name of the event bus."""
+    """The settings of `publish`. `bus` is the name of the event bus, `deliveries` the URL of a queue."""
 
     table: str
     bucket: str
     bus: str
+    deliveries: str
     timings: Timings
 
     @classmethod
@@ -106,6 +110,37 @@ class PublishSettings:
             table=_text(environment, "TABLE_NAME"),
             bucket=_text(environment, "BUCKET_NAME"),
             bus=_text(environment, "EVENT_BUS_NAME"),
+            deliveries=_text(environment, "DELIVERIES_URL"),
+            timings=read_timings(environment),
+        )
+
+
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
+class DeliverSettings:
+    """The settings of `deliver`. `deliveries` is the URL of the queue; times are in milliseconds.
+
+    `timeout` is for one attempt, `first_pause` between the first two, and `concurrency` for all callers together.
+    """
+
+    table: str
+    bucket: str
+    deliveries: str
+    loopback: bool
+    timeout: int
+    first_pause: int
+    concurrency: int
+    timings: Timings
+
+    @classmethod
+    def read(cls, environment: Environment) -> "DeliverSettings":
+        return cls(
+            table=_text(environment, "TABLE_NAME"),
+            bucket=_text(environment, "BUCKET_NAME"),
+            deliveries=_text(environment, "DELIVERIES_URL"),
+            loopback=_boolean(environment, "ALLOW_LOOPBACK_WEBHOOKS"),
+            timeout=_milliseconds(environment, "DELIVERY_TIMEOUT_SECONDS"),
+            first_pause=_milliseconds(environment, "DELIVERY_PAUSE_SECONDS"),
+            concurrency=_number(environment, "DELIVERY_CONCURRENCY"),
             timings=read_timings(environment),
         )
 
@@ -129,12 +164,13 @@ class TasksSettings:
 
 @dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class IntakeSettings:
-    """The settings of `intake`. `inbox` is the queue's URL, `unknown_callers` as for `submit`."""
+    """The settings of `intake`. `inbox` is the queue's URL; `unknown_callers` and `loopback` as for `submit`."""
 
     table: str
     bucket: str
     inbox: str
     unknown_callers: bool
+    loopback: bool
 
     @classmethod
     def read(cls, environment: Environment) -> "IntakeSettings":
@@ -143,6 +179,7 @@ class IntakeSettings:
             bucket=_text(environment, "BUCKET_NAME"),
             inbox=_text(environment, "INBOX_URL"),
             unknown_callers=_boolean(environment, "ALLOW_UNKNOWN_CALLERS"),
+            loopback=_boolean(environment, "ALLOW_LOOPBACK_WEBHOOKS"),
         )
 
 
@@ -186,6 +223,13 @@ def _boolean(environment: Environment, name: str) -> bool:
     if text not in ("true", "false"):
         raise SettingsError(f"{name} must be true or false")
     return text == "true"
+
+
+def _number(environment: Environment, name: str) -> int:
+    text = _text(environment, name)
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise SettingsError(f"{name} must be a whole number above 0")
+    return int(text)
 
 
 def _milliseconds(environment: Environment, name: str) -> int:

@@ -15,6 +15,7 @@ RushesError
 ├── BucketError              S3 is unavailable; the state of the object is unknown
 ├── BusError                 the event bus did not accept an event; it is not published
 ├── InboxError               sending to the inbox failed; the message may have been sent
+├── QueueError               sending to the queue of deliveries failed; the message may have been sent
 ├── PostponedError           a message of the inbox cannot be processed now; it has to be retried
 └── StoreError
     ├── StaleError           the clip changed since it was read; read it again
@@ -86,6 +87,10 @@ class BusError(RushesError):
 
 class InboxError(RushesError):
     """A message could not be sent to the inbox. The error's message is the code from SQS."""
+
+
+class QueueError(RushesError):
+    """A delivery could not be queued. The message is the code from SQS."""
 
 
 class PostponedError(RushesError):

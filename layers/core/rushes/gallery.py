@@ -42,7 +42,7 @@ def headers(html: str, videos: str) -> Mapping[str, str]:
         "style-src": _sources(inline.found["style"]),
         "connect-src": "'self'",
         "media-src": videos,
-        "img-src": f"{videos} data:",
+        "img-src": "data:",
         "frame-ancestors": "'none'",
         "base-uri": "'none'",
         "form-action": "'none'",

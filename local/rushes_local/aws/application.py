@@ -1,7 +1,9 @@
 """AWS on this machine: moto's server application with the strictness of AWS.
 
-Hides moto and corrects two deviations: it accepts forged and expired presigned URLs and unsigned requests, and its
-DynamoDB transactions are not atomic under threads. Also injects faults for tests.
+Hides moto and corrects its deviations: it accepts forged and expired presigned URLs and unsigned requests, its DynamoDB
+transactions are not atomic under threads, behind waitress it decodes the keys of objects twice, and it stores uploads
+with the content type of a form as empty objects. Also injects faults for tests, and behaves as unkindly as AWS under an
+`AwsBehavior`.
 """
 
 import io
@@ -9,20 +11,24 @@ import random
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote
-from xml.sax.saxutils import escape
 
 from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from rushes_local.aws.behavior import AS_MOTO, AwsBehavior, Chance
 from rushes_local.aws.bucket_settings import correct_buckets
+from rushes_local.aws.dynamodb_requests import DynamoDb
+from rushes_local.aws.error_response import AwsError, Service
 from rushes_local.aws.event_buses import name_event_buses
 from rushes_local.aws.growing_costs import reduce_costs
+from rushes_local.aws.message_delivery import deliver, leave_visible
 from rushes_local.aws.policy_simulation import simulate_policies
 from rushes_local.aws.stream_records import correct_streams
 from rushes_local.aws.transactions import roll_back_by_item
@@ -33,30 +39,10 @@ if TYPE_CHECKING:
 # The credentials of every component on this machine. They are valid nowhere else.
 CREDENTIALS = Credentials("local-access-key", "local-secret-key")
 
-Service = Literal["dynamodb", "s3", "other"]
-
 _MAX_EXPIRY = 7 * 24 * 3600
 _CLOCK_SKEW = timedelta(minutes=15)
 _DATE_FORMAT = "%Y%m%dT%H%M%SZ"
 _SIGNED_FOR = re.compile(r"/([a-z0-9-]+)/aws4_request")
-
-
-class AwsError(Exception):
-    """An error response of an AWS service."""
-
-    def __init__(self, code: str, status: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.status = status
-        self.message = message
-
-    def body(self, service: Service) -> tuple[str, bytes]:
-        """The response's content type and body, in the format of the service."""
-        if service == "dynamodb":
-            text = f'{{"__type":"com.amazonaws.dynamodb.v20120810#{self.code}","message":"{self.message}"}}'
-            return "application/x-amz-json-1.0", text.encode()
-        xml = f"<Error><Code>{self.code}</Code><Message>{escape(self.message)}</Message></Error>"
-        return "application/xml", f'<?xml version="1.0" encoding="UTF-8"?>\n{xml}'.encode()
 
 
 FAULTS = {
@@ -67,6 +53,13 @@ FAULTS = {
     "SlowDown": (503, "Please reduce your request rate."),
 }
 """Status and message of each fault, by its code: the first three are DynamoDB's, the last two S3's."""
+
+# From the API reference of DynamoDB: "Your request rate is too high. The AWS SDKs for DynamoDB automatically retry
+# requests that receive this exception." From S3's error codes: "503 Slow Down: Please reduce your request rate."
+_THROTTLING: dict[Service, tuple[str, ...]] = {
+    "dynamodb": ("ThrottlingException", "ProvisionedThroughputExceededException"),
+    "s3": ("SlowDown",),
+}
 
 
 @dataclass
@@ -86,6 +79,7 @@ class AwsFaults:
     def __init__(self, seed: int = 0) -> None:
         self._random = random.Random(seed)
         self._active: dict[Service, _Fault] = {}
+        self._throttled = 0.0
         self._lock = threading.Lock()
 
     def fail(
@@ -100,6 +94,11 @@ class AwsFaults:
         with self._lock:
             self._active[service] = _Fault(code, times, fraction, after)
 
+    def throttle(self, fraction: float) -> None:
+        """Throttle this fraction of DynamoDB's and S3's requests while no other fault is active, also after `clear`."""
+        with self._lock:
+            self._throttled = fraction
+
     def clear(self) -> None:
         """Remove every fault."""
         with self._lock:
@@ -108,12 +107,17 @@ class AwsFaults:
     def take(self, service: Service) -> _Fault | None:
         """The fault for a service's next request, or None. Counts it as used."""
         with self._lock:
-            fault = self._active.get(service)
+            fault = self._active.get(service) or self._throttling(service)
             if fault is None or fault.times == 0 or self._random.random() >= fault.fraction:
                 return None
             if fault.times is not None:
                 fault.times -= 1
             return fault
+
+    def _throttling(self, service: Service) -> _Fault | None:
+        if not self._throttled or service not in _THROTTLING:
+            return None
+        return _Fault(self._random.choice(_THROTTLING[service]), None, self._throttled, after=False)
 
 
 @dataclass(frozen=True)
@@ -130,18 +134,27 @@ class Access:
 class Aws:
     """A WSGI application. Its state is moto's, which is global to the process; `load` clears it.
 
-    The `observer` is called with every request after its response, in the thread of the request.
+    The `observer` is called with every request after its response, in the thread of the request. `behavior` is in
+    force from `load`; `behave` replaces it. A `remote_table` answers the requests to DynamoDB and its streams in place
+    of moto.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.time, fault_seed: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+        fault_seed: int = 0,
+        behavior: AwsBehavior = AS_MOTO,
+        remote_table: "WSGIApplication | None" = None,
+    ) -> None:
         self.faults = AwsFaults(fault_seed)
         self.observer: Callable[[Access], object] | None = None
         self._clock = clock
         self._application: WSGIApplication | None = None
-        # moto applies the writes of a transaction one by one and restores the old items when one fails, so that a write
-        # of another thread meanwhile would be lost, or partly visible. So DynamoDB and its stream, which must not
-        # contain undone writes, answer one request at a time.
-        self._dynamodb = threading.Lock()
+        self._dynamodb = DynamoDb(clock, sleep)
+        self._behavior, self._chance = behavior, Chance(behavior.seed)
+        self._remote_table = remote_table
 
     def load(self) -> None:
         """Import moto and clear its state. Not at the top, because the import takes a second or two."""
@@ -156,9 +169,33 @@ class Aws:
         simulate_policies()
         moto_api_backend.reset()
         self._application = DomainDispatcherApplication(create_backend_app)
+        self.behave(self._behavior)
+
+    def behave(self, behavior: AwsBehavior) -> None:
+        """Behave so from the next request on. Needs `load`. Raises ValueError for a remote table, which is as it is."""
+        if self._remote_table is not None and behavior != AS_MOTO:
+            raise ValueError("a remote table behaves as its server does")
+        self._behavior, self._chance = behavior, Chance(behavior.seed)
+        self.faults.throttle(behavior.throttled)
+        self._dynamodb.behave(behavior, self._chance)
+        deliver(behavior, self._chance)
+
+    def catch_up(self) -> None:
+        """Make all writes to DynamoDB up to now visible to every read."""
+        self._dynamodb.catch_up()
+
+    @property
+    def effects(self) -> Counter[str]:
+        """The number of times that each behavior had an effect, since `behave`."""
+        return self._chance.counts
+
+    def repeats_batch(self) -> bool:
+        """A decision: True if Lambda processes a batch of a stream again."""
+        return self._chance.happens(self._behavior.repeated_batches, "batch repeated")
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        if self.observer is None:
+        observer = self.observer  # may be replaced during the request
+        if observer is None:
             return self._respond(environ, start_response)
         request = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(request)
@@ -169,7 +206,7 @@ class Aws:
             return start_response(status, headers, exc_info)
 
         response = b"".join(self._respond(environ, start))
-        self.observer(Access(*_operation(environ), request, int(statuses[-1].partition(" ")[0]), len(response)))
+        observer(Access(*_operation(environ), request, int(statuses[-1].partition(" ")[0]), len(response)))
         return [response]
 
     def _respond(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
@@ -192,15 +229,33 @@ class Aws:
             raise fault.error()
         return self._forward(service, environ, start_response)
 
+    def _lapse(self, environ: "WSGIEnvironment") -> None:
+        """Let the messages of a batch stay visible, at the fraction of the behavior."""
+        if self._chance.happens(self._behavior.lapsed_receipts, "receive left visible"):
+            request = leave_visible(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
+            environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(request), str(len(request))
+
     def _forward(
         self, service: Service, environ: "WSGIEnvironment", start_response: "StartResponse"
     ) -> Iterable[bytes]:
         if self._application is None:
             raise AwsError("ServiceUnavailable", 503, "moto is being imported")
-        if service != "dynamodb" and not _is_about_a_stream(environ):
-            return self._application(environ, start_response)
-        with self._dynamodb:
-            return list(self._application(environ, start_response))
+        # The undecoded path, which moto reads under another name than waitress's; without it moto decodes a key twice.
+        if "REQUEST_URI" in environ:
+            environ["RAW_URI"] = environ["REQUEST_URI"]
+        # moto would read an upload of this type, which curl and urllib set, as a form and store an empty object.
+        if environ["REQUEST_METHOD"] == "PUT" and environ.get("CONTENT_TYPE") == "application/x-www-form-urlencoded":
+            environ["CONTENT_TYPE"] = "binary/octet-stream"  # the type that S3 gives an upload without one
+        if self._remote_table is not None and (service == "dynamodb" or _is_about_a_stream(environ)):
+            return self._remote_table(environ, start_response)
+        if service == "dynamodb":
+            return self._dynamodb.answer(self._application, environ, start_response)
+        if _is_about_a_stream(environ):
+            with self._dynamodb.lock:
+                return list(self._application(environ, start_response))
+        if _operation(environ) == ("sqs", "ReceiveMessage"):
+            self._lapse(environ)
+        return self._application(environ, start_response)
 
 
 def _discard_response(

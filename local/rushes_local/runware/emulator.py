@@ -21,7 +21,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map, MapAdapter, Rule
 from werkzeug.wrappers import Request, Response
 
-from rushes_local.runware.delivery import LANES, RETRY_DELAYS, WEBHOOK_TIMEOUT, Delivery
+from rushes_local.runware.completion import LANES, RETRY_DELAYS, WEBHOOK_TIMEOUT, TaskCompletion
 from rushes_local.runware.faults import Faults, OneShot
 from rushes_local.runware.tasks import MICRO_DOLLARS_PER_SECOND, Charge, Execution, TaskBook
 from rushes_local.runware.validation import error, frame_urls, is_uuid4, picture_error, unreachable, video_errors
@@ -124,7 +124,9 @@ class Emulator:
         self._received: list[Received] = []
         self._book = TaskBook(clock, self.faults)
         self._workers = Workers(LANES)
-        self._delivery = Delivery(self._book, self._workers, self._http, lambda: self.base_url, retry_delays, small)
+        self._completion = TaskCompletion(
+            self._book, self._workers, self._http, lambda: self.base_url, retry_delays, small
+        )
         self._closing = threading.Event()
 
     # For tests and the local stack
@@ -329,20 +331,20 @@ class Emulator:
         return picture_error(name, response.content) if response.status_code == 200 else unreachable(name)
 
     def _begin(self, run: Execution) -> None:
-        self._delivery.progress(run)
+        self._completion.progress(run)
         called_first = self._book.switches(run).webhook_before_answer
         if self._render_seconds is None and not called_first:
             return
         run.released = True
         seconds = self._render_seconds() if callable(self._render_seconds) else self._render_seconds or 0.0
-        self._delivery.start(run, 0.0 if called_first else seconds)
+        self._completion.start(run, 0.0 if called_first else seconds)
         if called_first:
             run.called.wait(CALL_BEFORE_ANSWER_TIMEOUT)
 
     def _release(self, task_uuid: str | None) -> bool:
         runs = self._book.release(task_uuid)
         for run in runs:
-            self._delivery.start(run, 0.0)
+            self._completion.start(run, 0.0)
         return bool(runs)
 
     def _poll(self, task: Json, answer: EmulatorAnswer) -> None:

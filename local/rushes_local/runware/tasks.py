@@ -4,7 +4,6 @@ Everything is in memory, under one lock, and every change is one method. Hides t
 requests and never waits.
 """
 
-import random
 import threading
 import uuid
 from collections.abc import Callable
@@ -129,7 +128,7 @@ class TaskBook:
         """The outputFormat of this task's renders."""
         return self.switches(run).result_format or str(run.task.get("outputFormat", "MP4"))
 
-    def rendered(self, run: Execution, content: bytes, base_url: str) -> tuple[Json, Video]:
+    def rendered(self, run: Execution, content: bytes, base_url: str, seed: int) -> tuple[Json, Video]:
         """Record a render and its charge; returns its result item and video. Polls find it after `publish`."""
         switches = self.switches(run)
         video_uuid = str(uuid.uuid4())
@@ -144,7 +143,7 @@ class TaskBook:
         result = run.item(videoUUID=video_uuid)
         if switches.result_url:
             result["videoURL"] = f"{base_url}/video/os/a02d21/ws/5/vi/{video_uuid}{container.suffix}"
-        result["seed"] = random.Random(video_uuid).randrange(1, 2**31)
+        result["seed"] = seed
         if _checks_safety(run.task) or switches.result_nsfw:
             result["NSFWContent"] = switches.result_nsfw
         if run.task.get("includeCost") and switches.result_cost:

@@ -15,24 +15,25 @@ import typer
 from rushes_cli.exits import CommandError, Exit, UsageError
 from rushes_cli.explaining import describe_fact, next_step
 from rushes_cli.operator.deployment import new_webhook_keys, operated
-from rushes_cli.options import AsJson, Stack, task_uuid
-from rushes_cli.output import Screen, age, money, utc_time
+from rushes_cli.options import MAX_CANDIDATES, TASK_HELP, WHOLE, AsJson, Stack, only_candidate, task_name
+from rushes_cli.output import Screen, age, money, prompt_of, utc_time
 
 if TYPE_CHECKING:
     from types_boto3_sqs import SQSClient
 
+    from rushes.adapters.dynamodb.admin import AdminTable
     from rushes.domain.clip import Clip
     from rushes.services.metric import Metric
 
 Json = dict[str, Any]
 
 # The prefixes of their outputs' names. PublishDeadLetters has stream positions, which cannot be redriven.
-DEAD_LETTERS = ("InboxDeadLetters", "RequestsDeadLetters", "UploadsDeadLetters")
+DEAD_LETTERS = ("InboxDeadLetters", "RequestsDeadLetters", "UploadsDeadLetters", "DeliveriesDeadLetters")
 
 review = typer.Typer(invoke_without_command=True)
 
 Caller = Annotated[str, typer.Argument(metavar="CALLER", help="The task's caller.", show_default=False)]
-Task = Annotated[str, typer.Argument(metavar="TASK", help="The task's taskUUID.", show_default=False)]
+Task = Annotated[str, typer.Argument(metavar="TASK", help=f"The task's {TASK_HELP}.", show_default=False)]
 Number = Annotated[int, typer.Argument(metavar="CLIP", min=0, help="The clip's number.", show_default=False)]
 
 
@@ -180,14 +181,17 @@ def forget(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = Fa
     """
     from rushes_cli.operator import erase
 
-    screen, uuid = Screen(as_json), task_uuid(task)
+    screen = Screen(as_json)
     with operated(stack) as deployment:
+        uuid = _whole_uuid(deployment.store, caller, task)
         try:
             deleted = erase.forget(deployment.store, deployment.s3, deployment.bucket, caller, uuid)
         except erase.ErasureError as error:
             raise CommandError(str(error)) from None
     screen.print_json({"caller": caller, "taskUUID": uuid, "deleted": deleted})
-    screen.print(f"The task was erased; {deleted} object versions were deleted. Its cost stays recorded.")
+    screen.print(
+        f"The task {screen.id(uuid)} was erased; {deleted} object versions were deleted. Its cost stays recorded."
+    )
 
 
 def publish(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = False) -> None:
@@ -197,10 +201,12 @@ def publish(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = F
     """
     from rushes.adapters.eventbridge import EventBridgeBus
     from rushes.adapters.s3 import S3Manifests
+    from rushes.adapters.sqs import SqsDeliveryQueue
     from rushes.services.publish import PublishService, event_of
 
-    screen, uuid = Screen(as_json), task_uuid(task)
+    screen = Screen(as_json)
     with operated(stack) as deployment:
+        uuid = _whole_uuid(deployment.store, caller, task)
         clips = deployment.store.clips(caller, uuid)
         if not clips:
             raise CommandError(f"{caller} has no task {uuid}; nothing was published.")
@@ -208,6 +214,7 @@ def publish(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = F
             tasks=deployment.store,
             manifests=S3Manifests(deployment.s3, deployment.bucket),
             bus=EventBridgeBus(deployment.client("events"), deployment.output("EventBusName")),
+            deliveries=SqsDeliveryQueue(lambda: deployment.client("sqs"), deployment.output("DeliveriesUrl")),
             telemetry=_ScreenTelemetry(screen),
             bucket=deployment.bucket,
         )
@@ -310,11 +317,25 @@ def _redrive(sqs: "SQSClient", url: str) -> int:
     return count
 
 
+def _whole_uuid(store: "AdminTable", caller: str, text: str) -> str:
+    """The taskUUID of a caller's task by its name. Raises `UsageError` or `CommandError` if there is not one task."""
+    name, after = task_name(text), None
+    if len(name) == WHOLE:
+        return name
+    candidates: list[tuple[str, str]] = []
+    while True:
+        page = store.page(caller, MAX_CANDIDATES + 1, after=after, prefix=name)
+        candidates += [(found.task.task_uuid, prompt_of({"request": found.task.request})) for found in page.found]
+        after = page.end
+        if after is None or len(candidates) > MAX_CANDIDATES:
+            return only_candidate(name, candidates)
+
+
 def _in_review(store: Any, caller: str, task: str, clip: int) -> "Clip":
     from rushes_cli.operator import review as review_clips
 
     try:
-        return review_clips.one(store, caller, task_uuid(task), clip)
+        return review_clips.one(store, caller, _whole_uuid(store, caller, task), clip)
     except review_clips.DecisionError as error:
         raise CommandError(str(error)) from None
 
@@ -330,7 +351,9 @@ def _finish(screen: Screen, clip: "Clip") -> None:
 
 def _print_clip(screen: Screen, record: Json) -> None:
     head = f"{record['caller']} {record['taskUUID']} {record['clip']}"
-    state = f"in review for {age(record['nextCheckAt'])}, counted: {money(round(record['cost'] * 1_000_000))}"
+    at = record["nextCheckAt"]
+    waiting = f"for {age(at)}" if screen.out.is_terminal else f"since {at}"
+    state = f"in review {waiting}, counted: {money(round(record['cost'] * 1_000_000))}"
     screen.print(f"{head}  {state}", "bold")
     screen.print(f"  clipUUID {record['clipUUID']}, object {record['objectKey']}")
     if record["possiblySentAt"]:

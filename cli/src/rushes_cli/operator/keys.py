@@ -42,21 +42,30 @@ def create(
     limit_usd: Limit,
     name: Annotated[str | None, typer.Option(help="The key's name in lists.", show_default="the caller's name")] = None,
     images: Images = None,
+    webhook_url: Annotated[
+        str | None, typer.Option(help="The receiver of the caller's tasks that name none.", show_default=False)
+    ] = None,
     stack: Stack = None,
     as_json: AsJson = False,
 ) -> None:
     """Create an API key for a caller. It is printed once; only its hash is stored.
 
-    The limit applies to the caller, with all its keys. Without --images an existing caller keeps its image prefixes.
+    The limit and the receiver apply to the caller, with all its keys. Without --images or --webhook-url an existing
+    caller keeps its own. Webhooks need a secret: `rushes webhooks secret create`.
 
     --json prints {"caller", "limit": dollars, "key"}.
     """
     from rushes.domain.caller import hash_key, new_key
+    from rushes.domain.receiver_url import url_fault
 
     typed, key = _caller(caller, limit_usd, images), new_key()
+    if webhook_url and (fault := url_fault(webhook_url, loopback=False)):
+        raise UsageError(f"--webhook-url {fault}")
     with operated(stack) as deployment:
         merged = _with_stored_images(deployment.store, typed, images)
         deployment.store.add_key(hash_key(key), merged, name or caller, int(time.time() * 1000))
+        if webhook_url:
+            deployment.store.set_webhook_url(caller, webhook_url)
     screen = Screen(as_json)
     screen.print_json({"caller": merged.name, "limit": merged.monthly_limit / 1_000_000, "key": key})
     screen.print(key)
@@ -91,8 +100,8 @@ def list_keys(
                 str(key["id"]),
                 str(key["caller"]),
                 str(key["name"]),
-                str(key["createdAt"])[:10],
-                f"revoked {str(key['revokedAt'])[:10]}" if key["revokedAt"] else "active",
+                screen.day_of(key["createdAt"]),
+                f"revoked {screen.day_of(key['revokedAt'])}" if key["revokedAt"] else "active",
                 money(micros(key["limit"])) if key["limit"] is not None else "-",
                 money(micros(key["spent"])),
             )

@@ -17,23 +17,28 @@ from typing import Any
 import httpcore
 import httpx
 
+ADDRESS_REFUSED = "the host has an address that is not allowed"
 # getaddrinfo cannot be cancelled: an abandoned lookup occupies its thread until the resolver's own timeout.
 _MAX_LOOKUPS = 16
 _lookups = threading.BoundedSemaphore(_MAX_LOOKUPS)
 
 
-def bounded_transport() -> httpx.HTTPTransport:
-    """A transport with one connection for each exchange; the request's connect timeout limits the whole exchange."""
-    return _Transport()
+def bounded_transport(is_allowed: Callable[[str], bool] = lambda _: True) -> httpx.HTTPTransport:
+    """A transport with one connection for each exchange; the request's connect timeout limits the whole exchange.
+
+    No connection is made to a host with an IP address for which `is_allowed` is false: that is an `httpx.ConnectError`
+    with the text `ADDRESS_REFUSED`. The checked address itself is connected to, so a second look-up cannot change it.
+    """
+    return _Transport(is_allowed)
 
 
 class _Transport(httpx.HTTPTransport):
     """httpx's transport with another network backend, for which httpx has no public interface."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_allowed: Callable[[str], bool]) -> None:
         no_authorities = SSLContext(PROTOCOL_TLS_CLIENT)  # no handshake with it succeeds; see `_Network.tls`
         super().__init__(verify=no_authorities, trust_env=False)
-        self._network = _Network()
+        self._network = _Network(is_allowed)
         self._pool = httpcore.ConnectionPool(
             ssl_context=no_authorities,
             max_connections=None,  # a wait for a free connection would not count towards the deadline
@@ -80,7 +85,8 @@ def resolve(host: str, seconds: float) -> list[str]:
 class _Network(httpcore.SyncBackend):
     """Connections with a deadline: the connect timeout applies to the whole exchange."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_allowed: Callable[[str], bool]) -> None:
+        self._is_allowed = is_allowed
         self._tls: SSLContext | None = None
 
     def tls(self) -> SSLContext:
@@ -112,6 +118,8 @@ class _Network(httpcore.SyncBackend):
             raise httpcore.ConnectTimeout(str(error)) from None
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from None
+        if not all(map(self._is_allowed, addresses)):
+            raise httpcore.ConnectError(ADDRESS_REFUSED)
         failure: Exception = httpcore.ConnectError("the name has no address")
         for address in addresses:
             try:

@@ -1,18 +1,21 @@
-"""The inbox: an SQS queue with one task a message, from which `submit` buys with limited concurrency."""
+"""The queues: the inbox with one task a message, and the deliveries with one attempt a message."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from rushes.adapters.aws import aws_errors
+from rushes.domain.delivery import Delivery
 from rushes.domain.inbox_message import MAX_MESSAGE_BYTES
-from rushes.errors import InboxError
+from rushes.errors import InboxError, QueueError
 
 if TYPE_CHECKING:
     from types_boto3_sqs import SQSClient
 
 MAX_MESSAGES = 10  # of a batch
 _MAX_ATTEMPTS = 4
+_MAX_DELAY = 900  # seconds, SQS's limit
 _PAUSE = 0.1  # seconds before the second attempt; doubles
 
 
@@ -49,6 +52,28 @@ class SqsQueue:
                 break
             left = {failure["Id"]: left[failure["Id"]] for failure in failed}
         raise InboxError(reason)
+
+
+class SqsDeliveryQueue:
+    """Sends attempts at deliveries. The message group is the caller, so that SQS shares its consumers fairly.
+
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html
+    """
+
+    def __init__(self, client: Callable[[], "SQSClient"], url: str) -> None:
+        """`client` is called at the first delivery: most clips have none, and making a client takes milliseconds."""
+        self._client, self._url = cache(client), url
+
+    def send(self, delivery: Delivery, delay: int = 0) -> None:
+        """Sends one attempt, to be received after `delay` milliseconds or SQS's maximum of 15 minutes.
+
+        Raises `QueueError`. An attempt that is received too early has to be sent again.
+        """
+        seconds = min(_MAX_DELAY, max(0, -(-delay // 1000)))
+        with aws_errors(QueueError):
+            self._client().send_message(
+                QueueUrl=self._url, MessageBody=delivery.text, DelaySeconds=seconds, MessageGroupId=delivery.caller
+            )
 
 
 def batches(texts: Iterable[str]) -> Iterator[list[str]]:

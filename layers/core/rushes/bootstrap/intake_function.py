@@ -45,5 +45,6 @@ def wiring() -> IntakeWiring:
         telemetry=telemetry,
         concurrent_map=concurrent_map,
         clock=clock,
+        loopback=settings.loopback,
     )
     return IntakeWiring(telemetry, intake, clock)

@@ -8,6 +8,7 @@ from rushes.adapters.aws import aws_client, aws_config, table_config
 from rushes.adapters.dynamodb.table import DynamoDbTable
 from rushes.adapters.eventbridge import EventBridgeBus
 from rushes.adapters.s3 import S3_CONFIG, S3Manifests
+from rushes.adapters.sqs import SqsDeliveryQueue
 from rushes.adapters.telemetry import PowertoolsTelemetry
 from rushes.config import PublishSettings
 from rushes.services.publish import PublishService
@@ -30,6 +31,7 @@ def wiring() -> PublishWiring:
         tasks=DynamoDbTable(aws_client("dynamodb", table_config()), settings.table),
         manifests=S3Manifests(aws_client("s3", S3_CONFIG), settings.bucket),
         bus=EventBridgeBus(aws_client("events", aws_config()), settings.bus),
+        deliveries=SqsDeliveryQueue(lambda: aws_client("sqs", aws_config()), settings.deliveries),
         telemetry=telemetry,
         bucket=settings.bucket,
     )

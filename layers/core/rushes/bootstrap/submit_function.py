@@ -44,6 +44,7 @@ def wiring() -> SubmitWiring:
         clock=clock,
         new_uuid=lambda: str(uuid.uuid4()),
         concurrent_map=concurrent_map,
+        loopback=settings.loopback,
     )
     callers = Callers(parts.table, clock, settings.monthly_limit if settings.unknown_callers else None)
     breaker = CircuitBreaker(parts.runware, clock)

@@ -1,6 +1,4 @@
 """Callers and their API keys: the types, the form of a name, and how a key is made and hashed.
-from typing import NamedTuple
-
 
 A key is stored only as its SHA-256; it has 256 random bits, so no slow hash is needed. `services.authentication` finds
 the caller of a key.
@@ -18,13 +16,16 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 class Caller(NamedTuple):
     """A user of the API. `monthly_limit` is in micro-dollars; `image_sources` are allowed `bucket/prefix` texts.
 
-    All requests of a `disabled` caller are refused; its open clips are still completed.
+    All requests of a `disabled` caller are refused; its open clips are still completed. `webhook_url` is the receiver
+    of tasks that name none; `signs_webhooks` is True if the caller has a secret for deliveries.
     """
 
     name: str
     monthly_limit: int
     image_sources: tuple[str, ...] = ()
     disabled: bool = False
+    webhook_url: str = ""
+    signs_webhooks: bool = False
 
 
 class ApiKey(NamedTuple):

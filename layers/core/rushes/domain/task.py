@@ -15,7 +15,7 @@ class Task(NamedTuple):
     """A caller's request as sent, and the fingerprint that separates a repeat from a conflict.
 
     `expires_at` is the time from which the table may delete the request, in milliseconds. The tombstone that remains
-    has none, but still the fingerprint.
+    has none, but still the fingerprint. `webhook_url` is the caller's receiver of the outcomes; empty means none.
     """
 
     caller: str
@@ -25,6 +25,7 @@ class Task(NamedTuple):
     clips: int
     created_at: int
     expires_at: int | None = None
+    webhook_url: str = ""
 
 
 class TaskWithClips(NamedTuple):

@@ -5,11 +5,14 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from rushes.domain.clip import Clip, Kind, Scalar, rank
+from rushes.domain.delivery import Attempt
 from rushes.domain.failure import failure_reason, is_account_failure
 from rushes.domain.formats import dollars, iso
 from rushes.domain.redaction import scrub_all
 
 Json: TypeAlias = dict[str, Any]
+
+SEED_TEXT = "seedText"
 
 
 def manifest_key(clip: Clip) -> str:
@@ -23,10 +26,28 @@ def render(clip: Clip) -> Json:
     if not renders:
         return {}
     video_uuid, record = min(renders.items(), key=lambda item: (item[1].at, item[0]))
-    return {
-        "videoUUID": video_uuid,
-        **{name: record.fields[name] for name in ("seed", "NSFWContent") if name in record.fields},
+    known = {name: record.fields[name] for name in ("seed", "NSFWContent") if name in record.fields}
+    return {"videoUUID": video_uuid, **_with_seed_text(known)}
+
+
+def attempt_view(attempt: Attempt) -> Json:
+    """Returns an attempt at a delivery, without what it lacks: a response, a replay, an attempt that follows."""
+    delivery, reply = attempt.delivery, attempt.reply
+    view = {
+        "clip": delivery.clip,
+        "id": delivery.delivery_id,
+        "replayedAt": iso(delivery.run) if delivery.run else None,
+        "attempt": delivery.attempt,
+        "at": iso(attempt.at),
+        "receiver": attempt.receiver,
+        "outcome": str(attempt.outcome),
+        "status": reply.status,
+        "failure": reply.failure or None,
+        "milliseconds": reply.duration,
+        "excerpt": reply.excerpt,
+        "nextAt": None if attempt.next_at is None else iso(attempt.next_at),
     }
+    return {name: value for name, value in view.items() if value is not None}
 
 
 def timeline(clip: Clip) -> list[Json]:
@@ -46,11 +67,16 @@ def timeline(clip: Clip) -> list[Json]:
     return [entry for _, entry in sorted(entries, key=lambda each: each[0])]
 
 
+def _with_seed_text(fields: Mapping[str, Scalar]) -> Json:
+    """The fields with the seed also as a text: it may exceed 2^53, above which many JSON parsers round numbers."""
+    return {**fields, **({SEED_TEXT: str(fields["seed"])} if "seed" in fields else {})}
+
+
 def _fields(fields: Mapping[str, Scalar]) -> Json:
     if is_account_failure(fields):
         rest = {name: value for name, value in fields.items() if name not in ("message", "error")}
         return dict(sorted({**rest, "message": failure_reason(fields)}.items()))
-    values: Json = dict(sorted(fields.items()))
+    values: Json = dict(sorted(_with_seed_text(fields).items()))
     if isinstance(values.get("cost"), int):
         values["cost"] = dollars(values["cost"])
     if isinstance(values.get("error"), str):

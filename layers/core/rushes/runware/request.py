@@ -22,12 +22,15 @@ from pydantic import (
     StringConstraints,
     Tag,
     ValidationError,
+    ValidationInfo,
     create_model,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from rushes.domain.formats import UUID4, UUID4_SCHEMA
 from rushes.domain.media import picture
+from rushes.domain.receiver_url import MAX_URL_LENGTH as MAX_RECEIVER_LENGTH
+from rushes.domain.receiver_url import url_fault
 from rushes.runware.catalog import KLING_2_1_MASTER, MODELS, Span, VideoModel
 from rushes.runware.wire import DATA_URI, OURS, S3_OBJECT, WireError, wire_error
 
@@ -43,7 +46,6 @@ _CONTROL_IN_PROMPT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _BLANK_SYMBOLS = "\u115f\u1160\u2800\u3164\uffa0"  # fillers and an empty Braille cell: letters without a visible form
 # Advice for parameters of Runware's other pages that this model does not have, or has in another form.
 _ADVICE = {
-    "webhookURL": "is set by the service, which receives Runware's webhook itself; poll with getResponse instead",
     "uploadEndpoint": "is set by the service, which has every clip uploaded to its bucket; use destination instead",
     "frameImages": 'is an older form; use inputs: {"frameImages": [{"image": …, "frame": "first"}]} instead',
     "inputs.frameImages.inputImage": "is an older form; use image instead",
@@ -61,15 +63,19 @@ class Order(NamedTuple):
     price: int  # of one clip, in micro-dollars
     extension: str
     destination: str | None
+    webhook_url: str | None = None
 
 
-def check(task: Mapping[str, Any]) -> Order | list[WireError]:
-    """Returns a `videoInference` task as an order, or the list of its faults."""
+def check(task: Mapping[str, Any], *, loopback: bool = False) -> Order | list[WireError]:
+    """Returns a `videoInference` task as an order, or the list of its faults.
+
+    `loopback` allows webhooks to receivers on the same machine.
+    """
     air = task.get("model")
     model = MODELS.get(air, KLING_2_1_MASTER) if isinstance(air, str) else KLING_2_1_MASTER
     faults: list[WireError] = []
     try:
-        request_type(model).model_validate(task)
+        request_type(model).model_validate(task, context={"loopback": loopback})
     except ValidationError as error:
         faults = [_wire_error(detail, model) for detail in error.errors(include_url=False)[:_MAX_FAULTS]]
     faults += _size_faults(task, model, {str(fault["parameter"]) for fault in faults})
@@ -83,6 +89,7 @@ def check(task: Mapping[str, Any]) -> Order | list[WireError]:
         price=model.price(task.get("duration", model.default_duration)),
         extension=model.formats[task.get("outputFormat", model.default_format)],
         destination=task.get("destination"),
+        webhook_url=task.get("webhookURL"),
     )
 
 
@@ -131,6 +138,7 @@ def request_type(model: VideoModel) -> type[BaseModel]:
         "includeCost": (Annotated[bool, Field(strict=True)], False),
         "destination": (Annotated[str, Field(strict=True, max_length=200), AfterValidator(_destination)], None),
         "tags": (_Tags, None),
+        "webhookURL": (_Receiver, None),
     }
     return create_model("VideoInference", __base__=_Strict, **fields)
 
@@ -153,6 +161,12 @@ def _image(value: str) -> str:
     in_bucket = S3_OBJECT.fullmatch(value) if len(value) <= _MAX_URL_LENGTH else None
     if in_bucket and len(in_bucket[2].encode()) <= _MAX_KEY_BYTES:
         return value
+    if value.startswith("s3://"):
+        raise PydanticCustomError(
+            "object",
+            "must be s3://bucket/key with a key of at most 1,024 bytes that has no control character and no part that "
+            "is . or .., because clients resolve such parts to another key",
+        )
     data_uri = DATA_URI.match(value)
     start = data_uri.end() if data_uri else 0
     try:
@@ -211,6 +225,20 @@ _TagValue = Annotated[str, StringConstraints(strict=True, max_length=256), After
 _Tags = Annotated[
     dict[_TagName, _TagValue], Field(max_length=20, json_schema_extra={"additionalProperties": False})
 ]  # the schema has the name's pattern under patternProperties, which alone would allow other names
+
+
+def _receiver(value: str, info: ValidationInfo) -> str:
+    if fault := url_fault(value, loopback=bool((info.context or {}).get("loopback"))):
+        raise PydanticCustomError("receiver", "{fault}", {"fault": fault})
+    return value
+
+
+_Receiver = Annotated[
+    str,
+    StringConstraints(strict=True),
+    AfterValidator(_receiver),
+    Field(json_schema_extra={"format": "uri", "pattern": "^https://", "maxLength": MAX_RECEIVER_LENGTH}),
+]
 
 
 def _prompt(value: str) -> str:

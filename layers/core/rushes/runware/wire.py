@@ -8,12 +8,14 @@ WireError: TypeAlias = dict[str, Any]
 """An entry of `errors`: code, message, parameter, type, documentation, and min, max or allowedValues."""
 
 
-DATA_URI = re.compile(r"data:image/(png|jpe?g|webp);base64,", re.IGNORECASE)
+# The declared type is ignored, since senders derive it from a file's name: the bytes decide.
+DATA_URI = re.compile(r"data:[^,\s]{0,100};base64,", re.IGNORECASE)
 # S3 takes a key literally, but clients that fetch it resolve parts that are only dots.
 S3_OBJECT = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/((?!(?:.*/)?\.{1,2}(?:/|$))[^\x00-\x1f\x7f]+)")
 # Runware recommends a low, steady concurrency, and the work on a clip is mostly waiting for Runware.
 MAX_AT_ONCE = 8
-OURS = ("destination", "tags")  # our own parameters, which are not sent to Runware
+# Our own parameters, which are not sent to Runware. Its webhook goes to this service; `deliver` sends the caller's.
+OURS = ("destination", "tags", "webhookURL")
 
 
 def wire_error(code: str, message: str, parameter: str | Sequence[str] | None = None, **more: Any) -> WireError:

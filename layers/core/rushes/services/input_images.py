@@ -118,9 +118,6 @@ def _store_inline(image: str, caller: Caller, inputs: ImageStore, model: VideoMo
         return [_no_dimensions(model)]
     if not isinstance(found, str):
         return found
-    declared = data_uri[1].lower().replace("jpeg", "jpg") if data_uri else found
-    if declared != found:
-        return [_error("Format", f"is declared as {_MIME_TYPES[declared]}, but is {_MIME_TYPES[found]}", model)]
     key = f"{folder(caller.name)}{hashlib.sha256(content).hexdigest()}.{found}"
     inputs.put_if_absent(key, content, _MIME_TYPES[found])
     return f"{_ADDRESS}{inputs.name}/{key}"

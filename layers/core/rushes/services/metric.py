@@ -23,4 +23,7 @@ class Metric(StrEnum):
     BUDGET_EXCEEDED = "BudgetExceeded"
     ACCOUNT_REFUSED = "AccountRefused"
     WEBHOOKS_REJECTED = "WebhooksRejected"
+    WEBHOOKS_DELIVERED = "WebhooksDelivered"
+    WEBHOOKS_UNDELIVERED = "WebhooksUndelivered"
+    WEBHOOKS_FAILING = "WebhooksFailing"
     UNREADABLE_CLIPS = "UnreadableClips"

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 from rushes.domain.budget import Costs, OverBudget, Reservation
 from rushes.domain.caller import Caller
 from rushes.domain.clip import Clip
+from rushes.domain.delivery import Attempt, Delivery, Reply, SigningSecret
 from rushes.domain.media import Head, ProbeResult
 from rushes.domain.task import Existing, Page, Recorded, Task, TaskWithClips
 from rushes.runware.outcome import Outcome
@@ -66,11 +67,13 @@ class TaskQueries(Protocol):
 
     def get_task_with_clips(self, caller: str, task_uuid: str) -> TaskWithClips | None: ...
 
-    def page(self, caller: str, limit: int, *, after: str | None = None, day: str = "") -> Page: ...
+    def page(self, caller: str, limit: int, *, after: str | None = None, day: str = "", prefix: str = "") -> Page: ...
 
     def costs(self, caller: str, since: int, until: int, limit: int, after: str | None = None) -> Costs: ...
 
     def budget(self, scope: str, month: str) -> tuple[int, int | None]: ...
+
+    def attempts(self, caller: str, task_uuid: str) -> Sequence[Attempt]: ...
 
 
 class CallerTable(Protocol):
@@ -197,6 +200,37 @@ class InboxQueue(Protocol):
 
     def send(self, texts: Iterable[str]) -> None:
         """Sends all messages; returns when they are in the queue."""
+
+
+class DeliveryQueue(Protocol):
+    """The queue of attempts at deliveries. Raises `QueueError`."""
+
+    def send(self, delivery: Delivery, delay: int = 0) -> None:
+        """Queues an attempt that is due in `delay` milliseconds; it may be received earlier."""
+
+
+class DeliveryTable(Protocol):
+    """Clips and their requests, attempts at deliveries, signing secrets, and slots. Raises `BusyError`."""
+
+    def task(self, caller: str, task_uuid: str) -> Task | None: ...
+
+    def clip(self, caller: str, task_uuid: str, index: int) -> Clip | None: ...
+
+    def signing_secrets(self, caller: str) -> Sequence[SigningSecret]: ...
+
+    def attempt(self, delivery: Delivery) -> Attempt | None: ...
+
+    def put_attempt(self, attempt: Attempt, expires_at: int) -> None: ...
+
+    def take_slot(self, caller: str, slots: int, holder: str, now: int, until: int) -> int | None: ...
+
+    def free_slot(self, caller: str, slot: int, holder: str) -> None: ...
+
+
+class Receivers(Protocol):
+    """Sends deliveries to callers' receivers. Never raises."""
+
+    def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Reply: ...
 
 
 class EventPublisher(Protocol):

@@ -15,12 +15,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rushes.domain.clip import Clip, FactRecord, Kind, Status, plausible_cost
+from rushes.domain.delivery import Delivery
 from rushes.domain.failure import failure_reason
 from rushes.domain.formats import dollars, iso
 from rushes.domain.views import Json, manifest_key, render, timeline
 
 if TYPE_CHECKING:
-    from rushes.services.ports import EventPublisher, ManifestStore, TaskQueries, Telemetry
+    from rushes.services.ports import DeliveryQueue, EventPublisher, ManifestStore, TaskQueries, Telemetry
 
 
 class EventType(StrEnum):
@@ -45,19 +46,21 @@ class PublishService:
     tasks: TaskQueries
     manifests: ManifestStore
     bus: EventPublisher
+    deliveries: DeliveryQueue
     telemetry: Telemetry
     bucket: str
 
     def publish_change(self, before: Clip | None, after: Clip) -> None:
-        """Writes the manifest of this change and publishes its event, if there is one.
+        """Writes the manifest of this change, publishes its event and queues its delivery, as far as there are any.
 
-        Raises `BusyError`, `BucketError` or `BusError`; the change then has to be retried.
+        Raises `BusyError`, `BucketError`, `BusError` or `QueueError`; the change then has to be retried.
         """
         event = event_of(after)
         if event is None:
             return
         task = self.tasks.task(after.caller, after.task_uuid)
-        request = task.request if task else {}
+        # Without the receiver, whose URL may have a token: others than the caller read the manifest.
+        request = {name: value for name, value in task.request.items() if name != "webhookURL"} if task else {}
         manifest_at = self._put_manifest(after, request)
         if event != event_of(before):
             self.bus.publish(event.event_type, detail(after, event, request, self.bucket, manifest_at))
@@ -69,6 +72,9 @@ class PublishService:
                 clip=after.index,
                 clipUUID=after.clip_uuid,
             )
+        delivery_id = delivery_id_of(after)
+        if task and task.webhook_url and delivery_id and delivery_id != delivery_id_of(before):
+            self.deliveries.send(Delivery(after.caller, after.task_uuid, after.index, delivery_id))
 
     def _put_manifest(self, clip: Clip, request: Mapping[str, Any]) -> str | None:
         """Writes the manifest beside the copy and returns its key; None if there is no copy or it was erased.
@@ -112,6 +118,17 @@ def event_of(clip: Clip | None) -> ClipEvent | None:
 def event_id(clip: Clip, event: ClipEvent) -> str:
     """The event's id: unique, and always the same for the same event."""
     return str(uuid.uuid5(uuid.UUID(clip.clip_uuid), f"{event.event_type}/{event.about}"))
+
+
+def delivery_id_of(clip: Clip | None) -> str | None:
+    """The id of the delivery for a clip's present state: that of its event, once the outcome is certain.
+
+    A stored clip's outcome is certain once its render's details are recorded or lost; a clip in review has none.
+    """
+    event = event_of(clip)
+    if clip is None or event is None or event.event_type == EventType.NEEDS_REVIEW or clip.open:
+        return None
+    return event_id(clip, event)
 
 
 def detail(

@@ -11,6 +11,7 @@ import binascii
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -23,7 +24,7 @@ from rushes.domain.failure import failure_reason, is_account_failure
 from rushes.domain.formats import UUID4, dollars, iso
 from rushes.domain.task import Task, TaskWithClips, task_status
 from rushes.domain.timings import Timings
-from rushes.domain.views import Json, manifest_key, render, timeline
+from rushes.domain.views import SEED_TEXT, Json, attempt_view, manifest_key, render, timeline
 from rushes.errors import UnreadableError
 from rushes.runware import facts
 from rushes.runware.wire import WireError, wire_error
@@ -34,26 +35,43 @@ if TYPE_CHECKING:
 MAX_TASKS = 100
 USUAL_TASKS = 20
 MAX_COSTS = 1000
+MIN_PREFIX = 4  # characters of a taskUUID
 TASK_STATUSES = (Status.RUNNING, Status.REVIEW, Status.SUCCEEDED, Status.FAILED, Status.PARTIAL)
 _LINK_LIFETIME = 3_600_000  # milliseconds; the bucket's policy refuses links that are older than the deadline
 _MAX_PAGE_BYTES = 4 * 1024 * 1024  # bytes of JSON; Lambda's responses are limited to 6 MB
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_TAG_SEPARATOR = re.compile(r"[:=]")
+_MAX_SEARCH = 200  # characters
 _CHECKSUM_BYTES = 6
+_ANY_UUID = "00000000-0000-4000-8000-000000000000"
 _ONE_DAY = 86_400_000  # milliseconds
 
 
 class Query(NamedTuple):
-    """The parameters of `GET /tasks`. `after` is a position in the caller's list; `tag` is a name and a value."""
+    """The parameters of `GET /tasks`.
+
+    `after` is a position in the caller's list; `tag` is a name and a value; `prefix` is the beginning of a taskUUID;
+    `prompt` is a text to search for, in its folded form.
+    """
 
     limit: int = USUAL_TASKS
     after: str | None = None
     status: str | None = None
     day: str = ""
     tag: tuple[str, str] | None = None
+    prefix: str = ""
+    prompt: str = ""
+
+    @property
+    def is_filtered(self) -> bool:
+        """True if a page may lack some of the tasks that were read for it."""
+        return bool(self.status or self.tag or self.prompt)
 
     def matches(self, found: TaskWithClips) -> bool:
-        """True if a task passes the filters by status and tag, which the table does not apply."""
+        """True if a task passes the filters by status, tag and prompt, which the table does not apply."""
         if self.status and task_status(found.clips) != self.status:
+            return False
+        if self.prompt and self.prompt not in folded(str(found.task.request.get("positivePrompt", ""))):
             return False
         tags = found.task.request.get("tags") or {}
         return self.tag is None or tags.get(self.tag[0]) == self.tag[1]
@@ -86,32 +104,46 @@ class QueryService:
         """A page of a caller's tasks, newest first, or the errors of the parameters.
 
         The filters apply within a page, and a page is limited in bytes: so it may be short or even empty and still have
-        a cursor.
+        a cursor. With a filter, `searched` is the number of tasks that were read for the page.
         """
         query = read_query(parameters, caller.name)
         if not isinstance(query, Query):
             return query
         try:
-            page = self.table.page(caller.name, query.limit, after=query.after, day=query.day)
+            page = self.table.page(caller.name, query.limit, after=query.after, day=query.day, prefix=query.prefix)
         except UnreadableError as error:
             return [wire_error("invalidCursor", str(error), "cursor", type="string")]
         views: list[Json] = []
         end, bytes_left = page.end, _MAX_PAGE_BYTES
-        for found in page.found:
+        searched = len(page.found)
+        for number, found in enumerate(page.found, 1):
             if not query.matches(found):
                 continue
             view = self._task_view(found)
             bytes_left -= len(json.dumps(view, ensure_ascii=False).encode())
             views.append(view)
             if bytes_left < 0 and found is not page.found[-1]:
-                end = found.position
+                end, searched = found.position, number
                 break
-        return {"tasks": views, **({"cursor": cursor(caller.name, end)} if end else {})}
+        return {
+            "tasks": views,
+            **({"searched": searched} if query.is_filtered else {}),
+            **({"cursor": cursor(caller.name, end)} if end else {}),
+        }
 
     def task(self, caller: Caller, task_uuid: str) -> Json | None:
-        """One of a caller's tasks with the timeline of each clip; None if the caller has no task with this UUID."""
+        """One of a caller's tasks with the timeline of each clip; None if the caller has no task with this UUID.
+
+        A task with a receiver has the attempts at its deliveries, oldest first.
+        """
         found = self._find(caller.name, task_uuid)
-        return self._task_view(found, with_timeline=True) if found else None
+        if found is None:
+            return None
+        view = self._task_view(found, with_timeline=True)
+        if found.task.webhook_url:
+            attempts = self.table.attempts(caller.name, found.task.task_uuid)
+            view["webhooks"] = [attempt_view(attempt) for attempt in attempts]
+        return view
 
     def costs(self, caller: Caller, parameters: Mapping[str, str]) -> Json | list[WireError]:
         """A page of the costs of a caller's clips in dollars, newest first, or the errors of the parameters.
@@ -166,11 +198,17 @@ class QueryService:
         task, about = found.task, {"taskType": "videoInference", "taskUUID": found.task.task_uuid}
         if not task.request:
             return [], [(404, {**_EXPIRED, **about})]
-        data = [{**about, "status": "success", **self._result(task, clip)} for clip in found.clips if is_visible(clip)]
+        outcomes = [self.outcome(task, clip) for clip in found.clips]
+        data = [item for items, _ in outcomes for item in items]
         if any(clip.open for clip in found.clips):
             return [*data, {**about, "status": "processing"}], []
-        errors = [{**error, "status": "error", **about} for clip in found.clips for error in _clip_errors(clip)]
-        return data, [(200, error) for error in errors]
+        return data, [(200, error) for _, errors in outcomes for error in errors]
+
+    def outcome(self, task: Task, clip: Clip) -> tuple[list[Json], list[WireError]]:
+        """A clip's item of `data` if it is stored, and its errors if it is not, in Runware's format."""
+        about = {"taskType": "videoInference", "taskUUID": task.task_uuid}
+        data = [{**about, "status": "success", **self._result(task, clip)}] if is_visible(clip) else []
+        return data, [{**error, "status": "error", **about} for error in _clip_errors(clip)]
 
     def _find(self, caller: str, task_uuid: str) -> TaskWithClips | None:
         """The caller's task. Only a valid UUID becomes part of a table key."""
@@ -228,6 +266,7 @@ class QueryService:
     def _result(self, task: Task, clip: Clip) -> Json:
         """A stored clip in Runware's format. Without the render's details, the clipUUID stands for the `videoUUID`."""
         details = {"videoUUID": clip.clip_uuid, **render(clip)}
+        details.pop(SEED_TEXT, None)  # not in Runware's format
         cost = {"cost": dollars(clip.budgeted)} if task.request.get("includeCost") is True else {}
         return {**details, "videoURL": self._copy_view(task, clip)["videoURL"], **cost}
 
@@ -362,10 +401,28 @@ def _midnight(day: str) -> int:
 
 
 def _tag(text: str, _: str) -> tuple[str, tuple[str, str]]:
-    name, colon, value = text.partition(":")
-    if not (name and colon):
-        raise UnreadableError("tag must be name:value.")
-    return "tag", (name, value)
+    name, *value = _TAG_SEPARATOR.split(text, maxsplit=1)  # names have neither sign
+    if not (name and value):
+        raise UnreadableError("tag must be name:value or name=value.")
+    return "tag", (name, value[0])
+
+
+def _prompt(text: str, _: str) -> tuple[str, str]:
+    if not folded(text) or len(text) > _MAX_SEARCH:
+        raise UnreadableError(f"prompt must be a text of 1 to {_MAX_SEARCH} characters that is not blank.")
+    return "prompt", folded(text)
+
+
+def folded(text: str) -> str:
+    """A text for a search that ignores case, composition of characters and runs of white space."""
+    return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).split())
+
+
+def _prefix(text: str, _: str) -> tuple[str, str]:
+    prefix = text.lower()
+    if len(prefix) < MIN_PREFIX or not UUID4.fullmatch(prefix + _ANY_UUID[len(prefix) :]):
+        raise UnreadableError(f"prefix must be the first {MIN_PREFIX} or more characters of a taskUUID.")
+    return "prefix", prefix
 
 
 def _cursor(text: str, caller: str) -> tuple[str, str]:
@@ -380,6 +437,8 @@ _TASKS_PARAMETERS: _Parameters = {
     "status": _status,
     "day": _day("day"),
     "tag": _tag,
+    "prompt": _prompt,
+    "prefix": _prefix,
 }
 _COSTS_PARAMETERS: _Parameters = {
     "since": _day("since"),

@@ -132,15 +132,16 @@ def _decoded(body: bytes, called: str) -> object:
     return value
 
 
-def validate(tasks: Sequence[object], answer: WireResponse) -> list[Order | Poll]:
+def validate(tasks: Sequence[object], answer: WireResponse, *, loopback: bool = False) -> list[Order | Poll]:
     """Returns the valid orders and polls, and adds the errors of the other tasks to the answer.
 
-    A UUID may occur only once, even in an order and a poll: the two answers could contradict each other.
+    A UUID may occur only once, even in an order and a poll: the two answers could contradict each other. `loopback`
+    allows webhooks to receivers on the same machine.
     """
     valid: list[Order | Poll] = []
     uuid_counts = Counter(uuid_of(task) for task in tasks)
     for task in tasks:
-        checked = _check(task)
+        checked = _check(task, loopback)
         if isinstance(checked, list):
             answer.errors += [(400, error) for error in checked]
         elif uuid_counts[checked.task_uuid] == 1:
@@ -158,7 +159,7 @@ def duplicate_error(task_uuid: str) -> WireError:
     return of_task(task_uuid, _DUPLICATE)
 
 
-def _check(task: object) -> Order | Poll | list[WireError]:
+def _check(task: object, loopback: bool) -> Order | Poll | list[WireError]:
     if not isinstance(task, dict):
         return [wire_error("invalidTask", "Every task must be an object.", "body", type="object")]
     task_type, task_uuid = task.get("taskType"), uuid_of(task)
@@ -171,7 +172,7 @@ def _check(task: object) -> Order | Poll | list[WireError]:
         return [{**_UNSUPPORTED_TYPE, **task_name}]
     if len(canonical(task).encode()) - sum(map(len, input_images.images_of(task))) > _MAX_TASK_BYTES:
         return [{**_TOO_LARGE, **task_name, "taskType": "videoInference"}]
-    checked = check(task)
+    checked = check(task, loopback=loopback)
     if isinstance(checked, Order):
         return checked
     return [{**error, **task_name, "taskType": "videoInference"} for error in checked]

@@ -65,6 +65,7 @@ class SubmitService:
     clock: Callable[[], int]
     new_uuid: Callable[[], str]
     concurrent_map: ConcurrentMap
+    loopback: bool = False  # webhooks to receivers on the same machine are allowed
 
     def submit(self, tasks: Sequence[object], request: Request) -> WireResponse:
         """Buys the clips of each valid order and answers each valid poll; an invalid task does not affect the others.
@@ -72,7 +73,7 @@ class SubmitService:
         Returns items and errors in Runware's format, each error with its HTTP status.
         """
         answer = WireResponse()
-        valid = validate(tasks, answer)
+        valid = validate(tasks, answer, loopback=self.loopback)
         orders = [each for each in valid if isinstance(each, Order)]
         image_outcomes = self.concurrent_map(lambda order: self._store_images(order, request), orders)
         to_send: list[_LeasedClip] = []
@@ -115,11 +116,14 @@ class SubmitService:
 
         A repeat is found before its images are read from S3, because S3 may be unavailable and the images deleted.
         """
-        if not input_images.needs_storing(order.request):
+        can_be_signed = _can_be_signed(order, request.caller)
+        if can_be_signed and not input_images.needs_storing(order.request):
             return order.request
         try:
             if recorded := self.table.get_tombstone(request.caller.name, order.task_uuid):
                 return Existing(recorded)
+            if not can_be_signed:
+                return [(400, _NO_SECRET)]
             if not self._has_time_to_send(order.clips, request.buyer):
                 raise BusyError("no time is left to send the order")
             stored = input_images.store_images(order.request, request.caller, self.inputs)
@@ -153,7 +157,7 @@ class SubmitService:
             return []
         now = self.clock()
         content = order.request if isinstance(image_outcome, Existing) else image_outcome
-        task = _task(order, content, request.caller.name, now, self._expiry(now))
+        task = _task(order, content, request.caller, now, self._expiry(now))
         clips = [self._clip(order, task, index, request.buyer) for index in range(order.clips)]
         try:
             repeat = image_outcome if isinstance(image_outcome, Existing) else None
@@ -208,12 +212,15 @@ class SubmitService:
         return replace(clip, next_check_at=next_check(clip, now, self.times))
 
 
-def price(tasks: Sequence[object], caller: Caller, inputs: ImageStore) -> WireResponse:
+def price(tasks: Sequence[object], caller: Caller, inputs: ImageStore, *, loopback: bool = False) -> WireResponse:
     """A dry run: the price of each task in dollars. Nothing is recorded, stored or bought."""
     answer = WireResponse()
-    for each in validate(tasks, answer):
+    for each in validate(tasks, answer, loopback=loopback):
         if isinstance(each, Poll):
             answer.data.append({"taskType": "getResponse", "taskUUID": each.task_uuid, "dryRun": True, "cost": 0.0})
+            continue
+        if not _can_be_signed(each, caller):
+            answer.errors.append((400, of_task(each.task_uuid, _NO_SECRET)))
             continue
         try:
             checked = input_images.store_images(each.request, caller, ReadOnlyImageStore(inputs))
@@ -228,6 +235,11 @@ def price(tasks: Sequence[object], caller: Caller, inputs: ImageStore) -> WireRe
     return answer
 
 
+def _can_be_signed(order: Order, caller: Caller) -> bool:
+    """False if the order names a receiver, and its caller has no secret to sign the delivery with."""
+    return caller.signs_webhooks or not order.webhook_url
+
+
 def _acknowledge(task_uuid: str, clips: Sequence[Clip], answer: WireResponse) -> None:
     """Answers a recorded task as accepted, unless Runware refused all of its clips."""
     refusals = facts.refusals(clips)
@@ -236,18 +248,19 @@ def _acknowledge(task_uuid: str, clips: Sequence[Clip], answer: WireResponse) ->
         answer.data.append({"taskType": "videoInference", "taskUUID": task_uuid})
 
 
-def _task(order: Order, content: Mapping[str, Any], caller: str, now: int, expires_at: int | None) -> Task:
+def _task(order: Order, content: Mapping[str, Any], caller: Caller, now: int, expires_at: int | None) -> Task:
     """The task to record; its fingerprint is of the request as the caller sent it."""
     # Without the UUID, which is the key and may differ in case.
     fingerprinted = {name: value for name, value in order.request.items() if name != "taskUUID"}
     return Task(
-        caller=caller,
+        caller=caller.name,
         task_uuid=order.task_uuid,
         request=content,
         fingerprint=hashlib.sha256(canonical(fingerprinted).encode()).hexdigest(),
         clips=order.clips,
         created_at=now,
         expires_at=expires_at,
+        webhook_url=order.webhook_url or (caller.webhook_url if caller.signs_webhooks else ""),
     )
 
 
@@ -271,6 +284,13 @@ _CONFLICT = wire_error(
     "conflictTaskUUID",
     "This taskUUID belongs to another request of yours. Nothing was bought; use a new UUID for a new task.",
     "taskUUID",
+    type="string",
+)
+_NO_SECRET = wire_error(
+    "missingWebhookSecret",
+    "Webhooks are signed, and you have no secret for them yet. Nothing was bought; the operator creates one with "
+    "rushes webhooks secret create, which takes effect within a minute.",
+    "webhookURL",
     type="string",
 )
 BUSY = wire_error(

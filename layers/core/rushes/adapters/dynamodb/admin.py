@@ -3,7 +3,7 @@
 Not in the deployed layer, because no function uses it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,11 +12,13 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from rushes.adapters.dynamodb import items
+from rushes.adapters.dynamodb.deliveries import DeliveriesTable
 from rushes.adapters.dynamodb.items import Item
-from rushes.adapters.dynamodb.table import DynamoDbTable, is_condition
+from rushes.adapters.dynamodb.table import is_condition
 from rushes.domain.budget import Cost
 from rushes.domain.caller import ApiKey, Caller
 from rushes.domain.clip import Clip
+from rushes.domain.delivery import SigningSecret
 from rushes.domain.task import Task
 from rushes.errors import UnreadableClipError
 
@@ -39,7 +41,7 @@ class TableSnapshot:
     unrecognized_keys: list[str] = field(default_factory=list)
 
 
-class AdminTable(DynamoDbTable):
+class AdminTable(DeliveriesTable):
     """The table with the reads and writes of operators."""
 
     def all_costs(self, since: int, until: int) -> Iterator[Cost]:
@@ -68,21 +70,33 @@ class AdminTable(DynamoDbTable):
 
     def disable_caller(self, name: str, disabled: bool = True) -> bool:
         """Disables a caller for keys, files and events, or enables it again; False if it does not exist."""
-        change: dict[str, Any] = {"UpdateExpression": "REMOVE disabled"}
-        if disabled:
-            change = {
-                "UpdateExpression": "SET disabled = :yes",
-                "ExpressionAttributeValues": items.to_attributes({":yes": True}),
-            }
+        return self._change_caller(name, "disabled", True if disabled else None)
+
+    def set_webhook_url(self, name: str, url: str) -> bool:
+        """Sets a caller's default receiver, or removes it with an empty URL; False if the caller does not exist."""
+        return self._change_caller(name, "webhookURL", url or None)
+
+    def set_signing_secrets(self, name: str, secrets: Sequence[SigningSecret]) -> bool:
+        """Replaces a caller's signing secrets; False if the caller does not exist.
+
+        With a secret, the caller's orders may name a receiver.
+        """
+        writes: list[Any] = [
+            {"Put": {"TableName": self._table, "Item": items.secrets_item(name, secrets)}},
+            {"Update": {"TableName": self._table, **_change_of_caller(name, "signsWebhooks", bool(secrets) or None)}},
+        ]
         try:
-            self._retried(
-                lambda: self._client.update_item(
-                    TableName=self._table,
-                    Key=items.caller_key(name),
-                    ConditionExpression="attribute_exists(pk)",
-                    **change,
-                )
-            )
+            self._retried(lambda: self._client.transact_write_items(TransactItems=writes))
+        except ClientError as error:
+            if is_condition(error):
+                return False
+            raise
+        return True
+
+    def _change_caller(self, name: str, attribute: str, value: object) -> bool:
+        change = _change_of_caller(name, attribute, value)
+        try:
+            self._retried(lambda: self._client.update_item(TableName=self._table, **change))
         except ClientError as error:
             if is_condition(error):
                 return False
@@ -165,7 +179,7 @@ class AdminTable(DynamoDbTable):
         return found
 
     def forget(self, caller: str, task_uuid: str) -> None:
-        """Erases the request and tags of a task. The tombstone stays, for repeats and costs."""
+        """Erases the request, receiver and tags of a task. The tombstone stays, for repeats and costs."""
         for clip in self.clips(caller, task_uuid):
             key = items.clip_key(caller, task_uuid, clip.index)
             self._retried(
@@ -176,7 +190,7 @@ class AdminTable(DynamoDbTable):
                 lambda: self._client.update_item(
                     TableName=self._table,
                     Key={"pk": {"S": items.task_pk(caller, task_uuid)}, "sk": {"S": "request"}},
-                    UpdateExpression="SET #request = :nothing",
+                    UpdateExpression="SET #request = :nothing REMOVE webhookURL",
                     ConditionExpression="attribute_exists(pk)",
                     ExpressionAttributeNames={"#request": "request"},
                     ExpressionAttributeValues={":nothing": {"S": "{}"}},
@@ -192,6 +206,19 @@ class AdminTable(DynamoDbTable):
                 "ExpressionAttributeValues": items.to_attributes({":now": now}),
             }
         }
+
+
+def _change_of_caller(name: str, attribute: str, value: object) -> dict[str, Any]:
+    """Sets an attribute of an existing caller; None removes it."""
+    change: dict[str, Any] = {
+        "Key": items.caller_key(name),
+        "UpdateExpression": f"REMOVE {attribute}",
+        "ConditionExpression": "attribute_exists(pk)",
+    }
+    if value is not None:
+        change["UpdateExpression"] = f"SET {attribute} = :value"
+        change["ExpressionAttributeValues"] = items.to_attributes({":value": value})
+    return change
 
 
 def _of_shard(shard: str) -> dict[str, Any]:
@@ -218,6 +245,8 @@ def _add_item(snapshot: TableSnapshot, item: Item) -> None:
             case "caller" | "key", _:
                 key = items.read_api_key(item)
                 (snapshot.keys if kind == "key" else snapshot.listed)[key.key_hash] = (item["keyCaller"], key)
+            case "delivery" | "signing" | "slots", _:
+                pass  # has no part in a consistency check
             case _:
                 raise ValueError(kind)
     except (KeyError, ValueError, TypeError, AttributeError, UnreadableClipError):

@@ -9,6 +9,7 @@ from rushes.adapters.dynamodb import attribute_values
 from rushes.domain.budget import Cost, Share
 from rushes.domain.caller import ApiKey, Caller
 from rushes.domain.clip import Claim, Clip, FactRecord, Facts, Lease
+from rushes.domain.delivery import Attempt, AttemptOutcome, Delivery, Reply, SigningSecret
 from rushes.domain.formats import iso
 from rushes.domain.task import Task, TaskWithClips
 from rushes.errors import UnreadableClipError, UnreadableError
@@ -62,6 +63,30 @@ def listed_key(caller: str, key_hash: str) -> Item:
     return {"pk": {"S": f"caller#{caller}"}, "sk": {"S": f"key#{key_hash}"}}
 
 
+def signing_key(caller: str) -> Item:
+    """The key of a caller's signing secrets: a partition of its own, which only `deliver` may read."""
+    return {"pk": {"S": f"signing#{caller}"}, "sk": {"S": "secrets"}}
+
+
+def slot_key(caller: str, number: int) -> Item:
+    """The key of one of the slots for concurrent deliveries of a caller."""
+    return {"pk": {"S": f"slots#{caller}"}, "sk": {"S": str(number)}}
+
+
+def attempts_pk(caller: str, task_uuid: str) -> str:
+    return f"delivery#{caller}#{task_uuid}"
+
+
+def attempts_of(caller: str) -> str:
+    """The key in the index `recent` of the attempts for a caller, apart from the caller's tasks."""
+    return f"delivery#{caller}"
+
+
+def attempt_key(delivery: Delivery) -> Item:
+    sk = f"{delivery.clip}#{delivery.delivery_id}#{delivery.run}#{delivery.attempt:02}"
+    return {"pk": {"S": attempts_pk(delivery.caller, delivery.task_uuid)}, "sk": {"S": sk}}
+
+
 def task_start_key(caller: str, position: str, day: str) -> Item:
     """The key after which a page of tasks begins; its item may not exist. Raises `UnreadableError`."""
     if not _POSITION.fullmatch(position) or not position.startswith(day):
@@ -111,6 +136,7 @@ def task_item(task: Task) -> Item:
             "fingerprint": task.fingerprint,
             "clips": task.clips,
             **({"expiresAt": task.expires_at // 1000} if task.expires_at is not None else {}),
+            **({"webhookURL": task.webhook_url} if task.webhook_url else {}),
         }
     )
 
@@ -185,6 +211,7 @@ def read_task(item: Item) -> Task:
         clips=item["clips"],
         created_at=item["createdAtMs"],
         expires_at=item["expiresAt"] * 1000 if "expiresAt" in item else None,
+        webhook_url=item.get("webhookURL", ""),
     )
 
 
@@ -263,8 +290,64 @@ def read_cost(item: Item) -> Cost:
     return Cost(item["clipCaller"], task_uuid, index, created_at, budgeted, item.get("model", ""), tags)
 
 
+def secrets_item(caller: str, secrets: Sequence[SigningSecret]) -> Item:
+    return {**signing_key(caller), **to_attributes({"secrets": [_present(secret) for secret in secrets]})}
+
+
+def read_secrets(item: Item) -> list[SigningSecret]:
+    return [
+        SigningSecret(secret["text"], secret["made_at"], secret.get("ends_at")) for secret in item.get("secrets", [])
+    ]
+
+
+def attempt_item(attempt: Attempt, expires_at: int) -> Item:
+    delivery = attempt.delivery
+    values = {
+        "caller": attempts_of(delivery.caller),
+        "createdAt": _sortable(attempt.at, delivery.task_uuid),
+        "delivery": delivery._asdict(),
+        "at": attempt.at,
+        "receiver": attempt.receiver,
+        "reply": _present(attempt.reply),
+        "outcome": str(attempt.outcome),
+        "expiresAt": expires_at // 1000,
+        **({"nextAt": attempt.next_at} if attempt.next_at is not None else {}),
+    }
+    return {**attempt_key(delivery), **to_attributes(values)}
+
+
+def read_attempt(item: Item) -> Attempt:
+    reply = item["reply"]
+    return Attempt(
+        delivery=Delivery(**item["delivery"]),
+        at=item["at"],
+        receiver=item["receiver"],
+        reply=Reply(
+            reply.get("status"),
+            reply["duration"],
+            reply["excerpt"],
+            reply.get("retry_after"),
+            reply["failure"],
+        ),
+        outcome=AttemptOutcome(item["outcome"]),
+        next_at=item.get("nextAt"),
+    )
+
+
+def _present(values: Any) -> dict[str, Any]:
+    """The fields of a named tuple that are not None."""
+    return {name: value for name, value in values._asdict().items() if value is not None}
+
+
 def read_caller(name: str, item: Item) -> Caller:
-    return Caller(name, item["monthlyLimit"], tuple(item["imageSources"]), item.get("disabled", False))
+    return Caller(
+        name,
+        item["monthlyLimit"],
+        tuple(item["imageSources"]),
+        disabled=item.get("disabled", False),
+        webhook_url=item.get("webhookURL", ""),
+        signs_webhooks=item.get("signsWebhooks", False),
+    )
 
 
 def read_api_key(item: Item) -> ApiKey:

@@ -37,6 +37,7 @@ from rushes.domain.budget import (
 )
 from rushes.domain.caller import Caller
 from rushes.domain.clip import Clip
+from rushes.domain.delivery import Attempt
 from rushes.domain.task import Existing, Page, Recorded, Task, TaskWithClips
 from rushes.errors import BusyError, StaleError
 
@@ -185,15 +186,19 @@ class DynamoDbTable:
         )
         return items.task_with_clips([items.from_attributes(item) for page in pages for item in page["Items"]])
 
-    def page(self, caller: str, limit: int, *, after: str | None = None, day: str = "") -> Page:
+    def page(self, caller: str, limit: int, *, after: str | None = None, day: str = "", prefix: str = "") -> Page:
         """A caller's newest tasks after the position `after`, of one day (`yyyy-mm-dd`) or all. Eventually consistent.
 
-        Raises `UnreadableError` for a position that cannot be in such a list. Any other position only selects among
-        this caller's own tasks.
+        With `prefix` only the tasks whose UUID begins with it, from as many index entries as one query reads (1 MB,
+        some thousands): such a page may be empty and still have an end. A new task is left out until all its clips can
+        be read. Raises `UnreadableError` for a position that cannot be in such a list. Any other position only selects
+        among this caller's own tasks.
         """
         start = items.task_start_key(caller, after, day) if after is not None else None
-        answer = self._retried(lambda: self._recent(caller, limit, day, start))
-        keys = [{name: item[name] for name in ("pk", "sk")} for item in answer["Items"]]
+        answer = self._retried(lambda: self._recent(caller, limit, day, prefix, start))
+        listed = answer["Items"][:limit]
+        last = answer.get("LastEvaluatedKey", {}) if len(answer["Items"]) <= limit else listed[-1]
+        keys = [{name: item[name] for name in ("pk", "sk")} for item in listed]
         requests = [item for item in self._get_items(keys) if "request" in item]
         clips = self._get_items(
             [items.clip_key(caller, item["taskUUID"], index) for item in requests for index in range(item["clips"])]
@@ -201,8 +206,9 @@ class DynamoDbTable:
         members: dict[str, list[Item]] = {item["taskUUID"]: [item] for item in requests}
         for item in clips:
             members[item["taskUUID"]].append(item)
-        found = [each for each in map(items.task_with_clips, members.values()) if each]
-        end = items.from_attributes(answer.get("LastEvaluatedKey", {})).get("createdAt")
+        tasks = [each for each in map(items.task_with_clips, members.values()) if each]
+        found = [each for each in tasks if len(each.clips) == each.task.clips]
+        end = items.from_attributes(last).get("createdAt")
         return Page(tuple(sorted(found, key=lambda each: each.position, reverse=True)), end)
 
     def costs(self, caller: str, since: int, until: int, limit: int, after: str | None = None) -> Costs:
@@ -228,6 +234,17 @@ class DynamoDbTable:
         last = items.from_attributes(answer.get("LastEvaluatedKey", {}))
         end = "#".join((str(last["createdAtMs"]), *map(str, items.clip_name(last)[1:]))) if last else None
         return Costs(tuple(items.read_cost(items.from_attributes(item)) for item in answer["Items"]), end)
+
+    def attempts(self, caller: str, task_uuid: str) -> list[Attempt]:
+        """All recorded attempts at the deliveries of a task, oldest first."""
+        pages = self._pages(
+            "query",
+            KeyConditionExpression="pk = :pk",
+            ExpressionAttributeValues=items.to_attributes({":pk": items.attempts_pk(caller, task_uuid)}),
+            ConsistentRead=True,
+        )
+        found = [items.read_attempt(items.from_attributes(item)) for page in pages for item in page["Items"]]
+        return sorted(found, key=lambda each: (each.at, each.delivery))
 
     def due(self, now: int, limit: int) -> list[tuple[str, str, int]]:
         """The keys of due clips, oldest first: caller, task and clip. Eventually consistent.
@@ -295,16 +312,22 @@ class DynamoDbTable:
             Limit=limit,
         )
 
-    def _recent(self, caller: str, limit: int, day: str, start: Item | None) -> Any:
+    def _recent(self, caller: str, limit: int, day: str, prefix: str, start: Item | None) -> Any:
         paging: Any = {"ExclusiveStartKey": start} if start else {}
         of_day = " AND begins_with(createdAt, :day)" if day else ""
+        values = {":caller": caller, **({":day": day} if day else {})}
+        if prefix:
+            # The limit would count the entries that are read, not those that are found.
+            paging["FilterExpression"] = "begins_with(pk, :prefix)"
+            values[":prefix"] = items.task_pk(caller, prefix)
+        else:
+            paging["Limit"] = limit
         return self._client.query(
             TableName=self._table,
             IndexName="recent",
             KeyConditionExpression=f"caller = :caller{of_day}",
-            ExpressionAttributeValues=items.to_attributes({":caller": caller, **({":day": day} if day else {})}),
+            ExpressionAttributeValues=items.to_attributes(values),
             ScanIndexForward=False,
-            Limit=limit,
             **paging,
         )
 

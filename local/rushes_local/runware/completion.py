@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
+SMALL_VARIANTS = 4  # so that most small renders come from the cache
 RENDERS, DELIVERIES = "render", "deliver"
 LANES = {RENDERS: 2, DELIVERIES: 8}
 # As Runware documents: from 250 ms, doubling up to 8 s. The number of retries is not documented; see
@@ -44,7 +45,7 @@ MODERATION = frozenset(
 )
 
 
-class Delivery:
+class TaskCompletion:
     """Renders the released runs and delivers their results."""
 
     def __init__(
@@ -89,9 +90,11 @@ class Delivery:
             self._workers.at(RENDERS, switches.recovers_seconds, lambda: self._succeed(run))
 
     def _succeed(self, run: Execution) -> None:
-        for _ in range(run.wanted):
-            content = self._render(_shape(run, self._book.format(run), self._small))
-            result, video = self._book.rendered(run, content, self._base_url())
+        for number in range(run.wanted):
+            seed = random.Random(f"{run.uuid.lower()} {number}").randrange(1, 2**31)
+            shape = _shape(run, self._book.format(run), self._small, seed)
+            result, video = self._book.rendered(run, self._render(shape), self._base_url(), seed)
+            content = video.content
             field = self._book.switches(run).result_base64
             if field != "no":
                 prefix = f"data:{video.container.content_type};base64," if field == "videoDataURI" else ""
@@ -195,7 +198,7 @@ class Delivery:
         return {key: [item]}
 
 
-def _shape(run: Execution, container: str, small: bool) -> Shape:
+def _shape(run: Execution, container: str, small: bool, seed: int) -> Shape:
     task = run.task
     prompt = task["positivePrompt"]
     excerpt = prompt if len(prompt) <= EXCERPT else prompt[:EXCERPT] + "…"
@@ -203,7 +206,7 @@ def _shape(run: Execution, container: str, small: bool) -> Shape:
     # JSON may contain lone surrogates, which no font can draw.
     caption = (source + excerpt).encode(errors="replace").decode()
     size = task.get("width", 1920), task.get("height", 1080)
-    return Shape(*size, run.seconds, container, caption, small)
+    return Shape(*size, run.seconds, container, caption, small, seed % SMALL_VARIANTS if small else seed)
 
 
 def _failure(run: Execution, code: str) -> Json:
