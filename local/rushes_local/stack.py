@@ -102,9 +102,9 @@ class Stack:
     is invoked by the clock, without `queues` none by messages, without `streams` none by changes of the table. With a
     `provider` there is no emulator. `parameters` overrides the template's. With a `host` the functions run there, and
     neither `functions` nor the gateway is used. `aws_behavior` makes AWS less kind than moto. A `remote_table` is used
-    in place of the local one. With `whole_account` the local AWS also has the
-    resources that moto's CloudFormation lacks, for commands that examine them. `sink` receives every log line of every component. A process can run one stack, because
-    moto's state is global.
+    in place of the local one. With `whole_account` the local AWS also has the resources that moto's CloudFormation
+    lacks, for commands that examine them. `sink` receives every log line of every component. A process can run one
+    stack, because moto's state is global.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("no_shared_stack")
 
 @pytest.fixture(scope="module")
 def stack(no_shared_stack: None) -> Iterator[Stack]:
-    """A stack of the real functions with all resources of the template. The first pulse of its schedule is immediate."""
+    """A stack of the real functions with all resources. The first pulse of its schedule is immediate."""
     with Stack(ROOT, time_scale=0.3, whole_account=True, emulator_options={"small": True}) as up:
         assert up.account is not None
         up.account.pulse()

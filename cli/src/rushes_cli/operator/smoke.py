@@ -43,8 +43,14 @@ _RULES = {  # the rules' logical ids, with the logical ids of their targets
     "RequestedRule": "RequestsQueue",
     "UploadsRule": "UploadsQueue",
 }
-_SOURCES = {"Inbox": "Submit", "RequestsQueue": "Intake", "UploadsQueue": "Reconcile", "Table": "Publish"}
-_QUEUES = ("Inbox", "RequestsQueue", "UploadsQueue", "PublishDeadLetters")
+_SOURCES = {
+    "Inbox": "Submit",
+    "RequestsQueue": "Intake",
+    "UploadsQueue": "Reconcile",
+    "Deliveries": "Deliver",
+    "Table": "Publish",
+}
+_QUEUES = ("Inbox", "RequestsQueue", "UploadsQueue", "Deliveries", "PublishDeadLetters")
 
 
 class CheckError(Exception):
@@ -243,6 +249,7 @@ def check_environment(run: SmokeRun) -> str:
         "Webhook": webhook,
         "Reconcile": buying,
         "Publish": {"EVENT_BUS_NAME": run.deployment.output("EventBusName")},
+        "Deliver": {"DELIVERIES_URL": run.resource("Deliveries")},
         "Tasks": {},
     }
     flaws = []
@@ -252,7 +259,7 @@ def check_environment(run: SmokeRun) -> str:
         )
         environment = found.get("Environment", {}).get("Variables", {})
         flaws += rules.wrong_variables(function, environment, {**common, **variables})
-    return _no(flaws, "the variables of 6 functions")
+    return _no(flaws, f"the variables of {len(expected)} functions")
 
 
 def check_secrets(run: SmokeRun) -> str:

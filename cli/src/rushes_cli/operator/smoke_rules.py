@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 Json = Mapping[str, Any]
 
-FUNCTIONS = ("Submit", "Intake", "Webhook", "Reconcile", "Publish", "Tasks")
+FUNCTIONS = ("Submit", "Intake", "Webhook", "Reconcile", "Publish", "Deliver", "Tasks")
 
 
 class Permission(NamedTuple):
@@ -66,6 +66,12 @@ _MUST = (
     Permission("Publish", ("s3:PutObject",), "{bucket}/videos/smoke/clip.json"),
     Permission("Publish", ("events:PutEvents",), "{bus}"),
     Permission("Publish", ("sqs:SendMessage",), "{PublishDeadLetters}"),
+    Permission("Deliver", ("dynamodb:GetItem",), "{table}", _TASK),
+    Permission("Deliver", ("dynamodb:GetItem",), "{table}", "signing#smoke"),
+    Permission("Deliver", ("dynamodb:GetItem", "dynamodb:PutItem"), "{table}", "delivery#smoke"),
+    Permission("Deliver", ("dynamodb:PutItem", "dynamodb:DeleteItem"), "{table}", "slots#smoke"),
+    Permission("Deliver", _READ_OBJECT, _VIDEO),
+    Permission("Deliver", (*_RECEIVE, "sqs:SendMessage"), "{Deliveries}"),
     Permission("Tasks", ("dynamodb:Query",), "{table}/index/recent"),
     Permission("Tasks", ("dynamodb:Query",), "{table}/index/costs"),
     Permission("Tasks", ("dynamodb:GetItem", "dynamodb:BatchGetItem"), "{table}", _TASK),
@@ -97,12 +103,15 @@ _MUST_NOT = (
     ),
     *(
         Permission(function, _SECRET, "{RunwareSecret}", allowed=False)
-        for function in ("Intake", "Webhook", "Publish", "Tasks")
+        for function in ("Intake", "Webhook", "Publish", "Deliver", "Tasks")
     ),
-    *(Permission(function, _SECRET, "{WebhookSecret}", allowed=False) for function in ("Intake", "Publish", "Tasks")),
+    *(
+        Permission(function, _SECRET, "{WebhookSecret}", allowed=False)
+        for function in ("Intake", "Publish", "Deliver", "Tasks")
+    ),
     *(
         Permission(function, ("s3:PutObject",), _VIDEO, allowed=False)
-        for function in ("Intake", "Webhook", "Publish", "Tasks")
+        for function in ("Intake", "Webhook", "Publish", "Deliver", "Tasks")
     ),
     Permission("Tasks", ("dynamodb:UpdateItem",), "{table}", _BUDGET, allowed=False),
     Permission("Webhook", ("sqs:SendMessage",), "{Inbox}", allowed=False),
