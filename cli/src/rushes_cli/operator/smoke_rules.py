@@ -66,6 +66,7 @@ _MUST = (
     Permission("Publish", ("s3:PutObject",), "{bucket}/videos/smoke/clip.json"),
     Permission("Publish", ("events:PutEvents",), "{bus}"),
     Permission("Publish", ("sqs:SendMessage",), "{PublishDeadLetters}"),
+    Permission("Publish", ("sqs:SendMessage",), "{Deliveries}"),
     Permission("Deliver", ("dynamodb:GetItem",), "{table}", _TASK),
     Permission("Deliver", ("dynamodb:GetItem",), "{table}", "signing#smoke"),
     Permission("Deliver", ("dynamodb:GetItem", "dynamodb:PutItem"), "{table}", "delivery#smoke"),
