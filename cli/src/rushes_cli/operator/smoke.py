@@ -286,7 +286,7 @@ def check_roles(run: SmokeRun) -> str:
     """Each role may do what its function needs, and is refused what it must not do."""
     iam, arns = run.client("iam"), run.arns
     partition, account = arns["table"].split(":")[1], arns["table"].split(":")[4]
-    flaws = []
+    flaws: list[str] = []
     for each in rules.PERMISSIONS:
         context = (
             [
