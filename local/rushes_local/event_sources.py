@@ -84,9 +84,15 @@ class Triggers:
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
 
-    def schedule(self, rule: str, interval: float, function: Invocable) -> None:
-        """Invoke a function every `interval` seconds with a rule's event. Ticks that pass meanwhile are skipped."""
-        self._start(f"schedule-{rule}", lambda: self._run_schedule(rule, max(interval, _MIN_INTERVAL), function))
+    def schedule(
+        self, rule: str, interval: float, function: Invocable, pulse: Callable[[], None] | None = None
+    ) -> None:
+        """Invoke a function every `interval` seconds with a rule's event, and call `pulse` each time.
+
+        Ticks that pass meanwhile are skipped.
+        """
+        interval = max(interval, _MIN_INTERVAL)
+        self._start(f"schedule-{rule}", lambda: self._run_schedule(rule, interval, function, pulse))
 
     def poll(self, sqs: Any, source: Source, function: Invocable) -> None:
         """Invoke a function with the batches of a queue, as many at once as the source allows."""
@@ -111,9 +117,11 @@ class Triggers:
         self._threads.append(thread)
         thread.start()
 
-    def _run_schedule(self, rule: str, interval: float, function: Invocable) -> None:
+    def _run_schedule(self, rule: str, interval: float, function: Invocable, pulse: Callable[[], None] | None) -> None:
         due = time.monotonic() + interval
         while not self._stopping.wait(max(0.0, due - time.monotonic())):
+            if pulse:
+                pulse()
             self._log_failure(rule, function.invoke(schedule_event(rule, time.time())))
             due = next_tick(due, time.monotonic(), interval)
 

@@ -32,6 +32,7 @@ from botocore.config import Config
 
 from rushes.adapters.dynamodb.admin import AdminTable
 from rushes.domain.caller import Caller, hash_key, new_key
+from rushes_local.account import Account
 from rushes_local.api_gateway import Gateway, Invocable, Route
 from rushes_local.aws.application import CREDENTIALS, Aws
 from rushes_local.aws.behavior import AS_MOTO, AwsBehavior
@@ -101,8 +102,9 @@ class Stack:
     is invoked by the clock, without `queues` none by messages, without `streams` none by changes of the table. With a
     `provider` there is no emulator. `parameters` overrides the template's. With a `host` the functions run there, and
     neither `functions` nor the gateway is used. `aws_behavior` makes AWS less kind than moto. A `remote_table` is used
-    in place of the local one. `sink` receives every log line of every component. A process can run one stack, because
-    moto's state is global.
+    in place of the local one. With `whole_account` the local AWS also has the resources that moto's CloudFormation
+    lacks, for commands that examine them. `sink` receives every log line of every component. A process can run one
+    stack, because moto's state is global.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class Stack:
         processes: int = 2,
         host: Host | None = None,
         keep_files: bool = False,
+        whole_account: bool = False,
         aws_behavior: AwsBehavior = AS_MOTO,
         remote_table: RemoteTable | None = None,
         sink: Log = lambda *_: None,
@@ -139,6 +142,8 @@ class Stack:
         self._processes = processes
         self._host = host
         self._keep_files = keep_files
+        self._whole_account = whole_account
+        self.account: Account | None = None
         self._aws_behavior = aws_behavior
         self.remote_table = remote_table
         self._sink = sink
@@ -236,6 +241,9 @@ class Stack:
         declared = template.functions()
         parameters = {**template.defaults(), **self._parameters}
         functions = {each.logical_id: self._function(each, outputs) for each in declared}
+        if self._whole_account:
+            self.account = Account(self._root / "template.yaml", STACK_NAME, self.client, self.url)
+            self.account.complete(functions)
         followers = {each.name for each in declared if each.streams and not (each.routes or each.queues)}
         running = (
             self._start_pools(functions, followers) if self._host is None else self._start_host(self._host, functions)
@@ -400,8 +408,10 @@ class Stack:
     def _start_triggers(
         self, declared: DeclaredFunction, function: Invocable, triggers: Triggers, parameters: Mapping[str, Any]
     ) -> None:
+        account = self.account
+        pulse = (lambda: account.pulse()) if account else None  # looked up at each tick: a test may replace it
         for seconds in declared.schedules if self._schedule else ():
-            triggers.schedule(f"{STACK_NAME}-{declared.name}", seconds * self._time_scale, function)
+            triggers.schedule(f"{STACK_NAME}-{declared.name}", seconds * self._time_scale, function, pulse)
         for queue in declared.queues if self._queues else ():
             sqs, url = self.client("sqs"), self._physical_id(queue.queue)
             arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]

@@ -471,6 +471,25 @@ def test_the_details_have_the_next_step(api: FakeApi, visit: VisitPage, status: 
     expect(dialog).to_contain_text("it may have been bought")
 
 
+def test_the_details_have_the_last_attempt_at_the_webhook(api: FakeApi, visit: VisitPage) -> None:
+    """A task with a receiver shows the state of its clip's webhook; another task has no such line."""
+    task = api.add("stored", prompt="a lighthouse")
+    attempt = {"clip": 0, "id": "1", "attempt": 1, "at": task["createdAt"], "outcome": "retry", "status": 503}
+    second = {**attempt, "attempt": 2, "nextAt": task["createdAt"], "failure": "timeout"}
+    task["webhooks"] = [attempt, second, {**attempt, "clip": 1}]
+    page = visit().page
+    page.locator(".prompt").click()
+    facts = page.get_by_role("dialog").locator("dl")
+    expect(facts).to_contain_text(re.compile("Webhooktimeout, attempt 2; next "))
+    task["webhooks"] = [{**attempt, "outcome": "delivered", "status": 204}]
+    page.reload()
+    expect(facts).to_contain_text(re.compile("Webhookdelivered .*, attempt 1"))
+    del task["webhooks"]
+    page.reload()
+    expect(facts).to_contain_text("Cost")
+    expect(facts).not_to_contain_text("Webhook")
+
+
 def test_an_erased_request_is_explained(api: FakeApi, visit: VisitPage) -> None:
     """A task with an erased request keeps its card, without the actions that need the request."""
     api.add("stored")["request"] = {}

@@ -18,14 +18,14 @@ from typer.core import TyperGroup
 from rushes_cli import downloading, explaining, listing, login, ordering, spending, watching
 from rushes_cli.exits import CommandError, Exit
 from rushes_cli.extras import refuse_local, require_operator
-from rushes_cli.operator import callers, commands, keys, webhooks
+from rushes_cli.operator import callers, commands, keys, smoke, webhooks
 from rushes_cli.output import plain, prepare_streams
 
 ENTRY_POINTS = "rushes.commands"
 _OPERATOR_VERBS = frozenset(
     (
         *("review", "check", "forget", "keys", "callers", "webhooks"),
-        *("configure", "rotate", "publish", "redrive", "output"),
+        *("configure", "rotate", "publish", "redrive", "output", "smoke"),
     )
 )
 _LOCAL_VERBS: Mapping[str, str] = {
@@ -97,6 +97,7 @@ app.command("configure", rich_help_panel=_OPERATORS)(commands.configure)
 app.command("rotate", rich_help_panel=_OPERATORS)(commands.rotate)
 app.command("publish", rich_help_panel=_OPERATORS)(commands.publish)
 app.command("redrive", rich_help_panel=_OPERATORS)(commands.redrive)
+app.command("smoke", rich_help_panel=_OPERATORS)(smoke.smoke)
 app.command("output", rich_help_panel=_OPERATORS)(commands.output)
 
 

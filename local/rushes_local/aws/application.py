@@ -23,11 +23,13 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from rushes_local.aws.behavior import AS_MOTO, AwsBehavior, Chance
+from rushes_local.aws.bucket_settings import correct_buckets
 from rushes_local.aws.dynamodb_requests import DynamoDb
 from rushes_local.aws.error_response import AwsError, Service
 from rushes_local.aws.event_buses import name_event_buses
 from rushes_local.aws.growing_costs import reduce_costs
 from rushes_local.aws.message_delivery import deliver, leave_visible
+from rushes_local.aws.policy_simulation import simulate_policies
 from rushes_local.aws.stream_records import correct_streams
 from rushes_local.aws.transactions import roll_back_by_item
 
@@ -163,6 +165,8 @@ class Aws:
         correct_streams()
         name_event_buses()
         reduce_costs()
+        correct_buckets()
+        simulate_policies()
         moto_api_backend.reset()
         self._application = DomainDispatcherApplication(create_backend_app)
         self.behave(self._behavior)

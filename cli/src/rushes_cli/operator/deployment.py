@@ -18,6 +18,7 @@ from rushes_cli.exits import CommandError, Exit, NotAllowedError, UnavailableErr
 
 if TYPE_CHECKING:
     import boto3
+    from botocore.config import Config
     from types_boto3_s3 import S3Client
 
     from rushes.adapters.dynamodb.admin import AdminTable
@@ -65,9 +66,13 @@ class Deployment:
         """The retention of objects in milliseconds; None if unlimited or unknown."""
         if self.stack is None:
             return None
-        found = {each["ParameterKey"]: each.get("ParameterValue", "") for each in self._described.get("Parameters", [])}
-        days = found.get("RetentionDays", "0")
+        days = self.parameter("RetentionDays") or "0"
         return int(days) * _DAY or None if days.isdigit() else None
+
+    def parameter(self, name: str) -> str:
+        """The value of a parameter of the stack; empty if it has no such parameter."""
+        found = {each["ParameterKey"]: each.get("ParameterValue", "") for each in self._described.get("Parameters", [])}
+        return str(found.get(name, ""))
 
     def output(self, name: str) -> str:
         """The value of a stack output. Raises `CommandError` if there is no such output."""
@@ -76,8 +81,8 @@ class Deployment:
             raise CommandError(f"The stack has no output {name}: template.yaml lists its outputs.")
         return outputs[name]
 
-    def client(self, service: str) -> Any:
-        """A client for an AWS service in the stack's account."""
+    def client(self, service: str, settings: "Config | None" = None) -> Any:
+        """A client for an AWS service in the stack's account; `settings` take precedence over the default ones."""
         from botocore.config import Config
 
         if not (self.stack or self._local or "TABLE_NAME" in self.environment):
@@ -87,6 +92,7 @@ class Deployment:
             {"total_max_attempts": 1} if service == "dynamodb" else {"mode": "standard"}
         )  # the table adapter retries
         config = Config(retries=tries, proxies={} if endpoint else None)  # type: ignore[arg-type]
+        config = config.merge(settings) if settings else config
         return session.client(service, endpoint_url=endpoint, config=config)  # type: ignore[call-overload]
 
     @cached_property

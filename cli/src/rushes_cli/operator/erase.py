@@ -39,7 +39,7 @@ def forget(store: AdminTable, s3: "S3Client", bucket: str, caller: str, task_uui
     # The key without its suffix, so that the clip's manifest is deleted, too.
     prefixes = [clip.object_key.rpartition(".")[0] + "." for clip in clips] + [f"inputs/{caller}/{task_uuid}"]
     prefixes += _stored_images(store, bucket, caller, task_uuid)
-    deleted = sum(_delete(s3, bucket, prefix) for prefix in prefixes)
+    deleted = sum(delete_versions(s3, bucket, prefix) for prefix in prefixes)
     for clip in clips:
         store.save(clip, _redacted(clip))
     store.forget(caller, task_uuid)
@@ -54,7 +54,7 @@ def _stored_images(store: AdminTable, bucket: str, caller: str, task_uuid: str) 
     return [match[1] for match in found if match]
 
 
-def _delete(s3: "S3Client", bucket: str, prefix: str) -> int:
+def delete_versions(s3: "S3Client", bucket: str, prefix: str) -> int:
     """Deletes all object versions and delete markers under a prefix; returns their number."""
     count = 0
     for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix):
