@@ -362,27 +362,27 @@ def _repeatable(old: Mapping[str, Any], requested: Sequence[int], *, second_char
         if number not in clips:
             raise UsageError(f"the task has no clip {number}")
         if reasons[number]:
-            raise CommandError(f"Clip {number} {reasons[number]}")
+            raise CommandError(f"Clip {number} {reasons[number]}.")
     chosen = sorted(set(requested)) or [number for number, reason in reasons.items() if not reason]
     if not chosen:
         raise CommandError(
-            "No clip can be repeated: " + "; ".join(f"clip {n} {reason}" for n, reason in reasons.items())
+            f"No clip can be repeated: {'; '.join(f'clip {n} {reason}' for n, reason in reasons.items())}."
         )
     return chosen
 
 
 def _obstacle(clip: Mapping[str, Any], *, second_charge: bool) -> str:
-    """The reason not to repeat a clip, or an empty text."""
+    """The reason not to repeat a clip, as the rest of a sentence, or an empty text."""
     match clip.get("status"):
         case "failed" if clip.get("open"):
-            return f"failed, but is checked once more at {utc_time(clip.get('nextCheckAt'))}; wait until then."
+            return f"failed, but is checked once more at {utc_time(clip.get('nextCheckAt'))}, so wait until then"
         case "failed":
             return ""
         case "review" if second_charge:
             return ""
         case "review":
-            return "is in review and may have been charged: --accept-second-charge repeats it anyway."
-    return f"is {clip.get('status')}."
+            return "is in review and may have been charged: --accept-second-charge repeats it anyway"
+    return f"is {clip.get('status')}"
 
 
 def _repeat(old: Mapping[str, Any], chosen: Sequence[int], attempt: int) -> Json:
