@@ -40,6 +40,9 @@ class FakeService:
     intercept_request: Callable[[Request], Response | None] | None = None
     # The same, after the request has taken effect.
     intercept_response: Callable[[Request], Response | None] | None = None
+    # The errors of orders by prompt. A refusal is recorded under the order's UUID and answered again.
+    refusals: dict[str, Json] = field(default_factory=dict)
+    refused: dict[str, Json] = field(default_factory=dict)
     max_per_page: int = 100
     limit: float = 50.0
     url: str = ""
@@ -68,6 +71,9 @@ class FakeService:
                 return self._page(request.args)
             case "GET", ["tasks", task_uuid] if task_uuid in self.tasks:
                 return answer(self.tasks[task_uuid])
+            case "GET", ["tasks", task_uuid]:
+                error = {"code": "taskNotFound", "message": "You have no task with this UUID.", "taskUUID": task_uuid}
+                return answer({"errors": [error]}, 404)
             case "GET", ["costs"]:
                 return self._costs(request.args)
             case "GET", ["budget"]:
@@ -77,6 +83,7 @@ class FakeService:
 
     def _post(self, tasks: list[Json], *, dry: bool) -> Response:
         data, errors = [], []
+        status = 400
         for task in tasks:
             about = {"taskType": "videoInference", "taskUUID": task["taskUUID"]}
             if len(task.get("positivePrompt", "")) < 2:
@@ -91,10 +98,14 @@ class FakeService:
             elif task["taskUUID"] not in self.tasks and self._left() < PRICE * task.get("numberResults", 1):
                 message = f"Your limit has ${self._left():.3f} left."
                 errors.append({"code": "budgetExceeded", "message": message, "parameter": "numberResults", **about})
+            elif task["taskUUID"] in self.refused or task["positivePrompt"] in self.refusals:
+                error = self.refused.setdefault(task["taskUUID"], self.refusals.get(task["positivePrompt"], {}))
+                errors.append({**error, **about})
+                status = 503 if error["code"] in ("serviceUnavailable", "providerAccountRefused") else 400
             else:
                 self.tasks.setdefault(task["taskUUID"], make_task(task))
                 data.append(about)
-        return answer({"data": data, **({"errors": errors} if errors else {})}, 200 if data else 400)
+        return answer({"data": data, **({"errors": errors} if errors else {})}, 200 if data else status)
 
     def _left(self) -> float:
         return round(self.limit - sum(task["cost"] for task in self.tasks.values()), 6)
@@ -253,6 +264,8 @@ def fake(server: tuple[FakeService, Server], monkeypatch: pytest.MonkeyPatch, tm
     fake.tasks.clear()
     fake.files.clear()
     fake.requests.clear()
+    fake.refusals.clear()
+    fake.refused.clear()
     fake.intercept_request = fake.intercept_response = None
     fake.max_per_page = 100
     fake.limit = 50.0

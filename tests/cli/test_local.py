@@ -182,6 +182,18 @@ def test_faults_by_name(here: Run) -> None:
     assert "the bucket and Runware are checked once more" in here("explain", uuid).out
 
 
+def test_the_advice_after_a_refusal_of_the_account(here: Run) -> None:
+    """Without credit at Runware an order ends with its reason; the same command then is an order that is accepted."""
+    here("trigger", "fault", "no-credit", "--once")
+    refused = here("submit", "a canal without credit", "--json")
+    assert refused.status == 1
+    assert [error["code"] for error in refused.json["refused"]] == ["providerAccountRefused"]
+    assert "Order again with the same command, which uses new taskUUIDs." in refused.err
+    again = here("submit", "a canal without credit", "--json")
+    assert again.status == 0, again.err
+    assert (again.json["refused"], again.json["repeated"]) == ([], False)
+
+
 def test_a_forged_signature_differs() -> None:
     """A forged signature never equals the original, whatever its bytes."""
     for number in range(256):

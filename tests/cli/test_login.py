@@ -57,8 +57,8 @@ def test_login_on_a_terminal(config: Path, fake: FakeService, run: Run, monkeypa
     ("arguments", "key", "status", "message"),
     [
         (["--url", "{url}"], WRONG, 5, "does not accept the API key of profile default"),
-        (["--url", "{url}/elsewhere"], KEY, 1, "is it the URL of a Rushes service?"),
-        (["--url", "http://127.0.0.1:9"], KEY, 4, "the connection failed"),
+        (["--url", "{url}/elsewhere"], KEY, 5, "is it the URL of a Rushes service?"),
+        (["--url", "http://127.0.0.1:9"], KEY, 5, "refused the connection"),
         (["--url", "http://rushes.example"], KEY, 2, "the URL must be https"),
         (["--url", "{url}"], "", 2, "must have a url and an api_key"),
         (["--url", "{url}", "-p", "local"], KEY, 2, "local is reserved for the local stack"),

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import uuid
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -287,6 +288,28 @@ def test_watch_outlasts_a_lost_connection(fake: FakeService, run: Run) -> None:
     assert result.err.count("Retrying.") == 1
 
 
+@pytest.mark.parametrize("problem", [500, 502, 503, 504, "cut"])
+@pytest.mark.parametrize("verb", ["list", "watch"])
+def test_reads_outlast_failed_responses(fake: FakeService, run: Run, verb: str, problem: int | str) -> None:
+    """A read whose first two responses are errors or lost is repeated, and ends with the outcome of the task."""
+    task = fake.add("running")
+    progress(fake, task, "running", "running", "stored")
+    seen: Counter[str] = Counter()
+
+    def fail(request: Request) -> Response | None:
+        seen[request.path] += 1
+        if seen[request.path] > 2:
+            return None
+        return cut(request) if problem == "cut" else Response("<html>", int(problem))
+
+    fake.intercept_response = fail
+    result = run(verb)
+    assert result.status == 0, result.err
+    assert task["taskUUID"] in result.out
+    assert set(seen.values()) == {3}
+
+
+@pytest.mark.usefixtures("no_pauses")
 def test_watch_ends_after_its_timeout(fake: FakeService, run: Run) -> None:
     """A timeout has its own exit status and reports the tasks still in progress."""
     fake.add("running")

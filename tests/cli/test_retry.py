@@ -82,6 +82,29 @@ def test_only_finished_unpaid_clips_are_repeated(
     assert message in result.err
 
 
+def test_all_reasons_are_one_sentence(fake: FakeService, run: Run) -> None:
+    """The reasons of several clips are one sentence with one full stop."""
+    task = partly_failed(fake)
+    del task["clips"][2:]
+    task["clips"][1] |= {"status": "running", "open": True}
+    result = run("retry", task["taskUUID"])
+    assert result.err == "rushes: No clip can be repeated: clip 0 is stored; clip 1 is running.\n"
+    assert run("retry", task["taskUUID"], "--clip", "1").err == "rushes: Clip 1 is running.\n"
+
+
+def test_after_a_refusal_another_attempt_orders_again(fake: FakeService, run: Run) -> None:
+    """The advice after a refused retry names an attempt that was not made yet."""
+    task = partly_failed(fake)
+    fake.refusals = {"a lighthouse": {"code": "providerAccountRefused", "message": "No credit."}}
+    for attempt in (1, 2):
+        result = run("retry", task["taskUUID"], "--attempt", str(attempt))
+        assert result.status == 1
+        assert f"Order again with --attempt {attempt + 1}." in result.err
+    fake.refusals.clear()
+    assert run("retry", task["taskUUID"], "--attempt", "3").status == 0
+    assert "--attempt 4 buys again" in run("retry", task["taskUUID"], "--attempt", "3").err
+
+
 def test_an_erased_request_cannot_be_repeated(fake: FakeService, run: Run) -> None:
     """A task whose request was erased, or an unknown task, is refused with a reason."""
     task = fake.add("failed", request={})

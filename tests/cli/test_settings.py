@@ -193,6 +193,9 @@ def test_the_stack_that_started_last_is_found_until_it_ends(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+TASK = "3fa85f64-5717-4562-b3fc-2c963f66afa6"
+
+
 def test_no_service_is_configured(fake: FakeService, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without any configuration the error names the ways to set one."""
     monkeypatch.delenv("RUSHES_URL")
@@ -212,11 +215,13 @@ def test_a_wrong_key(fake: FakeService, run: Run, monkeypatch: pytest.MonkeyPatc
 
 
 def test_no_server(fake: FakeService, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unreachable service is one line of error and exit status 4."""
+    """A URL at which nothing listens is one line of error and exit status 5."""
     monkeypatch.setenv("RUSHES_URL", "http://127.0.0.1:1")
     result = run("list")
-    assert (result.status, result.out) == (4, "")
-    assert result.err == "rushes: http://127.0.0.1:1 is unavailable: the connection failed.\n"
+    assert (result.status, result.out) == (5, "")
+    assert result.err == (
+        "rushes: http://127.0.0.1:1 refused the connection: is it the URL of a running Rushes service?\n"
+    )
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504, "cut"])
@@ -239,19 +244,29 @@ def test_a_transient_error_is_retried(fake: FakeService, run: Run, status: int |
 @pytest.mark.parametrize(
     ("response", "status"),
     [
-        (Response("<html>", 200), 1),
-        (Response("<html>", 500), 1),
+        (Response("<html>", 200), 5),
+        (answer({"tasks": "all"}), 5),
+        (Response(status=301, headers={"Location": "https://elsewhere.example"}), 5),
+        (answer({"message": "Forbidden"}, 403), 5),
+        (Response("<html>", 500), 4),
         (answer({"errors": [{"code": "invalidLimit", "message": "Too many."}]}, 400), 2),
-        (Response("Not Found", 404), 1),
+        (Response("Not Found", 404), 5),
+        (answer({"message": "Not Found"}, 404), 5),
+        (Response("Bad Request", 400), 5),
     ],
 )
-def test_an_unexpected_response_is_one_line(fake: FakeService, run: Run, response: Response, status: int) -> None:
-    """An unexpected response ends the command with one line of error."""
+@pytest.mark.parametrize("arguments", [["list"], ["show", TASK], ["cost"], ["submit", "a lighthouse"]])
+def test_an_unexpected_response_is_one_line(
+    fake: FakeService, run: Run, response: Response, status: int, arguments: list[str]
+) -> None:
+    """A response of something else than the service ends every verb with one line that names the URL."""
     fake.intercept_request = lambda _: response
-    result = run("list")
-    assert (result.status, result.out) == (status, "")
-    assert result.err.startswith("rushes: ")
-    assert result.err.count("\n") == 1
+    result = run(*arguments)
+    # A refusal of a task is the outcome of `submit`, not of its arguments.
+    expected = 1 if status == 2 and arguments[0] == "submit" else status
+    assert (result.status, result.out) == (expected, "")
+    assert expected in (1, 2) or result.err.startswith(f"rushes: {fake.url} ")
+    assert expected == 1 or result.err.count("\n") == 1
 
 
 def test_the_key_is_in_the_header_alone(fake: FakeService, run: Run) -> None:

@@ -1,15 +1,26 @@
 """`rushes submit`: its requests, its checks before them, and that a lost response buys nothing twice."""
 
 import base64
+import io
 import json
+import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from werkzeug.wrappers import Request, Response
 
 from rushes_cli import task_files
-from tests.cli.conftest import FakeService, Run, answer, cut
+from rushes_cli.api_client import ApiClient, OrderResponse
+from rushes_cli.exits import UnavailableError
+from rushes_cli.ordering import ClipOrder
+from rushes_cli.output import Screen
+from rushes_cli.profiles import Target
+from tests.cli.conftest import KEY, FakeService, Run, answer, cut
 from tests.object_keys import OBJECT_NAMES
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
@@ -316,6 +327,156 @@ def test_a_busy_answer_to_one_task_is_retried(fake: FakeService, run: Run) -> No
     assert run("submit", "a lighthouse").status == 0
     _, first, second = fake.orders()
     assert first == second
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Advice: each of these tests follows it
+# ----------------------------------------------------------------------------------------------------------------------
+
+REFUSED = {"code": "providerAccountRefused", "message": "Runware refused this service's own account (noCredit)."}
+BUSY = {"code": "serviceUnavailable", "message": "The service is busy."}
+
+
+def test_after_a_refusal_the_same_command_orders_again(fake: FakeService, run: Run) -> None:
+    """A refusal is the outcome: it is named, and the same command orders again under a new taskUUID."""
+    fake.refusals = {"a lighthouse": REFUSED}
+    result = run("submit", "a lighthouse")
+    assert (result.status, result.out) == (1, "")
+    assert "providerAccountRefused: Runware refused this service's own account (noCredit)." in result.err
+    assert "A refusal is final for its taskUUID. Order again with the same command" in result.err
+    fake.refusals.clear()
+    again = run("submit", "a lighthouse")
+    assert again.status == 0, again.err
+    assert "had no response" not in again.err
+    assert not set(fake.tasks) & set(fake.refused)
+
+
+def test_a_refusal_ends_an_earlier_submission(fake: FakeService, run: Run) -> None:
+    """The refusal of a repeat ends the submission whose response was lost."""
+    fake.refusals, fake.intercept_response = {"a lighthouse": REFUSED}, lost
+    assert run("submit", "a lighthouse").status == 4
+    fake.intercept_response = None
+    result = run("submit", "a lighthouse")
+    assert (result.status, len(fake.refused)) == (1, 1)
+    fake.refusals.clear()
+    assert run("submit", "a lighthouse").status == 0
+
+
+def test_after_a_refusal_in_part_only_the_refused_tasks_are_ordered_again(
+    fake: FakeService, run: Run, tmp_path: Path
+) -> None:
+    """Beside accepted tasks the same command is not advised, since it would buy them again."""
+    fake.refusals = {"a harbour": REFUSED}
+    file = tmp_path / "tasks.jsonl"
+    file.write_text('{"positivePrompt": "a lighthouse"}\n{"positivePrompt": "a harbour"}')
+    result = run("submit", "-f", str(file))
+    assert (result.status, result.out.split()) == (1, list(fake.tasks))
+    assert "Order again without the accepted tasks, which the same command would buy again." in result.err
+
+
+def test_a_refused_uuid_of_the_users_needs_a_new_one(fake: FakeService, run: Run) -> None:
+    """With a taskUUID of the user's the same command would be refused for ever."""
+    fake.refusals = {"a lighthouse": REFUSED}
+    result = run("submit", "a lighthouse", "--uuid", str(uuid.uuid4()))
+    assert "Order again with new taskUUIDs." in result.err
+    fake.refusals.clear()
+    assert run("submit", "a lighthouse", "--uuid", str(uuid.uuid4())).status == 0
+
+
+def test_a_refusal_that_is_not_recorded_is_not_final(fake: FakeService, run: Run) -> None:
+    """A task above the budget is not recorded, so its taskUUID may be used again."""
+    fake.refusals = {"a lighthouse": {"code": "budgetExceeded", "message": "Nothing was bought."}}
+    result = run("submit", "a lighthouse")
+    assert result.status == 1
+    assert "final" not in result.err
+
+
+def test_a_busy_service_keeps_the_uuids_of_all_tasks(fake: FakeService, run: Run, tmp_path: Path) -> None:
+    """A task without an outcome beside an accepted one is unavailability: the repeat buys only the missing one."""
+    file = tmp_path / "tasks.jsonl"
+    file.write_text('{"positivePrompt": "a lighthouse"}\n{"positivePrompt": "a harbour"}')
+
+    def busy(request: Request) -> Response | None:
+        if request.path != "/v1" or dry(request):
+            return None
+        accepted, other = (task["taskUUID"] for task in json.loads(request.get_data()))
+        fake.tasks.pop(other, None)
+        return answer({"data": [{"taskUUID": accepted}], "errors": [{**BUSY, "taskUUID": other}]})
+
+    fake.intercept_response = busy
+    result = run("submit", "-f", str(file))
+    assert (result.status, result.out, len(fake.tasks)) == (4, "", 1)
+    assert "The service is busy. Repeat the same command" in result.err
+    fake.intercept_response = None
+    again = run("submit", "-f", str(file))
+    assert (again.status, set(again.out.split())) == (0, set(fake.tasks))
+    assert len(fake.tasks) == 2
+
+
+def test_a_repeat_without_new_finds_a_lost_order(fake: FakeService, run: Run) -> None:
+    """After a lost response to an order with `--new`, the advice leaves `--new` out, which would buy again."""
+    fake.intercept_response = lost
+    result = run("submit", "a lighthouse", "--new")
+    assert "Repeat the command without --new: it uses the same taskUUIDs" in result.err
+    fake.intercept_response = None
+    assert run("submit", "a lighthouse").out.split() == list(fake.tasks)
+
+
+def test_an_order_that_was_not_sent(fake: FakeService, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If no connection was made nothing was sent, and the same command is the first order."""
+
+    def refuse(self: ApiClient, _: object) -> OrderResponse:
+        raise UnavailableError("It is unavailable: the connection failed.", sent=False)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ApiClient, "submit", refuse)
+        result = run("submit", "a lighthouse")
+    assert result.status == 4
+    assert result.err.endswith("the connection failed. Nothing was sent; the same command orders.\n")
+    again = run("submit", "a lighthouse")
+    assert (again.status, len(fake.tasks)) == (0, 1)
+    assert "had no response" not in again.err
+
+
+def test_a_refused_repeat_does_not_discard_an_earlier_order(fake: FakeService, run: Run) -> None:
+    """A repeat that is refused at pricing sends nothing, and so proves nothing about the submission before it."""
+    fake.intercept_response = lost
+    run("submit", "a lighthouse")
+    fake.intercept_response = None
+    invalid = {"code": "invalidPositivePrompt", "message": "No longer allowed."}
+    fake.intercept_request = lambda request: answer({"errors": [invalid]}, 400) if request.path == "/v1" else None
+    result = run("submit", "a lighthouse")
+    assert result.status == 1
+    assert "The service may have received the earlier submission: see `rushes list`." in result.err
+    assert "It is sent again" not in result.err
+    fake.intercept_request = None
+    assert run("submit", "a lighthouse").out.split() == list(fake.tasks)
+
+
+def test_equal_orders_at_the_same_time_are_separate_orders(
+    fake: FakeService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Four equal orders side by side buy four clips, and leave nothing in the journal."""
+    together = threading.Barrier(4, timeout=30)
+
+    def wait(request: Request) -> None:
+        if request.path == "/v1" and not dry(request):
+            together.wait()
+
+    fake.intercept_request = wait
+    target = Target("test", fake.url, KEY)
+
+    def order(_: int) -> list[str]:
+        with closing(ApiClient(target)) as service:
+            screen = Screen(out=Console(file=io.StringIO()), err=Console(file=io.StringIO()))
+            task = {"taskType": "videoInference", "positivePrompt": "a lighthouse"}
+            return ClipOrder(screen, service, ask_above=None).run([task])[0]
+
+    with ThreadPoolExecutor(4) as executor:
+        accepted = list(executor.map(order, range(4)))
+    assert sorted(chain(*accepted)) == sorted(fake.tasks)
+    assert len(fake.tasks) == 4
+    assert list(tmp_path.rglob("*.json")) == []
 
 
 def test_batches_stay_within_a_requests_limits() -> None:

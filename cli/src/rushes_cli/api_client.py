@@ -5,14 +5,17 @@ therefore retried a few times with increasing backoff. `Retry-After` is honoured
 """
 
 import json
+import socket
+import ssl
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import UnionType
 from typing import Any
 
 import httpx
 
-from rushes_cli.exits import CommandError, NotAllowedError, UnavailableError, UsageError
+from rushes_cli.exits import CommandError, NotAllowedError, NotFoundError, UnavailableError, UsageError
 from rushes_cli.profiles import Target
 
 Json = dict[str, Any]
@@ -21,7 +24,12 @@ Filters = Mapping[str, str | None]
 
 MAX_PER_PAGE = 100
 _TIMEOUT = httpx.Timeout(35.0, connect=5.0)  # API Gateway gives up after 30
-_RETRIED_STATUSES = {429, 502, 503, 504}
+# The error codes after which the same request, under the same taskUUIDs, may get another answer. Every other error is
+# final: the service has recorded it, or finds the same fault again.
+_RETRIED_CODES = {
+    "serviceUnavailable",  # the service was busy, and may have recorded the task or not
+    "serviceNotConfigured",  # the request was refused before its tasks were read
+}
 PAUSES: Sequence[float] = (0.2, 0.5, 1.0, 2.0)  # seconds between attempts
 _MAX_PAUSE = 10.0
 
@@ -44,6 +52,7 @@ class ApiClient:
 
     def __init__(self, target: Target) -> None:
         self.target = target
+        self._has_answered = False  # after which a failed connection is no sign of a wrong URL
         headers = {"Authorization": f"Bearer {target.api_key}", "User-Agent": "rushes"}
         self._http = http_client(target, [target.url], base_url=target.url, headers=headers, timeout=_TIMEOUT)
 
@@ -56,18 +65,13 @@ class ApiClient:
         return self._post(tasks, {"X-Runware-Dry-Run": "1"})
 
     def submit(self, tasks: Sequence[Json]) -> OrderResponse:
-        """Orders these tasks. Raises `UnavailableError` without a response; the tasks may have been accepted."""
+        """Orders these tasks. Raises `UnavailableError` unless each of them was accepted or refused."""
         return self._post(tasks, {})
 
     def page(self, filters: Filters, limit: int = MAX_PER_PAGE, cursor: str | None = None) -> Json:
         """One page of the caller's tasks, newest first."""
         params = {"limit": str(limit), "cursor": cursor, **filters}
-        response = self._get("/tasks", {name: value for name, value in params.items() if value})
-        if response is None or not isinstance(response.get("tasks"), list):
-            raise CommandError(
-                f"{self.target.url}/tasks did not return a list of tasks: is it the URL of a Rushes service?"
-            )
-        return response
+        return self._get("/tasks", {name: value for name, value in params.items() if value}, "tasks")
 
     def tasks(self, filters: Filters, limit: int | None = None) -> Iterator[Json]:
         """The caller's tasks, newest first, at most `limit`; follows the pages."""
@@ -86,82 +90,88 @@ class ApiClient:
 
     def task(self, task_uuid: str) -> Json | None:
         """One task with its clips' timelines; None if the caller has no task with this UUID."""
-        return self._get(f"/tasks/{task_uuid.lower()}", {})
+        try:
+            return self._get(f"/tasks/{task_uuid.lower()}", {}, "clips")
+        except NotFoundError:
+            return None
 
     def require_task(self, task_uuid: str) -> Json:
         """One task, as `task` returns it. Raises `CommandError` if the caller has no task with this UUID."""
         found = self.task(task_uuid)
         if found is None:
-            raise CommandError(f"You have no task {task_uuid}.")
+            raise NotFoundError(f"You have no task {task_uuid}.")
         return found
 
     def costs(self, since: str, until: str) -> Iterator[Json]:
         """The counted amounts of the caller's clips between two days, one per clip, newest first; follows the pages."""
         cursor: str | None = None
         while True:
-            page = self._get("/costs", {"since": since, "until": until, **({"cursor": cursor} if cursor else {})})
-            if page is None or not isinstance(page.get("costs"), list):
-                raise CommandError(
-                    f"{self.target.url}/costs did not return a list of costs: is it the URL of a Rushes service?"
-                )
+            days = {"since": since, "until": until}
+            page = self._get("/costs", days | ({"cursor": cursor} if cursor else {}), "costs")
             yield from page["costs"]
             cursor = page.get("cursor")
             if not cursor:
                 return
 
-    def budget(self) -> Json | None:
+    def budget(self) -> Json:
         """The caller's budget of this month: `month`, `spent`, `limit` and `left`, in dollars."""
-        return self._get("/budget", {})
+        return self._get("/budget", {}, "left", int | float)
 
     def _post(self, tasks: Sequence[Json], headers: Mapping[str, str]) -> OrderResponse:
         # Not httpx's own encoding, which refuses NaN: validation is left to the service.
-        body = json.dumps(tasks).encode()
-        response = self._request("POST", "/v1", content=body, headers={"Content-Type": "application/json", **headers})
-        body_json = _json_object(response)
-        data, errors = body_json.get("data", []), body_json.get("errors", [])
-        if not isinstance(data, list) or not isinstance(errors, list) or not (data or errors):
-            raise UnavailableError(
-                f"{self.target.url} responded with status {response.status_code} and an unexpected body."
-            )
-        return OrderResponse(data, errors)
+        content = json.dumps(tasks).encode()
+        headers = {"Content-Type": "application/json", **headers}
+        _, body = self._request("POST", "/v1", _is_order_response, content=content, headers=headers)
+        return OrderResponse(_objects(body, "data"), _objects(body, "errors"))
 
-    def _get(self, path: str, params: Mapping[str, Any]) -> Json | None:
-        response = self._request("GET", path, params=params)
-        if response.status_code == 404:
-            return None
-        body = _json_object(response)
-        if response.status_code == 400:
-            raise UsageError(_first_message(body) or f"{path} refused these parameters.")
-        if response.status_code != 200:
-            failure = UnavailableError if response.status_code >= 500 else CommandError
-            raise failure(
-                f"{self.target.url} responded with status {response.status_code}. {_first_message(body)}".strip()
-            )
-        return body
+    def _get(self, path: str, params: Mapping[str, Any], name: str, kind: type | UnionType = list) -> Json:
+        """The object at this path, which has a member of this name and type. Raises `CommandError` otherwise."""
+        status, body = self._request("GET", path, lambda body: isinstance(body.get(name), kind), params=params)
+        if status == 200:
+            return body
+        message = _sentence(_first_message(body))
+        if status == 404:
+            raise NotFoundError(message)
+        raise UsageError(message) if status == 400 else CommandError(f"{self.target.url} refused {path}: {message}")
 
-    def _request(self, method: str, path: str, **request: Any) -> httpx.Response:
-        """Sends one request, with a limited number of retries."""
-        problem = ""
+    def _request(self, method: str, path: str, is_expected: Callable[[Json], bool], **request: Any) -> tuple[int, Json]:
+        """The status and the body of the service's answer, after a limited number of retries.
+
+        The answer is an expected body with status 200, or errors. Raises `UnavailableError` without an answer, and
+        `NotAllowedError` for a refused key or a wrong URL.
+        """
+        sent, fault = False, ""
         for pause in (*PAUSES, None):
             try:
                 response = self._http.request(method, path, **request)
             except httpx.TransportError as error:
-                problem, wait = _describe(error), pause
+                problem, fault, wait = _describe(error), _address_fault(error), pause
+                sent = sent or not isinstance(error, _NOT_SENT)
             else:
-                # A purchase's 500 may hold the outcome of its tasks; a read's holds nothing.
-                if response.status_code not in _RETRIED_STATUSES and (method, response.status_code) != ("GET", 500):
-                    return self._authorized(response)
-                problem = _first_message(_json_object(response)) or f"status {response.status_code}"
-                wait = _pause(response, pause)
+                body = _json_object(response)
+                status = response.status_code
+                if not _is_retried(status, body):
+                    self._check(status, is_expected(body) if status == 200 else bool(_codes(body)))
+                    return status, body
+                problem = _first_message(body) or f"status {status}"
+                sent, fault, wait = True, "", _pause(response, pause)
             if wait is None:
                 break
             time.sleep(wait)
-        raise UnavailableError(f"{self.target.url} is unavailable: {problem.rstrip('.')}.")
+        if fault and not sent and not self._has_answered:
+            raise NotAllowedError(f"{self.target.url} {fault}: is it the URL of a running Rushes service?")
+        raise UnavailableError(_sentence(f"{self.target.url} is unavailable: {problem}"), sent=sent)
 
-    def _authorized(self, response: httpx.Response) -> httpx.Response:
-        if response.status_code in (401, 403):
+    def _check(self, status: int, is_answer: bool) -> None:
+        """Raises `NotAllowedError` for a refused key, and for a response of something else than the service."""
+        if not is_answer:
+            text = f"{self.target.url} responded with status {status} and not as a Rushes service does"
+            if self._has_answered:
+                raise UnavailableError(f"{text}.")
+            raise NotAllowedError(f"{text}: is it the URL of a Rushes service?")
+        if status in (401, 403):
             raise NotAllowedError(f"{self.target.url} does not accept the API key of {self.target.name}.")
-        return response
+        self._has_answered = True
 
 
 def http_client(target: Target, urls: Iterable[str], **options: Any) -> httpx.Client:
@@ -183,16 +193,38 @@ def refusal(error: Mapping[str, Any]) -> str:
 def _json_object(response: httpx.Response) -> Json:
     try:
         body = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return body if isinstance(body, dict) else {}
 
 
+def _objects(body: Mapping[str, Any], name: str) -> list[Json]:
+    members = body.get(name)
+    return [member for member in members if isinstance(member, dict)] if isinstance(members, list) else []
+
+
+def _codes(body: Mapping[str, Any]) -> set[str]:
+    return {str(error["code"]) for error in _objects(body, "errors") if "code" in error}
+
+
+def _is_order_response(body: Mapping[str, Any]) -> bool:
+    return bool(_objects(body, "data") or _objects(body, "errors"))
+
+
+def _is_retried(status: int, body: Mapping[str, Any]) -> bool:
+    """True if the same request may get another answer: by the codes of its errors, otherwise by its status."""
+    codes = _codes(body)
+    return bool(codes & _RETRIED_CODES) if codes else status == 429 or status >= 500
+
+
 def _first_message(body: Mapping[str, Any]) -> str:
-    errors = body.get("errors")
-    if isinstance(errors, list) and errors and isinstance(errors[0], dict):
-        return str(errors[0].get("message", ""))
-    return str(body.get("message", ""))
+    messages = [str(error.get("message", "")) for error in _objects(body, "errors")]
+    return messages[0] if messages else str(body.get("message", ""))
+
+
+def _sentence(text: str) -> str:
+    """The text with one full stop at its end."""
+    return f"{text.rstrip(' .:;')}."
 
 
 def _pause(response: httpx.Response, pause: float | None) -> float | None:
@@ -202,10 +234,30 @@ def _pause(response: httpx.Response, pause: float | None) -> float | None:
     return max(pause, min(float(retry_after), _MAX_PAUSE)) if retry_after.isdigit() else pause
 
 
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+# Unlike EAI_AGAIN, which is also the error of a machine without a network.
+_UNKNOWN_HOST = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
+
+
 def _describe(error: httpx.TransportError) -> str:
     match error:
-        case httpx.ConnectTimeout() | httpx.ConnectError():
+        case httpx.ConnectTimeout() | httpx.ConnectError() | httpx.ProxyError():
             return "the connection failed"
         case httpx.TimeoutException():
             return "the request timed out"
     return "the connection was lost"
+
+
+def _address_fault(error: httpx.TransportError) -> str:
+    """The fault of a URL at which there is no such service; empty if the service may only be unavailable."""
+    cause: BaseException | None = error if isinstance(error, httpx.ConnectError) else None
+    while cause is not None:
+        match cause:
+            case ConnectionRefusedError():
+                return "refused the connection"
+            case socket.gaierror() if cause.errno in _UNKNOWN_HOST:
+                return "has an unknown host name"
+            case ssl.SSLError():
+                return "failed the TLS handshake"
+        cause = cause.__context__
+    return ""

@@ -20,8 +20,8 @@ MEANINGS = {
     Exit.FAILED: "failure: a task was refused or not found, a clip failed or is in review, or there are findings",
     Exit.USAGE: "invalid arguments, file or configuration; nothing was sent",
     Exit.TIMED_OUT: "timeout; the clips are still in progress",
-    Exit.UNAVAILABLE: "the service or AWS is unavailable or busy; the same command can be repeated safely",
-    Exit.NOT_ALLOWED: "missing or rejected credentials or URL",
+    Exit.UNAVAILABLE: "the service or AWS is unavailable or busy; the same command, without --new, repeats safely",
+    Exit.NOT_ALLOWED: "missing or rejected credentials or URL, or no Rushes service at the URL",
     Exit.NOT_CONFIRMED: "the purchase was not confirmed; nothing was bought",
 }
 
@@ -34,6 +34,10 @@ class CommandError(Exception):
         self.status = status
 
 
+class NotFoundError(CommandError):
+    """The caller has no such task."""
+
+
 class UsageError(CommandError):
     """An argument, a file or the configuration is invalid."""
 
@@ -42,14 +46,15 @@ class UsageError(CommandError):
 
 
 class UnavailableError(CommandError):
-    """The service did not respond; it may have received the request."""
+    """The service gave no final answer. If `sent`, it may have received the request."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, sent: bool = True) -> None:
         super().__init__(message, Exit.UNAVAILABLE)
+        self.sent = sent
 
 
 class NotAllowedError(CommandError):
-    """The credentials or the URL are missing or were rejected."""
+    """The credentials or the URL are missing or were rejected, or the URL is not that of a Rushes service."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, Exit.NOT_ALLOWED)

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from rushes_cli.api_client import ApiClient
-from rushes_cli.exits import CommandError, UsageError
+from rushes_cli.exits import UsageError
 from rushes_cli.output import Screen, micros, money
 from rushes_cli.profiles import LOCAL, Target, config_path, read_config, target_of
 
@@ -55,8 +55,6 @@ def login(
         budget = client.budget()
     finally:
         client.close()
-    if budget is None or "left" not in budget:
-        raise CommandError(f"{target.url}/budget did not return a budget: is it the URL of a Rushes service?")
     write_profile(path, profile, target)
     left = money(micros(budget["left"]))
     screen.print(f"Profile {profile} was written to {path}. {left} of this month's limit is left.")

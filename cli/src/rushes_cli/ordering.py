@@ -18,8 +18,8 @@ from rushes_cli.output import Screen, micros, money, utc_time
 
 Json = dict[str, Any]
 
-_REPEAT_HINT = "Repeat the same command: it uses the same taskUUIDs, so nothing is bought twice."
-_BUSY = "serviceUnavailable"  # the one error code that is retried
+# The refusals that the service does not record, so that they are not final for their taskUUIDs.
+_UNRECORDED = {"budgetExceeded", "missingWebhookSecret"}
 
 
 def submit(
@@ -164,9 +164,12 @@ def retry(
         old = require_task(service, task)
         chosen = _repeatable(old, clip or [], second_charge=accept_second_charge)
         again = _repeat(old, chosen, attempt)
-        purchase = ClipOrder(screen, service, ask_above=None if yes else service.target.ask_above)
+        threshold = None if yes else service.target.ask_above
+        purchase = ClipOrder(screen, service, ask_above=threshold, anew=f"with --attempt {attempt + 1}")
         if service.task(again["taskUUID"]) is not None:
-            screen.info(f"Already retried as {again['taskUUID']}; nothing was bought. --attempt 2 buys again.")
+            screen.info(
+                f"Already retried as {again['taskUUID']}; nothing was bought. --attempt {attempt + 1} buys again."
+            )
             screen.print(again["taskUUID"])
             screen.print_json(_as_json([again["taskUUID"]], [], 0, repeated=True))
             accepted, refused = [str(again["taskUUID"])], False
@@ -179,7 +182,10 @@ def retry(
 
 
 class ClipOrder:
-    """One purchase: priced, confirmed, ordered. `ask_above` is in micro-dollars; None skips the confirmation."""
+    """One purchase: priced, confirmed, ordered. `ask_above` is in micro-dollars; None skips the confirmation.
+
+    `anew` is the way to order tasks again that were refused under UUIDs of the user's.
+    """
 
     def __init__(
         self,
@@ -188,10 +194,11 @@ class ClipOrder:
         *,
         ask_above: int | None,
         skip_refused: bool = False,
+        anew: str = "with new taskUUIDs",
         source: task_files.TaskFile | None = None,
     ) -> None:
         self._screen, self._service = screen, service
-        self._ask_above, self._skip_refused = ask_above, skip_refused
+        self._ask_above, self._skip_refused, self._anew = ask_above, skip_refused, anew
         self._source = source
         self._prices: dict[str, int] = {}
         self._positions: dict[str, int] = {}
@@ -199,14 +206,17 @@ class ClipOrder:
 
     def run(self, tasks: Sequence[Json], *, fresh: bool = False, dry_run: bool = False) -> tuple[list[str], bool]:
         """Orders the tasks; returns the accepted taskUUIDs, and True if any task was refused."""
-        service = self._service
+        target = self._service.target
         without_uuid = [{name: value for name, value in task.items() if name != "taskUUID"} for task in tasks]
         given = [task.get("taskUUID") for task in tasks]
         # A taskUUID of the user's is part of the submission, and so of its digest.
         submitted = [
             {**task, "taskUUID": uuid} if uuid else task for task, uuid in zip(without_uuid, given, strict=True)
         ]
-        journal = Journal(os.environ, task_files.digest(service.target.url, service.target.api_key, submitted))
+        with Journal(os.environ, task_files.digest(target.url, target.api_key, submitted)) as journal:
+            return self._run(tasks, journal, fresh=fresh, dry_run=dry_run)
+
+    def _run(self, tasks: Sequence[Json], journal: Journal, *, fresh: bool, dry_run: bool) -> tuple[list[str], bool]:
         if dry_run:
             uuids, since = _placeholder_uuids(len(tasks)), None
         else:
@@ -215,34 +225,65 @@ class ClipOrder:
         repeated = since is not None
         try:
             valid, refused, price = self._price(orders)
+            if dry_run:
+                self._print_result(valid, refused, repeated=False, dry_run=True)
+                return [], bool(refused)
+            if refused and not self._skip_refused:
+                if not repeated:
+                    journal.close()
+                self._print_result([], refused, repeated=repeated)
+                if repeated:
+                    self._screen.warn("The service may have received the earlier submission: see `rushes list`.")
+                return [], True
             if since is not None:
                 at = datetime.fromtimestamp(since, UTC)
                 self._screen.info(
                     f"The submission of {at:%Y-%m-%d %H:%M}Z had no response. It is sent again with the same "
                     "taskUUIDs, so nothing is bought twice (--new buys again)."
                 )
-            if dry_run:
-                self._print_result(valid, refused, price, repeated=False, dry_run=True)
-                return [], bool(refused)
-            if refused and not self._skip_refused:
-                journal.close()
-                self._print_result([], refused, 0, repeated=repeated)
-                return [], True
             self._confirm(price)
         except BaseException:
             # This run sent nothing. The UUIDs of an earlier run are kept.
             if not repeated:
                 journal.close()
             raise
+        response = self._send(valid, journal, repeated=repeated, fresh=fresh)
+        self._print_result(
+            [{"taskUUID": each} for each in response.accepted], refused + response.errors, repeated=repeated
+        )
+        self._advise(response, {str(task["taskUUID"]).lower() for task in tasks if task.get("taskUUID")})
+        return response.accepted, bool(refused or response.errors)
+
+    def _send(self, tasks: Sequence[Json], journal: Journal, *, repeated: bool, fresh: bool) -> OrderResponse:
+        """Orders the tasks and deletes the journal's entry, which is kept if the service may have received them."""
+        repeat = "Repeat the command without --new" if fresh else "Repeat the same command"
+        hint = f"{repeat}: it uses the same taskUUIDs, so nothing is bought twice."
         try:
-            response = self._order(valid)
+            response = self._order(tasks)
+        except UnavailableError as error:
+            if error.sent or repeated:
+                raise UnavailableError(f"{error} {hint}") from None
+            journal.close()
+            raise UnavailableError(f"{error} Nothing was sent; the same command orders.", sent=False) from None
         except (KeyboardInterrupt, SystemExit):
-            self._screen.warn(f"The service may have received the order. {_REPEAT_HINT}")
+            self._screen.warn(f"The service may have received the order. {hint}")
             raise
         journal.close()
-        refused += response.errors
-        self._print_result([{"taskUUID": each} for each in response.accepted], refused, price, repeated=repeated)
-        return response.accepted, bool(refused)
+        return response
+
+    def _advise(self, response: OrderResponse, given: set[str]) -> None:
+        """Prints the way to order the refused tasks again. `given` has the taskUUIDs of the user's."""
+        final = [error for error in response.errors if error.get("code") not in _UNRECORDED]
+        refused = {str(error.get("taskUUID")).lower() for error in final}
+        if not refused:
+            return
+        if refused & given:
+            anew = self._anew
+        elif response.data:
+            anew = "without the accepted tasks, which the same command would buy again"
+        else:
+            anew = "with the same command, which uses new taskUUIDs"
+        self._screen.info(f"A refusal is final for its taskUUID. Order again {anew}.")
 
     def _price(self, tasks: Sequence[Json]) -> tuple[list[Json], list[Json], int]:
         """The valid tasks, the errors of the others, and the price of the valid ones in micro-dollars."""
@@ -289,27 +330,19 @@ class ClipOrder:
             raise CommandError("Not confirmed; nothing was bought.", Exit.NOT_CONFIRMED)
 
     def _order(self, tasks: Sequence[Json]) -> OrderResponse:
-        """Sends the tasks. Tasks for which the service was busy are sent once more, after all others."""
+        """Sends the tasks in batches. Raises `UnavailableError` if one of them got no answer."""
         merged = OrderResponse()
-        remaining = list(tasks)
-        for last in (False, True):
-            busy: list[Json] = []
-            for batch in task_files.batches(remaining):
-                try:
-                    response = self._service.submit(batch)
-                except UnavailableError as error:
-                    raise UnavailableError(f"{error} {_REPEAT_HINT}") from None
-                merged.data += response.data
-                retried = {
-                    error.get("taskUUID") for error in response.errors if error.get("code") == _BUSY and not last
-                }
-                busy += [task for task in batch if str(task["taskUUID"]).lower() in retried]
-                merged.errors += [error for error in response.errors if error.get("taskUUID") not in retried]
-            remaining = busy
+        for batch in task_files.batches(tasks):
+            try:
+                response = self._service.submit(batch)
+            except UnavailableError as error:
+                raise UnavailableError(str(error), sent=error.sent or bool(merged.data)) from None
+            merged.data += response.data
+            merged.errors += response.errors
         return merged
 
     def _print_result(
-        self, tasks: Sequence[Json], refused: Sequence[Json], price: int, *, repeated: bool, dry_run: bool = False
+        self, tasks: Sequence[Json], refused: Sequence[Json], *, repeated: bool, dry_run: bool = False
     ) -> None:
         screen = self._screen
         uuids = [str(task["taskUUID"]) for task in tasks]
@@ -319,8 +352,7 @@ class ClipOrder:
         placed = [self._placed(error) for error in refused]
         for line in task_faults.grouped(placed):
             screen.info(f"refused: {line}", "red")
-        if not dry_run:
-            price = sum(self._prices.get(each.lower(), 0) for each in uuids)
+        price = sum(self._prices.get(each.lower(), 0) for each in uuids)
         if refused and not uuids:
             screen.info("Nothing was bought." if not dry_run else "Nothing would be bought.")
         elif refused:
@@ -365,27 +397,27 @@ def _repeatable(old: Mapping[str, Any], requested: Sequence[int], *, second_char
         if number not in clips:
             raise UsageError(f"the task has no clip {number}")
         if reasons[number]:
-            raise CommandError(f"Clip {number} {reasons[number]}")
+            raise CommandError(f"Clip {number} {reasons[number]}.")
     chosen = sorted(set(requested)) or [number for number, reason in reasons.items() if not reason]
     if not chosen:
         raise CommandError(
-            "No clip can be repeated: " + "; ".join(f"clip {n} {reason}" for n, reason in reasons.items())
+            f"No clip can be repeated: {'; '.join(f'clip {n} {reason}' for n, reason in reasons.items())}."
         )
     return chosen
 
 
 def _obstacle(clip: Mapping[str, Any], *, second_charge: bool) -> str:
-    """The reason not to repeat a clip, or an empty text."""
+    """The reason not to repeat a clip, as the rest of a sentence, or an empty text."""
     match clip.get("status"):
         case "failed" if clip.get("open"):
-            return f"failed, but is checked once more at {utc_time(clip.get('nextCheckAt'))}; wait until then."
+            return f"failed, but is checked once more at {utc_time(clip.get('nextCheckAt'))}, so wait until then"
         case "failed":
             return ""
         case "review" if second_charge:
             return ""
         case "review":
-            return "is in review and may have been charged: --accept-second-charge repeats it anyway."
-    return f"is {clip.get('status')}."
+            return "is in review and may have been charged: --accept-second-charge repeats it anyway"
+    return f"is {clip.get('status')}"
 
 
 def _repeat(old: Mapping[str, Any], chosen: Sequence[int], attempt: int) -> Json:

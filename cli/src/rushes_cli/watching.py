@@ -88,7 +88,8 @@ def follow(screen: Screen, service: ApiClient, task_uuids: Sequence[str], timeou
             time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
     if not progress.is_over:
         raise CommandError(
-            f"Timeout: {len(progress.open)} of {len(task_uuids)} tasks are still in progress; watch again to continue.",
+            f"Timeout: {len(progress.open)} of {len(task_uuids)} tasks are still in progress. `rushes watch` continues "
+            "to watch them.",
             Exit.TIMED_OUT,
         )
     if any(task.get("status") != "succeeded" for task in progress.latest.values()):

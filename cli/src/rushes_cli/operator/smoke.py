@@ -61,7 +61,7 @@ class _NotConfirmedError(Exception):
     """The operator did not confirm the purchase."""
 
 
-class Result(NamedTuple):
+class CheckResult(NamedTuple):
     """The result of one check."""
 
     check: str
@@ -568,7 +568,7 @@ def smoke(
         raise UsageError(f"there is no check {', '.join(sorted(unknown))}; there are {', '.join(CHECKS)}")
     if stack is None:
         raise UsageError("smoke examines a deployed stack: use --stack")
-    results: list[Result] = []
+    results: list[CheckResult] = []
     with operated(stack) as deployment:
         run = SmokeRun(deployment, wait)
         with _cleaned_up(run, screen, results):
@@ -590,7 +590,7 @@ def smoke(
         raise typer.Exit(ended if passed else Exit.FAILED)
 
 
-def _print_results(screen: Screen, stack: str, results: Sequence[Result]) -> None:
+def _print_results(screen: Screen, stack: str, results: Sequence[CheckResult]) -> None:
     passed = all(each.passed for each in results)
     screen.print_json({"stack": stack, "passed": passed, "checks": [each._asdict() for each in results]})
     screen.table(
@@ -603,7 +603,7 @@ def _print_results(screen: Screen, stack: str, results: Sequence[Result]) -> Non
 
 
 @contextmanager
-def _cleaned_up(run: SmokeRun, screen: Screen, results: list[Result]) -> Iterator[None]:
+def _cleaned_up(run: SmokeRun, screen: Screen, results: list[CheckResult]) -> Iterator[None]:
     """Removes everything that the run made, at any end of the block. A failure is a result of its own."""
     try:
         yield
@@ -612,10 +612,12 @@ def _cleaned_up(run: SmokeRun, screen: Screen, results: list[Result]) -> Iterato
             run.cleanup.close()
         except Exception as error:  # the next steps of the stack have run all the same
             screen.warn(f"Not everything of {run.name} could be removed: {_describe(error)}")
-            results.append(Result("cleanup", False, f"{run.name}: {_describe(error)}", 0.0, "remove its items by hand"))
+            results.append(
+                CheckResult("cleanup", False, f"{run.name}: {_describe(error)}", 0.0, "remove its items by hand")
+            )
 
 
-def _timed(run: SmokeRun, name: str, check: Check, hint: str) -> Result:
+def _timed(run: SmokeRun, name: str, check: Check, hint: str) -> CheckResult:
     from botocore.exceptions import BotoCoreError, ClientError
 
     from rushes.errors import RushesError
@@ -625,7 +627,7 @@ def _timed(run: SmokeRun, name: str, check: Check, hint: str) -> Result:
         passed, detail = True, check(run)
     except (CheckError, CommandError, RushesError, ClientError, BotoCoreError, httpx.HTTPError) as error:
         passed, detail = False, _describe(error)
-    return Result(name, passed, detail, round(run.clock() - start, 3), "" if passed else hint)
+    return CheckResult(name, passed, detail, round(run.clock() - start, 3), "" if passed else hint)
 
 
 def _describe(error: Exception) -> str:
