@@ -195,7 +195,7 @@ def finished(user: User, task: Json, **switches: Any) -> Clip:
 @pytest.fixture
 def forget(run: Run) -> Forget:
     """Runs `rushes forget` for a user's task."""
-    return lambda task, user: run("forget", user.name, task["taskUUID"].upper(), "--stack", STACK_NAME)
+    return lambda task, user: run("forget", "--yes", user.name, task["taskUUID"].upper(), "--stack", STACK_NAME)
 
 
 def put(stack: Stack, key: str) -> None:
@@ -320,11 +320,11 @@ def test_operators_name_tasks_by_their_first_characters(stack: Stack, user: User
     result = run("publish", user.name, "3fa8", "--stack", STACK_NAME)
     assert result.status == 2
     assert all(uuid in result.err for uuid in uuids)
-    result = run("forget", user.name, "3FA85F64-5717-4562-A", "--stack", STACK_NAME, "--json")
+    result = run("forget", "--yes", user.name, "3FA85F64-5717-4562-A", "--stack", STACK_NAME, "--json")
     assert result.json["taskUUID"] == uuids[0]
     published = run("publish", user.name, "3fa85f64-5717-4562-b", "--stack", STACK_NAME, "--json")
     assert published.json["taskUUID"] == uuids[1]
-    assert "begins with 4fa8" in run("forget", user.name, "4fa8", "--stack", STACK_NAME).err
+    assert "begins with 4fa8" in run("forget", "--yes", user.name, "4fa8", "--stack", STACK_NAME).err
     decided = run("review", "give-up", user.name, "3fa85f6457174562b", "0", "--stack", STACK_NAME)
     assert "not in review" in decided.err
 

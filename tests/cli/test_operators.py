@@ -194,8 +194,8 @@ def test_keys(stack: Stack, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         ("ada", "laptop", 2.5, None),
     ]
     assert key not in json.dumps(listed)
-    assert run("keys", "revoke", "ada").status == 1
-    assert run("keys", "revoke", "ada", listed[0]["id"]).status == 0
+    assert run("keys", "revoke", "--yes", "ada").status == 1
+    assert run("keys", "revoke", "--yes", "ada", listed[0]["id"]).status == 0
     assert stack.store.caller(hash_of(key)) is None
     assert stack.store.caller(hash_of(second)) is not None
     listed = run("keys", "list", "--json").json["keys"]
@@ -203,9 +203,9 @@ def test_keys(stack: Stack, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         line.split("\t")[3] for line in run("keys", "list").out.splitlines()[1:]
     }
     assert f"revoked {listed[0]['revokedAt']}" in run("keys", "list").out
-    assert run("keys", "revoke", "ada").status == 0
+    assert run("keys", "revoke", "--yes", "ada").status == 0
     assert stack.store.caller(hash_of(second)) is None
-    assert run("keys", "revoke", "ada", "--all").status == 1
+    assert run("keys", "revoke", "--yes", "ada", "--all").status == 1
 
 
 def test_callers_are_disabled_and_enabled(stack: Stack, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,10 +253,10 @@ def test_forget(stack: Stack, user: User, run: Run) -> None:
     """A finished task is erased, a running one is not."""
     task = order()
     user.post(task)
-    assert run("forget", user.name, task["taskUUID"], "--stack", STACK_NAME).status == 1
+    assert run("forget", "--yes", user.name, task["taskUUID"], "--stack", STACK_NAME).status == 1
     stack.emulator.finish_all()
     assert stack.emulator.idle(PATIENCE)
-    result = run("forget", user.name, task["taskUUID"].upper(), "--stack", STACK_NAME, "--json")
+    result = run("forget", "--yes", user.name, task["taskUUID"].upper(), "--stack", STACK_NAME, "--json")
     assert (result.status, result.json["deleted"] >= 1) == (0, True)
 
 

@@ -22,7 +22,7 @@ MEANINGS = {
     Exit.TIMED_OUT: "timeout; the clips are still in progress",
     Exit.UNAVAILABLE: "the service or AWS is unavailable or busy; the same command, without --new, repeats safely",
     Exit.NOT_ALLOWED: "missing or rejected credentials or URL, or no Rushes service at the URL",
-    Exit.NOT_CONFIRMED: "the purchase was not confirmed; nothing was bought",
+    Exit.NOT_CONFIRMED: "not confirmed; nothing was bought or removed",
 }
 
 

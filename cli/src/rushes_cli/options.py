@@ -26,6 +26,7 @@ Profile = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Confirmed = Annotated[bool, typer.Option("--yes", "-y", help="Do it without a confirmation.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Buy without a confirmation.")]
 Stack = Annotated[
     str | None,

@@ -11,6 +11,7 @@ import typer
 
 from rushes_cli import limits, task_faults, task_files, watching
 from rushes_cli.api_client import ApiClient, OrderResponse
+from rushes_cli.confirming import is_confirmed
 from rushes_cli.exits import CommandError, Exit, UnavailableError, UsageError
 from rushes_cli.journal import Journal
 from rushes_cli.options import AsJson, Profile, TaskUUID, Yes, require_task, session, task_uuid
@@ -326,7 +327,7 @@ class ClipOrder:
                 "for confirmation: use --yes. Nothing was bought.",
                 Exit.NOT_CONFIRMED,
             )
-        if not _is_confirmed(f"Buy for {money(price)}?"):
+        if not is_confirmed(f"Buy for {money(price)}?"):
             raise CommandError("Not confirmed; nothing was bought.", Exit.NOT_CONFIRMED)
 
     def _order(self, tasks: Sequence[Json]) -> OrderResponse:
@@ -426,13 +427,6 @@ def _repeat(old: Mapping[str, Any], chosen: Sequence[int], attempt: int) -> Json
         raise CommandError("This task's request is no longer stored, so it cannot be repeated.")
     uuid = task_files.derived_uuid(str(old["taskUUID"]), attempt, chosen)
     return {**request, "taskUUID": uuid, "numberResults": len(chosen)}
-
-
-def _is_confirmed(question: str) -> bool:
-    try:
-        return typer.confirm(question, err=True)
-    except typer.Abort:
-        return False
 
 
 def _placeholder_uuids(count: int) -> list[str]:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rushes_cli.confirming import confirm_removal
 from rushes_cli.exits import CommandError, Exit, UsageError
 from rushes_cli.explaining import describe_fact, next_step
-from rushes_cli.operator.deployment import new_webhook_keys, operated
-from rushes_cli.options import MAX_CANDIDATES, TASK_HELP, WHOLE, AsJson, Stack, only_candidate, task_name
-from rushes_cli.output import Screen, age, money, prompt_of, utc_time
+from rushes_cli.operator.deployment import Deployment, new_webhook_keys, operated
+from rushes_cli.options import MAX_CANDIDATES, TASK_HELP, WHOLE, AsJson, Confirmed, Stack, only_candidate, task_name
+from rushes_cli.output import Screen, age, money, prompt_of, shorten, utc_time
 
 if TYPE_CHECKING:
     from types_boto3_sqs import SQSClient
@@ -174,7 +175,7 @@ def check(
         raise typer.Exit(Exit.FAILED)
 
 
-def forget(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = False) -> None:
+def forget(caller: Caller, task: Task, yes: Confirmed = False, stack: Stack = None, as_json: AsJson = False) -> None:
     """Erase a finished task: its clips, manifests and request. A tombstone stays, so that it is not bought again.
 
     --json prints {"caller", "taskUUID", "deleted": object versions}.
@@ -184,6 +185,7 @@ def forget(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = Fa
     screen = Screen(as_json)
     with operated(stack) as deployment:
         uuid = _whole_uuid(deployment.store, caller, task)
+        confirm_removal(_question(deployment, caller, uuid), yes=yes)
         try:
             deleted = erase.forget(deployment.store, deployment.s3, deployment.bucket, caller, uuid)
         except erase.ErasureError as error:
@@ -192,6 +194,12 @@ def forget(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = Fa
     screen.print(
         f"The task {screen.id(uuid)} was erased; {deleted} object versions were deleted. Its cost stays recorded."
     )
+
+
+def _question(deployment: Deployment, caller: str, uuid: str) -> str:
+    task, clips = deployment.store.task(caller, uuid), deployment.store.clips(caller, uuid)
+    prompt = shorten(prompt_of({"request": dict(task.request)}) if task else "", 60)
+    return f"Erase task {uuid[:8]} of {caller} ({prompt}) with its {len(clips)} clips for ever?"
 
 
 def publish(caller: Caller, task: Task, stack: Stack = None, as_json: AsJson = False) -> None:

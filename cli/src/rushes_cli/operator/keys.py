@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rushes_cli.confirming import confirm_removal
 from rushes_cli.exits import CommandError, UsageError
 from rushes_cli.limits import MAX_DOLLARS, micro_dollars
 from rushes_cli.operator.deployment import operated
-from rushes_cli.options import AsJson, Stack
+from rushes_cli.options import AsJson, Confirmed, Stack
 from rushes_cli.output import Screen, iso, micros, money
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ def revoke(
         str | None, typer.Argument(metavar="KEY", help="The id or the name of the key, from `keys list`.")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Revoke all keys of the caller.")] = False,
+    yes: Confirmed = False,
     stack: Stack = None,
 ) -> None:
     """Revoke a caller's API key within a minute. Clips already ordered with it are completed.
@@ -151,6 +153,8 @@ def revoke(
             raise CommandError(f"{caller} has no such active key: `rushes keys list {caller}` shows all of them.")
         if len(chosen) > 1 and not every:
             raise UsageError("several keys have this name: use the id, or --all")
+        named = ", ".join(f"{_id(each)} ({each.name})" for each in chosen)
+        confirm_removal(f"Revoke {named} of {caller}? A revoked key never works again.", yes=yes)
         for each in chosen:
             store.revoke_key(each.key_hash, int(time.time() * 1000))
             Screen().print(f"The key {_id(each)} of {caller} was revoked.")

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rushes_cli.confirming import confirm_removal
 from rushes_cli.exits import CommandError, UsageError
 from rushes_cli.operator.deployment import Deployment, operated
-from rushes_cli.options import AsJson, Stack, task_uuid
+from rushes_cli.options import AsJson, Confirmed, Stack, task_uuid
 from rushes_cli.output import Screen, iso, parse_time, utc_time
 
 if TYPE_CHECKING:
@@ -66,15 +67,15 @@ def rotate(
 def revoke(
     caller: Caller,
     previous: Annotated[bool, typer.Option("--previous", help="Revoke only secrets that were replaced.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Revoke without a confirmation.")] = False,
+    yes: Confirmed = False,
     stack: Stack = None,
 ) -> None:
     """Revoke a caller's secrets at once. Without a secret nothing is sent, and orders with a receiver are refused.
 
     Attempts without a secret are recorded and repeated on their schedule, so a new secret within a day loses nothing.
     """
-    if not previous and not yes:
-        typer.confirm(f"Revoke every secret of {caller}? Its webhooks stop until there is a new one.", abort=True)
+    if not previous:
+        confirm_removal(f"Revoke every secret of {caller}? Its webhooks stop until there is a new one.", yes=yes)
     with operated(stack) as deployment:
         kept = [each for each in _valid(deployment, caller) if previous and each.ends_at is None]
         _save(deployment, caller, kept)
