@@ -323,13 +323,14 @@ def test_redrive_moves_dead_letters_back(stack: Stack, run: Run, monkeypatch: py
         "InboxDeadLetters: 2 messages are being moved back",
         "RequestsDeadLetters: 0 messages",
         "UploadsDeadLetters: 0 messages",
+        "DeliveriesDeadLetters: 0 messages",
     ]
     queues = (url, run("output", "InboxUrl", "--stack", STACK_NAME).out.strip())
     arns = [sqs.get_queue_attributes(QueueUrl=each, AttributeNames=["QueueArn"])["Attributes"] for each in queues]
     assert moved == [tuple(each["QueueArn"] for each in arns)]
     sqs.purge_queue(QueueUrl=url)
     waiting = run("redrive", "--stack", STACK_NAME, "--json").json["queues"]
-    assert [each["messages"] for each in waiting] == [0, 0, 0]
+    assert [each["messages"] for each in waiting] == [0, 0, 0, 0]
     assert len(moved) == 1
 
 
