@@ -44,6 +44,7 @@ class FakeService:
     refusals: dict[str, Json] = field(default_factory=dict)
     refused: dict[str, Json] = field(default_factory=dict)
     max_per_page: int = 100
+    limit: float = 50.0
     url: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -76,8 +77,8 @@ class FakeService:
             case "GET", ["costs"]:
                 return self._costs(request.args)
             case "GET", ["budget"]:
-                spent = sum(task["cost"] for task in self.tasks.values())
-                return answer({"month": "2026-11", "spent": spent, "limit": 50.0, "left": 50.0 - spent})
+                left = self._left()
+                return answer({"month": "2026-11", "spent": self.limit - left, "limit": self.limit, "left": left})
         return answer({"message": "Not Found"}, 404)
 
     def _post(self, tasks: list[Json], *, dry: bool) -> Response:
@@ -88,9 +89,15 @@ class FakeService:
             if len(task.get("positivePrompt", "")) < 2:
                 error = {"code": "invalidPositivePromptLength", "message": "Too short.", "parameter": "positivePrompt"}
                 errors.append({**error, **about})
+            elif task.get("duration", 5) not in (5, 10):
+                error = {"code": "unsupportedDuration", "message": "Not supported.", "parameter": "duration"}
+                errors.append({**error, **about, "allowedValues": [5, 10]})
             elif dry:
                 cost = PRICE * task.get("numberResults", 1) * task.get("duration", 5) / 5
                 data.append({**about, "dryRun": True, "cost": round(cost, 6)})
+            elif task["taskUUID"] not in self.tasks and self._left() < PRICE * task.get("numberResults", 1):
+                message = f"Your limit has ${self._left():.3f} left."
+                errors.append({"code": "budgetExceeded", "message": message, "parameter": "numberResults", **about})
             elif task["taskUUID"] in self.refused or task["positivePrompt"] in self.refusals:
                 error = self.refused.setdefault(task["taskUUID"], self.refusals.get(task["positivePrompt"], {}))
                 errors.append({**error, **about})
@@ -99,6 +106,9 @@ class FakeService:
                 self.tasks.setdefault(task["taskUUID"], make_task(task))
                 data.append(about)
         return answer({"data": data, **({"errors": errors} if errors else {})}, 200 if data else status)
+
+    def _left(self) -> float:
+        return round(self.limit - sum(task["cost"] for task in self.tasks.values()), 6)
 
     def _page(self, query: Any) -> Response:
         limit, start = min(int(query.get("limit", 20)), self.max_per_page), int(query.get("cursor", 0))
@@ -258,6 +268,7 @@ def fake(server: tuple[FakeService, Server], monkeypatch: pytest.MonkeyPatch, tm
     fake.refused.clear()
     fake.intercept_request = fake.intercept_response = None
     fake.max_per_page = 100
+    fake.limit = 50.0
     isolate_environment(monkeypatch, tmp_path)
     monkeypatch.setenv("RUSHES_URL", fake.url)
     monkeypatch.setenv("RUSHES_API_KEY", KEY)

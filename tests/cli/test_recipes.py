@@ -1,5 +1,6 @@
-"""The photo recipe of docs/recipes.md, word for word, with the installed command."""
+"""Recipes of docs/recipes.md, word for word, with the installed command."""
 
+import json
 import os
 import re
 import subprocess
@@ -21,7 +22,7 @@ OTHERS = {"notes.txt": b"notes", "broken.jpg": b"no picture", "mug.jpg.bak": JPE
 def script(name: str) -> str:
     """The recipe whose first comment names this script."""
     blocks = re.findall(r"^```bash\n(.*?)^```$", (ROOT / "docs/recipes.md").read_text(), re.MULTILINE | re.DOTALL)
-    (found,) = [block for block in blocks if f"\n# {name} " in block]
+    (found,) = [block for block in blocks if re.search(rf"\n# {re.escape(name)}[ :]", block)]
     return str(found)
 
 
@@ -30,8 +31,21 @@ def store_orders(fake: FakeService, request: Request) -> None:
     for uuid, task in list(fake.tasks.items()):
         if task["status"] == "running":
             fake.tasks[uuid] = {**make_task(task["request"], "stored"), "createdAt": task["createdAt"]}
-            photo = task["request"]["tags"]["photo"]
-            fake.serve(fake.tasks[uuid], fake.tasks[uuid]["clips"][0], photo.encode())
+            name = task["request"]["tags"].get("photo") or task["request"]["positivePrompt"]
+            fake.serve(fake.tasks[uuid], fake.tasks[uuid]["clips"][0], name.encode())
+
+
+def run_script(fake: FakeService, folder: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a recipe in this folder, with the installed command as `rushes`."""
+    variables = {**environment(fake, folder), "PATH": f"{Path(RUSHES).parent}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(
+        ["bash", "-c", script(name), name, *arguments],
+        cwd=folder,
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
 
 
 @pytest.mark.timeout(600)
@@ -45,15 +59,7 @@ def test_photos_become_clips_with_their_names(fake: FakeService, tmp_path: Path)
         (folder / name).write_bytes(content)
 
     def photos() -> subprocess.CompletedProcess[str]:
-        variables = {**environment(fake, tmp_path), "PATH": f"{Path(RUSHES).parent}{os.pathsep}{os.environ['PATH']}"}
-        return subprocess.run(
-            ["bash", "-c", script("photos.sh"), "photos.sh", str(folder), "autumn"],
-            cwd=tmp_path,
-            env=variables,
-            capture_output=True,
-            text=True,
-            timeout=280,
-        )
+        return run_script(fake, tmp_path, "photos.sh", str(folder), "autumn")
 
     done = photos()
     assert done.returncode == 0, done.stderr
@@ -70,3 +76,32 @@ def test_photos_become_clips_with_their_names(fake: FakeService, tmp_path: Path)
     assert fake.bought() == 7
     after = {path.name: path.read_text() for path in (tmp_path / "clips/autumn").iterdir()}
     assert after == {**found, "jug-0.mp4": "jug"}
+
+
+@pytest.mark.timeout(600)
+def test_one_bad_line_does_not_stop_a_night(fake: FakeService, tmp_path: Path) -> None:
+    """The nightly recipe orders the valid lines, lists the others with lines and reasons, and stays in the budget."""
+    fake.intercept_response = lambda request: store_orders(fake, request)
+    fake.limit = 2.0
+    tasks = [{"positivePrompt": "harbour"}, {"positivePrompt": "x", "duration": 7}, {"positivePrompt": "lighthouse"}]
+    lines = [*map(json.dumps, tasks), "{", json.dumps({"positivePrompt": "gull", "duration": 7})]
+    (tmp_path / "tonight.jsonl").write_text("\n".join(lines))
+    done = run_script(fake, tmp_path, "nightly.sh")
+    assert done.returncode == 0, done.stderr
+    assert "not everything was ordered:" in done.stdout
+    assert "refused: line 5: duration 7: 5 or 10\n" in done.stdout
+    assert re.findall(r"^refused: lines? ([\d ]+):", done.stdout, re.MULTILINE) == ["2", "4", "5"]
+    assert "2 of 5 tasks ordered, for $1.848." in done.stdout
+    (clips,) = (tmp_path / "clips").iterdir()
+    assert sorted(clip.read_text() for clip in clips.glob("*.mp4")) == ["harbour", "lighthouse"]
+    again = run_script(fake, tmp_path, "nightly.sh")
+    assert (again.returncode, fake.bought()) == (1, 2)
+    assert "tonight costs 1.848 dollars, and 0.152 are left" in again.stdout
+
+
+def test_a_night_without_a_file_ends_with_the_reason(fake: FakeService, tmp_path: Path) -> None:
+    """A missing file ends the nightly recipe with a message."""
+    done = run_script(fake, tmp_path, "nightly.sh")
+    assert done.returncode == 1
+    assert "tonight.jsonl: No such file or directory" in done.stdout
+    assert fake.orders() == []

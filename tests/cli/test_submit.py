@@ -130,7 +130,9 @@ def test_a_file_of_tasks_is_never_a_prompt(fake: FakeService, run: Run) -> None:
         (["--image", "no-such.png"], None, "No such file"),
         (["--image", "FILE"], b"GIF89a", "is not a PNG, JPEG or WEBP image"),
         (["--file", "FILE"], b'{"positivePrompt": ', "is not valid JSON"),
-        (["--file", "FILE"], b'{"a": 1}\n[', "line 2 is not valid JSON"),
+        (["--file", "FILE"], b'{"a": 1}\n[', "line 2: not valid JSON (Expecting value at column 2)"),
+        (["--file", "FILE"], b'\n{"a": 1}\nx\r\n2\ny\n', "lines 3 and 5: not valid JSON"),
+        (["--file", "FILE"], b'[\n{"a": 1},\n{"b": 2}\n', "is not valid JSON: Expecting ',' delimiter: line 4"),
         (["--file", "FILE"], b"[1]", "must contain a JSON object"),
         (["--file", "FILE"], b"\xff\xfe", "is not UTF-8"),
         (["--file", "FILE"], b"", "is empty"),
@@ -165,6 +167,62 @@ def test_a_refused_task_stops_all(fake: FakeService, run: Run, tmp_path: Path) -
     result = run("submit", "-f", str(file), "--skip-refused")
     assert result.status == 1
     assert [task["request"]["positivePrompt"] for task in fake.tasks.values()] == ["fine"]
+
+
+def lines_of(tmp_path: Path, tasks: list[object]) -> str:
+    """The path of a file with these tasks, one per line."""
+    file = tmp_path / "tasks.jsonl"
+    file.write_text("\n".join(each if isinstance(each, str) else json.dumps(each) for each in tasks) + "\n")
+    return str(file)
+
+
+def test_a_taskuuid_twice_in_a_file_is_refused(fake: FakeService, run: Run, tmp_path: Path) -> None:
+    """Tasks with one taskUUID, in requests of their own too, are named by their lines, and neither priced nor sent."""
+    twice = str(uuid.uuid4())
+    tasks: list[object] = [{"positivePrompt": f"clip {number}"} for number in range(25)]
+    tasks[2], tasks[23] = ({"positivePrompt": "one of two", "taskUUID": each} for each in (twice, twice.upper()))
+    result = run("submit", "-f", lines_of(tmp_path, tasks), "--json", "--yes", "--dry-run")
+    assert (result.status, result.json["price"]) == (1, round(23 * 0.924, 3))
+    assert [(error["code"], error["line"]) for error in result.json["refused"]] == [
+        ("duplicateTaskUUID", 3),
+        ("duplicateTaskUUID", 24),
+    ]
+    assert "23 tasks, 23 clips: $21.252" in result.err
+    assert (
+        f"refused: lines 3 and 24: duplicateTaskUUID (taskUUID): Several tasks have the taskUUID {twice}" in result.err
+    )
+    assert "23 of 25 tasks valid, for $21.252." in result.err
+    assert twice not in json.dumps(fake.orders()).lower()
+    assert run("submit", "-f", lines_of(tmp_path, tasks), "--yes").status == 1
+    assert fake.tasks == {}
+
+
+def test_refused_tasks_are_named_by_lines_with_the_allowed_values(fake: FakeService, run: Run, tmp_path: Path) -> None:
+    """Equal refusals are one line of output; a line that is no JSON is refused like the others if they are skipped."""
+    long, fine = {"positivePrompt": "too long", "duration": 7}, {"positivePrompt": "fine \u2028"}
+    file = lines_of(tmp_path, [fine, "", long, long, "{", fine, long, {"positivePrompt": "x"}])
+    raw = Path(file).read_text().replace("\\u2028", "\u2028")
+    Path(file).write_text(raw)
+    result = run("submit", "-f", file, "--skip-refused", "--json")
+    assert result.status == 1
+    assert [line for line in result.err.splitlines() if line.startswith("refused")] == [
+        "refused: lines 3, 4 and 7: duration 7: 5 or 10",
+        "refused: line 5: invalidTask: not valid JSON (Expecting property name enclosed in double quotes at column 2)",
+        "refused: line 8: invalidPositivePromptLength (positivePrompt): Too short.",
+    ]
+    assert "2 of 7 tasks ordered, for $1.848." in result.err
+    assert sorted(error["line"] for error in result.json["refused"]) == [3, 4, 5, 7, 8]
+    assert result.json["taskUUIDs"] == list(fake.tasks)
+
+
+def test_the_price_is_of_the_accepted_tasks(fake: FakeService, run: Run, tmp_path: Path) -> None:
+    """Tasks beyond the budget are one range of lines, and the price in the result excludes them."""
+    fake.limit = 17 * 0.924 + 0.1
+    result = run("submit", "-f", lines_of(tmp_path, [{"positivePrompt": "fine"}] * 200), "--yes", "--json")
+    assert (result.status, len(result.json["taskUUIDs"]), result.json["price"]) == (1, 17, round(17 * 0.924, 3))
+    assert "200 tasks, 200 clips: $184.800, of $15.808 left this month" in result.err
+    assert "refused: lines 18 to 200: budgetExceeded (numberResults): Your limit has $0.100 left.\n" in result.err
+    assert "17 of 200 tasks ordered, for $15.708." in result.err
 
 
 def test_a_dry_run_buys_nothing(fake: FakeService, run: Run) -> None:

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from rushes_cli import limits, task_files, watching
-from rushes_cli.api_client import ApiClient, OrderResponse, refusal
+from rushes_cli import limits, task_faults, task_files, watching
+from rushes_cli.api_client import ApiClient, OrderResponse
 from rushes_cli.confirming import is_confirmed
 from rushes_cli.exits import CommandError, Exit, UnavailableError, UsageError
 from rushes_cli.journal import Journal
@@ -66,7 +66,10 @@ def submit(
         str | None, typer.Option(help="Ask for confirmation above this price, in dollars.", show_default="5")
     ] = None,
     skip_refused: Annotated[
-        bool, typer.Option("--skip-refused", help="Buy the valid tasks even if others are refused.")
+        bool,
+        typer.Option(
+            "--skip-refused", help="Buy the valid tasks even if others are refused, or lines of a file are no tasks."
+        ),
     ] = False,
     new: Annotated[
         bool, typer.Option("--new", help="Buy again even if the same submission has had no response yet.")
@@ -89,8 +92,11 @@ def submit(
 
     With a file, the options are defaults for fields that its tasks do not set.
 
+    Refused tasks of a file are named by their lines, or by their numbers in an array. A taskUUID that occurs twice
+    refuses all of its tasks.
+
     --json prints {"taskUUIDs", "refused": [error], "price": dollars, "repeated": bool, "dryRun": bool}; with --watch,
-    `watch --json` follows.
+    `watch --json` follows. The price is of the accepted tasks. An error has the "line" or "task" of its file.
     """
     options: Json = {"taskType": "videoInference", "model": model}
     if duration is not None:
@@ -106,14 +112,17 @@ def submit(
         "inputs": {"frameImages": [task_files.image(image)]} if image else None,
     }
     options |= {name: value for name, value in given.items() if value is not None}
-    tasks = [task_files.completed(task, options) for task in _tasks(prompt, file)]
+    source = _tasks(prompt, file, skip_faults=skip_refused)
+    tasks = [task_files.completed(task, options) for task in source.tasks]
     if uuid is not None:
         if len(tasks) != 1:
             raise UsageError(f"--uuid needs exactly one task; there are {len(tasks)}")
         tasks[0]["taskUUID"] = task_uuid(uuid)
     with session(profile, as_json=as_json) as (screen, service):
         threshold = _dollars(ask_above) if ask_above is not None else service.target.ask_above
-        purchase = ClipOrder(screen, service, ask_above=None if yes else threshold, skip_refused=skip_refused)
+        purchase = ClipOrder(
+            screen, service, ask_above=None if yes else threshold, skip_refused=skip_refused, source=source
+        )
         accepted, refused = purchase.run(tasks, fresh=new, dry_run=dry_run)
         if watch and accepted:
             watching.follow(screen, service, accepted, timeout)
@@ -187,9 +196,14 @@ class ClipOrder:
         ask_above: int | None,
         skip_refused: bool = False,
         anew: str = "with new taskUUIDs",
+        source: task_files.TaskFile | None = None,
     ) -> None:
         self._screen, self._service = screen, service
         self._ask_above, self._skip_refused, self._anew = ask_above, skip_refused, anew
+        self._source = source
+        self._prices: dict[str, int] = {}
+        self._positions: dict[str, int] = {}
+        self._tasks: Sequence[Json] = ()
 
     def run(self, tasks: Sequence[Json], *, fresh: bool = False, dry_run: bool = False) -> tuple[list[str], bool]:
         """Orders the tasks; returns the accepted taskUUIDs, and True if any task was refused."""
@@ -213,12 +227,12 @@ class ClipOrder:
         try:
             valid, refused, price = self._price(orders)
             if dry_run:
-                self._print_result(valid, refused, price, repeated=False, dry_run=True)
+                self._print_result(valid, refused, repeated=False, dry_run=True)
                 return [], bool(refused)
             if refused and not self._skip_refused:
                 if not repeated:
                     journal.close()
-                self._print_result([], refused, 0, repeated=repeated)
+                self._print_result([], refused, repeated=repeated)
                 if repeated:
                     self._screen.warn("The service may have received the earlier submission: see `rushes list`.")
                 return [], True
@@ -236,7 +250,7 @@ class ClipOrder:
             raise
         response = self._send(valid, journal, repeated=repeated, fresh=fresh)
         self._print_result(
-            [{"taskUUID": each} for each in response.accepted], refused + response.errors, price, repeated=repeated
+            [{"taskUUID": each} for each in response.accepted], refused + response.errors, repeated=repeated
         )
         self._advise(response, {str(task["taskUUID"]).lower() for task in tasks if task.get("taskUUID")})
         return response.accepted, bool(refused or response.errors)
@@ -274,20 +288,35 @@ class ClipOrder:
 
     def _price(self, tasks: Sequence[Json]) -> tuple[list[Json], list[Json], int]:
         """The valid tasks, the errors of the others, and the price of the valid ones in micro-dollars."""
+        self._tasks = tasks
+        self._positions = {str(task["taskUUID"]).lower(): position for position, task in enumerate(tasks)}
+        faults = task_faults.uuid_faults(tasks)
+        errors = [{**error, **self._place(position)} for position, error in sorted(faults.items())]
         merged = OrderResponse()
-        for batch in task_files.batches(tasks):
+        for batch in task_files.batches([task for number, task in enumerate(tasks) if number not in faults]):
             response = self._service.price(batch)
             merged.data += response.data
             merged.errors += response.errors
-        prices = {item.get("taskUUID"): micros(item.get("cost")) for item in merged.data}
-        valid = [task for task in tasks if str(task["taskUUID"]).lower() in prices]
-        price = sum(prices.values())
+        self._prices = {str(item.get("taskUUID")).lower(): micros(item.get("cost")) for item in merged.data}
+        valid = [task for task in tasks if str(task["taskUUID"]).lower() in self._prices]
+        price = sum(self._prices.values())
         if valid:
             clips = sum(task_files.clips(task) for task in valid)
             left = (self._service.budget() or {}).get("left")
             remaining = f", of {money(micros(left))} left this month" if left is not None else ""
             self._screen.info(f"{_plural(len(valid), 'task')}, {_plural(clips, 'clip')}: {money(price)}{remaining}")
-        return valid, merged.errors, price
+        unreadable = self._source.faults if self._source else []
+        return valid, [*unreadable, *errors, *merged.errors], price
+
+    def _place(self, position: int) -> Json:
+        return self._source.places[position] if self._source else {}
+
+    def _placed(self, error: Json) -> tuple[Json, str]:
+        """An error with its place in the file, and its reason as text."""
+        position = self._positions.get(str(error.get("taskUUID")).lower())
+        if position is None or error.keys() & {"line", "task"}:
+            return error, task_faults.reason(error, {})
+        return {**error, **self._place(position)}, task_faults.reason(error, self._tasks[position])
 
     def _confirm(self, price: int) -> None:
         if self._ask_above is None or price <= self._ask_above:
@@ -314,18 +343,24 @@ class ClipOrder:
         return merged
 
     def _print_result(
-        self, tasks: Sequence[Json], refused: Sequence[Json], price: int, *, repeated: bool, dry_run: bool = False
+        self, tasks: Sequence[Json], refused: Sequence[Json], *, repeated: bool, dry_run: bool = False
     ) -> None:
         screen = self._screen
         uuids = [str(task["taskUUID"]) for task in tasks]
         if not dry_run:
             for each in uuids:
                 screen.print(each)
-        for error in refused:
-            screen.info(f"refused: {error.get('taskUUID', '')} {refusal(error)}".replace("  ", " "), "red")
+        placed = [self._placed(error) for error in refused]
+        for line in task_faults.grouped(placed):
+            screen.info(f"refused: {line}", "red")
+        price = sum(self._prices.get(each.lower(), 0) for each in uuids)
         if refused and not uuids:
             screen.info("Nothing was bought." if not dry_run else "Nothing would be bought.")
-        screen.print_json(_as_json([] if dry_run else uuids, refused, price, repeated=repeated, dry_run=dry_run))
+        elif refused:
+            count = _plural(len(self._tasks) + len(self._source.faults if self._source else ()), "task")
+            screen.info(f"{len(uuids)} of {count} {'valid' if dry_run else 'ordered'}, for {money(price)}.")
+        errors = [error for error, _ in placed]
+        screen.print_json(_as_json([] if dry_run else uuids, errors, price, repeated=repeated, dry_run=dry_run))
 
 
 def _as_json(
@@ -340,19 +375,19 @@ def _as_json(
     }
 
 
-def _tasks(prompt: str | None, file: Path | None) -> list[Json]:
+def _tasks(prompt: str | None, file: Path | None, *, skip_faults: bool) -> task_files.TaskFile:
     if prompt is not None and file is not None:
         raise UsageError("use a PROMPT or --file, not both")
     if prompt is not None:
-        return [{"positivePrompt": prompt}]
+        return task_files.TaskFile([{"positivePrompt": prompt}], [{}], [])
     if file is not None and str(file) != "-":
         try:
-            return task_files.read(file.expanduser().read_bytes(), str(file))
+            return task_files.read(file.expanduser().read_bytes(), str(file), skip_faults=skip_faults)
         except OSError as error:
             raise UsageError(f"{file}: {error.strerror}") from None
     if file is None and sys.stdin.isatty():
         raise UsageError("a PROMPT or --file is required")
-    return task_files.read(sys.stdin.buffer.read(), "standard input", prompts=file is None)
+    return task_files.read(sys.stdin.buffer.read(), "standard input", prompts=file is None, skip_faults=skip_faults)
 
 
 def _repeatable(old: Mapping[str, Any], requested: Sequence[int], *, second_charge: bool) -> list[int]:

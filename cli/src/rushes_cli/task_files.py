@@ -10,8 +10,9 @@ import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from rushes_cli import task_faults
 from rushes_cli.exits import UsageError
 
 Json = dict[str, Any]
@@ -28,34 +29,45 @@ _TAG_SEPARATOR = re.compile(r"[:=]")
 _SIZE = re.compile(r"(\d{1,5})[xX](\d{1,5})")
 
 
-def read(content: bytes, name: str, *, prompts: bool = False) -> list[Json]:
+class TaskFile(NamedTuple):
+    """The tasks of a file, the place of each such as `{"line": 7}`, and the errors of lines that hold no task."""
+
+    tasks: list[Json]
+    places: list[Json]
+    faults: list[Json]
+
+
+def read(content: bytes, name: str, *, prompts: bool = False, skip_faults: bool = False) -> TaskFile:
     """The tasks of a file: one task, an array, or one task per line.
 
     With `prompts`, text other than JSON is one prompt. Text with a JSON object on one of its lines is a file of lines,
     also if another line has a fault.
 
-    Raises `UsageError` with the file and the line.
+    Raises `UsageError` with the file and the lines, unless `skip_faults` keeps their errors.
     """
     try:
-        text = content.decode("utf-8-sig").strip()
+        text = content.decode("utf-8-sig")
     except UnicodeError:
         raise UsageError(f"{name} is not UTF-8 text") from None
-    if not text:
+    if not text.strip():
         raise UsageError(f"{name} is empty")
     try:
         parsed = json.loads(text)
     except (ValueError, RecursionError) as error:
-        if prompts and not any(map(_is_object, text.splitlines())):
-            return [{"positivePrompt": text}]
-        if "\n" not in text:
+        # Not splitlines(), which also splits at characters that are allowed in a JSON text.
+        lines = re.split("\r\n|\n|\r", text)
+        has_objects = any(map(_is_object, lines))
+        if prompts and not has_objects:
+            return TaskFile([{"positivePrompt": text.strip()}], [{}], [])
+        if not has_objects or text.lstrip().startswith("["):
             raise UsageError(f"{name} is not valid JSON: {error}") from None
-        return list(_lines(text, name))
+        return _of_lines(lines, name, skip_faults=skip_faults)
     if prompts and not isinstance(parsed, dict | list):
-        return [{"positivePrompt": text}]
+        return TaskFile([{"positivePrompt": text.strip()}], [{}], [])
     tasks = parsed if isinstance(parsed, list) else [parsed]
     if not tasks or not all(isinstance(task, dict) for task in tasks):
         raise UsageError(f"{name} must contain a JSON object, an array of objects, or one object per line")
-    return tasks
+    return TaskFile(tasks, [{"task": number} for number in range(1, len(tasks) + 1)], [])
 
 
 def _is_object(text: str) -> bool:
@@ -65,17 +77,26 @@ def _is_object(text: str) -> bool:
         return False
 
 
-def _lines(text: str, name: str) -> Iterator[Json]:
-    for number, line in enumerate(text.splitlines(), 1):
+def _of_lines(lines: Sequence[str], name: str, *, skip_faults: bool) -> TaskFile:
+    found = TaskFile([], [], [])
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            task = json.loads(line)
+            task, message = json.loads(line), "not a JSON object"
+        except json.JSONDecodeError as error:
+            task, message = None, f"not valid JSON ({error.msg} at column {error.colno})"
         except (ValueError, RecursionError) as error:
-            raise UsageError(f"{name}, line {number} is not valid JSON: {error}") from None
-        if not isinstance(task, dict):
-            raise UsageError(f"{name}, line {number} is not a JSON object")
-        yield task
+            task, message = None, f"not valid JSON ({error})"
+        if isinstance(task, dict):
+            found.tasks.append(task)
+            found.places.append({"line": number})
+        else:
+            found.faults.append({"code": "invalidTask", "message": message, "line": number})
+    if found.faults and not skip_faults:
+        groups = task_faults.grouped((fault, str(fault["message"])) for fault in found.faults)
+        raise UsageError(f"{name}, {'; '.join(groups)}")
+    return found
 
 
 def completed(task: Mapping[str, Any], options: Mapping[str, Any]) -> Json:

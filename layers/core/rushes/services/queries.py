@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rushes.domain.budget import month_of
+from rushes.domain.budget import ALL_CALLERS, month_of
 from rushes.domain.caller import Caller
 from rushes.domain.clip import Clip, Kind, Status
 from rushes.domain.failure import failure_reason, is_account_failure
@@ -172,17 +172,22 @@ class QueryService:
         return {"costs": lines, **({"cursor": cursor(caller.name, page.end)} if page.end else {})}
 
     def budget(self, caller: Caller) -> Json:
-        """A caller's spending this month and the rest of its own limit, in dollars.
+        """A caller's spending and limit of this month, and the amount that it may still spend, in dollars.
 
-        The limit of all callers together is not included, because callers may not see it.
+        That amount is the smaller rest of two limits: the caller's, and the one of all callers together, which itself
+        is not included, because callers may not see it. Before the month's first order only the caller's counts.
         """
         month = month_of(self.clock())
         spent, _ = self.table.budget(caller.name, month)
+        left = caller.monthly_limit - spent
+        spent_by_all, limit_of_all = self.table.budget(ALL_CALLERS, month)
+        if limit_of_all is not None:
+            left = min(left, limit_of_all - spent_by_all)
         return {
             "month": month,
             "spent": dollars(spent),
             "limit": dollars(caller.monthly_limit),
-            "left": dollars(max(0, caller.monthly_limit - spent)),
+            "left": dollars(max(0, left)),
         }
 
     def poll(self, caller: str, task_uuid: str) -> tuple[list[Json], list[tuple[int, WireError]]]:
