@@ -402,3 +402,18 @@ def test_unknown_fault() -> None:
     """An unknown fault is refused, and the error lists the faults."""
     with pytest.raises(ValueError, match="use one of InternalServerError"):
         Aws().faults.fail("s3", "Explosion")
+
+
+def test_quiet_groups_are_received_first(stack: Stack) -> None:
+    """In a standard queue, a group without messages in flight precedes the backlog of a group that has some."""
+    sqs = stack.client("sqs")
+    url = sqs.create_queue(QueueName="fair")["QueueUrl"]
+    try:
+        for number in range(3):
+            sqs.send_message(QueueUrl=url, MessageBody=f"noisy {number}", MessageGroupId="noisy")
+        (first,) = sqs.receive_message(QueueUrl=url)["Messages"]
+        sqs.send_message(QueueUrl=url, MessageBody="quiet", MessageGroupId="quiet")
+        rest = [sqs.receive_message(QueueUrl=url)["Messages"][0]["Body"] for _ in range(3)]
+        assert (first["Body"], rest) == ("noisy 0", ["quiet", "noisy 1", "noisy 2"])
+    finally:
+        sqs.delete_queue(QueueUrl=url)

@@ -27,6 +27,7 @@ from rushes_local.aws.bucket_settings import correct_buckets
 from rushes_local.aws.dynamodb_requests import DynamoDb
 from rushes_local.aws.error_response import AwsError, Service
 from rushes_local.aws.event_buses import name_event_buses
+from rushes_local.aws.fair_queues import make_queues_fair
 from rushes_local.aws.growing_costs import reduce_costs
 from rushes_local.aws.message_delivery import deliver, leave_visible
 from rushes_local.aws.policy_simulation import simulate_policies
@@ -167,6 +168,7 @@ class Aws:
         reduce_costs()
         correct_buckets()
         simulate_policies()
+        make_queues_fair()
         moto_api_backend.reset()
         self._application = DomainDispatcherApplication(create_backend_app)
         self.behave(self._behavior)
