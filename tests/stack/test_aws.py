@@ -404,16 +404,13 @@ def test_unknown_fault() -> None:
         Aws().faults.fail("s3", "Explosion")
 
 
-def test_quiet_groups_are_received_first(stack: Stack) -> None:
+def test_quiet_groups_are_received_first(url: str) -> None:
     """In a standard queue, a group without messages in flight precedes the backlog of a group that has some."""
-    sqs = stack.client("sqs")
-    url = sqs.create_queue(QueueName="fair")["QueueUrl"]
-    try:
-        for number in range(3):
-            sqs.send_message(QueueUrl=url, MessageBody=f"noisy {number}", MessageGroupId="noisy")
-        (first,) = sqs.receive_message(QueueUrl=url)["Messages"]
-        sqs.send_message(QueueUrl=url, MessageBody="quiet", MessageGroupId="quiet")
-        rest = [sqs.receive_message(QueueUrl=url)["Messages"][0]["Body"] for _ in range(3)]
-        assert (first["Body"], rest) == ("noisy 0", ["quiet", "noisy 1", "noisy 2"])
-    finally:
-        sqs.delete_queue(QueueUrl=url)
+    sqs = client("sqs", url)
+    queue = sqs.create_queue(QueueName="fair")["QueueUrl"]
+    for number in range(3):
+        sqs.send_message(QueueUrl=queue, MessageBody=f"noisy {number}", MessageGroupId="noisy")
+    (first,) = sqs.receive_message(QueueUrl=queue)["Messages"]
+    sqs.send_message(QueueUrl=queue, MessageBody="quiet", MessageGroupId="quiet")
+    rest = [sqs.receive_message(QueueUrl=queue)["Messages"][0]["Body"] for _ in range(3)]
+    assert (first["Body"], rest) == ("noisy 0", ["quiet", "noisy 1", "noisy 2"])
