@@ -289,10 +289,26 @@ def test_a_closed_pipe_is_no_error(fake: FakeService, tmp_path: Path) -> None:
         assert err.read() == ""
 
 
-def test_completion(fake: FakeService, tmp_path: Path) -> None:
-    """The shell's completion lists the verbs that begin with the typed text."""
-    asked = {"_RUSHES_COMPLETE": "complete_bash", "COMP_WORDS": "rushes tr", "COMP_CWORD": "1"}
-    done = subprocess.run(
-        [RUSHES], env={**environment(fake, tmp_path), **asked}, capture_output=True, text=True, timeout=30
+def complete(fake: FakeService, tmp_path: Path, words: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    """What the shell's completion gets for these words, of which the last is being typed."""
+    asked = {"_RUSHES_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    return subprocess.run(
+        [RUSHES], env={**environment(fake, tmp_path), **asked, **changes}, capture_output=True, text=True, timeout=30
     )
-    assert done.stdout.split() == ["trigger"]
+
+
+def test_completion(fake: FakeService, tmp_path: Path) -> None:
+    """The shell's completion lists the verbs, statuses and recent tasks that begin with the typed text."""
+    assert complete(fake, tmp_path, "rushes tr").stdout.split() == ["trigger"]
+    assert complete(fake, tmp_path, "rushes list --status r").stdout.split() == ["running", "review"]
+    first, second = (fake.add()["taskUUID"][:8] for _ in range(2))
+    for verb in ("show", "watch", "download", "explain"):
+        assert set(complete(fake, tmp_path, f"rushes {verb} ").stdout.split()) >= {first, second}
+    assert complete(fake, tmp_path, f"rushes show {second}").stdout.split()[:1] == [second]
+
+
+@pytest.mark.parametrize("changes", [{"RUSHES_URL": "http://127.0.0.1:9"}, {"RUSHES_API_KEY": "", "RUSHES_URL": ""}])
+def test_completion_is_silent_on_any_fault(fake: FakeService, tmp_path: Path, changes: dict[str, str]) -> None:
+    """Without a service nothing is offered, and nothing is printed into the line that is being typed."""
+    done = complete(fake, tmp_path, "rushes show ", **changes)
+    assert (done.stdout.strip(), done.stderr) == ("", "")

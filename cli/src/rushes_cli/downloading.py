@@ -18,6 +18,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from rushes_cli import completing
 from rushes_cli.api_client import ApiClient, http_client
 from rushes_cli.exits import CommandError, Exit, UsageError
 from rushes_cli.file_names import FileName, check_template, file_names
@@ -64,7 +65,10 @@ def download(
     tasks: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="TASK", help=f"Each task's {TASK_HELP}. Without one, all matching tasks.", show_default=False
+            metavar="TASK",
+            help=f"Each task's {TASK_HELP}. Without one, all matching tasks.",
+            show_default=False,
+            autocompletion=completing.recent_tasks,
         ),
     ] = None,
     out: Annotated[
@@ -172,6 +176,14 @@ class ClipDownload:
 
     def run(self) -> DownloadResult:
         """Downloads the clip with a limited number of retries. A failure is returned as a result, not raised."""
+        result = self._outcome()
+        if result.outcome == "failed":
+            self._advance(self._bytes_so_far(), None)
+        else:
+            self._advance(result.size or 0, result.size or 0)
+        return result
+
+    def _outcome(self) -> DownloadResult:
         try:
             return self._run()
         except _DownloadError as error:
@@ -202,6 +214,13 @@ class ClipDownload:
                 self._renew()
         raise _DownloadError(problem)
 
+    def _bytes_so_far(self) -> int:
+        """The size of the partial file in bytes."""
+        try:
+            return self._part.stat().st_size
+        except OSError:
+            return 0
+
     def _result(self, outcome: str, expected_hash: str | None) -> DownloadResult:
         return DownloadResult(
             self._task_uuid,
@@ -215,12 +234,13 @@ class ClipDownload:
 
     def _fetch(self, expected_size: int | None) -> str:
         """Appends the missing bytes to the partial file; returns the problem, or an empty text."""
-        have = self._part.stat().st_size if self._part.exists() else 0
+        have = self._bytes_so_far()
         if expected_size is not None and have > expected_size:
             self._part.unlink()
             have = 0
         if have and have == expected_size:
             return ""
+        self._advance(have, expected_size)
         headers = {"Range": f"bytes={have}-"} if have else {}
         try:
             with self._http.stream("GET", self._clip["videoURL"], headers=headers) as response:

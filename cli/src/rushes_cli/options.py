@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rushes_cli import profiles
+from rushes_cli import completing, profiles
 from rushes_cli.api_client import ApiClient, Filters
 from rushes_cli.exits import CommandError, UsageError
 from rushes_cli.output import Screen, parse_time, plain, prompt_of, shorten
@@ -33,9 +33,18 @@ Stack = Annotated[
     typer.Option("--stack", "-s", help="The name of the deployed stack.", show_default=False),
 ]
 TASK_HELP = "taskUUID, or its first characters, at least four, if no other task has them"
-TaskUUID = Annotated[str, typer.Argument(metavar="TASK", help=f"The task's {TASK_HELP}.", show_default=False)]
+TaskUUID = Annotated[
+    str,
+    typer.Argument(
+        metavar="TASK", help=f"The task's {TASK_HELP}.", show_default=False, autocompletion=completing.recent_tasks
+    ),
+]
 Status = Annotated[
-    str | None, typer.Option(help="Only tasks with this status: running, review, succeeded, failed or partial.")
+    str | None,
+    typer.Option(
+        help="Only tasks with this status: running, review, succeeded, failed or partial.",
+        autocompletion=completing.statuses,
+    ),
 ]
 Day = Annotated[str | None, typer.Option(help="Only tasks ordered on this day (UTC), such as 2026-11-24.")]
 Since = Annotated[
@@ -44,7 +53,6 @@ Since = Annotated[
 ]
 Tag = Annotated[str | None, typer.Option(help="Only tasks with this tag, as name=value or name:value.")]
 
-STATUSES = ("running", "review", "succeeded", "failed", "partial")
 _MIN_PREFIX = 4  # characters, as in the service
 WHOLE = 36  # characters of a taskUUID
 MAX_CANDIDATES = 5  # of an ambiguous prefix, in its error
@@ -128,6 +136,6 @@ def _time(text: str) -> datetime:
 
 def filters(status: str | None = None, day: str | None = None, tag: str | None = None) -> Filters:
     """The query parameters for a list of tasks. Raises `UsageError` for an invalid value."""
-    if status is not None and status not in STATUSES:
-        raise UsageError(f"--status must be one of {', '.join(STATUSES)}")
+    if status is not None and status not in completing.STATUSES:
+        raise UsageError(f"--status must be one of {', '.join(completing.STATUSES)}")
     return {"status": status, "day": day, "tag": None if tag is None else ":".join(split_tag(tag))}

@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from rushes_cli import completing
 from rushes_cli.api_client import ApiClient
 from rushes_cli.exits import CommandError, Exit, UnavailableError
 from rushes_cli.options import TASK_HELP, AsJson, Profile, Tag, filters, session, task_name, whole_uuid
@@ -40,7 +41,10 @@ def watch(
     tasks: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="TASK", help=f"Each task's {TASK_HELP}. Without one, all running tasks.", show_default=False
+            metavar="TASK",
+            help=f"Each task's {TASK_HELP}. Without one, all running tasks.",
+            show_default=False,
+            autocompletion=completing.recent_tasks,
         ),
     ] = None,
     tag: Tag = None,
