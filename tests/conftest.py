@@ -7,6 +7,7 @@ use `no_shared_stack`; the next test that uses `stack` gets a new one.
 """
 
 import json
+import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -33,6 +34,10 @@ Json = dict[str, Any]
 ROOT = Path(__file__).parents[1]
 MAX_BATCH = 25  # items in one BatchWriteItem
 PATIENCE = 20.0  # seconds; the limit for background work, of which no test needs a tenth
+
+# A shell makes its background jobs ignore Ctrl-C, and every process that a test starts would inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class SharedStack:
