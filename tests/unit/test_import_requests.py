@@ -254,6 +254,18 @@ def test_a_fault_of_a_whole_jsonl_file_buys_nothing(content: bytes, words: str) 
     assert (report["accepted"], report["lines"], importer.sent) == (0, [], [])
 
 
+def test_a_receiver_in_a_file_is_part_of_its_order() -> None:
+    """A line may name a receiver; one with an address that may not be used is reported."""
+    importer = Importer()
+    good, bad = (
+        request(taskUUID=uuid4(number), webhookURL=url)
+        for number, url in enumerate(("https://hooks.example/a", "http://127.0.0.1/a"))
+    )
+    report = importer.import_file("a.jsonl", lines(good, bad))
+    assert [sent["task"]["webhookURL"] for sent in importer.sent] == ["https://hooks.example/a"]
+    assert codes(report) == {2: ["invalidWebhookURL"]}
+
+
 def test_a_faulty_line_affects_no_other() -> None:
     """Invalid UTF-8, a NUL or a line that is too long is a fault of that line alone."""
     importer = Importer(limits=LIMITS._replace(line=400))
