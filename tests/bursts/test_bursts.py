@@ -5,6 +5,8 @@ import pytest
 from tests.bursts.model import BurstResult, run
 from tests.fakes.builders import PRICE
 
+# The model resets moto, whose state a running stack shares.
+pytestmark = pytest.mark.usefixtures("no_shared_stack")
 HOLD = 0.02  # seconds, at the upper end of a transaction's duration
 LIMIT = 100_000 * PRICE
 

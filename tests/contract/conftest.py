@@ -14,6 +14,7 @@ import pytest
 
 from rushes_local.runware.emulator import Emulator
 from rushes_local.stack import Stack
+from tests.conftest import SharedStack
 from tests.contract.s3_servers import S3Server, local_s3, serve_s3
 
 Json = dict[str, Any]
@@ -159,8 +160,11 @@ def other_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def s3_server(request: pytest.FixtureRequest) -> Iterator[S3Server]:
-    """The local AWS, or the server that S3_ENDPOINT selects."""
+def s3_server(request: pytest.FixtureRequest, shared_stack: SharedStack) -> Iterator[S3Server]:
+    """The local AWS, or the server that S3_ENDPOINT selects.
+
+    The stack is started in the first case only; named here, it counts as used by the tests.
+    """
     if os.environ.get("S3_ENDPOINT"):
         server: S3Server = request.getfixturevalue("other_s3")
     else:

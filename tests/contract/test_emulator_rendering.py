@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import av
 import pytest
-from rushes_local.runware.delivery import SMALL_VARIANTS
 
+from rushes_local.runware.completion import SMALL_VARIANTS
 from rushes_local.runware.rendering import FPS, Renderer, Shape, caption, drawable, render
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from rushes_cli.exits import UsageError
 
 # The packages of the extra `operator`; `rushes` is part of this package's own wheel.
-OPERATOR_PACKAGES = ("boto3", "imagesize", "rushes")
+OPERATOR_PACKAGES = ("boto3", "imagesize", "itsdangerous", "rushes")
 
 
 def require_operator(verb: str) -> None:
