@@ -16,7 +16,7 @@ from rushes_local import template as templates
 pytestmark = pytest.mark.sam
 
 ROOT = Path(__file__).resolve().parents[2]
-FUNCTIONS = {f"{name}Function" for name in ("Submit", "Intake", "Webhook", "Reconcile", "Publish", "Tasks")}
+FUNCTIONS = {f"{name}Function" for name in ("Submit", "Intake", "Webhook", "Reconcile", "Publish", "Deliver", "Tasks")}
 
 Template = dict[str, Any]
 Transform = Callable[[Callable[[Template], None]], Template]
