@@ -299,6 +299,7 @@ def test_a_purchase_needs_a_confirmation(stack: Stack, run: Callable[..., Json])
     assert len(submissions(stack)) == 1
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.batch
 def test_the_whole_run(stack: Stack, run: Callable[..., Json]) -> None:
     """With the wait for a revoked key, which takes a minute, every check passes."""
