@@ -19,10 +19,9 @@ from tests.fakes.deliveries import FakeDeliveriesTable
 from tests.fakes.telemetry import FakeClock, FakeTelemetry
 from tests.fakes.use_cases import FakeBucket
 from tests.simulation.history import History
-from tests.simulation.world import Schedule, Stopped, World
+from tests.simulation.world import FailurePoint, Schedule, Stopped, World
 
 T = TypeVar("T")
-FailurePoint = Literal["before", "after"]
 Fate = Literal["accepted", "refused", "lost"]
 """The receiver's answer to one request; of a lost one only the receiver has the answer."""
 
@@ -72,17 +71,7 @@ class DeliveryReplay:
 
     def effect(self, name: str, act: Callable[[], T], error: type[RushesError]) -> T:
         """One effect of the service, which may fail."""
-        failure_point = self.failures.get(self.world.effects + 1)
-
-        def with_failure() -> T:
-            if failure_point == "before":
-                raise error("made to fail")
-            result = act()
-            if failure_point == "after":
-                raise error("the answer was lost")
-            return result
-
-        return self.world.effect(name, with_failure)
+        return self.world.failing_effect(name, act, self.failures, error)
 
     def send(self, delivery: Delivery, delay: int = 0) -> None:
         self.effect("send", lambda: self.queue.append((self.clock.now + delay, delivery)), QueueError)

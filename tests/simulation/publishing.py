@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from rushes.domain.clip import Clip, Kind, Status
 from rushes.domain.delivery import Delivery
@@ -18,10 +18,9 @@ from rushes.errors import BucketError, BusError, QueueError, RushesError
 from rushes.services.publish import PublishService, delivery_id_of
 from tests.fakes.telemetry import FakeTelemetry
 from tests.simulation.history import History
-from tests.simulation.world import Schedule, Stopped, World
+from tests.simulation.world import FailurePoint, Schedule, Stopped, World
 
 T = TypeVar("T")
-FailurePoint = Literal["before", "after"]
 
 MAX_DELIVERIES = 40
 
@@ -76,17 +75,7 @@ class StreamReplay:
         return batch[failed[0] :] if failed else []
 
     def _effect(self, name: str, act: Callable[[], T], error: type[RushesError]) -> T:
-        failure_point = self.failures.get(self.world.effects + 1)
-
-        def with_failure() -> T:
-            if failure_point == "before":
-                raise error("made to fail")
-            result = act()
-            if failure_point == "after":
-                raise error("the answer was lost")
-            return result
-
-        return self.world.effect(name, with_failure)
+        return self.world.failing_effect(name, act, self.failures, error)
 
     def task(self, caller: str, task_uuid: str) -> Any:
         """The task, with a receiver."""

@@ -9,9 +9,10 @@ import heapq
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 T = TypeVar("T")
+FailurePoint = Literal["before", "after"]
 
 
 MAX_EFFECTS = 20_000  # of a history; more mean an endless loop
@@ -86,6 +87,24 @@ class World:
             self.losses.append(loss)
             return on_lost_answer(loss)
         return result
+
+    def failing_effect(
+        self, name: str, act: Callable[[], T], failures: Mapping[int, FailurePoint], error: type[Exception]
+    ) -> T:
+        """Runs one effect that raises `error` if its number is in `failures`: before it takes place, or after it, when
+        only the answer is lost.
+        """
+        failure_point = failures.get(self.effects + 1)
+
+        def with_failure() -> T:
+            if failure_point == "before":
+                raise error("made to fail")
+            result = act()
+            if failure_point == "after":
+                raise error("the answer was lost")
+            return result
+
+        return self.effect(name, with_failure)
 
     def at(self, moment: int, act: Callable[[], None]) -> None:
         """Schedules `act` for a future time."""
