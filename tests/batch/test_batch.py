@@ -17,7 +17,11 @@ from rushes.domain.clip import Status
 from rushes_local.stack import Stack
 from tests.chaos.judgement import StackInspector
 
-pytestmark = [pytest.mark.batch, pytest.mark.timeout(1500)]
+pytestmark = [
+    pytest.mark.batch,
+    pytest.mark.timeout(1500),
+    pytest.mark.usefixtures("no_shared_stack"),  # a separate stack cannot run beside the shared one
+]
 
 ROOT = Path(__file__).parents[2]
 LINES, EVERY = 1000, 20  # one line in EVERY is invalid
