@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rushes.runware.catalog import KLING_2_1_MASTER
+from rushes.runware import models
 from rushes.runware.request import request_type
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "openapi.json"
@@ -17,7 +17,7 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "openapi.json"
 def schemas() -> dict[str, Any]:
     """The generated schemas by name."""
     whole: dict[str, Any] = _tidied(
-        request_type(KLING_2_1_MASTER).model_json_schema(ref_template="#/components/schemas/{model}")
+        request_type(models.get(models.DEFAULT)).model_json_schema(ref_template="#/components/schemas/{model}")
     )
     parts: dict[str, Any] = whole.pop("$defs")
     return {**parts, "VideoInference": whole}

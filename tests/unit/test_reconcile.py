@@ -12,6 +12,7 @@ from rushes.domain.clip import Clip, Fact, FactRecord, FactSource, Kind, Lease, 
 from rushes.domain.media import ProbeResult
 from rushes.domain.task import Task
 from rushes.errors import ProviderError, RescueError, UnreadableClipError
+from rushes.runware import models
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived
 from rushes.runware.response import LookupResponse, read_lookup
 from rushes.services.metric import Metric
@@ -282,6 +283,21 @@ def test_a_resend_needs_every_source_to_confirm_absence(service: Service, obstac
         )
     service.sweep(20_000)
     assert (service.sent, service.row().status) == (0, Status.PENDING)
+
+
+@pytest.mark.parametrize(
+    ("usual_render", "is_sent"),
+    [(None, False), (TIMES.latest_repeat, False), (TIMES.latest_repeat + 1, True)],
+)
+def test_a_resend_needs_a_model_that_renders_longer(
+    service: Service, usual_render: int | None, is_sent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repeat that could take effect after the first render would buy a second clip; an unknown duration counts."""
+    kling = replace(models.get(models.DEFAULT), usual_render=usual_render)
+    monkeypatch.setattr(models, "find", {kling.air: kling}.get)
+    service.put(possibly_sent_at=START)
+    service.sweep(20_000)
+    assert (service.sent == 1) is is_sent
 
 
 def test_a_clip_with_a_fact_of_a_later_version_is_never_refused(service: Service) -> None:

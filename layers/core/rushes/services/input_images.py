@@ -21,7 +21,8 @@ import imagesize
 
 from rushes.domain.caller import Caller
 from rushes.domain.media import Head, picture
-from rushes.runware.catalog import MODELS, VideoModel
+from rushes.runware import models
+from rushes.runware.models import VideoModel
 from rushes.runware.wire import DATA_URI, S3_OBJECT, WireError, wire_error
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def store_images(task: Mapping[str, Any], caller: Caller, inputs: ImageStore) ->
 
     Idempotent. Raises `BucketError` if S3 is unavailable.
     """
-    model = MODELS[task["model"]]
+    model = models.get(task["model"])
     results = {image: _store(image, caller, inputs, model) for image in images_of(task)}
     errors = [error for result in results.values() if not isinstance(result, str) for error in result]
     return errors or _replace_images(task, lambda image: str(results[image]))
@@ -189,7 +190,7 @@ def _no_dimensions(model: VideoModel) -> WireError:
     return _error("Format", f"must have its width and height in its first {_HEADS[-1]} bytes", model)
 
 
-def _error(aspect: str, reason: str, model: VideoModel, **limits: int | None) -> WireError:
+def _error(aspect: str, reason: str, model: VideoModel, **limits: float | None) -> WireError:
     documentation = f"{model.documentation}#request-inputs-frameimages"
     code, message = f"invalidFrameImage{aspect}", f"The image {reason}."
     return wire_error(code, message, _PARAMETER, type="string", documentation=documentation, **limits)

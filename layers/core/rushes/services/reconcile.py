@@ -43,6 +43,7 @@ from rushes.errors import (
     UnreadableClipError,
     UnusableRenderError,
 )
+from rushes.runware import models
 from rushes.runware.facts import details_facts, is_account_refusal, poll_facts
 from rushes.runware.outcome import Ambiguous, NeverArrived
 from rushes.runware.response import LookupResponse
@@ -51,6 +52,7 @@ from rushes.services.purchase import Buyer, PurchaseService
 from rushes.services.update_clip import report_overruns, save, update_clip
 
 if TYPE_CHECKING:
+    from rushes.domain.task import Task
     from rushes.services.ports import ClipObjects, ConcurrentMap, RunwareLookups, TaskTable, Telemetry, VideoTransfer
 
 T = TypeVar("T")
@@ -313,9 +315,10 @@ class ReconcileService:
         """
         task = self.table.task(clip.caller, clip.task_uuid)
         now = self.clock()
-        late = clip.possibly_sent_at is not None and now >= clip.possibly_sent_at + self.times.resend_window
         leased = lease_to(clip, run.buyer.holder, now, self.times, run.buyer.credentials.account)
-        if task is None or late or leased is None or run.is_runware_down or not self._has_time_for_request(run):
+        if task is None or leased is None or run.is_runware_down or not self._has_time_for_request(run):
+            return
+        if clip.possibly_sent_at is not None and not self._may_repeat(task, clip.possibly_sent_at, now):
             return
         try:
             saved = self.table.save(clip, refresh_derived(leased, now, self.times))
@@ -326,6 +329,12 @@ class ReconcileService:
         _, outcome = self.purchase_service.attempt(saved, task.request, run.buyer)
         if outcome:
             run.count_result(failed=isinstance(outcome, Ambiguous | NeverArrived) or is_account_refusal(outcome))
+
+    def _may_repeat(self, task: Task, sent_at: int, now: int) -> bool:
+        """True within the resend window of a model whose renders last longer than a repeat takes."""
+        model = models.find(task.request.get("model"))
+        renders = model.usual_render if model else None
+        return now < sent_at + self.times.resend_window and (renders or 0) > self.times.latest_repeat
 
     def _check_running(self, clip: Clip, response: LookupResponse | None, run: Sweep) -> None:
         """Checks a running clip. A clip that is missing in a shared poll may still be running.
