@@ -73,7 +73,7 @@ costs: $(dev) ## measure the AWS cost of a clip, print it and write docs/costs.m
 	@$(PYTHON) -m scripts.cost_report
 
 models: $(dev) ## validate the model catalog and write docs/models.md
-	@$(PYTHON) -m scripts.models
+	@$(PYTHON) -m scripts.model_files
 
 openapi: $(dev) ## write the schema of a task from the model catalog into docs/openapi.json
 	@$(PYTHON) -m scripts.openapi
@@ -118,7 +118,7 @@ validate: $(sam) $(checkov) ## check the template with SAM, cfn-lint and checkov
 
 drift: $(dev)
 	@scripts/compile --check
-	@$(PYTHON) -m scripts.models --check
+	@$(PYTHON) -m scripts.model_files --check
 
 # ----------------------------------------------------------------------------------------------------------------------
 # SAM

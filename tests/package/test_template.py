@@ -639,6 +639,7 @@ def test_callers_and_provider_have_separate_apis(resources: dict[str, Any]) -> N
         ("Api", "GET", "/tasks"),
         ("Api", "GET", "/tasks/{taskUUID}"),
         ("Api", "GET", "/budget"),
+        ("Api", "GET", "/models"),
         ("Api", "GET", "/costs"),
         ("Api", "GET", "/"),
         ("WebhookApi", "POST", "/webhooks/runware/{caller}/{taskUUID}/{clip}"),

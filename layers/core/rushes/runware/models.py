@@ -1,7 +1,7 @@
 """The video models that can be bought, as data: one JSON file for each model, with the limits and prices of its page.
 
 The file of `klingai:5@3` is `catalog/klingai/5@3.json`. A file is read at its model's first use, so a cold start reads
-only what is ordered. The files are validated when the project is built (`scripts/models.py`, which also writes
+only what is ordered. The files are validated when the project is built (`scripts/model_files.py`, which also writes
 docs/models.md) and not here. No other module has a limit or a price.
 """
 
@@ -122,10 +122,16 @@ def find(air: object) -> VideoModel | None:
     return get(air) if isinstance(air, str) and _AIR.fullmatch(air) and _path(air).is_file() else None
 
 
+def content(air: str) -> dict[str, Any]:
+    """The content of the file of one of `identifiers()`."""
+    data: dict[str, Any] = json.loads(_path(air).read_text(encoding="utf-8"))
+    return data
+
+
 @cache
 def get(air: str) -> VideoModel:
     """The model with the AIR identifier of one of `identifiers()`."""
-    return parse(json.loads(_path(air).read_text(encoding="utf-8")))
+    return parse(content(air))
 
 
 def parse(data: Mapping[str, Any]) -> VideoModel:

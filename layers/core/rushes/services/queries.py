@@ -27,6 +27,7 @@ from rushes.domain.timings import Timings
 from rushes.domain.views import SEED_TEXT, Json, attempt_view, manifest_key, render, timeline
 from rushes.errors import UnreadableError
 from rushes.runware import facts
+from rushes.runware import models as catalog
 from rushes.runware.wire import WireError, wire_error
 
 if TYPE_CHECKING:
@@ -336,6 +337,11 @@ def position_of(text: str, caller: str) -> str:
     except (ValueError, binascii.Error):
         raise UnreadableError("cursor must be one from the previous page of this list.") from None
     return position
+
+
+def models() -> Json:
+    """The files of the catalog: what can be ordered, and at which prices."""
+    return {"models": [catalog.content(air) for air in catalog.identifiers()]}
 
 
 def not_found(task_uuid: str) -> WireError:

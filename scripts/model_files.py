@@ -1,4 +1,4 @@
-"""Validates the files of the model catalog and writes docs/models.md: `python -m scripts.models` (`--check`).
+"""Validates the files of the model catalog and writes docs/models.md: `python -m scripts.model_files` (`--check`).
 
 The service itself trusts the files, since validation at a cold start costs time. With `--check` nothing is written, and
 the exit status is 1 if a file is invalid or the page out of date.
@@ -26,15 +26,15 @@ Value = bool | int | float | str
 Conditions = dict[str, Annotated[list[Value], Field(min_length=1)]]
 
 
-class _Strict(BaseModel):
+class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class Status(_Strict):
+class StatusEntry(_Entry):
     """`leaving` needs a successor; `date` is the last day."""
 
     state: Literal["live", "leaving", "gone"]
-    date: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")] = ""
+    date: Annotated[str, Field(pattern=r"^(\d{4}-\d\d-\d\d)?$")] = ""
     successor: str = ""
 
     @model_validator(mode="after")
@@ -46,7 +46,7 @@ class Status(_Strict):
         return self
 
 
-class Size(_Strict):
+class Size(_Entry):
     """Width and height in pixels, and the name of the resolution in prices."""
 
     width: Annotated[int, Field(ge=16, le=8192)]
@@ -54,7 +54,7 @@ class Size(_Strict):
     resolution: str
 
 
-class Parameter(_Strict):
+class ParameterLimits(_Entry):
     """See `rushes.runware.models.Parameter`."""
 
     type: Literal["string", "number", "integer", "boolean", "size", "images"]
@@ -84,7 +84,7 @@ class Parameter(_Strict):
         return self
 
 
-class Restricts(_Strict):
+class Restricts(_Entry):
     """Where the conditions hold, the parameter has one of the values."""
 
     when: Conditions
@@ -95,7 +95,7 @@ class Restricts(_Strict):
 Groups = Annotated[list[Annotated[list[str], Field(min_length=1)]], Field(min_length=2)]
 
 
-class Rule(_Strict):
+class ModelRule(_Entry):
     """One rule, of one kind."""
 
     together: Annotated[list[str], Field(min_length=2)] | None = None
@@ -120,7 +120,7 @@ class Rule(_Strict):
             yield from [self.restricts.parameter, *self.restricts.when]
 
 
-class Price(_Strict):
+class PriceRow(_Entry):
     """One row of the grid, in micro-dollars."""
 
     when: Conditions
@@ -134,27 +134,27 @@ class Price(_Strict):
         return self
 
 
-class Images(_Strict):
+class Images(_Entry):
     """The sides of an image in pixels, smallest and largest, and its size in bytes."""
 
     sides: Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=2, max_length=2)]
     bytes: Annotated[int, Field(gt=0)]
 
 
-class Model(_Strict):
+class ModelFile(_Entry):
     """The content of a file."""
 
     air: Annotated[str, Field(pattern=r"^[a-z0-9]+:[a-z0-9-]+@[a-z0-9.-]+$")]
     name: str
     page: str
-    status: Status
+    status: StatusEntry
     sizes: list[Size] = []
     defaultResolution: str = ""
-    parameters: dict[str, Parameter]
-    rules: list[Rule] = []
+    parameters: dict[str, ParameterLimits]
+    rules: list[ModelRule] = []
     usualRenderSeconds: Annotated[int, Field(gt=0)] | None = None
     images: Images | None = None
-    prices: Annotated[list[Price], Field(min_length=1)]
+    prices: Annotated[list[PriceRow], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -196,23 +196,23 @@ class Model(_Strict):
             raise ValueError(f"{name} cannot be {wrong}")
 
 
-def _may_be(value: Value, limits: Parameter) -> bool:
+def _may_be(value: Value, limits: ParameterLimits) -> bool:
     return value in limits.values if limits.values else isinstance(value, int | float) and _within(value, limits)
 
 
-def _within(value: float, limits: Parameter) -> bool:
+def _within(value: float, limits: ParameterLimits) -> bool:
     return (limits.minimum is None or limits.minimum <= value) and (limits.maximum is None or value <= limits.maximum)
 
 
-def read(path: Path) -> Model:
+def read(path: Path) -> ModelFile:
     """The validated content of a file. Raises `ValueError`."""
-    model = Model.model_validate_json(path.read_bytes())
+    model = ModelFile.model_validate_json(path.read_bytes())
     if path != FOLDER / model.air.partition(":")[0] / f"{model.air.partition(':')[2]}.json":
         raise ValueError(f"{path.name} is not the file of {model.air}")
     return model
 
 
-def catalog() -> Mapping[str, Model]:
+def catalog() -> Mapping[str, ModelFile]:
     """All models by AIR identifier. Raises `ValueError` if one of them is invalid or names an unknown successor."""
     models = {}
     for path in sorted(FOLDER.glob("*/*.json")):
@@ -226,7 +226,7 @@ def catalog() -> Mapping[str, Model]:
     return models
 
 
-def render(models: Mapping[str, Model]) -> str:
+def render(models: Mapping[str, ModelFile]) -> str:
     """docs/models.md."""
     rows = [
         f"| [{model.name}](#{_anchor(model.name)}) | `{air}` | {_status(model)} | {_price_range(model)} |"
@@ -234,7 +234,7 @@ def render(models: Mapping[str, Model]) -> str:
     ]
     parts = [
         "# Models",
-        "Generated by `python -m scripts.models` from the files in "
+        "Generated by `python -m scripts.model_files` from the files in "
         "[runware/catalog](../layers/core/rushes/runware/catalog). A limit that the model's page at Runware does not "
         "give is left out of what can be ordered. A request with values for which no price is listed is refused "
         "(`priceUnknown`).",
@@ -244,7 +244,7 @@ def render(models: Mapping[str, Model]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _section(model: Model) -> str:
+def _section(model: ModelFile) -> str:
     sizes = ", ".join(f"{size.width}x{size.height} ({size.resolution})" for size in model.sizes)
     prices = "\n".join(f"- {_conditions(row.when)}: {_price(row)}" for row in model.prices)
     rules = "\n".join(f"- {_rule(rule)}" for rule in model.rules)
@@ -267,7 +267,7 @@ def _anchor(name: str) -> str:
     return re.sub(r"[^a-z0-9 -]", "", name.lower()).replace(" ", "-")
 
 
-def _status(model: Model) -> str:
+def _status(model: ModelFile) -> str:
     status = model.status
     ends = f" on {status.date}" if status.date else ""
     return {"live": "live", "leaving": f"ends{ends}", "gone": f"ended{ends}"}[status.state] + (
@@ -275,7 +275,7 @@ def _status(model: Model) -> str:
     )
 
 
-def _price_range(model: Model) -> str:
+def _price_range(model: ModelFile) -> str:
     seconds = model.parameters["duration"]
     shortest = min(seconds.values) if seconds.values else seconds.minimum
     prices = [row.perSecond or (row.perClip or 0) / float(shortest or 1) for row in model.prices]
@@ -283,7 +283,7 @@ def _price_range(model: Model) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _price(row: Price) -> str:
+def _price(row: PriceRow) -> str:
     if row.perSecond:
         return f"${dollars(row.perSecond):g} a second"
     return f"${dollars(row.perClip or 0):g} a clip"
@@ -297,7 +297,7 @@ def _either(values: list[Any]) -> str:
     return ", ".join(json.dumps(value) if isinstance(value, bool) else str(value) for value in values)
 
 
-def _values(limits: Parameter, model: Model) -> str:
+def _values(limits: ParameterLimits, model: ModelFile) -> str:
     if limits.values:
         return _either(limits.values)
     if limits.type == "size":
@@ -313,11 +313,11 @@ def _values(limits: Parameter, model: Model) -> str:
     return f"{limits.minimum} to {limits.maximum}{unit}{step}"
 
 
-def _default(limits: Parameter) -> str:
+def _default(limits: ParameterLimits) -> str:
     return "" if limits.default is None else _either([limits.default])
 
 
-def _rule(rule: Rule) -> str:
+def _rule(rule: ModelRule) -> str:
     if rule.restricts:
         restricts = rule.restricts
         return f"With {_conditions(restricts.when)}, `{restricts.parameter}` is {_either(restricts.values)}."

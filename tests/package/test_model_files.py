@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from rushes.runware import models
-from scripts.models import FOLDER, PAGE, Model, catalog, read, render
+from scripts.model_files import FOLDER, PAGE, ModelFile, catalog, read, render
 
 KLING = json.loads((FOLDER / "klingai" / "5@3.json").read_text())
 Change = Callable[[dict[str, Any]], object]
@@ -68,10 +68,10 @@ def test_an_unknown_identifier_finds_no_model(air: object) -> None:
 def test_a_faulty_file_is_found(change: Change) -> None:
     """Each of these faults would change what can be ordered, or its price."""
     data = json.loads(json.dumps(KLING))
-    Model.model_validate_json(json.dumps(data))
+    ModelFile.model_validate_json(json.dumps(data))
     change(data)
     with pytest.raises(ValidationError):
-        Model.model_validate_json(json.dumps(data))
+        ModelFile.model_validate_json(json.dumps(data))
 
 
 def test_a_file_has_the_name_of_its_model() -> None:
