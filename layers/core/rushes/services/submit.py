@@ -29,7 +29,7 @@ from rushes.services.input_images import ReadOnlyImageStore
 from rushes.services.metric import Metric
 from rushes.services.purchase import Buyer, PurchaseService
 from rushes.services.queries import QueryService
-from rushes.services.request_validation import NO_SECRET, Poll, WireResponse, can_be_signed, of_task, validate
+from rushes.services.request_validation import Poll, WireResponse, of_task, refusal_of, validate
 
 if TYPE_CHECKING:
     from rushes.services.ports import ConcurrentMap, ImageStore, TaskTable, Telemetry
@@ -66,6 +66,7 @@ class SubmitService:
     new_uuid: Callable[[], str]
     concurrent_map: ConcurrentMap
     loopback: bool = False  # webhooks to receivers on the same machine are allowed
+    gone_models: bool = False  # models that Runware has removed may be ordered
 
     def submit(self, tasks: Sequence[object], request: Request) -> WireResponse:
         """Buys the clips of each valid order and answers each valid poll; an invalid task does not affect the others.
@@ -75,6 +76,9 @@ class SubmitService:
         answer = WireResponse()
         valid = validate(tasks, answer, loopback=self.loopback)
         orders = [each for each in valid if isinstance(each, Order)]
+        leaving = sum(order.model.air in answer.leaving for order in orders)
+        if leaving:
+            self.telemetry.count(Metric.LEAVING_MODEL_ORDERED, leaving)
         image_outcomes = self.concurrent_map(lambda order: self._store_images(order, request), orders)
         to_send: list[_LeasedClip] = []
         to_give_back: list[Clip] = []
@@ -116,14 +120,14 @@ class SubmitService:
 
         A repeat is found before its images are read from S3, because S3 may be unavailable and the images deleted.
         """
-        signable = can_be_signed(order, request.caller)
-        if signable and not input_images.needs_storing(order.request):
+        refusal = refusal_of(order, request.caller, gone_models=self.gone_models)
+        if not refusal and not input_images.needs_storing(order.request):
             return order.request
         try:
             if recorded := self.table.get_tombstone(request.caller.name, order.task_uuid):
                 return Existing(recorded)
-            if not signable:
-                return [(400, NO_SECRET)]
+            if refusal:
+                return [(400, refusal)]
             if not self._has_time_to_send(order.clips, request.buyer):
                 raise BusyError("no time is left to send the order")
             stored = input_images.store_images(order.request, request.caller, self.inputs)
@@ -212,15 +216,22 @@ class SubmitService:
         return replace(clip, next_check_at=next_check(clip, now, self.times))
 
 
-def price(tasks: Sequence[object], caller: Caller, inputs: ImageStore, *, loopback: bool = False) -> WireResponse:
+def price(
+    tasks: Sequence[object],
+    caller: Caller,
+    inputs: ImageStore,
+    *,
+    loopback: bool = False,
+    gone_models: bool = False,
+) -> WireResponse:
     """A dry run: the price of each task in dollars. Nothing is recorded, stored or bought."""
     answer = WireResponse()
     for each in validate(tasks, answer, loopback=loopback):
         if isinstance(each, Poll):
             answer.data.append({"taskType": "getResponse", "taskUUID": each.task_uuid, "dryRun": True, "cost": 0.0})
             continue
-        if not can_be_signed(each, caller):
-            answer.errors.append((400, of_task(each.task_uuid, NO_SECRET)))
+        if refusal := refusal_of(each, caller, gone_models=gone_models):
+            answer.errors.append((400, of_task(each.task_uuid, refusal)))
             continue
         try:
             checked = input_images.store_images(each.request, caller, ReadOnlyImageStore(inputs))
