@@ -313,7 +313,8 @@ def merge(clip: Clip, fact: Fact) -> Clip:
     if fact.kind == Kind.ERASED:
         clip = _without_texts(clip)
     name, source = (fact.kind, fact.key), _source(fact.source, fact.fields)
-    fields = _redacted(fact.key, fact.fields) if clip.has(Kind.ERASED) else fact.fields
+    is_erased = fact.kind == Kind.ERASED or clip.has(Kind.ERASED)
+    fields = _redacted(fact.kind, fact.key, fact.fields) if is_erased else fact.fields
     new_claim = Claim(fact.at, dict(fields))
     record = clip.facts.get(name)
     claim = record.claims.get(source) if record else None
@@ -469,14 +470,19 @@ def _without_texts(clip: Clip) -> Clip:
     """The clip without the provider's messages, which may quote the prompt, and without its render's URL."""
     facts = {
         (kind, key): FactRecord(
-            {source: claim._replace(fields=_redacted(key, claim.fields)) for source, claim in record.claims.items()}
+            {
+                source: claim._replace(fields=_redacted(kind, key, claim.fields))
+                for source, claim in record.claims.items()
+            }
         )
         for (kind, key), record in clip.facts.items()
     }
     return clip if facts == clip.facts else replace(clip, facts=facts)
 
 
-def _redacted(key: str, fields: Mapping[str, Scalar]) -> dict[str, Scalar]:
+def _redacted(kind: str, key: str, fields: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
+    if kind in _IMMUTABLE:  # compared as a whole, and without texts
+        return fields
     redacted = {name: value for name, value in fields.items() if name != "videoURL"}
     if "message" in redacted:
         redacted["message"] = _ERASED_TEXT
