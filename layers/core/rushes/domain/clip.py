@@ -35,6 +35,7 @@ class Kind(StrEnum):
     DETAILS_UNKNOWN = "detailsUnknown"  # stored, and the render's details are lost permanently
     ASKED = "asked"  # an operator requests another check of a clip in review; the key is the time
     ANSWERED = "answered"  # that check has taken place; the key is that of `asked`
+    ERASED = "erased"  # an operator has had the clip's objects and texts deleted
 
 
 class Status(StrEnum):
@@ -46,6 +47,7 @@ class Status(StrEnum):
     STORED = "stored"
     FAILED = "failed"
     REVIEW = "review"
+    ERASED = "erased"
     SUCCEEDED = "succeeded"  # tasks only
     PARTIAL = "partial"  # tasks only
 
@@ -117,12 +119,14 @@ KIND_RULES: Mapping[str, KindRule] = {
     Kind.DETAILS_UNKNOWN: KindRule(None, limit=8),
     Kind.ASKED: KindRule(None, limit=100),
     Kind.ANSWERED: KindRule(None, limit=100),
+    Kind.ERASED: KindRule(None, limit=8),
 }
 _RANKS: Mapping[str, int] = {kind: rule.decides.rank for kind, rule in KIND_RULES.items() if rule.decides}
 _LATER_KIND = KindRule(None, limit=1000)  # a later version's kind: kept unchanged, decides nothing
 
 # Kinds of facts about immutable things: claims are not joined; the earliest ones are kept.
 _IMMUTABLE = {Kind.STORED}
+_ERASED_TEXT = "Erased."
 _RESCUE = "rescue"  # the source of copies that the service made itself
 
 # The largest multiple of the estimate that is accepted as a cost. Anyone with a webhook's URL can forge one.
@@ -238,6 +242,8 @@ class Clip:
 
     @property
     def status(self) -> Status:
+        if self.has(Kind.ERASED):
+            return Status.ERASED
         decision = self.decision
         return decision.status if decision else Status.PENDING
 
@@ -259,17 +265,27 @@ class Clip:
 
     @property
     def copy(self) -> tuple[str, FactRecord] | None:
-        """The pinned object version and its record, or None: the copy that was recorded first."""
-        copies = self.of(Kind.STORED)
+        """The pinned object version and its record: the copy that was recorded first. None if it was erased."""
+        copies = {} if self.has(Kind.ERASED) else self.of(Kind.STORED)
         return min(copies.items(), key=lambda item: (item[1].at, item[0])) if copies else None
 
     @property
+    def erased_at(self) -> int | None:
+        """The time of the clip's erasure in milliseconds, or None."""
+        return self.first_seen_at(Kind.ERASED)
+
+    @property
     def open(self) -> bool:
-        """True if a check of this clip can still add a fact."""
+        """True if a check of this clip can still add a fact. An erased clip is never checked again."""
+        return not self.has(Kind.ERASED) and not self.is_decided
+
+    @property
+    def is_decided(self) -> bool:
+        """True if the facts decide the clip, whether or not it was erased afterwards."""
         decision = self.decision
         if decision is None or (decision.needs_review and self.asked_at is not None):
-            return True
-        return not any(self.has(kind) for kind in decision.closed_by)
+            return False
+        return any(self.has(kind) for kind in decision.closed_by)
 
     @property
     def asked_at(self) -> int | None:
@@ -292,9 +308,14 @@ def merge(clip: Clip, fact: Fact) -> Clip:
     """Returns the clip with the fact added, or the same object if the fact adds nothing.
 
     The claims of each source are kept and limited separately, so that no number of forged webhooks displaces a poll.
+    Texts and addresses of Runware are removed from the facts of an erased clip, of later ones too.
     """
+    if fact.kind == Kind.ERASED:
+        clip = _without_texts(clip)
     name, source = (fact.kind, fact.key), _source(fact.source, fact.fields)
-    new_claim = Claim(fact.at, dict(fact.fields))
+    is_erased = fact.kind == Kind.ERASED or clip.has(Kind.ERASED)
+    fields = _redacted(fact.kind, fact.key, fact.fields) if is_erased else fact.fields
+    new_claim = Claim(fact.at, dict(fields))
     record = clip.facts.get(name)
     claim = record.claims.get(source) if record else None
     joined = _join(fact.kind, claim, new_claim) if claim else new_claim
@@ -323,7 +344,7 @@ def billable_amount(clip: Clip) -> int:
         costs = [plausible_cost(record, clip.estimate) for record in renders.values()]
         return sum(clip.estimate if cost is None else cost for cost in costs)
     decision = clip.decision
-    return 0 if decision and decision.free and not clip.open else clip.estimate
+    return 0 if decision and decision.free and clip.is_decided else clip.estimate
 
 
 def plausible_cost(render: FactRecord, estimate: int) -> int | None:
@@ -370,6 +391,8 @@ def next_check(clip: Clip, now: int, times: Timings) -> int | None:
     has requested a check.
     """
     kind, decision = clip.decisive, clip.decision
+    if clip.has(Kind.ERASED):
+        return None
     if kind is None or decision is None:
         return _next_unconfirmed_check(clip, now, times)
     since = min(record.at for record in clip.of(kind).values())
@@ -441,6 +464,31 @@ def answered_facts(clip: Clip, now: int, reason: str) -> list[Fact]:
         Fact(kind=Kind.ANSWERED, key=key, at=now, source=FactSource.CLOCK, fields={"reason": reason})
         for key in clip.of(Kind.ASKED).keys() - clip.of(Kind.ANSWERED).keys()
     ]
+
+
+def _without_texts(clip: Clip) -> Clip:
+    """The clip without the provider's messages, which may quote the prompt, and without its render's URL."""
+    facts = {
+        (kind, key): FactRecord(
+            {
+                source: claim._replace(fields=_redacted(kind, key, claim.fields))
+                for source, claim in record.claims.items()
+            }
+        )
+        for (kind, key), record in clip.facts.items()
+    }
+    return clip if facts == clip.facts else replace(clip, facts=facts)
+
+
+def _redacted(kind: str, key: str, fields: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
+    if kind in _IMMUTABLE:  # compared as a whole, and without texts
+        return fields
+    redacted = {name: value for name, value in fields.items() if name != "videoURL"}
+    if "message" in redacted:
+        redacted["message"] = _ERASED_TEXT
+    if "error" in redacted:  # still the response to a repeat of a refused request
+        redacted["error"] = canonical({"code": key, "message": _ERASED_TEXT})
+    return redacted
 
 
 def _source(source: str, fields: Mapping[str, Scalar]) -> str:
