@@ -1,14 +1,15 @@
-"""Runware's rules for a task of KlingAI 2.1 Master, written from the model's page only.
+"""Runware's rules for a task of each model, written from the models' pages only.
 
 Pure: a decoded JSON object in, the list of its error items out, in the wire format. Each parameter's rule is an entry
-of `_RULES`; `_size_errors` checks width and height together.
+of `ModelPage.rules`; `_size_errors` checks width and height together, and `ModelPage.more` has the page's other rules.
 """
 
 import base64
 import binascii
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,13 +19,26 @@ from PIL import Image, UnidentifiedImageError
 Json = dict[str, Any]
 Rule = Callable[[str, Any], "Json | None"]
 
-DOCUMENTATION = "https://runware.ai/docs/models/klingai-2-1-master"
+_PAGES = "https://runware.ai/docs/models/"
+DOCUMENTATION = f"{_PAGES}klingai-2-1-master"
 MODEL = "klingai:5@3"
-SIZES = ((1920, 1080), (1080, 1080), (1080, 1920))
 IMAGE_SIDES = (300, 2048)
 IMAGE_BYTES = 20 * 1024 * 1024
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-([0-9a-f])[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
 _DATA_URI = re.compile(r"data:image/[a-z+.-]+;base64,", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class ModelPage:
+    """The page of one model. `price` gives micro-dollars a second; `more` the errors of parameters together."""
+
+    model: str
+    address: str
+    sizes: tuple[tuple[int, int], ...]
+    rules: Mapping[str, Rule]
+    price: Callable[[Json], int]
+    required: tuple[str, ...] = ("taskUUID", "model", "positivePrompt")
+    more: Callable[[Json], "list[Json]"] = lambda _: []
 
 
 def is_uuid4(value: Any) -> bool:
@@ -42,11 +56,26 @@ def error(code: str, message: str, parameter: str | list[str], **more: Any) -> J
 
 def video_errors(task: Json) -> list[Json]:
     """All errors of one videoInference task; empty if Runware would accept it."""
-    unknown = [name for name in task if name not in _RULES and name != "taskType"]
-    faults = [error("unsupportedParameter", f"Unsupported parameter '{name}' for {MODEL}.", name) for name in unknown]
-    faults += [missing for name in _REQUIRED if (missing := _missing(task, name))]
-    faults += [fault for name, rule in _RULES.items() if name in task and (fault := rule(name, task[name]))]
-    return faults + _size_errors(task)
+    page = page_of(task)
+    unknown = [name for name in task if name not in page.rules and name != "taskType"]
+    faults = [
+        error("unsupportedParameter", f"Unsupported parameter '{name}' for {page.model}.", name) for name in unknown
+    ]
+    faults += [missing for name in page.required if (missing := _missing(task, name))]
+    faults += [fault for name, rule in page.rules.items() if name in task and (fault := rule(name, task[name]))]
+    faults += _size_errors(task, page) + page.more(task)
+    return [{**fault, "documentation": fault["documentation"].replace(DOCUMENTATION, page.address)} for fault in faults]
+
+
+def page_of(task: Json) -> ModelPage:
+    """The page of a task's model; that of KlingAI 2.1 Master for an unknown model, which its rule refuses."""
+    model = task.get("model")
+    return MODELS.get(model, MODELS[MODEL]) if isinstance(model, str) else MODELS[MODEL]
+
+
+def price(task: Json, seconds: int) -> int:
+    """The price of one render of this valid task in micro-dollars."""
+    return page_of(task).price(task) * seconds
 
 
 def _missing(task: Json, name: str) -> Json | None:
@@ -122,13 +151,16 @@ def _is_http(value: str) -> bool:
         return False
 
 
-def _duration(name: str, value: Any) -> Json | None:
-    if not _is_number(value):
-        return _invalid(name, "a number", "float", allowedValues=[5, 10])
-    if value in (5, 10):
-        return None
-    message = f"Unsupported duration for {MODEL}: must be 5 or 10."
-    return error("unsupportedDuration", message, name, type="float", allowedValues=[5, 10])
+def _duration(model: str, *allowed: int) -> Rule:
+    def rule(name: str, value: Any) -> Json | None:
+        if not _is_number(value):
+            return _invalid(name, "a number", "float", allowedValues=list(allowed))
+        if value in allowed:
+            return None
+        message = f"Unsupported duration for {model}: must be {' or '.join(map(str, allowed))}."
+        return error("unsupportedDuration", message, name, type="float", allowedValues=list(allowed))
+
+    return rule
 
 
 def _guidance(name: str, value: Any) -> Json | None:
@@ -138,14 +170,14 @@ def _guidance(name: str, value: Any) -> Json | None:
     return _invalid(name, "between 0 and 1 in steps of 0.01", "float", min=0, max=1, multiplier=0.01)
 
 
-def _object(rules: dict[str, Rule]) -> Rule:
+def _object(model: str, rules: dict[str, Rule]) -> Rule:
     def rule(name: str, value: Any) -> Json | None:
         if not isinstance(value, dict):
             return _invalid(name, "an object", "object")
         for key, inner in value.items():
             path = f"{name}.{key}"
             if key not in rules:
-                return error("unsupportedParameter", f"Unsupported parameter '{path}' for {MODEL}.", path)
+                return error("unsupportedParameter", f"Unsupported parameter '{path}' for {model}.", path)
             if fault := rules[key](path, inner):
                 return fault
         return None
@@ -166,7 +198,7 @@ def _frame_image(name: str, entry: Any) -> Json | None:
         return _image(name, entry)
     if unknown := next((key for key in entry if key not in ("image", "frame")), None):
         path = f"{name}.{unknown}"
-        return error("unsupportedParameter", f"Unsupported parameter '{path}' for {MODEL}.", path)
+        return error("unsupportedParameter", f"Unsupported parameter '{path}' for this model.", path)
     if "image" not in entry:
         return error(f"missing{_capital(name)}Image", f"Missing required parameter '{name}.image'.", f"{name}.image")
     frame = entry.get("frame", "first")
@@ -224,17 +256,17 @@ def _unusable(name: str) -> Json:
     return error("invalidValueUploadFailed", "The image could not be read.", name, type="string")
 
 
-def _size_errors(task: Json) -> list[Json]:
+def _size_errors(task: Json, page: ModelPage) -> list[Json]:
     given = [name for name in ("width", "height") if name in task]
     if not given:
         return []
     if len(given) == 1:
         return [error("incompatibleParameters", "'width' and 'height' must be used together.", ["width", "height"])]
     sides = (task["width"], task["height"])
-    if any(type(side) is not int for side in sides) or sides in SIZES:
+    if any(type(side) is not int for side in sides) or sides in page.sizes:
         return []
-    allowed = [f"{width}x{height}" for width, height in SIZES]
-    message = f"Unsupported dimensions for {MODEL}: must be one of {', '.join(allowed)}."
+    allowed = [f"{width}x{height}" for width, height in page.sizes]
+    message = f"Unsupported dimensions for {page.model}: must be one of {', '.join(allowed)}."
     return [error("unsupportedDimensions", message, ["width", "height"], type="integer", allowedValues=allowed)]
 
 
@@ -242,25 +274,70 @@ def _side(name: str, value: Any) -> Json | None:
     return None if type(value) is int else _invalid(name, "an integer", "integer")
 
 
-_REQUIRED = ("taskUUID", "model", "positivePrompt")
-_RULES: dict[str, Rule] = {
-    "taskUUID": _uuid,
-    "model": _one_of(MODEL),
-    "positivePrompt": _text(2, 2500),
-    "negativePrompt": _text(2, 2500),
-    "width": _side,
-    "height": _side,
-    "duration": _duration,
-    "CFGScale": _guidance,
-    "outputType": _one_of("URL"),
-    "outputFormat": _one_of("MP4", "WEBM", "MOV"),
-    "outputQuality": _integer(20, 99),
-    "numberResults": _integer(1, 4),
-    "deliveryMethod": _one_of("async"),
-    "webhookURL": _uri,
-    "uploadEndpoint": _uri,
-    "ttl": _integer(60),
-    "includeCost": _boolean,
-    "safety": _object({"checkContent": _boolean, "mode": _one_of("none", "fast", "full")}),
-    "inputs": _object({"frameImages": _frame_images}),
+def _rules(model: str, **own: Rule) -> dict[str, Rule]:
+    """The rules of the parameters that all pages have, in the same words, and the page's own."""
+    return {
+        "taskUUID": _uuid,
+        "model": _one_of(model),
+        "width": _side,
+        "height": _side,
+        "outputType": _one_of("URL"),
+        "outputFormat": _one_of("MP4", "WEBM", "MOV"),
+        "outputQuality": _integer(20, 99),
+        "numberResults": _integer(1, 4),
+        "deliveryMethod": _one_of("async"),
+        "webhookURL": _uri,
+        "uploadEndpoint": _uri,
+        "ttl": _integer(60),
+        "includeCost": _boolean,
+        "safety": _object(model, {"checkContent": _boolean, "mode": _one_of("none", "fast", "full")}),
+        **own,
+    }
+
+
+def _kling(model: str, page: str, sizes: tuple[tuple[int, int], ...], price: int) -> ModelPage:
+    """The pages of KlingAI 2.1 Master and 2.5 Turbo Pro differ only in their sizes and prices."""
+    rules = _rules(
+        model,
+        positivePrompt=_text(2, 2500),
+        negativePrompt=_text(2, 2500),
+        duration=_duration(model, 5, 10),
+        CFGScale=_guidance,
+        inputs=_object(model, {"frameImages": _frame_images}),
+    )
+    return ModelPage(model, _PAGES + page, sizes, rules, lambda _: price)
+
+
+def _veo_price(task: Json) -> int:
+    """0.2 dollars a second, with sound 0.4; the page has no price for 1080p, for which the emulator charges both."""
+    return 400_000 if task.get("providerSettings", {}).get("google", {}).get("generateAudio") else 200_000
+
+
+def _veo_size(task: Json) -> list[Json]:
+    sized, named = "width" in task or "height" in task, "resolution" in task
+    if sized != named:
+        return []
+    message = "Either 'width' and 'height' or 'resolution' must be given."
+    return [error("incompatibleParameters", message, ["width", "resolution"])]
+
+
+def _veo(model: str, page: str) -> ModelPage:
+    rules = _rules(
+        model,
+        positivePrompt=_text(2, 3000),
+        duration=_duration(model, 4, 6, 8),
+        resolution=_one_of("720p", "1080p"),
+        providerSettings=_object(model, {"google": _object(model, {"generateAudio": _boolean})}),
+    )
+    sizes = ((1280, 720), (720, 1280), (1920, 1080), (1080, 1920))
+    return ModelPage(model, _PAGES + page, sizes, rules, _veo_price, more=_veo_size)
+
+
+MODELS: Mapping[str, ModelPage] = {
+    page.model: page
+    for page in (
+        _kling(MODEL, "klingai-2-1-master", ((1920, 1080), (1080, 1080), (1080, 1920)), 184_800),
+        _kling("klingai:6@1", "klingai-2-5-turbo-pro", ((1280, 720), (720, 720), (720, 1280)), 70_000),
+        _veo("google:3@0", "google-veo-3"),
+    )
 }
