@@ -4,11 +4,16 @@ It hides one rule: problems of the service's own account at Runware are the oper
 text. The provider's codes are mapped to categories in `runware.error_codes`. Pure.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from rushes.domain.clip import Scalar
 from rushes.domain.redaction import scrub
+
+if TYPE_CHECKING:
+    from rushes.domain.clip import Scalar
 
 
 class Category(StrEnum):

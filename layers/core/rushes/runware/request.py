@@ -32,7 +32,7 @@ from rushes.domain.media import picture
 from rushes.domain.receiver_url import MAX_URL_LENGTH as MAX_RECEIVER_LENGTH
 from rushes.domain.receiver_url import url_fault
 from rushes.runware.catalog import KLING_2_1_MASTER, MODELS, Span, VideoModel
-from rushes.runware.wire import DATA_URI, OURS, S3_OBJECT, WireError, wire_error
+from rushes.runware.wire import DATA_URI, OURS, S3_OBJECT, WireError, of_model, wire_error
 
 _ANY_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _WEB = re.compile(r"https?://[^\s/?#\\]+([/?#][^\s\\]*)?", re.IGNORECASE)
@@ -40,6 +40,7 @@ _DESTINATION = re.compile(r"(?!\.{1,2}(/|$))[A-Za-z0-9_.-]+(/(?!\.{1,2}(/|$))[A-
 _MAX_URL_LENGTH = 4096
 _MAX_KEY_BYTES = 1024
 _MAX_FAULTS = 50
+_MAX_FALLBACKS = 3
 _SEPARATOR = re.compile(r"[:=]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_IN_PROMPT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -64,6 +65,37 @@ class Order(NamedTuple):
     extension: str
     destination: str | None
     webhook_url: str | None = None
+    chain: tuple["Order", ...] = ()  # the order of each model of the fallback, if the ones before it fail
+
+    @property
+    def reserved(self) -> int:
+        """The amount to reserve for one clip, in micro-dollars: the dearest price of the chain."""
+        return max([self.price, *(order.price for order in self.chain)])
+
+
+def check_chain(task: Mapping[str, Any], *, loopback: bool = False) -> Order | list[WireError]:
+    """Returns a task as an order, with one more order for each model of its fallback, or the list of all faults.
+
+    The task is checked for each model. A fault that only a later model has names that model.
+    """
+    first = check(task, loopback=loopback)
+    models = task.get("fallback")
+    faults = first if isinstance(first, list) else []
+    if not isinstance(models, list) or any(fault.get("parameter") == "fallback" for fault in faults):
+        misplaced = "fallback" not in task and "fallbackOnModeration" in task
+        return [*faults, _NO_FALLBACK] if misplaced else first
+    if task.get("model") in models or len(set(models)) < len(models):
+        return [*faults, _REPEATED]
+    known = [_aspect(fault) for fault in faults]
+    bare = {name: value for name, value in task.items() if name not in ("fallback", "fallbackOnModeration")}
+    chain = []
+    for model in models:
+        checked = check({**bare, "model": model}, loopback=loopback)
+        if isinstance(checked, Order):
+            chain.append(checked)
+        else:
+            faults = [*faults, *(of_model(model, fault) for fault in checked if _aspect(fault) not in known)]
+    return faults if faults or isinstance(first, list) else first._replace(chain=tuple(chain))
 
 
 def check(task: Mapping[str, Any], *, loopback: bool = False) -> Order | list[WireError]:
@@ -139,6 +171,8 @@ def request_type(model: VideoModel) -> type[BaseModel]:
         "destination": (Annotated[str, Field(strict=True, max_length=200), AfterValidator(_destination)], None),
         "tags": (_Tags, None),
         "webhookURL": (_Receiver, None),
+        "fallback": (_Fallback, None),
+        "fallbackOnModeration": (Annotated[bool, Field(strict=True)], False),
     }
     return create_model("VideoInference", __base__=_Strict, **fields)
 
@@ -241,6 +275,11 @@ _Receiver = Annotated[
 ]
 
 
+_Fallback = Annotated[
+    list[Annotated[str, Field(strict=True)]], Field(min_length=1, max_length=_MAX_FALLBACKS)
+]  # `check_chain` checks the models themselves
+
+
 def _prompt(value: str) -> str:
     """A blank prompt, or one with control characters, is the fault of a program and would cost a clip."""
     if match := _CONTROL_IN_PROMPT.search(value):
@@ -337,6 +376,8 @@ _TYPES = {
     "inputs": "object",
     "inputs.frameImages": "array",
     "tags": "object",
+    "fallback": "array",
+    "fallbackOnModeration": "boolean",
 }
 
 
@@ -360,6 +401,21 @@ def _wire_error(detail: ErrorDetails, model: VideoModel) -> WireError:
         max=limits.maximum if limits else None,
         allowedValues=allowed,
     )
+
+
+def _aspect(fault: WireError) -> tuple[object, object]:
+    return fault["code"], str(fault.get("parameter"))
+
+
+_NO_FALLBACK = wire_error(
+    "missingFallback", "fallbackOnModeration must be used together with fallback.", "fallback", type="array"
+)
+_REPEATED = wire_error(
+    "invalidFallback",
+    "fallback must be models that differ from the task's model and from each other.",
+    "fallback",
+    type="array",
+)
 
 
 def _path(location: tuple[int | str, ...]) -> list[str]:
@@ -414,6 +470,7 @@ def _limits(parameter: str, model: VideoModel) -> Span | None:
         "numberResults": model.results,
         "ttl": model.ttl,
         "inputs.frameImages": Span(None, model.max_frame_images),
+        "fallback": Span(1, _MAX_FALLBACKS),
     }.get(parameter)
 
 

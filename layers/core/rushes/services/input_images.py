@@ -22,7 +22,7 @@ import imagesize
 from rushes.domain.caller import Caller
 from rushes.domain.media import Head, picture
 from rushes.runware.catalog import MODELS, VideoModel
-from rushes.runware.wire import DATA_URI, S3_OBJECT, WireError, wire_error
+from rushes.runware.wire import DATA_URI, S3_OBJECT, WireError, of_model, wire_error
 
 if TYPE_CHECKING:
     from rushes.services.ports import ImageStore
@@ -59,6 +59,9 @@ def store_images(task: Mapping[str, Any], caller: Caller, inputs: ImageStore) ->
     model = MODELS[task["model"]]
     results = {image: _store(image, caller, inputs, model) for image in images_of(task)}
     errors = [error for result in results.values() if not isinstance(result, str) for error in result]
+    for later in task.get("fallback", ()):
+        checked = [_store(image, caller, ReadOnlyImageStore(inputs), MODELS[later]) for image in results]
+        errors += [of_model(later, error) for result in checked if not isinstance(result, str) for error in result]
     return errors or _replace_images(task, lambda image: str(results[image]))
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from rushes.domain.formats import UUID4, canonical
 from rushes.domain.jsonl import reject_foreign_encoding
 from rushes.errors import UnreadableError
-from rushes.runware.request import Order, check
+from rushes.runware.request import Order, check_chain
 from rushes.runware.wire import WireError, wire_error
 from rushes.services import input_images
 
@@ -172,7 +172,7 @@ def _check(task: object, loopback: bool) -> Order | Poll | list[WireError]:
         return [{**_UNSUPPORTED_TYPE, **task_name}]
     if len(canonical(task).encode()) - sum(map(len, input_images.images_of(task))) > _MAX_TASK_BYTES:
         return [{**_TOO_LARGE, **task_name, "taskType": "videoInference"}]
-    checked = check(task, loopback=loopback)
+    checked = check_chain(task, loopback=loopback)
     if isinstance(checked, Order):
         return checked
     return [{**error, **task_name, "taskType": "videoInference"} for error in checked]
