@@ -58,6 +58,7 @@ STATEMENTS = {
         "WriteLogs": ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"ReconcileLogs"}),
         "FindDueClips": ({"dynamodb:Query"}, {"Table/index/due"}),
         "SaveFactsAndTheirMoney": ({"dynamodb:GetItem", "dynamodb:UpdateItem"}, {"Table"}),
+        "RecordClipsOfNextModels": ({"dynamodb:PutItem"}, {"Table"}),
         "ReadBudgets": ({"dynamodb:Query"}, {"Table"}),
         "ProbeVideos": ({"s3:GetObject", "s3:GetObjectVersion"}, {"Bucket/videos/*"}),
         "DistinguishMissingFromForbidden": ({"s3:ListBucket", "s3:ListBucketVersions"}, {"Bucket"}),

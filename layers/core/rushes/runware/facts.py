@@ -59,7 +59,12 @@ def refusals(clips: Iterable[Clip]) -> list[tuple[int, WireError]]:
     members = current_clips(clips)
     if not members or any(clip.decisive != Kind.REFUSED or clip.open or clip.is_superseded for clip in members):
         return []
-    facts = {key: record for clip in members for key, record in clip.of(Kind.REFUSED).items()}
+    return refusal_responses(members)
+
+
+def refusal_responses(clips: Iterable[Clip]) -> list[tuple[int, WireError]]:
+    """Returns the HTTP status and error object of each different refusal of these clips."""
+    facts = {key: record for clip in clips for key, record in clip.of(Kind.REFUSED).items()}
     return [_refusal_response(code, record.fields) for code, record in sorted(facts.items())]
 
 

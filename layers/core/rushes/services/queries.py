@@ -240,7 +240,8 @@ class QueryService:
         )
 
     def _clip_view(self, task: Task, clip: Clip, with_timeline: bool) -> Json:
-        error = next(_clip_errors(clip), None)
+        # While the next model's clip may follow, a failed clip is running.
+        error = next(_clip_errors(clip), None) if clip.status != Status.RUNNING else None
         newest = max((at for record in clip.facts.values() for at in record.seen.values()), default=None)
         optional = {
             "updatedAt": _iso(newest),
@@ -362,7 +363,7 @@ def _clip_errors(clip: Clip) -> Iterator[WireError]:
     """The reasons why a clip is not stored; none if it is. Secrets were removed from Runware's texts on arrival."""
     match clip.decisive:
         case Kind.REFUSED:
-            yield from (error for _, error in facts.refusals([clip]))
+            yield from (error for _, error in facts.refusal_responses([clip]))
         case Kind.FAILED | Kind.GIVEN_UP:
             code, record = min(clip.of(Kind.FAILED).items(), key=lambda item: (item[1].at, item[0]))
             error = {} if is_account_failure(record.fields) else json.loads(str(record.fields.get("error", "{}")))
