@@ -393,6 +393,7 @@ def test_a_function_reaches_only_the_items_it_needs(resources: dict[str, Any]) -
         ("WebhookRole", "SaveFactsAndTheirMoney"): {"task#*", "budget#*"},
         ("WebhookRole", "ReadBudgets"): {"budget#*"},
         ("ReconcileRole", "SaveFactsAndTheirMoney"): {"task#*", "budget#*"},
+        ("ReconcileRole", "RecordClipsOfNextModels"): {"task#*"},
         ("ReconcileRole", "ReadBudgets"): {"budget#*"},
         ("PublishRole", "ReadRequests"): {"task#*"},
         ("DeliverRole", "ReadOutcomesSecretsAndAttempts"): {"task#*", "signing#*", "delivery#*"},
