@@ -485,7 +485,7 @@ def moderation_falls_over(patch: Patch) -> None:
 
 
 def fallback_before_the_last_look(patch: Patch) -> None:
-    """The next model's clip is recorded as soon as a failure is known."""
+    """The next model's clip is recorded at the first report of a failure."""
     original = Clip._is_closed_by_facts.fget
     assert original
     early = property(lambda self: original(self) or (self.chain is not None and self.decisive == Kind.FAILED))

@@ -340,7 +340,7 @@ WITH_FALLBACK = {"fallback": [DEARER.air, CHEAPER.air]}
 
 @pytest.mark.usefixtures("models")
 def test_the_chain_is_planned_with_the_order() -> None:
-    """Each clip knows the UUIDs, keys and prices of all that may follow; the dearest is reserved for each."""
+    """Each clip has the UUIDs, keys and prices of all that may follow; the dearest is reserved for each."""
     cases = UseCases()
     cases.submit_service.submit([request(**WITH_FALLBACK, numberResults=2)], cases.call())
     rows = [cases.row(0), cases.row(1)]

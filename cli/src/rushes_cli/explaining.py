@@ -31,6 +31,8 @@ _SENTENCES = {
     "answered": "The requested check is complete: {reason}.",
     "givenUp": "Given up by an operator: {reason}.",
     "lastLook": "The bucket and Runware were checked a last time. The status is final.",
+    "superseded": "Certainly not bought: the clip of the next model, {model}, was recorded in its place.",
+    "fallback": "Recorded in the place of the clip of {model}, which ended with {code}.",
     "detailsUnknown": "The render's seed and cost are no longer available; the estimate is counted.",
 }
 
@@ -67,11 +69,16 @@ def explain(
 
 
 def story(task: Mapping[str, Any], clip: Mapping[str, Any]) -> Iterator[Json]:
-    """The steps of a clip as `at` and `text`, in the order in which they were recorded."""
+    """The steps of a clip as `at` and `text`, in the order in which they were recorded.
+
+    With fallback, the steps of each model's clip follow each other, and begin with the model.
+    """
     steps = [
-        {"at": fact.get("at"), "text": describe_fact(fact)}
-        for fact in clip.get("timeline", [])
+        {"at": fact.get("at"), "text": f"{each['model']}: {text}" if "model" in each else text}
+        for each in [*clip.get("chain", []), clip]
+        for fact in each.get("timeline", [])
         if isinstance(fact, dict)
+        for text in [describe_fact(fact)]
     ]
     recorded = "The order was recorded and its estimate reserved. Nothing was sent yet."
     steps.insert(0, {"at": task.get("createdAt"), "text": recorded})
@@ -98,7 +105,10 @@ def describe_fact(fact: Mapping[str, Any]) -> str:
             detail = f" ({key})" if key else ""
             return f"Runware has the order{detail}. Source: {source}."
     template = _SENTENCES.get(str(fact.get("fact")), f"{fact.get('fact')}: {{reason}}. Source: {{source}}.")
-    return template.replace("{reason}", reason).replace("{source}", source)
+    values = {"reason": reason, "source": source, "model": fields.get("model"), "code": fields.get("code")}
+    for name, value in values.items():
+        template = template.replace(f"{{{name}}}", str(value))
+    return template
 
 
 def next_step(clip: Mapping[str, Any]) -> str:
