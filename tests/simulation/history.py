@@ -289,11 +289,11 @@ def request(number: int = 1, clips: int = 1) -> dict[str, Any]:
     return task | ({"numberResults": clips} if clips > 1 else {})
 
 
-def order(setting: Setting, number: int = 1) -> dict[str, Any]:
-    """A task of a setting."""
+def order(setting: Setting, number: int = 1, clips: int | None = None) -> dict[str, Any]:
+    """A task of a setting, possibly with another number of clips."""
     fallback = {"fallback": list(setting.fallback)} if setting.fallback else {}
     moderation = {"fallbackOnModeration": True} if setting.on_moderation else {}
-    return {**request(number, setting.clips), **fallback, **moderation}
+    return {**request(number, clips or setting.clips), **fallback, **moderation}
 
 
 def run_history(setting: Setting) -> History:
