@@ -123,7 +123,7 @@ def next_step(clip: Mapping[str, Any]) -> str:
         case "pending", _:
             return f"the clip is sent to Runware; if it is still pending at {at}, it is checked then."
         case "running", _:
-            return f"Runware renders it and calls the webhook. Without a webhook, Runware is polled at {at}."
+            return _next_of_running(clip, at)
         case "rendered", _:
             return f"Runware uploads it. Without an upload, the service downloads it; the next check is at {at}."
         case "stored", True:
@@ -141,3 +141,11 @@ def next_step(clip: Mapping[str, Any]) -> str:
                 "can order it again with `rushes retry --accept-second-charge`."
             )
     return f"the next check is at {at}." if clip.get("open") else "none."
+
+
+def _next_of_running(clip: Mapping[str, Any], at: str) -> str:
+    """With fallback, a clip that was refused or failed is still running: its slot is."""
+    facts = (fact for fact in clip.get("timeline", []) if isinstance(fact, dict))
+    if "model" in clip and any(fact.get("fact") in ("refused", "failed") for fact in facts):
+        return f"the next model's clip is recorded once the failure is certain; the next check is at {at}."
+    return f"Runware renders it and calls the webhook. Without a webhook, Runware is polled at {at}."
