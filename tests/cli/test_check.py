@@ -114,7 +114,7 @@ class Case:
     def forget(self) -> None:
         self.store()
         s3 = client(self.stack, "s3")
-        erase.forget(self.stack.store, s3, self.stack.bucket_name, self.caller, self.task_uuid)
+        erase.forget(self.stack.store, s3, self.stack.bucket_name, self.caller, self.task_uuid, clock())
 
     def put(self, key: str, body: bytes) -> str:
         """Puts an object through an upload link, as Runware does, and returns its version."""

@@ -19,6 +19,7 @@ from rushes.errors import BusyError
 from rushes.services.purchase import callback_url
 from rushes_cli.exits import Exit
 from rushes_cli.operator import erase
+from rushes_cli.operator.review import clock
 from rushes_local.runware.emulator import OneShot
 from rushes_local.stack import STACK_NAME, Stack
 from tests.cli.conftest import CommandResult, Run
@@ -221,7 +222,9 @@ def test_a_tasks_content_is_erased(stack: Stack, user: User, forget: Forget) -> 
     assert in_table(stack, PROMPT)
     assert clip.status == Status.STORED
 
-    forget(task, user)
+    result = forget(task, user)
+    assert f"clip 1: erased, {clip.object_key.replace('-0.', '-1.')}\n" in result.out
+    assert [each.status for each in user.clips(task)] == [Status.ERASED, Status.ERASED]
     left = {key for key, _ in whole_bucket(stack) if f"/{user.name}/" in key}
     others_image = image.removeprefix(f"s3://{stack.bucket_name}/")
     assert left == {kept.object_key, f"inputs/{user.name}/of-no-task.png", others_image}
@@ -265,7 +268,9 @@ def test_a_repeated_erasure_finds_nothing(stack: Stack, user: User, forget: Forg
     finished(user, task)
     forget(task, user)
     s3 = stack.client("s3")
-    assert erase.forget(stack.store, s3, stack.bucket_name, user.name, task["taskUUID"]) == 0
+    before = user.clips(task)
+    repeated = erase.forget(stack.store, s3, stack.bucket_name, user.name, task["taskUUID"], clock())
+    assert repeated == (tuple(before), 0)
 
 
 def test_an_interrupted_erasure_is_completed(

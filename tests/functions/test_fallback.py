@@ -10,11 +10,10 @@ import pytest
 
 from functions.reconcile import app
 from rushes.domain.clip import SLOTS, Clip, Kind, Status
-from rushes.runware.catalog import KLING_2_1_MASTER
 from rushes_local.runware import validation
 from rushes_local.runware.emulator import OneShot
 from tests.conftest import PATIENCE, Json, User, http, order, submissions
-from tests.fakes.models import CHEAPER, DEARER, more_models
+from tests.fakes.models import CHEAPER, DEARER, FIRST, more_models
 from tests.functions.conftest import InProcess
 
 
@@ -61,7 +60,7 @@ def test_the_next_model_is_bought_after_a_refusal(user: User, in_process: InProc
     if second.status == Status.PENDING:  # the index had not listed it yet
         sweep(in_process, user, second)
     sent = submissions(user.stack)
-    assert [each["model"] for each in sent] == [KLING_2_1_MASTER.air, DEARER.air]
+    assert [each["model"] for each in sent] == [FIRST.air, DEARER.air]
     assert len({each["uploadEndpoint"].partition("?")[0] for each in sent}) == 2
     assert not any({"fallback", "tags"} & each.keys() for each in sent)
 
@@ -72,11 +71,11 @@ def test_the_next_model_is_bought_after_a_refusal(user: User, in_process: InProc
     body = user.get(f"/tasks/{task['taskUUID']}").json()
     (slot,) = body["clips"]
     assert (body["status"], body["cost"], slot["clip"], slot["model"]) == ("succeeded", 0.924, 0, DEARER.air)
-    assert [(each["model"], each["status"]) for each in slot["chain"]] == [(KLING_2_1_MASTER.air, "failed")]
+    assert [(each["model"], each["status"]) for each in slot["chain"]] == [(FIRST.air, "failed")]
     (listed,) = user.get("/tasks").json()["tasks"]
     assert listed["clips"][0]["clipUUID"] == second.clip_uuid
     costs = {(line["model"], line["cost"]) for line in user.get("/costs").json()["costs"]}
-    assert costs == {(KLING_2_1_MASTER.air, 0.0), (DEARER.air, 0.924)}
+    assert costs == {(FIRST.air, 0.0), (DEARER.air, 0.924)}
     assert post(in_process, user, task)["data"] == [{"taskType": "videoInference", "taskUUID": task["taskUUID"]}]
     assert len(submissions(user.stack)) == 2
 

@@ -139,6 +139,9 @@ class FakeApi:
             if status == "review":
                 message = "It cannot be determined if the clip was bought. Do not order it again."
                 clip["error"] = {"code": "purchaseUnproven", "message": message}
+            if status == "erased":
+                task["request"] = {}
+                clip["erasedAt"] = clip["timeline"][-1]["at"]
             clip |= facts
 
     def ordered(self) -> list[Json]:
@@ -264,6 +267,8 @@ def _matches(task: Json, query: Mapping[str, str]) -> bool:
 
 def _status(clips: list[Json]) -> str:
     states = {clip["status"] for clip in clips}
+    if "erased" in states:
+        return "erased"
     if states & {"pending", "running", "rendered"}:
         return "running"
     if "review" in states:
@@ -303,4 +308,5 @@ _TIMELINES: dict[str, Callable[[Json, str], list[Json]]] = {
         _fact("attempted", created, 10, "submission", "ambiguous: no answer in time"),
         _fact("unproven", created, 7200, "clock", reason="Neither the bucket nor Runware knows this clip."),
     ],
+    "erased": lambda clip, created: [*_rendered(clip, created), _fact("erased", created, 86_400, "operator")],
 }

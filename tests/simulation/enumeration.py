@@ -12,9 +12,8 @@ from functools import cache, partial
 from itertools import chain, combinations, islice, product, zip_longest
 from typing import Literal
 
-from rushes.runware.catalog import KLING_2_1_MASTER
 from tests.fakes.builders import PRICE
-from tests.fakes.models import CHEAPER, DEARER
+from tests.fakes.models import CHEAPER, DEARER, FIRST
 from tests.fakes.simulated import Switches
 from tests.simulation.history import Setting, run_history, verdict
 from tests.simulation.telltale import TELLTALE
@@ -124,7 +123,7 @@ SHARED_POLLS = (
 
 
 CHAINS = ((DEARER.air,), (CHEAPER.air, DEARER.air))
-_FIRST_FAILS = Switches(render_fails="inferenceError", fails_only=KLING_2_1_MASTER.air)
+_FIRST_FAILS = Switches(render_fails="inferenceError", fails_only=FIRST.air)
 CHAIN_SWITCHES = (
     PLAIN,
     _FIRST_FAILS,

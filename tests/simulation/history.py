@@ -157,7 +157,8 @@ class History:
         world.offset, world.ends = next(self.skews), world.now + lasts - 2_000
         runware.failures_in_a_row, runware.max_failures_in_a_row = 0, max_failures
         try:
-            return world.run(program)
+            with more_models() if self.setting.fallback else nullcontext():
+                return world.run(program)
         finally:
             world.offset, world.ends, runware.failures_in_a_row, runware.max_failures_in_a_row = outer
 
@@ -171,8 +172,7 @@ class History:
         caller = Caller(CALLER.name, self.setting.limit)
 
         def program() -> WireResponse:
-            with more_models() if self.setting.fallback else nullcontext():
-                return self.submit_service.submit([task], Request(caller, self.buyer(unattended=False)))
+            return self.submit_service.submit([task], Request(caller, self.buyer(unattended=False)))
 
         answer = self.process(program)
         if answer and answer.data:

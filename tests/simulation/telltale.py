@@ -5,9 +5,8 @@ After a change of the rules a fault may show in none of them: `make simulate` fi
 
 from dataclasses import replace
 
-from rushes.runware.catalog import KLING_2_1_MASTER
 from tests.fakes.builders import PRICE
-from tests.fakes.models import DEARER
+from tests.fakes.models import DEARER, FIRST
 from tests.fakes.simulated import Switches
 from tests.simulation.history import Setting
 from tests.simulation.transitions import SKEW
@@ -19,7 +18,7 @@ _FORGETFUL = Switches(
     finished_uuid_refused=False, poll_finds_running=False, poll_finds_finished_for=0, details="missing"
 )
 _FALLBACK = (DEARER.air,)
-_FIRST_FAILS = Switches(render_fails="inferenceError", fails_only=KLING_2_1_MASTER.air)
+_FIRST_FAILS = Switches(render_fails="inferenceError", fails_only=FIRST.air)
 
 TELLTALE: tuple[Setting, ...] = (
     Setting(

@@ -29,19 +29,18 @@ from rushes.domain.clip import (
 from rushes.domain.delivery import Attempt, AttemptOutcome, Delivery, Reply
 from rushes.domain.task import Task, current_clips, task_status
 from rushes.domain.views import attempt_view, manifest_key, timeline
-from rushes.runware import request as requests
-from rushes.runware.catalog import KLING_2_1_MASTER
 from rushes.runware.outcome import Accepted, Ambiguous, Outcome
 from rushes.runware.request import Order, check_chain
 from rushes.runware.wire import OURS
 from rushes.services.publish import EventType, delivery_id_of, detail, event_of, manifest
 from rushes.services.purchase import build_wire_task
 from rushes.services.submit import price
+from tests.fakes import models
 from tests.fakes.builders import CLIP_UUID, PRICE, START, TASK_UUID, TIMES, clip, fact, refusal, request, uuid4
 from tests.fakes.models import CHEAPER, DEARER, PRICES, more_models
 from tests.fakes.use_cases import UseCases
 
-FIRST = KLING_2_1_MASTER.air
+FIRST = models.FIRST.air
 SECOND = FallbackModel(DEARER.air, uuid4(2), f"videos/ann/2026/09/21/{TASK_UUID}-20.webm", PRICES[DEARER.air])
 THIRD = FallbackModel(CHEAPER.air, uuid4(3), f"videos/ann/2026/09/21/{TASK_UUID}-40.mp4", PRICES[CHEAPER.air])
 CHAIN = Chain(FIRST, (SECOND, THIRD))
@@ -68,7 +67,7 @@ def chained(*facts: Fact, **changes: Any) -> Clip:
 
 
 @pytest.fixture
-def models() -> Iterator[None]:
+def more() -> Iterator[None]:
     """The service sells three models."""
     with more_models():
         yield
@@ -91,7 +90,7 @@ def faults(**changes: Any) -> list[Mapping[str, Any]]:
     return found
 
 
-@pytest.mark.usefixtures("models")
+@pytest.mark.usefixtures("more")
 def test_an_order_has_one_for_each_model() -> None:
     """Each model has its own price and file format; the dearest price is reserved."""
     order = checked(fallback=[DEARER.air, CHEAPER.air], fallbackOnModeration=True)
@@ -103,7 +102,7 @@ def test_an_order_has_one_for_each_model() -> None:
     assert checked().chain == ()
 
 
-@pytest.mark.usefixtures("models")
+@pytest.mark.usefixtures("more")
 @pytest.mark.parametrize(
     ("changes", "codes"),
     [
@@ -124,7 +123,7 @@ def test_invalid_fallbacks(changes: Mapping[str, Any], codes: list[str]) -> None
     assert [fault["code"] for fault in faults(**changes)] == codes
 
 
-@pytest.mark.usefixtures("models")
+@pytest.mark.usefixtures("more")
 def test_an_unknown_model_of_a_fallback_is_named() -> None:
     """The fault is about the fallback, with the model's name."""
     (fault,) = faults(fallback=["x:1@1"])
@@ -132,21 +131,20 @@ def test_an_unknown_model_of_a_fallback_is_named() -> None:
     assert "x:1@1" in fault["message"]
 
 
-def test_parameters_are_checked_for_every_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parameters_are_checked_for_every_model() -> None:
     """A fault that only a later model has names it; one that all have is reported once."""
-    short = replace(DEARER, air="test:short@1", durations=(5,), prompt=requests.Span(2, 30))
-    monkeypatch.setattr(requests, "MODELS", {**requests.MODELS, short.air: short})
+    short = models.shorter(DEARER)
     task = {"fallback": [short.air], "duration": 10, "positivePrompt": "x" * 31, "outputFormat": "WEBM"}
-    found = faults(**task)
+    with more_models(short):
+        found = faults(**task)
+        (both,) = faults(**task | {"duration": 5, "positivePrompt": ""})
     assert [(fault["parameter"], fault["model"]) for fault in found] == [
         ("positivePrompt", short.air),
         ("duration", short.air),
     ]
     assert all(fault["message"].startswith(f"As an order for {short.air}: ") for fault in found)
-    (both,) = faults(**task | {"duration": 5, "positivePrompt": ""})
     assert both["parameter"] == "positivePrompt"
     assert "model" not in both
-    requests.request_type.cache_clear()
 
 
 def test_the_parameters_never_leave() -> None:
@@ -338,7 +336,7 @@ def test_a_stored_superseded_clip_is_listed_until_decided() -> None:
 WITH_FALLBACK = {"fallback": [DEARER.air, CHEAPER.air]}
 
 
-@pytest.mark.usefixtures("models")
+@pytest.mark.usefixtures("more")
 def test_the_chain_is_planned_with_the_order() -> None:
     """Each clip has the UUIDs, keys and prices of all that may follow; the dearest is reserved for each."""
     cases = UseCases()
@@ -357,7 +355,7 @@ def test_the_chain_is_planned_with_the_order() -> None:
     assert all("fallback" not in sent and sent["model"] == FIRST for sent in cases.runware.sent)
 
 
-@pytest.mark.usefixtures("models")
+@pytest.mark.usefixtures("more")
 def test_the_dearest_model_counts_against_the_limit() -> None:
     """An order that only its first model's price would fit is refused; a dry run shows the reserved amount."""
     cases = UseCases(monthly_limit=DEAREST - 1)
@@ -369,7 +367,7 @@ def test_the_dearest_model_counts_against_the_limit() -> None:
     assert item["cost"] == 1.25
 
 
-@pytest.mark.usefixtures("models")
+@pytest.mark.usefixtures("more")
 @pytest.mark.parametrize(
     ("outcome", "accepted"),
     [
@@ -390,7 +388,7 @@ def test_a_refusal_is_answered_as_accepted_while_another_model_may_follow(outcom
     assert len(cases.runware.sent) == 1
 
 
-@pytest.mark.usefixtures("models")
+@pytest.mark.usefixtures("more")
 def test_the_request_is_kept_for_every_model() -> None:
     """Retention begins when no clip of the chain can be open any more."""
     cases = UseCases(retention=1000)

@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 
 from rushes.domain.caller import Caller
 from rushes.errors import BucketError
-from rushes.runware.catalog import KLING_2_1_MASTER, Span
 from rushes.runware.request import Order, WireError, check
-from rushes.services import input_images
 from rushes.services.input_images import ReadOnlyImageStore, images_of, linked, needs_storing, store_images
 from tests.fakes.builders import request
+from tests.fakes.models import FIRST, more_models
 from tests.fakes.use_cases import FakeBucket
 from tests.unit.pictures import base64_of, data_uri, padded, picture
 
@@ -485,18 +484,17 @@ def test_images_are_found_in_any_task(inputs: object) -> None:
 
 
 @pytest.mark.parametrize(("width", "named"), [(400, True), (200, False)])
-def test_an_image_has_to_suit_every_model_of_a_fallback(
-    bucket: FakeBucket, monkeypatch: pytest.MonkeyPatch, width: int, named: bool
-) -> None:
+def test_an_image_has_to_suit_every_model_of_a_fallback(bucket: FakeBucket, width: int, named: bool) -> None:
     """A fault that only a later model has names it; one of all models is reported once. Nothing is stored."""
-    larger = replace(KLING_2_1_MASTER, air="test:larger@1", image_sides=Span(500, 2048))
-    monkeypatch.setattr(input_images, "MODELS", {KLING_2_1_MASTER.air: KLING_2_1_MASTER, larger.air: larger})
+    larger = replace(FIRST, air="test:larger@1", image_sides=replace(FIRST.image_sides, minimum=500))
     task = {**framed(data_uri(picture(width, 600))), "fallback": [larger.air]}
-    found = store_images(task, ANN, bucket)
+    with more_models(larger):
+        found = store_images(task, ANN, bucket)
     assert isinstance(found, list)
     assert [(fault["code"], fault.get("model")) for fault in found] == [
         ("invalidFrameImageWidth", larger.air if named else None)
     ]
     assert bucket.objects == {}
-    assert not isinstance(store_images({**task, **framed(data_uri(picture(600, 600)))}, ANN, bucket), list)
+    with more_models(larger):
+        assert not isinstance(store_images({**task, **framed(data_uri(picture(600, 600)))}, ANN, bucket), list)
     assert len(bucket.objects) == 1

@@ -239,6 +239,23 @@ def test_without_a_request_there_are_no_links() -> None:
     assert (data, status, error["code"]) == ([], 404, "taskExpired")
 
 
+@pytest.mark.parametrize("facts", [[RENDERED, STORED], [fact(Kind.REFUSED, "badModel")], [fact(Kind.UNPROVEN)]])
+def test_an_erased_clip_has_a_state_of_its_own(facts: list[Any]) -> None:
+    """The task, the clip and a poll have the erasure, whatever was before; there are no links, also with a request."""
+    fakes = world(clip(*facts, fact(Kind.ERASED, at=START + 5, source=FactSource.OPERATOR)))
+    found = fakes.query_service.task(ANN, TASK_UUID)
+    assert found is not None
+    (view,) = found["clips"]
+    assert (found["status"], view["status"], view["open"]) == ("erased", "erased", False)
+    assert view["erasedAt"] == iso(START + 5)
+    assert not {"videoURL", "manifestURL", "versionId", "error"} & view.keys()
+    data, ((status, error),) = fakes.query_service.poll("ann", TASK_UUID)
+    assert (data, status, error["code"]) == ([], 404, "taskErased")
+    listed = fakes.query_service.tasks(ANN, {"status": "erased"})
+    assert isinstance(listed, dict)
+    assert [task["taskUUID"] for task in listed["tasks"]] == [TASK_UUID]
+
+
 @pytest.mark.parametrize(
     "message",
     [

@@ -30,6 +30,7 @@ _SENTENCES = {
     "asked": "An operator requested another check of the bucket and Runware.",
     "answered": "The requested check is complete: {reason}.",
     "givenUp": "Given up by an operator: {reason}.",
+    "erased": "Erased by an operator: the clip, its manifest and the request were deleted. Its cost stays recorded.",
     "lastLook": "The bucket and Runware were checked a last time. The status is final.",
     "superseded": "Certainly not bought: the clip of the next model, {model}, was recorded in its place.",
     "fallback": "Recorded in the place of the clip of {model}, which ended with {code}.",

@@ -32,6 +32,7 @@ _STYLES = {
     "partial": "magenta",
     "failed": "red",
     "review": "bold magenta",
+    "erased": "dim",
 }
 _NUMBERS = ("cost", "price", "size", "tasks", "clips")
 _SHORT_ID = 8  # characters: the first group of a UUID

@@ -30,7 +30,7 @@ from rushes_cli.output import (
 
 Json = dict[str, Any]
 
-_FINAL = ("succeeded", "failed", "partial", "review")
+_FINAL = ("succeeded", "failed", "partial", "review", "erased")
 _CONCURRENCY = 8  # simultaneous requests
 _PAUSE = 1.0  # seconds between polls; grows while nothing changes
 _MAX_PAUSE = 5.0

@@ -17,7 +17,7 @@ from rushes_cli.exits import CommandError, Exit, UsageError
 from rushes_cli.explaining import describe_fact, next_step
 from rushes_cli.operator.deployment import Deployment, new_webhook_keys, operated
 from rushes_cli.options import MAX_CANDIDATES, TASK_HELP, WHOLE, AsJson, Confirmed, Stack, only_candidate, task_name
-from rushes_cli.output import Screen, age, money, prompt_of, shorten, utc_time
+from rushes_cli.output import Screen, age, iso, money, prompt_of, shorten, utc_time
 
 if TYPE_CHECKING:
     from types_boto3_sqs import SQSClient
@@ -178,21 +178,27 @@ def check(
 def forget(caller: Caller, task: Task, yes: Confirmed = False, stack: Stack = None, as_json: AsJson = False) -> None:
     """Erase a finished task: its clips, manifests and request. A tombstone stays, so that it is not bought again.
 
-    --json prints {"caller", "taskUUID", "deleted": object versions}.
+    --json prints {"caller", "taskUUID", "clips": [{"clip", "erasedAt", "objectKey"}], "deleted": object versions}.
     """
     from rushes_cli.operator import erase
+    from rushes_cli.operator.review import clock
 
     screen = Screen(as_json)
     with operated(stack) as deployment:
         uuid = _whole_uuid(deployment.store, caller, task)
         confirm_removal(_question(deployment, caller, uuid), yes=yes)
         try:
-            deleted = erase.forget(deployment.store, deployment.s3, deployment.bucket, caller, uuid)
+            found = erase.forget(deployment.store, deployment.s3, deployment.bucket, caller, uuid, clock())
         except erase.ErasureError as error:
             raise CommandError(str(error)) from None
-    screen.print_json({"caller": caller, "taskUUID": uuid, "deleted": deleted})
+    clips = [
+        {"clip": clip.index, "erasedAt": iso(clip.erased_at), "objectKey": clip.object_key} for clip in found.clips
+    ]
+    screen.print_json({"caller": caller, "taskUUID": uuid, "clips": clips, "deleted": found.deleted})
+    for clip in clips:
+        screen.print(f"clip {clip['clip']}: erased, {clip['objectKey']}")
     screen.print(
-        f"The task {screen.id(uuid)} was erased; {deleted} object versions were deleted. Its cost stays recorded."
+        f"The task {screen.id(uuid)} was erased; {found.deleted} object versions were deleted. Its cost stays recorded."
     )
 
 

@@ -68,7 +68,7 @@ MEANINGS: Mapping[Flaw, str] = {
     Flaw.OVERWRITTEN: "the object of a stored clip has a version newer than the recorded one",
     Flaw.ORPHANED: "an object belongs to no clip",
     Flaw.UNRECORDED: "a video is under a clip's key, but the clip is not recorded as stored",
-    Flaw.NOT_ERASED: "an object of an erased task is still in the bucket",
+    Flaw.NOT_ERASED: "an object of an erased task is in the bucket: repeat `rushes forget`",
     Flaw.MANIFEST_MISSING: "a stored clip has no manifest",
     Flaw.MANIFEST_UNREADABLE: "a manifest is not valid JSON, or has no SHA-256",
     Flaw.MANIFEST_DIFFERS: "a manifest has another clip, version or size than the record",
@@ -199,7 +199,9 @@ class _Records:
         self.by_manifest = {manifest_key(clip): clip for clip in snapshot.clips}
 
     def is_erased(self, clip: Clip) -> bool:
-        """True if the clip's task was erased."""
+        """True if the clip was erased, or its request."""
+        if clip.status == Status.ERASED:
+            return True
         task = self.tasks.get((clip.caller, clip.task_uuid))
         return task is not None and not task.request
 

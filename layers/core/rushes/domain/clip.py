@@ -40,6 +40,7 @@ class Kind(StrEnum):
     ANSWERED = "answered"  # that check has taken place; the key is that of `asked`
     SUPERSEDED = "superseded"  # closed, and the next model's clip recorded, whose UUID is the key
     FALLBACK = "fallback"  # evidence: an earlier model's clip, whose UUID is the key, was superseded
+    ERASED = "erased"  # an operator has had the clip's objects and texts deleted
 
 
 class Status(StrEnum):
@@ -51,6 +52,7 @@ class Status(StrEnum):
     STORED = "stored"
     FAILED = "failed"
     REVIEW = "review"
+    ERASED = "erased"
     SUCCEEDED = "succeeded"  # tasks only
     PARTIAL = "partial"  # tasks only
 
@@ -124,12 +126,14 @@ KIND_RULES: Mapping[str, KindRule] = {
     Kind.ANSWERED: KindRule(None, limit=100),
     Kind.SUPERSEDED: KindRule(None, limit=8),
     Kind.FALLBACK: KindRule(None, limit=8),
+    Kind.ERASED: KindRule(None, limit=8),
 }
 _RANKS: Mapping[str, int] = {kind: rule.decides.rank for kind, rule in KIND_RULES.items() if rule.decides}
 _LATER_KIND = KindRule(None, limit=1000)  # a later version's kind: kept unchanged, decides nothing
 
 # Kinds of facts about immutable things: claims are not joined; the earliest ones are kept.
 _IMMUTABLE = {Kind.STORED}
+_ERASED_TEXT = "Erased."
 _RESCUE = "rescue"  # the source of copies that the service made itself
 
 # The largest multiple of the estimate that is accepted as a cost. Anyone with a webhook's URL can forge one.
@@ -282,6 +286,8 @@ class Clip:
     @property
     def status(self) -> Status:
         """The status of the decision; that of a failure is `running` while the next model's clip may follow."""
+        if self.has(Kind.ERASED):
+            return Status.ERASED
         decision = self.decision
         if decision is None:
             return Status.PENDING
@@ -300,7 +306,7 @@ class Clip:
         fact of a later version. Nor does a refusal or failure that is not about the model: of our account, by the
         clock, by a provider's timeout, or, unless asked for, by moderation. Facts are only added, so False is final.
         """
-        if self.chain is None or not self.chain.rest or self.is_superseded:
+        if self.chain is None or not self.chain.rest or self.is_superseded or self.has(Kind.ERASED):
             return False
         if self.possibly_sent_at is not None or self.has(Kind.UNPROVEN) or self.has_unknown_kinds:
             return False
@@ -344,17 +350,27 @@ class Clip:
 
     @property
     def copy(self) -> tuple[str, FactRecord] | None:
-        """The pinned object version and its record, or None: the copy that was recorded first."""
-        copies = self.of(Kind.STORED)
+        """The pinned object version and its record: the copy that was recorded first. None if it was erased."""
+        copies = {} if self.has(Kind.ERASED) else self.of(Kind.STORED)
         return min(copies.items(), key=lambda item: (item[1].at, item[0])) if copies else None
 
     @property
+    def erased_at(self) -> int | None:
+        """The time of the clip's erasure in milliseconds, or None."""
+        return self.first_seen_at(Kind.ERASED)
+
+    @property
     def open(self) -> bool:
-        """True if a check of this clip can still add a fact."""
+        """True if a check of this clip can still add a fact. An erased clip is never checked again."""
+        return not self.has(Kind.ERASED) and not self.is_decided
+
+    @property
+    def is_decided(self) -> bool:
+        """True if the facts decide the clip, whether or not it was erased afterwards."""
         decision = self.decision
         if decision is None or (decision.needs_review and self.asked_at is not None):
-            return True
-        return not self._is_closed_by_facts or self.may_fall_over
+            return False
+        return self._is_closed_by_facts and not self.may_fall_over
 
     @property
     def asked_at(self) -> int | None:
@@ -377,9 +393,14 @@ def merge(clip: Clip, fact: Fact) -> Clip:
     """Returns the clip with the fact added, or the same object if the fact adds nothing.
 
     The claims of each source are kept and limited separately, so that no number of forged webhooks displaces a poll.
+    Texts and addresses of Runware are removed from the facts of an erased clip, of later ones too.
     """
+    if fact.kind == Kind.ERASED:
+        clip = _without_texts(clip)
     name, source = (fact.kind, fact.key), _source(fact.source, fact.fields)
-    new_claim = Claim(fact.at, dict(fact.fields))
+    is_erased = fact.kind == Kind.ERASED or clip.has(Kind.ERASED)
+    fields = _redacted(fact.kind, fact.key, fact.fields) if is_erased else fact.fields
+    new_claim = Claim(fact.at, dict(fields))
     record = clip.facts.get(name)
     claim = record.claims.get(source) if record else None
     joined = _join(fact.kind, claim, new_claim) if claim else new_claim
@@ -409,7 +430,7 @@ def billable_amount(clip: Clip) -> int:
         costs = [plausible_cost(record, clip.estimate) for record in renders.values()]
         return sum(clip.estimate if cost is None else cost for cost in costs)
     decision = clip.decision
-    if decision and decision.free and not clip.open:
+    if decision and decision.free and clip.is_decided:
         return 0
     rest = clip.chain.rest if clip.chain and clip.may_fall_over else ()
     return max([clip.estimate, *(each.estimate for each in rest)])
@@ -459,6 +480,8 @@ def next_check(clip: Clip, now: int, times: Timings) -> int | None:
     has requested a check.
     """
     kind, decision = clip.decisive, clip.decision
+    if clip.has(Kind.ERASED):
+        return None
     if kind is None or decision is None:
         return _next_unconfirmed_check(clip, now, times)
     since = min(record.at for record in clip.of(kind).values())
@@ -581,6 +604,31 @@ def _is_about_the_model(reason: FactRecord, chain: Chain) -> bool:
     category = reason.fields.get("category")
     is_excluded = category in _IN_DOUBT or (category == Category.SAFETY and not chain.on_moderation)
     return not (is_excluded or FactSource.CLOCK in reason.seen or is_account_failure(reason.fields))
+
+
+def _without_texts(clip: Clip) -> Clip:
+    """The clip without the provider's messages, which may quote the prompt, and without its render's URL."""
+    facts = {
+        (kind, key): FactRecord(
+            {
+                source: claim._replace(fields=_redacted(kind, key, claim.fields))
+                for source, claim in record.claims.items()
+            }
+        )
+        for (kind, key), record in clip.facts.items()
+    }
+    return clip if facts == clip.facts else replace(clip, facts=facts)
+
+
+def _redacted(kind: str, key: str, fields: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
+    if kind in _IMMUTABLE:  # compared as a whole, and without texts
+        return fields
+    redacted = {name: value for name, value in fields.items() if name != "videoURL"}
+    if "message" in redacted:
+        redacted["message"] = _ERASED_TEXT
+    if "error" in redacted:  # still the response to a repeat of a refused request
+        redacted["error"] = canonical({"code": key, "message": _ERASED_TEXT})
+    return redacted
 
 
 def _source(source: str, fields: Mapping[str, Scalar]) -> str:

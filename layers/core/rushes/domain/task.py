@@ -80,6 +80,8 @@ def task_status(clips: Iterable[Clip]) -> Status:
     same transaction, cannot be read yet.
     """
     members = list(clips)
+    if any(clip.status == Status.ERASED for clip in members):  # the task is erased as a whole, clip by clip
+        return Status.ERASED
     states = {Status.RUNNING if clip.is_superseded else clip.status for clip in current_clips(members)}
     states |= {Status.REVIEW for clip in members if clip.is_superseded and clip.status == Status.REVIEW}
     if states & {Status.PENDING, Status.RUNNING, Status.RENDERED}:

@@ -33,6 +33,7 @@ class EventType(StrEnum):
     STORED = "Clip Stored"
     FAILED = "Clip Failed"
     NEEDS_REVIEW = "Clip Needs Review"
+    ERASED = "Clip Erased"
 
 
 class ClipEvent(NamedTuple):
@@ -63,8 +64,11 @@ class PublishService:
             return
         task = self.tasks.task(after.caller, after.task_uuid)
         # Without the receiver, whose URL may have a token: others than the caller read the manifest.
-        request = {name: value for name, value in task.request.items() if name != "webhookURL"} if task else {}
+        kept = task.request if task and after.status != Status.ERASED else {}
+        request = {name: value for name, value in kept.items() if name != "webhookURL"}
         manifest_at = self._put_manifest(after, request)
+        if event.event_type == EventType.STORED and manifest_at is None:
+            return  # a late repeat of a change: the copy was deleted since, and is never published again
         if event != event_of(before):
             self.bus.publish(event.event_type, detail(after, event, request, self.bucket, manifest_at))
             self.telemetry.log(
@@ -120,6 +124,8 @@ def event_of(clip: Clip | None) -> ClipEvent | None:
             return ClipEvent(EventType.FAILED, str(clip.decisive))
         case Status.REVIEW:
             return ClipEvent(EventType.NEEDS_REVIEW, str(clip.decisive))
+        case Status.ERASED:
+            return ClipEvent(EventType.ERASED, "")
     return None
 
 
@@ -131,10 +137,11 @@ def event_id(clip: Clip, event: ClipEvent) -> str:
 def delivery_id_of(clip: Clip | None) -> str | None:
     """The id of the delivery for a clip's present state: that of its event, once the outcome is certain.
 
-    A stored clip's outcome is certain once its render's details are recorded or lost; a clip in review has none.
+    A stored clip's outcome is certain once its render's details are recorded or lost; a clip in review has none, and an
+    erased one has none any more.
     """
     event = event_of(clip)
-    if clip is None or event is None or event.event_type == EventType.NEEDS_REVIEW or clip.open:
+    if clip is None or event is None or event.event_type not in (EventType.STORED, EventType.FAILED) or clip.open:
         return None
     return event_id(clip, event)
 
@@ -170,6 +177,8 @@ def detail(
             content["error"] = _error(clip, Kind(event.about))
         case EventType.NEEDS_REVIEW:
             content["reason"] = event.about
+        case EventType.ERASED:
+            content["erasedAt"] = iso(clip.erased_at or 0)
     return content
 
 

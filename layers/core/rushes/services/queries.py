@@ -36,7 +36,7 @@ MAX_TASKS = 100
 USUAL_TASKS = 20
 MAX_COSTS = 1000
 MIN_PREFIX = 4  # characters of a taskUUID
-TASK_STATUSES = (Status.RUNNING, Status.REVIEW, Status.SUCCEEDED, Status.FAILED, Status.PARTIAL)
+TASK_STATUSES = (Status.RUNNING, Status.REVIEW, Status.SUCCEEDED, Status.FAILED, Status.PARTIAL, Status.ERASED)
 _LINK_LIFETIME = 3_600_000  # milliseconds; the bucket's policy refuses links that are older than the deadline
 _MAX_PAGE_BYTES = 4 * 1024 * 1024  # bytes of JSON; Lambda's responses are limited to 6 MB
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
@@ -201,6 +201,8 @@ class QueryService:
         if found is None:
             return [], [(404, not_found(task_uuid))]
         task, about = found.task, {"taskType": "videoInference", "taskUUID": found.task.task_uuid}
+        if task_status(found.clips) == Status.ERASED:
+            return [], [(404, {**_ERASED, **about})]
         if not task.request:
             return [], [(404, {**_EXPIRED, **about})]
         outcomes = [self.outcome(task, clip) for clip in found.current]
@@ -240,11 +242,14 @@ class QueryService:
         )
 
     def _clip_view(self, task: Task, clip: Clip, with_timeline: bool) -> Json:
+        erased_at = clip.erased_at
         # While the next model's clip may follow, a failed clip is running.
-        error = next(_clip_errors(clip), None) if clip.status != Status.RUNNING else None
+        has_error = erased_at is None and clip.status != Status.RUNNING
+        error = next(_clip_errors(clip), None) if has_error else None
         newest = max((at for record in clip.facts.values() for at in record.seen.values()), default=None)
         optional = {
             "updatedAt": _iso(newest),
+            "erasedAt": _iso(erased_at),
             "nextCheckAt": _iso(clip.next_check_at if clip.open else None),
             **render(clip),
             **self._copy_view(task, clip),
@@ -361,6 +366,9 @@ def is_visible(clip: Clip) -> bool:
 
 def _clip_errors(clip: Clip) -> Iterator[WireError]:
     """The reasons why a clip is not stored; none if it is. Secrets were removed from Runware's texts on arrival."""
+    if clip.status == Status.ERASED:
+        yield dict(_ERASED)
+        return
     match clip.decisive:
         case Kind.REFUSED:
             yield from (error for _, error in facts.refusal_responses([clip]))
@@ -471,4 +479,5 @@ _UNSAVED = wire_error(
     "This clip was bought and rendered, but its video could not be stored in the bucket. Do not submit it again: an "
     "operator decides about it.",
 )
+_ERASED = wire_error("taskErased", "This task was erased: its request and clips were deleted.", "taskUUID")
 _EXPIRED = wire_error("taskExpired", "This task's request and clips are no longer kept.", "taskUUID")
