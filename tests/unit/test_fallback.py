@@ -226,6 +226,7 @@ DOUBTS: Mapping[str, Clip] = {
     "the last model": chained(REFUSED, chain=Chain(FIRST, ())),
     "no fallback": clip(REFUSED),
     "superseded": chained(REFUSED, fact(Kind.SUPERSEDED, SECOND.clip_uuid)),
+    "erased": chained(REFUSED, fact(Kind.ERASED)),
 }
 
 
