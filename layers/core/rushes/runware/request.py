@@ -35,7 +35,7 @@ from rushes.domain.receiver_url import url_fault
 from rushes.runware import models
 from rushes.runware.combinations import combination_faults, no_price, price_of
 from rushes.runware.models import Parameter, Span, VideoModel
-from rushes.runware.wire import DATA_URI, OURS, S3_OBJECT, WireError, wire_error
+from rushes.runware.wire import DATA_URI, OURS, S3_OBJECT, WireError, of_model, wire_error
 
 _ANY_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _WEB = re.compile(r"https?://[^\s/?#\\]+([/?#][^\s\\]*)?", re.IGNORECASE)
@@ -43,6 +43,7 @@ _DESTINATION = re.compile(r"(?!\.{1,2}(/|$))[A-Za-z0-9_.-]+(/(?!\.{1,2}(/|$))[A-
 _MAX_URL_LENGTH = 4096
 _MAX_KEY_BYTES = 1024
 _MAX_FAULTS = 50
+_MAX_FALLBACKS = 3
 _SEPARATOR = re.compile(r"[:=]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_IN_PROMPT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -67,6 +68,37 @@ class Order(NamedTuple):
     extension: str
     destination: str | None
     webhook_url: str | None = None
+    chain: tuple["Order", ...] = ()  # the order of each model of the fallback, if the ones before it fail
+
+    @property
+    def reserved(self) -> int:
+        """The amount to reserve for one clip, in micro-dollars: the dearest price of the chain."""
+        return max([self.price, *(order.price for order in self.chain)])
+
+
+def check_chain(task: Mapping[str, Any], *, loopback: bool = False) -> Order | list[WireError]:
+    """Returns a task as an order, with one more order for each model of its fallback, or the list of all faults.
+
+    The task is checked for each model. A fault that only a later model has names that model.
+    """
+    first = check(task, loopback=loopback)
+    later = task.get("fallback")
+    faults = first if isinstance(first, list) else []
+    if not isinstance(later, list) or any(fault.get("parameter") == "fallback" for fault in faults):
+        misplaced = "fallback" not in task and "fallbackOnModeration" in task
+        return [*faults, _NO_FALLBACK] if misplaced else first
+    if task.get("model") in later or len(set(later)) < len(later):
+        return [*faults, _REPEATED]
+    known = [_aspect(fault) for fault in faults]
+    bare = {name: value for name, value in task.items() if name not in ("fallback", "fallbackOnModeration")}
+    chain = []
+    for model in later:
+        checked = check({**bare, "model": model}, loopback=loopback)
+        if isinstance(checked, Order):
+            chain.append(checked)
+        else:
+            faults = [*faults, *(of_model(model, fault) for fault in checked if _aspect(fault) not in known)]
+    return faults if faults or isinstance(first, list) else first._replace(chain=tuple(chain))
 
 
 def check(task: Mapping[str, Any], *, loopback: bool = False) -> Order | list[WireError]:
@@ -113,6 +145,8 @@ def request_type(model: VideoModel) -> type[BaseModel]:
         "destination": (Annotated[str, Field(strict=True, max_length=200), AfterValidator(_destination)], None),
         "tags": (_Tags, None),
         "webhookURL": (_Receiver, None),
+        "fallback": (_Fallback, None),
+        "fallbackOnModeration": (Annotated[bool, Field(strict=True)], False),
     }
     in_order = sorted(fields, key=lambda name: _LAST.index(name) if name in _LAST else -1)
     return create_model("VideoInference", __base__=_Strict, **{name: fields[name] for name in in_order})
@@ -251,6 +285,11 @@ _Receiver = Annotated[
 ]
 
 
+_Fallback = Annotated[
+    list[Annotated[str, Field(strict=True)]], Field(min_length=1, max_length=_MAX_FALLBACKS)
+]  # `check_chain` checks the models themselves
+
+
 def _prompt(value: str) -> str:
     """A blank prompt, or one with control characters, is the fault of a program and would cost a clip."""
     if match := _CONTROL_IN_PROMPT.search(value):
@@ -317,9 +356,16 @@ _LAST = (
     "destination",
     "tags",
     "webhookURL",
+    "fallback",
+    "fallbackOnModeration",
 )
 _WIRE_TYPES = {"number": "float", "integer": "integer", "size": "integer", "boolean": "boolean", "images": "array"}
-_COMMON_TYPES = {"includeCost": "boolean", "tags": "object"}
+_COMMON_TYPES = {
+    "includeCost": "boolean",
+    "tags": "object",
+    "fallback": "array",
+    "fallbackOnModeration": "boolean",
+}
 _COMMON_VALUES: Mapping[str, list[Any]] = {
     "taskType": ["videoInference"],
     "outputType": ["URL"],
@@ -347,6 +393,21 @@ def _wire_error(detail: ErrorDetails, model: VideoModel) -> WireError:
         max=limits.maximum if limits else None,
         allowedValues=allowed,
     )
+
+
+def _aspect(fault: WireError) -> tuple[object, object]:
+    return fault["code"], str(fault.get("parameter"))
+
+
+_NO_FALLBACK = wire_error(
+    "missingFallback", "fallbackOnModeration must be used together with fallback.", "fallback", type="array"
+)
+_REPEATED = wire_error(
+    "invalidFallback",
+    "fallback must be models that differ from the task's model and from each other.",
+    "fallback",
+    type="array",
+)
 
 
 def _path(location: tuple[int | str, ...]) -> list[str]:
@@ -402,6 +463,8 @@ def _wire_type(parameter: str, model: VideoModel) -> str:
 
 
 def _limits(parameter: str, model: VideoModel) -> Span | None:
+    if parameter == "fallback":
+        return Span(1, _MAX_FALLBACKS)
     limits = model.parameters.get(parameter)
     return Span(limits.minimum, limits.maximum) if limits and not limits.values else None
 

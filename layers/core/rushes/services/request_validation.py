@@ -16,7 +16,7 @@ from rushes.domain.formats import UUID4, canonical
 from rushes.domain.jsonl import reject_foreign_encoding
 from rushes.errors import UnreadableError
 from rushes.runware.models import ModelStatus
-from rushes.runware.request import Order, check
+from rushes.runware.request import Order, check_chain
 from rushes.runware.wire import WireError, wire_error
 from rushes.services import input_images
 
@@ -159,8 +159,9 @@ def validate(tasks: Sequence[object], answer: WireResponse, *, loopback: bool = 
             answer.errors += [(400, error) for error in checked]
         elif uuid_counts[checked.task_uuid] == 1:
             valid.append(checked)
-            if isinstance(checked, Order) and checked.model.status.state == "leaving":
-                answer.leaving[checked.model.air] = checked.model.status
+            for order in (checked, *checked.chain) if isinstance(checked, Order) else ():
+                if order.model.status.state == "leaving":
+                    answer.leaving[order.model.air] = order.model.status
     answer.errors += [(400, duplicate_error(uuid)) for uuid, count in uuid_counts.items() if uuid and count > 1]
     orders = [each for each in valid if isinstance(each, Order)]
     if sum(order.clips for order in orders) > MAX_CLIPS:
@@ -176,10 +177,12 @@ def refusal_of(order: Order, caller: Caller, *, gone_models: bool) -> WireError 
     """
     if order.webhook_url and not caller.signs_webhooks:
         return _NO_SECRET
-    status = order.model.status
-    if status.state == "gone" and not gone_models:
-        message = f"{order.model.air} is no longer sold by Runware; its successor is {status.successor}."
-        return wire_error("modelGone", message, "model", type="string", allowedValues=[status.successor])
+    for each in (order, *order.chain):
+        status = each.model.status
+        if status.state == "gone" and not gone_models:
+            message = f"{each.model.air} is no longer sold by Runware; its successor is {status.successor}."
+            parameter = "model" if each is order else "fallback"
+            return wire_error("modelGone", message, parameter, type="string", allowedValues=[status.successor])
     return None
 
 
@@ -201,7 +204,7 @@ def _check(task: object, loopback: bool) -> Order | Poll | list[WireError]:
         return [{**_UNSUPPORTED_TYPE, **task_name}]
     if len(canonical(task).encode()) - sum(map(len, input_images.images_of(task))) > _MAX_TASK_BYTES:
         return [{**_TOO_LARGE, **task_name, "taskType": "videoInference"}]
-    checked = check(task, loopback=loopback)
+    checked = check_chain(task, loopback=loopback)
     if isinstance(checked, Order):
         return checked
     return [{**error, **task_name, "taskType": "videoInference"} for error in checked]

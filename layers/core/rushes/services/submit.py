@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from rushes.domain.budget import ALL_CALLERS, OverBudget, Reservation, month_of
 from rushes.domain.caller import Caller
-from rushes.domain.clip import Clip, Lease, next_check
+from rushes.domain.clip import SLOTS, Chain, Clip, FallbackModel, Lease, billable_amount, next_check
 from rushes.domain.formats import canonical, dollars
 from rushes.domain.task import Existing, Recorded, Task
 from rushes.domain.timings import Timings
@@ -161,11 +161,11 @@ class SubmitService:
             return []
         now = self.clock()
         content = order.request if isinstance(image_outcome, Existing) else image_outcome
-        task = _task(order, content, request.caller, now, self._expiry(now))
+        task = _task(order, content, request.caller, now, self._expiry(now, order))
         clips = [self._clip(order, task, index, request.buyer) for index in range(order.clips)]
         try:
             repeat = image_outcome if isinstance(image_outcome, Existing) else None
-            outcome = repeat or self._reserve_and_record(task, clips, order.price * order.clips, request)
+            outcome = repeat or self._reserve_and_record(task, clips, order.reserved * order.clips, request)
             match outcome:
                 case Recorded():
                     return [(clip, content) for clip in clips]
@@ -192,12 +192,13 @@ class SubmitService:
         patience = (request.buyer.ends_at - self.clock()) / 4 / 1000
         return self.table.record(task, clips, reservations, patience=patience)
 
-    def _expiry(self, now: int) -> int | None:
+    def _expiry(self, now: int, order: Order) -> int | None:
         """The expiry in milliseconds; None if requests are kept permanently.
 
         Retention begins when no clip can be open any more: sends, rescues and download links need the request.
         """
-        return None if self.retention is None else now + self.times.longest_open + self.retention
+        longest_open = self.times.longest_open * (1 + len(order.chain))
+        return None if self.retention is None else now + longest_open + self.retention
 
     def _clip(self, order: Order, task: Task, index: int, buyer: Buyer) -> Clip:
         now = task.created_at
@@ -210,10 +211,20 @@ class SubmitService:
             estimate=order.price,
             month=month_of(now),
             created_at=now,
+            chain=self._chain(order, task, index) if order.chain else None,
             lease=Lease(buyer.holder, now, now + self.times.lease, buyer.credentials.account),
-            budgeted=order.price,
         )
-        return replace(clip, next_check_at=next_check(clip, now, self.times))
+        return replace(clip, budgeted=billable_amount(clip), next_check_at=next_check(clip, now, self.times))
+
+    def _chain(self, order: Order, task: Task, index: int) -> Chain:
+        """The plan of a clip's fallback; the UUIDs of its clips are chosen now, so that none can be recorded twice."""
+        rest = tuple(
+            FallbackModel(
+                later.model.air, self.new_uuid(), _object_key(task, later, index + SLOTS * member), later.price
+            )
+            for member, later in enumerate(order.chain, 1)
+        )
+        return Chain(order.model.air, rest, order.request.get("fallbackOnModeration", False))
 
 
 def price(
@@ -241,7 +252,7 @@ def price(
         if isinstance(checked, list):
             answer.errors += [(400, of_task(each.task_uuid, fault)) for fault in checked]
             continue
-        cost = dollars(each.price * each.clips)
+        cost = dollars(each.reserved * each.clips)
         answer.data.append({"taskType": "videoInference", "taskUUID": each.task_uuid, "dryRun": True, "cost": cost})
     return answer
 
@@ -276,7 +287,7 @@ def _object_key(task: Task, order: Order, index: int) -> str:
 
 
 def _over_budget(refusal: OverBudget, order: Order) -> WireError:
-    needed = f"this task needs ${dollars(order.price * order.clips):.3f}"
+    needed = f"this task needs ${dollars(order.reserved * order.clips):.3f}"
     if refusal.scope == ALL_CALLERS:
         message = f"The service's limit for this month is reached: {needed}. Nothing was bought."
     else:
