@@ -19,6 +19,8 @@ from tests.fakes.builders import request
 from tests.unit.test_recorded_answers import LINES
 
 WIDE, TALL, SQUARE = {"width": 1280, "height": 720}, {"width": 720, "height": 1280}, {"width": 720, "height": 720}
+SMALL = {"width": 1366, "height": 768}
+HUGE_WIDE, HUGE_TALL = {"width": 3840, "height": 2160}, {"width": 2160, "height": 3840}
 FULL_WIDE, FULL_TALL = {"width": 1920, "height": 1080}, {"width": 1080, "height": 1920}
 SOUND = {"providerSettings": {"google": {"generateAudio": True}}}
 SILENT = {"providerSettings": {"google": {"generateAudio": False}}}
@@ -122,6 +124,82 @@ PROBES: dict[str, list[Probe]] = {
         ({"duration": 8, **WIDE, "providerSettings": {"klingai": {}}}, "unsupportedParameter"),
         *(({"duration": 8, **WIDE, **changes}, code) for changes, code in COMMON),
     ],
+    "google:3@3": [
+        ({"duration": 8, **FULL_WIDE}, 800_000),
+        ({"duration": 8, **FULL_TALL, **SILENT}, 800_000),
+        ({"duration": 6, **FULL_WIDE}, 600_000),
+        ({"duration": 4, **FULL_WIDE, **SOUND}, 600_000),
+        ({"duration": 6, **FULL_WIDE, **SOUND}, 900_000),
+        ({"duration": 8, **FULL_WIDE, **SOUND}, 1_200_000),
+        ({"duration": 8, **HUGE_WIDE}, 2_400_000),
+        ({"duration": 8, **HUGE_TALL, **SOUND}, 2_800_000),
+        ({"duration": 4, "resolution": "1080p", **framed(IMAGE)}, 400_000),
+        ({"duration": 8, "resolution": "4K", **framed(IMAGE)}, 2_400_000),
+        ({"duration": 4, "resolution": "1080p", **framed({"image": IMAGE, "frame": "last"})}, 400_000),
+        ({"duration": 4, "resolution": "1080p", **framed({"image": IMAGE, "frame": "first"}, IMAGE)}, 400_000),
+        ({"duration": 8, **FULL_WIDE, "positivePrompt": "ab"}, 800_000),
+        ({"duration": 8, **FULL_WIDE, "positivePrompt": "x" * 3000}, 800_000),
+        *(({"duration": 8, **FULL_WIDE, "outputFormat": name}, 800_000) for name in ("MP4", "WEBM", "MOV")),
+        *(({"duration": 8, **FULL_WIDE, "outputQuality": quality}, 800_000) for quality in (20, 99)),
+        *(({"duration": 8, **FULL_WIDE, "numberResults": number}, 800_000) for number in (1, 4)),
+        *(({"duration": 8, **FULL_WIDE, "ttl": seconds}, 800_000) for seconds in (60, 31_536_000)),
+        *(({"duration": 8, **FULL_WIDE, "safety": {"mode": mode}}, 800_000) for mode in ("none", "fast", "full")),
+        ({"duration": 8, **WIDE}, "priceUnknown"),
+        ({"duration": 8, **TALL}, "priceUnknown"),
+        ({"duration": 8, "resolution": "720p", **framed(IMAGE)}, "priceUnknown"),
+        ({"duration": 8, **framed(IMAGE)}, "priceUnknown"),
+        ({"duration": 6, **HUGE_WIDE}, "priceUnknown"),
+        ({"duration": 6, **HUGE_WIDE, **SOUND}, "priceUnknown"),
+        ({"duration": 8}, "missingWidth"),
+        ({"duration": 8, "resolution": "1080p"}, "missingWidth"),
+        ({"duration": 8, **FULL_WIDE, **framed(IMAGE)}, "incompatibleParameters"),
+        ({"duration": 8, **FULL_WIDE, "resolution": "1080p"}, "incompatibleParameters"),
+        ({"duration": 8, "resolution": "2K", **framed(IMAGE)}, "unsupportedResolution"),
+        ({"duration": 4, "resolution": "1080p", **framed(IMAGE, IMAGE, IMAGE)}, "invalidFrameImages"),
+        ({"duration": 4, "resolution": "1080p", **framed({"image": IMAGE, "frame": 0})}, "unsupportedFrame"),
+        ({"duration": 8, "width": 1281, "height": 720}, "unsupportedDimensions"),
+        ({"duration": 8, "width": 1280, "height": 721}, "unsupportedDimensions"),
+        ({"duration": 8, "height": 720}, "missingWidth"),
+        (FULL_WIDE, "missingDuration"),
+        ({"duration": 7, **FULL_WIDE}, "unsupportedDuration"),
+        ({"duration": 8, **FULL_WIDE, "positivePrompt": "x" * 3001}, "invalidPositivePromptLength"),
+        ({"duration": 8, **FULL_WIDE, "negativePrompt": "blur"}, "unsupportedParameter"),
+        ({"duration": 8, **FULL_WIDE, "providerSettings": {"google": {"generateAudio": 1}}}, "invalidGenerateAudio"),
+        *(({"duration": 8, **FULL_WIDE, **changes}, code) for changes, code in COMMON),
+    ],
+    "minimax:4@1": [
+        ({"duration": 6, **SMALL}, 280_000),
+        ({"duration": 10, **SMALL}, 560_000),
+        ({"duration": 6, **FULL_WIDE}, 490_000),
+        ({"duration": 6, **FULL_WIDE, "fps": 25}, 490_000),
+        ({"duration": 6, **SMALL, "providerSettings": {"minimax": {"promptOptimizer": True}}}, 280_000),
+        ({"duration": 6, **SMALL, **framed(IMAGE)}, 280_000),
+        ({"duration": 6, **SMALL, **framed({"image": IMAGE, "frame": "first"})}, 280_000),
+        ({"duration": 6, **SMALL, "positivePrompt": "ab"}, 280_000),
+        ({"duration": 6, **SMALL, "positivePrompt": "x" * 2000}, 280_000),
+        *(({"duration": 6, **SMALL, "outputFormat": name}, 280_000) for name in ("MP4", "WEBM", "MOV")),
+        *(({"duration": 6, **SMALL, "outputQuality": quality}, 280_000) for quality in (20, 99)),
+        *(({"duration": 6, **SMALL, "numberResults": number}, 280_000) for number in (1, 4)),
+        *(({"duration": 6, **SMALL, "ttl": seconds}, 280_000) for seconds in (60, 31_536_000)),
+        *(({"duration": 6, **SMALL, "safety": {"mode": mode}}, 280_000) for mode in ("none", "fast", "full")),
+        ({"duration": 6}, "priceUnknown"),
+        ({"duration": 6, **framed(IMAGE)}, "priceUnknown"),
+        ({"duration": 10, **FULL_WIDE}, "unsupportedDuration"),
+        ({"duration": 8, **SMALL}, "unsupportedDuration"),
+        (SMALL, "missingDuration"),
+        ({"duration": 6, **FULL_TALL}, "unsupportedDimensions"),
+        ({"duration": 6, "width": 1366, "height": 769}, "unsupportedDimensions"),
+        ({"duration": 6, "width": 1367, "height": 768}, "unsupportedDimensions"),
+        ({"duration": 6, "width": 1366}, "missingHeight"),
+        ({"duration": 6, **SMALL, "fps": 26}, "unsupportedFps"),
+        ({"duration": 6, **SMALL, **framed(IMAGE, IMAGE)}, "invalidFrameImages"),
+        ({"duration": 6, **SMALL, **framed({"image": IMAGE, "frame": "last"})}, "unsupportedFrame"),
+        ({"duration": 6, **SMALL, "positivePrompt": "x" * 2001}, "invalidPositivePromptLength"),
+        ({"duration": 6, **SMALL, "negativePrompt": "blur"}, "unsupportedParameter"),
+        ({"duration": 6, **SMALL, "providerSettings": {"minimax": {"promptOptimizer": 1}}}, "invalidPromptOptimizer"),
+        ({"duration": 6, **SMALL, **SOUND}, "unsupportedParameter"),
+        *(({"duration": 6, **SMALL, **changes}, code) for changes, code in COMMON if changes != {"fps": 24}),
+    ],
 }
 CASES = [(air, changes, expected) for air, probes in PROBES.items() for changes, expected in probes]
 
@@ -155,10 +233,10 @@ def test_the_emulators_reading_of_the_page_agrees(air: str, changes: dict[str, A
 
 
 def test_the_limits_of_images_and_times_are_those_of_the_pages() -> None:
-    """Both models with images have the same limits. Only for KlingAI 2.1 Master a render time is known."""
+    """All models with images have the same limits. Only for KlingAI 2.1 Master a render time is known."""
     found = {air: models.get(air) for air in models.identifiers()}
     assert {air: model.image_sides for air, model in found.items() if model.max_image_bytes} == dict.fromkeys(
-        ("klingai:5@3", "klingai:6@1"), Span(300, 2048)
+        ("google:3@3", "klingai:5@3", "klingai:6@1", "minimax:4@1"), Span(300, 2048)
     )
     assert {model.max_image_bytes for model in found.values()} == {0, 20 * 1024 * 1024}
     assert {air: model.usual_render for air, model in found.items() if model.usual_render} == {"klingai:5@3": 240_000}

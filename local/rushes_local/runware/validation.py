@@ -30,13 +30,16 @@ _DATA_URI = re.compile(r"data:image/[a-z+.-]+;base64,", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class ModelPage:
-    """The page of one model. `price` gives micro-dollars a second; `more` the errors of parameters together."""
+    """The page of one model. `price` is of a clip of so many seconds, in micro-dollars.
+
+    `more` gives the errors of parameters together.
+    """
 
     model: str
     address: str
     sizes: tuple[tuple[int, int], ...]
     rules: Mapping[str, Rule]
-    price: Callable[[Json], int]
+    price: Callable[[Json, int], int]
     required: tuple[str, ...] = ("taskUUID", "model", "positivePrompt")
     more: Callable[[Json], "list[Json]"] = lambda _: []
 
@@ -75,7 +78,7 @@ def page_of(task: Json) -> ModelPage:
 
 def price(task: Json, seconds: int) -> int:
     """The price of one render of this valid task in micro-dollars."""
-    return page_of(task).price(task) * seconds
+    return page_of(task).price(task, seconds)
 
 
 def _missing(task: Json, name: str) -> Json | None:
@@ -185,15 +188,20 @@ def _object(model: str, rules: dict[str, Rule]) -> Rule:
     return rule
 
 
-def _frame_images(name: str, value: Any) -> Json | None:
-    if not isinstance(value, list):
-        return _invalid(name, "an array", "array")
-    if len(value) > 1:
-        return _invalid(name, "an array of at most one image, the first frame", "array", max=1)
-    return next((fault for entry in value if (fault := _frame_image(name, entry))), None)
+def _frames(most: int, *places: str | int) -> Rule:
+    """A list of images, each alone or with its place in the video."""
+
+    def rule(name: str, value: Any) -> Json | None:
+        if not isinstance(value, list):
+            return _invalid(name, "an array", "array")
+        if len(value) > most:
+            return _invalid(name, f"an array of at most {most} images", "array", max=most)
+        return next((fault for entry in value if (fault := _frame_image(name, entry, places))), None)
+
+    return rule
 
 
-def _frame_image(name: str, entry: Any) -> Json | None:
+def _frame_image(name: str, entry: Any, places: tuple[str | int, ...]) -> Json | None:
     if not isinstance(entry, dict):
         return _image(name, entry)
     if unknown := next((key for key in entry if key not in ("image", "frame")), None):
@@ -202,8 +210,9 @@ def _frame_image(name: str, entry: Any) -> Json | None:
     if "image" not in entry:
         return error(f"missing{_capital(name)}Image", f"Missing required parameter '{name}.image'.", f"{name}.image")
     frame = entry.get("frame", "first")
-    if isinstance(frame, bool) or frame not in ("first", 0):
-        return _invalid(f"{name}.frame", "first or 0", "string", allowedValues=["first", 0])
+    if isinstance(frame, bool) or frame not in places:
+        expected = " or ".join(map(str, places))
+        return _invalid(f"{name}.frame", expected, "string", allowedValues=list(places))
     return _image(f"{name}.image", entry["image"])
 
 
@@ -303,34 +312,79 @@ def _kling(model: str, page: str, sizes: tuple[tuple[int, int], ...], price: int
         negativePrompt=_text(2, 2500),
         duration=_duration(model, 5, 10),
         CFGScale=_guidance,
-        inputs=_object(model, {"frameImages": _frame_images}),
+        inputs=_object(model, {"frameImages": _frames(1, "first", 0)}),
     )
-    return ModelPage(model, _PAGES + page, sizes, rules, lambda _: price)
+    return ModelPage(model, _PAGES + page, sizes, rules, lambda _, seconds: price * seconds)
 
 
-def _veo_price(task: Json) -> int:
-    """0.2 dollars a second, with sound 0.4; the page has no price for 1080p, for which the emulator charges both."""
-    return 400_000 if task.get("providerSettings", {}).get("google", {}).get("generateAudio") else 200_000
+def _has_sound(task: Json) -> bool:
+    return task.get("providerSettings", {}).get("google", {}).get("generateAudio") is True
 
 
-def _veo_size(task: Json) -> list[Json]:
-    sized, named = "width" in task or "height" in task, "resolution" in task
-    if sized != named:
+def _veo_price(task: Json, seconds: int) -> int:
+    """In 720p; the page has no price for 1080p, for which the emulator charges the same."""
+    return (400_000 if _has_sound(task) else 200_000) * seconds
+
+
+def _veo_fast_price(task: Json, seconds: int) -> int:
+    """In 1080p; in 4K of 8 seconds a clip costs 2.40 or 2.80 dollars. 720p is charged like 1080p."""
+    if task.get("resolution") == "4K" or task.get("width") in (3840, 2160):
+        return 2_800_000 if _has_sound(task) else 2_400_000
+    return (150_000 if _has_sound(task) else 100_000) * seconds
+
+
+def _either(task: Json, *groups: tuple[str, ...]) -> list[Json]:
+    """The error of a task that has parameters of none of these groups, or of several."""
+    given = [group for group in groups if any(name in task for name in group)]
+    if len(given) == 1:
         return []
-    message = "Either 'width' and 'height' or 'resolution' must be given."
-    return [error("incompatibleParameters", message, ["width", "resolution"])]
+    message = f"Exactly one of {', '.join(' and '.join(group) for group in groups)} must be given."
+    return [error("incompatibleParameters", message, [group[0] for group in groups])]
 
 
-def _veo(model: str, page: str) -> ModelPage:
+def _veo_fast_groups(task: Json) -> list[Json]:
+    faults = _either({**task, **task.get("inputs", {})}, ("width", "height"), ("frameImages",))
+    if "resolution" in task and {"width", "height"} & task.keys():
+        faults += _either(task, ("resolution",), ("width", "height"))
+    return faults
+
+
+_WIDE_AND_TALL = ((1280, 720), (720, 1280), (1920, 1080), (1080, 1920))
+
+
+def _veo(
+    model: str, page: str, resolutions: tuple[str, ...], price: Callable[[Json, int], int], **more: Any
+) -> ModelPage:
     rules = _rules(
         model,
         positivePrompt=_text(2, 3000),
         duration=_duration(model, 4, 6, 8),
-        resolution=_one_of("720p", "1080p"),
+        resolution=_one_of(*resolutions),
         providerSettings=_object(model, {"google": _object(model, {"generateAudio": _boolean})}),
+        **more.pop("own", {}),
     )
-    sizes = ((1280, 720), (720, 1280), (1920, 1080), (1080, 1920))
-    return ModelPage(model, _PAGES + page, sizes, rules, _veo_price, more=_veo_size)
+    return ModelPage(model, _PAGES + page, more.pop("sizes", _WIDE_AND_TALL), rules, price, **more)
+
+
+def _hailuo(model: str, page: str) -> ModelPage:
+    rules = _rules(
+        model,
+        positivePrompt=_text(2, 2000),
+        duration=_duration(model, 6, 10),
+        fps=_duration(model, 25),
+        inputs=_object(model, {"frameImages": _frames(1, "first")}),
+        providerSettings=_object(model, {"minimax": _object(model, {"promptOptimizer": _boolean})}),
+    )
+
+    def full_size(task: Json) -> list[Json]:
+        if task.get("width") != 1920 or task.get("duration") in (6, None):
+            return []
+        return [error("unsupportedDuration", "1920x1080 has a duration of 6 only.", "duration", allowedValues=[6])]
+
+    def price(task: Json, seconds: int) -> int:
+        return 490_000 if task.get("width") == 1920 else 560_000 if seconds == 10 else 280_000
+
+    return ModelPage(model, _PAGES + page, ((1366, 768), (1920, 1080)), rules, price, more=full_size)
 
 
 MODELS: Mapping[str, ModelPage] = {
@@ -338,6 +392,22 @@ MODELS: Mapping[str, ModelPage] = {
     for page in (
         _kling(MODEL, "klingai-2-1-master", ((1920, 1080), (1080, 1080), (1080, 1920)), 184_800),
         _kling("klingai:6@1", "klingai-2-5-turbo-pro", ((1280, 720), (720, 720), (720, 1280)), 70_000),
-        _veo("google:3@0", "google-veo-3"),
+        _veo(
+            "google:3@0",
+            "google-veo-3",
+            ("720p", "1080p"),
+            _veo_price,
+            more=lambda task: _either(task, ("width", "height"), ("resolution",)),
+        ),
+        _veo(
+            "google:3@3",
+            "google-veo-3-1-fast",
+            ("720p", "1080p", "4K"),
+            _veo_fast_price,
+            own={"inputs": _object("google:3@3", {"frameImages": _frames(2, "first", "last")})},
+            sizes=(*_WIDE_AND_TALL, (3840, 2160), (2160, 3840)),
+            more=_veo_fast_groups,
+        ),
+        _hailuo("minimax:4@1", "minimax-hailuo-2-3"),
     )
 }
