@@ -154,6 +154,7 @@ def window_without_end(patch: Patch) -> None:
         original(self, given, run)
 
     patch.setattr(reconcile.ReconcileService, "_resolve_uncertain_purchase", resolve)
+    patch.setattr(timings.Timings, "latest_repeat", 0)  # which would hold the repeat back, too
 
 
 def policy_ignored(patch: Patch) -> None:
@@ -370,6 +371,7 @@ def window_judged_before_the_lookups(patch: Patch) -> None:
             self = replace(self, times=replace(self.times, resend_window=self.times.resend_window + later))
         buy(self, given, run)
 
+    patch.setattr(timings.Timings, "latest_repeat", 0)
     patch.setattr(reconcile.ReconcileService, "_resolve_uncertain_purchase", resolve_now)
     patch.setattr(reconcile.ReconcileService, "_buy", buy_then)
 
