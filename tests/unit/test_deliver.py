@@ -191,6 +191,22 @@ def test_an_obsolete_delivery_is_dropped(world: World, gone: str) -> None:
     assert (world.received, world.queue.messages, world.table.recorded) == ([], [], {})
 
 
+@pytest.mark.parametrize("request_left", [True, False])
+def test_a_delivery_of_an_erased_clip_is_dropped_on_the_record(world: World, request_left: bool) -> None:
+    """A delivery that was queued before the erasure is not sent; its record has the reason. A repeat changes nothing."""
+    delivery = world.delivery._replace(attempt=5)
+    world.save(RENDERED, STORED, fact(Kind.ERASED, at=START + 5000, source=FactSource.OPERATOR))
+    if not request_left:
+        world.task = world.task._replace(request={}, webhook_url="")
+    world.run(delivery)
+    world.run(delivery)
+    (attempt,) = world.table.recorded.values()
+    assert (attempt.outcome, attempt.reply.failure) == (AttemptOutcome.DROPPED, "the clip was erased")
+    assert attempt.receiver == ("https://hooks.example" if request_left else "")
+    assert (world.received, world.queue.messages, attempt.next) == ([], [], None)
+    assert not world.fakes.telemetry.counted
+
+
 def test_a_caller_has_a_limited_number_of_attempts_at_once(world: World) -> None:
     """While all of a caller's slots are taken, its message waits and counts as no attempt."""
     world.table.slots = {("ann", number): ("another", START + 1) for number in (0, 1)}

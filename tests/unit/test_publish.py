@@ -68,6 +68,7 @@ class Publisher:
     events: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
     telemetry: FakeTelemetry = field(default_factory=FakeTelemetry)
     bus_down: bool = False
+    current: Clip | None = None  # the clip in the table
     webhook_url: str = ""
     deliveries: list[Delivery] = field(default_factory=list)
 
@@ -88,6 +89,9 @@ class Publisher:
             created_at=START,
             webhook_url=self.webhook_url,
         )
+
+    def clip(self, caller: str, task_uuid: str, index: int) -> Clip | None:
+        return self.current
 
     def send(self, delivery: Delivery, delay: int = 0) -> None:
         assert delay == 0
@@ -415,3 +419,57 @@ def test_the_last_event_is_true_in_any_order_of_facts(facts: list[Fact]) -> None
     assert publisher.events[-1][0] == "Clip Stored"
     assert publisher.manifest(before)["revision"] == before.version
     assert [name for name, _ in publisher.events].count("Clip Stored") == 1
+
+
+ERASED = fact(Kind.ERASED, at=START + 60_000, source=FactSource.OPERATOR)
+
+
+def test_an_erasure_is_an_event_with_its_time_and_names_alone(publisher: Publisher) -> None:
+    """One event, the same for a repeat; neither a manifest nor a delivery."""
+    publisher.webhook_url = "https://hooks.example/"
+    before, after = saved(RENDERED, STORED, version=3), saved(RENDERED, STORED, ERASED, version=4)
+    publisher.current = after
+    publisher.publish_change(before, after)
+    publisher.publish_change(before, after)
+    publisher.publish_change(after, saved(RENDERED, STORED, ERASED, fact(Kind.ACCEPTED, "late"), version=5))
+    first, second = publisher.events
+    assert first == second
+    assert first == (
+        "Clip Erased",
+        {
+            "id": event_id(after, ClipEvent(EventType.ERASED, "")),
+            "revision": 4,
+            "caller": "ann",
+            "taskUUID": TASK_UUID,
+            "clip": 0,
+            "clipUUID": after.clip_uuid,
+            "status": "erased",
+            "erasedAt": "2026-09-21T14:14:20.000Z",
+        },
+    )
+    assert (publisher.manifest_store.writes, publisher.deliveries) == (0, [])
+
+
+@pytest.mark.parametrize("facts", [[RENDERED, STORED], [FAILED, LAST_LOOK], [UNPROVEN]])
+def test_a_change_before_the_erasure_is_not_published_after_it(facts: list[Fact], publisher: Publisher) -> None:
+    """A late or repeated record of the stream writes, publishes and delivers nothing about an erased clip."""
+    publisher.webhook_url = "https://hooks.example/"
+    older = saved(*facts, version=3)
+    publisher.manifest_store.copies[older.object_key, "v1"] = MP4  # the erasure has not reached it yet
+    publisher.current = saved(*facts, ERASED, version=4)
+    publisher.publish_change(saved(ACCEPTED), older)
+    assert (publisher.events, publisher.deliveries, publisher.manifest_store.writes) == ([], [], 0)
+
+
+def test_an_erasure_during_the_digest_stops_the_manifest(publisher: Publisher) -> None:
+    """The table is asked after the copy was read, which may take long."""
+    after = saved(RENDERED, STORED, version=3)
+    digest = publisher.manifest_store.digest
+
+    def slowly(object_key: str, version: str) -> str | None:
+        publisher.current = saved(RENDERED, STORED, ERASED, version=4)
+        return digest(object_key, version)
+
+    publisher.manifest_store.digest = slowly  # type: ignore[method-assign]
+    publisher.publish_change(saved(ACCEPTED), after)
+    assert (publisher.events, publisher.manifest_store.writes) == ([], 0)

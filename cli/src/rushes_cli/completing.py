@@ -14,7 +14,7 @@ from rushes_cli.output import plain, prompt_of, short_id, shorten
 
 _TIMEOUT = 2.0  # seconds
 _MAX_TASKS = 50
-STATUSES = ("running", "review", "succeeded", "failed", "partial")
+STATUSES = ("running", "review", "succeeded", "failed", "partial", "erased")
 
 
 def statuses(incomplete: str) -> list[str]:

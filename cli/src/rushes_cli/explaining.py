@@ -31,6 +31,7 @@ _SENTENCES = {
     "answered": "The requested check is complete: {reason}.",
     "givenUp": "Given up by an operator: {reason}.",
     "lastLook": "The bucket and Runware were checked a last time. The status is final.",
+    "erased": "Erased by an operator, with its request.",
     "detailsUnknown": "The render's seed and cost are no longer available; the estimate is counted.",
 }
 
@@ -130,4 +131,6 @@ def next_step(clip: Mapping[str, Any]) -> str:
                 f"{first}an operator decides, with `rushes review`. It is not bought again automatically; its caller "
                 "can order it again with `rushes retry --accept-second-charge`."
             )
+        case "erased", _:
+            return f"none; the clip was erased at {utc_time(clip.get('erasedAt'))}. Its cost stays recorded."
     return f"the next check is at {at}." if clip.get("open") else "none."

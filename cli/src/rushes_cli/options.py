@@ -42,7 +42,7 @@ TaskUUID = Annotated[
 Status = Annotated[
     str | None,
     typer.Option(
-        help="Only tasks with this status: running, review, succeeded, failed or partial.",
+        help="Only tasks with this status: running, review, succeeded, failed, partial or erased.",
         autocompletion=completing.statuses,
     ),
 ]

@@ -32,6 +32,7 @@ _STYLES = {
     "partial": "magenta",
     "failed": "red",
     "review": "bold magenta",
+    "erased": "dim",
 }
 _NUMBERS = ("cost", "price", "size", "tasks", "clips")
 _SHORT_ID = 8  # characters: the first group of a UUID
@@ -297,7 +298,9 @@ def short_id(task_uuid: object) -> str:
 
 
 def prompt_of(task: Json) -> str:
-    """A task's prompt, or a placeholder in parentheses."""
+    """A task's prompt, or a placeholder in parentheses, which has the time of an erasure."""
+    if task.get("erasedAt"):
+        return f"(erased {utc_time(task['erasedAt'])})"
     request = task.get("request") or {}
     return str(request.get("positivePrompt") or ("(no longer stored)" if not request else "(no prompt)"))
 

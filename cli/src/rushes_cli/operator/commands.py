@@ -17,7 +17,7 @@ from rushes_cli.exits import CommandError, Exit, UsageError
 from rushes_cli.explaining import describe_fact, next_step
 from rushes_cli.operator.deployment import Deployment, new_webhook_keys, operated
 from rushes_cli.options import MAX_CANDIDATES, TASK_HELP, WHOLE, AsJson, Confirmed, Stack, only_candidate, task_name
-from rushes_cli.output import Screen, age, money, prompt_of, shorten, utc_time
+from rushes_cli.output import Screen, age, iso, money, prompt_of, shorten, utc_time
 
 if TYPE_CHECKING:
     from types_boto3_sqs import SQSClient
@@ -178,21 +178,31 @@ def check(
 def forget(caller: Caller, task: Task, yes: Confirmed = False, stack: Stack = None, as_json: AsJson = False) -> None:
     """Erase a finished task: its clips, manifests and request. A tombstone stays, so that it is not bought again.
 
-    --json prints {"caller", "taskUUID", "deleted": object versions}.
+    Give it again to complete an interrupted erasure, or after a late upload.
+
+    --json prints {"caller", "taskUUID", "clips": [{"clip", "clipUUID", "status", "erasedAt"}], "deleted": object
+    versions}.
     """
     from rushes_cli.operator import erase
+    from rushes_cli.operator.review import clock
 
     screen = Screen(as_json)
     with operated(stack) as deployment:
         uuid = _whole_uuid(deployment.store, caller, task)
         confirm_removal(_question(deployment, caller, uuid), yes=yes)
         try:
-            deleted = erase.forget(deployment.store, deployment.s3, deployment.bucket, caller, uuid)
+            done = erase.forget(deployment.store, deployment.s3, deployment.bucket, caller, uuid, clock())
         except erase.ErasureError as error:
             raise CommandError(str(error)) from None
-    screen.print_json({"caller": caller, "taskUUID": uuid, "deleted": deleted})
+    clips = [
+        {"clip": clip.index, "clipUUID": clip.clip_uuid, "status": clip.status, "erasedAt": iso(clip.erased_at)}
+        for clip in done.clips
+    ]
+    screen.print_json({"caller": caller, "taskUUID": uuid, "clips": clips, "deleted": done.deleted})
+    for clip in done.clips:
+        screen.print(f"Clip {clip.index} is {clip.status} since {utc_time(iso(clip.erased_at))}.")
     screen.print(
-        f"The task {screen.id(uuid)} was erased; {deleted} object versions were deleted. Its cost stays recorded."
+        f"The task {screen.id(uuid)} was erased; {done.deleted} object versions were deleted. Its cost stays recorded."
     )
 
 

@@ -1,34 +1,38 @@
 """Erasure of one task: its request, its objects and the provider's texts are deleted.
 
 A tombstone stays, so that the task is not bought again: the taskUUID and fingerprint, and the clips with their UUIDs,
-times and money. An interrupted erasure is completed by repeating it.
+times and money. Each clip is recorded as erased before anything is deleted, so that no clip is stored without its
+object. An interrupted erasure is completed by repeating it.
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rushes.adapters.dynamodb.admin import AdminTable
-from rushes.domain.clip import Clip, FactRecord, Scalar
-from rushes.domain.formats import canonical
+from rushes.domain.clip import Clip, Fact, FactSource, Kind, merge
 from rushes.services.input_images import folder, images_of
+from rushes_cli.operator.review import save_decision
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
     from types_boto3_s3.type_defs import ObjectIdentifierTypeDef
-
-_ERASED = "Erased."
 
 
 class ErasureError(ValueError):
     """The task was not erased. The text is the reason, for users."""
 
 
-def forget(store: AdminTable, s3: "S3Client", bucket: str, caller: str, task_uuid: str) -> int:
-    """Erases a task without open clips; returns the number of deleted object versions.
+class Erasure(NamedTuple):
+    """The result of an erasure: the task's clips, and the number of deleted object versions."""
 
-    Raises `ErasureError` if there is no such task or a clip is open, `StaleError` or `BusyError` to be repeated.
+    clips: tuple[Clip, ...]
+    deleted: int
+
+
+def forget(store: AdminTable, s3: "S3Client", bucket: str, caller: str, task_uuid: str, now: int) -> Erasure:
+    """Erases a task without open clips. `now` is in milliseconds.
+
+    Raises `ErasureError` if there is no such task or a clip is open, `BusyError` to be repeated.
     """
     clips = store.clips(caller, task_uuid)
     if not clips:
@@ -36,14 +40,21 @@ def forget(store: AdminTable, s3: "S3Client", bucket: str, caller: str, task_uui
     unfinished = [str(clip.index) for clip in clips if clip.open]
     if unfinished:
         raise ErasureError(f"The task has open clips ({', '.join(unfinished)}); nothing was erased.")
+    erased = Fact(kind=Kind.ERASED, at=now, source=FactSource.OPERATOR)
+    marked = tuple(save_decision(store, clip, lambda current: _erased(current, erased), now) for clip in clips)
     # The key without its suffix, so that the clip's manifest is deleted, too.
     prefixes = [clip.object_key.rpartition(".")[0] + "." for clip in clips] + [f"inputs/{caller}/{task_uuid}"]
     prefixes += _stored_images(store, bucket, caller, task_uuid)
     deleted = sum(delete_versions(s3, bucket, prefix) for prefix in prefixes)
-    for clip in clips:
-        store.save(clip, _redacted(clip))
     store.forget(caller, task_uuid)
-    return deleted
+    return Erasure(marked, deleted)
+
+
+def _erased(clip: Clip, erased: Fact) -> Clip:
+    """The clip with this fact. A late fact may have opened it since it was read."""
+    if clip.open:
+        raise ErasureError(f"Clip {clip.index} became open again; repeat the command when it is finished.")
+    return merge(clip, erased)
 
 
 def _stored_images(store: AdminTable, bucket: str, caller: str, task_uuid: str) -> list[str]:
@@ -69,27 +80,3 @@ def delete_versions(s3: "S3Client", bucket: str, prefix: str) -> int:
             raise ErasureError(f"S3 could not delete every object ({failed[0].get('Code')}); repeat the command.")
         count += len(versions)
     return count
-
-
-def _redacted(clip: Clip) -> Clip:
-    """The clip without the provider's messages, which may quote the prompt, and without its render's URL."""
-    facts = {
-        (kind, key): FactRecord(
-            {source: claim._replace(fields=dict(_redact(key, claim.fields))) for source, claim in record.claims.items()}
-        )
-        for (kind, key), record in clip.facts.items()
-    }
-    return replace(clip, facts=facts)
-
-
-def _redact(key: str, fields: Mapping[str, Scalar]) -> Iterator[tuple[str, Scalar]]:
-    for name, value in fields.items():
-        match name:
-            case "videoURL":
-                continue
-            case "message":
-                yield name, _ERASED
-            case "error":  # still the response to a repeat of a refused request
-                yield name, canonical({"code": key, "message": _ERASED})
-            case _:
-                yield name, value

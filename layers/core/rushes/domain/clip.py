@@ -35,10 +35,11 @@ class Kind(StrEnum):
     DETAILS_UNKNOWN = "detailsUnknown"  # stored, and the render's details are lost permanently
     ASKED = "asked"  # an operator requests another check of a clip in review; the key is the time
     ANSWERED = "answered"  # that check has taken place; the key is that of `asked`
+    ERASED = "erased"  # an operator has erased the content; what was decided before, and its money, stays
 
 
 class Status(StrEnum):
-    """The state of a clip or a task. Never stored: the fact with the highest rank decides."""
+    """The state of a clip or a task. Never stored: an erasure decides, otherwise the fact with the highest rank."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -46,6 +47,7 @@ class Status(StrEnum):
     STORED = "stored"
     FAILED = "failed"
     REVIEW = "review"
+    ERASED = "erased"
     SUCCEEDED = "succeeded"  # tasks only
     PARTIAL = "partial"  # tasks only
 
@@ -117,12 +119,14 @@ KIND_RULES: Mapping[str, KindRule] = {
     Kind.DETAILS_UNKNOWN: KindRule(None, limit=8),
     Kind.ASKED: KindRule(None, limit=100),
     Kind.ANSWERED: KindRule(None, limit=100),
+    Kind.ERASED: KindRule(None, limit=8),
 }
 _RANKS: Mapping[str, int] = {kind: rule.decides.rank for kind, rule in KIND_RULES.items() if rule.decides}
 _LATER_KIND = KindRule(None, limit=1000)  # a later version's kind: kept unchanged, decides nothing
 
 # Kinds of facts about immutable things: claims are not joined; the earliest ones are kept.
 _IMMUTABLE = {Kind.STORED}
+_ERASED_TEXT = "Erased."
 _RESCUE = "rescue"  # the source of copies that the service made itself
 
 # The largest multiple of the estimate that is accepted as a cost. Anyone with a webhook's URL can forge one.
@@ -237,7 +241,14 @@ class Clip:
         return KIND_RULES[kind].decides if kind else None
 
     @property
+    def erased_at(self) -> int | None:
+        """The time of the erasure, in milliseconds, or None."""
+        return self.first_seen_at(Kind.ERASED)
+
+    @property
     def status(self) -> Status:
+        if self.has(Kind.ERASED):
+            return Status.ERASED
         decision = self.decision
         return decision.status if decision else Status.PENDING
 
@@ -265,11 +276,16 @@ class Clip:
 
     @property
     def open(self) -> bool:
-        """True if a check of this clip can still add a fact."""
+        """True if a check of this clip can still add a fact. An erased clip is not checked any more."""
+        return not (self.has(Kind.ERASED) or self.outcome_is_final)
+
+    @property
+    def outcome_is_final(self) -> bool:
+        """True if the facts have decided the clip, whether or not it was erased afterwards."""
         decision = self.decision
         if decision is None or (decision.needs_review and self.asked_at is not None):
-            return True
-        return not any(self.has(kind) for kind in decision.closed_by)
+            return False
+        return any(self.has(kind) for kind in decision.closed_by)
 
     @property
     def asked_at(self) -> int | None:
@@ -292,7 +308,10 @@ def merge(clip: Clip, fact: Fact) -> Clip:
     """Returns the clip with the fact added, or the same object if the fact adds nothing.
 
     The claims of each source are kept and limited separately, so that no number of forged webhooks displaces a poll.
+    The facts of an erased clip have no content, also those that arrive later.
     """
+    if clip.has(Kind.ERASED):
+        fact = replace(fact, fields=_without_content(fact.kind, fact.key, fact.fields))
     name, source = (fact.kind, fact.key), _source(fact.source, fact.fields)
     new_claim = Claim(fact.at, dict(fact.fields))
     record = clip.facts.get(name)
@@ -302,6 +321,8 @@ def merge(clip: Clip, fact: Fact) -> Clip:
         return clip
     facts = {**clip.facts, name: FactRecord({**(record.claims if record else {}), source: joined})}
     bounded = _bounded(facts, fact.kind, source)
+    if fact.kind == Kind.ERASED:
+        bounded = {name: _record_without_content(*name, record) for name, record in bounded.items()}
     return clip if bounded == clip.facts else replace(clip, facts=bounded)
 
 
@@ -323,7 +344,7 @@ def billable_amount(clip: Clip) -> int:
         costs = [plausible_cost(record, clip.estimate) for record in renders.values()]
         return sum(clip.estimate if cost is None else cost for cost in costs)
     decision = clip.decision
-    return 0 if decision and decision.free and not clip.open else clip.estimate
+    return 0 if decision and decision.free and clip.outcome_is_final else clip.estimate
 
 
 def plausible_cost(render: FactRecord, estimate: int) -> int | None:
@@ -367,8 +388,10 @@ def next_check(clip: Clip, now: int, times: Timings) -> int | None:
     It is soon while the purchase is unconfirmed, after the usual render time while the clip renders, then at growing
     intervals: each pause is a quarter of the elapsed time. So a lost webhook costs a few polls and a stuck clip not
     many more. A clip in review has the time at which its review began, by which operators list it, unless one of them
-    has requested a check.
+    has requested a check. An erased clip has none.
     """
+    if clip.has(Kind.ERASED):
+        return None
     kind, decision = clip.decisive, clip.decision
     if kind is None or decision is None:
         return _next_unconfirmed_check(clip, now, times)
@@ -441,6 +464,31 @@ def answered_facts(clip: Clip, now: int, reason: str) -> list[Fact]:
         Fact(kind=Kind.ANSWERED, key=key, at=now, source=FactSource.CLOCK, fields={"reason": reason})
         for key in clip.of(Kind.ASKED).keys() - clip.of(Kind.ANSWERED).keys()
     ]
+
+
+def _record_without_content(kind: str, key: str, record: FactRecord) -> FactRecord:
+    return FactRecord(
+        {
+            source: claim._replace(fields=_without_content(kind, key, claim.fields))
+            for source, claim in record.claims.items()
+        }
+    )
+
+
+def _without_content(kind: str, key: str, fields: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
+    """Returns the fields without the provider's texts, which may quote the prompt, and without a render's address.
+
+    Field by field, so that it makes no difference if claims are joined before or after. Immutable facts have no such
+    fields, and their claims are compared as a whole.
+    """
+    if kind in _IMMUTABLE:
+        return fields
+    # The error is still the response to a repeat of a refused request.
+    texts: dict[str, Scalar] = {
+        "message": _ERASED_TEXT,
+        "error": canonical({"code": key, "message": _ERASED_TEXT}),
+    }
+    return {name: texts.get(name, value) for name, value in fields.items() if name != "videoURL"}
 
 
 def _source(source: str, fields: Mapping[str, Scalar]) -> str:

@@ -64,4 +64,4 @@ def task_status(clips: Iterable[Clip]) -> Status:
         return Status.REVIEW
     if states == {Status.STORED}:
         return Status.SUCCEEDED
-    return Status.FAILED if states == {Status.FAILED} else Status.PARTIAL
+    return states.pop() if states in ({Status.FAILED}, {Status.ERASED}) else Status.PARTIAL

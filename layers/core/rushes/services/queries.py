@@ -36,7 +36,7 @@ MAX_TASKS = 100
 USUAL_TASKS = 20
 MAX_COSTS = 1000
 MIN_PREFIX = 4  # characters of a taskUUID
-TASK_STATUSES = (Status.RUNNING, Status.REVIEW, Status.SUCCEEDED, Status.FAILED, Status.PARTIAL)
+TASK_STATUSES = (Status.RUNNING, Status.REVIEW, Status.SUCCEEDED, Status.FAILED, Status.PARTIAL, Status.ERASED)
 _LINK_LIFETIME = 3_600_000  # milliseconds; the bucket's policy refuses links that are older than the deadline
 _MAX_PAGE_BYTES = 4 * 1024 * 1024  # bytes of JSON; Lambda's responses are limited to 6 MB
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
@@ -134,13 +134,13 @@ class QueryService:
     def task(self, caller: Caller, task_uuid: str) -> Json | None:
         """One of a caller's tasks with the timeline of each clip; None if the caller has no task with this UUID.
 
-        A task with a receiver has the attempts at its deliveries, oldest first.
+        A task that has or had a receiver has the attempts at its deliveries, oldest first.
         """
         found = self._find(caller.name, task_uuid)
         if found is None:
             return None
         view = self._task_view(found, with_timeline=True)
-        if found.task.webhook_url:
+        if found.task.webhook_url or task_status(found.clips) == Status.ERASED:  # an erasure removes the receiver
             attempts = self.table.attempts(caller.name, found.task.task_uuid)
             view["webhooks"] = [attempt_view(attempt) for attempt in attempts]
         return view
@@ -201,6 +201,8 @@ class QueryService:
         if found is None:
             return [], [(404, not_found(task_uuid))]
         task, about = found.task, {"taskType": "videoInference", "taskUUID": found.task.task_uuid}
+        if task_status(found.clips) == Status.ERASED:
+            return [], [(410, {**_ERASED, **about})]
         if not task.request:
             return [], [(404, {**_EXPIRED, **about})]
         outcomes = [self.outcome(task, clip) for clip in found.clips]
@@ -222,9 +224,12 @@ class QueryService:
 
     def _task_view(self, found: TaskWithClips, *, with_timeline: bool = False) -> Json:
         task, clips = found.task, found.clips
+        status = task_status(clips)
+        erased_at = max(clip.erased_at or 0 for clip in clips)
         return {
             "taskUUID": task.task_uuid,
-            "status": task_status(clips),
+            "status": status,
+            **({"erasedAt": iso(erased_at)} if status == Status.ERASED else {}),
             "createdAt": iso(task.created_at),
             "request": dict(task.request),
             "cost": dollars(sum(clip.budgeted for clip in clips)),
@@ -232,10 +237,11 @@ class QueryService:
         }
 
     def _clip_view(self, task: Task, clip: Clip, with_timeline: bool) -> Json:
-        error = next(_clip_errors(clip), None)
+        error = None if clip.erased_at else next(_clip_errors(clip), None)
         newest = max((at for record in clip.facts.values() for at in record.seen.values()), default=None)
         optional = {
             "updatedAt": _iso(newest),
+            "erasedAt": _iso(clip.erased_at),
             "nextCheckAt": _iso(clip.next_check_at if clip.open else None),
             **render(clip),
             **self._copy_view(task, clip),
@@ -255,7 +261,7 @@ class QueryService:
 
     def _copy_view(self, task: Task, clip: Clip) -> Json:
         """The pinned object version, with links to it while the request exists: the objects expire with the request."""
-        if clip.copy is None:
+        if clip.copy is None or clip.erased_at:
             return {}
         version, record = clip.copy
         container = record.fields.get("container")
@@ -351,6 +357,9 @@ def is_visible(clip: Clip) -> bool:
 
 def _clip_errors(clip: Clip) -> Iterator[WireError]:
     """The reasons why a clip is not stored; none if it is. Secrets were removed from Runware's texts on arrival."""
+    if clip.erased_at:
+        yield dict(_ERASED)
+        return
     match clip.decisive:
         case Kind.REFUSED:
             yield from (error for _, error in facts.refusals([clip]))
@@ -461,4 +470,5 @@ _UNSAVED = wire_error(
     "This clip was bought and rendered, but its video could not be stored in the bucket. Do not submit it again: an "
     "operator decides about it.",
 )
+_ERASED = wire_error("taskErased", "This task's request and clips were erased. Its cost stays recorded.", "taskUUID")
 _EXPIRED = wire_error("taskExpired", "This task's request and clips are no longer kept.", "taskUUID")

@@ -214,6 +214,7 @@ class ReconcileService:
         return attempt
 
     def _check_all(self, clips: Sequence[Clip], run: Sweep) -> None:
+        clips = [clip for clip in clips if not clip.erased_at]  # only their budgets were due
         running = [clip for clip in clips if clip.decisive == Kind.ACCEPTED]
         others = [clip for clip in clips if clip.decisive != Kind.ACCEPTED]
         responses = self._poll_together([clip.clip_uuid for clip in running], run)
