@@ -15,6 +15,7 @@ from rushes.adapters.dynamodb.items import clip_of_image
 from rushes.domain.clip import Clip, Kind, Lease, Status, merge_all, refresh_derived
 from rushes.errors import UnreadableError
 from rushes_cli.operator import erase
+from rushes_cli.operator.review import clock
 from rushes_local.lambda_runtime import Outcome
 from rushes_local.runware.emulator import OneShot
 from rushes_local.stack import Stack
@@ -199,16 +200,18 @@ def test_an_image_is_the_clip_that_was_saved(user: User, stream: ClipStream) -> 
 
 
 def test_an_erased_clip_gets_no_manifest_back(stack: Stack, user: User, stream: ClipStream, listener: Listener) -> None:
-    """The record of the erasure and repeats of earlier records write no manifest."""
+    """The erasure is published; after it, repeats of earlier records write and publish nothing."""
     clip = finished(user)
     records = stream.read()
     stream.deliver(records)
-    erase.forget(stack.store, client(stack, "s3"), stack.bucket_name, clip.caller, clip.task_uuid)
+    erase.forget(stack.store, client(stack, "s3"), stack.bucket_name, clip.caller, clip.task_uuid, clock())
     assert stream.deliver().payload == {"batchItemFailures": []}
     assert stream.deliver(records).payload == {"batchItemFailures": []}
     under = clip.object_key.rpartition(".")[0]
     assert "Contents" not in client(stack, "s3").list_objects_v2(Bucket=stack.bucket_name, Prefix=under)
-    assert "manifestKey" not in listener.about(clip.clip_uuid)[-1]["detail"]
+    published = [event["detail-type"] for event in listener.about(clip.clip_uuid)]
+    assert published == ["Clip Stored", "Clip Erased"]
+    check_schema(listener.about(clip.clip_uuid)[-1])
 
 
 def test_an_event_that_the_bus_rejects_is_retried(
