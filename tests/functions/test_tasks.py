@@ -8,6 +8,8 @@ import pytest
 
 from rushes.domain.caller import Caller, hash_key
 from rushes.domain.clip import Kind, merge_all
+from rushes.domain.formats import iso
+from rushes_cli.operator import erase
 from rushes_local.stack import Stack
 from tests.conftest import PATIENCE, Json, User, http, order, whole_table
 from tests.fakes.builders import fact
@@ -113,15 +115,17 @@ def test_no_such_task(user: User, path: str) -> None:
 
 
 def test_a_forgotten_task_keeps_its_record(user: User) -> None:
-    """A forgotten task has no request and no links; a poll reports it as expired."""
+    """A forgotten task is erased, without request and links; a poll reports that."""
     clip = user.buy()
     settle(user.stack)
-    user.stack.store.forget(user.name, clip.task_uuid)
+    s3, now = user.stack.client("s3"), clip.created_at + 60_000
+    erase.forget(user.stack.store, s3, user.stack.bucket_name, user.name, clip.task_uuid, now)
     body = body_of(user.get(f"/tasks/{clip.task_uuid}"))
-    assert (body["status"], body["request"]) == ("succeeded", {})
+    assert (body["status"], body["erasedAt"], body["request"]) == ("erased", iso(now), {})
     assert "videoURL" not in body["clips"][0]
+    assert body_of(user.get("/tasks?status=erased"))["tasks"][0]["taskUUID"] == clip.task_uuid
     answer = user.poll(clip.task_uuid)
-    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, "taskExpired")
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (410, "taskErased")
 
 
 # ----------------------------------------------------------------------------------------------------------------------

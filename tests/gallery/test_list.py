@@ -499,6 +499,40 @@ def test_an_erased_request_is_explained(api: FakeApi, visit: VisitPage) -> None:
     expect(page.get_by_role("button", name="Use again")).to_be_hidden()
 
 
+def test_an_erased_task_says_so_with_its_time(api: FakeApi, visit: VisitPage) -> None:
+    """Card and details have the state and its time, and neither player, link, Retry nor order form."""
+    task = api.add("erased", "erased")
+    task["request"] = {}
+    api.add("failed", prompt="another")
+    here = visit()
+    page = here.page
+    page.get_by_role("radio", name="Erased").check()
+    card = page.locator(".card")
+    expect(card).to_have_count(1)
+    expect(card.locator(".status")).to_have_text("Erased")
+    expect(card.locator(".stage")).to_contain_text("Erased by an operator on ")
+    expect(card.locator("video")).to_be_hidden()
+    for name in (re.compile("Play"), re.compile("Retry")):
+        expect(card.get_by_role("button", name=name)).to_have_count(0)
+    card.get_by_role("button", name="Erased", exact=True).click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Erased, with its request")
+    expect(dialog.get_by_role("button", name=re.compile("Use again|Retry"))).to_have_count(0)
+    expect(dialog.get_by_role("link")).to_have_count(0)
+
+
+def test_a_player_stops_when_its_clip_is_erased(api: FakeApi, visit: VisitPage) -> None:
+    """After the next refresh the card has the state, and its file is unloaded."""
+    task = api.add("stored", prompt="gone soon")
+    here = visit()
+    video = here.page.locator(".card video")
+    expect(video).to_have_attribute("src", re.compile("mp4"))
+    api.set_status(task, "erased")
+    here.page.get_by_role("button", name="Refresh").click()
+    expect(here.page.locator(".card .status")).to_have_text("Erased")
+    expect(video).not_to_have_attribute("src", re.compile("mp4"))
+
+
 def test_the_parts_of_cards_line_up(api: FakeApi, visit: VisitPage) -> None:
     """Pictures, titles, clip buttons and facts of a row have the same height, whatever a card has of them."""
     api.add("stored", "failed", prompt="two takes", tags={"project": "fox"})
