@@ -11,6 +11,7 @@ from rushes.config import (
     IntakeSettings,
     ReconcileSettings,
     SubmitSettings,
+    TasksSettings,
     WebhookSettings,
     read_timings,
 )
@@ -62,6 +63,7 @@ NEEDED = {
     IntakeSettings: {
         *("TABLE_NAME", "BUCKET_NAME", "INBOX_URL", "ALLOW_UNKNOWN_CALLERS", "ALLOW_LOOPBACK_WEBHOOKS"),
     },
+    TasksSettings: {*SECONDS, "TABLE_NAME", "BUCKET_NAME", "MONTHLY_LIMIT_USD"},
     WebhookSettings: {*SECONDS, "TABLE_NAME", "BUCKET_NAME", "WEBHOOK_SECRET"},
     ReconcileSettings: {*_BUYING, "WHEN_AMBIGUOUS", "RESCUE_ORIGINS"},
     DeliverSettings: {

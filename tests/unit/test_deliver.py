@@ -193,7 +193,7 @@ def test_an_obsolete_delivery_is_dropped(world: World, gone: str) -> None:
 
 @pytest.mark.parametrize("request_left", [True, False])
 def test_a_delivery_of_an_erased_clip_is_dropped_on_the_record(world: World, request_left: bool) -> None:
-    """A delivery that was queued before the erasure is not sent; its record has the reason. A repeat changes nothing."""
+    """A delivery that was queued before the erasure is not sent; its record has the reason, also after a repeat."""
     delivery = world.delivery._replace(attempt=5)
     world.save(RENDERED, STORED, fact(Kind.ERASED, at=START + 5000, source=FactSource.OPERATOR))
     if not request_left:

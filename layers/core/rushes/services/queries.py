@@ -93,12 +93,16 @@ class CostsQuery(NamedTuple):
 
 @dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class QueryService:
-    """The use cases with their adapters. `clock` gives milliseconds."""
+    """The use cases with their adapters. `clock` gives milliseconds.
+
+    `monthly_limit` is that of all callers together, in micro-dollars; only `budget` needs it.
+    """
 
     table: TaskQueries
     links: ClipObjects
     times: Timings
     clock: Callable[[], int]
+    monthly_limit: int | None = None
 
     def tasks(self, caller: Caller, parameters: Mapping[str, str]) -> Json | list[WireError]:
         """A page of a caller's tasks, newest first, or the errors of the parameters.
@@ -175,14 +179,13 @@ class QueryService:
         """A caller's spending and limit of this month, and the amount that it may still spend, in dollars.
 
         That amount is the smaller rest of two limits: the caller's, and the one of all callers together, which itself
-        is not included, because callers may not see it. Before the month's first order only the caller's counts.
+        is not included, because callers may not see it.
         """
         month = month_of(self.clock())
         spent, _ = self.table.budget(caller.name, month)
         left = caller.monthly_limit - spent
-        spent_by_all, limit_of_all = self.table.budget(ALL_CALLERS, month)
-        if limit_of_all is not None:
-            left = min(left, limit_of_all - spent_by_all)
+        if self.monthly_limit is not None:
+            left = min(left, self.monthly_limit - self.table.budget(ALL_CALLERS, month)[0])
         return {
             "month": month,
             "spent": dollars(spent),
