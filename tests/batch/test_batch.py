@@ -39,7 +39,7 @@ FAULTS: tuple[Any, ...] = (
     {"model": "klingai:5@3"},
     {"model": "klingai:5@3", "positivePrompt": "too short a time", "duration": 3},
     {"model": "klingai:5@3", "positivePrompt": "too wide", "width": 4096, "height": 1080},
-    {"model": "klingai:5@3", "positivePrompt": "not ours to choose", "webhookURL": "https://elsewhere.example"},
+    {"model": "klingai:5@3", "positivePrompt": "no secret to sign with", "webhookURL": "https://receiver.example"},
     {"model": "klingai:5@3", "positivePrompt": "not an order", "taskType": "getResponse"},
 )
 

@@ -11,7 +11,7 @@ from rushes.domain.clip import Kind, merge_all
 from rushes.domain.formats import iso
 from rushes_cli.operator import erase
 from rushes_local.stack import Stack
-from tests.conftest import PATIENCE, Json, User, http, order, whole_table
+from tests.conftest import PATIENCE, Json, User, client, http, order, whole_table
 from tests.fakes.builders import fact
 from tests.functions.conftest import InProcess
 
@@ -126,6 +126,22 @@ def test_a_forgotten_task_keeps_its_record(user: User) -> None:
     assert body_of(user.get("/tasks?status=erased"))["tasks"][0]["taskUUID"] == clip.task_uuid
     answer = user.poll(clip.task_uuid)
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (410, "taskErased")
+
+
+def test_an_erased_task_keeps_its_record(user: User) -> None:
+    """It has the time of its erasure and its cost, but no request and no links; a poll reports the erasure."""
+    clip = user.buy()
+    settle(user.stack)
+    cost = body_of(user.get(f"/tasks/{clip.task_uuid}"))["cost"]
+    erase.forget(user.stack.store, client(user.stack, "s3"), user.stack.bucket_name, user.name, clip.task_uuid, 1000)
+    body = body_of(user.get(f"/tasks/{clip.task_uuid}"))
+    assert (body["status"], body["request"], body["cost"]) == ("erased", {}, cost)
+    (view,) = body["clips"]
+    assert (view["status"], view["open"], view["erasedAt"]) == ("erased", False, "1970-01-01T00:00:01.000Z")
+    assert not view.keys() & {"videoURL", "error", "versionId"}
+    assert uuids_of(user.get("/tasks", status="erased")) == [clip.task_uuid]
+    answer = user.poll(clip.task_uuid)
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, "taskErased")
 
 
 # ----------------------------------------------------------------------------------------------------------------------

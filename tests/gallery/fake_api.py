@@ -143,6 +143,9 @@ class FakeApi:
             if status == "review":
                 message = "It cannot be determined if the clip was bought. Do not order it again."
                 clip["error"] = {"code": "purchaseUnproven", "message": message}
+            if status == "erased":
+                task["request"] = {}
+                clip["erasedAt"] = clip["timeline"][-1]["at"]
             clip |= facts
 
     def ordered(self) -> list[Json]:
@@ -268,6 +271,8 @@ def _matches(task: Json, query: Mapping[str, str]) -> bool:
 
 def _status(clips: list[Json]) -> str:
     states = {clip["status"] for clip in clips}
+    if "erased" in states:
+        return "erased"
     if states & {"pending", "running", "rendered"}:
         return "running"
     if "review" in states:

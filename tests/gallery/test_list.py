@@ -490,6 +490,27 @@ def test_the_details_have_the_last_attempt_at_the_webhook(api: FakeApi, visit: V
     expect(facts).not_to_contain_text("Webhook")
 
 
+def test_an_erased_task_is_shown_as_such(api: FakeApi, visit: VisitPage) -> None:
+    """Card, details, timeline and filter have the erasure; there is nothing to play, download or order again."""
+    api.add("erased", "erased")
+    api.add("stored")
+    here = visit()
+    page = here.page
+    card = page.locator(".card").filter(has_text="The request was erased")
+    expect(card).to_contain_text("Erased")
+    expect(card).to_contain_text("An operator has deleted the clip and its request.")
+    expect(card.get_by_role("button", name=re.compile("Play|Retry"))).to_have_count(0)
+    card.get_by_role("button", name="The request was erased").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("The request was erased.")
+    expect(dialog.locator(".timeline li").last).to_contain_text("Erased, with the request and the manifest")
+    expect(dialog.get_by_role("link", name=re.compile("Download"))).to_have_count(0)
+    expect(page.get_by_role("button", name="Use again")).to_be_hidden()
+    page.keyboard.press("Escape")
+    here.choose("Status", "Erased")
+    expect(page.locator(".card")).to_have_count(1)
+
+
 def test_an_erased_request_is_explained(api: FakeApi, visit: VisitPage) -> None:
     """A task with an erased request keeps its card, without the actions that need the request."""
     api.add("stored")["request"] = {}

@@ -80,7 +80,7 @@ class Flow:
             inbox=self,
             reports=self,
             store_images=self.store_images,
-            may_order=lambda caller: self.callers.by_name(caller) is not None,
+            caller_named=lambda name: self.callers.by_name(name, signing=True),
             telemetry=self.history.telemetry,
             concurrent_map=sequential_map,
             clock=self.world.clock,
@@ -300,12 +300,12 @@ def report_first(patch: Patch) -> None:
     """The report is written before the messages are sent."""
     original = ImportService._send
 
-    def send(self: ImportService, block: Any, origin: Any, uuid_counts: Any, report: Any) -> None:
-        results = [self._validate(entry, origin=origin, uuid_counts=uuid_counts) for entry in block]
+    def send(self: ImportService, block: Any, origin: Any, caller: Any, uuid_counts: Any, report: Any) -> None:
+        results = [self._validate(entry, origin=origin, caller=caller, uuid_counts=uuid_counts) for entry in block]
         for each in results:
             report.add(each)
         self.reports.put(f"{origin.report}.json", report.content)
-        original(self, block, origin, uuid_counts, type(report)(report.about))
+        original(self, block, origin, caller, uuid_counts, type(report)(report.about))
 
     patch.setattr(ImportService, "_send", send)
 

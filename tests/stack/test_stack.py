@@ -39,8 +39,8 @@ def environment(stack: Stack, function: str) -> dict[str, str]:
 
 
 def test_ready_soon(stack: Stack) -> None:
-    """The stack is ready in under five seconds."""
-    assert stack.started_in["functions"] < 5
+    """The stack is ready in seconds: three on an idle machine, and more beside other tests."""
+    assert stack.started_in["functions"] < 15
 
 
 def test_variables_are_resolved(stack: Stack) -> None:

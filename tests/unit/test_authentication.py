@@ -133,6 +133,17 @@ def test_an_unknown_name_has_the_default_limit(callers: Callers, keys: Keys, clo
         assert keys.reads == reads
 
 
+def test_a_missing_secret_for_webhooks_is_never_a_cached_one(callers: Callers, keys: Keys) -> None:
+    """An order by name is refused for good, so a secret that was created within the minute counts."""
+    assert callers.by_name("ann") == ANN
+    keys.by_name["ann"] = signing = ANN._replace(signs_webhooks=True)
+    assert callers.by_name("ann") == ANN
+    assert callers.by_name("ann", signing=True) == signing
+    reads = keys.reads
+    assert callers.by_name("ann", signing=True) == signing
+    assert keys.reads == reads
+
+
 def test_a_name_is_not_mistaken_for_a_keys_hash(callers: Callers, keys: Keys) -> None:
     """A caller whose name is the hash of another caller's key is still its own caller."""
     assert callers.of(f"Bearer {KEY}") == ANN

@@ -1,5 +1,6 @@
 """Facts, merge, status, money, the next check and leases."""
 
+import json
 import tracemalloc
 from collections.abc import Iterator
 from itertools import combinations
@@ -55,6 +56,7 @@ fields = st.fixed_dictionaries(
         "cost": st.sampled_from([0, 3, 900_000, 950_000, 3 * PRICE, 3 * PRICE + 1, 10 * PRICE, 10 * PRICE + 1, 10**10]),
         "seed": st.integers(8, 12),
         "videoURL": st.sampled_from(["", "u", "v", "é"]),
+        "message": st.sampled_from(["a", "b"]),
         "NSFWContent": st.booleans(),
         "rescued": st.just(True),
         "message": st.sampled_from(["", "a prompt", "another"]),
@@ -260,6 +262,37 @@ def test_unranked_facts_decide_nothing(kind: Kind) -> None:
     assert recorded.status == Status.PENDING
     assert recorded.decisive is None
     assert recorded.open
+
+
+ERASED = fact(Kind.ERASED, at=START + 7, source=FactSource.OPERATOR)
+
+
+@given(histories, st.data())
+def test_an_erasure_counts_for_earlier_and_later_facts(history: list[Fact], data: st.DataObject) -> None:
+    """An erased clip has its own state, no copy, no check and no text; its money is that of its facts."""
+    place = data.draw(st.integers(0, len(history)))
+    erased = merge_all(clip(), [*history[:place], ERASED, *history[place:]])
+    assert erased == merge_all(clip(), [*history, ERASED]) == merge_all(clip(), [ERASED, *history, ERASED])
+    assert (erased.status, erased.copy, erased.open, next_check(erased, START + 9, TIMES)) == (
+        Status.ERASED,
+        None,
+        False,
+        None,
+    )
+    assert billable_amount(erased) == billable_amount(
+        merge_all(clip(), (each for each in history if each.kind != Kind.ERASED))
+    )
+    texts = [record.fields for (kind, _), record in erased.facts.items() if kind != Kind.STORED]
+    assert all(fields.get("message", "Erased.") == "Erased." and "videoURL" not in fields for fields in texts)
+
+
+def test_an_erased_refusal_keeps_its_code() -> None:
+    """The error is still the response to a repeat of the order, without Runware's words."""
+    text = '{"code": "invalidPrompt", "message": "a lighthouse is not allowed"}'
+    erased = clip(fact(Kind.REFUSED, "invalidPrompt", error=text, message="a lighthouse is not allowed"), ERASED)
+    fields = erased.of(Kind.REFUSED)["invalidPrompt"].fields
+    assert json.loads(str(fields["error"])) == {"code": "invalidPrompt", "message": "Erased."}
+    assert "lighthouse" not in str(erased.facts)
 
 
 @pytest.mark.parametrize(

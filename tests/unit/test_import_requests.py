@@ -70,6 +70,7 @@ class Importer:
     reports: dict[str, bytes] = field(default_factory=dict)
     images: list[str] = field(default_factory=list)
     disallowed: set[str] = field(default_factory=set)
+    signs_webhooks: bool = True
     telemetry: FakeTelemetry = field(default_factory=FakeTelemetry)
     limits: Limits = LIMITS
     clock: FakeClock = field(default_factory=FakeClock)
@@ -89,8 +90,8 @@ class Importer:
         found = versions[: versions.index(version)] if version in versions else versions
         return found[-1] if found else None
 
-    def may_order(self, caller: str) -> bool:
-        return caller not in self.disallowed
+    def caller_named(self, name: str) -> Caller | None:
+        return None if name in self.disallowed else Caller(name, 0, signs_webhooks=self.signs_webhooks)
 
     def now(self) -> int:
         self.clock.now += self.pace
@@ -117,7 +118,7 @@ class Importer:
             inbox=self,
             reports=self,
             store_images=self.store_images,
-            may_order=self.may_order,
+            caller_named=self.caller_named,
             telemetry=self.telemetry,
             concurrent_map=sequential_map,
             clock=self.now,
@@ -264,6 +265,15 @@ def test_a_receiver_in_a_file_is_part_of_its_order() -> None:
     report = importer.import_file("a.jsonl", lines(good, bad))
     assert [sent["task"]["webhookURL"] for sent in importer.sent] == ["https://hooks.example/a"]
     assert codes(report) == {2: ["invalidWebhookURL"]}
+
+
+def test_a_receiver_without_a_secret_is_reported_with_its_line() -> None:
+    """A line that can never be bought is in the file's report, as one by `POST /v1` is in the answer."""
+    importer = Importer(signs_webhooks=False)
+    plain, signed = request(taskUUID=uuid4(0)), request(taskUUID=uuid4(1), webhookURL="https://hooks.example/a")
+    report = importer.import_file("a.jsonl", lines(plain, signed))
+    assert [sent["task"]["taskUUID"] for sent in importer.sent] == [uuid4(0)]
+    assert codes(report) == {2: ["missingWebhookSecret"]}
 
 
 def test_a_faulty_line_affects_no_other() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from rushes.domain.clip import Clip, Fact, FactSource, Kind, Status, refresh_derived
 from rushes.domain.delivery import Delivery
+from rushes.domain.formats import iso
 from rushes.domain.task import Task
 from rushes.errors import BucketError, BusError
 from rushes.services.publish import ClipEvent, EventType, PublishService, event_id, event_of
@@ -28,6 +29,7 @@ LAST_LOOK = fact(Kind.LAST_LOOK, at=START + 900_000, source=FactSource.CLOCK)
 UNPROVEN = fact(Kind.UNPROVEN, "nobody knows", START + 7_200_000, FactSource.CLOCK)
 UNSAVED = fact(Kind.UNSAVED, "no copy", START + 9_000_000, FactSource.CLOCK)
 REFUSED = fact(Kind.REFUSED, "invalidModel", source=FactSource.SUBMISSION, category="validation", message="no")
+ERASED = fact(Kind.ERASED, at=START + 9_500_000, source=FactSource.OPERATOR)
 DIGEST = hashlib.sha256(MP4).hexdigest()
 
 
@@ -142,6 +144,7 @@ def saved(*facts: Fact, version: int = 2, **changes: Any) -> Clip:
         ([UNPROVEN], ClipEvent(EventType.NEEDS_REVIEW, "unproven")),
         ([ACCEPTED, RENDERED, UNSAVED], ClipEvent(EventType.NEEDS_REVIEW, "unsaved")),
         ([UNPROVEN, UNSAVED, STORED], ClipEvent(EventType.STORED, "v1")),
+        *(([*facts, ERASED], ClipEvent(EventType.ERASED, "")) for facts in ([RENDERED, STORED], [REFUSED], [UNPROVEN])),
     ],
 )
 def test_the_event_follows_from_the_facts(facts: list[Fact], expected: ClipEvent | None) -> None:
@@ -362,16 +365,31 @@ def test_an_older_change_leaves_the_newer_pinned_copy(publisher: Publisher) -> N
 
 
 @pytest.mark.parametrize("written_before", [False, True])
-def test_no_manifest_is_written_without_its_copy(written_before: bool, publisher: Publisher) -> None:
-    """Where the copy was erased or has expired no manifest is written, and the event has no key of one."""
+def test_nothing_is_published_of_a_deleted_copy(written_before: bool, publisher: Publisher) -> None:
+    """A late repeat of a change, after the copy was erased or has expired, writes, publishes and delivers nothing."""
     before = saved(ACCEPTED, STORED, version=3)
     if written_before:
         publisher.publish_change(saved(ACCEPTED), before)
-    writes = publisher.manifest_store.writes
+    publisher.webhook_url = "https://hooks.example/a"
+    writes, events, deliveries = publisher.manifest_store.writes, len(publisher.events), list(publisher.deliveries)
     publisher.manifest_store.copies.clear()
     publisher.publish_change(saved(ACCEPTED), saved(ACCEPTED, STORED, RENDERED, version=4))
     assert publisher.manifest_store.writes == writes
-    assert "manifestKey" not in publisher.events[-1][1]
+    assert (len(publisher.events), publisher.deliveries) == (events, deliveries)
+
+
+def test_an_erasure_is_published_once_and_delivered_never(publisher: Publisher) -> None:
+    """The event has ids, the cost and the time; the caller's receiver gets nothing, and no manifest is written."""
+    publisher.webhook_url = "https://hooks.example/a"
+    before, after = saved(ACCEPTED, RENDERED, STORED, version=3), saved(ACCEPTED, RENDERED, STORED, ERASED, version=4)
+    for _ in range(2):
+        publisher.publish_change(before, after)
+    publisher.publish_change(after, saved(ACCEPTED, RENDERED, STORED, ERASED, FAILED, version=5))
+    assert [event_type for event_type, _ in publisher.events] == ["Clip Erased"] * 2
+    _, detail = publisher.events[0]
+    assert (detail["status"], detail["erasedAt"], detail["tags"]) == ("erased", iso(ERASED.at), {})
+    assert publisher.manifest_store.writes == 0
+    assert publisher.deliveries == []
 
 
 @pytest.mark.parametrize("content", [b"", b"garbled", b"[]", b"{}", b'{"revision": "9", "sha256": 1}'])

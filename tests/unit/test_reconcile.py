@@ -808,6 +808,15 @@ def test_an_object_of_no_clip_is_logged(service: Service, key: str) -> None:
     assert service.world.telemetry.logs == [("uploaded object belongs to no clip", True, {"key": key})]
 
 
+def test_an_upload_for_an_erased_clip_is_logged(service: Service) -> None:
+    """The object is no copy of the clip; the log names it, and `check` reports it until it is deleted."""
+    before = service.put(RENDERED, fact(Kind.ERASED, at=START, source=FactSource.OPERATOR))
+    service.world.bucket.objects[KEY] = MP4
+    service.reconcile_service.check_upload(KEY, "v2")
+    assert (service.row(), service.versions.version_probes) == (before, [])
+    assert service.world.telemetry.logs == [("object of an erased clip was uploaded", True, {"key": KEY})]
+
+
 @pytest.mark.parametrize(("facts", "content"), [([STORED], MP4), ([RENDERED], b"<Error>"), ([RENDERED], None)])
 def test_a_created_object_that_adds_no_fact(service: Service, facts: list[Fact], content: bytes | None) -> None:
     """A recorded version is not read again; a missing object and one that is no video are no copy."""

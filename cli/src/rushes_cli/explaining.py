@@ -30,6 +30,7 @@ _SENTENCES = {
     "asked": "An operator requested another check of the bucket and Runware.",
     "answered": "The requested check is complete: {reason}.",
     "givenUp": "Given up by an operator: {reason}.",
+    "erased": "Erased by an operator: the clip, its manifest and the request were deleted. Its cost stays recorded.",
     "lastLook": "The bucket and Runware were checked a last time. The status is final.",
     "erased": "Erased by an operator, with its request.",
     "detailsUnknown": "The render's seed and cost are no longer available; the estimate is counted.",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _SECOND = 1000
 
 # A save here ends a clip or schedules its next check, after `http`. The other times have no effect.
-_TIMES = Timings(
+TIMES = Timings(
     http=10 * _SECOND,
     function=25 * _SECOND,
     lease=60 * _SECOND,
@@ -179,4 +179,4 @@ def _upload(s3: "S3Client", bucket: str, clip: Clip, file: Path) -> None:
 def save_decision(store: AdminTable, clip: Clip, change: Callable[[Clip], Clip], now: int) -> Clip:
     """Returns the clip with an operator's decision, applied again after a conflict. Raises `BusyError`."""
     telemetry: Telemetry = NoTelemetry()
-    return update_clip(store, clip, change, now=now, times=_TIMES, telemetry=telemetry)
+    return update_clip(store, clip, change, now=now, times=TIMES, telemetry=telemetry)

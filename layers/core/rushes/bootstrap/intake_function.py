@@ -41,7 +41,7 @@ def wiring() -> IntakeWiring:
         inbox=SqsQueue(aws_client("sqs", aws_config()), settings.inbox),
         reports=S3Reports(s3, settings.bucket),
         store_images=lambda task, caller: store_images(task, caller, bucket),
-        may_order=lambda caller: callers.by_name(caller) is not None,
+        caller_named=lambda name: callers.by_name(name, signing=True),
         telemetry=telemetry,
         concurrent_map=concurrent_map,
         clock=clock,

@@ -270,9 +270,14 @@ class Clip:
 
     @property
     def copy(self) -> tuple[str, FactRecord] | None:
-        """The pinned object version and its record, or None: the copy that was recorded first."""
-        copies = self.of(Kind.STORED)
+        """The pinned object version and its record: the copy that was recorded first. None if it was erased."""
+        copies = {} if self.has(Kind.ERASED) else self.of(Kind.STORED)
         return min(copies.items(), key=lambda item: (item[1].at, item[0])) if copies else None
+
+    @property
+    def erased_at(self) -> int | None:
+        """The time of the clip's erasure in milliseconds, or None."""
+        return self.first_seen_at(Kind.ERASED)
 
     @property
     def open(self) -> bool:
@@ -313,7 +318,9 @@ def merge(clip: Clip, fact: Fact) -> Clip:
     if clip.has(Kind.ERASED):
         fact = replace(fact, fields=_without_content(fact.kind, fact.key, fact.fields))
     name, source = (fact.kind, fact.key), _source(fact.source, fact.fields)
-    new_claim = Claim(fact.at, dict(fact.fields))
+    is_erased = fact.kind == Kind.ERASED or clip.has(Kind.ERASED)
+    fields = _redacted(fact.kind, fact.key, fact.fields) if is_erased else fact.fields
+    new_claim = Claim(fact.at, dict(fields))
     record = clip.facts.get(name)
     claim = record.claims.get(source) if record else None
     joined = _join(fact.kind, claim, new_claim) if claim else new_claim
@@ -393,6 +400,8 @@ def next_check(clip: Clip, now: int, times: Timings) -> int | None:
     if clip.has(Kind.ERASED):
         return None
     kind, decision = clip.decisive, clip.decision
+    if clip.has(Kind.ERASED):
+        return None
     if kind is None or decision is None:
         return _next_unconfirmed_check(clip, now, times)
     since = min(record.at for record in clip.of(kind).values())

@@ -58,6 +58,8 @@ def task_status(clips: Iterable[Clip]) -> Status:
     """Returns the status of a task, derived from its clips."""
     members = list(clips)
     states = {clip.status for clip in members}
+    if Status.ERASED in states:  # the task is erased as a whole, clip by clip
+        return Status.ERASED
     if states & {Status.PENDING, Status.RUNNING, Status.RENDERED}:
         return Status.RUNNING
     if Status.REVIEW in states:

@@ -43,9 +43,15 @@ class Callers:
         found = self._cached(("key", key_hash), lambda: self._keys.caller(key_hash))
         return None if found is None or found.disabled else found
 
-    def by_name(self, name: str) -> Caller | None:
-        """The caller of this name; None if it may not order. A refusal is read from the table, never from the cache."""
-        return self._by_name(name) or self._by_name(name, fresh=True)
+    def by_name(self, name: str, *, signing: bool = False) -> Caller | None:
+        """The caller of this name; None if it may not order. A refusal is read from the table, never from the cache.
+
+        With `signing`, the lack of a secret for webhooks is read from the table, too.
+        """
+        found = self._by_name(name)
+        if found is None or (signing and not found.signs_webhooks):
+            found = self._by_name(name, fresh=True)
+        return found
 
     def _by_name(self, name: str, *, fresh: bool = False) -> Caller | None:
         found = self._cached(("name", name), lambda: self._keys.caller_named(name), fresh=fresh)

@@ -36,9 +36,12 @@ from rushes.services.input_images import images_of
 from rushes.services.metric import Metric
 from rushes.services.request_validation import (
     MAX_BODY_BYTES,
+    NO_SECRET,
     Poll,
     WireResponse,
+    can_be_signed,
     duplicate_error,
+    of_task,
     parse,
     uuid_of,
     validate,
@@ -119,7 +122,7 @@ class LineResult(NamedTuple):
 
 @dataclass(slots=True)
 class ImportReport:
-    """The report to a caller. It depends only on the request file or event, so a repeat writes the same bytes."""
+    """The report to a caller. It depends only on the caller and the request, so a repeat writes the same bytes."""
 
     about: Mapping[str, str]
     accepted: int = 0
@@ -155,14 +158,17 @@ class ImportReport:
 
 @dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class ImportService:
-    """The use case with its adapters. `may_order` is true for a caller that may order. `clock` gives milliseconds."""
+    """The use case with its adapters. `clock` gives milliseconds.
+
+    `caller_named` returns the caller of a folder or an event; None if it may not order.
+    """
 
     bucket: str
     request_files: RequestFileStore
     inbox: InboxQueue
     reports: ReportStore
     store_images: StoreImages
-    may_order: Callable[[str], bool]
+    caller_named: Callable[[str], Caller | None]
     telemetry: Telemetry
     concurrent_map: ConcurrentMap
     clock: Callable[[], int]
@@ -196,11 +202,11 @@ class ImportService:
         """Imports the task of an event for this caller; writes a report only if the task is refused."""
         origin, event_id = origin_of_event(caller, event), event.get("id")
         report = ImportReport({"event": event_id} if isinstance(event_id, str) else {})
-        if self.may_order(caller):
+        if found := self.caller_named(caller):
             entry = _entry(1, json.dumps(event.get("detail")).encode(), "detail", origin)
             if isinstance(entry.task, dict) and "taskUUID" not in entry.task:
                 entry = Entry(1, errors=[_NO_UUID])
-            self._send([entry], origin, Counter(), report)
+            self._send([entry], origin, found, Counter(), report)
         else:
             self._refuse(report, NOT_ALLOWED)
         if report.refused or report.errors:
@@ -214,7 +220,7 @@ class ImportService:
     def _import(self, location: RequestLocation, report: ImportReport, ends_at: int) -> None:
         if location.fault:
             raise UnreadableError(location.fault)
-        if not self.may_order(location.origin.caller):
+        if (caller := self.caller_named(location.origin.caller)) is None:
             raise _RefusedError(NOT_ALLOWED)
         if before := self._repeated_version(location):
             raise _RefusedError({**_REPEATED, "repeatOf": before})
@@ -224,7 +230,7 @@ class ImportService:
             uuid_counts.update(task_uuid for entry in entries if (task_uuid := uuid_of(entry.task)))
         count = 0
         for block in _blocks(self._in_time(self._entries(location), ends_at, report)):
-            self._send(block, location.origin, uuid_counts, report)
+            self._send(block, location.origin, caller, uuid_counts, report)
             count += len(block)
         if not count:
             raise UnreadableError("The file holds no task.")
@@ -288,9 +294,15 @@ class ImportService:
                 yield _entry_of_image(file, location)
 
     def _send(
-        self, block: Sequence[Entry], origin: Origin, uuid_counts: Mapping[str, int], report: ImportReport
+        self,
+        block: Sequence[Entry],
+        origin: Origin,
+        caller: Caller,
+        uuid_counts: Mapping[str, int],
+        report: ImportReport,
     ) -> None:
-        results = self.concurrent_map(partial(self._validate, origin=origin, uuid_counts=uuid_counts), block)
+        check = partial(self._validate, origin=origin, caller=caller, uuid_counts=uuid_counts)
+        results = self.concurrent_map(check, block)
         messages = [result.message.text for result in results if result.message]
         self.inbox.send(messages)
         self.telemetry.count(Metric.TASKS_IMPORTED, len(messages))
@@ -298,7 +310,7 @@ class ImportService:
         for result in results:
             report.add(result)
 
-    def _validate(self, entry: Entry, *, origin: Origin, uuid_counts: Mapping[str, int]) -> LineResult:
+    def _validate(self, entry: Entry, *, origin: Origin, caller: Caller, uuid_counts: Mapping[str, int]) -> LineResult:
         """Applies the rules of `POST /v1` and those for files and events to one task; returns its message or errors."""
         task, task_uuid = entry.task, uuid_of(entry.task)
         if entry.errors:
@@ -312,6 +324,8 @@ class ImportService:
         order = valid[0]
         if isinstance(order, Poll):
             return LineResult(entry.line, task_uuid, errors=[_NO_ORDER])
+        if not can_be_signed(order, caller):
+            return LineResult(entry.line, task_uuid, errors=[of_task(order.task_uuid, NO_SECRET)])
         request = order.request
         if _has_inline_image(request):
             stored = self.store_images(request, Caller(origin.caller, 0))

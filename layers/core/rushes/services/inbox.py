@@ -48,7 +48,7 @@ class InboxService:
             raise PostponedError("no time is left")
         if self.breaker.is_open:
             raise PostponedError("Runware refuses the account")
-        caller = self.callers.by_name(message.caller)
+        caller = self.callers.by_name(message.caller, signing="webhookURL" in message.task)
         if caller is None:
             self._refuse(message, [NOT_ALLOWED])
             return

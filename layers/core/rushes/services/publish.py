@@ -128,6 +128,8 @@ def event_of(clip: Clip | None) -> ClipEvent | None:
             return ClipEvent(EventType.FAILED, str(clip.decisive))
         case Status.REVIEW:
             return ClipEvent(EventType.NEEDS_REVIEW, str(clip.decisive))
+        case Status.ERASED:
+            return ClipEvent(EventType.ERASED, "")
     return None
 
 
@@ -183,6 +185,8 @@ def detail(
             content["error"] = _error(clip, Kind(event.about))
         case EventType.NEEDS_REVIEW:
             content["reason"] = event.about
+        case EventType.ERASED:
+            content["erasedAt"] = iso(clip.erased_at or 0)
     return content
 
 

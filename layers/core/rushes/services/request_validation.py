@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from rushes.domain.caller import Caller
 from rushes.domain.formats import UUID4, canonical
 from rushes.domain.jsonl import reject_foreign_encoding
 from rushes.errors import UnreadableError
@@ -154,6 +155,11 @@ def validate(tasks: Sequence[object], answer: WireResponse, *, loopback: bool = 
     return valid
 
 
+def can_be_signed(order: Order, caller: Caller) -> bool:
+    """False if the order names a receiver, and its caller has no secret to sign the delivery with."""
+    return caller.signs_webhooks or not order.webhook_url
+
+
 def duplicate_error(task_uuid: str) -> WireError:
     """The error of each of several tasks with one UUID."""
     return of_task(task_uuid, _DUPLICATE)
@@ -227,6 +233,15 @@ def _members(value: object) -> Iterable[object]:
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, list) else ()
+
+
+NO_SECRET = wire_error(
+    "missingWebhookSecret",
+    "Webhooks are signed, and you have no secret for them yet. Nothing was bought; the operator creates one with "
+    "rushes webhooks secret create, which takes effect within a minute.",
+    "webhookURL",
+    type="string",
+)
 
 
 _DUPLICATE = wire_error(

@@ -29,7 +29,7 @@ from rushes.services.input_images import ReadOnlyImageStore
 from rushes.services.metric import Metric
 from rushes.services.purchase import Buyer, PurchaseService
 from rushes.services.queries import QueryService
-from rushes.services.request_validation import Poll, WireResponse, of_task, validate
+from rushes.services.request_validation import NO_SECRET, Poll, WireResponse, can_be_signed, of_task, validate
 
 if TYPE_CHECKING:
     from rushes.services.ports import ConcurrentMap, ImageStore, TaskTable, Telemetry
@@ -116,14 +116,14 @@ class SubmitService:
 
         A repeat is found before its images are read from S3, because S3 may be unavailable and the images deleted.
         """
-        can_be_signed = _can_be_signed(order, request.caller)
-        if can_be_signed and not input_images.needs_storing(order.request):
+        signable = can_be_signed(order, request.caller)
+        if signable and not input_images.needs_storing(order.request):
             return order.request
         try:
             if recorded := self.table.get_tombstone(request.caller.name, order.task_uuid):
                 return Existing(recorded)
-            if not can_be_signed:
-                return [(400, _NO_SECRET)]
+            if not signable:
+                return [(400, NO_SECRET)]
             if not self._has_time_to_send(order.clips, request.buyer):
                 raise BusyError("no time is left to send the order")
             stored = input_images.store_images(order.request, request.caller, self.inputs)
@@ -219,8 +219,8 @@ def price(tasks: Sequence[object], caller: Caller, inputs: ImageStore, *, loopba
         if isinstance(each, Poll):
             answer.data.append({"taskType": "getResponse", "taskUUID": each.task_uuid, "dryRun": True, "cost": 0.0})
             continue
-        if not _can_be_signed(each, caller):
-            answer.errors.append((400, of_task(each.task_uuid, _NO_SECRET)))
+        if not can_be_signed(each, caller):
+            answer.errors.append((400, of_task(each.task_uuid, NO_SECRET)))
             continue
         try:
             checked = input_images.store_images(each.request, caller, ReadOnlyImageStore(inputs))
@@ -233,11 +233,6 @@ def price(tasks: Sequence[object], caller: Caller, inputs: ImageStore, *, loopba
         cost = dollars(each.price * each.clips)
         answer.data.append({"taskType": "videoInference", "taskUUID": each.task_uuid, "dryRun": True, "cost": cost})
     return answer
-
-
-def _can_be_signed(order: Order, caller: Caller) -> bool:
-    """False if the order names a receiver, and its caller has no secret to sign the delivery with."""
-    return caller.signs_webhooks or not order.webhook_url
 
 
 def _acknowledge(task_uuid: str, clips: Sequence[Clip], answer: WireResponse) -> None:
@@ -284,13 +279,6 @@ _CONFLICT = wire_error(
     "conflictTaskUUID",
     "This taskUUID belongs to another request of yours. Nothing was bought; use a new UUID for a new task.",
     "taskUUID",
-    type="string",
-)
-_NO_SECRET = wire_error(
-    "missingWebhookSecret",
-    "Webhooks are signed, and you have no secret for them yet. Nothing was bought; the operator creates one with "
-    "rushes webhooks secret create, which takes effect within a minute.",
-    "webhookURL",
     type="string",
 )
 BUSY = wire_error(
