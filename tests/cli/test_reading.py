@@ -192,7 +192,7 @@ def test_an_erased_task_says_so_with_its_time(fake: FakeService, run: Run, no_pa
     assert all(text in run("show", uuid_).out for text in ("erased", at))
     explained = run("explain", uuid_).out
     assert "clip 0: erased" in explained
-    assert f"{in_text}  Erased by an operator, with its request." in explained
+    assert f"{in_text}  Erased by an operator: the clip, its manifest" in explained
     assert f"Next: none; the clip was erased at {in_text}. Its cost stays recorded." in explained
     assert "stored" not in explained
     assert run("watch", uuid_).status == 1

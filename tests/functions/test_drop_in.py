@@ -153,9 +153,9 @@ def test_an_erased_task_ends_the_clients_wait(run: Callable[..., Any], user: Use
     run(taskUUID=task_uuid)
     stack = user.stack
     erase.forget(stack.store, client(stack, "s3"), stack.bucket_name, user.name, task_uuid, int(time.time() * 1000))
-    with pytest.raises(RunwareError, match="were erased") as ended:
+    with pytest.raises(RunwareError, match="was erased") as ended:
         run(taskUUID=task_uuid)
-    assert (ended.value.status_code, ended.value.retryable, ended.value.task_uuid) == (410, False, task_uuid)
+    assert (ended.value.status_code, ended.value.retryable, ended.value.task_uuid) == (404, False, task_uuid)
     assert len(user.stack.emulator.ledger()) == 1
 
 

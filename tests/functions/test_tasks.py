@@ -8,7 +8,6 @@ import pytest
 
 from rushes.domain.caller import Caller, hash_key
 from rushes.domain.clip import Kind, merge_all
-from rushes.domain.formats import iso
 from rushes_cli.operator import erase
 from rushes_local.stack import Stack
 from tests.conftest import PATIENCE, Json, User, client, http, order, whole_table
@@ -114,18 +113,16 @@ def test_no_such_task(user: User, path: str) -> None:
     assert answer.json()["errors"][0]["code"] == "taskNotFound"
 
 
-def test_a_forgotten_task_keeps_its_record(user: User) -> None:
-    """A forgotten task is erased, without request and links; a poll reports that."""
+def test_a_task_without_its_request_has_expired(user: User) -> None:
+    """It has no request and no links; a poll reports it as expired."""
     clip = user.buy()
     settle(user.stack)
-    s3, now = user.stack.client("s3"), clip.created_at + 60_000
-    erase.forget(user.stack.store, s3, user.stack.bucket_name, user.name, clip.task_uuid, now)
+    user.stack.store.forget(user.name, clip.task_uuid)
     body = body_of(user.get(f"/tasks/{clip.task_uuid}"))
-    assert (body["status"], body["erasedAt"], body["request"]) == ("erased", iso(now), {})
+    assert (body["status"], body["request"]) == ("succeeded", {})
     assert "videoURL" not in body["clips"][0]
-    assert body_of(user.get("/tasks?status=erased"))["tasks"][0]["taskUUID"] == clip.task_uuid
     answer = user.poll(clip.task_uuid)
-    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (410, "taskErased")
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, "taskExpired")
 
 
 def test_an_erased_task_keeps_its_record(user: User) -> None:

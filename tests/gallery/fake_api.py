@@ -133,10 +133,6 @@ class FakeApi:
                 clip |= {"size": 4_812_330, "versionId": "3sL4kqtJlcpXroDTDmJ.rmSpXd3dIbrHY", "seed": 169984304}
                 clip["seedText"] = "169984304"
                 clip["videoUUID"] = str(uuid.uuid5(uuid.NAMESPACE_URL, clip["clipUUID"]))
-            if status == "erased":
-                clip["erasedAt"] = clip["timeline"][-1]["at"]
-                for name in ("size", "versionId", "error", "videoURL", "manifestURL"):
-                    clip.pop(name, None)
             if status == "failed":
                 clip["cost"] = 0.0
                 clip["error"] = {"code": "providerContentPolicyViolation", "message": _REFUSED}
@@ -279,7 +275,7 @@ def _status(clips: list[Json]) -> str:
         return "review"
     if states == {"stored"}:
         return "succeeded"
-    return next(iter(states)) if states in ({"failed"}, {"erased"}) else "partial"
+    return "failed" if states == {"failed"} else "partial"
 
 
 _REFUSED = "The prompt was turned down by the provider's content policy."
@@ -312,5 +308,5 @@ _TIMELINES: dict[str, Callable[[Json, str], list[Json]]] = {
         _fact("attempted", created, 10, "submission", "ambiguous: no answer in time"),
         _fact("unproven", created, 7200, "clock", reason="Neither the bucket nor Runware knows this clip."),
     ],
-    "erased": lambda clip, created: [*_bought(clip, created), _fact("erased", created, 9000, "operator")],
+    "erased": lambda clip, created: [*_rendered(clip, created), _fact("erased", created, 86_400, "operator")],
 }

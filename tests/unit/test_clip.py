@@ -59,8 +59,6 @@ fields = st.fixed_dictionaries(
         "message": st.sampled_from(["a", "b"]),
         "NSFWContent": st.booleans(),
         "rescued": st.just(True),
-        "message": st.sampled_from(["", "a prompt", "another"]),
-        "error": st.sampled_from(["{}", '{"message":"a prompt"}']),
     },
 )
 facts = st.builds(
@@ -255,7 +253,7 @@ def test_the_highest_rank_decides(lower: Kind, higher: Kind) -> None:
         assert clip(*map(fact, order)).status == STATUSES[higher][1]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in Kind if kind not in {*STATUSES, Kind.ERASED}])
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind not in STATUSES and kind != Kind.ERASED])
 def test_unranked_facts_decide_nothing(kind: Kind) -> None:
     """Evidence alone leaves a clip pending."""
     recorded = clip(fact(kind))
@@ -588,66 +586,3 @@ def test_canonical_text_is_json(value: float) -> None:
     """A value that JSON cannot represent has no canonical text."""
     with pytest.raises(ValueError, match="JSON"):
         canonical({"a": value})
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Erasure
-# ----------------------------------------------------------------------------------------------------------------------
-
-ERASED = fact(Kind.ERASED, at=START + 50, source=FactSource.OPERATOR)
-
-
-@pytest.mark.parametrize(
-    "ended",
-    [
-        [fact(Kind.REFUSED, "code", message="a prompt")],
-        [fact(Kind.FAILED, "code", message="a prompt"), fact(Kind.LAST_LOOK)],
-        [fact(Kind.UNPROVEN)],
-        [fact(Kind.RENDERED, "v", cost=900_000, videoURL="u"), fact(Kind.STORED, "1", size=5)],
-    ],
-)
-def test_an_erased_clip_keeps_what_was_decided_and_its_money(ended: list[Fact]) -> None:
-    """The status and its time are those of the erasure; nothing is checked again, and no amount changes."""
-    before, after = clip(*ended), clip(*ended, ERASED)
-    assert (after.status, after.erased_at) == (Status.ERASED, START + 50)
-    assert (after.open, next_check(after, START + 60, TIMES)) == (False, None)
-    assert (after.decisive, billable_amount(after)) == (before.decisive, billable_amount(before))
-    assert "a prompt" not in str(after.facts)
-    assert "videoURL" not in str(after.facts)
-
-
-def test_an_error_stays_the_answer_to_a_repeat_without_its_text() -> None:
-    """The code of an erased error is kept in its wire format; its text is not."""
-    erased = clip(fact(Kind.REFUSED, "invalidModel", message="a prompt", error='{"message":"a prompt"}'), ERASED)
-    fields = erased.of(Kind.REFUSED)["invalidModel"].fields
-    assert fields == {"message": "Erased.", "error": '{"code":"invalidModel","message":"Erased."}'}
-
-
-@given(histories)
-def test_late_facts_leave_a_clip_erased_and_without_content(late: list[Fact]) -> None:
-    """Whatever arrives after an erasure, the clip is erased, closed and free of texts and addresses."""
-    after = merge_all(clip(fact(Kind.REFUSED, "code"), ERASED), late)
-    assert (after.status, after.open, next_check(after, START + 60, TIMES)) == (Status.ERASED, False, None)
-    others = {name: record for name, record in after.facts.items() if name[0] != Kind.STORED}  # a copy has no texts
-    assert not any("videoURL" in record.fields or "prompt" in str(record.fields) for record in others.values())
-
-
-def test_the_money_of_an_erased_clip_follows_late_facts() -> None:
-    """A late render is counted at its cost; a late failure without its last look frees nothing."""
-    review = [fact(Kind.UNPROVEN), ERASED]
-    assert billable_amount(clip(*review)) == PRICE
-    assert billable_amount(clip(*review, fact(Kind.RENDERED, "v", cost=900_000))) == 900_000
-    assert billable_amount(clip(*review, fact(Kind.FAILED, "code"))) == PRICE
-
-
-def test_a_repeated_erasure_keeps_the_first_time() -> None:
-    """Erasing again changes nothing."""
-    erased = clip(fact(Kind.REFUSED, "code"), ERASED)
-    assert merge(erased, fact(Kind.ERASED, at=START + 99, source=FactSource.OPERATOR)) is erased
-
-
-def test_a_task_is_erased_when_all_its_clips_are() -> None:
-    """While an interrupted erasure has left a clip, the task is not called erased."""
-    stored = [fact(Kind.RENDERED, "v"), fact(Kind.STORED, "1")]
-    assert task_status([clip(*stored, ERASED), clip(fact(Kind.REFUSED, "code"), ERASED)]) == Status.ERASED
-    assert task_status([clip(*stored, ERASED), clip(*stored)]) == Status.PARTIAL

@@ -174,9 +174,9 @@ def test_an_early_message_is_queued_again(world: World) -> None:
     assert (world.received, world.queue.messages) == ([], [(later, 7_200_000)])
 
 
-@pytest.mark.parametrize("gone", ["task", "receiver", "outcome", "erased", "clip"])
+@pytest.mark.parametrize("gone", ["task", "receiver", "outcome", "clip"])
 def test_an_obsolete_delivery_is_dropped(world: World, gone: str) -> None:
-    """An erased task, a removed receiver and an outcome that a later one has replaced are not sent."""
+    """A task that expired, a removed receiver and an outcome that a later one has replaced are not sent."""
     delivery = world.delivery
     match gone:
         case "task":
@@ -185,8 +185,6 @@ def test_an_obsolete_delivery_is_dropped(world: World, gone: str) -> None:
             world.task = world.task._replace(webhook_url="")
         case "outcome":
             world.save(RENDERED, replace(STORED, key="v0", at=START + 1500))
-        case "erased":
-            world.save(RENDERED, STORED, fact(Kind.ERASED, at=START + 5000, source=FactSource.OPERATOR))
         case "clip":
             world.table.rows.clear()
     world.run(delivery)

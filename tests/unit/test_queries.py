@@ -240,33 +240,21 @@ def test_without_a_request_there_are_no_links() -> None:
     assert (data, status, error["code"]) == ([], 404, "taskExpired")
 
 
-ERASED = fact(Kind.ERASED, at=START + 5000, source=FactSource.OPERATOR)
-
-
-@pytest.mark.parametrize("request_left", [True, False])
-def test_an_erased_task_says_so_with_its_time(request_left: bool) -> None:
-    """Its view has the status, the time and the cost, and neither links, copy nor error; a poll ends with one error."""
-    fakes = world(clip(RENDERED, STORED, ERASED), clip(fact(Kind.REFUSED, "code"), ERASED, index=1))
-    if not request_left:  # it expires with its item
-        fakes.table.tasks.clear()
-    found, page = fakes.query_service.task(ANN, TASK_UUID), fakes.query_service.tasks(ANN, {"status": "erased"})
+@pytest.mark.parametrize("facts", [[RENDERED, STORED], [fact(Kind.REFUSED, "badModel")], [fact(Kind.UNPROVEN)]])
+def test_an_erased_clip_has_a_state_of_its_own(facts: list[Any]) -> None:
+    """The task, the clip and a poll have the erasure, whatever was before; there are no links, also with a request."""
+    fakes = world(clip(*facts, fact(Kind.ERASED, at=START + 5, source=FactSource.OPERATOR)))
+    found = fakes.query_service.task(ANN, TASK_UUID)
     assert found is not None
-    assert (found["status"], found["erasedAt"], found["cost"]) == ("erased", iso(START + 5000), 1.848)
-    assert [(each["status"], each["erasedAt"]) for each in found["clips"]] == [("erased", iso(START + 5000))] * 2
-    gone = {"videoURL", "manifestURL", "size", "versionId", "container", "error", "nextCheckAt"}
-    assert not any(gone & each.keys() for each in found["clips"])
-    assert isinstance(page, dict)
-    assert len(page["tasks"]) == request_left
+    (view,) = found["clips"]
+    assert (found["status"], view["status"], view["open"]) == ("erased", "erased", False)
+    assert view["erasedAt"] == iso(START + 5)
+    assert not {"videoURL", "manifestURL", "versionId", "error"} & view.keys()
     data, ((status, error),) = fakes.query_service.poll("ann", TASK_UUID)
-    assert (data, status, error["code"], error["taskUUID"]) == ([], 410, "taskErased", TASK_UUID)
-
-
-def test_of_a_half_erased_task_only_the_rest_is_returned() -> None:
-    """After an interrupted erasure a poll returns the other clips, and the error of the erased one."""
-    other = clip(RENDERED, STORED, index=1, object_key=f"videos/ann/{TASK_UUID}-1.mp4")
-    (item,), ((status, error),) = poll(clip(RENDERED, STORED, ERASED), other)
-    assert f"{TASK_UUID}-1" in item["videoURL"]
-    assert (status, error["code"], error["status"]) == (200, "taskErased", "error")
+    assert (data, status, error["code"]) == ([], 404, "taskErased")
+    listed = fakes.query_service.tasks(ANN, {"status": "erased"})
+    assert isinstance(listed, dict)
+    assert [task["taskUUID"] for task in listed["tasks"]] == [TASK_UUID]
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,6 @@ _SENTENCES = {
     "givenUp": "Given up by an operator: {reason}.",
     "erased": "Erased by an operator: the clip, its manifest and the request were deleted. Its cost stays recorded.",
     "lastLook": "The bucket and Runware were checked a last time. The status is final.",
-    "erased": "Erased by an operator, with its request.",
     "detailsUnknown": "The render's seed and cost are no longer available; the estimate is counted.",
 }
 

@@ -178,10 +178,7 @@ def check(
 def forget(caller: Caller, task: Task, yes: Confirmed = False, stack: Stack = None, as_json: AsJson = False) -> None:
     """Erase a finished task: its clips, manifests and request. A tombstone stays, so that it is not bought again.
 
-    Give it again to complete an interrupted erasure, or after a late upload.
-
-    --json prints {"caller", "taskUUID", "clips": [{"clip", "clipUUID", "status", "erasedAt"}], "deleted": object
-    versions}.
+    --json prints {"caller", "taskUUID", "clips": [{"clip", "erasedAt", "objectKey"}], "deleted": object versions}.
     """
     from rushes_cli.operator import erase
     from rushes_cli.operator.review import clock
@@ -191,18 +188,17 @@ def forget(caller: Caller, task: Task, yes: Confirmed = False, stack: Stack = No
         uuid = _whole_uuid(deployment.store, caller, task)
         confirm_removal(_question(deployment, caller, uuid), yes=yes)
         try:
-            done = erase.forget(deployment.store, deployment.s3, deployment.bucket, caller, uuid, clock())
+            found = erase.forget(deployment.store, deployment.s3, deployment.bucket, caller, uuid, clock())
         except erase.ErasureError as error:
             raise CommandError(str(error)) from None
     clips = [
-        {"clip": clip.index, "clipUUID": clip.clip_uuid, "status": clip.status, "erasedAt": iso(clip.erased_at)}
-        for clip in done.clips
+        {"clip": clip.index, "erasedAt": iso(clip.erased_at), "objectKey": clip.object_key} for clip in found.clips
     ]
-    screen.print_json({"caller": caller, "taskUUID": uuid, "clips": clips, "deleted": done.deleted})
-    for clip in done.clips:
-        screen.print(f"Clip {clip.index} is {clip.status} since {utc_time(iso(clip.erased_at))}.")
+    screen.print_json({"caller": caller, "taskUUID": uuid, "clips": clips, "deleted": found.deleted})
+    for clip in clips:
+        screen.print(f"clip {clip['clip']}: erased, {clip['objectKey']}")
     screen.print(
-        f"The task {screen.id(uuid)} was erased; {done.deleted} object versions were deleted. Its cost stays recorded."
+        f"The task {screen.id(uuid)} was erased; {found.deleted} object versions were deleted. Its cost stays recorded."
     )
 
 

@@ -1,8 +1,8 @@
 """Erasure of one task: its request, its objects and the provider's texts are deleted.
 
-A tombstone stays, so that the task is not bought again: the taskUUID and fingerprint, and the clips with their UUIDs,
-times and money. Each clip is recorded as erased before anything is deleted, so that no clip is stored without its
-object. An interrupted erasure is completed by repeating it.
+The clips are first recorded as erased, which removes the texts and ends everything that is published of them; then the
+objects and the request are deleted. A tombstone stays, so that the task is not bought again: the taskUUID and
+fingerprint, and the clips with their UUIDs, times and money. An interrupted erasure is completed by repeating it.
 """
 
 import re
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from rushes.adapters.dynamodb.admin import AdminTable
 from rushes.domain.clip import Clip, Fact, FactSource, Kind, merge
 from rushes.services.input_images import folder, images_of
-from rushes_cli.operator.review import save_decision
+from rushes.services.update_clip import update_clip
+from rushes_cli.operator.review import TIMES, NoTelemetry
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -23,7 +24,7 @@ class ErasureError(ValueError):
 
 
 class Erasure(NamedTuple):
-    """The result of an erasure: the task's clips, and the number of deleted object versions."""
+    """The erased clips, and the number of deleted object versions."""
 
     clips: tuple[Clip, ...]
     deleted: int
@@ -41,20 +42,19 @@ def forget(store: AdminTable, s3: "S3Client", bucket: str, caller: str, task_uui
     if unfinished:
         raise ErasureError(f"The task has open clips ({', '.join(unfinished)}); nothing was erased.")
     erased = Fact(kind=Kind.ERASED, at=now, source=FactSource.OPERATOR)
-    marked = tuple(save_decision(store, clip, lambda current: _erased(current, erased), now) for clip in clips)
+
+    def record(clip: Clip) -> Clip:
+        if clip.open:  # opened by a late fact
+            raise ErasureError(f"Clip {clip.index} is open again; repeat the command later.")
+        return merge(clip, erased)
+
+    saved = [update_clip(store, clip, record, now=now, times=TIMES, telemetry=NoTelemetry()) for clip in clips]
     # The key without its suffix, so that the clip's manifest is deleted, too.
     prefixes = [clip.object_key.rpartition(".")[0] + "." for clip in clips] + [f"inputs/{caller}/{task_uuid}"]
     prefixes += _stored_images(store, bucket, caller, task_uuid)
     deleted = sum(delete_versions(s3, bucket, prefix) for prefix in prefixes)
     store.forget(caller, task_uuid)
-    return Erasure(marked, deleted)
-
-
-def _erased(clip: Clip, erased: Fact) -> Clip:
-    """The clip with this fact. A late fact may have opened it since it was read."""
-    if clip.open:
-        raise ErasureError(f"Clip {clip.index} became open again; repeat the command when it is finished.")
-    return merge(clip, erased)
+    return Erasure(tuple(saved), deleted)
 
 
 def _stored_images(store: AdminTable, bucket: str, caller: str, task_uuid: str) -> list[str]:

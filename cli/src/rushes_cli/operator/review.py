@@ -73,7 +73,7 @@ def one(store: AdminTable, caller: str, task_uuid: str, index: int) -> Clip:
 def ask(store: AdminTable, clip: Clip, now: int) -> Clip:
     """Schedules a check of the bucket and Runware for the next sweep; returns the saved clip."""
     asked = Fact(kind=Kind.ASKED, key=formats.iso(now), at=now, source=FactSource.OPERATOR)
-    return save_decision(
+    return _save(
         store, clip, lambda current: merge(current, asked) if current.status == Status.REVIEW else current, now
     )
 
@@ -95,7 +95,7 @@ def give_up(store: AdminTable, clip: Clip, reason: str, now: int) -> Clip:
         # A render outranks a failure, so a rendered clip without a copy needs a fact of its own.
         return merge(changed, ended) if changed.status == Status.REVIEW else changed
 
-    return save_decision(store, clip, decide, now)
+    return _save(store, clip, decide, now)
 
 
 def mark_stored(store: AdminTable, s3: "S3Client", bucket: str, clip: Clip, file: Path | None, now: int) -> Clip:
@@ -109,7 +109,7 @@ def mark_stored(store: AdminTable, s3: "S3Client", bucket: str, clip: Clip, file
     if copy is None:
         raise DecisionError(f"{clip.object_key} is missing from the bucket, or not a video; nothing was decided.")
     decision = Fact(kind=copy.kind, key=copy.key, at=now, source=FactSource.OPERATOR)
-    return save_decision(store, clip, lambda current: merge_all(current, [copy, decision]), now)
+    return _save(store, clip, lambda current: merge_all(current, [copy, decision]), now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +176,6 @@ def _upload(s3: "S3Client", bucket: str, clip: Clip, file: Path) -> None:
         s3.upload_fileobj(content, bucket, clip.object_key)
 
 
-def save_decision(store: AdminTable, clip: Clip, change: Callable[[Clip], Clip], now: int) -> Clip:
-    """Returns the clip with an operator's decision, applied again after a conflict. Raises `BusyError`."""
+def _save(store: AdminTable, clip: Clip, change: Callable[[Clip], Clip], now: int) -> Clip:
     telemetry: Telemetry = NoTelemetry()
     return update_clip(store, clip, change, now=now, times=TIMES, telemetry=telemetry)

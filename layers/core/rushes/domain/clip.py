@@ -35,11 +35,11 @@ class Kind(StrEnum):
     DETAILS_UNKNOWN = "detailsUnknown"  # stored, and the render's details are lost permanently
     ASKED = "asked"  # an operator requests another check of a clip in review; the key is the time
     ANSWERED = "answered"  # that check has taken place; the key is that of `asked`
-    ERASED = "erased"  # an operator has erased the content; what was decided before, and its money, stays
+    ERASED = "erased"  # an operator has had the clip's objects and texts deleted
 
 
 class Status(StrEnum):
-    """The state of a clip or a task. Never stored: an erasure decides, otherwise the fact with the highest rank."""
+    """The state of a clip or a task. Never stored: the fact with the highest rank decides."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -241,11 +241,6 @@ class Clip:
         return KIND_RULES[kind].decides if kind else None
 
     @property
-    def erased_at(self) -> int | None:
-        """The time of the erasure, in milliseconds, or None."""
-        return self.first_seen_at(Kind.ERASED)
-
-    @property
     def status(self) -> Status:
         if self.has(Kind.ERASED):
             return Status.ERASED
@@ -281,12 +276,12 @@ class Clip:
 
     @property
     def open(self) -> bool:
-        """True if a check of this clip can still add a fact. An erased clip is not checked any more."""
-        return not (self.has(Kind.ERASED) or self.outcome_is_final)
+        """True if a check of this clip can still add a fact. An erased clip is never checked again."""
+        return not self.has(Kind.ERASED) and not self.is_decided
 
     @property
-    def outcome_is_final(self) -> bool:
-        """True if the facts have decided the clip, whether or not it was erased afterwards."""
+    def is_decided(self) -> bool:
+        """True if the facts decide the clip, whether or not it was erased afterwards."""
         decision = self.decision
         if decision is None or (decision.needs_review and self.asked_at is not None):
             return False
@@ -313,10 +308,10 @@ def merge(clip: Clip, fact: Fact) -> Clip:
     """Returns the clip with the fact added, or the same object if the fact adds nothing.
 
     The claims of each source are kept and limited separately, so that no number of forged webhooks displaces a poll.
-    The facts of an erased clip have no content, also those that arrive later.
+    Texts and addresses of Runware are removed from the facts of an erased clip, of later ones too.
     """
-    if clip.has(Kind.ERASED):
-        fact = replace(fact, fields=_without_content(fact.kind, fact.key, fact.fields))
+    if fact.kind == Kind.ERASED:
+        clip = _without_texts(clip)
     name, source = (fact.kind, fact.key), _source(fact.source, fact.fields)
     is_erased = fact.kind == Kind.ERASED or clip.has(Kind.ERASED)
     fields = _redacted(fact.kind, fact.key, fact.fields) if is_erased else fact.fields
@@ -328,8 +323,6 @@ def merge(clip: Clip, fact: Fact) -> Clip:
         return clip
     facts = {**clip.facts, name: FactRecord({**(record.claims if record else {}), source: joined})}
     bounded = _bounded(facts, fact.kind, source)
-    if fact.kind == Kind.ERASED:
-        bounded = {name: _record_without_content(*name, record) for name, record in bounded.items()}
     return clip if bounded == clip.facts else replace(clip, facts=bounded)
 
 
@@ -351,7 +344,7 @@ def billable_amount(clip: Clip) -> int:
         costs = [plausible_cost(record, clip.estimate) for record in renders.values()]
         return sum(clip.estimate if cost is None else cost for cost in costs)
     decision = clip.decision
-    return 0 if decision and decision.free and clip.outcome_is_final else clip.estimate
+    return 0 if decision and decision.free and clip.is_decided else clip.estimate
 
 
 def plausible_cost(render: FactRecord, estimate: int) -> int | None:
@@ -395,10 +388,8 @@ def next_check(clip: Clip, now: int, times: Timings) -> int | None:
     It is soon while the purchase is unconfirmed, after the usual render time while the clip renders, then at growing
     intervals: each pause is a quarter of the elapsed time. So a lost webhook costs a few polls and a stuck clip not
     many more. A clip in review has the time at which its review began, by which operators list it, unless one of them
-    has requested a check. An erased clip has none.
+    has requested a check.
     """
-    if clip.has(Kind.ERASED):
-        return None
     kind, decision = clip.decisive, clip.decision
     if clip.has(Kind.ERASED):
         return None
@@ -475,29 +466,29 @@ def answered_facts(clip: Clip, now: int, reason: str) -> list[Fact]:
     ]
 
 
-def _record_without_content(kind: str, key: str, record: FactRecord) -> FactRecord:
-    return FactRecord(
-        {
-            source: claim._replace(fields=_without_content(kind, key, claim.fields))
-            for source, claim in record.claims.items()
-        }
-    )
-
-
-def _without_content(kind: str, key: str, fields: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
-    """Returns the fields without the provider's texts, which may quote the prompt, and without a render's address.
-
-    Field by field, so that it makes no difference if claims are joined before or after. Immutable facts have no such
-    fields, and their claims are compared as a whole.
-    """
-    if kind in _IMMUTABLE:
-        return fields
-    # The error is still the response to a repeat of a refused request.
-    texts: dict[str, Scalar] = {
-        "message": _ERASED_TEXT,
-        "error": canonical({"code": key, "message": _ERASED_TEXT}),
+def _without_texts(clip: Clip) -> Clip:
+    """The clip without the provider's messages, which may quote the prompt, and without its render's URL."""
+    facts = {
+        (kind, key): FactRecord(
+            {
+                source: claim._replace(fields=_redacted(kind, key, claim.fields))
+                for source, claim in record.claims.items()
+            }
+        )
+        for (kind, key), record in clip.facts.items()
     }
-    return {name: texts.get(name, value) for name, value in fields.items() if name != "videoURL"}
+    return clip if facts == clip.facts else replace(clip, facts=facts)
+
+
+def _redacted(kind: str, key: str, fields: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
+    if kind in _IMMUTABLE:  # compared as a whole, and without texts
+        return fields
+    redacted = {name: value for name, value in fields.items() if name != "videoURL"}
+    if "message" in redacted:
+        redacted["message"] = _ERASED_TEXT
+    if "error" in redacted:  # still the response to a repeat of a refused request
+        redacted["error"] = canonical({"code": key, "message": _ERASED_TEXT})
+    return redacted
 
 
 def _source(source: str, fields: Mapping[str, Scalar]) -> str:

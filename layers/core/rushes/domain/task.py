@@ -66,4 +66,4 @@ def task_status(clips: Iterable[Clip]) -> Status:
         return Status.REVIEW
     if states == {Status.STORED}:
         return Status.SUCCEEDED
-    return states.pop() if states in ({Status.FAILED}, {Status.ERASED}) else Status.PARTIAL
+    return Status.FAILED if states == {Status.FAILED} else Status.PARTIAL

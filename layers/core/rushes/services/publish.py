@@ -66,6 +66,8 @@ class PublishService:
         manifest_at, sha256 = self._due_manifest(after)
         if self._was_erased_since(after):  # asked last, because a digest may take long
             return
+        if event.event_type == EventType.STORED and not manifest_at:
+            return  # a late repeat of a change: the copy was deleted since, and is never published again
         if sha256:
             self.manifests.put_manifest(manifest_at, manifest(after, sha256, request, self.bucket))
         if event != event_of(before):
@@ -96,7 +98,7 @@ class PublishService:
         The digest is empty for a manifest of this revision or a later one, which is kept: a repeated change never
         restores an old one.
         """
-        if clip.copy is None or clip.erased_at:
+        if clip.copy is None:
             return "", ""
         key, (version, _) = manifest_key(clip), clip.copy
         existing = _read(self.manifests.manifest(key))
@@ -119,8 +121,6 @@ def event_of(clip: Clip | None) -> ClipEvent | None:
     """The event for a clip's present state; None before its end, which for a failed clip is after its last look."""
     if clip is None:
         return None
-    if clip.erased_at:
-        return ClipEvent(EventType.ERASED, "")
     if clip.copy:
         return ClipEvent(EventType.STORED, clip.copy[0])
     match clip.status:
@@ -185,8 +185,6 @@ def detail(
             content["error"] = _error(clip, Kind(event.about))
         case EventType.NEEDS_REVIEW:
             content["reason"] = event.about
-        case EventType.ERASED:
-            content["erasedAt"] = iso(clip.erased_at or 0)
     return content
 
 

@@ -205,7 +205,7 @@ class QueryService:
             return [], [(404, not_found(task_uuid))]
         task, about = found.task, {"taskType": "videoInference", "taskUUID": found.task.task_uuid}
         if task_status(found.clips) == Status.ERASED:
-            return [], [(410, {**_ERASED, **about})]
+            return [], [(404, {**_ERASED, **about})]
         if not task.request:
             return [], [(404, {**_EXPIRED, **about})]
         outcomes = [self.outcome(task, clip) for clip in found.clips]
@@ -264,7 +264,7 @@ class QueryService:
 
     def _copy_view(self, task: Task, clip: Clip) -> Json:
         """The pinned object version, with links to it while the request exists: the objects expire with the request."""
-        if clip.copy is None or clip.erased_at:
+        if clip.copy is None:
             return {}
         version, record = clip.copy
         container = record.fields.get("container")
@@ -473,5 +473,5 @@ _UNSAVED = wire_error(
     "This clip was bought and rendered, but its video could not be stored in the bucket. Do not submit it again: an "
     "operator decides about it.",
 )
-_ERASED = wire_error("taskErased", "This task's request and clips were erased. Its cost stays recorded.", "taskUUID")
+_ERASED = wire_error("taskErased", "This task was erased: its request and clips were deleted.", "taskUUID")
 _EXPIRED = wire_error("taskExpired", "This task's request and clips are no longer kept.", "taskUUID")

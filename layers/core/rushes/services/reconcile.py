@@ -24,7 +24,6 @@ from rushes.domain.clip import (
     FactSource,
     Kind,
     Scalar,
-    Status,
     answered_facts,
     expire_lease,
     lease_to,
@@ -158,8 +157,6 @@ class ReconcileService:
         clip = self.table.clip(match["caller"], match["task"], int(match["clip"])) if match else None
         if clip is None or clip.object_key != object_key:
             self.telemetry.log("uploaded object belongs to no clip", warn=True, key=object_key)
-        elif clip.status == Status.ERASED:
-            self.telemetry.log("object of an erased clip was uploaded", warn=True, key=object_key)
         elif version not in clip.of(Kind.STORED):
             copy = stored_fact(self.bucket.probe(object_key, version), object_key, self.clock())
             if copy:
