@@ -74,7 +74,7 @@ def test_a_clip_costs_little(measured: ClipUsage, prices: costs.Prices) -> None:
 
 
 def test_publishing_makes_no_call_too_many(measured: ClipUsage) -> None:
-    """One of two changes is published, with reads of task, record, manifest and clip, and writes of manifest and event."""
+    """One of two changes is published: reads of task, record, manifest and clip, writes of manifest and event."""
     assert measured.published.calls == PUBLISH_CALLS
     assert measured.published.invocations == {"publish": 2}
     assert (measured.published.http_requests, measured.published.messages, measured.published.write_units) == (0, 0, 0)
