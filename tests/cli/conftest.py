@@ -209,7 +209,8 @@ def make_task(request: Json, status: str = "running") -> Json:
         }
         for number in range(request.get("numberResults", 1))
     ]
-    whole = {"stored": "succeeded", "failed": "failed", "review": "review"}.get(status, "running")
+    finals = {"stored": "succeeded", "failed": "failed", "review": "review", "erased": "erased"}
+    whole = finals.get(status, "running")
     cost = round(PRICE * len(clips), 6)
     return {
         "taskUUID": request["taskUUID"],

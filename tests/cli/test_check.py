@@ -114,7 +114,17 @@ class Case:
     def forget(self) -> None:
         self.store()
         s3 = client(self.stack, "s3")
-        erase.forget(self.stack.store, s3, self.stack.bucket_name, self.caller, self.task_uuid, clock())
+        erase.forget(self.stack.store, s3, self.stack.bucket_name, self.caller, self.task_uuid, NOW)
+
+    def restore_request(self) -> None:
+        """Restores the request, as if the erasure had stopped before it."""
+        item = self.item(f"task#{self.caller}#{self.task_uuid}", "request")
+        client(self.stack, "dynamodb").update_item(
+            **item,
+            UpdateExpression="SET #request = :request",
+            ExpressionAttributeNames={"#request": "request"},
+            ExpressionAttributeValues={":request": {"S": '{"positivePrompt": "x"}'}},
+        )
 
     def put(self, key: str, body: bytes) -> str:
         """Puts an object through an upload link, as Runware does, and returns its version."""
@@ -259,6 +269,13 @@ PLANTED: dict[str, tuple[Callable[[Case], None] | None, Callable[[Case], object]
     "manifest of a failure": (Case.fail, lambda c: c.put(c.manifest, b"{}"), Flaw.ORPHANED, lambda c: c.manifest),
     "not recorded": (Case.fail, lambda c: c.put(c.key, MP4), Flaw.UNRECORDED, lambda c: c.key),
     "not erased": (Case.forget, lambda c: c.put(c.key, MP4), Flaw.NOT_ERASED, lambda c: c.key),
+    "half erased": (Case.forget, lambda c: c.restore_request(), Flaw.HALF_ERASED, lambda c: c.task),
+    "no clip erased": (
+        Case.store,
+        lambda c: c.stack.store.forget(c.caller, c.task_uuid),
+        Flaw.HALF_ERASED,
+        lambda c: c.task,
+    ),
     "no manifest": (Case.store, lambda c: c.delete(c.manifest), Flaw.MANIFEST_MISSING, lambda c: c.name),
     "no JSON": (Case.store, lambda c: c.put(c.manifest, b"{"), Flaw.MANIFEST_UNREADABLE, lambda c: c.name),
     "stale manifest": (

@@ -203,6 +203,12 @@ def put(stack: Stack, key: str) -> None:
     stack.client("s3").put_object(Bucket=stack.bucket_name, Key=key, Body=b"something")
 
 
+def findings(run: Run, user: User) -> list[tuple[str, str, str]]:
+    """The findings of `rushes check` about a user: flaw, subject and detail."""
+    found = run("check", "--stack", STACK_NAME, "--json").json["findings"]
+    return [tuple(each.values()) for each in found if user.name in each["subject"]]
+
+
 def in_table(stack: Stack, text: str) -> bool:
     """Returns True if the text is anywhere in the table."""
     return text in json.dumps(whole_table(stack))
@@ -223,8 +229,10 @@ def test_a_tasks_content_is_erased(stack: Stack, user: User, forget: Forget) -> 
     assert clip.status == Status.STORED
 
     result = forget(task, user)
-    assert f"clip 1: erased, {clip.object_key.replace('-0.', '-1.')}\n" in result.out
-    assert [each.status for each in user.clips(task)] == [Status.ERASED, Status.ERASED]
+    assert result.out.splitlines() == [
+        *(f"clip {each.index}: erased, {each.object_key}" for each in user.clips(task)),
+        f"The task {task['taskUUID']} was erased; 7 object versions were deleted. Its cost stays recorded.",
+    ]
     left = {key for key, _ in whole_bucket(stack) if f"/{user.name}/" in key}
     others_image = image.removeprefix(f"s3://{stack.bucket_name}/")
     assert left == {kept.object_key, f"inputs/{user.name}/of-no-task.png", others_image}
@@ -267,16 +275,50 @@ def test_a_repeated_erasure_finds_nothing(stack: Stack, user: User, forget: Forg
     task = order(positivePrompt=PROMPT)
     finished(user, task)
     forget(task, user)
+    (before,) = user.clips(task)
     s3 = stack.client("s3")
-    before = user.clips(task)
-    repeated = erase.forget(stack.store, s3, stack.bucket_name, user.name, task["taskUUID"], clock())
-    assert repeated == (tuple(before), 0)
+    assert erase.forget(stack.store, s3, stack.bucket_name, user.name, task["taskUUID"], clock()).deleted == 0
+    assert user.clips(task) == [before]
+
+
+def test_no_clip_is_stored_after_its_object_was_deleted(
+    stack: Stack, user: User, monkeypatch: pytest.MonkeyPatch, forget: Forget
+) -> None:
+    """The clips are recorded as erased before the first object is deleted."""
+    task = order(numberResults=2)
+    clip = finished(user, task)
+    deleting: list[list[Status]] = []
+
+    def stop(*_: object) -> int:
+        deleting.append([each.status for each in user.clips(task)])
+        raise erase.ErasureError("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(erase, "delete_versions", stop)
+        assert forget(task, user).status == 1
+    assert deleting == [[Status.ERASED, Status.ERASED]]
+    assert clip.object_key in {key for key, _ in whole_bucket(stack)}
+
+
+def test_an_upload_after_the_erasure_is_found_and_deleted(stack: Stack, user: User, forget: Forget, run: Run) -> None:
+    """A late object is never shown; the check reports it, and a second erasure deletes it."""
+    task = order(positivePrompt=PROMPT)
+    clip = finished(user, task)
+    forget(task, user)
+    put(stack, clip.object_key)
+    assert user.now(clip).status == Status.ERASED
+    ((flaw, subject, _),) = findings(run, user)
+    assert (flaw, subject) == ("notErased", clip.object_key)
+    forget(task, user)
+    assert findings(run, user) == []
+    answer = user.poll(task["taskUUID"])
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, "taskErased")
 
 
 def test_an_interrupted_erasure_is_completed(
-    stack: Stack, user: User, monkeypatch: pytest.MonkeyPatch, forget: Forget
+    stack: Stack, user: User, monkeypatch: pytest.MonkeyPatch, forget: Forget, run: Run
 ) -> None:
-    """A second run completes an interrupted erasure."""
+    """A second run completes an interrupted erasure, and the check reports it until then."""
     task = order(positivePrompt=PROMPT)
     clip = finished(user, task)
 
@@ -287,7 +329,9 @@ def test_an_interrupted_erasure_is_completed(
         patch.setattr(AdminTable, "forget", fail)
         assert forget(task, user).status == Exit.UNAVAILABLE
     assert in_table(stack, PROMPT)
+    assert findings(run, user) == [("halfErased", f"{user.name}/{task['taskUUID']}", "left: the request")]
     forget(task, user)
+    assert findings(run, user) == []
     assert not in_table(stack, PROMPT)
     assert clip.object_key not in {key for key, _ in whole_bucket(stack)}
 

@@ -180,6 +180,26 @@ def test_every_fact_has_a_sentence(kind: Kind) -> None:
     assert not text.startswith(str(kind))
 
 
+def test_an_erased_task_says_so_with_its_time(fake: FakeService, run: Run, no_pauses: None) -> None:
+    """`list`, `show` and `explain` have the status and its time; a watch ends; nothing is downloaded or repeated."""
+    at, in_text = "2026-11-24T10:00:00.000Z", "2026-11-24 10:00:00Z"
+    timeline = [{"at": at, "fact": "erased", "source": "operator"}]
+    clip = {"status": "erased", "erasedAt": at, "open": False, "timeline": timeline}
+    task = fake.add("erased", clip=clip)
+    task |= {"request": {}, "erasedAt": at}
+    uuid_ = task["taskUUID"]
+    assert f"(erased {in_text})" in run("list", "--status", "erased").out
+    assert all(text in run("show", uuid_).out for text in ("erased", at))
+    explained = run("explain", uuid_).out
+    assert "clip 0: erased" in explained
+    assert f"{in_text}  Erased by an operator: the clip, its manifest" in explained
+    assert f"Next: none; the clip was erased at {in_text}. Its cost stays recorded." in explained
+    assert "stored" not in explained
+    assert run("watch", uuid_).status == 1
+    assert "1 clip is not stored" in run("download", uuid_).err
+    assert "clip 0 is erased" in run("retry", uuid_).err
+
+
 def test_explain_lists_events_in_order(fake: FakeService, run: Run) -> None:
     """The events are in the order of their times, from the record to the next step."""
     at = [stamp(TODAY + timedelta(hours=hour)) for hour in (1, 2, 3)]

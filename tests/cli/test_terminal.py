@@ -301,6 +301,7 @@ def test_completion(fake: FakeService, tmp_path: Path) -> None:
     """The shell's completion lists the verbs, statuses and recent tasks that begin with the typed text."""
     assert complete(fake, tmp_path, "rushes tr").stdout.split() == ["trigger"]
     assert complete(fake, tmp_path, "rushes list --status r").stdout.split() == ["running", "review"]
+    assert complete(fake, tmp_path, "rushes list --status e").stdout.split() == ["erased"]
     first, second = (fake.add()["taskUUID"][:8] for _ in range(2))
     for verb in ("show", "watch", "download", "explain"):
         assert set(complete(fake, tmp_path, f"rushes {verb} ").stdout.split()) >= {first, second}

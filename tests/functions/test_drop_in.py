@@ -11,6 +11,7 @@ from runware import Runware
 from runware.errors import RunwareError
 
 from rushes.domain.clip import Clip, Fact, FactSource, Kind, merge, refresh_derived
+from rushes_cli.operator import erase
 from rushes_local.runware.emulator import OneShot
 from tests.conftest import User, client, http, submissions
 from tests.fakes.builders import TIMES
@@ -175,6 +176,18 @@ def test_a_spent_budget(run: Callable[..., Any], user: User) -> None:
     with pytest.raises(RunwareError) as refusal:
         run(taskUUID=task_uuid)
     assert (refusal.value.status_code, refusal.value.retryable, refusal.value.task_uuid) == (402, False, task_uuid)
+
+
+def test_an_erased_task_ends_the_clients_wait(run: Callable[..., Any], user: User) -> None:
+    """The client that orders an erased task again gets an error that it does not retry, and nothing is bought."""
+    task_uuid = str(uuid.uuid4())
+    run(taskUUID=task_uuid)
+    stack = user.stack
+    erase.forget(stack.store, client(stack, "s3"), stack.bucket_name, user.name, task_uuid, int(time.time() * 1000))
+    with pytest.raises(RunwareError, match="was erased") as ended:
+        run(taskUUID=task_uuid)
+    assert (ended.value.status_code, ended.value.retryable, ended.value.task_uuid) == (404, False, task_uuid)
+    assert len(user.stack.emulator.ledger()) == 1
 
 
 def test_an_uncertain_purchase_is_no_error(run: Callable[..., Any], user: User) -> None:

@@ -498,7 +498,7 @@ def test_an_erased_task_is_shown_as_such(api: FakeApi, visit: VisitPage) -> None
     page = here.page
     card = page.locator(".card").filter(has_text="The request was erased")
     expect(card).to_contain_text("Erased")
-    expect(card).to_contain_text("An operator has deleted the clip and its request.")
+    expect(card).to_contain_text("An operator has deleted the clip and its request on ")
     expect(card.get_by_role("button", name=re.compile("Play|Retry"))).to_have_count(0)
     card.get_by_role("button", name="The request was erased").click()
     dialog = page.get_by_role("dialog")
@@ -518,6 +518,18 @@ def test_an_erased_request_is_explained(api: FakeApi, visit: VisitPage) -> None:
     page.get_by_role("button", name="The request is no longer kept").click()
     expect(page.get_by_role("dialog")).to_contain_text("The request is no longer kept.")
     expect(page.get_by_role("button", name="Use again")).to_be_hidden()
+
+
+def test_a_player_stops_when_its_clip_is_erased(api: FakeApi, visit: VisitPage) -> None:
+    """After the next refresh the card has the state, and its file is unloaded."""
+    task = api.add("stored", prompt="gone soon")
+    here = visit()
+    video = here.page.locator(".card video")
+    expect(video).to_have_attribute("src", re.compile("mp4"))
+    api.set_status(task, "erased")
+    here.page.get_by_role("button", name="Refresh").click()
+    expect(here.page.locator(".card .status")).to_have_text("Erased")
+    expect(video).not_to_have_attribute("src", re.compile("mp4"))
 
 
 def test_the_parts_of_cards_line_up(api: FakeApi, visit: VisitPage) -> None:

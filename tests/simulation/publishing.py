@@ -82,6 +82,9 @@ class StreamReplay:
         found = self._effect("task", lambda: self.history.table.tasks.get((caller, task_uuid)), BucketError)
         return found and found._replace(webhook_url="https://hooks.example/")
 
+    def clip(self, caller: str, task_uuid: str, index: int) -> Any:
+        return self._effect("clip", lambda: self.history.table.rows.get((caller, task_uuid, index)), BucketError)
+
     def send(self, delivery: Delivery, delay: int = 0) -> None:
         self._effect("send", lambda: self.queued.add(delivery.delivery_id), QueueError)
 

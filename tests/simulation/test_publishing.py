@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from itertools import combinations, islice
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -91,22 +92,23 @@ def test_every_stop_of_publish_ends_with_every_event_published(every: int, capsy
 
 def event_before_manifest(patch: Patch) -> None:
     """The event is published before the manifest is written."""
-    original = publish.PublishService._put_manifest
-    delayed: list[Callable[[], Any]] = []
-
-    def delay(self: Any, clip: Clip, request: Any) -> str | None:
-        delayed.append(lambda: original(self, clip, request))
-        return publish.manifest_key(clip) if clip.copy else None
-
     publish_change = publish.PublishService.publish_change
 
     def publish_first(self: Any, before: Clip | None, after: Clip) -> None:
-        delayed.clear()
-        publish_change(self, before, after)
-        for put_manifest in delayed:
-            put_manifest()
+        store, delayed = self.manifests, list[tuple[str, bytes]]()
+        self.manifests = SimpleNamespace(
+            manifest=store.manifest,
+            has=store.has,
+            digest=store.digest,
+            put_manifest=lambda *manifest: delayed.append(manifest),
+        )
+        try:
+            publish_change(self, before, after)
+        finally:
+            self.manifests = store
+        for manifest in delayed:
+            store.put_manifest(*manifest)
 
-    patch.setattr(publish.PublishService, "_put_manifest", delay)
     patch.setattr(publish.PublishService, "publish_change", publish_first)
 
 
@@ -158,13 +160,13 @@ def any_copy_is_the_same(patch: Patch) -> None:
     """The digest of one object version is used for another."""
     read = publish._read
     current: list[str] = []
-    original = publish.PublishService._put_manifest
+    original = publish.PublishService._due_manifest
 
-    def put_manifest(self: Any, clip: Clip, request: Any) -> str | None:
+    def due_manifest(self: Any, clip: Clip) -> tuple[str, str]:
         current[:] = [clip.copy[0]] if clip.copy else []
-        return original(self, clip, request)
+        return original(self, clip)
 
-    patch.setattr(publish.PublishService, "_put_manifest", put_manifest)
+    patch.setattr(publish.PublishService, "_due_manifest", due_manifest)
     patch.setattr(publish, "_read", lambda content: {**read(content), "versionId": current[0]} if read(content) else {})
 
 

@@ -11,6 +11,7 @@ from rushes.config import (
     IntakeSettings,
     ReconcileSettings,
     SubmitSettings,
+    TasksSettings,
     WebhookSettings,
     read_timings,
 )
@@ -65,6 +66,7 @@ NEEDED = {
         *("TABLE_NAME", "BUCKET_NAME", "INBOX_URL"),
         *("ALLOW_UNKNOWN_CALLERS", "ALLOW_LOOPBACK_WEBHOOKS", "ALLOW_GONE_MODELS"),
     },
+    TasksSettings: {*SECONDS, "TABLE_NAME", "BUCKET_NAME", "MONTHLY_LIMIT_USD"},
     WebhookSettings: {*SECONDS, "TABLE_NAME", "BUCKET_NAME", "WEBHOOK_SECRET"},
     ReconcileSettings: {*_BUYING, "WHEN_AMBIGUOUS", "RESCUE_ORIGINS"},
     DeliverSettings: {

@@ -174,9 +174,9 @@ def test_an_early_message_is_queued_again(world: World) -> None:
     assert (world.received, world.queue.messages) == ([], [(later, 7_200_000)])
 
 
-@pytest.mark.parametrize("gone", ["task", "receiver", "outcome", "erased", "clip"])
+@pytest.mark.parametrize("gone", ["task", "receiver", "outcome", "clip"])
 def test_an_obsolete_delivery_is_dropped(world: World, gone: str) -> None:
-    """An erased task, a removed receiver and an outcome that a later one has replaced are not sent."""
+    """A task that expired, a removed receiver and an outcome that a later one has replaced are not sent."""
     delivery = world.delivery
     match gone:
         case "task":
@@ -185,12 +185,26 @@ def test_an_obsolete_delivery_is_dropped(world: World, gone: str) -> None:
             world.task = world.task._replace(webhook_url="")
         case "outcome":
             world.save(RENDERED, replace(STORED, key="v0", at=START + 1500))
-        case "erased":
-            world.save(RENDERED, STORED, fact(Kind.ERASED, at=START + 5000, source=FactSource.OPERATOR))
         case "clip":
             world.table.rows.clear()
     world.run(delivery)
     assert (world.received, world.queue.messages, world.table.recorded) == ([], [], {})
+
+
+@pytest.mark.parametrize("request_left", [True, False])
+def test_a_delivery_of_an_erased_clip_is_dropped_on_the_record(world: World, request_left: bool) -> None:
+    """A delivery that was queued before the erasure is not sent; its record has the reason, also after a repeat."""
+    delivery = world.delivery._replace(attempt=5)
+    world.save(RENDERED, STORED, fact(Kind.ERASED, at=START + 5000, source=FactSource.OPERATOR))
+    if not request_left:
+        world.task = world.task._replace(request={}, webhook_url="")
+    world.run(delivery)
+    world.run(delivery)
+    (attempt,) = world.table.recorded.values()
+    assert (attempt.outcome, attempt.reply.failure) == (AttemptOutcome.DROPPED, "the clip was erased")
+    assert attempt.receiver == ("https://hooks.example" if request_left else "")
+    assert (world.received, world.queue.messages, attempt.next) == ([], [], None)
+    assert not world.fakes.telemetry.counted
 
 
 def test_a_caller_has_a_limited_number_of_attempts_at_once(world: World) -> None:

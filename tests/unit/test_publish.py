@@ -70,6 +70,7 @@ class Publisher:
     events: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
     telemetry: FakeTelemetry = field(default_factory=FakeTelemetry)
     bus_down: bool = False
+    current: Clip | None = None  # the clip in the table
     webhook_url: str = ""
     deliveries: list[Delivery] = field(default_factory=list)
 
@@ -90,6 +91,9 @@ class Publisher:
             created_at=START,
             webhook_url=self.webhook_url,
         )
+
+    def clip(self, caller: str, task_uuid: str, index: int) -> Clip | None:
+        return self.current
 
     def send(self, delivery: Delivery, delay: int = 0) -> None:
         assert delay == 0
@@ -374,20 +378,6 @@ def test_nothing_is_published_of_a_deleted_copy(written_before: bool, publisher:
     assert (len(publisher.events), publisher.deliveries) == (events, deliveries)
 
 
-def test_an_erasure_is_published_once_and_delivered_never(publisher: Publisher) -> None:
-    """The event has ids, the cost and the time; the caller's receiver gets nothing, and no manifest is written."""
-    publisher.webhook_url = "https://hooks.example/a"
-    before, after = saved(ACCEPTED, RENDERED, STORED, version=3), saved(ACCEPTED, RENDERED, STORED, ERASED, version=4)
-    for _ in range(2):
-        publisher.publish_change(before, after)
-    publisher.publish_change(after, saved(ACCEPTED, RENDERED, STORED, ERASED, FAILED, version=5))
-    assert [event_type for event_type, _ in publisher.events] == ["Clip Erased"] * 2
-    _, detail = publisher.events[0]
-    assert (detail["status"], detail["erasedAt"], detail["tags"]) == ("erased", iso(ERASED.at), {})
-    assert publisher.manifest_store.writes == 0
-    assert publisher.deliveries == []
-
-
 @pytest.mark.parametrize("content", [b"", b"garbled", b"[]", b"{}", b'{"revision": "9", "sha256": 1}'])
 def test_an_invalid_manifest_is_overwritten(content: bytes, publisher: Publisher) -> None:
     """Other content under the manifest's key is not used."""
@@ -433,3 +423,54 @@ def test_the_last_event_is_true_in_any_order_of_facts(facts: list[Fact]) -> None
     assert publisher.events[-1][0] == "Clip Stored"
     assert publisher.manifest(before)["revision"] == before.version
     assert [name for name, _ in publisher.events].count("Clip Stored") == 1
+
+
+def test_an_erasure_is_an_event_with_its_time_and_names_alone(publisher: Publisher) -> None:
+    """One event, the same for a repeat; neither a manifest nor a delivery."""
+    publisher.webhook_url = "https://hooks.example/"
+    before, after = saved(RENDERED, STORED, version=3), saved(RENDERED, STORED, ERASED, version=4)
+    publisher.current = after
+    publisher.publish_change(before, after)
+    publisher.publish_change(before, after)
+    publisher.publish_change(after, saved(RENDERED, STORED, ERASED, fact(Kind.ACCEPTED, "late"), version=5))
+    first, second = publisher.events
+    assert first == second
+    assert first == (
+        "Clip Erased",
+        {
+            "id": event_id(after, ClipEvent(EventType.ERASED, "")),
+            "revision": 4,
+            "caller": "ann",
+            "taskUUID": TASK_UUID,
+            "clip": 0,
+            "clipUUID": after.clip_uuid,
+            "status": "erased",
+            "erasedAt": iso(ERASED.at),
+        },
+    )
+    assert (publisher.manifest_store.writes, publisher.deliveries) == (0, [])
+
+
+@pytest.mark.parametrize("facts", [[RENDERED, STORED], [FAILED, LAST_LOOK], [UNPROVEN]])
+def test_a_change_before_the_erasure_is_not_published_after_it(facts: list[Fact], publisher: Publisher) -> None:
+    """A late or repeated record of the stream writes, publishes and delivers nothing about an erased clip."""
+    publisher.webhook_url = "https://hooks.example/"
+    older = saved(*facts, version=3)
+    publisher.manifest_store.copies[older.object_key, "v1"] = MP4  # the erasure has not reached it yet
+    publisher.current = saved(*facts, ERASED, version=4)
+    publisher.publish_change(saved(ACCEPTED), older)
+    assert (publisher.events, publisher.deliveries, publisher.manifest_store.writes) == ([], [], 0)
+
+
+def test_an_erasure_during_the_digest_stops_the_manifest(publisher: Publisher) -> None:
+    """The table is asked after the copy was read, which may take long."""
+    after = saved(RENDERED, STORED, version=3)
+    digest = publisher.manifest_store.digest
+
+    def slowly(object_key: str, version: str) -> str | None:
+        publisher.current = saved(RENDERED, STORED, ERASED, version=4)
+        return digest(object_key, version)
+
+    publisher.manifest_store.digest = slowly  # type: ignore[method-assign]
+    publisher.publish_change(saved(ACCEPTED), after)
+    assert (publisher.events, publisher.manifest_store.writes) == ([], 0)

@@ -1,6 +1,7 @@
 """The answers about a caller's tasks, as rules without I/O."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -448,13 +449,17 @@ def test_a_budget_is_of_the_current_month() -> None:
 
 @pytest.mark.parametrize(
     ("of_all", "left"),
-    [((0, None), 4.0), ((7_000_000, 10_000_000), 3.0), ((7_000_000, 100_000_000), 4.0), ((2, 1), 0.0)],
+    [((0, 3_000_000), 3.0), ((7_000_000, 10_000_000), 3.0), ((7_000_000, 100_000_000), 4.0), ((2, 1), 0.0)],
 )
-def test_the_rest_of_a_budget_is_within_the_limit_of_all_callers(of_all: tuple[int, int | None], left: float) -> None:
-    """The amount left is the smaller rest of the caller's limit and of all callers' limit, which is not shown."""
+def test_the_rest_of_a_budget_is_within_the_limit_of_all_callers(of_all: tuple[int, int], left: float) -> None:
+    """The amount left is the smaller rest of the caller's limit and of all callers' present limit, also before the
+    month's first order and after a change of that limit; it is not shown."""
     fakes = UseCases()
-    fakes.table.budgets |= {("ann", "2026-09"): (1_000_000, 5_000_000), ("all", "2026-09"): of_all}
-    assert fakes.query_service.budget(ANN) == {"month": "2026-09", "spent": 1.0, "limit": 5.0, "left": left}
+    spent, limit = of_all
+    old_limit = (spent, 999_000_000) if spent else (0, None)
+    fakes.table.budgets |= {("ann", "2026-09"): (1_000_000, 5_000_000), ("all", "2026-09"): old_limit}
+    service = replace(fakes.query_service, monthly_limit=limit)
+    assert service.budget(ANN) == {"month": "2026-09", "spent": 1.0, "limit": 5.0, "left": left}
 
 
 def costs(fakes: UseCases, **parameters: str) -> dict[str, Any]:

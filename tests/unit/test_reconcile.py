@@ -837,13 +837,13 @@ def test_an_object_of_no_clip_is_logged(service: Service, key: str) -> None:
     assert service.world.telemetry.logs == [("uploaded object belongs to no clip", True, {"key": key})]
 
 
-def test_an_upload_for_an_erased_clip_is_logged(service: Service) -> None:
-    """The object is no copy of the clip; the log names it, and `check` reports it until it is deleted."""
-    before = service.put(RENDERED, fact(Kind.ERASED, at=START, source=FactSource.OPERATOR))
+def test_an_upload_for_an_erased_clip_rings_the_alarm(service: Service) -> None:
+    """The object is recorded and is no copy of the clip; `check` reports it until it is deleted."""
+    service.put(RENDERED, fact(Kind.ERASED, at=START - 1, source=FactSource.OPERATOR))
     service.world.bucket.objects[KEY] = MP4
     service.reconcile_service.check_upload(KEY, "v2")
-    assert (service.row(), service.versions.version_probes) == (before, [])
-    assert service.world.telemetry.logs == [("object of an erased clip was uploaded", True, {"key": KEY})]
+    assert (service.row().status, service.row().copy) == (Status.ERASED, None)
+    assert service.world.telemetry.counted == {Metric.OVERWRITTEN_CLIPS: 1}
 
 
 @pytest.mark.parametrize(("facts", "content"), [([STORED], MP4), ([RENDERED], b"<Error>"), ([RENDERED], None)])

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
-from rushes.domain.clip import Clip, Fact, FactSource, Kind, Status, merge, refresh_derived
+from rushes.domain.clip import Clip, Fact, FactSource, Kind, Status, merge, merge_all, refresh_derived
 from rushes.domain.media import ProbeResult, container
 from rushes.errors import OriginRefusedError, RescueError, UnusableRenderError
 from rushes.runware.response import LookupResponse, read_lookup
@@ -66,8 +66,10 @@ class Polls:
 
     urls: list[str] = field(default_factory=list)
     inline: list[str] = field(default_factory=list)
+    asked: int = 0
 
     def poll(self, task_uuids: Sequence[str], key: str) -> LookupResponse:
+        self.asked += 1
         items = [{"taskUUID": CLIP_UUID, "status": "success", "videoUUID": "v", "videoURL": url} for url in self.urls]
         items += [{"taskUUID": CLIP_UUID, "videoUUID": "v", "videoBase64Data": data} for data in self.inline]
         return read_lookup(200, json.dumps({"data": items}).encode())
@@ -304,3 +306,19 @@ def test_each_address_leaves_its_reason() -> None:
     world.clock.now += MINUTE
     world.sweep()
     assert sorted(world.reasons()) == ["rescue failed: HTTP 403", "rescue failed: HTTP 404", "rescue failed: no"]
+
+
+@pytest.mark.parametrize("kind", [Kind.RENDERED, Kind.ACCEPTED])
+def test_an_erased_clip_is_neither_asked_about_nor_rescued(kind: Kind) -> None:
+    """Its budget is corrected when that is due, and a late fact brings no object back."""
+    world = CopyCase()
+    late = Fact(kind=kind, key="late", at=START, source=FactSource.WEBHOOK)
+    erased = Fact(kind=Kind.ERASED, at=START, source=FactSource.OPERATOR)
+    closed = clip(Fact(kind=Kind.REFUSED, key="code", at=START, source=FactSource.SUBMISSION))
+    world.table.put(replace(merge_all(closed, [erased, late]), next_check_at=START, budgeted=0))
+    world.clock.now += 90 * MINUTE
+    world.internet.pages[URL] = MP4
+    world.sweep()
+    assert (world.clip.status, world.clip.next_check_at) == (Status.ERASED, None)
+    assert world.clip.budgeted == world.clip.estimate
+    assert (world.internet.fetched, world.bucket.objects, world.polls.asked) == ([], {}, 0)

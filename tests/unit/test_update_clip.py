@@ -92,6 +92,11 @@ def test_a_missing_clip_is_busy(world: UseCases) -> None:
         ([fact(Kind.RENDERED, "v")], [fact(Kind.UNSAVED)], Metric.CLIPS_IN_REVIEW),
         ([fact(Kind.RENDERED, "v")], [fact(Kind.RENDERED, "w")], Metric.SECOND_RENDERS),
         ([fact(Kind.STORED, "1")], [fact(Kind.STORED, "2")], Metric.OVERWRITTEN_CLIPS),
+        (
+            [fact(Kind.REFUSED, "code"), fact(Kind.ERASED)],
+            [fact(Kind.STORED, "1", START + 1)],
+            Metric.OVERWRITTEN_CLIPS,
+        ),
         ([fact(Kind.ACCEPTED)], [fact(Kind.RENDERED, "v", cost=10 * PRICE + 1)], Metric.IMPLAUSIBLE_COST),
         ([fact(Kind.ACCEPTED)], [fact(Kind.REFUSED, str(number)) for number in range(4)], Metric.TOO_MANY_FACTS),
     ],

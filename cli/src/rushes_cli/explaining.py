@@ -129,8 +129,9 @@ def next_step(clip: Mapping[str, Any]) -> str:
             return f"Runware uploads it. Without an upload, the service downloads it; the next check is at {at}."
         case "stored", True:
             return f"the clip is ready; its seed and cost are requested at {at}."
-        case "stored", False:
-            return "none; the clip is ready."
+        case ("stored" | "erased") as status, False:
+            erased = f"none; the clip was erased at {utc_time(clip.get('erasedAt'))}. Its cost stays recorded."
+            return erased if status == "erased" else "none; the clip is ready."
         case "failed", True:
             return f"the bucket and Runware are checked once more at {at}; until then its money stays reserved."
         case "failed", False:

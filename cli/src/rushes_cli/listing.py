@@ -70,6 +70,7 @@ def _describe(screen: Screen, task: Json) -> None:
     details = {
         "task": str(task["taskUUID"]),
         "ordered": screen.time_of(task.get("createdAt")),
+        **({"erased": screen.time_of(task["erasedAt"])} if task.get("erasedAt") else {}),
         **{name: _value(request[name]) for name in sorted(request.keys() - _SEPARATE)},
     }
     if request.get("inputs"):

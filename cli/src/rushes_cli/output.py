@@ -298,7 +298,9 @@ def short_id(task_uuid: object) -> str:
 
 
 def prompt_of(task: Json) -> str:
-    """A task's prompt, or a placeholder in parentheses."""
+    """A task's prompt, or a placeholder in parentheses, which has the time of an erasure."""
+    if task.get("erasedAt"):
+        return f"(erased {utc_time(task['erasedAt'])})"
     request = task.get("request") or {}
     return str(request.get("positivePrompt") or ("(no longer stored)" if not request else "(no prompt)"))
 

@@ -59,7 +59,7 @@ def watch(
     A terminal shows a live table; other outputs get one line per change. --json prints a task as the service returns
     it, one per line, whenever its status or that of a clip changes.
 
-    Ends with 0 if all tasks succeeded, 1 if a clip failed or is in review, 3 on a timeout.
+    Ends with 0 if all tasks succeeded, 1 if a clip failed, is in review or was erased, 3 on a timeout.
     """
     with session(profile, as_json=as_json) as (screen, service):
         task_uuids = [whole_uuid(service, name) for name in map(task_name, tasks or [])]

@@ -149,11 +149,12 @@ class DeliverSettings:
 
 @dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class TasksSettings:
-    """The settings of `tasks`."""
+    """The settings of `tasks`. `monthly_limit` is as for `submit`."""
 
     table: str
     bucket: str
     timings: Timings
+    monthly_limit: int
 
     @classmethod
     def read(cls, environment: Environment) -> "TasksSettings":
@@ -161,6 +162,7 @@ class TasksSettings:
             table=_text(environment, "TABLE_NAME"),
             bucket=_text(environment, "BUCKET_NAME"),
             timings=read_timings(environment),
+            monthly_limit=_micro_dollars(environment, "MONTHLY_LIMIT_USD"),
         )
 
 

@@ -44,6 +44,7 @@ class Flaw(StrEnum):
     ORPHANED = "orphaned"
     UNRECORDED = "unrecorded"
     NOT_ERASED = "notErased"
+    HALF_ERASED = "halfErased"
     MANIFEST_MISSING = "manifestMissing"
     MANIFEST_UNREADABLE = "manifestUnreadable"
     MANIFEST_DIFFERS = "manifestDiffers"
@@ -68,7 +69,8 @@ MEANINGS: Mapping[Flaw, str] = {
     Flaw.OVERWRITTEN: "the object of a stored clip has a version newer than the recorded one",
     Flaw.ORPHANED: "an object belongs to no clip",
     Flaw.UNRECORDED: "a video is under a clip's key, but the clip is not recorded as stored",
-    Flaw.NOT_ERASED: "an object of an erased task is in the bucket: repeat `rushes forget`",
+    Flaw.NOT_ERASED: "an object of an erased clip is in the bucket; give `rushes forget` again",
+    Flaw.HALF_ERASED: "an erasure was interrupted, so some clips or the request are left; give `rushes forget` again",
     Flaw.MANIFEST_MISSING: "a stored clip has no manifest",
     Flaw.MANIFEST_UNREADABLE: "a manifest is not valid JSON, or has no SHA-256",
     Flaw.MANIFEST_DIFFERS: "a manifest has another clip, version or size than the record",
@@ -198,16 +200,9 @@ class _Records:
         self.by_key = {clip.object_key: clip for clip in snapshot.clips}
         self.by_manifest = {manifest_key(clip): clip for clip in snapshot.clips}
 
-    def is_erased(self, clip: Clip) -> bool:
-        """True if the clip was erased, or its request."""
-        if clip.status == Status.ERASED:
-            return True
-        task = self.tasks.get((clip.caller, clip.task_uuid))
-        return task is not None and not task.request
-
     def may_be_deleted(self, clip: Clip, options: CheckOptions) -> bool:
-        """True if an erasure or the retention may have deleted the clip's objects."""
-        if self.is_erased(clip) or (clip.caller, clip.task_uuid) not in self.tasks:
+        """True if the retention may have deleted the clip's objects."""
+        if (clip.caller, clip.task_uuid) not in self.tasks:
             return True
         return options.retention is not None and options.now - _stored_at(clip) >= options.retention
 
@@ -228,6 +223,12 @@ def _of_tasks(records: _Records) -> Iterator[Finding]:
         if (caller, task_uuid) not in records.tasks and (caller, task_uuid) not in records.tombstones:
             yield Finding(Flaw.REQUEST_MISSING, subject, "the table has neither the request nor its tombstone")
         task = records.tasks.get((caller, task_uuid))
+        erased = [clip for clip in clips if clip.erased_at]
+        if erased and (len(erased) < len(clips) or (task and task.request)):
+            left = ", ".join(f"clip {clip.index}" for clip in clips if not clip.erased_at) or "the request"
+            yield Finding(Flaw.HALF_ERASED, subject, f"left: {left}")
+        elif task and not task.request and not erased:
+            yield Finding(Flaw.HALF_ERASED, subject, "the request was erased, but no clip")
         current = current_clips(clips)
         if task and len(current) != task.clips:
             yield Finding(Flaw.CLIPS_MISSING, subject, f"{len(current)} of {task.clips} clips are in the table")
@@ -288,7 +289,7 @@ def _of_objects(records: _Records, bucket: BucketListing) -> Iterator[Finding]:
         owner = clip or manifest_of
         if owner is None:
             yield Finding(Flaw.ORPHANED, key, "no clip has this key")
-        elif records.is_erased(owner):
+        elif owner.erased_at:
             yield Finding(Flaw.NOT_ERASED, key, f"{name(owner)} was erased")
         elif clip is not None and clip.copy is None and not clip.open:
             # An upload that is not a video was rejected; it stays as evidence.
@@ -300,7 +301,7 @@ def _of_objects(records: _Records, bucket: BucketListing) -> Iterator[Finding]:
 
 def _of_copies(records: _Records, bucket: BucketListing, options: CheckOptions) -> Iterator[Finding]:
     """Checks every stored clip's object and manifest."""
-    stored = [clip for clip in records.by_key.values() if clip.copy is not None and not records.is_erased(clip)]
+    stored = [clip for clip in records.by_key.values() if clip.copy is not None and not clip.erased_at]
 
     def check_copy(clip: Clip) -> list[Finding]:
         may_be_deleted = records.may_be_deleted(clip, options)

@@ -28,5 +28,7 @@ def wiring() -> TasksWiring:
     settings = TasksSettings.read(os.environ)
     table = DynamoDbTable(aws_client("dynamodb", table_config()), settings.table)
     bucket = S3Bucket(aws_client("s3", S3_CONFIG), settings.bucket)
-    query_service = QueryService(table=table, links=bucket, times=settings.timings, clock=clock)
+    query_service = QueryService(
+        table=table, links=bucket, times=settings.timings, clock=clock, monthly_limit=settings.monthly_limit
+    )
     return TasksWiring(Callers(table, clock), query_service, bucket, PowertoolsTelemetry())

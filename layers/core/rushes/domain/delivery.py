@@ -58,6 +58,7 @@ class AttemptOutcome(StrEnum):
     RETRY = "retry"
     GONE = "gone"  # the receiver answered 410
     FAILED = "failed"  # the last attempt of the schedule failed
+    DROPPED = "dropped"  # nothing was sent, since the clip was erased
 
 
 class Reply(NamedTuple):
@@ -138,6 +139,11 @@ def judge(delivery: Delivery, at: int, receiver: str, reply: Reply, now: int, fi
     longest = max(_PAUSES) * first_pause
     pause = max(pause, min(reply.retry_after or 0, longest))
     return Attempt(delivery, at, receiver, reply, AttemptOutcome.RETRY, now + pause)
+
+
+def drop(delivery: Delivery, at: int, receiver: str, reason: str) -> Attempt:
+    """Returns the record of a delivery that ends without being sent, for this reason."""
+    return Attempt(delivery, at, receiver, Reply(None, 0, failure=reason), AttemptOutcome.DROPPED)
 
 
 def wait(delivery: Delivery, first_pause: int, jitter: float) -> tuple[Delivery, int]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rushes.domain.clip import Clip
-from rushes.domain.delivery import Attempt, AttemptOutcome, Delivery, Reply, judge, sign, valid_secrets, wait
+from rushes.domain.delivery import Attempt, AttemptOutcome, Delivery, Reply, drop, judge, sign, valid_secrets, wait
 from rushes.domain.receiver_url import origin
 from rushes.domain.task import Task
 from rushes.domain.views import Json
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rushes.services.ports import DeliveryQueue, DeliveryTable, Receivers, Telemetry
 
 _NO_SECRET = Reply(None, 0, failure="no signing secret")
+_NO_OUTAGE = (AttemptOutcome.DELIVERED, AttemptOutcome.DROPPED)
 _LATE_ATTEMPT = 4  # from this attempt on, about half an hour after the first, a failure counts as an outage
 
 
@@ -64,6 +65,10 @@ class DeliverService:
             return
         task = self.table.task(delivery.caller, delivery.task_uuid)
         clip = self.table.clip(delivery.caller, delivery.task_uuid, delivery.clip)
+        if clip and clip.erased_at:
+            receiver = origin(task.webhook_url) if task and task.webhook_url else ""
+            self._record(drop(delivery, now, receiver, "the clip was erased"))
+            return
         if not task or not task.webhook_url or not clip or delivery_id_of(clip) != delivery.delivery_id:
             self.telemetry.log("delivery is obsolete", **_names(delivery))
             return
@@ -75,8 +80,7 @@ class DeliverService:
             attempt = self._send(delivery, task, clip)
         finally:
             self.table.free_slot(delivery.caller, slot, holder)
-        self.table.put_attempt(attempt, attempt.at + self.retention)
-        self._report(attempt)
+        self._record(attempt)
         self._queue_next(attempt)
 
     def _send(self, delivery: Delivery, task: Task, clip: Clip) -> Attempt:
@@ -104,6 +108,10 @@ class DeliverService:
             ours |= {"bucket": self.bucket, "versionId": clip.copy[0]}
         return {**outcome, "rushes": ours}
 
+    def _record(self, attempt: Attempt) -> None:
+        self.table.put_attempt(attempt, attempt.at + self.retention)
+        self._report(attempt)
+
     def _queue_next(self, attempt: Attempt) -> None:
         if attempt.next:
             self.queue.send(attempt.next, attempt.next.due_at - self.clock())
@@ -116,11 +124,11 @@ class DeliverService:
                 self.telemetry.count(Metric.WEBHOOKS_DELIVERED)
             case AttemptOutcome.GONE | AttemptOutcome.FAILED:
                 self.telemetry.count(Metric.WEBHOOKS_UNDELIVERED)
-        if attempt.outcome != AttemptOutcome.DELIVERED and delivery.attempt >= _LATE_ATTEMPT:
+        if attempt.outcome not in _NO_OUTAGE and delivery.attempt >= _LATE_ATTEMPT:
             self.telemetry.count(Metric.WEBHOOKS_FAILING)
         self.telemetry.log(
             "delivery attempted",
-            warn=attempt.outcome != AttemptOutcome.DELIVERED,
+            warn=attempt.outcome not in _NO_OUTAGE,
             outcome=str(attempt.outcome),
             attempt=delivery.attempt,
             httpStatus=reply.status,

@@ -2,7 +2,8 @@
 
 The input is every change of a clip, as the clip before and after; a change is published if its event differs from the
 one before. No state is kept: a repeated change publishes the same event with the same id, so a change can be retried
-after a crash. The manifest is written before the event, so that subscribers can read it.
+after a crash. The manifest is written before the event, so that subscribers can read it. After an erasure nothing is
+written or published but the erasure, also for earlier changes that are delivered late or again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rushes.domain.clip import Clip, FactRecord, Kind, Status, plausible_cost
+from rushes.domain.clip import Clip, Kind, Status, plausible_cost
 from rushes.domain.delivery import Delivery
 from rushes.domain.failure import failure_reason
 from rushes.domain.formats import dollars, iso
@@ -64,11 +65,14 @@ class PublishService:
             return
         task = self.tasks.task(after.caller, after.task_uuid)
         # Without the receiver, whose URL may have a token: others than the caller read the manifest.
-        kept = task.request if task and after.status != Status.ERASED else {}
-        request = {name: value for name, value in kept.items() if name != "webhookURL"}
-        manifest_at = self._put_manifest(after, request)
-        if event.event_type == EventType.STORED and manifest_at is None:
+        request = {name: value for name, value in task.request.items() if name != "webhookURL"} if task else {}
+        manifest_at, sha256 = self._due_manifest(after)
+        if self._was_erased_since(after):  # asked last, because a digest may take long
+            return
+        if event.event_type == EventType.STORED and not manifest_at:
             return  # a late repeat of a change: the copy was deleted since, and is never published again
+        if sha256:
+            self.manifests.put_manifest(manifest_at, manifest(after, sha256, request, self.bucket))
         if event != event_of(before):
             self.bus.publish(event.event_type, detail(after, event, request, self.bucket, manifest_at))
             self.telemetry.log(
@@ -83,18 +87,27 @@ class PublishService:
         if task and task.webhook_url and delivery_id and delivery_id != delivery_id_of(before):
             self.deliveries.send(Delivery(after.caller, after.task_uuid, after.index, delivery_id))
 
-    def _put_manifest(self, clip: Clip, request: Mapping[str, Any]) -> str | None:
-        """Writes the manifest beside the copy and returns its key; None if there is no copy or it was erased.
+    def _was_erased_since(self, clip: Clip) -> bool:
+        """True if the clip was erased after this change. The erasure is a change of its own, with its own event."""
+        current = None if clip.erased_at else self.tasks.clip(clip.caller, clip.task_uuid, clip.index)
+        if current is None or current.erased_at is None:
+            return False
+        self.telemetry.log("clip was erased", caller=clip.caller, clipUUID=clip.clip_uuid, revision=clip.version)
+        return True
 
-        A manifest of this revision or a later one is kept, so that a repeated change never restores an old one.
+    def _due_manifest(self, clip: Clip) -> tuple[str, str]:
+        """The key of the manifest, empty if there is no copy or it was erased, and the digest for a new manifest.
+
+        The digest is empty for a manifest of this revision or a later one, which is kept: a repeated change never
+        restores an old one.
         """
         if clip.copy is None:
-            return None
-        key, (version, copy) = manifest_key(clip), clip.copy
+            return "", ""
+        key, (version, _) = manifest_key(clip), clip.copy
         existing = _read(self.manifests.manifest(key))
         same_clip = existing.get("clipUUID") == clip.clip_uuid
         if same_clip and existing["revision"] >= clip.version:
-            return key
+            return key, ""
         same_copy = same_clip and existing.get("versionId") == version
         if same_copy:
             # The digest is reused instead of reading the copy again. An erased copy gets no new manifest.
@@ -103,9 +116,8 @@ class PublishService:
             sha256 = self.manifests.digest(clip.object_key, version)
         if sha256 is None:
             self.telemetry.log("copy no longer exists", warn=True, key=clip.object_key, clipUUID=clip.clip_uuid)
-            return None
-        self.manifests.put_manifest(key, manifest(clip, version, copy, sha256, request, self.bucket))
-        return key
+            return "", ""
+        return key, sha256
 
 
 def event_of(clip: Clip | None) -> ClipEvent | None:
@@ -137,20 +149,20 @@ def event_id(clip: Clip, event: ClipEvent) -> str:
 def delivery_id_of(clip: Clip | None) -> str | None:
     """The id of the delivery for a clip's present state: that of its event, once the outcome is certain.
 
-    A stored clip's outcome is certain once its render's details are recorded or lost; a clip in review has none, and an
-    erased one has none any more.
+    A stored clip's outcome is certain once its render's details are recorded or lost; a clip in review has none, and
+    that of an erased clip is not sent any more.
     """
     event = event_of(clip)
-    if clip is None or event is None or event.event_type not in (EventType.STORED, EventType.FAILED) or clip.open:
+    if clip is None or event is None or event.event_type in (EventType.NEEDS_REVIEW, EventType.ERASED) or clip.open:
         return None
     return event_id(clip, event)
 
 
 def detail(
-    clip: Clip, event: ClipEvent, request: Mapping[str, Any], bucket: str, manifest_at: str | None
+    clip: Clip, event: ClipEvent, request: Mapping[str, Any], bucket: str, manifest_at: str
 ) -> Mapping[str, Any]:
     """The event's detail, by its schema in docs/events. It has no links or tokens, because any subscriber reads it."""
-    content: Json = {
+    names: Json = {
         "id": event_id(clip, event),
         "revision": clip.version,
         "caller": clip.caller,
@@ -159,6 +171,11 @@ def detail(
         "clipUUID": clip.clip_uuid,
         **chain(clip),
         "status": str(clip.status),
+    }
+    if clip.erased_at:
+        return {**names, "erasedAt": iso(clip.erased_at)}
+    content: Json = {
+        **names,
         "bucket": bucket,
         "objectKey": clip.object_key,
         **render(clip),
@@ -177,13 +194,14 @@ def detail(
             content["error"] = _error(clip, Kind(event.about))
         case EventType.NEEDS_REVIEW:
             content["reason"] = event.about
-        case EventType.ERASED:
-            content["erasedAt"] = iso(clip.erased_at or 0)
     return content
 
 
-def manifest(clip: Clip, version: str, copy: FactRecord, sha256: str, request: Mapping[str, Any], bucket: str) -> bytes:
-    """The manifest of a stored clip: a JSON document of its facts and request. `version` is that of its `copy`."""
+def manifest(clip: Clip, sha256: str, request: Mapping[str, Any], bucket: str) -> bytes:
+    """The manifest of a stored clip: a JSON document of its facts and request."""
+    if clip.copy is None:
+        raise ValueError("the clip is not stored")
+    version, copy = clip.copy
     plausible = [plausible_cost(render, clip.estimate) for render in clip.of(Kind.RENDERED).values()]
     costs = [cost for cost in plausible if cost is not None]
     content: Json = {

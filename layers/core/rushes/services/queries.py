@@ -94,12 +94,16 @@ class CostsQuery(NamedTuple):
 
 @dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class QueryService:
-    """The use cases with their adapters. `clock` gives milliseconds."""
+    """The use cases with their adapters. `clock` gives milliseconds.
+
+    `monthly_limit` is that of all callers together, in micro-dollars; only `budget` needs it.
+    """
 
     table: TaskQueries
     links: ClipObjects
     times: Timings
     clock: Callable[[], int]
+    monthly_limit: int | None = None
 
     def tasks(self, caller: Caller, parameters: Mapping[str, str]) -> Json | list[WireError]:
         """A page of a caller's tasks, newest first, or the errors of the parameters.
@@ -135,13 +139,13 @@ class QueryService:
     def task(self, caller: Caller, task_uuid: str) -> Json | None:
         """One of a caller's tasks with the timeline of each clip; None if the caller has no task with this UUID.
 
-        A task with a receiver has the attempts at its deliveries, oldest first.
+        A task that has or had a receiver has the attempts at its deliveries, oldest first.
         """
         found = self._find(caller.name, task_uuid)
         if found is None:
             return None
         view = self._task_view(found, with_timeline=True)
-        if found.task.webhook_url:
+        if found.task.webhook_url or task_status(found.clips) == Status.ERASED:  # an erasure removes the receiver
             attempts = self.table.attempts(caller.name, found.task.task_uuid)
             view["webhooks"] = [attempt_view(attempt) for attempt in attempts]
         return view
@@ -176,14 +180,13 @@ class QueryService:
         """A caller's spending and limit of this month, and the amount that it may still spend, in dollars.
 
         That amount is the smaller rest of two limits: the caller's, and the one of all callers together, which itself
-        is not included, because callers may not see it. Before the month's first order only the caller's counts.
+        is not included, because callers may not see it.
         """
         month = month_of(self.clock())
         spent, _ = self.table.budget(caller.name, month)
         left = caller.monthly_limit - spent
-        spent_by_all, limit_of_all = self.table.budget(ALL_CALLERS, month)
-        if limit_of_all is not None:
-            left = min(left, limit_of_all - spent_by_all)
+        if self.monthly_limit is not None:
+            left = min(left, self.monthly_limit - self.table.budget(ALL_CALLERS, month)[0])
         return {
             "month": month,
             "spent": dollars(spent),
@@ -225,9 +228,12 @@ class QueryService:
 
     def _task_view(self, found: TaskWithClips, *, with_timeline: bool = False) -> Json:
         task, clips = found.task, found.clips
+        status = task_status(clips)
+        erased_at = max(clip.erased_at or 0 for clip in clips)
         return {
             "taskUUID": task.task_uuid,
-            "status": task_status(clips),
+            "status": status,
+            **({"erasedAt": iso(erased_at)} if status == Status.ERASED else {}),
             "createdAt": iso(task.created_at),
             "request": dict(task.request),
             "cost": dollars(sum(clip.budgeted for clip in clips)),
@@ -243,14 +249,13 @@ class QueryService:
         )
 
     def _clip_view(self, task: Task, clip: Clip, with_timeline: bool) -> Json:
-        erased_at = clip.erased_at
         # While the next model's clip may follow, a failed clip is running.
-        has_error = erased_at is None and clip.status != Status.RUNNING
+        has_error = not clip.erased_at and clip.status != Status.RUNNING
         error = next(_clip_errors(clip), None) if has_error else None
         newest = max((at for record in clip.facts.values() for at in record.seen.values()), default=None)
         optional = {
             "updatedAt": _iso(newest),
-            "erasedAt": _iso(erased_at),
+            "erasedAt": _iso(clip.erased_at),
             "nextCheckAt": _iso(clip.next_check_at if clip.open else None),
             **render(clip),
             **self._copy_view(task, clip),
@@ -372,7 +377,7 @@ def is_visible(clip: Clip) -> bool:
 
 def _clip_errors(clip: Clip) -> Iterator[WireError]:
     """The reasons why a clip is not stored; none if it is. Secrets were removed from Runware's texts on arrival."""
-    if clip.status == Status.ERASED:
+    if clip.erased_at:
         yield dict(_ERASED)
         return
     match clip.decisive:

@@ -24,7 +24,6 @@ from rushes.domain.clip import (
     FactSource,
     Kind,
     Scalar,
-    Status,
     answered_facts,
     expire_lease,
     fall_over,
@@ -160,8 +159,6 @@ class ReconcileService:
         clip = self.table.clip(match["caller"], match["task"], int(match["clip"])) if match else None
         if clip is None or clip.object_key != object_key:
             self.telemetry.log("uploaded object belongs to no clip", warn=True, key=object_key)
-        elif clip.status == Status.ERASED:
-            self.telemetry.log("object of an erased clip was uploaded", warn=True, key=object_key)
         elif version not in clip.of(Kind.STORED):
             copy = stored_fact(self.bucket.probe(object_key, version), object_key, self.clock())
             if copy:
@@ -219,6 +216,7 @@ class ReconcileService:
         return attempt
 
     def _check_all(self, clips: Sequence[Clip], run: Sweep) -> None:
+        clips = [clip for clip in clips if not clip.erased_at]  # only their budgets were due
         running = [clip for clip in clips if clip.decisive == Kind.ACCEPTED]
         others = [clip for clip in clips if clip.decisive != Kind.ACCEPTED]
         responses = self._poll_together([clip.clip_uuid for clip in running], run)

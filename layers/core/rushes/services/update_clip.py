@@ -117,6 +117,10 @@ def report_overruns(clips: ClipTable, before: Clip, after: Clip, telemetry: Tele
             telemetry.log("budget exceeded", warn=True, scope=scope, budgeted=budgeted, limit=limit)
 
 
+def _was_uploaded_after_erasure(clip: Clip) -> bool:
+    return clip.erased_at is not None and any(copy.at > clip.erased_at for copy in clip.of(Kind.STORED).values())
+
+
 _MILESTONES: dict[Metric, Callable[[Clip], bool]] = {
     Metric.CLIPS_BOUGHT: lambda clip: clip.decisive not in (None, Kind.REFUSED, Kind.UNPROVEN),
     Metric.CLIPS_STORED: lambda clip: clip.status == Status.STORED,
@@ -125,7 +129,7 @@ _MILESTONES: dict[Metric, Callable[[Clip], bool]] = {
 }
 _ALARMS: dict[Metric, Callable[[Clip], bool]] = {
     Metric.SECOND_RENDERS: lambda clip: len(clip.of(Kind.RENDERED)) > 1,
-    Metric.OVERWRITTEN_CLIPS: lambda clip: len(clip.of(Kind.STORED)) > 1,
+    Metric.OVERWRITTEN_CLIPS: lambda clip: len(clip.of(Kind.STORED)) > 1 or _was_uploaded_after_erasure(clip),
     Metric.IMPLAUSIBLE_COST: has_implausible_cost,
     Metric.TOO_MANY_FACTS: has_too_many_facts,
 }
