@@ -24,6 +24,7 @@ from rushes.domain.clip import (
     FactSource,
     Kind,
     Scalar,
+    Status,
     answered_facts,
     expire_lease,
     fall_over,
