@@ -493,7 +493,7 @@ def test_a_late_success_is_published_as_a_review() -> None:
         event = event_of(bought)
         assert event == (EventType.NEEDS_REVIEW, "superseded")
         assert delivery_id_of(bought) is None
-        content = detail(bought, event, {}, "bucket", None)
+        content = detail(bought, event, {}, "bucket", "")
         assert (content["reason"], content["status"], content["clip"]) == ("superseded", "review", 0)
     decided = merge(merge_all(both[0], [RENDERED, STORED]), replace(STORED, source=FactSource.OPERATOR))
     assert event_of(decided) is None
@@ -502,14 +502,14 @@ def test_a_late_success_is_published_as_a_review() -> None:
 def test_a_manifest_has_the_chain() -> None:
     """The manifest names the model, and the superseded clips before it."""
     stored = merge_all(successor_of(chained(REFUSED)), [RENDERED, STORED])
-    content = json.loads(manifest(stored, "v1", stored.of(Kind.STORED)["v1"], "0" * 64, {}, "bucket"))
+    content = json.loads(manifest(stored, "0" * 64, {}, "bucket"))
     assert content["model"] == DEARER.air
     (earlier,) = content["chain"]
     assert (earlier["model"], earlier["clipUUID"], earlier["code"]) == (FIRST, CLIP_UUID, "invalidModel")
     assert content["timeline"] == timeline(stored)
     assert manifest_key(stored) != manifest_key(chained())
     without = merge_all(clip(), [RENDERED, STORED])
-    plain = json.loads(manifest(without, "v1", without.of(Kind.STORED)["v1"], "0" * 64, {}, "bucket"))
+    plain = json.loads(manifest(without, "0" * 64, {}, "bucket"))
     assert not {"model", "chain"} & plain.keys()
 
 

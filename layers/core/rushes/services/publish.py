@@ -169,13 +169,13 @@ def detail(
         "taskUUID": clip.task_uuid,
         "clip": clip.slot,
         "clipUUID": clip.clip_uuid,
-        **chain(clip),
         "status": str(clip.status),
     }
     if clip.erased_at:
         return {**names, "erasedAt": iso(clip.erased_at)}
     content: Json = {
         **names,
+        **chain(clip),
         "bucket": bucket,
         "objectKey": clip.object_key,
         **render(clip),
