@@ -479,7 +479,7 @@ def test_nothing_is_published_as_failed_while_the_chain_goes_on() -> None:
     event = event_of(last)
     assert event
     assert event.event_type == EventType.FAILED
-    content = detail(last, event, {}, "bucket", None)
+    content = detail(last, event, {}, "bucket", "")
     assert (content["clip"], content["model"]) == (0, DEARER.air)
     assert [each["model"] for each in content["chain"]] == [FIRST]
 
