@@ -25,7 +25,7 @@ sam := .venv-sam/stamp
 checkov := .venv-checkov/stamp
 swift := .venv-swift/stamp
 
-.PHONY: help demo dev test test-batch test-page test-s3 test-table simulate openapi bench whole-way bursts chaos check \
+.PHONY: help demo dev test test-batch test-page test-s3 test-table simulate models openapi bench whole-way bursts chaos check \
   static fmt lint types validate drift build sam-local test-sam environments reference compile costs deploy stack-name \
   lint-workflows clean
 
@@ -72,6 +72,9 @@ simulate: $(dev) ## simulate every crash and race in memory (FOR=600: seconds of
 costs: $(dev) ## measure the AWS cost of a clip, print it and write docs/costs.md
 	@$(PYTHON) -m scripts.cost_report
 
+models: $(dev) ## validate the model catalog and write docs/models.md
+	@$(PYTHON) -m scripts.model_files
+
 openapi: $(dev) ## write the schema of a task from the model catalog into docs/openapi.json
 	@$(PYTHON) -m scripts.openapi
 
@@ -115,6 +118,7 @@ validate: $(sam) $(checkov) ## check the template with SAM, cfn-lint and checkov
 
 drift: $(dev)
 	@scripts/compile --check
+	@$(PYTHON) -m scripts.model_files --check
 
 # ----------------------------------------------------------------------------------------------------------------------
 # SAM

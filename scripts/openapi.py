@@ -1,32 +1,50 @@
-"""The schemas of a `videoInference` task in docs/openapi.json: `python -m scripts.openapi` writes them.
+"""The schemas of a `videoInference` task and of a model in docs/openapi.json: `python -m scripts.openapi` writes them.
 
-They follow from the model's data. The rest of the document is kept by hand; tests compare it with the deployed routes
+They follow from the model catalog. The rest of the document is kept by hand; tests compare it with the deployed routes
 and with real answers.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-from rushes.runware.catalog import KLING_2_1_MASTER
-from rushes.runware.request import request_type
+from pydantic import BaseModel
 
+from rushes.runware import models
+from rushes.runware.request import request_type
+from scripts.model_files import ModelFile
+
+_GENERATED = re.compile(r"(VideoInference|Model)(\.|$)")
 DOCUMENT = Path(__file__).parents[1] / "docs" / "openapi.json"
 
 
 def schemas() -> dict[str, Any]:
-    """The generated schemas by name."""
-    whole: dict[str, Any] = _tidied(
-        request_type(KLING_2_1_MASTER).model_json_schema(ref_template="#/components/schemas/{model}")
-    )
-    parts: dict[str, Any] = whole.pop("$defs")
-    return {**parts, "VideoInference": whole}
+    """The generated schemas by name: a task of each model, and the files of the catalog."""
+    named = {air: re.sub(r"[:@]", "-", air) for air in models.identifiers()}
+    parts: dict[str, Any] = {}
+    for air, name in named.items():
+        parts |= _schema(request_type(models.get(air)), f"VideoInference.{name}")
+    mapping = {air: f"#/components/schemas/VideoInference.{name}" for air, name in named.items()}
+    whole = {
+        "oneOf": [{"$ref": reference} for reference in mapping.values()],
+        "discriminator": {"propertyName": "model", "mapping": mapping},
+    }
+    return {**parts, "VideoInference": whole, **_schema(ModelFile, "Model")}
+
+
+def _schema(of: type[BaseModel], name: str) -> dict[str, Any]:
+    """The schema of a type under its name, and those of its parts under names that begin with it."""
+    whole = _tidied(of.model_json_schema(ref_template=f"#/components/schemas/{name}.{{model}}"))
+    parts = whole.pop("$defs", {})
+    return {**{f"{name}.{part}": schema for part, schema in parts.items()}, name: whole}
 
 
 def render(text: str) -> str:
     """The document with its generated schemas replaced by the current ones."""
     document = json.loads(text)
-    document["components"]["schemas"] |= schemas()
+    kept = {name: schema for name, schema in document["components"]["schemas"].items() if not _GENERATED.match(name)}
+    document["components"]["schemas"] = kept | schemas()
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 

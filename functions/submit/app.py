@@ -25,7 +25,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         if "Records" in event:
             return _batch(wired, event, context)
         response = _answered(wired, event, context)
-        return json_response(response.status, response.body)
+        return json_response(response.status, response.body, response.headers)
     finally:
         wired.parts.telemetry.flush()
 
@@ -52,7 +52,8 @@ def _submit(wired: SubmitWiring, event: dict[str, Any], context: LambdaContext) 
     tasks = without_authentication(parse(body), mixed=bool(in_header))
     match header(event, "x-runware-dry-run"):
         case "1":
-            return price(tasks, caller, wired.parts.bucket, loopback=wired.submit_service.loopback)
+            service = wired.submit_service
+            return price(tasks, caller, wired.parts.bucket, loopback=service.loopback, gone_models=service.gone_models)
         case str():  # refused: a caller who writes "true" does not want to buy
             return WireResponse(errors=[(400, _NO_SUCH_DRY_RUN)])
     buyer = wired.parts.buyer(context.aws_request_id, context.get_remaining_time_in_millis())

@@ -1,4 +1,6 @@
-"""`GET /tasks`, `/tasks/{taskUUID}`, `/costs` and `/budget` for a caller's own data; `GET /` for the gallery page.
+"""`GET /tasks`, `/tasks/{taskUUID}`, `/costs` and `/budget` for a caller's own data; `GET /models` for the catalog.
+
+`GET /` is the gallery page, which needs no key.
 
 Responses: 200; 400 invalid parameter; 401 no valid key; 404 no such task of this caller; 503 busy.
 """
@@ -18,7 +20,7 @@ from rushes.domain.views import Json
 from rushes.errors import RushesError
 from rushes.lambda_events import error_text, header, http_response
 from rushes.runware.wire import WireError, wire_error
-from rushes.services.queries import QueryService, not_found
+from rushes.services.queries import QueryService, models, not_found
 
 Event = Mapping[str, Any]
 HttpAnswer = dict[str, Any]
@@ -63,12 +65,17 @@ def _budget(query_service: QueryService, caller: Caller, _: Event) -> HttpAnswer
     return _json(200, query_service.budget(caller))
 
 
+def _models(_: QueryService, __: Caller, ___: Event) -> HttpAnswer:
+    return _json(200, models())
+
+
 PAGE = "GET /"
 READ: Mapping[str, Callable[[QueryService, Caller, Event], HttpAnswer]] = {
     "GET /tasks": _tasks,
     "GET /tasks/{taskUUID}": _task,
     "GET /costs": _costs,
     "GET /budget": _budget,
+    "GET /models": _models,
 }
 
 

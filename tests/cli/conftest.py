@@ -43,6 +43,9 @@ class FakeService:
     # The errors of orders by prompt. A refusal is recorded under the order's UUID and answered again.
     refusals: dict[str, Json] = field(default_factory=dict)
     refused: dict[str, Json] = field(default_factory=dict)
+    models: list[Json] = field(default_factory=list)
+    registry: Json = field(default_factory=dict)
+    unmodified: int = 0  # answers of the registry without content
     max_per_page: int = 100
     limit: float = 50.0
     url: str = ""
@@ -60,8 +63,8 @@ class FakeService:
         return response(environ, start_response)
 
     def _answer(self, request: Request, body: Any) -> Response:
-        if request.path.startswith("/files/"):
-            return self._file(request)
+        if found := self._without_key(request):
+            return found
         if request.headers.get("Authorization") != f"Bearer {KEY}":
             return answer({"errors": [{"code": "invalidApiKey", "message": "No."}]}, 401)
         match request.method, request.path.split("/")[1:]:
@@ -74,6 +77,8 @@ class FakeService:
             case "GET", ["tasks", task_uuid]:
                 error = {"code": "taskNotFound", "message": "You have no task with this UUID.", "taskUUID": task_uuid}
                 return answer({"errors": [error]}, 404)
+            case "GET", ["models"]:
+                return answer({"models": self.models})
             case "GET", ["costs"]:
                 return self._costs(request.args)
             case "GET", ["budget"]:
@@ -106,6 +111,17 @@ class FakeService:
                 self.tasks.setdefault(task["taskUUID"], make_task(task))
                 data.append(about)
         return answer({"data": data, **({"errors": errors} if errors else {})}, 200 if data else status)
+
+    def _without_key(self, request: Request) -> Response | None:
+        """The bucket's files, and Runware's registry, which this server has too."""
+        if request.path != "/registry.json":
+            return self._file(request) if request.path.startswith("/files/") else None
+        if "klingai" in request.headers.get("If-None-Match", ""):
+            self.unmodified += 1
+            return Response(status=304)
+        response = answer({"version": "1", "models": self.registry})
+        response.headers["ETag"] = '"klingai"'
+        return response
 
     def _left(self) -> float:
         return round(self.limit - sum(task["cost"] for task in self.tasks.values()), 6)
@@ -267,6 +283,9 @@ def fake(server: tuple[FakeService, Server], monkeypatch: pytest.MonkeyPatch, tm
     fake.requests.clear()
     fake.refusals.clear()
     fake.refused.clear()
+    fake.models.clear()
+    fake.registry.clear()
+    fake.unmodified = 0
     fake.intercept_request = fake.intercept_response = None
     fake.max_per_page = 100
     fake.limit = 50.0

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rushes.domain import formats
-from rushes.runware.catalog import KLING_2_1_MASTER
+from rushes.runware import models
 from rushes_cli import extras, limits, output
 from tests.cli.conftest import Run
 
@@ -65,11 +65,13 @@ def test_the_operator_extra_is_complete() -> None:
 
 def test_the_limits_are_those_of_the_core() -> None:
     """The model's limits and the limit of amounts in the command equal those of the core."""
-    assert KLING_2_1_MASTER.air == limits.MODEL
-    assert tuple(f"{width}x{height}" for width, height in KLING_2_1_MASTER.sizes) == limits.SIZES
-    assert KLING_2_1_MASTER.durations == limits.DURATIONS
-    assert (KLING_2_1_MASTER.results.minimum, KLING_2_1_MASTER.results.maximum) == limits.CLIPS
-    assert tuple(KLING_2_1_MASTER.formats.values()) == limits.FORMATS
+    kling = models.get(models.DEFAULT)
+    results = kling.parameters["numberResults"]
+    assert kling.air == limits.MODEL
+    assert tuple(f"{width}x{height}" for width, height in kling.sizes) == limits.SIZES
+    assert kling.parameters["duration"].values == limits.DURATIONS
+    assert (results.minimum, results.maximum) == limits.CLIPS
+    assert tuple(kling.formats.values()) == limits.FORMATS
     assert limits.MAX_DOLLARS == formats.MAX_DOLLARS
 
 

@@ -216,6 +216,26 @@ def test_explain_lists_events_in_order(fake: FakeService, run: Run) -> None:
     assert run("explain", task["taskUUID"], "--clip", "3").status == 2
 
 
+def test_explain_shows_each_model_of_a_chain(fake: FakeService, run: Run) -> None:
+    """With fallback, the steps of all models' clips are listed in order, each with its model."""
+    at = [stamp(TODAY + timedelta(hours=hour)) for hour in (1, 2, 3)]
+    refused = {"at": at[0], "fact": "refused", "key": "invalidModel", "source": "submission"}
+    superseded = {"at": at[1], "fact": "superseded", "key": "u", "source": "clock", "fields": {"model": "b:2@2"}}
+    fields = {"model": "a:1@1", "code": "invalidModel"}
+    follows = {"at": at[1], "fact": "fallback", "key": "v", "source": "clock", "fields": fields}
+    accepted = {"at": at[2], "fact": "accepted", "key": "acknowledged", "source": "submission"}
+    earlier = {"model": "a:1@1", "status": "failed", "timeline": [refused, superseded]}
+    task = fake.add("running", clip={"model": "b:2@2", "chain": [earlier], "timeline": [follows, accepted]})
+    (explained,) = run("explain", task["taskUUID"], "--json").json["clips"]
+    assert [step["text"].partition(": ")[0] for step in explained["story"][1:]] == ["a:1@1"] * 2 + ["b:2@2"] * 2
+    assert "the clip of the next model, b:2@2, was recorded" in explained["story"][2]["text"]
+    assert "the clip of a:1@1, which ended with invalidModel" in explained["story"][3]["text"]
+    assert "Runware renders it" in explained["next"]
+    waiting = fake.add("running", clip={"model": "a:1@1", "timeline": [refused]})
+    (explained,) = run("explain", waiting["taskUUID"], "--json").json["clips"]
+    assert "the next model's clip is recorded" in explained["next"]
+
+
 def spent(fake: FakeService, days: int, cost: float, **request: Any) -> Json:
     at = stamp(TODAY.replace(hour=0, minute=0, second=1) - timedelta(days=days))
     sent = {"positivePrompt": "x", "model": "klingai:5@3", **request}

@@ -33,14 +33,18 @@ from rushes.adapters.dynamodb.items import SHARDS, fact_value, read_facts
 from rushes.domain.budget import ALL_CALLERS, OverBudget, Reservation
 from rushes.domain.caller import Caller
 from rushes.domain.clip import (
+    SLOTS,
+    Chain,
     Claim,
     Clip,
     FactRecord,
     FactSource,
+    FallbackModel,
     Kind,
     Lease,
     Status,
     defer_budget,
+    fall_over,
     merge_all,
     refresh_derived,
 )
@@ -66,6 +70,8 @@ class Table(Protocol):
     ) -> Recorded | Existing | OverBudget: ...
 
     def save(self, before: Clip, after: Clip) -> Clip: ...
+
+    def fall_over(self, before: Clip, closed: Clip, successor: Clip, task: Task | None) -> Clip: ...
 
     def clip(self, caller: str, task_uuid: str, index: int) -> Clip | None: ...
 
@@ -378,6 +384,8 @@ def test_a_save_without_a_new_amount(table: Table) -> None:
     assert table.budget(ALL_CALLERS, MONTH) == (0, None)
 
 
+CHAIN = Chain("a:1@1", (FallbackModel("b:2@2", uuid4(2), "videos/ann/2026/09/21/b.webm", 2 * PRICE),), True)
+
 EVERYTHING = [
     *(
         fact(kind, key, at=START + number, source=list(FactSource)[number % len(FactSource)])
@@ -404,9 +412,10 @@ def types_of(clip: Clip) -> dict[tuple[str, str, str], type]:
 
 def test_every_field_is_read_back(table: Table) -> None:
     """A clip with every field and every kind of fact is read as it was saved, and again after their removal."""
-    put(table, clip())
+    put(table, clip(chain=CHAIN))
     full = merge_all(
         clip(
+            chain=CHAIN,
             possibly_sent_at=START + 7,
             possibly_sent_to="a1",
             lease=Lease("holder", START + 1, START + 60_001, "a1"),
@@ -439,6 +448,96 @@ def test_a_recorded_clip_is_read_back(table: Table) -> None:
     table.record(task(request=request), [leased], both())
     assert table.clip("ann", TASK_UUID, 3) == leased
     assert table.task("ann", TASK_UUID) == task(request=request)
+
+
+def test_a_task_without_fallback_has_no_new_attributes(real: RealTable) -> None:
+    """Neither the request's item nor a clip's has an attribute for fallback."""
+    real.store.record(task(), [clip()], both())
+    found = real.client.scan(TableName=real.stack.table_name)["Items"]
+    assert not {"chain", "models"} & {name for item in found for name in item}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# fall_over
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def refused_clip(table: Table, reserved: int = 2 * PRICE, limit: int = 2 * PRICE) -> Clip:
+    """Records a clip with a next model, and saves its refusal; returns the clip as saved."""
+    ordered = clip(chain=CHAIN, budgeted=reserved)
+    request = {"model": "a:1@1", "fallback": ["b:2@2"], "tags": {"team": "x"}}
+    table.record(task(request=request), [ordered], both(reserved, limit, limit))
+    refused = merge_all(ordered, [fact(Kind.REFUSED, "invalidModel", source=FactSource.SUBMISSION)])
+    return table.save(ordered, refresh_derived(refused, START, TIMES))
+
+
+def superseded(before: Clip) -> tuple[Clip, Clip]:
+    """The clip closed, and the next model's."""
+    both = fall_over(before, START + 5, TIMES)
+    assert both
+    return both
+
+
+@pytest.mark.parametrize("reserved", [2 * PRICE, 3 * PRICE], ids=["without money", "with money"])
+def test_the_next_models_clip_is_recorded_with_the_end_of_the_one_before(table: Table, reserved: int) -> None:
+    """Both clips are written, and the budgets hold the amount of the new one alone."""
+    before = replace(refused_clip(table, limit=3 * PRICE), budgeted=2 * PRICE)
+    if reserved > 2 * PRICE:
+        before = table.save(before, replace(before, budgeted=reserved))
+    both = superseded(before)
+    closed, successor = both
+    saved = table.fall_over(before, closed, successor, table.task("ann", TASK_UUID))
+    assert saved == replace(closed, version=before.version + 1)
+    assert table.clips("ann", TASK_UUID) == [saved, successor]
+    assert (saved.budgeted, successor.budgeted, successor.index) == (0, 2 * PRICE, SLOTS)
+    assert table.budget("ann", MONTH)[0] == table.budget(ALL_CALLERS, MONTH)[0] == 2 * PRICE
+    assert table.due(successor.next_check_at or 0, 10) == [("ann", TASK_UUID, SLOTS)]
+
+
+def test_a_changed_clip_does_not_fall_over(table: Table) -> None:
+    """If a fact was saved meanwhile, or the next clip exists, nothing is written."""
+    before = refused_clip(table)
+    both = superseded(before)
+    current = table.save(before, merge_all(before, [fact(Kind.ACCEPTED, "late")]))
+    with pytest.raises(StaleError):
+        table.fall_over(before, *both, None)
+    assert table.clips("ann", TASK_UUID) == [current]
+    saved = table.fall_over(current, *both, None)
+    with pytest.raises(StaleError):
+        table.fall_over(saved, *both, None)
+    assert table.clips("ann", TASK_UUID) == [saved, both[1]]
+    assert table.budget("ann", MONTH)[0] == 2 * PRICE
+
+
+def test_a_successor_has_its_own_model_and_the_tags(real: RealTable) -> None:
+    """The costs show each clip's own model, and the page has all clips of the task."""
+    before = refused_clip(real.store)
+    both = superseded(before)
+    real.store.fall_over(before, *both, real.store.task("ann", TASK_UUID))
+    costs = real.store.costs("ann", START, START + 10, 10).found
+    tags = {"team": "x"}
+    assert [(each.index, each.model, each.tags) for each in costs] == [(SLOTS, "b:2@2", tags), (0, "a:1@1", tags)]
+    (listed,) = real.store.page("ann", 10).found
+    assert [each.index for each in listed.clips] == [0, SLOTS]
+    assert [each.index for each in listed.current] == [SLOTS]
+
+
+def test_a_fallback_whose_answer_was_lost_happened_once(real: RealTable) -> None:
+    """The transaction is repeated under its token."""
+    before = refused_clip(real.store)
+    both = superseded(before)
+    real.stack.aws.faults.fail("dynamodb", "InternalServerError", times=1, after=True)
+    saved = real.store.fall_over(before, *both, None)
+    assert real.store.clips("ann", TASK_UUID) == [saved, both[1]]
+    assert real.store.budget("ann", MONTH)[0] == 2 * PRICE
+
+
+def test_a_page_leaves_out_a_slot_without_its_latest_clip(real: RealTable) -> None:
+    """A task whose next clip cannot be read yet is not listed as failed."""
+    before = refused_clip(real.store)
+    both = superseded(before)
+    real.store.save(before, both[0])
+    assert real.store.page("ann", 10).found == ()
 
 
 def test_clips_are_in_order(table: Table) -> None:

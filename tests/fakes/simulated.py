@@ -13,13 +13,15 @@ from rushes.domain.clip import Clip
 from rushes.domain.media import Head, ProbeResult, container
 from rushes.domain.task import TaskWithClips
 from rushes.errors import BucketError, BusyError, ProviderError, RescueError
-from rushes.runware.outcome import Ambiguous, NeverArrived, Outcome, read_answer
+from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome, read_answer
 from rushes.runware.response import LookupResponse, read_lookup
+from tests.fakes.models import PRICES
 from tests.fakes.table import FakeTable, Name
 from tests.simulation.world import World
 
 T = TypeVar("T")
 
+WRITES = ("record", "save", "fall_over")
 MP4 = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isommp41\x00\x00\x00\x48mdat" + bytes(64)
 RESCUED = MP4 + b"\x00\x00\x00\x0ffreerescued"
 AGAIN = MP4 + b"\x00\x00\x00\x0dfreeagain"
@@ -49,7 +51,7 @@ class SimulatedTable(FakeTable):
         """An effect whose answer may be lost. The store then retries, and either gets that answer or gives up."""
 
         def attempt() -> T:
-            if name in ("record", "save") and self.busy_now(name):
+            if name in WRITES and self.busy_now(name):
                 self.refused += 1
                 raise BusyError("made busy")
             return act()
@@ -57,7 +59,7 @@ class SimulatedTable(FakeTable):
         def lost_answer(manner: str) -> T:
             if manner == "again":
                 return attempt()
-            raise BusyError("the answer was lost", possibly_written=name in ("record", "save"))
+            raise BusyError("the answer was lost", possibly_written=name in WRITES)
 
         return self._world.effect(name, attempt, lost_answer)
 
@@ -165,6 +167,8 @@ class Switches:
     conflict_status: int = 400
     render_fails: str = ""  # an error code
     fails_then_succeeds: bool = False
+    succeeds_after: int = 30_000  # after the failure
+    fails_only: str = ""  # the only model whose renders fail; empty: all
     url: bool = True
     inline: bool = False
     cost: bool = True
@@ -185,6 +189,8 @@ class Execution:
     charge: int
     failed: bool = False
     finished: bool = False
+    failed_at: int | None = None  # also if it succeeded afterwards
+    succeeded_at: int | None = None
     second: str = ""  # the second render's videoUUID, once there is one
 
     @property
@@ -244,6 +250,7 @@ class Supervisor:
     possible_sends: dict[str, list[int]] = field(default_factory=dict)
     absences: dict[str, dict[str, int]] = field(default_factory=dict)
     in_flight: set[str] = field(default_factory=set)
+    doubts: set[str] = field(default_factory=set)  # clips with an attempt that may have arrived, without an answer
     keys: dict[str, str] = field(default_factory=dict)  # object key -> clipUUID
     violations: list[str] = field(default_factory=list)
 
@@ -303,6 +310,7 @@ class SimulatedRunware:
         self.supervisor.keys[_object_key(task)] = uuid
         fate = "refused connection" if self.down() else (self.fates[0] if self.fates else "well")
         sent: list[str] = []
+        outcome = None
         try:
             outcome = self.world.effect("submit", lambda: sent.append(uuid) or self._submit(task))
             possibly_sent = fate not in DEFINITE
@@ -312,6 +320,8 @@ class SimulatedRunware:
             self.supervisor.in_flight.discard(uuid)
             if sent and possibly_sent:
                 self.supervisor.possible_sends.setdefault(uuid, []).append(at)
+                if not isinstance(outcome, Accepted):
+                    self.supervisor.doubts.add(uuid)
 
     def poll(self, task_uuids: Sequence[str], key: str) -> LookupResponse:
         del key
@@ -372,14 +382,15 @@ class SimulatedRunware:
             error = {"code": "conflictTaskUUID", "message": "known", "taskUUID": uuid}
             return self.switches.conflict_status, {"data": [], "errors": [error]}
         number = len(self.executions) + 1
+        failing = bool(self.switches.render_fails) and self.switches.fails_only in ("", request["model"])
         task = Execution(
             uuid=uuid,
             request=request,
             accepted_at=self.world.now,
             done_at=self.world.now + self.switches.render,
             video_uuid=f"00000000-0000-4000-8000-{number:012d}",
-            charge=0 if self.switches.render_fails and not self.switches.fails_then_succeeds else 924_000,
-            failed=bool(self.switches.render_fails),
+            charge=0 if failing else PRICES[request["model"]],
+            failed=failing,
         )
         self.executions.append(task)
         self.world.at(task.done_at, lambda: self.finish(task))
@@ -391,15 +402,16 @@ class SimulatedRunware:
             return
         task.finished = True
         if task.failed:
+            task.failed_at = self.world.now
             if self.switches.failures_call:
                 self._call(task, self._error(task))
             if self.switches.fails_then_succeeds:
-                self.world.at(self.world.now + 30_000, lambda: self._succeed(task))
+                self.world.at(self.world.now + self.switches.succeeds_after, lambda: self._succeed(task))
             return
         self._succeed(task)
 
     def _succeed(self, task: Execution) -> None:
-        task.failed = False
+        task.failed, task.charge, task.succeeded_at = False, PRICES[task.request["model"]], self.world.now
         now, upload = self.world.now, self.switches.upload
         if upload in ("before", "garbage", "empty", "spoiled", "twice"):
             self._upload(task)
@@ -412,7 +424,10 @@ class SimulatedRunware:
             self.world.at(now + (2_000 if upload == "after" else 400_000), lambda: self._upload(task))
 
     def _render_again(self, task: Execution) -> None:
-        task.second, task.charge = task.video_uuid.replace("00000000", "11111111"), task.charge + 924_000
+        task.second, task.charge = (
+            task.video_uuid.replace("00000000", "11111111"),
+            task.charge + PRICES[task.request["model"]],
+        )
         self._call(task, {"data": [self._item(task) | {"videoUUID": task.second}]})
 
     def _upload(self, task: Execution) -> None:
@@ -447,7 +462,7 @@ class SimulatedRunware:
         if self.switches.inline:
             found["videoBase64Data"] = "AAAAGGZ0eXBpc29t"
         if self.switches.cost:
-            found["cost"] = 0.924
+            found["cost"] = PRICES[task.request["model"]] / 1_000_000
         if self.switches.nsfw:
             found["NSFWContent"] = True
         return found

@@ -59,6 +59,11 @@ class FakeTable:
         self.before_save()
         return self.call("save", lambda: self._save(before, after))
 
+    def fall_over(self, before: Clip, closed: Clip, successor: Clip, task: Task | None) -> Clip:
+        del task
+        self.before_save()
+        return self.call("fall_over", lambda: self._save(before, closed, successor))
+
     def clip(self, caller: str, task_uuid: str, index: int) -> Clip | None:
         return self.call("clip", lambda: self._read((caller, task_uuid, index)))
 
@@ -192,7 +197,7 @@ class FakeTable:
             self.on_change(None, clip)
         return Recorded()
 
-    def _save(self, before: Clip, after: Clip) -> Clip:
+    def _save(self, before: Clip, after: Clip, successor: Clip | None = None) -> Clip:
         name = before.caller, before.task_uuid, before.index
         if name not in self.rows or self.rows[name].version != before.version:
             latest = self._own.get(name, [])[-self.remembered_writes :] if self.remembered_writes else []
@@ -200,7 +205,11 @@ class FakeTable:
                 if given is after:
                     return own
             raise StaleError
-        if after.budgeted != before.budgeted:
+        added = (successor.caller, successor.task_uuid, successor.index) if successor else None
+        if added in self.rows:
+            raise StaleError
+        difference = after.budgeted + (successor.budgeted if successor else 0) - before.budgeted
+        if difference:
             self.check_contention()
         saved = replace(after, version=before.version + 1)
         self.saves += 1
@@ -210,8 +219,13 @@ class FakeTable:
         self.rows[name] = saved
         for scope in after.scopes:
             held, limit = self.budgets.get((scope, after.month), (0, None))
-            self.budgets[scope, after.month] = held + after.budgeted - before.budgeted, limit
+            self.budgets[scope, after.month] = held + difference, limit
+        if successor and added:
+            self.before_change(added, None)
+            self.rows[added] = successor
         self.on_change(before, saved)
+        if successor:
+            self.on_change(None, successor)
         return saved
 
     def _due(self, now: int, limit: int) -> list[Name]:

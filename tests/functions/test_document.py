@@ -12,6 +12,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from rushes.domain.clip import Kind, merge_all
+from rushes.runware import models
 from scripts.openapi import DOCUMENT
 from tests.conftest import PATIENCE, Json, User, order
 from tests.fakes.builders import fact
@@ -91,5 +92,8 @@ def test_answers_about_clips_have_only_documented_fields(user: User) -> None:
         assert faults("Task", user.get(f"/tasks/{task['taskUUID']}").json()) == []
         assert faults("Envelope", user.poll(task["taskUUID"]).json()) == []
     assert faults("Costs", user.get("/costs").json()) == []
+    assert [faults("Model", model) for model in user.get("/models").json()["models"]] == [[]] * len(
+        models.identifiers()
+    )
     assert faults("Budget", user.get("/budget").json()) == []
     assert faults("Task", {**page["tasks"][0], "more": 1}) != []

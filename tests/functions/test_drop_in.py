@@ -87,6 +87,37 @@ def test_the_client_gets_its_videos_from_our_bucket(run: Callable[..., Any], use
     assert user.counted(clips[0]) == PRICE * number
 
 
+@pytest.mark.parametrize(
+    ("changes", "dollars"),
+    [
+        ({"model": "klingai:6@1", "duration": 10, "width": 1280, "height": 720, "CFGScale": 0.5}, 0.7),
+        (
+            {
+                "model": "google:3@0",
+                "duration": 8,
+                "resolution": "720p",
+                "providerSettings": {"google": {"generateAudio": True}},
+            },
+            3.2,
+        ),
+    ],
+    ids=["klingai:6@1", "google:3@0"],
+)
+def test_the_client_buys_from_other_models(
+    run: Callable[..., Any], user: User, changes: dict[str, Any], dollars: float
+) -> None:
+    """The request reaches Runware unchanged; the charge, the record and the client's item have the page's price."""
+    task_uuid = str(uuid.uuid4())
+    (item,) = run(taskUUID=task_uuid, includeCost=True, **changes)
+    (clip,) = user.clips({"taskUUID": task_uuid})
+    (sent,) = submissions(user.stack)
+    (charge,) = user.stack.emulator.ledger()
+    assert sent.items() >= changes.items()
+    assert (item["cost"], clip.estimate, charge.micro_dollars) == (dollars, round(dollars * 1e6), round(dollars * 1e6))
+    assert http().get(item["videoURL"]).content == stored(user, clip)
+    assert user.counted(clip) == round(dollars * 1e6)
+
+
 def test_image_to_video(run: Callable[..., Any], user: User) -> None:
     """A first frame by URL reaches Runware unchanged, and the clip is served from our bucket."""
     image = "https://example.com/lighthouse.png"

@@ -8,6 +8,7 @@ import pytest
 
 from rushes.domain.caller import Caller, hash_key
 from rushes.domain.clip import Kind, merge_all
+from rushes.runware import models
 from rushes_cli.operator import erase
 from rushes_local.stack import Stack
 from tests.conftest import PATIENCE, Json, User, client, http, order, whole_table
@@ -237,7 +238,14 @@ def test_a_budget_has_only_the_callers_clips(user: User) -> None:
     assert body_of(user.get("/budget")) == {"month": month, "spent": 1.848, "limit": 50.0, "left": 48.152}
 
 
-@pytest.mark.parametrize("path", ["/tasks", "/budget", "/tasks/x"])
+def test_the_models_are_those_of_the_catalog(user: User) -> None:
+    """A caller sees what can be ordered, and at which prices."""
+    listed = body_of(user.get("/models"))["models"]
+    assert [model["air"] for model in listed] == list(models.identifiers())
+    assert next(each for each in listed if each["air"] == models.DEFAULT) == models.content(models.DEFAULT)
+
+
+@pytest.mark.parametrize("path", ["/tasks", "/budget", "/models", "/tasks/x"])
 @pytest.mark.parametrize("authorization", ["", "Bearer rushes_" + "A" * 43, "Bearer emulator-key"])
 def test_without_a_key(user: User, path: str, authorization: str) -> None:
     """Without a valid key every path is answered 401, whether or not the task exists."""

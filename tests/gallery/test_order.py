@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
-from rushes.runware.catalog import KLING_2_1_MASTER, Span
+from rushes.runware import models
+from rushes.runware.combinations import price_of
 from rushes.services.request_validation import MAX_BODY_BYTES
 from tests.gallery.browsers import Visit
 from tests.gallery.fake_api import FakeApi, Request
@@ -43,29 +44,29 @@ def values(page: Page, selector: str) -> list[str]:
 
 def test_the_limits_are_the_models(form: Visit) -> None:
     """The form's options and limits are those of the model's data in the service."""
-    model, page = KLING_2_1_MASTER, form.page
+    kling, page = models.get(models.DEFAULT), form.page
+    limits = kling.parameters
     for name in ("positivePrompt", "negativePrompt"):
         prompt = page.locator(f"#{name}").evaluate(
             "field => [field.dataset.minimum, field.dataset.maximum].map(Number)"
         )
-        assert Span(*prompt) == model.prompt
-    assert values(page, "#size option") == ["", *[f"{width}x{height}" for width, height in model.sizes]]
-    assert values(page, "[name=duration]") == [str(seconds) for seconds in model.durations]
-    assert values(page, "[name=duration]:checked") == [str(model.default_duration)]
-    results = model.results
-    assert values(page, "[name=numberResults]") == [
-        str(n) for n in range(results.minimum or 0, (results.maximum or 0) + 1)
-    ]
-    assert values(page, "#outputFormat option") == list(model.formats)
-    assert values(page, "#outputFormat option:checked") == [model.default_format]
+        assert prompt == [limits[name].minimum, limits[name].maximum]
+    assert values(page, "#size option") == ["", *[f"{width}x{height}" for width, height in kling.sizes]]
+    assert values(page, "[name=duration]") == [str(seconds) for seconds in limits["duration"].values]
+    assert values(page, "[name=duration]:checked") == [str(limits["duration"].default)]
+    assert values(page, "[name=numberResults]") == ["1", "2", "3", "4"]
+    assert [limits["numberResults"].minimum, limits["numberResults"].maximum] == [1, 4]
+    assert values(page, "#outputFormat option") == list(kling.formats)
+    assert values(page, "#outputFormat option:checked") == [limits["outputFormat"].default]
     spans = page.locator("#CFGScale, #outputQuality").evaluate_all(
         "all => all.map((each) => [each.min, each.max, each.step].map(Number))"
     )
-    assert spans == [[0, 1, 1 / model.cfg_scale_steps], [model.quality.minimum, model.quality.maximum, 1]]
-    assert page.evaluate("MODEL") == model.air
-    assert page.evaluate("[IMAGE.minimum, IMAGE.maximum]") == [model.image_sides.minimum, model.image_sides.maximum]
+    steps = [limits[name] for name in ("CFGScale", "outputQuality")]
+    assert spans == [[each.minimum, each.maximum, each.step or 1] for each in steps]
+    assert page.evaluate("MODEL") == kling.air
+    assert page.evaluate("[IMAGE.minimum, IMAGE.maximum]") == [kling.image_sides.minimum, kling.image_sides.maximum]
     in_base64 = page.evaluate("IMAGE.bytes") * 4 / 3
-    assert in_base64 + 4 * (2 * (model.prompt.maximum or 0)) < MAX_BODY_BYTES
+    assert in_base64 + 4 * (2 * (limits["positivePrompt"].maximum or 0)) < MAX_BODY_BYTES
 
 
 def test_the_price_is_shown_before_the_order(form: Visit) -> None:
@@ -73,7 +74,7 @@ def test_the_price_is_shown_before_the_order(form: Visit) -> None:
     for seconds, clips in itertools.product((5, 10), (1, 2, 3, 4)):
         form.choose("Duration", f"{seconds} s")
         form.choose("Clips", str(clips))
-        price = f"{KLING_2_1_MASTER.price(seconds) * clips / 1e6:.3f}"
+        price = f"{(price_of({'duration': seconds}, models.get(models.DEFAULT)) or 0) * clips / 1e6:.3f}"
         expect(form.page.locator("#sum")).to_have_text(f"${price}")
         expect(buy(form.page)).to_contain_text(f"for ${price}")
 

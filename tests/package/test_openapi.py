@@ -43,7 +43,8 @@ def test_a_task_is_described_as_it_is_validated(document: Document) -> None:
     """The document equals the output of `make openapi`."""
     assert openapi.DOCUMENT.read_text(encoding="utf-8") == openapi.render(json.dumps(document))
     stale = json.loads(json.dumps(document))
-    stale["components"]["schemas"]["VideoInference"]["properties"]["duration"]["enum"] = [5]
+    stale["components"]["schemas"]["VideoInference.klingai-5-3"]["properties"]["duration"]["enum"] = [5]
+    stale["components"]["schemas"]["VideoInference.klingai-0-0"] = {}
     assert json.loads(openapi.render(json.dumps(stale))) == document
 
 

@@ -13,6 +13,7 @@ from itertools import chain, combinations, islice, product, zip_longest
 from typing import Literal
 
 from tests.fakes.builders import PRICE
+from tests.fakes.models import CHEAPER, DEARER, FIRST
 from tests.fakes.simulated import Switches
 from tests.simulation.history import Setting, run_history, verdict
 from tests.simulation.telltale import TELLTALE
@@ -120,6 +121,36 @@ SHARED_POLLS = (
     Switches(lookup_refusal="no key", webhook="lost", upload="never"),
 )
 
+
+CHAINS = ((DEARER.air,), (CHEAPER.air, DEARER.air))
+_FIRST_FAILS = Switches(render_fails="inferenceError", fails_only=FIRST.air)
+CHAIN_SWITCHES = (
+    PLAIN,
+    _FIRST_FAILS,
+    Switches(render_fails="inferenceError"),
+    replace(_FIRST_FAILS, failures_call=False),
+    replace(_FIRST_FAILS, fails_then_succeeds=True),
+    replace(_FIRST_FAILS, polls_fail=True),
+    replace(_FIRST_FAILS, webhook="lost", upload="never"),
+    replace(_FIRST_FAILS, details="missing", poll_finds_finished_for=0),
+    replace(_FIRST_FAILS, render_fails="timeoutProvider"),
+    replace(_FIRST_FAILS, render_fails="invalidProviderContent"),
+)
+CHAIN_FATES = (
+    (),
+    ("no",),
+    ("no", "no", "no"),
+    ("no", "lost"),
+    ("cut after",),
+    ("no", "cut after"),
+    ("lost", "no"),
+    ("late", "no"),
+    ("429", "no"),
+    ("refused connection", "no"),
+    ("no account",),
+    ("no", "no account"),
+)
+LATE_SUCCESS = replace(_FIRST_FAILS, fails_then_succeeds=True, succeeds_after=1_500_000)
 
 EXHAUSTIVE = "SIMULATE_SECONDS" in os.environ  # set by `make simulate`
 SAMPLE_SIZE = 1_000  # settings in `make test`, besides those in which the planted faults show
@@ -325,6 +356,31 @@ def contended_budgets() -> Iterator[Setting]:
                 yield from _stopped(setting)
 
 
+def fallbacks() -> Iterator[Setting]:
+    """Tasks with fallback: each refusal and failure of the models, with each single stop, loss and race."""
+    for models, switches, fates, policy in product(CHAINS, CHAIN_SWITCHES, CHAIN_FATES, POLICIES):
+        yield Setting(switches=switches, fates=fates, fallback=models, when_ambiguous=policy)
+        yield Setting(switches=switches, fates=fates, fallback=models, when_ambiguous=policy, on_moderation=True)
+    for switches, fates in product(CHAIN_SWITCHES[:3], CHAIN_FATES):
+        yield Setting(switches=switches, fates=fates, fallback=CHAINS[1], clips=3)
+        for contended in (30_000, 1_500_000):
+            yield Setting(switches=switches, fates=fates, fallback=CHAINS[0], contended=contended)
+    for limit, models in product((PRICE, 1_000_000, 1_250_000), CHAINS):
+        yield Setting(fates=("no", "no"), fallback=models, limit=limit)
+    # After its last look no failure is expected to turn out a success, except for superseded clips, which are reviewed.
+    for fates in ((), ("no",), ("no", "lost")):
+        yield Setting(switches=LATE_SUCCESS, fates=fates, fallback=CHAINS[0])
+    for switches, fates in product((PLAIN, CHAIN_SWITCHES[1], CHAIN_SWITCHES[2]), CHAIN_FATES[:5]):
+        setting = Setting(switches=switches, fates=fates, fallback=CHAINS[0])
+        yield from _stopped(setting)
+        for number in range(1, effects(setting) + 1):
+            for loss in LOSSES:
+                yield replace(setting, schedule=Schedule(lost={number: loss}))
+            for guest in ("sweep", "last sweep", "webhook"):
+                yield replace(setting, schedule=Schedule(guests={number: guest}))
+                yield replace(setting, schedule=Schedule(guests_inside={number: guest}))
+
+
 def _stopped(setting: Setting) -> Iterator[Setting]:
     for number in range(1, effects(setting) + 4):
         yield replace(setting, schedule=Schedule(before=frozenset({number})))
@@ -347,6 +403,7 @@ PARTS = (
     two_at_once,
     shared_polls,
     contended_budgets,
+    fallbacks,
 )
 
 _by_name: dict[str, Setting] = {}

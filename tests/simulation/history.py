@@ -5,8 +5,9 @@ checked against the ledger of the fake Runware, the only record of the payments.
 """
 
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import count, cycle
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from rushes.services.request_validation import WireResponse
 from rushes.services.submit import Request, SubmitService
 from rushes.services.webhook import WebhookService
 from tests.fakes.builders import TIMES
+from tests.fakes.models import more_models
 from tests.fakes.simulated import Execution, SimulatedBucket, SimulatedRunware, SimulatedTable, Supervisor, Switches
 from tests.fakes.telemetry import FakeTelemetry
 from tests.fakes.use_cases import sequential_map
@@ -60,6 +62,8 @@ class Setting:
     contended: int = 0
     lost: frozenset[str] = frozenset()  # of: webhook, poll, bucket, uploaded
     schedule: Schedule = field(default_factory=Schedule)
+    fallback: tuple[str, ...] = ()  # the models after the first
+    on_moderation: bool = False
     repeats: bool = True  # the caller repeats its request without an answer, and once more later
 
 
@@ -153,7 +157,8 @@ class History:
         world.offset, world.ends = next(self.skews), world.now + lasts - 2_000
         runware.failures_in_a_row, runware.max_failures_in_a_row = 0, max_failures
         try:
-            return world.run(program)
+            with more_models() if self.setting.fallback else nullcontext():
+                return world.run(program)
         finally:
             world.offset, world.ends, runware.failures_in_a_row, runware.max_failures_in_a_row = outer
 
@@ -204,7 +209,7 @@ class History:
 
     def _submit_again(self) -> None:
         """The caller repeats its request while the first call is at work."""
-        self.submit(request(clips=self.setting.clips))
+        self.submit(order(self.setting))
 
     def _send_webhooks(self) -> None:
         """Runware finishes at once, so that its webhook arrives while the program is at work."""
@@ -284,10 +289,17 @@ def request(number: int = 1, clips: int = 1) -> dict[str, Any]:
     return task | ({"numberResults": clips} if clips > 1 else {})
 
 
+def order(setting: Setting, number: int = 1, clips: int | None = None) -> dict[str, Any]:
+    """A task of a setting, possibly with another number of clips."""
+    fallback = {"fallback": list(setting.fallback)} if setting.fallback else {}
+    moderation = {"fallbackOnModeration": True} if setting.on_moderation else {}
+    return {**request(number, clips or setting.clips), **fallback, **moderation}
+
+
 def run_history(setting: Setting) -> History:
     """Submits the tasks of a setting and runs the history to its end."""
     history = History(setting)
-    tasks = [request(number, setting.clips) for number in range(1, setting.tasks + 1)]
+    tasks = [order(setting, number) for number in range(1, setting.tasks + 1)]
     answers = [history.submit(task) for task in tasks]
     if setting.repeats:
         # A retry without an answer, or a second click. Twice, since a repeat may be stopped, too.
@@ -306,6 +318,7 @@ def verdict(history: History) -> list[str]:
     clips = list(history.table.rows.values())
     for clip in clips:
         broken += [f"clip {clip.index}: {fault}" for fault in _faults(clip, history)]
+    broken += _slot_faults(clips, history)
     for task_uuid in history.accepted:
         if not history.table.clips_of(CALLER.name, task_uuid):
             broken.append("lost: a task was accepted and is not recorded")
@@ -333,19 +346,43 @@ def _faults(clip: Clip, history: History) -> list[str]:
         faults.append("lost: paid for and reported as failed")
     if clip.status == Status.STORED and not charged:
         faults.append("stored without having been paid for")
-    if clip.status == Status.REVIEW and not (clip.has(Kind.UNPROVEN) or clip.has(Kind.UNSAVED)):
+    has_evidence = clip.has(Kind.UNPROVEN) or clip.has(Kind.UNSAVED) or clip.is_superseded
+    if clip.status == Status.REVIEW and not has_evidence:
         faults.append("in review without evidence")
     if _found_late(clip, history):
         faults.append("found too long after its render")
     possible_sends = history.runware.supervisor.possible_sends.get(clip.clip_uuid)
     # After a killed function or an unsaved outcome only a person can decide.
     excused = history.world.stops or history.table.refused
-    if clip.status == Status.REVIEW and not possible_sends and not excused:
+    if clip.status == Status.REVIEW and not (possible_sends or excused or clip.is_superseded):
         faults.append("in review without an ambiguous attempt")
     recorded_at = clip.possibly_sent_at
     if possible_sends and recorded_at is not None and recorded_at > possible_sends[0] + history.skew:
         faults.append("its first ambiguous attempt is recorded with a later time")
     return faults
+
+
+def _slot_faults(clips: list[Clip], history: History) -> list[str]:
+    """Slots that were paid for twice, except for a clip that Runware charged after it had reported its failure."""
+    by_uuid = {clip.clip_uuid: clip for clip in clips}
+    successors = {key: clip for clip in clips for key in clip.of(Kind.SUPERSEDED)}
+    faults = ["lost: superseded without a successor" for key in successors if key not in by_uuid]
+    paid = Counter(
+        (by_uuid[task.uuid].task_uuid, by_uuid[task.uuid].slot)
+        for task in history.runware.executions
+        if task.charge and task.uuid in by_uuid and not _charged_after_its_end(task, by_uuid[task.uuid])
+    )
+    faults += [f"slot {slot}: bought {number} times" for (_, slot), number in paid.items() if number > 1]
+    for clip in successors.values():
+        bought = history.runware.charged(clip.clip_uuid) > 0
+        if bought and clip.status != Status.REVIEW:
+            faults.append("paid for after its successor was recorded, and not in review")
+    return faults
+
+
+def _charged_after_its_end(task: Execution, clip: Clip) -> bool:
+    superseded_at = clip.first_seen_at(Kind.SUPERSEDED)
+    return superseded_at is not None and task.failed_at is not None and (task.succeeded_at or 0) >= superseded_at
 
 
 def _found_late(clip: Clip, history: History) -> bool:
@@ -382,7 +419,7 @@ def _budget_faults(clips: list[Clip], history: History) -> list[str]:
         ordered = sum(clip.estimate for clip in clips) if history.setting.switches.second_render else counted
         if ordered > history.setting.limit:
             faults.append(f"over budget: {counted}")
-    decided = all(clip.status != Status.REVIEW for clip in clips)
+    decided = all(clip.status != Status.REVIEW or (clip.is_superseded and clip.has(Kind.RENDERED)) for clip in clips)
     total, paid = sum(clip.budgeted for clip in clips), history.runware.ledger()
     if (decided and total != paid) or total < paid:
         faults.append(f"the records have {total} micro-dollars, the ledger {paid}")

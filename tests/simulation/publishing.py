@@ -158,6 +158,8 @@ def _faults(clip: Clip, replay: StreamReplay) -> Iterator[str]:
 
 def _expected_event(clip: Clip) -> tuple[str, str | None] | None:
     """The event for a clip's state, and its copy or reason; None while the clip is under way."""
+    if clip.is_superseded:
+        return ("Clip Needs Review", "superseded") if clip.status == Status.REVIEW else None
     match clip.status:
         case Status.STORED:
             return "Clip Stored", clip.copy[0] if clip.copy else None

@@ -3,7 +3,10 @@
 After a change of the rules a fault may show in none of them: `make simulate` finds and prints another setting for it.
 """
 
+from dataclasses import replace
+
 from tests.fakes.builders import PRICE
+from tests.fakes.models import DEARER, FIRST
 from tests.fakes.simulated import Switches
 from tests.simulation.history import Setting
 from tests.simulation.transitions import SKEW
@@ -14,6 +17,8 @@ _FAILING = Switches(render_fails="timeoutProvider")
 _FORGETFUL = Switches(
     finished_uuid_refused=False, poll_finds_running=False, poll_finds_finished_for=0, details="missing"
 )
+_FALLBACK = (DEARER.air,)
+_FIRST_FAILS = Switches(render_fails="inferenceError", fails_only=FIRST.air)
 
 TELLTALE: tuple[Setting, ...] = (
     Setting(
@@ -103,4 +108,14 @@ TELLTALE: tuple[Setting, ...] = (
         tasks=3,
         lag=20_000,
     ),
+    Setting(fates=("cut after",), fallback=_FALLBACK),
+    Setting(fates=("lost", "no"), fallback=_FALLBACK),
+    Setting(fates=("lost", "no"), fallback=_FALLBACK, when_ambiguous="review"),
+    Setting(switches=replace(_FIRST_FAILS, render_fails="timeoutProvider"), fallback=_FALLBACK),
+    Setting(switches=replace(_FIRST_FAILS, render_fails="invalidProviderContent"), fallback=_FALLBACK),
+    Setting(switches=_FIRST_FAILS, fallback=_FALLBACK),
+    Setting(switches=replace(_FIRST_FAILS, polls_fail=True), fallback=_FALLBACK),
+    Setting(fates=("no",), fallback=_FALLBACK, schedule=Schedule(before=frozenset({13}))),
+    Setting(fates=("no",), fallback=_FALLBACK, limit=1_000_000),
+    Setting(switches=replace(_FIRST_FAILS, fails_then_succeeds=True, succeeds_after=1_500_000), fallback=_FALLBACK),
 )

@@ -154,6 +154,7 @@ def window_without_end(patch: Patch) -> None:
         original(self, given, run)
 
     patch.setattr(reconcile.ReconcileService, "_resolve_uncertain_purchase", resolve)
+    patch.setattr(timings.Timings, "latest_repeat", 0)  # which would hold the repeat back, too
 
 
 def policy_ignored(patch: Patch) -> None:
@@ -370,6 +371,7 @@ def window_judged_before_the_lookups(patch: Patch) -> None:
             self = replace(self, times=replace(self.times, resend_window=self.times.resend_window + later))
         buy(self, given, run)
 
+    patch.setattr(timings.Timings, "latest_repeat", 0)
     patch.setattr(reconcile.ReconcileService, "_resolve_uncertain_purchase", resolve_now)
     patch.setattr(reconcile.ReconcileService, "_buy", buy_then)
 
@@ -433,6 +435,101 @@ def open_failures_are_final(patch: Patch) -> None:
     patch.setattr(query_service.QueryService, "poll", poll)
 
 
+def ambiguity_falls_over(patch: Patch) -> None:
+    """An ambiguous attempt, such as a timeout, counts as refused if there is a next model."""
+    original = facts.apply_outcome
+
+    def apply_outcome(given: Clip, outcome: Outcome, **more: Any) -> Clip:
+        if given.chain and isinstance(outcome, outcomes.Ambiguous):
+            body = b'{"errors": [{"code": "internalServerError", "message": "no"}]}'
+            outcome = Refused(500, outcomes.read(body).problems[0])
+        return original(given, outcome, **more)
+
+    patch.setattr(facts, "apply_outcome", apply_outcome)
+
+
+def possibly_sent_clips_fall_over(patch: Patch) -> None:
+    """A refusal counts for the fallback although an earlier attempt may have arrived."""
+    original = facts.apply_outcome
+
+    def apply_outcome(given: Clip, outcome: Outcome, **more: Any) -> Clip:
+        certain = given.chain and isinstance(outcome, Refused)
+        return original(replace(given, possibly_sent_at=None) if certain else given, outcome, **more)
+
+    patch.setattr(facts, "apply_outcome", apply_outcome)
+
+
+def reviews_fall_over(patch: Patch) -> None:
+    """A clip whose purchase could not be proven by the deadline is followed by the next model's."""
+    awaits, is_open = Clip.awaits_fallback.fget, Clip.open.fget
+    assert awaits
+    assert is_open
+
+    def awaits_fallback(self: Clip) -> bool:
+        is_in_doubt = self.decisive == Kind.UNPROVEN and self.chain is not None and bool(self.chain.rest)
+        return awaits(self) or (is_in_doubt and not self.is_superseded)
+
+    patch.setattr(Clip, "awaits_fallback", property(awaits_fallback))
+    patch.setattr(Clip, "open", property(lambda self: is_open(self) or awaits_fallback(self)))
+
+
+def providers_timeouts_fall_over(patch: Patch) -> None:
+    """A render that ended by a provider's timeout is followed by the next model's clip."""
+    patch.setattr(clip, "_IN_DOUBT", set())
+
+
+def moderation_falls_over(patch: Patch) -> None:
+    """A moderation refusal is followed by the next model's clip although the caller has not asked for that."""
+    original = clip._is_about_the_model
+    patch.setattr(
+        clip, "_is_about_the_model", lambda reason, chain: original(reason, chain._replace(on_moderation=True))
+    )
+
+
+def fallback_before_the_last_look(patch: Patch) -> None:
+    """The next model's clip is recorded at the first report of a failure."""
+    original = Clip._is_closed_by_facts.fget
+    assert original
+    early = property(lambda self: original(self) or (self.chain is not None and self.decisive == Kind.FAILED))
+    patch.setattr(Clip, "_is_closed_by_facts", early)
+
+
+def fallback_after_a_last_look_without_an_answer(patch: Patch) -> None:
+    """The next model's clip is recorded although the last look ended without an answer."""
+    original = Clip.of
+    patch.setattr(Clip, "of", lambda self, kind: {} if kind == Kind.LAST_LOOK else original(self, kind))
+
+
+def fallback_in_two_writes(patch: Patch) -> None:
+    """The clip is closed in one write, and the next model's recorded in another."""
+
+    def fall_over(self: Any, before: Clip, closed: Clip, successor: Clip, task: Any) -> Clip:
+        del task
+        saved = self.call("save", lambda: self._save(before, closed))
+        return self.call("save", lambda: self._save(saved, saved, successor))  # type: ignore[no-any-return]
+
+    patch.setattr(fakes.SimulatedTable, "fall_over", fall_over)
+
+
+def cheapest_reserved(patch: Patch) -> None:
+    """Only the first model's price is reserved."""
+    original = clip.billable_amount
+
+    def billable_amount(given: Clip) -> int:
+        return original(replace(given, chain=None)) if given.chain and not given.awaits_fallback else original(given)
+
+    for module in (clip, submit):
+        patch.setattr(module, "billable_amount", billable_amount)
+    from rushes.runware.request import Order
+
+    patch.setattr(Order, "reserved", property(lambda self: self.price))
+
+
+def late_success_unnoticed(patch: Patch) -> None:
+    """A superseded clip that was bought after all does not wait for an operator."""
+    patch.setattr(Clip, "_is_decided_by_operator", True)
+
+
 MUTANTS = [
     no_lease,
     leases_are_ignored,
@@ -473,6 +570,16 @@ MUTANTS = [
     claimed_before_its_time,
     shared_polls_are_not_split,
     open_failures_are_final,
+    ambiguity_falls_over,
+    possibly_sent_clips_fall_over,
+    reviews_fall_over,
+    providers_timeouts_fall_over,
+    moderation_falls_over,
+    fallback_before_the_last_look,
+    fallback_after_a_last_look_without_an_answer,
+    fallback_in_two_writes,
+    cheapest_reserved,
+    late_success_unnoticed,
 ]
 
 

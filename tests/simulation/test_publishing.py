@@ -11,11 +11,19 @@ from typing import Any
 
 import pytest
 
-from rushes.domain.clip import Clip, Kind
+from rushes.domain.clip import Clip, Kind, Status
 from rushes.errors import BusError
 from rushes.services import publish
 from tests.fakes.simulated import Switches
-from tests.simulation.enumeration import ADVERSE, KEY_FATES, ONE_AT_A_TIME, SKEWS
+from tests.simulation.enumeration import (
+    ADVERSE,
+    CHAIN_SWITCHES,
+    CHAINS,
+    KEY_FATES,
+    LATE_SUCCESS,
+    ONE_AT_A_TIME,
+    SKEWS,
+)
 from tests.simulation.history import History, Setting, run_history
 from tests.simulation.publishing import StreamReplay, verdict
 from tests.simulation.world import Schedule
@@ -35,6 +43,8 @@ def histories() -> tuple[History, ...]:
         Setting(clips=2, fates=("no", "well")),
         Setting(when_ambiguous="review", fates=("lost",)),
         *REPINNED,
+        *(Setting(switches=switches, fates=("no",), fallback=CHAINS[0]) for switches in CHAIN_SWITCHES[:3]),
+        *(Setting(switches=switches, fallback=CHAINS[1]) for switches in (*CHAIN_SWITCHES[1:3], LATE_SUCCESS)),
         *(Setting(switches=switches, fates=(fate,)) for switches in (*ONE_AT_A_TIME, *ADVERSE) for fate in KEY_FATES),
     ]
     return tuple({kind_of_stream(history): history for history in map(run_history, reversed(settings))}.values())
@@ -160,6 +170,18 @@ def any_copy_is_the_same(patch: Patch) -> None:
     patch.setattr(publish, "_read", lambda content: {**read(content), "versionId": current[0]} if read(content) else {})
 
 
+def superseded_failures_are_published(patch: Patch) -> None:
+    """The end of a clip is published although the next model's clip follows."""
+    original = publish.event_of
+
+    def event_of(clip: Clip | None) -> Any:
+        if clip is None or not clip.is_superseded or clip.status != Status.FAILED:
+            return original(clip)
+        return publish.ClipEvent(publish.EventType.FAILED, str(clip.decisive))
+
+    patch.setattr(publish, "event_of", event_of)
+
+
 @pytest.mark.parametrize(
     "mutant",
     [
@@ -170,6 +192,7 @@ def any_copy_is_the_same(patch: Patch) -> None:
         manifests_go_back,
         another_id_for_a_repeat,
         open_failures_are_published,
+        superseded_failures_are_published,
     ],
     ids=lambda mutant: mutant.__name__,
 )

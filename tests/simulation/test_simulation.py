@@ -31,6 +31,8 @@ from tests.fakes.builders import PRICE, TIMES
 from tests.fakes.simulated import LOOKUP_REFUSALS, Switches
 from tests.simulation.enumeration import (
     ADVERSE,
+    CHAIN_SWITCHES,
+    CHAINS,
     EXHAUSTIVE,
     FATES,
     LOSSES,
@@ -44,7 +46,7 @@ from tests.simulation.enumeration import (
     explore,
     sample,
 )
-from tests.simulation.history import MAX_DETECTION_TIME, History, Setting, request, run_history, verdict
+from tests.simulation.history import MAX_DETECTION_TIME, History, Setting, order, request, run_history, verdict
 from tests.simulation.telltale import TELLTALE
 from tests.simulation.transitions import SKEW
 from tests.simulation.world import Schedule
@@ -195,16 +197,25 @@ class ServiceMachine(RuleBasedStateMachine):
     history: History
 
     @initialize(
-        switches=st.sampled_from([*ONE_AT_A_TIME, *ADVERSE, *SHARED_POLLS]),
+        switches=st.sampled_from([*ONE_AT_A_TIME, *ADVERSE, *SHARED_POLLS, *CHAIN_SWITCHES]),
         policy=st.sampled_from(POLICIES),
         skews=st.sampled_from([(), *SKEWS]),
         contended=st.sampled_from([0, 0, 300_000]),
         lag=st.sampled_from([0, 20_000]),
+        fallback=st.sampled_from([(), *CHAINS]),
     )
-    def begin(self, switches: Any, policy: Any, skews: Any, contended: int, lag: int) -> None:
+    def begin(
+        self, switches: Any, policy: Any, skews: Any, contended: int, lag: int, fallback: tuple[str, ...]
+    ) -> None:
         self.history = History(
             Setting(
-                switches=switches, when_ambiguous=policy, limit=6 * PRICE, skews=skews, contended=contended, lag=lag
+                switches=switches,
+                when_ambiguous=policy,
+                limit=6 * PRICE,
+                skews=skews,
+                contended=contended,
+                lag=lag,
+                fallback=fallback,
             )
         )
         self.history.runware.down = lambda: self.down
@@ -221,7 +232,7 @@ class ServiceMachine(RuleBasedStateMachine):
     def submit(self, number: int, clips: int, fate: str) -> None:
         """A new task, or a repeat of one, possibly with another number of clips."""
         self.history.runware.fates[:] = [fate]
-        answer = self.history.submit(request(number, clips))
+        answer = self.history.submit(order(self.history.setting, number, clips))
         note(f"answered {answer and answer.body}")
 
     @rule(ahead=st.integers(1, 12), after=st.booleans())

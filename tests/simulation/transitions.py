@@ -18,8 +18,18 @@ from tests.simulation.world import World
 SKEW = TIMES.skew
 
 
+class CheckedSetting(Protocol):
+    """The part of a setting that the checks read."""
+
+    @property
+    def on_moderation(self) -> bool: ...
+
+
 class CheckedHistory(Protocol):
     """The part of a history that the checks read."""
+
+    @property
+    def setting(self) -> CheckedSetting: ...
 
     world: World
     table: SimulatedTable
@@ -58,6 +68,8 @@ class TransitionChecker:
             if before.facts == after.facts:
                 return  # answers and events depend on the facts alone
             self._check_giving_up(before, after)
+        else:
+            self._check_fallback(after)
         self._check_events(after)
         self._check_answers(after)
 
@@ -90,6 +102,34 @@ class TransitionChecker:
             self.violations.append(f"{kind} without an answer about this clip alone")
         if had_render and after.decisive == Kind.UNPROVEN:
             self.violations.append(f"{kind} although a poll had found the render")
+
+    def _check_fallback(self, successor: Clip) -> None:
+        """A later model's clip is recorded only after the certain end of the one before, which cost nothing."""
+        rows = self.history.table.rows.values()
+        closed = next((clip for clip in rows if successor.clip_uuid in clip.of(Kind.SUPERSEDED)), None)
+        if not successor.has(Kind.FALLBACK):
+            return
+        if closed is None:
+            self.violations.append("a successor was recorded before the end of its predecessor")
+            return
+        runware, uuid = self.history.runware, closed.clip_uuid
+        executions = [task for task in runware.executions if task.uuid == uuid]
+        if any(not task.failed for task in executions):
+            self.violations.append("fell over while Runware worked on the clip, or after it was bought")
+        if uuid in runware.supervisor.doubts:
+            self.violations.append("fell over in doubt")
+        if executions:
+            answered_at, _ = runware.last_polls.get(uuid, (-1, False))
+            failed_at = closed.first_seen_at(Kind.FAILED) or 0
+            if answered_at + 2 * self.history.skew < failed_at + self.times.last_look:
+                self.violations.append("fell over before the last look")
+        code = runware.switches.render_fails if executions else ""
+        if code == "timeoutProvider":
+            self.violations.append("fell over after a provider's timeout")
+        if code == "invalidProviderContent" and not self.history.setting.on_moderation:
+            self.violations.append("fell over after a moderation refusal")
+        if uuid in self.published_failures:
+            self.violations.append("an event reported a failure before the end of the chain")
 
     def _check_lease(self, before: Clip, after: Clip) -> None:
         """A resend is decided within the resend window, and its lease begins then."""

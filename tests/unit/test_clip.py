@@ -540,7 +540,8 @@ def test_a_source_of_a_later_version_counts() -> None:
 )
 def test_a_tasks_status_follows_from_its_clips(kinds: list[Kind | None], status: Status) -> None:
     """A task is running while any clip is undecided, else in review if any clip is, else as its clips ended."""
-    assert task_status(clip(fact(kind)) if kind else clip() for kind in kinds) == status
+    clips = [clip(*([fact(kind)] if kind else []), index=slot) for slot, kind in enumerate(kinds)]
+    assert task_status(clips) == status
 
 
 @pytest.mark.parametrize(

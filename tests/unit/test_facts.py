@@ -1,5 +1,6 @@
 """The request for a clip, the effect of an attempt's outcome on it, and one whole attempt."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -150,11 +151,11 @@ def test_only_a_refusal_can_be_an_account_refusal(name: str) -> None:
 
 def test_a_task_is_refused_only_if_every_clip_is() -> None:
     """Refusals are listed once each, and only if every clip was refused."""
-    no, other = after_attempt(refusal()), after_attempt(refusal(code="promptBlocked"))
-    assert refusals([no, no]) == [(400, {"code": "invalidModel", "message": "no"})]
+    no, other = after_attempt(refusal()), replace(after_attempt(refusal(code="promptBlocked")), index=1)
+    assert refusals([no, replace(no, index=1)]) == [(400, {"code": "invalidModel", "message": "no"})]
     assert [error["code"] for _, error in refusals([no, other])] == ["invalidModel", "promptBlocked"]
-    assert refusals([no, after_attempt(OUTCOMES["accepted"])]) == []
-    assert refusals([no, clip()]) == []
+    assert refusals([no, replace(after_attempt(OUTCOMES["accepted"]), index=1)]) == []
+    assert refusals([no, clip(index=1)]) == []
     assert refusals([clip(*[fact(Kind.ACCEPTED)], facts=no.facts)]) == []
     assert refusals([]) == []
 

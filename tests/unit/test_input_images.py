@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from rushes.errors import BucketError
 from rushes.runware.request import Order, WireError, check
 from rushes.services.input_images import ReadOnlyImageStore, images_of, linked, needs_storing, store_images
 from tests.fakes.builders import request
+from tests.fakes.models import FIRST, more_models
 from tests.fakes.use_cases import FakeBucket
 from tests.unit.pictures import base64_of, data_uri, padded, picture
 
@@ -479,3 +481,20 @@ json_values = st.recursive(
 def test_images_are_found_in_any_task(inputs: object) -> None:
     """Unvalidated tasks are searched without an error."""
     assert all(isinstance(image, str) for image in images_of({"inputs": inputs}))
+
+
+@pytest.mark.parametrize(("width", "named"), [(400, True), (200, False)])
+def test_an_image_has_to_suit_every_model_of_a_fallback(bucket: FakeBucket, width: int, named: bool) -> None:
+    """A fault that only a later model has names it; one of all models is reported once. Nothing is stored."""
+    larger = replace(FIRST, air="test:larger@1", image_sides=replace(FIRST.image_sides, minimum=500))
+    task = {**framed(data_uri(picture(width, 600))), "fallback": [larger.air]}
+    with more_models(larger):
+        found = store_images(task, ANN, bucket)
+    assert isinstance(found, list)
+    assert [(fault["code"], fault.get("model")) for fault in found] == [
+        ("invalidFrameImageWidth", larger.air if named else None)
+    ]
+    assert bucket.objects == {}
+    with more_models(larger):
+        assert not isinstance(store_images({**task, **framed(data_uri(picture(600, 600)))}, ANN, bucket), list)
+    assert len(bucket.objects) == 1

@@ -8,15 +8,29 @@ from typing import Any
 import pytest
 
 from rushes.config import WhenAmbiguous
-from rushes.domain.clip import Clip, Fact, FactRecord, FactSource, Kind, Lease, Status, merge, merge_all
+from rushes.domain.clip import (
+    SLOTS,
+    Chain,
+    Clip,
+    Fact,
+    FactRecord,
+    FactSource,
+    FallbackModel,
+    Kind,
+    Lease,
+    Status,
+    merge,
+    merge_all,
+)
 from rushes.domain.media import ProbeResult
 from rushes.domain.task import Task
 from rushes.errors import ProviderError, RescueError, UnreadableClipError
+from rushes.runware import models
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived
 from rushes.runware.response import LookupResponse, read_lookup
 from rushes.services.metric import Metric
 from rushes.services.reconcile import BATCH, MAX_POLLED, LookupResult, ReconcileService
-from tests.fakes.builders import CLIP_UUID, MP4, START, TASK_UUID, TIMES, clip, fact, refusal, request, uuid4
+from tests.fakes.builders import CLIP_UUID, MP4, PRICE, START, TASK_UUID, TIMES, clip, fact, refusal, request, uuid4
 from tests.fakes.table import FakeTable
 from tests.fakes.telemetry import FakeClock
 from tests.fakes.use_cases import FakeBucket, UseCases, sequential_map
@@ -282,6 +296,21 @@ def test_a_resend_needs_every_source_to_confirm_absence(service: Service, obstac
         )
     service.sweep(20_000)
     assert (service.sent, service.row().status) == (0, Status.PENDING)
+
+
+@pytest.mark.parametrize(
+    ("usual_render", "is_sent"),
+    [(None, False), (TIMES.latest_repeat, False), (TIMES.latest_repeat + 1, True)],
+)
+def test_a_resend_needs_a_model_that_renders_longer(
+    service: Service, usual_render: int | None, is_sent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repeat that could take effect after the first render would buy a second clip; an unknown duration counts."""
+    kling = replace(models.get(models.DEFAULT), usual_render=usual_render)
+    monkeypatch.setattr(models, "find", {kling.air: kling}.get)
+    service.put(possibly_sent_at=START)
+    service.sweep(20_000)
+    assert (service.sent == 1) is is_sent
 
 
 def test_a_clip_with_a_fact_of_a_later_version_is_never_refused(service: Service) -> None:
@@ -894,3 +923,98 @@ def test_an_uncertain_clip_is_sent_into_the_same_account(service: Service) -> No
     service.put(possibly_sent_at=START, possibly_sent_to=service.world.buyer().credentials.account)
     service.sweep(TIMES.check)
     assert service.sent == 1
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# fallback
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+NEXT = FallbackModel("b:2@2", uuid4(2), f"videos/ann/2026/09/21/{TASK_UUID}-20.mp4", 2 * PRICE)
+CHAINED: dict[str, Any] = {"chain": Chain("a:1@1", (NEXT,)), "budgeted": 2 * PRICE}
+NO_FACES = fact(Kind.FAILED, "noFaces", category="provider")
+REFUSED = fact(Kind.REFUSED, "invalidModel", source=FactSource.SUBMISSION, category="validation")
+
+
+def successor(service: Service) -> Clip | None:
+    return service.table.rows.get(("ann", TASK_UUID, SLOTS))
+
+
+def test_the_next_model_follows_a_refusal_and_is_sent_by_a_sweep(service: Service) -> None:
+    """The first sweep records the next model's clip; the next one sends it, with its own model, UUID and key."""
+    service.put(REFUSED, **CHAINED)
+    service.sweep(0)
+    assert (service.row().has(Kind.SUPERSEDED), service.row().budgeted, service.sent) == (True, 0, 0)
+    following = successor(service)
+    assert following
+    assert (following.status, following.budgeted) == (Status.PENDING, 2 * PRICE)
+    service.sweep(60_000)
+    (sent,) = service.world.runware.sent
+    assert (sent["taskUUID"], sent["model"]) == (NEXT.clip_uuid, NEXT.model)
+    assert NEXT.object_key in sent["uploadEndpoint"]
+    assert f"/{SLOTS}?token=" in sent["webhookURL"]
+
+
+def test_the_next_model_follows_a_failure_after_its_last_look(service: Service) -> None:
+    """Not a millisecond earlier, and with the last look in the same sweep."""
+    service.put(ACCEPTED, NO_FACES, **CHAINED)
+    service.sweep(TIMES.last_look - 1)
+    assert successor(service) is None
+    assert service.row().budgeted == 2 * PRICE
+    service.table.put(replace(service.row(), next_check_at=START))
+    service.sweep(TIMES.last_look)
+    assert successor(service)
+    assert service.row().of(Kind.LAST_LOOK)[""].fields == {}
+
+
+@pytest.mark.parametrize("chained", [True, False])
+@pytest.mark.parametrize("doubt", ["down", "in progress"])
+def test_a_last_look_in_doubt_is_followed_by_nothing(service: Service, doubt: str, chained: bool) -> None:
+    """At the hard limit the clip fails for good, and its record has the doubt only if it prevented a fallback."""
+    service.put(ACCEPTED, NO_FACES, **(CHAINED if chained else {}))
+    if doubt == "down":
+        service.runware.details_down = True
+    else:
+        service.runware.rendering = {CLIP_UUID}
+    service.sweep(TIMES.hard(TIMES.last_look) - 1)
+    service.table.put(replace(service.row(), next_check_at=START))
+    service.sweep(TIMES.hard(TIMES.last_look))
+    assert successor(service) is None
+    assert (service.row().status, service.row().open, service.row().budgeted) == (Status.FAILED, False, 0)
+    assert ("reason" in service.row().of(Kind.LAST_LOOK)[""].fields) is chained
+
+
+def test_a_render_found_by_the_last_look_prevents_the_fallback(service: Service) -> None:
+    """The failure was not the clip's end."""
+    service.put(ACCEPTED, NO_FACES, **CHAINED)
+    service.runware.rendered = {CLIP_UUID}
+    service.sweep(TIMES.last_look)
+    assert successor(service) is None
+    assert service.row().has(Kind.RENDERED)
+
+
+def test_a_fact_saved_meanwhile_prevents_the_fallback(service: Service) -> None:
+    """The transaction is conditional on the version that was judged."""
+    service.put(REFUSED, **CHAINED)
+    saves = []
+
+    def save_concurrently() -> None:
+        saves.append(1)
+        if len(saves) == 2:  # after the claim, before the fallback
+            service.table.save_concurrently(replace(merge(service.row(), ACCEPTED), version=service.row().version + 1))
+
+    service.table.before_save = save_concurrently
+    service.sweep(0)
+    assert successor(service) is None
+    assert service.row().decisive == Kind.ACCEPTED
+
+
+def test_a_lease_delays_the_fallback(service: Service) -> None:
+    """While another buyer may be sending, nothing is decided; a lease that ran out is doubt."""
+    service.put(REFUSED, **CHAINED, lease=Lease("other", START, START + TIMES.lease))
+    service.sweep(0)
+    assert successor(service) is None
+    assert service.row().open
+    service.sweep(TIMES.lease)
+    assert successor(service) is None
+    assert service.row().possibly_sent_at == START

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rushes.domain.failure import Category
-from rushes.runware.catalog import KLING_2_1_MASTER, MODELS
+from rushes.runware import models
 from rushes.runware.error_codes import categorise
 from rushes.runware.request import Order, WireError, check
 from tests.fakes.builders import PRICE, TASK_UUID, request
@@ -166,7 +166,7 @@ IMAGES = {"type": "array", "max": 1}
 FORMATS = {"type": "string", "allowedValues": ["MP4", "WEBM", "MOV"]}
 MODES = {"type": "string", "allowedValues": ["none", "fast", "full"]}
 FIRST = {"type": "string", "allowedValues": ["first", 0]}
-KLING = {"type": "string", "allowedValues": ["klingai:5@3"]}
+MODELS = {"type": "string", "allowedValues": list(models.identifiers())}
 FIVE_OR_TEN = {"type": "float", "allowedValues": [5, 10]}
 UNKNOWN = "unsupportedParameter"
 FRAMES, PLACED = "inputs.frameImages", "inputs.frameImages.image"
@@ -186,9 +186,9 @@ FRAMES, PLACED = "inputs.frameImages", "inputs.frameImages.image"
         ({"taskUUID": TASK_UUID + "\n"}, "invalidTaskUUID", "taskUUID", {"type": "string"}),
         ({"taskUUID": "{" + TASK_UUID + "}"}, "invalidTaskUUID", "taskUUID", {"type": "string"}),
         ({"model": ...}, "missingModel", "model", {"type": "string"}),
-        ({"model": "klingai:5@2"}, "invalidModel", "model", KLING),
-        ({"model": 5}, "invalidModel", "model", KLING),
-        ({"model": ["klingai:5@3"]}, "invalidModel", "model", KLING),
+        ({"model": "klingai:5@2"}, "invalidModel", "model", MODELS),
+        ({"model": 5}, "invalidModel", "model", MODELS),
+        ({"model": ["klingai:5@3"]}, "invalidModel", "model", MODELS),
         ({"positivePrompt": ...}, "missingPositivePrompt", "positivePrompt", PROMPT),
         ({"positivePrompt": None}, "invalidPositivePrompt", "positivePrompt", PROMPT),
         ({"positivePrompt": 5}, "invalidPositivePrompt", "positivePrompt", PROMPT),
@@ -501,7 +501,7 @@ def test_a_destination_is_read() -> None:
 
 def test_the_model_is_one_piece_of_data() -> None:
     """The model's price per second is the page's."""
-    assert MODELS[KLING_2_1_MASTER.air].micro_dollars_per_second == 184_800
+    assert [price.per_second for price in models.get(models.DEFAULT).prices] == [184_800]
 
 
 json_values = st.recursive(

@@ -50,8 +50,10 @@ class OrderResponse:
 class ApiClient:
     """A client for one service with one caller's key. Thread-safe."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, warn: Callable[[str], None] = lambda _: None) -> None:
+        """`warn` is called once with each warning of the service, such as of a model that will end."""
         self.target = target
+        self._warn, self._warned = warn, ""
         self._has_answered = False  # after which a failed connection is no sign of a wrong URL
         headers = {"Authorization": f"Bearer {target.api_key}", "User-Agent": "rushes"}
         self._http = http_client(target, [target.url], base_url=target.url, headers=headers, timeout=_TIMEOUT)
@@ -117,6 +119,11 @@ class ApiClient:
         """The caller's budget of this month: `month`, `spent`, `limit` and `left`, in dollars."""
         return self._get("/budget", {}, "left", int | float)
 
+    def models(self) -> list[Json]:
+        """The models that can be ordered, each with its limits and prices."""
+        found: list[Json] = self._get("/models", {}, "models")["models"]
+        return found
+
     def _post(self, tasks: Sequence[Json], headers: Mapping[str, str]) -> OrderResponse:
         # Not httpx's own encoding, which refuses NaN: validation is left to the service.
         content = json.dumps(tasks).encode()
@@ -150,6 +157,10 @@ class ApiClient:
             else:
                 body = _json_object(response)
                 status = response.status_code
+                warning = response.headers.get("Rushes-Warning", "")
+                if warning and warning != self._warned:
+                    self._warned = warning
+                    self._warn(warning)
                 if not _is_retried(status, body):
                     self._check(status, is_expected(body) if status == 200 else bool(_codes(body)))
                     return status, body

@@ -32,6 +32,8 @@ _SENTENCES = {
     "givenUp": "Given up by an operator: {reason}.",
     "erased": "Erased by an operator: the clip, its manifest and the request were deleted. Its cost stays recorded.",
     "lastLook": "The bucket and Runware were checked a last time. The status is final.",
+    "superseded": "Certainly not bought: the clip of the next model, {model}, was recorded in its place.",
+    "fallback": "Recorded in the place of the clip of {model}, which ended with {code}.",
     "detailsUnknown": "The render's seed and cost are no longer available; the estimate is counted.",
 }
 
@@ -68,11 +70,16 @@ def explain(
 
 
 def story(task: Mapping[str, Any], clip: Mapping[str, Any]) -> Iterator[Json]:
-    """The steps of a clip as `at` and `text`, in the order in which they were recorded."""
+    """The steps of a clip as `at` and `text`, in the order in which they were recorded.
+
+    With fallback, the steps of each model's clip follow each other, and begin with the model.
+    """
     steps = [
-        {"at": fact.get("at"), "text": describe_fact(fact)}
-        for fact in clip.get("timeline", [])
+        {"at": fact.get("at"), "text": f"{each['model']}: {text}" if "model" in each else text}
+        for each in [*clip.get("chain", []), clip]
+        for fact in each.get("timeline", [])
         if isinstance(fact, dict)
+        for text in [describe_fact(fact)]
     ]
     recorded = "The order was recorded and its estimate reserved. Nothing was sent yet."
     steps.insert(0, {"at": task.get("createdAt"), "text": recorded})
@@ -99,7 +106,10 @@ def describe_fact(fact: Mapping[str, Any]) -> str:
             detail = f" ({key})" if key else ""
             return f"Runware has the order{detail}. Source: {source}."
     template = _SENTENCES.get(str(fact.get("fact")), f"{fact.get('fact')}: {{reason}}. Source: {{source}}.")
-    return template.replace("{reason}", reason).replace("{source}", source)
+    values = {"reason": reason, "source": source, "model": fields.get("model"), "code": fields.get("code")}
+    for name, value in values.items():
+        template = template.replace(f"{{{name}}}", str(value))
+    return template
 
 
 def next_step(clip: Mapping[str, Any]) -> str:
@@ -114,7 +124,7 @@ def next_step(clip: Mapping[str, Any]) -> str:
         case "pending", _:
             return f"the clip is sent to Runware; if it is still pending at {at}, it is checked then."
         case "running", _:
-            return f"Runware renders it and calls the webhook. Without a webhook, Runware is polled at {at}."
+            return _next_of_running(clip, at)
         case "rendered", _:
             return f"Runware uploads it. Without an upload, the service downloads it; the next check is at {at}."
         case "stored", True:
@@ -133,3 +143,11 @@ def next_step(clip: Mapping[str, Any]) -> str:
                 "can order it again with `rushes retry --accept-second-charge`."
             )
     return f"the next check is at {at}." if clip.get("open") else "none."
+
+
+def _next_of_running(clip: Mapping[str, Any], at: str) -> str:
+    """With fallback, a clip that was refused or failed is still running: its slot is."""
+    facts = (fact for fact in clip.get("timeline", []) if isinstance(fact, dict))
+    if "model" in clip and any(fact.get("fact") in ("refused", "failed") for fact in facts):
+        return f"the next model's clip is recorded once the failure is certain; the next check is at {at}."
+    return f"Runware renders it and calls the webhook. Without a webhook, Runware is polled at {at}."

@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from rushes_cli import downloading, explaining, listing, login, ordering, spending, watching
+from rushes_cli import catalog, downloading, explaining, listing, login, ordering, spending, watching
 from rushes_cli.exits import CommandError, Exit
 from rushes_cli.extras import refuse_local, require_operator
 from rushes_cli.operator import callers, commands, keys, smoke, webhooks
@@ -87,6 +87,7 @@ app.command("explain", rich_help_panel=_CALLERS)(explaining.explain)
 app.command("download", rich_help_panel=_CALLERS)(downloading.download)
 app.command("retry", rich_help_panel=_CALLERS)(ordering.retry)
 app.command("cost", rich_help_panel=_CALLERS)(spending.cost)
+app.add_typer(catalog.models, name="models", rich_help_panel=_CALLERS)
 app.add_typer(commands.review, name="review", rich_help_panel=_OPERATORS)
 app.command("check", rich_help_panel=_OPERATORS)(commands.check)
 app.command("forget", rich_help_panel=_OPERATORS)(commands.forget)

@@ -62,7 +62,7 @@ MAX_CANDIDATES = 5  # of an ambiguous prefix, in its error
 def session(profile: str | None, *, as_json: bool) -> Iterator[tuple[Screen, ApiClient]]:
     """The screen and a client for the chosen service, which is closed at the end."""
     screen = Screen(as_json)
-    service = ApiClient(profiles.choose(profile, os.environ, screen.warn))
+    service = ApiClient(profiles.choose(profile, os.environ, screen.warn), screen.warn)
     try:
         yield screen, service
     finally:

@@ -37,13 +37,14 @@ class SubmitSettings(BuyingSettings):
     `monthly_limit` is for all callers together, in micro-dollars. `retention` is the time in milliseconds for which the
     table keeps requests, from the latest time at which one of their clips can be open; None means permanently.
     `unknown_callers` is True if callers without a record may order by file and event, `loopback` if webhooks may go to
-    receivers on the same machine.
+    receivers on the same machine, `gone_models` if models that Runware has removed may be ordered.
     """
 
     monthly_limit: int
     retention: int | None
     unknown_callers: bool
     loopback: bool
+    gone_models: bool
 
     @classmethod
     def read(cls, environment: Environment) -> "SubmitSettings":
@@ -52,6 +53,7 @@ class SubmitSettings(BuyingSettings):
             retention=_days(environment, "RETENTION_DAYS"),
             unknown_callers=_boolean(environment, "ALLOW_UNKNOWN_CALLERS"),
             loopback=_boolean(environment, "ALLOW_LOOPBACK_WEBHOOKS"),
+            gone_models=_boolean(environment, "ALLOW_GONE_MODELS"),
             **_buying(environment),
         )
 
@@ -166,13 +168,14 @@ class TasksSettings:
 
 @dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class IntakeSettings:
-    """The settings of `intake`. `inbox` is the queue's URL; `unknown_callers` and `loopback` as for `submit`."""
+    """The settings of `intake`. `inbox` is the queue's URL; the permissions are those of `submit`."""
 
     table: str
     bucket: str
     inbox: str
     unknown_callers: bool
     loopback: bool
+    gone_models: bool
 
     @classmethod
     def read(cls, environment: Environment) -> "IntakeSettings":
@@ -182,6 +185,7 @@ class IntakeSettings:
             inbox=_text(environment, "INBOX_URL"),
             unknown_callers=_boolean(environment, "ALLOW_UNKNOWN_CALLERS"),
             loopback=_boolean(environment, "ALLOW_LOOPBACK_WEBHOOKS"),
+            gone_models=_boolean(environment, "ALLOW_GONE_MODELS"),
         )
 
 

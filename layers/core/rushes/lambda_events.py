@@ -67,9 +67,9 @@ def http_response(
     return {"statusCode": status, "headers": {"Content-Type": content_type, **(headers or {})}, "body": body}
 
 
-def json_response(status: int, body: object) -> dict[str, Any]:
+def json_response(status: int, body: object, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Returns a response with JSON in ASCII, so that any text of a request can be sent back."""
-    return http_response(status, "application/json", json.dumps(body))
+    return http_response(status, "application/json", json.dumps(body), headers)
 
 
 def error_text(error: Exception) -> str:

@@ -23,8 +23,8 @@ from werkzeug.wrappers import Request, Response
 
 from rushes_local.runware.completion import LANES, RETRY_DELAYS, WEBHOOK_TIMEOUT, TaskCompletion
 from rushes_local.runware.faults import Faults, OneShot
-from rushes_local.runware.tasks import MICRO_DOLLARS_PER_SECOND, Charge, Execution, TaskBook
-from rushes_local.runware.validation import error, frame_urls, is_uuid4, picture_error, unreachable, video_errors
+from rushes_local.runware.tasks import Charge, Execution, TaskBook
+from rushes_local.runware.validation import error, frame_urls, is_uuid4, picture_error, price, unreachable, video_errors
 from rushes_local.runware.workers import Workers
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ class Emulator:
         if faults := video_errors(task):
             answer.refuse(task, faults)
             return
-        micro_dollars = MICRO_DOLLARS_PER_SECOND * int(task.get("duration", 5)) * int(task.get("numberResults", 1))
+        micro_dollars = price(task, int(task.get("duration", 5))) * int(task.get("numberResults", 1))
         answer.data.append({**_about(task), "cost": micro_dollars / 1_000_000})
 
     def _buy(self, task: Json, overrides: Json, answer: EmulatorAnswer) -> None:

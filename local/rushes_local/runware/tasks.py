@@ -12,10 +12,9 @@ from typing import Any
 
 from rushes_local.runware.faults import Faults, Switches
 from rushes_local.runware.rendering import CONTAINERS, Container
+from rushes_local.runware.validation import price as price_of
 
 Json = dict[str, Any]
-
-MICRO_DOLLARS_PER_SECOND = 184_800
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ class TaskBook:
         switches = self.switches(run)
         video_uuid = str(uuid.uuid4())
         now = self._clock()
-        price = MICRO_DOLLARS_PER_SECOND * run.seconds * switches.price_percent // 100
+        price = price_of(run.task, run.seconds) * switches.price_percent // 100
         ttl = run.task.get("ttl")
         container = CONTAINERS[self.format(run)]
         video = Video(content, container, None if ttl is None else now + ttl)

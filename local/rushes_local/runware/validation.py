@@ -1,14 +1,15 @@
-"""Runware's rules for a task of KlingAI 2.1 Master, written from the model's page only.
+"""Runware's rules for a task of each model, written from the models' pages only.
 
 Pure: a decoded JSON object in, the list of its error items out, in the wire format. Each parameter's rule is an entry
-of `_RULES`; `_size_errors` checks width and height together.
+of `ModelPage.rules`; `_size_errors` checks width and height together, and `ModelPage.more` has the page's other rules.
 """
 
 import base64
 import binascii
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,13 +19,29 @@ from PIL import Image, UnidentifiedImageError
 Json = dict[str, Any]
 Rule = Callable[[str, Any], "Json | None"]
 
-DOCUMENTATION = "https://runware.ai/docs/models/klingai-2-1-master"
+_PAGES = "https://runware.ai/docs/models/"
+DOCUMENTATION = f"{_PAGES}klingai-2-1-master"
 MODEL = "klingai:5@3"
-SIZES = ((1920, 1080), (1080, 1080), (1080, 1920))
 IMAGE_SIDES = (300, 2048)
 IMAGE_BYTES = 20 * 1024 * 1024
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-([0-9a-f])[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
 _DATA_URI = re.compile(r"data:image/[a-z+.-]+;base64,", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class ModelPage:
+    """The page of one model. `price` is of a clip of so many seconds, in micro-dollars.
+
+    `more` gives the errors of parameters together.
+    """
+
+    model: str
+    address: str
+    sizes: tuple[tuple[int, int], ...]
+    rules: Mapping[str, Rule]
+    price: Callable[[Json, int], int]
+    required: tuple[str, ...] = ("taskUUID", "model", "positivePrompt")
+    more: Callable[[Json], "list[Json]"] = lambda _: []
 
 
 def is_uuid4(value: Any) -> bool:
@@ -42,11 +59,26 @@ def error(code: str, message: str, parameter: str | list[str], **more: Any) -> J
 
 def video_errors(task: Json) -> list[Json]:
     """All errors of one videoInference task; empty if Runware would accept it."""
-    unknown = [name for name in task if name not in _RULES and name != "taskType"]
-    faults = [error("unsupportedParameter", f"Unsupported parameter '{name}' for {MODEL}.", name) for name in unknown]
-    faults += [missing for name in _REQUIRED if (missing := _missing(task, name))]
-    faults += [fault for name, rule in _RULES.items() if name in task and (fault := rule(name, task[name]))]
-    return faults + _size_errors(task)
+    page = page_of(task)
+    unknown = [name for name in task if name not in page.rules and name != "taskType"]
+    faults = [
+        error("unsupportedParameter", f"Unsupported parameter '{name}' for {page.model}.", name) for name in unknown
+    ]
+    faults += [missing for name in page.required if (missing := _missing(task, name))]
+    faults += [fault for name, rule in page.rules.items() if name in task and (fault := rule(name, task[name]))]
+    faults += _size_errors(task, page) + page.more(task)
+    return [{**fault, "documentation": fault["documentation"].replace(DOCUMENTATION, page.address)} for fault in faults]
+
+
+def page_of(task: Json) -> ModelPage:
+    """The page of a task's model; that of KlingAI 2.1 Master for an unknown model, which its rule refuses."""
+    model = task.get("model")
+    return MODELS.get(model, MODELS[MODEL]) if isinstance(model, str) else MODELS[MODEL]
+
+
+def price(task: Json, seconds: int) -> int:
+    """The price of one render of this valid task in micro-dollars."""
+    return page_of(task).price(task, seconds)
 
 
 def _missing(task: Json, name: str) -> Json | None:
@@ -122,13 +154,16 @@ def _is_http(value: str) -> bool:
         return False
 
 
-def _duration(name: str, value: Any) -> Json | None:
-    if not _is_number(value):
-        return _invalid(name, "a number", "float", allowedValues=[5, 10])
-    if value in (5, 10):
-        return None
-    message = f"Unsupported duration for {MODEL}: must be 5 or 10."
-    return error("unsupportedDuration", message, name, type="float", allowedValues=[5, 10])
+def _duration(model: str, *allowed: int) -> Rule:
+    def rule(name: str, value: Any) -> Json | None:
+        if not _is_number(value):
+            return _invalid(name, "a number", "float", allowedValues=list(allowed))
+        if value in allowed:
+            return None
+        message = f"Unsupported duration for {model}: must be {' or '.join(map(str, allowed))}."
+        return error("unsupportedDuration", message, name, type="float", allowedValues=list(allowed))
+
+    return rule
 
 
 def _guidance(name: str, value: Any) -> Json | None:
@@ -138,14 +173,14 @@ def _guidance(name: str, value: Any) -> Json | None:
     return _invalid(name, "between 0 and 1 in steps of 0.01", "float", min=0, max=1, multiplier=0.01)
 
 
-def _object(rules: dict[str, Rule]) -> Rule:
+def _object(model: str, rules: dict[str, Rule]) -> Rule:
     def rule(name: str, value: Any) -> Json | None:
         if not isinstance(value, dict):
             return _invalid(name, "an object", "object")
         for key, inner in value.items():
             path = f"{name}.{key}"
             if key not in rules:
-                return error("unsupportedParameter", f"Unsupported parameter '{path}' for {MODEL}.", path)
+                return error("unsupportedParameter", f"Unsupported parameter '{path}' for {model}.", path)
             if fault := rules[key](path, inner):
                 return fault
         return None
@@ -153,25 +188,31 @@ def _object(rules: dict[str, Rule]) -> Rule:
     return rule
 
 
-def _frame_images(name: str, value: Any) -> Json | None:
-    if not isinstance(value, list):
-        return _invalid(name, "an array", "array")
-    if len(value) > 1:
-        return _invalid(name, "an array of at most one image, the first frame", "array", max=1)
-    return next((fault for entry in value if (fault := _frame_image(name, entry))), None)
+def _frames(most: int, *places: str | int) -> Rule:
+    """A list of images, each alone or with its place in the video."""
+
+    def rule(name: str, value: Any) -> Json | None:
+        if not isinstance(value, list):
+            return _invalid(name, "an array", "array")
+        if len(value) > most:
+            return _invalid(name, f"an array of at most {most} images", "array", max=most)
+        return next((fault for entry in value if (fault := _frame_image(name, entry, places))), None)
+
+    return rule
 
 
-def _frame_image(name: str, entry: Any) -> Json | None:
+def _frame_image(name: str, entry: Any, places: tuple[str | int, ...]) -> Json | None:
     if not isinstance(entry, dict):
         return _image(name, entry)
     if unknown := next((key for key in entry if key not in ("image", "frame")), None):
         path = f"{name}.{unknown}"
-        return error("unsupportedParameter", f"Unsupported parameter '{path}' for {MODEL}.", path)
+        return error("unsupportedParameter", f"Unsupported parameter '{path}' for this model.", path)
     if "image" not in entry:
         return error(f"missing{_capital(name)}Image", f"Missing required parameter '{name}.image'.", f"{name}.image")
     frame = entry.get("frame", "first")
-    if isinstance(frame, bool) or frame not in ("first", 0):
-        return _invalid(f"{name}.frame", "first or 0", "string", allowedValues=["first", 0])
+    if isinstance(frame, bool) or frame not in places:
+        expected = " or ".join(map(str, places))
+        return _invalid(f"{name}.frame", expected, "string", allowedValues=list(places))
     return _image(f"{name}.image", entry["image"])
 
 
@@ -224,17 +265,17 @@ def _unusable(name: str) -> Json:
     return error("invalidValueUploadFailed", "The image could not be read.", name, type="string")
 
 
-def _size_errors(task: Json) -> list[Json]:
+def _size_errors(task: Json, page: ModelPage) -> list[Json]:
     given = [name for name in ("width", "height") if name in task]
     if not given:
         return []
     if len(given) == 1:
         return [error("incompatibleParameters", "'width' and 'height' must be used together.", ["width", "height"])]
     sides = (task["width"], task["height"])
-    if any(type(side) is not int for side in sides) or sides in SIZES:
+    if any(type(side) is not int for side in sides) or sides in page.sizes:
         return []
-    allowed = [f"{width}x{height}" for width, height in SIZES]
-    message = f"Unsupported dimensions for {MODEL}: must be one of {', '.join(allowed)}."
+    allowed = [f"{width}x{height}" for width, height in page.sizes]
+    message = f"Unsupported dimensions for {page.model}: must be one of {', '.join(allowed)}."
     return [error("unsupportedDimensions", message, ["width", "height"], type="integer", allowedValues=allowed)]
 
 
@@ -242,25 +283,131 @@ def _side(name: str, value: Any) -> Json | None:
     return None if type(value) is int else _invalid(name, "an integer", "integer")
 
 
-_REQUIRED = ("taskUUID", "model", "positivePrompt")
-_RULES: dict[str, Rule] = {
-    "taskUUID": _uuid,
-    "model": _one_of(MODEL),
-    "positivePrompt": _text(2, 2500),
-    "negativePrompt": _text(2, 2500),
-    "width": _side,
-    "height": _side,
-    "duration": _duration,
-    "CFGScale": _guidance,
-    "outputType": _one_of("URL"),
-    "outputFormat": _one_of("MP4", "WEBM", "MOV"),
-    "outputQuality": _integer(20, 99),
-    "numberResults": _integer(1, 4),
-    "deliveryMethod": _one_of("async"),
-    "webhookURL": _uri,
-    "uploadEndpoint": _uri,
-    "ttl": _integer(60),
-    "includeCost": _boolean,
-    "safety": _object({"checkContent": _boolean, "mode": _one_of("none", "fast", "full")}),
-    "inputs": _object({"frameImages": _frame_images}),
+def _rules(model: str, **own: Rule) -> dict[str, Rule]:
+    """The rules of the parameters that all pages have, in the same words, and the page's own."""
+    return {
+        "taskUUID": _uuid,
+        "model": _one_of(model),
+        "width": _side,
+        "height": _side,
+        "outputType": _one_of("URL"),
+        "outputFormat": _one_of("MP4", "WEBM", "MOV"),
+        "outputQuality": _integer(20, 99),
+        "numberResults": _integer(1, 4),
+        "deliveryMethod": _one_of("async"),
+        "webhookURL": _uri,
+        "uploadEndpoint": _uri,
+        "ttl": _integer(60),
+        "includeCost": _boolean,
+        "safety": _object(model, {"checkContent": _boolean, "mode": _one_of("none", "fast", "full")}),
+        **own,
+    }
+
+
+def _kling(model: str, page: str, sizes: tuple[tuple[int, int], ...], price: int) -> ModelPage:
+    """The pages of KlingAI 2.1 Master and 2.5 Turbo Pro differ only in their sizes and prices."""
+    rules = _rules(
+        model,
+        positivePrompt=_text(2, 2500),
+        negativePrompt=_text(2, 2500),
+        duration=_duration(model, 5, 10),
+        CFGScale=_guidance,
+        inputs=_object(model, {"frameImages": _frames(1, "first", 0)}),
+    )
+    return ModelPage(model, _PAGES + page, sizes, rules, lambda _, seconds: price * seconds)
+
+
+def _has_sound(task: Json) -> bool:
+    return task.get("providerSettings", {}).get("google", {}).get("generateAudio") is True
+
+
+def _veo_price(task: Json, seconds: int) -> int:
+    """In 720p; the page has no price for 1080p, for which the emulator charges the same."""
+    return (400_000 if _has_sound(task) else 200_000) * seconds
+
+
+def _veo_fast_price(task: Json, seconds: int) -> int:
+    """In 1080p; in 4K of 8 seconds a clip costs 2.40 or 2.80 dollars. 720p is charged like 1080p."""
+    if task.get("resolution") == "4K" or task.get("width") in (3840, 2160):
+        return 2_800_000 if _has_sound(task) else 2_400_000
+    return (150_000 if _has_sound(task) else 100_000) * seconds
+
+
+def _either(task: Json, *groups: tuple[str, ...]) -> list[Json]:
+    """The error of a task that has parameters of none of these groups, or of several."""
+    given = [group for group in groups if any(name in task for name in group)]
+    if len(given) == 1:
+        return []
+    message = f"Exactly one of {', '.join(' and '.join(group) for group in groups)} must be given."
+    return [error("incompatibleParameters", message, [group[0] for group in groups])]
+
+
+def _veo_fast_groups(task: Json) -> list[Json]:
+    faults = _either({**task, **task.get("inputs", {})}, ("width", "height"), ("frameImages",))
+    if "resolution" in task and {"width", "height"} & task.keys():
+        faults += _either(task, ("resolution",), ("width", "height"))
+    return faults
+
+
+_WIDE_AND_TALL = ((1280, 720), (720, 1280), (1920, 1080), (1080, 1920))
+
+
+def _veo(
+    model: str, page: str, resolutions: tuple[str, ...], price: Callable[[Json, int], int], **more: Any
+) -> ModelPage:
+    rules = _rules(
+        model,
+        positivePrompt=_text(2, 3000),
+        duration=_duration(model, 4, 6, 8),
+        resolution=_one_of(*resolutions),
+        providerSettings=_object(model, {"google": _object(model, {"generateAudio": _boolean})}),
+        **more.pop("own", {}),
+    )
+    return ModelPage(model, _PAGES + page, more.pop("sizes", _WIDE_AND_TALL), rules, price, **more)
+
+
+def _hailuo(model: str, page: str) -> ModelPage:
+    rules = _rules(
+        model,
+        positivePrompt=_text(2, 2000),
+        duration=_duration(model, 6, 10),
+        fps=_duration(model, 25),
+        inputs=_object(model, {"frameImages": _frames(1, "first")}),
+        providerSettings=_object(model, {"minimax": _object(model, {"promptOptimizer": _boolean})}),
+    )
+
+    def full_size(task: Json) -> list[Json]:
+        if task.get("width") != 1920 or task.get("duration") in (6, None):
+            return []
+        return [error("unsupportedDuration", "1920x1080 has a duration of 6 only.", "duration", allowedValues=[6])]
+
+    def price(task: Json, seconds: int) -> int:
+        return 490_000 if task.get("width") == 1920 else 560_000 if seconds == 10 else 280_000
+
+    return ModelPage(model, _PAGES + page, ((1366, 768), (1920, 1080)), rules, price, more=full_size)
+
+
+MODELS: Mapping[str, ModelPage] = {
+    page.model: page
+    for page in (
+        _kling(MODEL, "klingai-2-1-master", ((1920, 1080), (1080, 1080), (1080, 1920)), 184_800),
+        _kling("klingai:6@1", "klingai-2-5-turbo-pro", ((1280, 720), (720, 720), (720, 1280)), 70_000),
+        _veo(
+            "google:3@0",
+            "google-veo-3",
+            ("720p", "1080p"),
+            _veo_price,
+            more=lambda task: _either(task, ("width", "height"), ("resolution",)),
+        ),
+        _veo(
+            "google:3@3",
+            "google-veo-3-1-fast",
+            ("720p", "1080p", "4K"),
+            _veo_fast_price,
+            own={"inputs": _object("google:3@3", {"frameImages": _frames(2, "first", "last")})},
+            sizes=(*_WIDE_AND_TALL, (3840, 2160), (2160, 3840)),
+            more=_veo_fast_groups,
+        ),
+        _hailuo("minimax:4@1", "minimax-hailuo-2-3"),
+    )
 }

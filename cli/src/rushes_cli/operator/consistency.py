@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError
 from rushes.adapters.dynamodb.admin import AdminTable, TableSnapshot
 from rushes.domain.clip import Clip, Kind, Status, billable_amount
 from rushes.domain.media import HEAD_BYTES, container, same_kind
-from rushes.domain.task import Task
+from rushes.domain.task import Task, current_clips
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -229,8 +229,12 @@ def _of_tasks(records: _Records) -> Iterator[Finding]:
             yield Finding(Flaw.HALF_ERASED, subject, f"left: {left}")
         elif task and not task.request and not erased:
             yield Finding(Flaw.HALF_ERASED, subject, "the request was erased, but no clip")
-        if task and len(clips) != task.clips:
-            yield Finding(Flaw.CLIPS_MISSING, subject, f"{len(clips)} of {task.clips} clips are in the table")
+        current = current_clips(clips)
+        if task and len(current) != task.clips:
+            yield Finding(Flaw.CLIPS_MISSING, subject, f"{len(current)} of {task.clips} clips are in the table")
+        for clip in current:
+            if clip.is_superseded:
+                yield Finding(Flaw.CLIPS_MISSING, name(clip), "it is superseded by a clip that is not in the table")
     for (caller, task_uuid), task in records.tasks.items():
         if (caller, task_uuid) not in records.of_task:
             yield Finding(Flaw.CLIPS_MISSING, f"{caller}/{task_uuid}", f"0 of {task.clips} clips are in the table")

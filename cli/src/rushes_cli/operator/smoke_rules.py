@@ -52,7 +52,7 @@ _MUST = (
     Permission("Webhook", ("s3:ListBucket",), "{bucket}"),
     Permission("Webhook", _SECRET, "{WebhookSecret}"),
     Permission("Reconcile", ("dynamodb:Query",), "{table}/index/due"),
-    Permission("Reconcile", ("dynamodb:GetItem", "dynamodb:UpdateItem"), "{table}", _TASK),
+    Permission("Reconcile", ("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"), "{table}", _TASK),
     Permission("Reconcile", ("dynamodb:UpdateItem", "dynamodb:Query"), "{table}", _BUDGET),
     Permission("Reconcile", (*_READ_OBJECT, "s3:PutObject", "s3:AbortMultipartUpload"), _VIDEO),
     Permission("Reconcile", ("s3:ListBucket", "s3:ListBucketVersions"), "{bucket}"),
@@ -95,12 +95,13 @@ _MUST_NOT_OF_ALL = tuple(
         (("iam:PassRole", "sts:AssumeRole", "lambda:InvokeFunction"), "*", ""),
     )
 )
-# Only `submit` creates orders, only `submit` and `reconcile` buy, and only they and `publish` write beside clips.
+# Only `submit` creates orders, only it and `reconcile` create clips and buy, and only they and `publish` write beside
+# clips.
 _MUST_NOT = (
     *(
         Permission(function, ("dynamodb:PutItem",), "{table}", _TASK, allowed=False)
         for function in FUNCTIONS
-        if function != "Submit"
+        if function not in ("Submit", "Reconcile")
     ),
     *(
         Permission(function, _SECRET, "{RunwareSecret}", allowed=False)

@@ -46,5 +46,6 @@ def wiring() -> IntakeWiring:
         concurrent_map=concurrent_map,
         clock=clock,
         loopback=settings.loopback,
+        gone_models=settings.gone_models,
     )
     return IntakeWiring(telemetry, intake, clock)

@@ -45,6 +45,7 @@ def wiring() -> SubmitWiring:
         new_uuid=lambda: str(uuid.uuid4()),
         concurrent_map=concurrent_map,
         loopback=settings.loopback,
+        gone_models=settings.gone_models,
     )
     callers = Callers(parts.table, clock, settings.monthly_limit if settings.unknown_callers else None)
     breaker = CircuitBreaker(parts.runware, clock)

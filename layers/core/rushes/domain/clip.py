@@ -12,10 +12,13 @@ from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
 from rushes.domain.budget import ALL_CALLERS
+from rushes.domain.failure import Category, is_account_failure
 from rushes.domain.formats import canonical
 from rushes.domain.timings import Timings
 
 Scalar: TypeAlias = str | int | bool
+
+SLOTS = 20  # no task has more clips; clips of later models have their slot's index plus a multiple of this
 
 
 class Kind(StrEnum):
@@ -35,6 +38,8 @@ class Kind(StrEnum):
     DETAILS_UNKNOWN = "detailsUnknown"  # stored, and the render's details are lost permanently
     ASKED = "asked"  # an operator requests another check of a clip in review; the key is the time
     ANSWERED = "answered"  # that check has taken place; the key is that of `asked`
+    SUPERSEDED = "superseded"  # closed, and the next model's clip recorded, whose UUID is the key
+    FALLBACK = "fallback"  # evidence: an earlier model's clip, whose UUID is the key, was superseded
     ERASED = "erased"  # an operator has had the clip's objects and texts deleted
 
 
@@ -119,6 +124,8 @@ KIND_RULES: Mapping[str, KindRule] = {
     Kind.DETAILS_UNKNOWN: KindRule(None, limit=8),
     Kind.ASKED: KindRule(None, limit=100),
     Kind.ANSWERED: KindRule(None, limit=100),
+    Kind.SUPERSEDED: KindRule(None, limit=8),
+    Kind.FALLBACK: KindRule(None, limit=8),
     Kind.ERASED: KindRule(None, limit=8),
 }
 _RANKS: Mapping[str, int] = {kind: rule.decides.rank for kind, rule in KIND_RULES.items() if rule.decides}
@@ -133,6 +140,10 @@ _RESCUE = "rescue"  # the source of copies that the service made itself
 _MAX_COST_FACTOR_OF_WEBHOOKS = 3
 _MAX_COST_FACTOR_OF_POLLS = 10
 _TRUSTED_SOURCES = {FactSource.POLL, FactSource.OPERATOR}
+
+# After a provider's timeout the render may still go on.
+_IN_DOUBT = {Category.TIMEOUT}
+_DECISIONS = (Kind.STORED, Kind.GIVEN_UP)  # the operator's decisions about a superseded clip that was bought
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +210,26 @@ class Lease(NamedTuple):
     account: str = ""
 
 
+class FallbackModel(NamedTuple):
+    """A later model of a chain, and the clip that would be bought from it. The estimate is in micro-dollars."""
+
+    model: str
+    clip_uuid: str
+    object_key: str
+    estimate: int
+
+
+class Chain(NamedTuple):
+    """A clip's place in its task's fallback: its own model, and the `rest` of the models in their order.
+
+    `on_moderation`: the next model's clip may also be bought after a moderation refusal.
+    """
+
+    model: str
+    rest: tuple[FallbackModel, ...]
+    on_moderation: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
     """One clip. The first block is written once; the second changes. `budgeted` is the clip's amount in the budgets."""
@@ -211,6 +242,7 @@ class Clip:
     estimate: int
     month: str
     created_at: int
+    chain: Chain | None = None  # None for a task without fallback
 
     facts: Facts = field(default_factory=dict)
     possibly_sent_at: int | None = None
@@ -226,6 +258,11 @@ class Clip:
         return ALL_CALLERS, self.caller
 
     @property
+    def slot(self) -> int:
+        """The number of the result in its task; the clips of a chain share it."""
+        return self.index % SLOTS
+
+    @property
     def decisive(self) -> Kind | None:
         """The kind with the highest rank among the facts, or None without a decisive fact."""
         decisive, highest = "", 0
@@ -236,16 +273,64 @@ class Clip:
 
     @property
     def decision(self) -> Decision | None:
-        """The consequences of the decisive kind, or None without a decisive fact."""
+        """The consequences of the decisive kind, or None without a decisive fact.
+
+        A superseded clip that was bought after all waits for an operator, because its slot may be paid for twice.
+        """
         kind = self.decisive
-        return KIND_RULES[kind].decides if kind else None
+        decision = KIND_RULES[kind].decides if kind else None
+        if decision is None or decision.free or not self.is_superseded or self._is_decided_by_operator:
+            return decision
+        return decision._replace(status=Status.REVIEW)
 
     @property
     def status(self) -> Status:
+        """The status of the decision; that of a failure is `running` while the next model's clip may follow."""
         if self.has(Kind.ERASED):
             return Status.ERASED
         decision = self.decision
-        return decision.status if decision else Status.PENDING
+        if decision is None:
+            return Status.PENDING
+        return Status.RUNNING if decision.status == Status.FAILED and self.may_fall_over else decision.status
+
+    @property
+    def is_superseded(self) -> bool:
+        """True if the next model's clip was recorded in this one's place."""
+        return self.has(Kind.SUPERSEDED)
+
+    @property
+    def may_fall_over(self) -> bool:
+        """True while the next model's clip may still be recorded in this one's place.
+
+        Doubt never falls over: a possibly sent attempt, a clip that was in review, a last look without every answer, a
+        fact of a later version. Nor does a refusal or failure that is not about the model: of our account, by the
+        clock, by a provider's timeout, or, unless asked for, by moderation. Facts are only added, so False is final.
+        """
+        if self.chain is None or not self.chain.rest or self.is_superseded or self.has(Kind.ERASED):
+            return False
+        if self.possibly_sent_at is not None or self.has(Kind.UNPROVEN) or self.has_unknown_kinds:
+            return False
+        if rank(self.decisive or "") > rank(Kind.FAILED):
+            return False
+        if any("reason" in record.fields for record in self.of(Kind.LAST_LOOK).values()):
+            return False
+        reasons = [*self.of(Kind.REFUSED).values(), *self.of(Kind.FAILED).values()]
+        return all(_is_about_the_model(record, self.chain) for record in reasons)
+
+    @property
+    def awaits_fallback(self) -> bool:
+        """True if the clip certainly was not bought, and the next model's clip is to be recorded in its place."""
+        return self.may_fall_over and self._is_closed_by_facts
+
+    @property
+    def _is_closed_by_facts(self) -> bool:
+        decision = self.decision
+        return decision is not None and any(self.has(kind) for kind in decision.closed_by)
+
+    @property
+    def _is_decided_by_operator(self) -> bool:
+        records = [record for kind in _DECISIONS for record in self.of(kind).values()]
+        return any(FactSource.OPERATOR in record.seen for record in records)
 
     @property
     def budget_is_current(self) -> bool:
@@ -285,7 +370,7 @@ class Clip:
         decision = self.decision
         if decision is None or (decision.needs_review and self.asked_at is not None):
             return False
-        return any(self.has(kind) for kind in decision.closed_by)
+        return self._is_closed_by_facts and not self.may_fall_over
 
     @property
     def asked_at(self) -> int | None:
@@ -338,13 +423,17 @@ def billable_amount(clip: Clip) -> int:
 
     Each distinct render counts at its plausible reported cost, or else at the estimate. A clip without a render counts
     at the estimate, unless it certainly was not bought: refused, or failed and without a render at the last look.
+    While it may fall over, the dearest model of the rest of its chain counts.
     """
     renders = clip.of(Kind.RENDERED)
     if renders:
         costs = [plausible_cost(record, clip.estimate) for record in renders.values()]
         return sum(clip.estimate if cost is None else cost for cost in costs)
     decision = clip.decision
-    return 0 if decision and decision.free and clip.is_decided else clip.estimate
+    if decision and decision.free and clip.is_decided:
+        return 0
+    rest = clip.chain.rest if clip.chain and clip.may_fall_over else ()
+    return max([clip.estimate, *(each.estimate for each in rest)])
 
 
 def plausible_cost(render: FactRecord, estimate: int) -> int | None:
@@ -396,8 +485,13 @@ def next_check(clip: Clip, now: int, times: Timings) -> int | None:
     if kind is None or decision is None:
         return _next_unconfirmed_check(clip, now, times)
     since = min(record.at for record in clip.of(kind).values())
-    if decision.needs_review:
-        return since if clip.asked_at is None else _after_pause(clip.asked_at, now, times)
+    if decision.needs_review and clip.asked_at is not None:
+        return _after_pause(clip.asked_at, now, times)
+    if decision.needs_review and not clip.open:
+        return since
+    if clip.awaits_fallback:
+        is_leased = clip.lease is not None and clip.lease.until > now
+        return clip.lease.until if clip.lease and is_leased else now + times.check
     if not clip.open or decision.look is None:
         return None
     match decision.look:
@@ -458,12 +552,58 @@ def mark_possibly_sent(clip: Clip, at: int, account: str = "") -> Clip:
     return replace(clip, possibly_sent_at=min(at, clip.possibly_sent_at))
 
 
+def fall_over(clip: Clip, now: int, times: Timings) -> tuple[Clip, Clip] | None:
+    """Returns the clip closed, and the next model's clip in its place; None unless that one may be bought now.
+
+    Both are to be saved in one transaction. Its UUID was chosen with the order, so that a repeat can only record the
+    same clip. The new clip stays in the budgets of the old one's month, which hold its amount.
+    """
+    if clip.chain is None or not clip.awaits_fallback or clip.lease is not None:
+        return None
+    following, *rest = clip.chain.rest
+    superseded = Fact(
+        kind=Kind.SUPERSEDED,
+        key=following.clip_uuid,
+        at=now,
+        source=FactSource.CLOCK,
+        fields={"model": following.model},
+    )
+    successor = Clip(
+        caller=clip.caller,
+        task_uuid=clip.task_uuid,
+        index=clip.index + SLOTS,
+        clip_uuid=following.clip_uuid,
+        object_key=following.object_key,
+        estimate=following.estimate,
+        month=clip.month,
+        created_at=now,
+        chain=clip.chain._replace(model=following.model, rest=tuple(rest)),
+        facts={name: record for name, record in clip.facts.items() if name[0] == Kind.FALLBACK},
+    )
+    reason = min(clip.of(clip.decisive or Kind.FAILED).items(), key=lambda item: (item[1].at, item[0]))[0]
+    fallback = Fact(
+        kind=Kind.FALLBACK,
+        key=clip.clip_uuid,
+        at=now,
+        source=FactSource.CLOCK,
+        fields={"model": clip.chain.model, "code": reason},
+    )
+    return refresh_derived(merge(clip, superseded), now, times), refresh_derived(merge(successor, fallback), now, times)
+
+
 def answered_facts(clip: Clip, now: int, reason: str) -> list[Fact]:
     """Returns the facts that the requested checks have taken place, with their result as `reason`."""
     return [
         Fact(kind=Kind.ANSWERED, key=key, at=now, source=FactSource.CLOCK, fields={"reason": reason})
         for key in clip.of(Kind.ASKED).keys() - clip.of(Kind.ANSWERED).keys()
     ]
+
+
+def _is_about_the_model(reason: FactRecord, chain: Chain) -> bool:
+    """True if this refusal or failure concerns the model, so that another one may succeed."""
+    category = reason.fields.get("category")
+    is_excluded = category in _IN_DOUBT or (category == Category.SAFETY and not chain.on_moderation)
+    return not (is_excluded or FactSource.CLOCK in reason.seen or is_account_failure(reason.fields))
 
 
 def _without_texts(clip: Clip) -> Clip:

@@ -7,7 +7,6 @@ text. The provider's codes are mapped to categories in `runware.error_codes`. Pu
 from collections.abc import Mapping
 from enum import StrEnum
 
-from rushes.domain.clip import Scalar
 from rushes.domain.redaction import scrub
 
 
@@ -36,12 +35,12 @@ ACCOUNT_STATUSES = (401, 402, 403)
 """The statuses of account problems, whatever the code: an invalid key, no money, no permission."""
 
 
-def is_account_failure(fields: Mapping[str, Scalar]) -> bool:
+def is_account_failure(fields: Mapping[str, object]) -> bool:
     """True if a refusal or failure concerns this service's own account at Runware and not the clip."""
     return fields.get("httpStatus") in ACCOUNT_STATUSES or fields.get("category") in ACCOUNT_CATEGORIES
 
 
-def failure_reason(fields: Mapping[str, Scalar]) -> str:
+def failure_reason(fields: Mapping[str, object]) -> str:
     """Returns the reason of a refusal or failure for callers. It hides the details of an account problem."""
     if is_account_failure(fields):
         return "There is a problem with this service's own account at Runware. The operator has to act."

@@ -35,6 +35,17 @@ class TaskWithClips(NamedTuple):
     clips: tuple[Clip, ...]
     position: str
 
+    @property
+    def current(self) -> list[Clip]:
+        """The clip of each slot: see `current_clips`."""
+        return current_clips(self.clips)
+
+    @property
+    def is_complete(self) -> bool:
+        """True if the clip of each slot was read; reads that are not consistent may lack a new one."""
+        current = self.current
+        return len(current) == self.task.clips and not any(clip.is_superseded for clip in current)
+
 
 class Page(NamedTuple):
     """A page of a caller's tasks, newest first. The next page begins after the position `end`; None ends the list."""
@@ -54,12 +65,25 @@ class Existing(NamedTuple):
     task: Task
 
 
+def current_clips(clips: Iterable[Clip]) -> list[Clip]:
+    """Returns the clip of each slot in order: the last one of its chain, whose outcome is the slot's."""
+    latest: dict[int, Clip] = {}
+    for clip in sorted(clips, key=lambda clip: clip.index):
+        latest[clip.slot] = clip
+    return [latest[slot] for slot in sorted(latest)]
+
+
 def task_status(clips: Iterable[Clip]) -> Status:
-    """Returns the status of a task, derived from its clips."""
+    """Returns the status of a task, derived from the clip of each slot.
+
+    A superseded clip counts only if it waits for an operator. It is a slot's last one only while its successor, of the
+    same transaction, cannot be read yet.
+    """
     members = list(clips)
-    states = {clip.status for clip in members}
-    if Status.ERASED in states:  # the task is erased as a whole, clip by clip
+    if any(clip.status == Status.ERASED for clip in members):  # the task is erased as a whole, clip by clip
         return Status.ERASED
+    states = {Status.RUNNING if clip.is_superseded else clip.status for clip in current_clips(members)}
+    states |= {Status.REVIEW for clip in members if clip.is_superseded and clip.status == Status.REVIEW}
     if states & {Status.PENDING, Status.RUNNING, Status.RENDERED}:
         return Status.RUNNING
     if Status.REVIEW in states:

@@ -57,14 +57,22 @@ class Timings:
     def check_repeats(self) -> None:
         """Raises `SettingsError` if a repeated attempt could take effect after the end of the first one's render.
 
-        It is decided within the window, sent before its function ends, and takes effect before its lease ends. The
-        decision is as old as the lease, so only the clock skew of the function's time is ever needed.
+        The services check each model's own `usual_render` in the same way.
         """
-        if self.resend_window + max(self.function, self.skew) + self.lease >= self.usual_render:
+        if self.latest_repeat >= self.usual_render:
             raise SettingsError(
                 "RESEND_WINDOW_SECONDS, FUNCTION_TIMEOUT_SECONDS and LEASE_SECONDS together must be less than "
                 "USUAL_RENDER_SECONDS while WHEN_AMBIGUOUS is resend"
             )
+
+    @property
+    def latest_repeat(self) -> int:
+        """The longest time from an ambiguous attempt until a repeat of it takes effect.
+
+        A repeat is decided within the window, sent before its function ends, and takes effect before its lease ends.
+        The decision is as old as the lease, so only the clock skew of the function's time is ever needed.
+        """
+        return self.resend_window + max(self.function, self.skew) + self.lease
 
     @property
     def skew(self) -> int:

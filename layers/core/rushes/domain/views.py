@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from rushes.domain.clip import Clip, Kind, Scalar, rank
+from rushes.domain.clip import SLOTS, Clip, Kind, Scalar, rank
 from rushes.domain.delivery import Attempt
 from rushes.domain.failure import failure_reason, is_account_failure
 from rushes.domain.formats import dollars, iso
@@ -30,11 +30,20 @@ def render(clip: Clip) -> Json:
     return {"videoUUID": video_uuid, **_with_seed_text(known)}
 
 
+def chain(clip: Clip) -> Json:
+    """Returns the clip's model and the superseded clips before it, oldest first; {} for a task without fallback."""
+    if clip.chain is None:
+        return {}
+    earlier = sorted(clip.of(Kind.FALLBACK).items(), key=lambda item: (item[1].at, item[0]))
+    superseded = [{"clipUUID": key, **record.fields, "at": iso(record.at)} for key, record in earlier]
+    return {"model": clip.chain.model, "chain": superseded}
+
+
 def attempt_view(attempt: Attempt) -> Json:
     """Returns an attempt at a delivery, without what it lacks: a response, a replay, an attempt that follows."""
     delivery, reply = attempt.delivery, attempt.reply
     view = {
-        "clip": delivery.clip,
+        "clip": delivery.clip % SLOTS,
         "id": delivery.delivery_id,
         "replayedAt": iso(delivery.run) if delivery.run else None,
         "attempt": delivery.attempt,

@@ -11,6 +11,7 @@ from typing import TypeGuard
 from rushes.domain.clip import Clip, Fact, FactSource, Kind, Scalar, mark_possibly_sent, merge, release
 from rushes.domain.failure import ACCOUNT_CATEGORIES, ACCOUNT_STATUSES, Category, failure_reason, is_account_failure
 from rushes.domain.formats import canonical
+from rushes.domain.task import current_clips
 from rushes.runware.outcome import Accepted, Ambiguous, NeverArrived, Outcome, Refused
 from rushes.runware.response import Envelope, Problem, Result
 from rushes.runware.wire import WireError
@@ -50,15 +51,20 @@ def is_account_refusal(outcome: Outcome) -> TypeGuard[Refused]:
 
 
 def refusals(clips: Iterable[Clip]) -> list[tuple[int, WireError]]:
-    """Returns the HTTP statuses and error objects of refused clips; empty unless all of the clips were refused.
+    """Returns the HTTP statuses and error objects of refused clips; empty unless all slots were refused in the end.
 
     An account problem is the operator's and gives 503, whatever Runware's own status: a caller with a 401 would look
     for the fault in its own key.
     """
-    members = list(clips)
-    if not members or any(clip.decisive != Kind.REFUSED for clip in members):
+    members = current_clips(clips)
+    if not members or any(clip.decisive != Kind.REFUSED or clip.open or clip.is_superseded for clip in members):
         return []
-    facts = {key: record for clip in members for key, record in clip.of(Kind.REFUSED).items()}
+    return refusal_responses(members)
+
+
+def refusal_responses(clips: Iterable[Clip]) -> list[tuple[int, WireError]]:
+    """Returns the HTTP status and error object of each different refusal of these clips."""
+    facts = {key: record for clip in clips for key, record in clip.of(Kind.REFUSED).items()}
     return [_refusal_response(code, record.fields) for code, record in sorted(facts.items())]
 
 

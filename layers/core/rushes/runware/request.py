@@ -1,6 +1,7 @@
 """Validates a caller's request in wire format: one pydantic type per model, and its faults in Runware's error shape.
 
-`check` reports all faults of a task at once. It hides pydantic: callers get an `Order` or a list of error objects.
+`check` reports all faults of a task at once. It hides pydantic: callers get an `Order` or a list of error objects. The
+limits are the model's data (`models`); the rules that concern several parameters are in `combinations`.
 """
 
 import base64
@@ -31,8 +32,10 @@ from rushes.domain.formats import UUID4, UUID4_SCHEMA
 from rushes.domain.media import picture
 from rushes.domain.receiver_url import MAX_URL_LENGTH as MAX_RECEIVER_LENGTH
 from rushes.domain.receiver_url import url_fault
-from rushes.runware.catalog import KLING_2_1_MASTER, MODELS, Span, VideoModel
-from rushes.runware.wire import DATA_URI, OURS, S3_OBJECT, WireError, wire_error
+from rushes.runware import models
+from rushes.runware.combinations import combination_faults, no_price, price_of
+from rushes.runware.models import Parameter, Span, VideoModel
+from rushes.runware.wire import DATA_URI, OURS, S3_OBJECT, WireError, of_model, wire_error
 
 _ANY_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _WEB = re.compile(r"https?://[^\s/?#\\]+([/?#][^\s\\]*)?", re.IGNORECASE)
@@ -40,6 +43,7 @@ _DESTINATION = re.compile(r"(?!\.{1,2}(/|$))[A-Za-z0-9_.-]+(/(?!\.{1,2}(/|$))[A-
 _MAX_URL_LENGTH = 4096
 _MAX_KEY_BYTES = 1024
 _MAX_FAULTS = 50
+_MAX_FALLBACKS = 3
 _SEPARATOR = re.compile(r"[:=]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_IN_PROMPT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -64,6 +68,37 @@ class Order(NamedTuple):
     extension: str
     destination: str | None
     webhook_url: str | None = None
+    chain: tuple["Order", ...] = ()  # the order of each model of the fallback, if the ones before it fail
+
+    @property
+    def reserved(self) -> int:
+        """The amount to reserve for one clip, in micro-dollars: the dearest price of the chain."""
+        return max([self.price, *(order.price for order in self.chain)])
+
+
+def check_chain(task: Mapping[str, Any], *, loopback: bool = False) -> Order | list[WireError]:
+    """Returns a task as an order, with one more order for each model of its fallback, or the list of all faults.
+
+    The task is checked for each model. A fault that only a later model has names that model.
+    """
+    first = check(task, loopback=loopback)
+    later = task.get("fallback")
+    faults = first if isinstance(first, list) else []
+    if not isinstance(later, list) or any(fault.get("parameter") == "fallback" for fault in faults):
+        misplaced = "fallback" not in task and "fallbackOnModeration" in task
+        return [*faults, _NO_FALLBACK] if misplaced else first
+    if task.get("model") in later or len(set(later)) < len(later):
+        return [*faults, _REPEATED]
+    known = [_aspect(fault) for fault in faults]
+    bare = {name: value for name, value in task.items() if name not in ("fallback", "fallbackOnModeration")}
+    chain = []
+    for model in later:
+        checked = check({**bare, "model": model}, loopback=loopback)
+        if isinstance(checked, Order):
+            chain.append(checked)
+        else:
+            faults = [*faults, *(of_model(model, fault) for fault in checked if _aspect(fault) not in known)]
+    return faults if faults or isinstance(first, list) else first._replace(chain=tuple(chain))
 
 
 def check(task: Mapping[str, Any], *, loopback: bool = False) -> Order | list[WireError]:
@@ -71,23 +106,26 @@ def check(task: Mapping[str, Any], *, loopback: bool = False) -> Order | list[Wi
 
     `loopback` allows webhooks to receivers on the same machine.
     """
-    air = task.get("model")
-    model = MODELS.get(air, KLING_2_1_MASTER) if isinstance(air, str) else KLING_2_1_MASTER
+    model = models.find(task.get("model")) or models.get(models.DEFAULT)
     faults: list[WireError] = []
     try:
         request_type(model).model_validate(task, context={"loopback": loopback})
     except ValidationError as error:
         faults = [_wire_error(detail, model) for detail in error.errors(include_url=False)[:_MAX_FAULTS]]
-    faults += _size_faults(task, model, {str(fault["parameter"]) for fault in faults})
+    faulty = {str(fault["parameter"]) for fault in faults}
+    faults += combination_faults(task, model, faulty)
     if faults:
         return faults
+    price = price_of(task, model)
+    if price is None:
+        return [no_price(task, model)]
     return Order(
         task_uuid=task["taskUUID"].lower(),
         request=task,
         model=model,
-        clips=task.get("numberResults", 1),
-        price=model.price(task.get("duration", model.default_duration)),
-        extension=model.formats[task.get("outputFormat", model.default_format)],
+        clips=task.get("numberResults", model.default("numberResults")),
+        price=price,
+        extension=model.formats[task.get("outputFormat", model.default("outputFormat"))],
         destination=task.get("destination"),
         webhook_url=task.get("webhookURL"),
     )
@@ -96,62 +134,69 @@ def check(task: Mapping[str, Any], *, loopback: bool = False) -> Order | list[Wi
 @cache
 def request_type(model: VideoModel) -> type[BaseModel]:
     """Returns the pydantic type of a request for one model, with the model's limits."""
-    prompt = Annotated[
-        str,
-        StringConstraints(strict=True, min_length=model.prompt.minimum, max_length=model.prompt.maximum),
-        AfterValidator(_prompt),
-    ]
-    size = Annotated[int, Field(strict=True, json_schema_extra={"enum": sorted({n for s in model.sizes for n in s})})]
-    cfg_scale = Annotated[
-        float,
-        Field(strict=True, ge=model.cfg_scale.minimum, le=model.cfg_scale.maximum, allow_inf_nan=False),
-        AfterValidator(_in_steps(model.cfg_scale_steps)),
-    ]
-    duration = Annotated[
-        float,
-        Field(strict=True, allow_inf_nan=False, json_schema_extra={"enum": list(model.durations)}),
-        AfterValidator(_one_of(model.durations)),
-    ]
-    inputs = create_model(
-        "Inputs",
-        __base__=_Strict,
-        frameImages=(Annotated[list[_FrameImage], Field(max_length=model.max_frame_images)], []),
-    )
     fields: dict[str, Any] = {
         "taskType": (Literal["videoInference"], ...),
         "taskUUID": (Annotated[str, Field(strict=True, json_schema_extra=UUID4_SCHEMA), AfterValidator(_uuid4)], ...),
-        "model": (Literal[tuple(MODELS)], ...),
-        "positivePrompt": (prompt, ...),
-        "negativePrompt": (prompt, None),
-        "width": (size, None),
-        "height": (size, None),
-        "duration": (duration, model.default_duration),
-        "CFGScale": (cfg_scale, 0.5),
-        "inputs": (inputs, None),
+        "model": (Literal[model.air], ...),
+        **_fields("", model),
         "outputType": (Literal["URL"], "URL"),
-        "outputFormat": (Literal[tuple(model.formats)], model.default_format),
-        "outputQuality": (_integer(model.quality), 95),
-        "numberResults": (_integer(model.results), 1),
         "deliveryMethod": (Literal["async"], "async"),
-        "safety": (_Safety, None),
-        "ttl": (_integer(model.ttl), None),
         "includeCost": (Annotated[bool, Field(strict=True)], False),
         "destination": (Annotated[str, Field(strict=True, max_length=200), AfterValidator(_destination)], None),
         "tags": (_Tags, None),
         "webhookURL": (_Receiver, None),
+        "fallback": (_Fallback, None),
+        "fallbackOnModeration": (Annotated[bool, Field(strict=True)], False),
     }
-    return create_model("VideoInference", __base__=_Strict, **fields)
+    in_order = sorted(fields, key=lambda name: _LAST.index(name) if name in _LAST else -1)
+    return create_model("VideoInference", __base__=_Strict, **{name: fields[name] for name in in_order})
+
+
+def _fields(prefix: str, model: VideoModel) -> dict[str, Any]:
+    """The fields of the model's own parameters whose names begin with `prefix`, which ends with a dot."""
+    fields: dict[str, Any] = {}
+    for path, limits in model.parameters.items():
+        name, *inner = path.removeprefix(prefix).split(".")
+        if not path.startswith(prefix) or name in fields:
+            continue
+        if inner:
+            nested = _fields(f"{prefix}{name}.", model)
+            called = _TYPE_NAMES.get(name, _capital(name))
+            fields[name] = (create_model(called, __base__=_Strict, __doc__=_DESCRIPTIONS.get(name), **nested), None)
+        else:
+            fields[name] = (_type(limits, model), ... if limits.required else limits.default)
+    return fields
+
+
+def _type(limits: Parameter, model: VideoModel) -> Any:
+    """The type of one parameter of the model."""
+    low: Any = limits.minimum
+    high: Any = limits.maximum
+    match limits.type:
+        case "string" if limits.values:
+            return Literal[limits.values]
+        case "string":
+            return Annotated[str, Field(strict=True, min_length=low, max_length=high), AfterValidator(_prompt)]
+        case "boolean":
+            return Annotated[bool, Field(strict=True)]
+        case "size":
+            sides: list[Any] = sorted({side for size in model.sizes for side in size})
+            return Annotated[int, Field(strict=True, json_schema_extra={"enum": sides})]
+        case "images":
+            image, count = _frame_image(limits.frames), Field(max_length=high)
+            return Annotated[list[image], count]  # type: ignore[valid-type]
+        case "integer":
+            number: Any = Annotated[int, Field(strict=True, ge=low, le=high)]
+        case _:
+            number = Annotated[float, Field(strict=True, ge=low, le=high, allow_inf_nan=False)]
+    if limits.values:
+        extra: Any = {"enum": list(limits.values)}
+        return Annotated[number, Field(json_schema_extra=extra), AfterValidator(_one_of(limits.values))]
+    return Annotated[number, AfterValidator(_in_steps(limits.step))] if limits.step else number
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class _Safety(_Strict):
-    """A content check by Runware. If both are given, `mode` overrides `checkContent`."""
-
-    checkContent: bool = False
-    mode: Literal["none", "fast", "full"] = "none"
 
 
 def _image(value: str) -> str:
@@ -180,24 +225,23 @@ def _image(value: str) -> str:
     )
 
 
-def _frame(value: object) -> object:
-    if value == "first" or (type(value) is int and value == 0):
-        return value
-    raise PydanticCustomError("literal", "must be first or 0")
-
-
 _Image = Annotated[str, Field(strict=True), AfterValidator(_image)]
 
 
-class _PlacedImage(_Strict):
-    image: _Image
-    frame: Annotated[Literal["first", 0], BeforeValidator(_frame)] = "first"
+def _frame_image(frames: tuple[str | int, ...]) -> Any:
+    """The type of an image of a video: the image alone, or with its place in the video."""
 
+    def frame(value: object) -> object:
+        if any(type(value) is type(allowed) and value == allowed for allowed in frames):
+            return value
+        raise PydanticCustomError("literal", "must be {frames}", {"frames": _either(frames)})
 
-_FrameImage = Annotated[
-    Annotated[_Image, Tag("image")] | Annotated[_PlacedImage, Tag("placed")],
-    Discriminator(lambda value: "placed" if isinstance(value, Mapping) else "image"),
-]
+    place: Any = (Annotated[Literal[frames], BeforeValidator(frame)], frames[0])
+    placed = create_model("_PlacedImage", __base__=_Strict, image=(_Image, ...), frame=place)
+    return Annotated[
+        Annotated[_Image, Tag("image")] | Annotated[placed, Tag("placed")],
+        Discriminator(lambda value: "placed" if isinstance(value, Mapping) else "image"),
+    ]
 
 
 def _tag_text(value: str) -> str:
@@ -241,6 +285,11 @@ _Receiver = Annotated[
 ]
 
 
+_Fallback = Annotated[
+    list[Annotated[str, Field(strict=True)]], Field(min_length=1, max_length=_MAX_FALLBACKS)
+]  # `check_chain` checks the models themselves
+
+
 def _prompt(value: str) -> str:
     """A blank prompt, or one with control characters, is the fault of a program and would cost a clip."""
     if match := _CONTROL_IN_PROMPT.search(value):
@@ -272,7 +321,7 @@ def _destination(value: str) -> str:
     )
 
 
-def _one_of(allowed: Sequence[int]) -> Callable[[float], float]:
+def _one_of(allowed: Sequence[float]) -> Callable[[float], float]:
     def validate(value: float) -> float:
         if value in allowed:
             return value
@@ -281,62 +330,46 @@ def _one_of(allowed: Sequence[int]) -> Callable[[float], float]:
     return validate
 
 
-def _in_steps(per_unit: int) -> Callable[[float], float]:
+def _in_steps(step: float) -> Callable[[float], float]:
     def validate(value: float) -> float:
-        # The shortest decimal of a float is the text that the sender wrote, so 0.57 is exactly 57 steps.
-        if Decimal(repr(value)) * per_unit % 1 == 0:
+        # The shortest decimal of a float is the text that the sender wrote, so 0.57 is exactly 57 steps of 0.01.
+        if Decimal(repr(value)) % Decimal(repr(step)) == 0:
             return value
-        raise PydanticCustomError("step", "must be in steps of {step}", {"step": 1 / per_unit})
+        raise PydanticCustomError("step", "must be in steps of {step}", {"step": step})
 
     return validate
 
 
-def _integer(span: Span) -> object:
-    return Annotated[int, Field(strict=True, ge=span.minimum, le=span.maximum)]
-
-
-def _size_faults(task: Mapping[str, Any], model: VideoModel, faulty: set[str]) -> list[WireError]:
-    """The faults of the width and height together; none if one of them is invalid by itself."""
-    if faulty & {"width", "height"} or not {"width", "height"} & task.keys():
-        return []
-    documentation = f"{model.documentation}#request-width"
-    if not {"width", "height"} <= task.keys():
-        missing = "height" if "width" in task else "width"
-        return [
-            wire_error(
-                f"missing{_capital(missing)}",
-                "width and height must be used together.",
-                missing,
-                type="integer",
-                documentation=documentation,
-            )
-        ]
-    if (task["width"], task["height"]) in model.sizes:
-        return []
-    allowed = [f"{width}x{height}" for width, height in model.sizes]
-    message = f"{task['width']}x{task['height']} is not supported; use one of {', '.join(allowed)}."
-    parameters = ["width", "height"]
-    more: dict[str, Any] = {"type": "integer", "documentation": documentation, "allowedValues": allowed}
-    return [wire_error("unsupportedDimensions", message, parameters, **more)]
-
-
-_TYPES = {
-    "taskType": "string",
-    "taskUUID": "string",
-    "model": "string",
-    "duration": "float",
-    "CFGScale": "float",
-    "width": "integer",
-    "height": "integer",
-    "outputQuality": "integer",
-    "numberResults": "integer",
-    "ttl": "integer",
+# Type names, which pydantic's errors have, and descriptions of parameters that are objects.
+_TYPE_NAMES = {"safety": "_Safety"}
+_DESCRIPTIONS = {"safety": "A content check by Runware. If both are given, `mode` overrides `checkContent`."}
+# The order in which faults are listed: these parameters after the model's own.
+_LAST = (
+    "outputType",
+    "outputFormat",
+    "outputQuality",
+    "numberResults",
+    "deliveryMethod",
+    "safety",
+    "ttl",
+    "includeCost",
+    "destination",
+    "tags",
+    "webhookURL",
+    "fallback",
+    "fallbackOnModeration",
+)
+_WIRE_TYPES = {"number": "float", "integer": "integer", "size": "integer", "boolean": "boolean", "images": "array"}
+_COMMON_TYPES = {
     "includeCost": "boolean",
-    "safety": "object",
-    "safety.checkContent": "boolean",
-    "inputs": "object",
-    "inputs.frameImages": "array",
     "tags": "object",
+    "fallback": "array",
+    "fallbackOnModeration": "boolean",
+}
+_COMMON_VALUES: Mapping[str, list[Any]] = {
+    "taskType": ["videoInference"],
+    "outputType": ["URL"],
+    "deliveryMethod": ["async"],
 }
 
 
@@ -352,7 +385,7 @@ def _wire_error(detail: ErrorDetails, model: VideoModel) -> WireError:
         code,
         f"{parameter} {message}.",
         parameter,
-        type=_TYPES.get(parameter, "string") if supported else None,
+        type=_wire_type(parameter, model) if supported else None,
         documentation=f"{model.documentation}#request-{'-'.join(path).lower()}"
         if supported and path[0] not in OURS
         else None,
@@ -360,6 +393,21 @@ def _wire_error(detail: ErrorDetails, model: VideoModel) -> WireError:
         max=limits.maximum if limits else None,
         allowedValues=allowed,
     )
+
+
+def _aspect(fault: WireError) -> tuple[object, object]:
+    return fault["code"], str(fault.get("parameter"))
+
+
+_NO_FALLBACK = wire_error(
+    "missingFallback", "fallbackOnModeration must be used together with fallback.", "fallback", type="array"
+)
+_REPEATED = wire_error(
+    "invalidFallback",
+    "fallback must be models that differ from the task's model and from each other.",
+    "fallback",
+    type="array",
+)
 
 
 def _path(location: tuple[int | str, ...]) -> list[str]:
@@ -405,30 +453,29 @@ def _phrase(detail: ErrorDetails) -> str:
     return re.sub(r"^\w+ should", "must", detail["msg"])
 
 
+def _wire_type(parameter: str, model: VideoModel) -> str:
+    """The type's name in Runware's errors."""
+    if limits := model.parameters.get(parameter):
+        return _WIRE_TYPES.get(limits.type, "string")
+    if any(name.startswith(f"{parameter}.") for name in model.parameters):
+        return "object"
+    return _COMMON_TYPES.get(parameter, "string")
+
+
 def _limits(parameter: str, model: VideoModel) -> Span | None:
-    return {
-        "positivePrompt": model.prompt,
-        "negativePrompt": model.prompt,
-        "CFGScale": model.cfg_scale,
-        "outputQuality": model.quality,
-        "numberResults": model.results,
-        "ttl": model.ttl,
-        "inputs.frameImages": Span(None, model.max_frame_images),
-    }.get(parameter)
+    if parameter == "fallback":
+        return Span(1, _MAX_FALLBACKS)
+    limits = model.parameters.get(parameter)
+    return Span(limits.minimum, limits.maximum) if limits and not limits.values else None
 
 
 def _allowed(parameter: str, model: VideoModel) -> list[Any] | None:
-    allowed: dict[str, list[Any]] = {
-        "taskType": ["videoInference"],
-        "model": list(MODELS),
-        "duration": list(model.durations),
-        "outputType": ["URL"],
-        "outputFormat": list(model.formats),
-        "deliveryMethod": ["async"],
-        "safety.mode": ["none", "fast", "full"],
-        "inputs.frameImages.frame": ["first", 0],
-    }
-    return allowed.get(parameter)
+    if parameter == "model":
+        return list(models.identifiers())
+    if (images := model.parameters.get(parameter.removesuffix(".frame"))) and parameter.endswith(".frame"):
+        return list(images.frames)
+    limits = model.parameters.get(parameter)
+    return list(limits.values) if limits and limits.values else _COMMON_VALUES.get(parameter)
 
 
 def _capital(name: str) -> str:

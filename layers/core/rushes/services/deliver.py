@@ -101,7 +101,9 @@ class DeliverService:
         """The outcome in Runware's format, with our own fields under `rushes`."""
         data, errors = self.query_service.outcome(task, clip)
         outcome: dict[str, Any] = data[0] if data else {"errors": errors}
-        ours = {"status": str(clip.status), "clip": clip.index, "objectKey": clip.object_key, "revision": clip.version}
+        ours = {"status": str(clip.status), "clip": clip.slot, "objectKey": clip.object_key, "revision": clip.version}
+        if clip.chain:
+            ours["model"] = clip.chain.model
         if clip.copy:
             ours |= {"bucket": self.bucket, "versionId": clip.copy[0]}
         return {**outcome, "rushes": ours}

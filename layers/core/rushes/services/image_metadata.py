@@ -11,7 +11,7 @@ from email.errors import HeaderParseError
 from email.header import decode_header
 from typing import Any
 
-from rushes.runware.catalog import KLING_2_1_MASTER
+from rushes.runware import models
 from rushes.runware.wire import WireError, wire_error
 
 AGAIN = "again"  # orders the same content once more; not a part of the task
@@ -22,7 +22,7 @@ _FRACTION = re.compile(r"-?[0-9]{1,18}\.[0-9]{1,18}")
 
 def task_of(metadata: Mapping[str, str], image: bytes) -> dict[str, Any] | list[WireError]:
     """The task of an image, with the image as its first frame; or the errors of its metadata."""
-    task: dict[str, Any] = {"model": KLING_2_1_MASTER.air}
+    task: dict[str, Any] = {"model": models.DEFAULT}
     errors: list[WireError] = []
     tags = {}
     seen: set[str] = set()

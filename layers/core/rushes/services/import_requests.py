@@ -36,13 +36,12 @@ from rushes.services.input_images import images_of
 from rushes.services.metric import Metric
 from rushes.services.request_validation import (
     MAX_BODY_BYTES,
-    NO_SECRET,
     Poll,
     WireResponse,
-    can_be_signed,
     duplicate_error,
     of_task,
     parse,
+    refusal_of,
     uuid_of,
     validate,
 )
@@ -174,6 +173,7 @@ class ImportService:
     clock: Callable[[], int]
     limits: Limits = LIMITS
     loopback: bool = False  # webhooks to receivers on the same machine are allowed
+    gone_models: bool = False  # models that Runware has removed may be ordered
 
     def import_file(self, key: str, version: str, ends_at: int) -> None:
         """Imports one version of an object under `requests/`: sends valid tasks to the inbox and writes a report.
@@ -324,8 +324,8 @@ class ImportService:
         order = valid[0]
         if isinstance(order, Poll):
             return LineResult(entry.line, task_uuid, errors=[_NO_ORDER])
-        if not can_be_signed(order, caller):
-            return LineResult(entry.line, task_uuid, errors=[of_task(order.task_uuid, NO_SECRET)])
+        if refusal := refusal_of(order, caller, gone_models=self.gone_models):
+            return LineResult(entry.line, task_uuid, errors=[of_task(order.task_uuid, refusal)])
         request = order.request
         if _has_inline_image(request):
             stored = self.store_images(request, Caller(origin.caller, 0))

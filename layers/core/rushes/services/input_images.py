@@ -21,8 +21,9 @@ import imagesize
 
 from rushes.domain.caller import Caller
 from rushes.domain.media import Head, picture
-from rushes.runware.catalog import MODELS, VideoModel
-from rushes.runware.wire import DATA_URI, S3_OBJECT, WireError, wire_error
+from rushes.runware import models
+from rushes.runware.models import VideoModel
+from rushes.runware.wire import DATA_URI, S3_OBJECT, WireError, of_model, wire_error
 
 if TYPE_CHECKING:
     from rushes.services.ports import ImageStore
@@ -56,10 +57,23 @@ def store_images(task: Mapping[str, Any], caller: Caller, inputs: ImageStore) ->
 
     Idempotent. Raises `BucketError` if S3 is unavailable.
     """
-    model = MODELS[task["model"]]
-    results = {image: _store(image, caller, inputs, model) for image in images_of(task)}
-    errors = [error for result in results.values() if not isinstance(result, str) for error in result]
+    images = dict.fromkeys(images_of(task))
+    later = [
+        of_model(air, error)
+        for air in task.get("fallback", ())
+        for image in images
+        for error in _faults(_store(image, caller, ReadOnlyImageStore(inputs), models.get(air)))
+    ]
+    # An order with a fault stores nothing.
+    store = ReadOnlyImageStore(inputs) if later else inputs
+    results = {image: _store(image, caller, store, models.get(task["model"])) for image in images}
+    errors = [error for result in results.values() for error in _faults(result)]
+    errors += [error for error in later if error["code"] not in {each["code"] for each in errors}]
     return errors or _replace_images(task, lambda image: str(results[image]))
+
+
+def _faults(result: str | list[WireError]) -> list[WireError]:
+    return result if isinstance(result, list) else []
 
 
 def needs_storing(task: Mapping[str, Any]) -> bool:
@@ -189,7 +203,7 @@ def _no_dimensions(model: VideoModel) -> WireError:
     return _error("Format", f"must have its width and height in its first {_HEADS[-1]} bytes", model)
 
 
-def _error(aspect: str, reason: str, model: VideoModel, **limits: int | None) -> WireError:
+def _error(aspect: str, reason: str, model: VideoModel, **limits: float | None) -> WireError:
     documentation = f"{model.documentation}#request-inputs-frameimages"
     code, message = f"invalidFrameImage{aspect}", f"The image {reason}."
     return wire_error(code, message, _PARAMETER, type="string", documentation=documentation, **limits)

@@ -26,4 +26,5 @@ class Metric(StrEnum):
     WEBHOOKS_DELIVERED = "WebhooksDelivered"
     WEBHOOKS_UNDELIVERED = "WebhooksUndelivered"
     WEBHOOKS_FAILING = "WebhooksFailing"
+    LEAVING_MODEL_ORDERED = "LeavingModelOrdered"
     UNREADABLE_CLIPS = "UnreadableClips"

@@ -56,6 +56,12 @@ class TaskTable(ClipTable, Protocol):
     def due(self, now: int, limit: int) -> Sequence[tuple[str, str, int]]:
         """The keys of at most `limit` due clips, oldest first: caller, task and clip. Eventually consistent."""
 
+    def fall_over(self, before: Clip, closed: Clip, successor: Clip, task: Task | None) -> Clip:
+        """Replaces `before` by `closed`, and writes the next model's clip and their budgets, in one transaction.
+
+        Raises `StaleError` if the stored version is another one.
+        """
+
     def postpone(self, name: tuple[str, str, int], now: int, until: int) -> None:
         """Postpones the next check of a clip that is due at `now` to `until`, without reading the clip."""
 

@@ -19,10 +19,13 @@ from rushes.domain.clip import Clip, Kind, Status, plausible_cost
 from rushes.domain.delivery import Delivery
 from rushes.domain.failure import failure_reason
 from rushes.domain.formats import dollars, iso
-from rushes.domain.views import Json, manifest_key, render, timeline
+from rushes.domain.views import Json, chain, manifest_key, render, timeline
 
 if TYPE_CHECKING:
     from rushes.services.ports import DeliveryQueue, EventPublisher, ManifestStore, TaskQueries, Telemetry
+
+
+_SUPERSEDED = "superseded"  # the reason of the review of a clip that was bought after its successor was recorded
 
 
 class EventType(StrEnum):
@@ -118,9 +121,14 @@ class PublishService:
 
 
 def event_of(clip: Clip | None) -> ClipEvent | None:
-    """The event for a clip's present state; None before its end, which for a failed clip is after its last look."""
+    """The event for a clip's present state; None before its end, which for a failed clip is after its last look.
+
+    The outcome of a superseded clip is its successor's. If it was bought after all, only the review is published.
+    """
     if clip is None:
         return None
+    if clip.is_superseded:
+        return ClipEvent(EventType.NEEDS_REVIEW, _SUPERSEDED) if clip.status == Status.REVIEW else None
     if clip.copy:
         return ClipEvent(EventType.STORED, clip.copy[0])
     match clip.status:
@@ -159,7 +167,7 @@ def detail(
         "revision": clip.version,
         "caller": clip.caller,
         "taskUUID": clip.task_uuid,
-        "clip": clip.index,
+        "clip": clip.slot,
         "clipUUID": clip.clip_uuid,
         "status": str(clip.status),
     }
@@ -167,6 +175,7 @@ def detail(
         return {**names, "erasedAt": iso(clip.erased_at)}
     content: Json = {
         **names,
+        **chain(clip),
         "bucket": bucket,
         "objectKey": clip.object_key,
         **render(clip),
@@ -197,8 +206,9 @@ def manifest(clip: Clip, sha256: str, request: Mapping[str, Any], bucket: str) -
     costs = [cost for cost in plausible if cost is not None]
     content: Json = {
         "taskUUID": clip.task_uuid,
-        "clip": clip.index,
+        "clip": clip.slot,
         "clipUUID": clip.clip_uuid,
+        **chain(clip),
         "caller": clip.caller,
         "status": str(clip.status),
         "revision": clip.version,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rushes.domain.budget import ALL_CALLERS, month_of
 from rushes.domain.caller import Caller
-from rushes.domain.clip import Clip, Kind, Status
+from rushes.domain.clip import SLOTS, Clip, Kind, Status
 from rushes.domain.failure import failure_reason, is_account_failure
 from rushes.domain.formats import UUID4, dollars, iso
 from rushes.domain.task import Task, TaskWithClips, task_status
@@ -27,6 +27,7 @@ from rushes.domain.timings import Timings
 from rushes.domain.views import SEED_TEXT, Json, attempt_view, manifest_key, render, timeline
 from rushes.errors import UnreadableError
 from rushes.runware import facts
+from rushes.runware import models as catalog
 from rushes.runware.wire import WireError, wire_error
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ class QueryService:
         lines = [
             {
                 "taskUUID": cost.task_uuid,
-                "clip": cost.index,
+                "clip": cost.index % SLOTS,
                 "createdAt": iso(cost.created_at),
                 "cost": dollars(cost.budgeted),
                 **({"model": cost.model} if cost.model else {}),
@@ -208,9 +209,9 @@ class QueryService:
             return [], [(404, {**_ERASED, **about})]
         if not task.request:
             return [], [(404, {**_EXPIRED, **about})]
-        outcomes = [self.outcome(task, clip) for clip in found.clips]
+        outcomes = [self.outcome(task, clip) for clip in found.current]
         data = [item for items, _ in outcomes for item in items]
-        if any(clip.open for clip in found.clips):
+        if any(clip.open or clip.is_superseded for clip in found.current):
             return [*data, {**about, "status": "processing"}], []
         return data, [(200, error) for _, errors in outcomes for error in errors]
 
@@ -236,11 +237,21 @@ class QueryService:
             "createdAt": iso(task.created_at),
             "request": dict(task.request),
             "cost": dollars(sum(clip.budgeted for clip in clips)),
-            "clips": [self._clip_view(task, clip, with_timeline) for clip in clips],
+            "clips": [self._slot_view(found, clip, with_timeline) for clip in found.current],
         }
 
+    def _slot_view(self, found: TaskWithClips, clip: Clip, with_timeline: bool) -> Json:
+        """The view of a slot's clip, with those of the superseded clips before it as its `chain`."""
+        earlier = [each for each in found.clips if each.slot == clip.slot and each is not clip]
+        view = self._clip_view(found.task, clip, with_timeline)
+        return view | (
+            {"chain": [self._clip_view(found.task, each, with_timeline) for each in earlier]} if earlier else {}
+        )
+
     def _clip_view(self, task: Task, clip: Clip, with_timeline: bool) -> Json:
-        error = None if clip.erased_at else next(_clip_errors(clip), None)
+        # While the next model's clip may follow, a failed clip is running.
+        has_error = not clip.erased_at and clip.status != Status.RUNNING
+        error = next(_clip_errors(clip), None) if has_error else None
         newest = max((at for record in clip.facts.values() for at in record.seen.values()), default=None)
         optional = {
             "updatedAt": _iso(newest),
@@ -253,7 +264,8 @@ class QueryService:
             "timeline": timeline(clip) if with_timeline else None,
         }
         return {
-            "clip": clip.index,
+            "clip": clip.slot,
+            **({"model": clip.chain.model} if clip.chain else {}),
             "status": clip.status,
             "open": clip.open,
             "cost": dollars(clip.budgeted),
@@ -347,6 +359,11 @@ def position_of(text: str, caller: str) -> str:
     return position
 
 
+def models() -> Json:
+    """The files of the catalog: what can be ordered, and at which prices."""
+    return {"models": [catalog.content(air) for air in catalog.identifiers()]}
+
+
 def not_found(task_uuid: str) -> WireError:
     """The error for a task that does not exist, belongs to another caller, or has an invalid UUID."""
     task_name = {"taskUUID": task_uuid.lower()} if UUID4.fullmatch(task_uuid.lower()) else {}
@@ -365,7 +382,7 @@ def _clip_errors(clip: Clip) -> Iterator[WireError]:
         return
     match clip.decisive:
         case Kind.REFUSED:
-            yield from (error for _, error in facts.refusals([clip]))
+            yield from (error for _, error in facts.refusal_responses([clip]))
         case Kind.FAILED | Kind.GIVEN_UP:
             code, record = min(clip.of(Kind.FAILED).items(), key=lambda item: (item[1].at, item[0]))
             error = {} if is_account_failure(record.fields) else json.loads(str(record.fields.get("error", "{}")))

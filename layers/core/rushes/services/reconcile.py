@@ -24,8 +24,10 @@ from rushes.domain.clip import (
     FactSource,
     Kind,
     Scalar,
+    Status,
     answered_facts,
     expire_lease,
+    fall_over,
     lease_to,
     merge_all,
     refresh_derived,
@@ -43,6 +45,7 @@ from rushes.errors import (
     UnreadableClipError,
     UnusableRenderError,
 )
+from rushes.runware import models
 from rushes.runware.facts import details_facts, is_account_refusal, poll_facts
 from rushes.runware.outcome import Ambiguous, NeverArrived
 from rushes.runware.response import LookupResponse
@@ -60,7 +63,7 @@ BATCH = 100  # clips read from the index at a time
 MAX_POLLED = 50  # clips in one poll
 _MAX_FAILURES = 3  # consecutive failures of Runware after which a sweep stops calling it
 _MAX_REFUSED = 16  # shared polls, refused as a whole, that a sweep repeats in parts
-_KEY = re.compile(r"videos/(?P<caller>[^/]+)/.+/(?P<task>[0-9a-f-]{36})-(?P<clip>[0-3])\.[a-z0-9]+")
+_KEY = re.compile(r"videos/(?P<caller>[^/]+)/.+/(?P<task>[0-9a-f-]{36})-(?P<clip>\d{1,2})\.[a-z0-9]+")
 
 
 @dataclass(slots=True)
@@ -254,6 +257,12 @@ class ReconcileService:
         """Checks one clip by its decisive fact. Without time left, the clip waits for the next sweep."""
         if self.clock() > run.buyer.ends_at:
             return
+        if clip.awaits_fallback:
+            self._fall_over(clip)
+            return
+        if clip.asked_at is not None and clip.status == Status.REVIEW:
+            self._check_again(clip, run)
+            return
         match clip.decisive:
             case None:
                 self._resolve_uncertain_purchase(clip, run)
@@ -265,8 +274,6 @@ class ReconcileService:
                 self._check_failed(clip, run)
             case Kind.STORED:
                 self._check_details(clip, run)
-            case Kind.UNPROVEN | Kind.UNSAVED:
-                self._check_again(clip, run)
 
     def _is_over(self, since: int, limit: int, lookup: LookupResult) -> bool:
         """True if waiting ends: at the limit if every source has answered, otherwise at the hard limit.
@@ -314,9 +321,11 @@ class ReconcileService:
         """
         task = self.table.task(clip.caller, clip.task_uuid)
         now = self.clock()
-        late = clip.possibly_sent_at is not None and now >= clip.possibly_sent_at + self.times.resend_window
         leased = lease_to(clip, run.buyer.holder, now, self.times, run.buyer.credentials.account)
-        if task is None or late or leased is None or run.is_runware_down or not self._has_time_for_request(run):
+        if task is None or leased is None or run.is_runware_down or not self._has_time_for_request(run):
+            return
+        air = clip.chain.model if clip.chain else task.request.get("model")
+        if clip.possibly_sent_at is not None and not self._may_repeat(air, clip.possibly_sent_at, now):
             return
         try:
             saved = self.table.save(clip, refresh_derived(leased, now, self.times))
@@ -327,6 +336,12 @@ class ReconcileService:
         _, outcome = self.purchase_service.attempt(saved, task.request, run.buyer)
         if outcome:
             run.count_result(failed=isinstance(outcome, Ambiguous | NeverArrived) or is_account_refusal(outcome))
+
+    def _may_repeat(self, air: object, sent_at: int, now: int) -> bool:
+        """True within the resend window of a model whose renders last longer than a repeat takes."""
+        model = models.find(air)
+        renders = model.usual_render if model else None
+        return now < sent_at + self.times.resend_window and (renders or 0) > self.times.latest_repeat
 
     def _check_running(self, clip: Clip, response: LookupResponse | None, run: Sweep) -> None:
         """Checks a running clip. A clip that is missing in a shared poll may still be running.
@@ -428,8 +443,31 @@ class ReconcileService:
         lookup = self._look_up(clip, run)
         limit = self.times.hard(self.times.last_look) if lookup.in_progress else self.times.last_look
         if self._is_over(clip.first_seen_at(Kind.FAILED) or clip.created_at, limit, lookup):
-            lookup.facts.append(Fact(kind=Kind.LAST_LOOK, at=self.clock(), source=FactSource.CLOCK))
-        self._update(clip, lookup.facts)
+            # The reason is doubt, which prevents a fallback.
+            in_doubt = clip.chain is not None and (lookup.in_progress or not lookup.answered)
+            reason: Mapping[str, Scalar] = {"reason": lookup.summary} if in_doubt else {}
+            lookup.facts.append(Fact(kind=Kind.LAST_LOOK, at=self.clock(), source=FactSource.CLOCK, fields=reason))
+        saved = self._update(clip, lookup.facts)
+        if saved.awaits_fallback:
+            self._fall_over(saved)
+
+    def _fall_over(self, clip: Clip) -> None:
+        """Records the next model's clip, which the next sweep sends, in the transaction that closes this one.
+
+        If the budgets stay contended, nothing is written, and the next check tries again.
+        """
+        now = self.clock()
+        if fallback := fall_over(clip, now, self.times):
+            closed, successor = fallback
+            self.table.fall_over(clip, closed, successor, self.table.task(clip.caller, clip.task_uuid))
+            self.telemetry.log(
+                "clip superseded by the next model's",
+                caller=clip.caller,
+                taskUUID=clip.task_uuid,
+                clip=clip.index,
+                clipUUID=clip.clip_uuid,
+                successor=successor.clip_uuid,
+            )
 
     def _check_details(self, clip: Clip, run: Sweep) -> None:
         """Checks a stored clip for the details of its render: its seed and cost."""
@@ -529,8 +567,8 @@ class ReconcileService:
         run.count_result(failed=False)
         return response
 
-    def _update(self, clip: Clip, facts: Sequence[Fact]) -> None:
-        update_clip(
+    def _update(self, clip: Clip, facts: Sequence[Fact]) -> Clip:
+        return update_clip(
             self.table,
             clip,
             lambda current: merge_all(current, facts),

@@ -15,10 +15,12 @@ from rushes.domain.caller import Caller
 from rushes.domain.formats import UUID4, canonical
 from rushes.domain.jsonl import reject_foreign_encoding
 from rushes.errors import UnreadableError
-from rushes.runware.request import Order, check
+from rushes.runware.models import ModelStatus
+from rushes.runware.request import Order, check_chain
 from rushes.runware.wire import WireError, wire_error
 from rushes.services import input_images
 
+WARNING_HEADER = "Rushes-Warning"
 MAX_TASKS = 20
 MAX_CLIPS = 20
 MAX_BODY_BYTES = 5 * 1024 * 1024  # bytes
@@ -42,6 +44,7 @@ class WireResponse:
 
     data: list[dict[str, Any]] = field(default_factory=list)
     errors: list[tuple[int, WireError]] = field(default_factory=list)
+    leaving: dict[str, ModelStatus] = field(default_factory=dict)  # ordered models that will end, by identifier
 
     @property
     def status(self) -> int:
@@ -50,6 +53,15 @@ class WireResponse:
         if self.data or not statuses or 200 in statuses:
             return 200
         return statuses.pop() if len(statuses) == 1 else 400
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """A header that warns of models that will end; none without such a model."""
+        warnings = [
+            f"{air} ends{f' on {status.date}' if status.date else ''}; successor {status.successor}"
+            for air, status in sorted(self.leaving.items())
+        ]
+        return {WARNING_HEADER: ", ".join(warnings)} if warnings else {}
 
     @property
     def body(self) -> dict[str, Any]:
@@ -147,6 +159,9 @@ def validate(tasks: Sequence[object], answer: WireResponse, *, loopback: bool = 
             answer.errors += [(400, error) for error in checked]
         elif uuid_counts[checked.task_uuid] == 1:
             valid.append(checked)
+            for order in (checked, *checked.chain) if isinstance(checked, Order) else ():
+                if order.model.status.state == "leaving":
+                    answer.leaving[order.model.air] = order.model.status
     answer.errors += [(400, duplicate_error(uuid)) for uuid, count in uuid_counts.items() if uuid and count > 1]
     orders = [each for each in valid if isinstance(each, Order)]
     if sum(order.clips for order in orders) > MAX_CLIPS:
@@ -155,9 +170,20 @@ def validate(tasks: Sequence[object], answer: WireResponse, *, loopback: bool = 
     return valid
 
 
-def can_be_signed(order: Order, caller: Caller) -> bool:
-    """False if the order names a receiver, and its caller has no secret to sign the delivery with."""
-    return caller.signs_webhooks or not order.webhook_url
+def refusal_of(order: Order, caller: Caller, *, gone_models: bool) -> WireError | None:
+    """The error of a valid order that is refused as long as it was not recorded before; None if it may be bought.
+
+    Refused are a receiver without a secret to sign with, and a model that Runware has removed, unless `gone_models`.
+    """
+    if order.webhook_url and not caller.signs_webhooks:
+        return _NO_SECRET
+    for each in (order, *order.chain):
+        status = each.model.status
+        if status.state == "gone" and not gone_models:
+            message = f"{each.model.air} is no longer sold by Runware; its successor is {status.successor}."
+            parameter = "model" if each is order else "fallback"
+            return wire_error("modelGone", message, parameter, type="string", allowedValues=[status.successor])
+    return None
 
 
 def duplicate_error(task_uuid: str) -> WireError:
@@ -178,7 +204,7 @@ def _check(task: object, loopback: bool) -> Order | Poll | list[WireError]:
         return [{**_UNSUPPORTED_TYPE, **task_name}]
     if len(canonical(task).encode()) - sum(map(len, input_images.images_of(task))) > _MAX_TASK_BYTES:
         return [{**_TOO_LARGE, **task_name, "taskType": "videoInference"}]
-    checked = check(task, loopback=loopback)
+    checked = check_chain(task, loopback=loopback)
     if isinstance(checked, Order):
         return checked
     return [{**error, **task_name, "taskType": "videoInference"} for error in checked]
@@ -235,7 +261,7 @@ def _members(value: object) -> Iterable[object]:
     return value if isinstance(value, list) else ()
 
 
-NO_SECRET = wire_error(
+_NO_SECRET = wire_error(
     "missingWebhookSecret",
     "Webhooks are signed, and you have no secret for them yet. Nothing was bought; the operator creates one with "
     "rushes webhooks secret create, which takes effect within a minute.",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from rushes.domain.budget import ALL_CALLERS, OverBudget, Reservation, month_of
 from rushes.domain.caller import Caller
-from rushes.domain.clip import Clip, Lease, next_check
+from rushes.domain.clip import SLOTS, Chain, Clip, FallbackModel, Lease, billable_amount, next_check
 from rushes.domain.formats import canonical, dollars
 from rushes.domain.task import Existing, Recorded, Task
 from rushes.domain.timings import Timings
@@ -29,7 +29,7 @@ from rushes.services.input_images import ReadOnlyImageStore
 from rushes.services.metric import Metric
 from rushes.services.purchase import Buyer, PurchaseService
 from rushes.services.queries import QueryService
-from rushes.services.request_validation import NO_SECRET, Poll, WireResponse, can_be_signed, of_task, validate
+from rushes.services.request_validation import Poll, WireResponse, of_task, refusal_of, validate
 
 if TYPE_CHECKING:
     from rushes.services.ports import ConcurrentMap, ImageStore, TaskTable, Telemetry
@@ -66,6 +66,7 @@ class SubmitService:
     new_uuid: Callable[[], str]
     concurrent_map: ConcurrentMap
     loopback: bool = False  # webhooks to receivers on the same machine are allowed
+    gone_models: bool = False  # models that Runware has removed may be ordered
 
     def submit(self, tasks: Sequence[object], request: Request) -> WireResponse:
         """Buys the clips of each valid order and answers each valid poll; an invalid task does not affect the others.
@@ -75,6 +76,9 @@ class SubmitService:
         answer = WireResponse()
         valid = validate(tasks, answer, loopback=self.loopback)
         orders = [each for each in valid if isinstance(each, Order)]
+        leaving = sum(order.model.air in answer.leaving for order in orders)
+        if leaving:
+            self.telemetry.count(Metric.LEAVING_MODEL_ORDERED, leaving)
         image_outcomes = self.concurrent_map(lambda order: self._store_images(order, request), orders)
         to_send: list[_LeasedClip] = []
         to_give_back: list[Clip] = []
@@ -116,14 +120,14 @@ class SubmitService:
 
         A repeat is found before its images are read from S3, because S3 may be unavailable and the images deleted.
         """
-        signable = can_be_signed(order, request.caller)
-        if signable and not input_images.needs_storing(order.request):
+        refusal = refusal_of(order, request.caller, gone_models=self.gone_models)
+        if not refusal and not input_images.needs_storing(order.request):
             return order.request
         try:
             if recorded := self.table.get_tombstone(request.caller.name, order.task_uuid):
                 return Existing(recorded)
-            if not signable:
-                return [(400, NO_SECRET)]
+            if refusal:
+                return [(400, refusal)]
             if not self._has_time_to_send(order.clips, request.buyer):
                 raise BusyError("no time is left to send the order")
             stored = input_images.store_images(order.request, request.caller, self.inputs)
@@ -157,11 +161,11 @@ class SubmitService:
             return []
         now = self.clock()
         content = order.request if isinstance(image_outcome, Existing) else image_outcome
-        task = _task(order, content, request.caller, now, self._expiry(now))
+        task = _task(order, content, request.caller, now, self._expiry(now, order))
         clips = [self._clip(order, task, index, request.buyer) for index in range(order.clips)]
         try:
             repeat = image_outcome if isinstance(image_outcome, Existing) else None
-            outcome = repeat or self._reserve_and_record(task, clips, order.price * order.clips, request)
+            outcome = repeat or self._reserve_and_record(task, clips, order.reserved * order.clips, request)
             match outcome:
                 case Recorded():
                     return [(clip, content) for clip in clips]
@@ -188,12 +192,13 @@ class SubmitService:
         patience = (request.buyer.ends_at - self.clock()) / 4 / 1000
         return self.table.record(task, clips, reservations, patience=patience)
 
-    def _expiry(self, now: int) -> int | None:
+    def _expiry(self, now: int, order: Order) -> int | None:
         """The expiry in milliseconds; None if requests are kept permanently.
 
         Retention begins when no clip can be open any more: sends, rescues and download links need the request.
         """
-        return None if self.retention is None else now + self.times.longest_open + self.retention
+        longest_open = self.times.longest_open * (1 + len(order.chain))
+        return None if self.retention is None else now + longest_open + self.retention
 
     def _clip(self, order: Order, task: Task, index: int, buyer: Buyer) -> Clip:
         now = task.created_at
@@ -206,21 +211,38 @@ class SubmitService:
             estimate=order.price,
             month=month_of(now),
             created_at=now,
+            chain=self._chain(order, task, index) if order.chain else None,
             lease=Lease(buyer.holder, now, now + self.times.lease, buyer.credentials.account),
-            budgeted=order.price,
         )
-        return replace(clip, next_check_at=next_check(clip, now, self.times))
+        return replace(clip, budgeted=billable_amount(clip), next_check_at=next_check(clip, now, self.times))
+
+    def _chain(self, order: Order, task: Task, index: int) -> Chain:
+        """The plan of a clip's fallback; the UUIDs of its clips are chosen now, so that none can be recorded twice."""
+        rest = tuple(
+            FallbackModel(
+                later.model.air, self.new_uuid(), _object_key(task, later, index + SLOTS * member), later.price
+            )
+            for member, later in enumerate(order.chain, 1)
+        )
+        return Chain(order.model.air, rest, order.request.get("fallbackOnModeration", False))
 
 
-def price(tasks: Sequence[object], caller: Caller, inputs: ImageStore, *, loopback: bool = False) -> WireResponse:
+def price(
+    tasks: Sequence[object],
+    caller: Caller,
+    inputs: ImageStore,
+    *,
+    loopback: bool = False,
+    gone_models: bool = False,
+) -> WireResponse:
     """A dry run: the price of each task in dollars. Nothing is recorded, stored or bought."""
     answer = WireResponse()
     for each in validate(tasks, answer, loopback=loopback):
         if isinstance(each, Poll):
             answer.data.append({"taskType": "getResponse", "taskUUID": each.task_uuid, "dryRun": True, "cost": 0.0})
             continue
-        if not can_be_signed(each, caller):
-            answer.errors.append((400, of_task(each.task_uuid, NO_SECRET)))
+        if refusal := refusal_of(each, caller, gone_models=gone_models):
+            answer.errors.append((400, of_task(each.task_uuid, refusal)))
             continue
         try:
             checked = input_images.store_images(each.request, caller, ReadOnlyImageStore(inputs))
@@ -230,7 +252,7 @@ def price(tasks: Sequence[object], caller: Caller, inputs: ImageStore, *, loopba
         if isinstance(checked, list):
             answer.errors += [(400, of_task(each.task_uuid, fault)) for fault in checked]
             continue
-        cost = dollars(each.price * each.clips)
+        cost = dollars(each.reserved * each.clips)
         answer.data.append({"taskType": "videoInference", "taskUUID": each.task_uuid, "dryRun": True, "cost": cost})
     return answer
 
@@ -265,7 +287,7 @@ def _object_key(task: Task, order: Order, index: int) -> str:
 
 
 def _over_budget(refusal: OverBudget, order: Order) -> WireError:
-    needed = f"this task needs ${dollars(order.price * order.clips):.3f}"
+    needed = f"this task needs ${dollars(order.reserved * order.clips):.3f}"
     if refusal.scope == ALL_CALLERS:
         message = f"The service's limit for this month is reached: {needed}. Nothing was bought."
     else:

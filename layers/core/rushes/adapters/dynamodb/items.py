@@ -8,7 +8,7 @@ from typing import Any
 from rushes.adapters.dynamodb import attribute_values
 from rushes.domain.budget import Cost, Share
 from rushes.domain.caller import ApiKey, Caller
-from rushes.domain.clip import Claim, Clip, FactRecord, Facts, Lease
+from rushes.domain.clip import SLOTS, Chain, Claim, Clip, FactRecord, Facts, FallbackModel, Lease
 from rushes.domain.delivery import Attempt, AttemptOutcome, Delivery, Reply, SigningSecret
 from rushes.domain.formats import iso
 from rushes.domain.task import Task, TaskWithClips
@@ -137,6 +137,8 @@ def task_item(task: Task) -> Item:
             "clips": task.clips,
             **({"expiresAt": task.expires_at // 1000} if task.expires_at is not None else {}),
             **({"webhookURL": task.webhook_url} if task.webhook_url else {}),
+            # The number of models, by which the clips of chains are found after an erasure, too.
+            **({"models": 1 + len(task.request["fallback"])} if task.request.get("fallback") else {}),
         }
     )
 
@@ -144,9 +146,29 @@ def task_item(task: Task) -> Item:
 def lasting_attributes(task: Task, clip: Clip) -> Item:
     """The attributes of a clip that outlive the request: for costs and, in the first clip, the tombstone."""
     tombstone = {"fingerprint": task.fingerprint, "clips": task.clips} if clip.index == 0 else {}
-    tags = task.request.get("tags")
+    return to_attributes({**tombstone, **_attributes_for_costs(task, clip)})
+
+
+def successor_item(task: Task | None, clip: Clip) -> Item:
+    """The item of a clip that is recorded after its task; the task's request may have expired."""
+    return {**clip_item(clip), **to_attributes(_attributes_for_costs(task, clip))}
+
+
+def _attributes_for_costs(task: Task | None, clip: Clip) -> dict[str, Any]:
+    request = task.request if task else {}
+    tags = request.get("tags")
     with_tags = {"tags": json.dumps(tags, ensure_ascii=False)} if tags else {}
-    return to_attributes({**tombstone, "model": task.request.get("model", ""), **with_tags})
+    return {"model": clip.chain.model if clip.chain else request.get("model", ""), **with_tags}
+
+
+def clip_keys(request: Item) -> list[Item]:
+    """The keys of all clips that a task may have, by the item of its request."""
+    caller, task_uuid = request["caller"], request["taskUUID"]
+    return [
+        clip_key(caller, task_uuid, slot + SLOTS * member)
+        for member in range(request.get("models", 1))
+        for slot in range(request["clips"])
+    ]
 
 
 def clip_item(clip: Clip) -> Item:
@@ -163,6 +185,7 @@ def clip_item(clip: Clip) -> Item:
             "estimate": clip.estimate,
             "month": clip.month,
             "createdAtMs": clip.created_at,
+            **({"chain": _chain_value(clip.chain)} if clip.chain else {}),
             **changing,
         }
     )
@@ -187,6 +210,14 @@ def _shard(clip: Clip) -> str:
     # A clip in review whose budgets are not current is checked like other clips.
     is_in_review = clip.decision is not None and clip.decision.needs_review and not clip.open and clip.budget_is_current
     return REVIEW_SHARD if is_in_review else str(int(clip.clip_uuid[:8], 16) % SHARDS)
+
+
+def _chain_value(chain: Chain) -> dict[str, Any]:
+    return {**chain._asdict(), "rest": [each._asdict() for each in chain.rest]}
+
+
+def _read_chain(value: Mapping[str, Any]) -> Chain:
+    return Chain(value["model"], tuple(FallbackModel(**each) for each in value["rest"]), value["on_moderation"])
 
 
 def _fact_name(kind: str, key: str) -> str:
@@ -242,6 +273,7 @@ def _clip_of(item: Item) -> Clip:
         estimate=item["estimate"],
         month=item["month"],
         created_at=item["createdAtMs"],
+        chain=_read_chain(item["chain"]) if "chain" in item else None,
         facts=read_facts(item["facts"]),
         possibly_sent_at=item.get("possiblySentAt"),
         possibly_sent_to=item.get("possiblySentTo", ""),

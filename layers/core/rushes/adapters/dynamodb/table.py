@@ -2,8 +2,9 @@
 
 Guarantees: `record` writes a task, its clips and their money in one transaction. `save` replaces a clip only if its
 version is still the one that was read, and adds the difference of the clip's amount to the budgets in the same
-transaction. Contention is retried a limited number of times; then `StaleError` or `BusyError` is raised. If the
-response to a save was lost, its repeat is recognised by a token in the item.
+transaction; `fall_over` also writes the next model's clip in it. Contention is retried a limited number of times; then
+`StaleError` or `BusyError` is raised. If the response to a save was lost, its repeat is recognised by a token in the
+item.
 """
 
 import time
@@ -133,11 +134,29 @@ class DynamoDbTable:
         difference = after.budgeted - before.budgeted
         try:
             if difference:
-                self._save_with_money(update, after, difference)
+                self._write_with_money([{"Update": update}], after, difference)
             else:
                 # Without the budgets, whose items are contended by the saves of other clips.
                 self._retried(lambda: self._client.update_item(**update))
         except ClientError as error:  # a failed condition; other errors end as BusyError
+            if _existing_item(error).get(items.save_token_name(saved)) != token:
+                raise StaleError from None
+        return saved
+
+    def fall_over(self, before: Clip, closed: Clip, successor: Clip, task: Task | None) -> Clip:
+        """Replaces `before` by `closed` and writes the next model's clip, with the difference of their amounts.
+
+        All in one transaction. Returns the closed clip as saved; raises `StaleError` if the version has changed or the
+        next clip exists, and `BusyError`.
+        """
+        saved, token = replace(closed, version=before.version + 1), uuid.uuid4().hex
+        own: list[Any] = [
+            {"Update": self._update(before, saved, token)},
+            self._put_new(items.successor_item(task, successor)),
+        ]
+        try:
+            self._write_with_money(own, closed, closed.budgeted + successor.budgeted - before.budgeted)
+        except ClientError as error:
             if _existing_item(error).get(items.save_token_name(saved)) != token:
                 raise StaleError from None
         return saved
@@ -200,14 +219,12 @@ class DynamoDbTable:
         last = answer.get("LastEvaluatedKey", {}) if len(answer["Items"]) <= limit else listed[-1]
         keys = [{name: item[name] for name in ("pk", "sk")} for item in listed]
         requests = [item for item in self._get_items(keys) if "request" in item]
-        clips = self._get_items(
-            [items.clip_key(caller, item["taskUUID"], index) for item in requests for index in range(item["clips"])]
-        )
+        clips = self._get_items([key for item in requests for key in items.clip_keys(item)])
         members: dict[str, list[Item]] = {item["taskUUID"]: [item] for item in requests}
         for item in clips:
             members[item["taskUUID"]].append(item)
         tasks = [each for each in map(items.task_with_clips, members.values()) if each]
-        found = [each for each in tasks if len(each.clips) == each.task.clips]
+        found = [each for each in tasks if each.is_complete]
         end = items.from_attributes(last).get("createdAt")
         return Page(tuple(sorted(found, key=lambda each: each.position, reverse=True)), end)
 
@@ -386,12 +403,13 @@ class DynamoDbTable:
             return {scope: code for scope, code in by_scope if code != "None"}
         return {}
 
-    def _save_with_money(self, update: Item, after: Clip, difference: int) -> None:
+    def _write_with_money(self, own: Sequence[Item], after: Clip, difference: int) -> None:
+        """Writes the clip's items and, if it is not 0, the difference of its amount in one transaction."""
         share = share_of(after.task_uuid)
-        plans: dict[str, Booking | Balance] = dict.fromkeys(after.scopes, Booking(share))
+        plans: dict[str, Booking | Balance] = dict.fromkeys(after.scopes if difference else (), Booking(share))
         for attempt in self._attempts():
             money = {scope: self._move(scope, after.month, plan, difference) for scope, plan in plans.items()}
-            obstacles = self._transact([{"Update": update}], money)
+            obstacles = self._transact(own, money)
             if not obstacles:
                 return
             for scope in obstacles:

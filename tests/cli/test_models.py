@@ -1,0 +1,109 @@
+"""`rushes models`, the comparison with Runware's registry, and the warning of a model that will end."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from werkzeug.wrappers import Request, Response
+
+from rushes.runware import models
+from rushes_cli.catalog import compare
+from tests.cli.conftest import FakeService, Run, answer
+
+KLING, TURBO = "klingai:5@3", "klingai:6@1"
+VIDEO = {"taskType": "videoInference", "id": "a-model"}
+
+
+@pytest.fixture
+def catalog(fake: FakeService) -> FakeService:
+    """The fake service with the real catalog, of which Runware's registry has all but KlingAI 2.1 Master."""
+    fake.models += [models.content(air) for air in models.identifiers()]
+    fake.registry |= {air: VIDEO for air in models.identifiers() if air != KLING}
+    fake.registry |= {"vendor:new@1": VIDEO, "vendor:image@1": {"taskType": "imageInference", "id": "an-image"}}
+    return fake
+
+
+def registry(fake: FakeService) -> tuple[str, str]:
+    return "--registry", f"{fake.url}/registry.json"
+
+
+def test_the_models_are_listed_with_their_prices(catalog: FakeService, run: Run) -> None:
+    """Each line has the identifier, the status, the durations and the price of a second."""
+    leaving = {"state": "leaving", "date": "2026-12-31", "successor": TURBO}
+    catalog.models[1] = {**catalog.models[1], "status": leaving}
+    lines = run("models").out.splitlines()
+    assert [line.split("\t") for line in lines[1:]] == [
+        ["google:3@0", "Veo 3", "live", "4, 6, 8", "$0.2 to $0.4"],
+        [KLING, "KlingAI 2.1 Master", "ends 2026-12-31, then klingai:6@1", "5, 10", "$0.1848"],
+        [TURBO, "KlingAI 2.5 Turbo Pro", "live", "5, 10", "$0.07"],
+    ]
+    assert run("models", "--json").json == {"models": catalog.models}
+
+
+def test_a_model_in_use_that_the_registry_lacks_is_a_failure(catalog: FakeService, run: Run) -> None:
+    """Exit status 1 only if the caller has ordered the model; new models are listed, other kinds are not."""
+    found = run("models", "check", *registry(catalog))
+    assert (found.status, f"gone: {KLING} is not in Runware's registry\n" in found.out) == (0, True)
+    assert "new: vendor:new@1\n" in found.out
+    assert "vendor:image@1" not in found.out
+    assert run("submit", "a lighthouse", "--yes").status == 0
+    found = run("models", "check", *registry(catalog), "--json")
+    assert (found.status, found.json) == (1, {"gone": [KLING], "new": ["vendor:new@1"], "inUse": [KLING]})
+
+
+def test_an_unchanged_registry_is_read_once(catalog: FakeService, run: Run) -> None:
+    """The second call sends the ETag, and compares with the copy of the first."""
+    first = run("models", "check", *registry(catalog), "--json").json
+    assert catalog.unmodified == 0
+    assert run("models", "check", *registry(catalog), "--json").json == first
+    assert catalog.unmodified == 1
+
+
+@pytest.mark.parametrize("content", [{}, {"models": {}}, {"models": []}, []])
+def test_a_registry_of_another_form_is_no_result(catalog: FakeService, run: Run, content: Any) -> None:
+    """Nothing is compared, since every model would be gone."""
+
+    def intercept(request: Request) -> Response | None:
+        return answer(content) if request.path == "/registry.json" else None
+
+    catalog.intercept_request = intercept
+    found = run("models", "check", *registry(catalog))
+    assert (found.status, "another form" in found.err) == (1, True)
+    assert "gone" not in found.out
+
+
+def test_an_unreachable_registry_is_reported(catalog: FakeService, run: Run) -> None:
+    """The exit status is that of an unavailable service."""
+    found = run("models", "check", "--registry", "http://127.0.0.1:1/registry.json")
+    assert (found.status, "cannot be reached" in found.err) == (4, True)
+
+
+def test_a_damaged_copy_is_replaced(catalog: FakeService, run: Run, tmp_path: Path) -> None:
+    """The copy of the registry is only a saving."""
+    copy = tmp_path / "state" / "rushes" / "registry.json"
+    copy.parent.mkdir()
+    copy.write_text("{")
+    assert run("models", "check", *registry(catalog)).status == 0
+    assert KLING not in copy.read_text()
+
+
+def test_only_videos_are_compared() -> None:
+    """A registry's entry may have any form."""
+    assert compare({"a:1@1", "b:1@1"}, {"a:1@1": VIDEO, "b:1@1": {"taskType": "audio"}, "c:1@1": 5}) == (["b:1@1"], [])
+
+
+def test_the_warning_of_a_model_is_shown_once(catalog: FakeService, run: Run) -> None:
+    """It comes with the price and with the order, and is printed once on standard error."""
+    warning = f"{KLING} ends on 2026-12-31; successor {TURBO}"
+
+    original = catalog._answer
+
+    def answered(request: Request, body: Any) -> Response:
+        response = original(request, body)
+        response.headers["Rushes-Warning"] = warning
+        return response
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalog, "_answer", answered)
+        found = run("submit", "a lighthouse", "--yes")
+    assert (found.status, found.err.count(warning)) == (0, 1)

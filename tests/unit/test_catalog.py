@@ -1,0 +1,316 @@
+"""Each model's limits, rules and prices, from its page: what is ordered at which price, and each near miss.
+
+The emulator has its own reading of the same pages. The last test changes every value of every file and expects that one
+of these requests is then answered otherwise, so no value of the catalog is without a test.
+"""
+
+import copy
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from rushes.runware import models
+from rushes.runware.models import Span, parse
+from rushes.runware.request import Order, check, request_type
+from rushes_local.runware.validation import video_errors
+from tests.fakes.builders import request
+from tests.unit.test_recorded_answers import LINES
+
+WIDE, TALL, SQUARE = {"width": 1280, "height": 720}, {"width": 720, "height": 1280}, {"width": 720, "height": 720}
+SMALL = {"width": 1366, "height": 768}
+HUGE_WIDE, HUGE_TALL = {"width": 3840, "height": 2160}, {"width": 2160, "height": 3840}
+FULL_WIDE, FULL_TALL = {"width": 1920, "height": 1080}, {"width": 1080, "height": 1920}
+SOUND = {"providerSettings": {"google": {"generateAudio": True}}}
+SILENT = {"providerSettings": {"google": {"generateAudio": False}}}
+IMAGE = "https://images.example/a.png"
+
+
+def framed(*images: object) -> dict[str, Any]:
+    return {"inputs": {"frameImages": list(images)}}
+
+
+# A request's parameters besides the model and prompt, and its price for each clip in micro-dollars or its error's code.
+Probe = tuple[dict[str, Any], int | str]
+COMMON: list[Probe] = [
+    ({"outputFormat": "GIF"}, "unsupportedOutputFormat"),
+    ({"outputQuality": 19}, "invalidOutputQuality"),
+    ({"outputQuality": 100}, "invalidOutputQuality"),
+    ({"numberResults": 0}, "invalidNumberResults"),
+    ({"numberResults": 5}, "invalidNumberResults"),
+    ({"ttl": 59}, "invalidTtl"),
+    ({"ttl": 31_536_001}, "invalidTtl"),
+    ({"safety": {"mode": "slow"}}, "unsupportedMode"),
+    ({"safety": {"checkContent": 1}}, "invalidCheckContent"),
+    ({"positivePrompt": ...}, "missingPositivePrompt"),
+    ({"positivePrompt": "a"}, "invalidPositivePromptLength"),
+    ({"seed": 5}, "unsupportedParameter"),
+    ({"fps": 24}, "unsupportedParameter"),
+]
+PROBES: dict[str, list[Probe]] = {
+    "klingai:6@1": [
+        ({}, 350_000),
+        ({"duration": 5}, 350_000),
+        ({"duration": 10, **WIDE}, 700_000),
+        (TALL, 350_000),
+        (SQUARE, 350_000),
+        ({"positivePrompt": "ab", "negativePrompt": "x" * 2500, "CFGScale": 0}, 350_000),
+        ({"positivePrompt": "x" * 2500, "negativePrompt": "ab", "CFGScale": 1}, 350_000),
+        ({"CFGScale": 0.57}, 350_000),
+        (framed(IMAGE), 350_000),
+        (framed({"image": IMAGE, "frame": "first"}), 350_000),
+        (framed({"image": IMAGE, "frame": 0}), 350_000),
+        *(({"outputFormat": name}, 350_000) for name in ("MP4", "WEBM", "MOV")),
+        *(({"outputQuality": quality}, 350_000) for quality in (20, 99)),
+        *(({"numberResults": number}, 350_000) for number in (1, 4)),
+        *(({"ttl": seconds}, 350_000) for seconds in (60, 31_536_000)),
+        *(({"safety": {"mode": mode}}, 350_000) for mode in ("none", "fast", "full")),
+        ({"safety": {"checkContent": True}}, 350_000),
+        ({"positivePrompt": "x" * 2501}, "invalidPositivePromptLength"),
+        ({"negativePrompt": "x" * 2501}, "invalidNegativePromptLength"),
+        ({"negativePrompt": "x"}, "invalidNegativePromptLength"),
+        ({"duration": 6}, "unsupportedDuration"),
+        ({"duration": 8}, "unsupportedDuration"),
+        (FULL_WIDE, "unsupportedDimensions"),
+        ({"width": 1280, "height": 721}, "unsupportedDimensions"),
+        ({"width": 1281, "height": 720}, "unsupportedDimensions"),
+        ({"width": 721, "height": 720}, "unsupportedDimensions"),
+        ({"width": 1280}, "missingHeight"),
+        ({"height": 720}, "missingWidth"),
+        ({"CFGScale": 1.01}, "invalidCFGScale"),
+        ({"CFGScale": -0.01}, "invalidCFGScale"),
+        ({"CFGScale": 0.005}, "invalidCFGScale"),
+        (framed(IMAGE, IMAGE), "invalidFrameImages"),
+        (framed({"image": IMAGE, "frame": "last"}), "unsupportedFrame"),
+        ({"resolution": "720p"}, "unsupportedParameter"),
+        (SOUND, "unsupportedParameter"),
+        *COMMON,
+    ],
+    "google:3@0": [
+        ({"duration": 8, **WIDE}, 1_600_000),
+        ({"duration": 8, **TALL}, 1_600_000),
+        ({"duration": 6, **WIDE}, 1_200_000),
+        ({"duration": 4, "resolution": "720p"}, 800_000),
+        ({"duration": 4, **WIDE, **SOUND}, 1_600_000),
+        ({"duration": 6, "resolution": "720p", **SOUND}, 2_400_000),
+        ({"duration": 8, **WIDE, **SOUND}, 3_200_000),
+        ({"duration": 8, **WIDE, **SILENT}, 1_600_000),
+        ({"duration": 8, **WIDE, "positivePrompt": "ab"}, 1_600_000),
+        ({"duration": 8, **WIDE, "positivePrompt": "x" * 3000}, 1_600_000),
+        *(({"duration": 8, **WIDE, "outputFormat": name}, 1_600_000) for name in ("MP4", "WEBM", "MOV")),
+        *(({"duration": 8, **WIDE, "outputQuality": quality}, 1_600_000) for quality in (20, 99)),
+        *(({"duration": 8, **WIDE, "numberResults": number}, 1_600_000) for number in (1, 4)),
+        *(({"duration": 8, **WIDE, "ttl": seconds}, 1_600_000) for seconds in (60, 31_536_000)),
+        *(({"duration": 8, **WIDE, "safety": {"mode": mode}}, 1_600_000) for mode in ("none", "fast", "full")),
+        ({"duration": 8, **FULL_WIDE}, "priceUnknown"),
+        ({"duration": 8, **FULL_TALL}, "priceUnknown"),
+        ({"duration": 8, "resolution": "1080p"}, "priceUnknown"),
+        ({"duration": 8, "resolution": "1080p", **SOUND}, "priceUnknown"),
+        ({"duration": 8}, "missingWidth"),
+        ({"duration": 8, **WIDE, "resolution": "720p"}, "incompatibleParameters"),
+        ({"duration": 8, "resolution": "480p"}, "unsupportedResolution"),
+        ({"duration": 8, "width": 1280, "height": 721}, "unsupportedDimensions"),
+        ({"duration": 8, "width": 1281, "height": 720}, "unsupportedDimensions"),
+        ({"duration": 8, "width": 1080, "height": 1080}, "unsupportedDimensions"),
+        ({"duration": 8, "height": 720}, "missingWidth"),
+        (WIDE, "missingDuration"),
+        ({"duration": 5, **WIDE}, "unsupportedDuration"),
+        ({"duration": 8, **WIDE, "positivePrompt": "x" * 3001}, "invalidPositivePromptLength"),
+        ({"duration": 8, **WIDE, "negativePrompt": "blur"}, "unsupportedParameter"),
+        ({"duration": 8, **WIDE, "CFGScale": 0.5}, "unsupportedParameter"),
+        ({"duration": 8, **WIDE, **framed(IMAGE)}, "unsupportedParameter"),
+        ({"duration": 8, **WIDE, "providerSettings": {"google": {"generateAudio": "yes"}}}, "invalidGenerateAudio"),
+        ({"duration": 8, **WIDE, "providerSettings": {"klingai": {}}}, "unsupportedParameter"),
+        *(({"duration": 8, **WIDE, **changes}, code) for changes, code in COMMON),
+    ],
+    "google:3@3": [
+        ({"duration": 8, **FULL_WIDE}, 800_000),
+        ({"duration": 8, **FULL_TALL, **SILENT}, 800_000),
+        ({"duration": 6, **FULL_WIDE}, 600_000),
+        ({"duration": 4, **FULL_WIDE, **SOUND}, 600_000),
+        ({"duration": 6, **FULL_WIDE, **SOUND}, 900_000),
+        ({"duration": 8, **FULL_WIDE, **SOUND}, 1_200_000),
+        ({"duration": 8, **HUGE_WIDE}, 2_400_000),
+        ({"duration": 8, **HUGE_TALL, **SOUND}, 2_800_000),
+        ({"duration": 4, "resolution": "1080p", **framed(IMAGE)}, 400_000),
+        ({"duration": 8, "resolution": "4K", **framed(IMAGE)}, 2_400_000),
+        ({"duration": 4, "resolution": "1080p", **framed({"image": IMAGE, "frame": "last"})}, 400_000),
+        ({"duration": 4, "resolution": "1080p", **framed({"image": IMAGE, "frame": "first"}, IMAGE)}, 400_000),
+        ({"duration": 8, **FULL_WIDE, "positivePrompt": "ab"}, 800_000),
+        ({"duration": 8, **FULL_WIDE, "positivePrompt": "x" * 3000}, 800_000),
+        *(({"duration": 8, **FULL_WIDE, "outputFormat": name}, 800_000) for name in ("MP4", "WEBM", "MOV")),
+        *(({"duration": 8, **FULL_WIDE, "outputQuality": quality}, 800_000) for quality in (20, 99)),
+        *(({"duration": 8, **FULL_WIDE, "numberResults": number}, 800_000) for number in (1, 4)),
+        *(({"duration": 8, **FULL_WIDE, "ttl": seconds}, 800_000) for seconds in (60, 31_536_000)),
+        *(({"duration": 8, **FULL_WIDE, "safety": {"mode": mode}}, 800_000) for mode in ("none", "fast", "full")),
+        ({"duration": 8, **WIDE}, "priceUnknown"),
+        ({"duration": 8, **TALL}, "priceUnknown"),
+        ({"duration": 8, "resolution": "720p", **framed(IMAGE)}, "priceUnknown"),
+        ({"duration": 8, **framed(IMAGE)}, "priceUnknown"),
+        ({"duration": 6, **HUGE_WIDE}, "priceUnknown"),
+        ({"duration": 6, **HUGE_WIDE, **SOUND}, "priceUnknown"),
+        ({"duration": 8}, "missingWidth"),
+        ({"duration": 8, "resolution": "1080p"}, "missingWidth"),
+        ({"duration": 8, **FULL_WIDE, **framed(IMAGE)}, "incompatibleParameters"),
+        ({"duration": 8, **FULL_WIDE, "resolution": "1080p"}, "incompatibleParameters"),
+        ({"duration": 8, "resolution": "2K", **framed(IMAGE)}, "unsupportedResolution"),
+        ({"duration": 4, "resolution": "1080p", **framed(IMAGE, IMAGE, IMAGE)}, "invalidFrameImages"),
+        ({"duration": 4, "resolution": "1080p", **framed({"image": IMAGE, "frame": 0})}, "unsupportedFrame"),
+        ({"duration": 8, "width": 1281, "height": 720}, "unsupportedDimensions"),
+        ({"duration": 8, "width": 1280, "height": 721}, "unsupportedDimensions"),
+        ({"duration": 8, "height": 720}, "missingWidth"),
+        (FULL_WIDE, "missingDuration"),
+        ({"duration": 7, **FULL_WIDE}, "unsupportedDuration"),
+        ({"duration": 8, **FULL_WIDE, "positivePrompt": "x" * 3001}, "invalidPositivePromptLength"),
+        ({"duration": 8, **FULL_WIDE, "negativePrompt": "blur"}, "unsupportedParameter"),
+        ({"duration": 8, **FULL_WIDE, "providerSettings": {"google": {"generateAudio": 1}}}, "invalidGenerateAudio"),
+        *(({"duration": 8, **FULL_WIDE, **changes}, code) for changes, code in COMMON),
+    ],
+    "minimax:4@1": [
+        ({"duration": 6, **SMALL}, 280_000),
+        ({"duration": 10, **SMALL}, 560_000),
+        ({"duration": 6, **FULL_WIDE}, 490_000),
+        ({"duration": 6, **FULL_WIDE, "fps": 25}, 490_000),
+        ({"duration": 6, **SMALL, "providerSettings": {"minimax": {"promptOptimizer": True}}}, 280_000),
+        ({"duration": 6, **SMALL, **framed(IMAGE)}, 280_000),
+        ({"duration": 6, **SMALL, **framed({"image": IMAGE, "frame": "first"})}, 280_000),
+        ({"duration": 6, **SMALL, "positivePrompt": "ab"}, 280_000),
+        ({"duration": 6, **SMALL, "positivePrompt": "x" * 2000}, 280_000),
+        *(({"duration": 6, **SMALL, "outputFormat": name}, 280_000) for name in ("MP4", "WEBM", "MOV")),
+        *(({"duration": 6, **SMALL, "outputQuality": quality}, 280_000) for quality in (20, 99)),
+        *(({"duration": 6, **SMALL, "numberResults": number}, 280_000) for number in (1, 4)),
+        *(({"duration": 6, **SMALL, "ttl": seconds}, 280_000) for seconds in (60, 31_536_000)),
+        *(({"duration": 6, **SMALL, "safety": {"mode": mode}}, 280_000) for mode in ("none", "fast", "full")),
+        ({"duration": 6}, "priceUnknown"),
+        ({"duration": 6, **framed(IMAGE)}, "priceUnknown"),
+        ({"duration": 10, **FULL_WIDE}, "unsupportedDuration"),
+        ({"duration": 8, **SMALL}, "unsupportedDuration"),
+        (SMALL, "missingDuration"),
+        ({"duration": 6, **FULL_TALL}, "unsupportedDimensions"),
+        ({"duration": 6, "width": 1366, "height": 769}, "unsupportedDimensions"),
+        ({"duration": 6, "width": 1367, "height": 768}, "unsupportedDimensions"),
+        ({"duration": 6, "width": 1366}, "missingHeight"),
+        ({"duration": 6, **SMALL, "fps": 26}, "unsupportedFps"),
+        ({"duration": 6, **SMALL, **framed(IMAGE, IMAGE)}, "invalidFrameImages"),
+        ({"duration": 6, **SMALL, **framed({"image": IMAGE, "frame": "last"})}, "unsupportedFrame"),
+        ({"duration": 6, **SMALL, "positivePrompt": "x" * 2001}, "invalidPositivePromptLength"),
+        ({"duration": 6, **SMALL, "negativePrompt": "blur"}, "unsupportedParameter"),
+        ({"duration": 6, **SMALL, "providerSettings": {"minimax": {"promptOptimizer": 1}}}, "invalidPromptOptimizer"),
+        ({"duration": 6, **SMALL, **SOUND}, "unsupportedParameter"),
+        *(({"duration": 6, **SMALL, **changes}, code) for changes, code in COMMON if changes != {"fps": 24}),
+    ],
+}
+CASES = [(air, changes, expected) for air, probes in PROBES.items() for changes, expected in probes]
+
+
+def outcome(checked: Any) -> int | str:
+    return checked.price if isinstance(checked, Order) else str(checked[0]["code"])
+
+
+@pytest.mark.parametrize(("air", "changes", "expected"), CASES)
+def test_a_request_has_the_price_of_the_page_or_is_refused(
+    air: str, changes: dict[str, Any], expected: int | str
+) -> None:
+    """A limit is named in the error, which leads to the model's own page."""
+    checked = check(request(model=air, **changes))
+    assert outcome(checked) == expected
+    if isinstance(checked, list):
+        assert [str(error.get("documentation", "")).partition("#")[0] for error in checked] in (
+            [models.get(air).documentation],
+            [""],
+        )
+
+
+@pytest.mark.parametrize(("air", "changes", "expected"), CASES)
+def test_the_emulators_reading_of_the_page_agrees(air: str, changes: dict[str, Any], expected: int | str) -> None:
+    """Runware would accept what is ordered, and refuse the rest.
+
+    Ours alone are the limits of what has no price, of a duration whose default no page gives, and of the longest `ttl`.
+    """
+    ours = expected in ("priceUnknown", "missingDuration") or changes.get("ttl", 0) > 60
+    assert (video_errors(request(model=air, **changes)) == []) == (isinstance(expected, int) or ours)
+
+
+def test_the_limits_of_images_and_times_are_those_of_the_pages() -> None:
+    """All models with images have the same limits. Only for KlingAI 2.1 Master a render time is known."""
+    found = {air: models.get(air) for air in models.identifiers()}
+    assert {air: model.image_sides for air, model in found.items() if model.max_image_bytes} == dict.fromkeys(
+        ("google:3@3", "klingai:5@3", "klingai:6@1", "minimax:4@1"), Span(300, 2048)
+    )
+    assert {model.max_image_bytes for model in found.values()} == {0, 20 * 1024 * 1024}
+    assert {air: model.usual_render for air, model in found.items() if model.usual_render} == {"klingai:5@3": 240_000}
+    assert {(model.status.state, model.status.successor) for model in found.values()} == {("live", "")}
+
+
+def test_every_model_has_requests() -> None:
+    """The requests of KlingAI 2.1 Master are recorded with their whole answers."""
+    assert {*PROBES, models.DEFAULT} == set(models.identifiers())
+
+
+def mutations(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Every value of a file with its path, and another value in its place."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from mutations(inner, (*path, name))
+    elif isinstance(value, list):
+        yield path, value[:-1]
+        for index, inner in enumerate(value):
+            yield from mutations(inner, (*path, index))
+    elif isinstance(value, bool):
+        yield path, not value
+    elif isinstance(value, int | float):
+        yield path, value + 1
+        yield path, value - 1
+    else:
+        yield path, f"{value}x"
+
+
+def changed(data: Any, path: tuple[Any, ...], value: Any) -> Any:
+    data = copy.deepcopy(data)
+    inner = data
+    for name in path[:-1]:
+        inner = inner[name]
+    inner[path[-1]] = value
+    return data
+
+
+def answers(air: str, data: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The answers of a model with this data to its requests; an error if the data cannot be used at all."""
+    try:
+        model = parse(data)
+        schema = request_type(model).model_json_schema()
+    except Exception as error:
+        return [repr(error)]
+    monkeypatch.setattr(models, "find", lambda _: model)
+    if air == models.DEFAULT:
+        tasks = [task for line in LINES for task in json.loads(line)["tasks"] if isinstance(task, dict)]
+    else:
+        tasks = [request(model=air, **changes) for changes, _ in PROBES[air]]
+    found: list[Any] = [schema]
+    for task in tasks:
+        try:
+            checked = check(task)
+        except Exception as error:
+            found.append(repr(error))
+        else:
+            found.append(checked if isinstance(checked, list) else (checked.price, checked.clips, checked.extension))
+    return found
+
+
+# Values that no order depends on, or that other tests hold.
+ELSEWHERE = {"name", "status", "usualRenderSeconds", "images"}
+
+
+@pytest.mark.parametrize("air", models.identifiers())
+def test_every_value_of_the_catalog_is_held_by_a_request(air: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A changed value changes an answer."""
+    data = models.content(air)
+    before = answers(air, data, monkeypatch)
+    survivors = []
+    for path, value in mutations(data):
+        if path[0] in ELSEWHERE:
+            continue
+        if answers(air, changed(data, path, value), monkeypatch) == before:
+            survivors.append(f"{'/'.join(map(str, path))} = {value!r}")
+    assert not survivors, survivors
