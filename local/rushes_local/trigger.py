@@ -120,7 +120,8 @@ def fault(
         answer = _read_json(http.put("/_emulator/faults", json=changed))
     screen = Screen(as_json)
     screen.print_json(answer)
-    screen.print("For the next order only:" if once else "Until `rushes trigger heal`:")
+    once_text = "For one submission to Runware, the next that comes; it may be a repeat:"
+    screen.print(once_text if once else "Until `rushes trigger heal`:")
     for name, value in added.items():
         screen.print(f"  {name} = {value}")
 

@@ -87,7 +87,7 @@ class FakeService:
         return answer({"message": "Not Found"}, 404)
 
     def _post(self, tasks: list[Json], *, dry: bool) -> Response:
-        data, errors = [], []
+        data, errors, repeated = [], [], []
         status = 400
         for task in tasks:
             about = {"taskType": "videoInference", "taskUUID": task["taskUUID"]}
@@ -108,9 +108,12 @@ class FakeService:
                 errors.append({**error, **about})
                 status = 503 if error["code"] in ("serviceUnavailable", "providerAccountRefused") else 400
             else:
+                repeated += [task["taskUUID"]] if task["taskUUID"] in self.tasks else []
                 self.tasks.setdefault(task["taskUUID"], make_task(task))
                 data.append(about)
-        return answer({"data": data, **({"errors": errors} if errors else {})}, 200 if data else status)
+        response = answer({"data": data, **({"errors": errors} if errors else {})}, 200 if data else status)
+        response.headers["Rushes-Repeated"] = ", ".join(repeated)
+        return response
 
     def _without_key(self, request: Request) -> Response | None:
         """The bucket's files, and Runware's registry, which this server has too."""

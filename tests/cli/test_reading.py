@@ -200,6 +200,44 @@ def test_an_erased_task_says_so_with_its_time(fake: FakeService, run: Run, no_pa
     assert "clip 0 is erased" in run("retry", uuid_).err
 
 
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("ambiguous: RemoteProtocolError", "is unknown: the connection was closed before the answer."),
+        ("ambiguous: no outcome recorded", "is unknown: no outcome recorded."),
+        (
+            "never arrived: HTTP 429 rateLimitExceeded",
+            "did not take effect: HTTP 429 rateLimitExceeded. It is repeated.",
+        ),
+        ("refused: invalidApiKey", "Runware refused an attempt to buy: invalidApiKey."),
+        ("of a later version", "is unknown: of a later version."),
+    ],
+)
+def test_an_attempt_is_explained_by_its_outcome(key: str, text: str) -> None:
+    """An attempt that certainly had no effect is not called unknown, and the names of Python's errors are words."""
+    assert explaining.describe_fact({"fact": "attempted", "key": key, "source": "submission"}).endswith(text)
+
+
+def test_explain_shows_that_an_order_was_sent_again(fake: FakeService, run: Run) -> None:
+    """The answer to a repeated attempt follows the sentence about the repeat and the reason for its safety."""
+    at = [stamp(TODAY + timedelta(hours=hour)) for hour in (1, 2, 3)]
+    timeline = [
+        {"at": at[0], "fact": "attempted", "key": "ambiguous: ReadTimeout", "source": "submission"},
+        {"at": at[1], "fact": "accepted", "key": "acknowledged", "source": "submission"},
+        {"at": at[2], "fact": "accepted", "source": "webhook"},
+    ]
+    task = fake.add("running", clip={"timeline": timeline})
+    (explained,) = run("explain", task["taskUUID"], "--json").json["clips"]
+    texts = [step["text"] for step in explained["story"]]
+    assert texts[2].startswith(
+        "Sent again under the same UUID, after the bucket and Runware had confirmed its absence. Runware has the order"
+    )
+    assert sum("again" in text for text in texts) == 1
+    task["clips"][0]["timeline"][0]["key"] = "never arrived: ConnectError"
+    (explained,) = run("explain", task["taskUUID"], "--json").json["clips"]
+    assert explained["story"][2]["text"].startswith("Sent again under the same UUID. Runware has the order")
+
+
 def test_explain_lists_events_in_order(fake: FakeService, run: Run) -> None:
     """The events are in the order of their times, from the record to the next step."""
     at = [stamp(TODAY + timedelta(hours=hour)) for hour in (1, 2, 3)]

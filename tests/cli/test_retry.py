@@ -39,6 +39,7 @@ def test_the_same_retry_buys_nothing_twice(fake: FakeService, run: Run) -> None:
     assert again.status == 0
     assert again.json == {
         "taskUUIDs": first.out.split(),
+        "orderedBefore": first.out.split(),
         "refused": [],
         "price": 0.0,
         "repeated": True,

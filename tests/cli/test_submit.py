@@ -85,11 +85,29 @@ def test_json_for_scripts(fake: FakeService, run: Run) -> None:
     given = run("submit", "a lighthouse", "--json").json
     assert given == {
         "taskUUIDs": list(fake.tasks),
+        "orderedBefore": [],
         "refused": [],
         "price": 0.924,
         "repeated": False,
         "dryRun": False,
     }
+
+
+def test_an_order_that_the_service_had_already_is_named(fake: FakeService, run: Run, tmp_path: Path) -> None:
+    """A repeat under the same taskUUID differs from a purchase: a sentence, `orderedBefore`, and no price."""
+    given = str(uuid.uuid4())
+    first = run("submit", "a lighthouse", "--uuid", given)
+    assert "ordered before" not in first.err
+    again = run("submit", "a lighthouse", "--uuid", given)
+    assert (again.status, again.out) == (0, f"{given}\n")
+    assert "It was ordered before under the same taskUUID, and not bought again" in again.err
+    found = run("submit", "a lighthouse", "--uuid", given, "--json").json
+    assert (found["orderedBefore"], found["price"], found["repeated"]) == ([given], 0.0, False)
+    lines = [{"positivePrompt": "a lighthouse", "taskUUID": given}, {"positivePrompt": "a harbour"}]
+    file = tmp_path / "tasks.json"
+    file.write_text(json.dumps(lines))
+    found = run("submit", "--file", str(file), "--json").json
+    assert (len(found["taskUUIDs"]), found["orderedBefore"], found["price"]) == (2, [given], 0.924)
 
 
 def test_a_file_of_tasks(fake: FakeService, run: Run, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from rushes.runware.request import Order
 from rushes.services.metric import Metric
 from rushes.services.request_validation import (
     MAX_BODY_BYTES,
+    REPEATED_HEADER,
     WireResponse,
     bearer_in,
     parse,
@@ -429,7 +430,9 @@ def test_a_bought_clip_is_recorded_as_such(world: UseCases) -> None:
 )
 def test_a_repeat_gets_the_stored_answer_and_buys_nothing(world: UseCases, repeat: dict[str, Any]) -> None:
     """The same request under the same UUID has the same answer, in any order of keys and any case of the UUID."""
-    assert submit(world).body == submit(world, repeat).body == {"data": [ACK]}
+    first, again = submit(world), submit(world, repeat)
+    assert first.body == again.body == {"data": [ACK]}
+    assert (first.headers, again.headers) == ({}, {REPEATED_HEADER: TASK_UUID})
     assert len(world.runware.sent) == 1
     assert world.table.budgets["all", MONTH][0] == PRICE
 

@@ -54,6 +54,7 @@ class ApiClient:
         """`warn` is called once with each warning of the service, such as of a model that will end."""
         self.target = target
         self._warn, self._warned = warn, ""
+        self.repeated: set[str] = set()  # the taskUUIDs of orders that the service had before
         self._has_answered = False  # after which a failed connection is no sign of a wrong URL
         headers = {"Authorization": f"Bearer {target.api_key}", "User-Agent": "rushes"}
         self._http = http_client(target, [target.url], base_url=target.url, headers=headers, timeout=_TIMEOUT)
@@ -157,6 +158,7 @@ class ApiClient:
             else:
                 body = _json_object(response)
                 status = response.status_code
+                self.repeated.update(filter(None, response.headers.get("Rushes-Repeated", "").split(", ")))
                 warning = response.headers.get("Rushes-Warning", "")
                 if warning and warning != self._warned:
                     self._warned = warning

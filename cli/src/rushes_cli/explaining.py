@@ -1,6 +1,6 @@
 """`explain`: a clip's facts as sentences, with times and sources, and the next step."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -20,9 +20,18 @@ _SOURCES = {
     "operator": "operator",
 }
 
+# The causes of attempts without an answer, by the names of the HTTP client's errors.
+_CAUSES = {
+    "RemoteProtocolError": "the connection was closed before the answer",
+    "ReadError": "the connection failed before the answer",
+    "ReadTimeout": "no answer arrived in time",
+    "WriteError": "the connection failed while the order was sent",
+    "WriteTimeout": "the order could not be sent in time",
+    "ConnectError": "no connection was possible",
+    "ConnectTimeout": "no connection was possible in time",
+}
 _SENTENCES = {
     "refused": "Runware refused the order: {reason}. Nothing was bought. Source: {source}.",
-    "attempted": "The outcome of an attempt to buy is unknown: {reason}.",
     "failed": "Failed: {reason}. Source: {source}.",
     "unproven": "Needs review: {reason}. It cannot be determined if the clip was bought.",
     "unsaved": "Needs review: {reason}.",
@@ -74,19 +83,39 @@ def story(task: Mapping[str, Any], clip: Mapping[str, Any]) -> Iterator[Json]:
 
     With fallback, the steps of each model's clip follow each other, and begin with the model.
     """
-    steps = [
-        {"at": fact.get("at"), "text": f"{each['model']}: {text}" if "model" in each else text}
-        for each in [*clip.get("chain", []), clip]
-        for fact in each.get("timeline", [])
-        if isinstance(fact, dict)
-        for text in [describe_fact(fact)]
-    ]
+    steps = []
+    for each in [*clip.get("chain", []), clip]:
+        facts = [fact for fact in each.get("timeline", []) if isinstance(fact, dict)]
+        for number, fact in enumerate(facts):
+            text = _resend(fact, facts[:number]) + describe_fact(fact)
+            steps.append({"at": fact.get("at"), "text": f"{each['model']}: {text}" if "model" in each else text})
     recorded = "The order was recorded and its estimate reserved. Nothing was sent yet."
     steps.insert(0, {"at": task.get("createdAt"), "text": recorded})
     if clip.get("possiblySentAt"):
         uncertain = "The order may have reached Runware; no response arrived."
         steps.append({"at": clip["possiblySentAt"], "text": uncertain})
     yield from sorted(steps, key=lambda step: str(step["at"]))
+
+
+def _resend(fact: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -> str:
+    """The sentence before the answer to a repeated attempt; empty for another fact."""
+    attempts = [str(each.get("key", "")) for each in earlier if each.get("fact") == "attempted"]
+    if not attempts or (fact.get("fact"), fact.get("source")) != ("accepted", "submission"):
+        return ""
+    if any(attempt.startswith("ambiguous") for attempt in attempts):
+        return "Sent again under the same UUID, after the bucket and Runware had confirmed its absence. "
+    return "Sent again under the same UUID. "
+
+
+def _describe_attempt(key: str) -> str:
+    outcome, _, cause = key.partition(": ")
+    cause = _CAUSES.get(cause, cause)
+    match outcome:
+        case "never arrived":
+            return f"An attempt to buy did not take effect: {cause}. It is repeated."
+        case "refused":
+            return f"Runware refused an attempt to buy: {cause}."
+    return f"The outcome of an attempt to buy is unknown: {cause or key}."
 
 
 def describe_fact(fact: Mapping[str, Any]) -> str:
@@ -102,6 +131,8 @@ def describe_fact(fact: Mapping[str, Any]) -> str:
         case "stored":
             action = "Downloaded from Runware and stored" if fields.get("rescued") else "Stored"
             return f"{action} in the bucket as version {key}, {size(fields.get('size'))}. Source: {source}."
+        case "attempted":
+            return _describe_attempt(reason)
         case "accepted":
             detail = f" ({key})" if key else ""
             return f"Runware has the order{detail}. Source: {source}."

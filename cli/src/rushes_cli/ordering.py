@@ -20,6 +20,7 @@ from rushes_cli.output import Screen, micros, money, utc_time
 Json = dict[str, Any]
 
 # The refusals that the service does not record, so that they are not final for their taskUUIDs.
+_ACCOUNT = "providerAccountRefused"
 _UNRECORDED = {"budgetExceeded", "missingWebhookSecret"}
 
 
@@ -95,8 +96,10 @@ def submit(
     Refused tasks of a file are named by their lines, or by their numbers in an array. A taskUUID that occurs twice
     refuses all of its tasks.
 
-    --json prints {"taskUUIDs", "refused": [error], "price": dollars, "repeated": bool, "dryRun": bool}; with --watch,
-    `watch --json` follows. The price is of the accepted tasks. An error has the "line" or "task" of its file.
+    --json prints {"taskUUIDs", "orderedBefore", "refused": [error], "price": dollars, "repeated": bool, "dryRun":
+    bool}; with --watch, `watch --json` follows. "orderedBefore" has the accepted tasks that the service had already;
+    the price is of the others. "repeated" is true if the command has sent an earlier submission again, which had no
+    response. An error has the "line" or "task" of its file.
     """
     options: Json = {"taskType": "videoInference", "model": model}
     if duration is not None:
@@ -172,7 +175,7 @@ def retry(
                 f"Already retried as {again['taskUUID']}; nothing was bought. --attempt {attempt + 1} buys again."
             )
             screen.print(again["taskUUID"])
-            screen.print_json(_as_json([again["taskUUID"]], [], 0, repeated=True))
+            screen.print_json(_as_json([again["taskUUID"]], [], 0, repeated=True, before=[again["taskUUID"]]))
             accepted, refused = [str(again["taskUUID"])], False
         else:
             accepted, refused = purchase.run([again])
@@ -278,6 +281,8 @@ class ClipOrder:
         refused = {str(error.get("taskUUID")).lower() for error in final}
         if not refused:
             return
+        if any(error.get("code") == _ACCOUNT for error in final):
+            self._screen.info("The operator has to act first: until then Runware refuses every order.")
         if refused & given:
             anew = self._anew
         elif response.data:
@@ -353,21 +358,34 @@ class ClipOrder:
         placed = [self._placed(error) for error in refused]
         for line in task_faults.grouped(placed):
             screen.info(f"refused: {line}", "red")
-        price = sum(self._prices.get(each.lower(), 0) for each in uuids)
+        before = [each for each in uuids if each.lower() in self._service.repeated]
+        if before:
+            them = "It was" if len(before) == 1 else f"{len(before)} of them were"
+            screen.info(f"{them} ordered before under the same taskUUID, and not bought again: see `rushes show`.")
+        price = sum(self._prices.get(each.lower(), 0) for each in uuids if each not in before)
         if refused and not uuids:
             screen.info("Nothing was bought." if not dry_run else "Nothing would be bought.")
         elif refused:
             count = _plural(len(self._tasks) + len(self._source.faults if self._source else ()), "task")
             screen.info(f"{len(uuids)} of {count} {'valid' if dry_run else 'ordered'}, for {money(price)}.")
         errors = [error for error, _ in placed]
-        screen.print_json(_as_json([] if dry_run else uuids, errors, price, repeated=repeated, dry_run=dry_run))
+        screen.print_json(
+            _as_json([] if dry_run else uuids, errors, price, repeated=repeated, dry_run=dry_run, before=before)
+        )
 
 
 def _as_json(
-    uuids: Sequence[str], refused: Sequence[Json], price: int, *, repeated: bool, dry_run: bool = False
+    uuids: Sequence[str],
+    refused: Sequence[Json],
+    price: int,
+    *,
+    repeated: bool,
+    dry_run: bool = False,
+    before: Sequence[str] = (),
 ) -> Json:
     return {
         "taskUUIDs": list(uuids),
+        "orderedBefore": list(before),
         "refused": list(refused),
         "price": price / 1_000_000,
         "repeated": repeated,

@@ -75,7 +75,25 @@ def watch(
 def follow(screen: Screen, service: ApiClient, task_uuids: Sequence[str], timeout: float) -> None:
     """Shows these tasks until all have a final status. Raises `Exit` or `CommandError` unless all succeeded."""
     progress = TaskProgress(service, task_uuids)
-    deadline = time.monotonic() + timeout
+    try:
+        _follow(screen, progress, time.monotonic() + timeout)
+    except KeyboardInterrupt:
+        screen.info("The orders go on. `rushes watch` continues to watch them.")
+        raise
+    if not progress.is_over:
+        raise CommandError(
+            f"Timeout: {len(progress.open)} of {len(task_uuids)} tasks are still in progress. `rushes watch` continues "
+            "to watch them.",
+            Exit.TIMED_OUT,
+        )
+    others = [uuid for uuid, task in progress.latest.items() if task.get("status") != "succeeded"]
+    if others:
+        screen.info(f"The reasons: rushes explain {screen.id(others[0])}{' …' if len(others) > 1 else ''}")
+        raise typer.Exit(Exit.FAILED)
+
+
+def _follow(screen: Screen, progress: "TaskProgress", deadline: float) -> None:
+    """Shows the tasks until all have a final status, or until the deadline."""
     with Live(console=screen.out, auto_refresh=True, refresh_per_second=4) if screen.is_live else _NoDisplay() as live:
         pause = _PAUSE
         while True:
@@ -90,14 +108,6 @@ def follow(screen: Screen, service: ApiClient, task_uuids: Sequence[str], timeou
                 break
             pause = _PAUSE if changed else min(pause * 1.2, _MAX_PAUSE)
             time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
-    if not progress.is_over:
-        raise CommandError(
-            f"Timeout: {len(progress.open)} of {len(task_uuids)} tasks are still in progress. `rushes watch` continues "
-            "to watch them.",
-            Exit.TIMED_OUT,
-        )
-    if any(task.get("status") != "succeeded" for task in progress.latest.values()):
-        raise typer.Exit(Exit.FAILED)
 
 
 class TaskProgress:

@@ -21,6 +21,7 @@ from rushes.runware.wire import WireError, wire_error
 from rushes.services import input_images
 
 WARNING_HEADER = "Rushes-Warning"
+REPEATED_HEADER = "Rushes-Repeated"
 MAX_TASKS = 20
 MAX_CLIPS = 20
 MAX_BODY_BYTES = 5 * 1024 * 1024  # bytes
@@ -45,6 +46,7 @@ class WireResponse:
     data: list[dict[str, Any]] = field(default_factory=list)
     errors: list[tuple[int, WireError]] = field(default_factory=list)
     leaving: dict[str, ModelStatus] = field(default_factory=dict)  # ordered models that will end, by identifier
+    repeated: list[str] = field(default_factory=list)  # taskUUIDs of orders that had been recorded before
 
     @property
     def status(self) -> int:
@@ -56,12 +58,13 @@ class WireResponse:
 
     @property
     def headers(self) -> dict[str, str]:
-        """A header that warns of models that will end; none without such a model."""
+        """Warns of models that will end, and names the orders that were not bought again; {} without any of them."""
         warnings = [
             f"{air} ends{f' on {status.date}' if status.date else ''}; successor {status.successor}"
             for air, status in sorted(self.leaving.items())
         ]
-        return {WARNING_HEADER: ", ".join(warnings)} if warnings else {}
+        found = {WARNING_HEADER: ", ".join(warnings), REPEATED_HEADER: ", ".join(self.repeated)}
+        return {name: value for name, value in found.items() if value}
 
     @property
     def body(self) -> dict[str, Any]:

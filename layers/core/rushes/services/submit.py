@@ -170,6 +170,7 @@ class SubmitService:
                 case Recorded():
                     return [(clip, content) for clip in clips]
                 case Existing(recorded) if recorded.fingerprint == task.fingerprint:
+                    answer.repeated.append(order.task_uuid)
                     _acknowledge(order.task_uuid, self.table.clips(task.caller, task.task_uuid), answer)
                 case Existing():
                     answer.errors.append((400, of_task(order.task_uuid, _CONFLICT)))
