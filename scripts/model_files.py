@@ -131,6 +131,8 @@ class PriceRow(_Entry):
     def _one_price(self) -> Self:
         if (self.perClip is None) == (self.perSecond is None):
             raise ValueError("a price is per clip or per second")
+        if self.perClip and "duration" not in self.when:
+            raise ValueError("a price per clip is for certain durations")
         return self
 
 
@@ -276,9 +278,7 @@ def _status(model: ModelFile) -> str:
 
 
 def _price_range(model: ModelFile) -> str:
-    seconds = model.parameters["duration"]
-    shortest = min(seconds.values) if seconds.values else seconds.minimum
-    prices = [row.perSecond or (row.perClip or 0) / float(shortest or 1) for row in model.prices]
+    prices = [row.perSecond or (row.perClip or 0) / min(map(float, row.when["duration"])) for row in model.prices]
     low, high = (f"${price / 1e6:.3f}" for price in (min(prices), max(prices)))
     return low if low == high else f"{low} to {high}"
 

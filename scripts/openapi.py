@@ -24,13 +24,27 @@ def schemas() -> dict[str, Any]:
     named = {air: re.sub(r"[:@]", "-", air) for air in models.identifiers()}
     parts: dict[str, Any] = {}
     for air, name in named.items():
-        parts |= _schema(request_type(models.get(air)), f"VideoInference.{name}")
+        model = models.get(air)
+        parts |= _schema(request_type(model), f"VideoInference.{name}")
+        parts[f"VideoInference.{name}"] |= _rules(model)
     mapping = {air: f"#/components/schemas/VideoInference.{name}" for air, name in named.items()}
     whole = {
         "oneOf": [{"$ref": reference} for reference in mapping.values()],
         "discriminator": {"propertyName": "model", "mapping": mapping},
     }
     return {**parts, "VideoInference": whole, **_schema(ModelFile, "Model")}
+
+
+def _rules(model: models.VideoModel) -> dict[str, Any]:
+    """The rules that concern several parameters, as far as JSON Schema has keywords for them."""
+    required = {"fallbackOnModeration": ["fallback"]}
+    alternatives: list[dict[str, Any]] = []
+    for rule in model.rules:
+        if rule.kind == "together":
+            required |= {name: [other for other in rule.parameters if other != name] for name in rule.parameters}
+        elif rule.kind == "exactlyOneOf" and not any("." in name for group in rule.groups for name in group):
+            alternatives = [{"required": list(group)} for group in rule.groups]
+    return {"dependentRequired": required, **({"oneOf": alternatives} if alternatives else {})}
 
 
 def _schema(of: type[BaseModel], name: str) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def test_every_answer_is_documented(phases: str, user: User, tmp_path: Path) -> 
     command = [
         Path(sys.executable).with_name("schemathesis"),
         *("run", "openapi.json", "--url", user.stack.url, "--header", f"Authorization: Bearer {user.key}"),
-        *("--checks", ",".join(CHECKS), "--phases", phases, "--max-examples", "5", "--seed", "1"),
+        *("--checks", ",".join(CHECKS), "--phases", phases, "--max-examples", "10", "--seed", "1"),
         *("--no-color", "--warnings", "off", "--no-shrink"),
     ]
     environment = {**os.environ, "NO_PROXY": "127.0.0.1"}

@@ -62,6 +62,7 @@ def test_an_unknown_identifier_finds_no_model(air: object) -> None:
         lambda data: data["prices"][0]["when"].update(duration=[5, 7]),
         lambda data: data["prices"][0]["when"].update(resolution=["720p"]),
         lambda data: data["prices"][0].update(perClip=924_000),
+        lambda data: data.update(prices=[{"when": {"resolution": ["1080p"]}, "perClip": 924_000}]),
         lambda data: data["prices"][0].update(perSecond=184_800.5),
     ],
 )

@@ -143,11 +143,10 @@ def _durations(model: Mapping[str, Any]) -> str:
 
 def _prices(model: Mapping[str, Any]) -> str:
     prices = sorted(_per_second(model))
-    low, high = (f"${price / 1_000_000:g}" for price in (prices[0], prices[-1]))
+    low, high = (f"${price / 1_000_000:.4g}" for price in (prices[0], prices[-1]))
     return low if low == high else f"{low} to {high}"
 
 
 def _per_second(model: Mapping[str, Any]) -> Iterator[int]:
-    shortest = min(model["parameters"]["duration"].get("values") or [1])
     for row in model["prices"]:
-        yield row["perSecond"] if row.get("perSecond") else round(row["perClip"] / shortest)
+        yield row["perSecond"] if row.get("perSecond") else round(row["perClip"] / min(row["when"]["duration"]))

@@ -145,11 +145,18 @@ def request_type(model: VideoModel) -> type[BaseModel]:
         "destination": (Annotated[str, Field(strict=True, max_length=200), AfterValidator(_destination)], None),
         "tags": (_Tags, None),
         "webhookURL": (_Receiver, None),
-        "fallback": (_Fallback, None),
+        "fallback": (_fallback(), None),
         "fallbackOnModeration": (Annotated[bool, Field(strict=True)], False),
     }
     in_order = sorted(fields, key=lambda name: _LAST.index(name) if name in _LAST else -1)
     return create_model("VideoInference", __base__=_Strict, **{name: fields[name] for name in in_order})
+
+
+def _fallback() -> Any:
+    """The type of `fallback`, a list of identifiers; `check_chain` checks the models themselves."""
+    sold: dict[str, Any] = {"enum": list(models.identifiers())}
+    model = Annotated[str, Field(strict=True, json_schema_extra=sold)]
+    return Annotated[list[model], Field(min_length=1, max_length=_MAX_FALLBACKS)]
 
 
 def _fields(prefix: str, model: VideoModel) -> dict[str, Any]:
@@ -283,11 +290,6 @@ _Receiver = Annotated[
     AfterValidator(_receiver),
     Field(json_schema_extra={"format": "uri", "pattern": "^https://", "maxLength": MAX_RECEIVER_LENGTH}),
 ]
-
-
-_Fallback = Annotated[
-    list[Annotated[str, Field(strict=True)]], Field(min_length=1, max_length=_MAX_FALLBACKS)
-]  # `check_chain` checks the models themselves
 
 
 def _prompt(value: str) -> str:
