@@ -5,6 +5,7 @@ of these requests is then answered otherwise, so no value of the catalog is with
 """
 
 import copy
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -241,6 +242,19 @@ def test_the_limits_of_images_and_times_are_those_of_the_pages() -> None:
     assert {model.max_image_bytes for model in found.values()} == {0, 20 * 1024 * 1024}
     assert {air: model.usual_render for air, model in found.items() if model.usual_render} == {"klingai:5@3": 240_000}
     assert {(model.status.state, model.status.successor) for model in found.values()} == {("live", "")}
+
+
+HOSTILE: tuple[Any, ...] = (None, True, -1, 1e308, "x", [], [1], {}, {"a": {}}, [[{}]])
+
+
+@pytest.mark.parametrize("air", models.identifiers())
+def test_any_value_of_any_parameter_is_an_order_or_an_error(air: str) -> None:
+    """Values of any type, alone and two at a time, never raise: a rule about several parameters may see both."""
+    names = {name.partition(".")[0] for name in models.get(air).parameters}
+    for name, other in itertools.product(sorted(names), repeat=2):
+        for value in HOSTILE:
+            checked = check(request(model=air, duration=6) | {name: value, other: value})
+            assert isinstance(checked, Order | list)
 
 
 def test_every_model_has_requests() -> None:

@@ -59,7 +59,9 @@ def _holds(when: Mapping[str, Sequence[Any]], task: Mapping[str, Any], model: Vi
 
 
 def _parameters(rule: Rule) -> set[str]:
-    return {*rule.parameters, *rule.when, *(name for group in rule.groups for name in group)}
+    """The parameters on which a rule depends: the resolution also on the size."""
+    names = {*rule.parameters, *rule.when, *(name for group in rule.groups for name in group)}
+    return names | ({"width", "height"} if "resolution" in names else set())
 
 
 def _broken(rule: Rule, task: Mapping[str, Any], model: VideoModel) -> WireError | None:
