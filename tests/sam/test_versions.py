@@ -121,8 +121,8 @@ def test_all_invocations_use_the_alias(transform: Transform) -> None:
     """APIs, queues, the stream and the schedule invoke each function through its alias and have no other permission."""
     named = list(invocations(transform(unchanged)))
     assert {each["Ref"] for each in named} == {f"{function}Aliaslive" for function in FUNCTIONS}
-    # Seven routes with a permission each, four queues, one stream, one schedule with its permission.
-    assert len(named) == 2 * 7 + 4 + 1 + 2
+    # Eight routes with a permission each, four queues, one stream, one schedule with its permission.
+    assert len(named) == 2 * 8 + 4 + 1 + 2
 
 
 def test_the_alias_has_the_settings_of_failed_sweeps(transform: Transform) -> None:
