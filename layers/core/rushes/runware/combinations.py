@@ -72,7 +72,7 @@ def _broken(rule: Rule, task: Mapping[str, Any], model: VideoModel) -> WireError
             missing = [name for name in rule.parameters if _given(name, task) is None]
             if missing and len(missing) < len(rule.parameters):
                 message = f"{' and '.join(rule.parameters)} must be used together."
-                return _error(f"missing{_capital(missing[0])}", message, missing[0], model)
+                return _error(f"missing{capital(missing[0])}", message, missing[0], model)
         case "onlyWith":
             if _given(first, task) is not None and _given(rule.parameters[1], task) is None:
                 message = f"{first} requires {rule.parameters[1]}."
@@ -80,17 +80,17 @@ def _broken(rule: Rule, task: Mapping[str, Any], model: VideoModel) -> WireError
         case "restricts":
             if _holds(rule.when, task, model) and value_of(first, task, model) not in rule.values:
                 conditions = " and ".join(f"{name} {_shown(value_of(name, task, model))}" for name in rule.when)
-                message = f"{first} must be {_either(rule.values)} with {conditions}."
-                return _error(f"unsupported{_capital(first)}", message, first, model, allowedValues=list(rule.values))
+                message = f"{first} must be {either(rule.values)} with {conditions}."
+                return _error(f"unsupported{capital(first)}", message, first, model, allowedValues=list(rule.values))
         case _:
             given = [group for group in rule.groups if any(_given(name, task) is not None for name in group)]
-            groups = _either([" and ".join(group) for group in rule.groups])
+            groups = either([" and ".join(group) for group in rule.groups])
             if len(given) > 1:
                 message = f"Only one of {groups} may be given."
                 return _error("incompatibleParameters", message, [group[0] for group in given], model)
             if not given and rule.kind == "exactlyOneOf":
                 return _error(
-                    f"missing{_capital(rule.groups[0][0])}", f"One of {groups} is required.", rule.groups[0][0], model
+                    f"missing{capital(rule.groups[0][0])}", f"One of {groups} is required.", rule.groups[0][0], model
                 )
     return None
 
@@ -114,18 +114,22 @@ def _error(code: str, message: str, parameter: str | list[str], model: VideoMode
 
 
 def _shown(value: Any) -> str:
-    return (
-        {True: "true", False: "false", None: "of its default"}.get(value, str(value))
-        if not isinstance(value, list)
-        else "images"
-    )
+    match value:
+        case None:
+            return "of its default"
+        case bool():
+            return str(value).lower()
+        case list():
+            return "images"
+    return str(value)
 
 
-def _either(allowed: Sequence[object]) -> str:
+def either(allowed: Sequence[object]) -> str:
     """`A, B or C`."""
     *others, last = map(str, allowed)
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def _capital(name: str) -> str:
+def capital(name: str) -> str:
+    """The name of a parameter as a part of an error's code: each of its parts with a capital letter."""
     return "".join(part[:1].upper() + part[1:] for part in name.split("."))

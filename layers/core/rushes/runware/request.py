@@ -33,7 +33,7 @@ from rushes.domain.media import picture
 from rushes.domain.receiver_url import MAX_URL_LENGTH as MAX_RECEIVER_LENGTH
 from rushes.domain.receiver_url import url_fault
 from rushes.runware import models
-from rushes.runware.combinations import combination_faults, no_price, price_of
+from rushes.runware.combinations import capital, combination_faults, either, no_price, price_of
 from rushes.runware.models import Parameter, Span, VideoModel
 from rushes.runware.wire import DATA_URI, OURS, S3_OBJECT, WireError, of_model, wire_error
 
@@ -168,7 +168,7 @@ def _fields(prefix: str, model: VideoModel) -> dict[str, Any]:
             continue
         if inner:
             nested = _fields(f"{prefix}{name}.", model)
-            called = _TYPE_NAMES.get(name, _capital(name))
+            called = _TYPE_NAMES.get(name, capital(name))
             fields[name] = (create_model(called, __base__=_Strict, __doc__=_DESCRIPTIONS.get(name), **nested), None)
         else:
             fields[name] = (_type(limits, model), ... if limits.required else limits.default)
@@ -241,7 +241,7 @@ def _frame_image(frames: tuple[str | int, ...]) -> Any:
     def frame(value: object) -> object:
         if any(type(value) is type(allowed) and value == allowed for allowed in frames):
             return value
-        raise PydanticCustomError("literal", "must be {frames}", {"frames": _either(frames)})
+        raise PydanticCustomError("literal", "must be {frames}", {"frames": either(frames)})
 
     place: Any = (Annotated[Literal[frames], BeforeValidator(frame)], frames[0])
     placed = create_model("_PlacedImage", __base__=_Strict, image=(_Image, ...), frame=place)
@@ -425,7 +425,7 @@ def _path(location: tuple[int | str, ...]) -> list[str]:
 
 
 def _code_and_message(detail: ErrorDetails, last: str, parameter: str, allowed: Sequence[object]) -> tuple[str, str]:
-    name, kind = _capital(last), detail["type"]
+    name, kind = capital(last), detail["type"]
     match kind:
         case "missing":
             return f"missing{name}", "is required"
@@ -436,18 +436,12 @@ def _code_and_message(detail: ErrorDetails, last: str, parameter: str, allowed: 
         case "literal_error" if parameter == "model":
             return "invalidModel", "is not a model that can be bought here"
         case "literal_error" | "literal":
-            return f"unsupported{name}", f"must be {_either(allowed)}"
+            return f"unsupported{name}", f"must be {either(allowed)}"
         case "string_unicode":
             return f"invalid{name}", "contains a character that is not Unicode text"
         case "string_too_short" | "string_too_long" if parameter.endswith("Prompt"):
             return f"invalid{name}Length", _phrase(detail)
     return f"invalid{name}", _phrase(detail)
-
-
-def _either(allowed: Sequence[object]) -> str:
-    """`A, B or C`."""
-    *others, last = map(str, allowed)
-    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _phrase(detail: ErrorDetails) -> str:
@@ -478,7 +472,3 @@ def _allowed(parameter: str, model: VideoModel) -> list[Any] | None:
         return list(images.frames)
     limits = model.parameters.get(parameter)
     return list(limits.values) if limits and limits.values else _COMMON_VALUES.get(parameter)
-
-
-def _capital(name: str) -> str:
-    return name[:1].upper() + name[1:]

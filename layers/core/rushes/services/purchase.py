@@ -146,15 +146,13 @@ def build_wire_task(
     task = {name: value for name, value in request.items() if name not in OURS}
     if "ttl" in task:
         task["ttl"] = max(task["ttl"], least_ttl)
-    return (
-        task
-        | ({"model": clip.chain.model} if clip.chain else {})
-        | {
-            "taskUUID": clip.clip_uuid,
-            "deliveryMethod": "async",
-            "numberResults": 1,
-            "includeCost": True,
-            "webhookURL": callback,
-            "uploadEndpoint": upload_link,
-        }
-    )
+    if clip.chain:
+        task["model"] = clip.chain.model
+    return task | {
+        "taskUUID": clip.clip_uuid,
+        "deliveryMethod": "async",
+        "numberResults": 1,
+        "includeCost": True,
+        "webhookURL": callback,
+        "uploadEndpoint": upload_link,
+    }
