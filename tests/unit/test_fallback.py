@@ -123,6 +123,12 @@ def test_invalid_fallbacks(changes: Mapping[str, Any], codes: list[str]) -> None
     assert [fault["code"] for fault in faults(**changes)] == codes
 
 
+@pytest.mark.parametrize("fallback", [[{}], [[]], [DEARER.air, {}]])
+def test_an_invalid_fallback_after_the_limit_of_faults(fallback: list[object]) -> None:
+    """Only the first 50 faults are reported, so the fallback's own may be missing; it is not read as valid."""
+    assert len(faults(tags={f"k{number}": {} for number in range(60)}, fallback=fallback)) == 50
+
+
 @pytest.mark.usefixtures("more")
 def test_an_unknown_model_of_a_fallback_is_named() -> None:
     """The fault is about the fallback, with the model's name."""

@@ -84,6 +84,8 @@ def check_chain(task: Mapping[str, Any], *, loopback: bool = False) -> Order | l
     first = check(task, loopback=loopback)
     later = task.get("fallback")
     faults = first if isinstance(first, list) else []
+    if len(faults) >= _MAX_FAULTS:  # the fault of `fallback` may be among those left out
+        return faults
     if not isinstance(later, list) or any(fault.get("parameter") == "fallback" for fault in faults):
         misplaced = "fallback" not in task and "fallbackOnModeration" in task
         return [*faults, _NO_FALLBACK] if misplaced else first
