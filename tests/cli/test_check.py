@@ -17,8 +17,9 @@ from rushes.domain.budget import ALL_CALLERS, Reservation
 from rushes.domain.caller import hash_key
 from rushes.domain.clip import Clip, Fact, FactRecord, FactSource, Kind, defer_budget, merge_all, refresh_derived
 from rushes.domain.task import Task
+from rushes.domain.views import manifest_key
 from rushes_cli.operator import erase
-from rushes_cli.operator.consistency import MEANINGS, CheckOptions, Flaw, check, manifest_key
+from rushes_cli.operator.consistency import MEANINGS, CheckOptions, Flaw, check
 from rushes_cli.operator.review import clock
 from rushes_local.stack import Stack
 from tests.cli.conftest import Run

@@ -21,6 +21,7 @@ from rushes.adapters.dynamodb.admin import AdminTable, TableSnapshot
 from rushes.domain.clip import Clip, Kind, Status, billable_amount
 from rushes.domain.media import HEAD_BYTES, container, same_kind
 from rushes.domain.task import Task, current_clips
+from rushes.domain.views import manifest_key
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -205,11 +206,6 @@ class _Records:
         if (clip.caller, clip.task_uuid) not in self.tasks:
             return True
         return options.retention is not None and options.now - _stored_at(clip) >= options.retention
-
-
-def manifest_key(clip: Clip) -> str:
-    """The object key of a clip's manifest."""
-    return clip.object_key.rpartition(".")[0] + ".json"
 
 
 def name(clip: Clip) -> str:
