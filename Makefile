@@ -39,9 +39,9 @@ help: ## list the verbs
 demo: $(local) ## order clips by request and by file on this machine (REQUEST=file.json for your own request)
 	@.venv/bin/rushes demo $(if $(REQUEST),"$(REQUEST)")
 
-# 130 is the exit status after Ctrl-C, which is no error here.
+# 130 is the exit status after Ctrl-C, which is no error here. The trap keeps the shell alive for that check.
 dev: $(local) ## run the same stack until Ctrl-C (ARGS="--limit-usd 200")
-	@.venv/bin/rushes dev $(ARGS) || [ $$? -eq 130 ]
+	@trap : INT; .venv/bin/rushes dev $(ARGS) || [ $$? -eq 130 ]
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Before every commit

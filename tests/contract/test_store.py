@@ -358,6 +358,16 @@ def test_saved_over_its_version(table: Table) -> None:
 
 
 @pytest.mark.parametrize("counted", [PRICE, 0], ids=["without money", "with money"])
+def test_saving_over_the_clip_of_another_request(table: Table, counted: int) -> None:
+    """A request under the same taskUUID has clips of other clipUUIDs, at the same version; they cannot be saved."""
+    put(table, clip())
+    with pytest.raises(StaleError):
+        table.save(clip(clip_uuid=uuid4(2)), clip(clip_uuid=uuid4(2), budgeted=counted))
+    assert table.clip("ann", TASK_UUID, 0) == clip()
+    assert table.budget("ann", MONTH)[0] == PRICE
+
+
+@pytest.mark.parametrize("counted", [PRICE, 0], ids=["without money", "with money"])
 def test_saving_an_unrecorded_clip(table: Table, counted: int) -> None:
     """An unrecorded clip cannot be saved, and the budgets do not change."""
     with pytest.raises(StaleError):

@@ -199,7 +199,8 @@ class FakeTable:
 
     def _save(self, before: Clip, after: Clip, successor: Clip | None = None) -> Clip:
         name = before.caller, before.task_uuid, before.index
-        if name not in self.rows or self.rows[name].version != before.version:
+        row = self.rows.get(name)
+        if row is None or (row.version, row.clip_uuid) != (before.version, before.clip_uuid):
             latest = self._own.get(name, [])[-self.remembered_writes :] if self.remembered_writes else []
             for given, own in latest:
                 if given is after:
@@ -214,8 +215,8 @@ class FakeTable:
         saved = replace(after, version=before.version + 1)
         self.saves += 1
         self._own.setdefault(name, []).append((after, saved))
-        self.changes.append((self.rows[name], saved))
-        self.before_change(name, self.rows[name])
+        self.changes.append((row, saved))
+        self.before_change(name, row)
         self.rows[name] = saved
         for scope in after.scopes:
             held, limit = self.budgets.get((scope, after.month), (0, None))

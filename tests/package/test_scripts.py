@@ -4,8 +4,10 @@ import os
 import pty
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -89,6 +91,13 @@ def test_an_installation_shows_its_packages(tmp_path: Path, status: int) -> None
     assert "Using cached" not in done.stdout
 
 
+def is_handling_interrupt(pid: int) -> bool:
+    """True while a process runs its handler of SIGINT, in which the signal is blocked."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    blocked = re.search(r"SigBlk:\s*([0-9a-f]+)", status)
+    return blocked is not None and bool(int(blocked[1], 16) & 1 << signal.SIGINT - 1)
+
+
 @pytest.mark.parametrize(("status", "is_error"), [(130, False), (1, True)])
 def test_ctrl_c_ends_make_dev_without_an_error(tmp_path: Path, status: int, is_error: bool) -> None:
     """On a terminal, Ctrl-C ends `make dev` without an error of make; another failure of the command is one."""
@@ -97,7 +106,9 @@ def test_ctrl_c_ends_make_dev_without_an_error(tmp_path: Path, status: int, is_e
         (tmp_path / needed).parent.mkdir(exist_ok=True)
         (tmp_path / needed).touch()
     (tmp_path / ".venv" / "local.stamp").touch()
-    put(tmp_path / ".venv" / "bin", "rushes", f"trap 'echo stopped; exit {status}' INT\necho started; sleep 30 & wait")
+    # The command stops only after make has begun to handle the signal, as the real one does: it takes a second.
+    stop = f"while [ ! -e handled ]; do :; done; echo stopped; exit {status}"
+    put(tmp_path / ".venv" / "bin", "rushes", f"trap '{stop}' INT\necho started; sleep 30 & wait")
     controller, terminal = pty.openpty()
     command = ["setsid", "--ctty", "--wait", "make", "-f", str(ROOT / "Makefile"), "dev"]
     with subprocess.Popen(command, cwd=tmp_path, stdin=terminal, stdout=terminal, stderr=terminal) as process:
@@ -106,6 +117,10 @@ def test_ctrl_c_ends_make_dev_without_an_error(tmp_path: Path, status: int, is_e
         while "started" not in output:
             output += os.read(controller, 1000).decode()
         os.write(controller, b"\x03")
+        ends = time.monotonic() + 30
+        while not is_handling_interrupt(process.pid) and time.monotonic() < ends:
+            time.sleep(0.01)
+        (tmp_path / "handled").touch()
         with suppress(OSError):  # on Linux: the other end is closed
             while piece := os.read(controller, 1000):
                 output += piece.decode()

@@ -304,6 +304,8 @@ def lost_answers() -> Iterator[Setting]:
         setting = Setting(switches=switches, when_ambiguous=policy, fates=(fate,), limit=limit)
         for number, loss in product(range(1, effects(setting) + 1), LOSSES):
             yield replace(setting, schedule=Schedule(lost={number: loss}))
+            # The answer of a repeated request's first write is lost.
+            yield replace(setting, schedule=Schedule(lost={number + 1: loss}, guests_inside={number: "submit"}))
             if policy == "resend":
                 yield replace(setting, schedule=Schedule(lost={number: loss}, guests_inside={number: "sweep"}))
                 yield replace(setting, schedule=Schedule(lost={number: loss}, guests_inside={number: "webhook"}))

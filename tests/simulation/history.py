@@ -84,6 +84,8 @@ class History:
     unsaved: list[str] = field(default_factory=list)
     new_uuids: "count[int]" = field(default_factory=lambda: count(1 << 64))
     next_sweep: int = 0
+    hangs: int = 0
+    outage_ended_at: int = 0  # of Runware, if it had one
     skews: Iterator[int] = field(init=False)
     skew: int = 0  # the largest difference between two clocks
     checker: TransitionChecker = field(init=False)
@@ -196,6 +198,7 @@ class History:
     def _hang(self) -> None:
         """The program hangs: during a call of Runware until the timeout, else as long as it may still make a call."""
         last_call = self.world.ends - TIMES.http
+        self.hangs += 1
         hangs_until = self.world.now + TIMES.http if self.world.names[-1] in PROVIDER_CALLS else last_call
         self.world.move_to(min(max(hangs_until, self.world.now), self.world.ends))
 
@@ -352,8 +355,9 @@ def _faults(clip: Clip, history: History) -> list[str]:
     if _found_late(clip, history):
         faults.append("found too long after its render")
     possible_sends = history.runware.supervisor.possible_sends.get(clip.clip_uuid)
-    # After a killed function or an unsaved outcome only a person can decide.
-    excused = history.world.stops or history.table.refused
+    # Only a person can decide after a killed function, an unsaved outcome, or one saved after the lease's expiry by
+    # another clock.
+    excused = history.world.stops or history.table.refused or (history.hangs and history.skew)
     if clip.status == Status.REVIEW and not (possible_sends or excused or clip.is_superseded):
         faults.append("in review without an ambiguous attempt")
     recorded_at = clip.possibly_sent_at
@@ -386,13 +390,19 @@ def _charged_after_its_end(task: Execution, clip: Clip) -> bool:
 
 
 def _found_late(clip: Clip, history: History) -> bool:
-    """True if a Runware that refuses shared polls delayed the detection of a render."""
+    """True if a Runware that refuses shared polls delayed the detection of a render.
+
+    After an outage of Runware the next check comes after a third of the time until then, at the latest.
+    """
     switches = history.setting.switches
     if not switches.polls_all_or_nothing and switches.max_polled >= len(history.table.rows):
         return False
     found = min(clip.first_seen_at(kind) or MAX_DURATION + clip.created_at for kind in (Kind.RENDERED, Kind.STORED))
     done = [task.done_at for task in history.runware.executions[switches.forgotten :] if task.uuid == clip.clip_uuid]
-    return bool(done) and found > min(done) + MAX_DETECTION_TIME
+    if not done:
+        return False
+    delay = max(0, history.outage_ended_at - min(done))
+    return found > min(done) + delay + delay // 3 + MAX_DETECTION_TIME
 
 
 def _missing_metrics(clips: list[Clip], history: History) -> list[str]:

@@ -108,6 +108,7 @@ TELLTALE: tuple[Setting, ...] = (
         tasks=3,
         lag=20_000,
     ),
+    Setting(fates=("well",), schedule=Schedule(guests_inside={2: "submit"}, lost={3: "busy"})),
     Setting(fates=("cut after",), fallback=_FALLBACK),
     Setting(fates=("lost", "no"), fallback=_FALLBACK),
     Setting(fates=("lost", "no"), fallback=_FALLBACK, when_ambiguous="review"),

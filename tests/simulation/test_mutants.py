@@ -291,6 +291,17 @@ def own_writes_are_not_recognised(patch: Patch) -> None:
     patch.setattr(fakes.SimulatedTable, "remembered_writes", 0)
 
 
+def another_requests_clip_is_overwritten(patch: Patch) -> None:
+    """A save over the clip of another request with the same taskUUID succeeds if the versions are equal."""
+    original = fakes.SimulatedTable._save
+
+    def _save(self: fakes.SimulatedTable, before: Clip, *changed: Clip) -> Clip:
+        row = self.rows.get((before.caller, before.task_uuid, before.index))
+        return original(self, replace(before, clip_uuid=row.clip_uuid) if row else before, *changed)
+
+    patch.setattr(fakes.SimulatedTable, "_save", _save)
+
+
 def lost_answers_are_not_counted(patch: Patch) -> None:
     """A write that may have been saved is not counted, and is not new the next time."""
     patch.setattr(update_clip, "_alarm", lambda *_: None)
@@ -555,6 +566,7 @@ MUTANTS = [
     refusal_outranks_acceptance,
     ambiguity_called_refusal,
     own_writes_are_not_recognised,
+    another_requests_clip_is_overwritten,
     lost_answers_are_not_counted,
     leases_are_left_behind,
     an_unread_budget_ends_the_search,

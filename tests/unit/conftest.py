@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, settings
 
 from tests.fakes.use_cases import UseCases
 
-settings.register_profile("quick", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("thorough", max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+common = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", common, max_examples=60, derandomize=True)  # the same examples for the same code
+settings.register_profile("thorough", common, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 

@@ -650,6 +650,25 @@ def test_a_record_whose_answer_was_lost_leaves_no_lease(world: UseCases) -> None
         assert row.next_check_at is not None
 
 
+def test_a_repeat_whose_record_had_no_answer_keeps_the_first_requests_lease(world: UseCases) -> None:
+    """The repeat does not know that nothing of its own was written; the first request is sending under its lease."""
+
+    def repeat(_: object) -> None:
+        world.runware.on_send = lambda _: None
+        world.table.lost_answers = {"record"}
+        lease = world.row().lease
+        call = world.call()
+        other = call._replace(buyer=call.buyer._replace(holder="other"))
+        assert codes(world.submit_service.submit([request()], other)) == [(503, "serviceUnavailable")]
+        assert lease is not None
+        assert world.row().lease == lease
+
+    world.runware.on_send = repeat
+    assert submit(world).body == {"data": [ACK]}
+    assert [task["taskUUID"] for task in world.runware.sent] == [world.row().clip_uuid]
+    assert world.row().status == Status.RUNNING
+
+
 @pytest.mark.parametrize("unattended", [False, True])
 def test_refusals_are_saved_while_the_budgets_are_contended(world: UseCases, unattended: bool) -> None:
     """Contention delays the money but not the refusal: each caller gets its error, and the money is released later."""

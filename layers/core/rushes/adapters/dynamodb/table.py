@@ -127,6 +127,8 @@ class DynamoDbTable:
     def save(self, before: Clip, after: Clip) -> Clip:
         """Replaces `before` by `after` and returns the saved clip; raises `StaleError` if the version has changed.
 
+        It also raises `StaleError` over another clip of the same task and index: a request whose `record` had no
+        answer does not know whether its own clips were written or those of an earlier request.
         The condition also fails for a retry after a lost response; that case is recognised by the token in the item.
         """
         saved, token = replace(after, version=before.version + 1), uuid.uuid4().hex
@@ -510,11 +512,15 @@ class DynamoDbTable:
             "TableName": self._table,
             "Key": items.clip_key(before.caller, before.task_uuid, before.index),
             "UpdateExpression": f"SET {sets}{removes}",
-            "ConditionExpression": "#version = :before",
+            "ConditionExpression": "#version = :before AND clipUUID = :clipUUID",
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
             "ExpressionAttributeNames": names,
             "ExpressionAttributeValues": items.to_attributes(
-                {":before": before.version, **{f":{name}": value for name, value in present.items()}}
+                {
+                    ":before": before.version,
+                    ":clipUUID": before.clip_uuid,
+                    **{f":{name}": value for name, value in present.items()},
+                }
             ),
         }
 
