@@ -100,6 +100,7 @@ class ModelRule(_Entry):
 
     together: Annotated[list[str], Field(min_length=2)] | None = None
     exactlyOneOf: Groups | None = None
+    atLeastOneOf: Groups | None = None
     atMostOneOf: Groups | None = None
     onlyWith: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None
     restricts: Restricts | None = None
@@ -111,10 +112,17 @@ class ModelRule(_Entry):
         return self
 
     @property
+    def groups(self) -> tuple[str, list[list[str]]]:
+        """The number of groups of a rule about groups, in words, and the groups."""
+        if self.exactlyOneOf:
+            return "Exactly one", self.exactlyOneOf
+        return ("At least one", self.atLeastOneOf) if self.atLeastOneOf else ("At most one", self.atMostOneOf or [])
+
+    @property
     def names(self) -> Iterator[str]:
         """The parameters that the rule names."""
         yield from [*(self.together or ()), *(self.onlyWith or ())]
-        for group in [*(self.exactlyOneOf or ()), *(self.atMostOneOf or ())]:
+        for group in self.groups[1]:
             yield from group
         if self.restricts:
             yield from [self.restricts.parameter, *self.restricts.when]
@@ -325,8 +333,8 @@ def _rule(rule: ModelRule) -> str:
         return f"{_named(rule.together)} are given together."
     if rule.onlyWith:
         return f"`{rule.onlyWith[0]}` requires `{rule.onlyWith[1]}`."
-    groups = ", ".join(_named(group) for group in rule.exactlyOneOf or rule.atMostOneOf or ())
-    return f"{'Exactly' if rule.exactlyOneOf else 'At most'} one of {groups} is given."
+    number, groups = rule.groups
+    return f"{number} of {', '.join(map(_named, groups))} is given."
 
 
 def _named(names: list[str]) -> str:

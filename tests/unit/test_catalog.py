@@ -15,7 +15,7 @@ import pytest
 from rushes.runware import models
 from rushes.runware.models import Span, parse
 from rushes.runware.request import Order, check, request_type
-from rushes_local.runware.validation import video_errors
+from rushes_local.runware.validation import MODELS, video_errors
 from tests.fakes.builders import request
 from tests.unit.test_recorded_answers import LINES
 
@@ -25,6 +25,15 @@ HUGE_WIDE, HUGE_TALL = {"width": 3840, "height": 2160}, {"width": 2160, "height"
 FULL_WIDE, FULL_TALL = {"width": 1920, "height": 1080}, {"width": 1080, "height": 1920}
 SOUND = {"providerSettings": {"google": {"generateAudio": True}}}
 SILENT = {"providerSettings": {"google": {"generateAudio": False}}}
+SEEDANCE_WIDE, SEEDANCE_TALL = {"width": 1920, "height": 1088}, {"width": 1088, "height": 1920}
+SEEDANCE_SIZES = ((1664, 1248), (1440, 1440), (1248, 1664), (928, 2176), (2176, 928))
+SEEDANCE_SMALL_SIZES = ((864, 480), (736, 544), (640, 640), (544, 736), (480, 864), (416, 960), (960, 416))
+PIXVERSE_SIZES = ((1440, 1080), (1080, 1080), (1080, 1440))
+PIXVERSE_SMALL_SIZES = (
+    *((640, 360), (480, 360), (360, 360), (360, 480), (360, 640)),
+    *((960, 540), (720, 540), (540, 540), (540, 720), (540, 960)),
+    *((1280, 720), (960, 720), (720, 720), (720, 960), (720, 1280)),
+)
 IMAGE = "https://images.example/a.png"
 
 
@@ -201,6 +210,91 @@ PROBES: dict[str, list[Probe]] = {
         ({"duration": 6, **SMALL, **SOUND}, "unsupportedParameter"),
         *(({"duration": 6, **SMALL, **changes}, code) for changes, code in COMMON if changes != {"fps": 24}),
     ],
+    "bytedance:2@1": [
+        (SEEDANCE_WIDE, 484_000),
+        (SEEDANCE_TALL, 484_000),
+        *(({"width": width, "height": height}, 484_000) for width, height in SEEDANCE_SIZES),
+        ({"duration": 5, **SEEDANCE_WIDE}, 484_000),
+        ({"duration": 10, **SEEDANCE_WIDE}, 968_000),
+        ({"resolution": "1080p"}, 484_000),
+        ({"resolution": "1080p", **framed(IMAGE)}, 484_000),
+        ({**SEEDANCE_WIDE, **framed({"image": IMAGE, "frame": "first"}, {"image": IMAGE, "frame": "last"})}, 484_000),
+        ({**SEEDANCE_WIDE, "providerSettings": {"bytedance": {"cameraFixed": True}}}, 484_000),
+        ({**SEEDANCE_WIDE, "positivePrompt": "ab"}, 484_000),
+        ({**SEEDANCE_WIDE, "positivePrompt": "x" * 3000}, 484_000),
+        *(({**SEEDANCE_WIDE, "outputFormat": name}, 484_000) for name in ("MP4", "WEBM", "MOV")),
+        *(({**SEEDANCE_WIDE, "outputQuality": quality}, 484_000) for quality in (20, 99)),
+        *(({**SEEDANCE_WIDE, "numberResults": number}, 484_000) for number in (1, 4)),
+        *(({**SEEDANCE_WIDE, "ttl": seconds}, 484_000) for seconds in (60, 31_536_000)),
+        *(({**SEEDANCE_WIDE, "safety": {"mode": mode}}, 484_000) for mode in ("none", "fast", "full")),
+        *(({"width": width, "height": height}, "priceUnknown") for width, height in SEEDANCE_SMALL_SIZES),
+        ({"resolution": "480p"}, "priceUnknown"),
+        (framed(IMAGE), "priceUnknown"),
+        ({}, "missingWidth"),
+        ({"resolution": "1080p", **SEEDANCE_WIDE}, "incompatibleParameters"),
+        ({"resolution": "720p"}, "unsupportedResolution"),
+        (FULL_WIDE, "unsupportedDimensions"),
+        ({"width": 1921, "height": 1088}, "unsupportedDimensions"),
+        ({"width": 1920}, "missingHeight"),
+        ({"height": 1088}, "missingWidth"),
+        ({"duration": 6, **SEEDANCE_WIDE}, "unsupportedDuration"),
+        ({**SEEDANCE_WIDE, **framed(IMAGE, IMAGE, IMAGE)}, "invalidFrameImages"),
+        ({**SEEDANCE_WIDE, **framed({"image": IMAGE, "frame": 0})}, "unsupportedFrame"),
+        ({**SEEDANCE_WIDE, "positivePrompt": "x" * 3001}, "invalidPositivePromptLength"),
+        ({**SEEDANCE_WIDE, "negativePrompt": "blur"}, "unsupportedParameter"),
+        ({**SEEDANCE_WIDE, "providerSettings": {"bytedance": {"cameraFixed": 1}}}, "invalidCameraFixed"),
+        ({**SEEDANCE_WIDE, **SOUND}, "unsupportedParameter"),
+        *(({**SEEDANCE_WIDE, **changes}, code) for changes, code in COMMON),
+    ],
+    "pixverse:1@5": [
+        (FULL_WIDE, 299_000),
+        (FULL_TALL, 299_000),
+        *(({"width": width, "height": height}, 299_000) for width, height in PIXVERSE_SIZES),
+        ({"duration": 5, **FULL_WIDE}, 299_000),
+        ({"duration": 8, **FULL_WIDE}, 478_400),
+        ({"resolution": "1080p", **framed(IMAGE)}, 299_000),
+        ({"resolution": "1080p", **framed(IMAGE, {"image": IMAGE, "frame": "last"})}, 299_000),
+        ({"resolution": "1080p", **framed({"image": IMAGE, "frame": "first"})}, 299_000),
+        *(({**FULL_WIDE, "fps": fps}, 299_000) for fps in (16, 24)),
+        *(
+            ({**FULL_WIDE, "providerSettings": {"pixverse": {"style": style}}}, 299_000)
+            for style in ("anime", "3d_animation", "clay", "comic", "cyberpunk")
+        ),
+        *(
+            ({**FULL_WIDE, "providerSettings": {"pixverse": {"motionMode": mode}}}, 299_000)
+            for mode in ("normal", "fast")
+        ),
+        ({**FULL_WIDE, "positivePrompt": "ab", "negativePrompt": "x" * 2048}, 299_000),
+        ({**FULL_WIDE, "positivePrompt": "x" * 2048, "negativePrompt": "ab"}, 299_000),
+        *(({**FULL_WIDE, "outputFormat": name}, 299_000) for name in ("MP4", "WEBM", "MOV")),
+        *(({**FULL_WIDE, "outputQuality": quality}, 299_000) for quality in (20, 99)),
+        *(({**FULL_WIDE, "numberResults": number}, 299_000) for number in (1, 4)),
+        *(({**FULL_WIDE, "ttl": seconds}, 299_000) for seconds in (60, 31_536_000)),
+        *(({**FULL_WIDE, "safety": {"mode": mode}}, 299_000) for mode in ("none", "fast", "full")),
+        *(({"width": width, "height": height}, "priceUnknown") for width, height in PIXVERSE_SMALL_SIZES),
+        *(({"resolution": name, **framed(IMAGE)}, "priceUnknown") for name in ("360p", "540p", "720p")),
+        (framed(IMAGE), "priceUnknown"),
+        ({}, "missingWidth"),
+        ({"resolution": "1080p"}, "missingWidth"),
+        ({**FULL_WIDE, **framed(IMAGE)}, "incompatibleParameters"),
+        ({**FULL_WIDE, "resolution": "1080p"}, "incompatibleParameters"),
+        ({"resolution": "480p", **framed(IMAGE)}, "unsupportedResolution"),
+        ({"width": 1921, "height": 1080}, "unsupportedDimensions"),
+        ({"width": 1920, "height": 1081}, "unsupportedDimensions"),
+        ({"width": 1920}, "missingHeight"),
+        ({"duration": 6, **FULL_WIDE}, "unsupportedDuration"),
+        ({"duration": 10, **FULL_WIDE}, "unsupportedDuration"),
+        ({**FULL_WIDE, "fps": 25}, "unsupportedFps"),
+        ({"resolution": "1080p", **framed(IMAGE, IMAGE, IMAGE)}, "invalidFrameImages"),
+        ({"resolution": "1080p", **framed({"image": IMAGE, "frame": 0})}, "unsupportedFrame"),
+        ({**FULL_WIDE, "positivePrompt": "x" * 2049}, "invalidPositivePromptLength"),
+        ({**FULL_WIDE, "negativePrompt": "x" * 2049}, "invalidNegativePromptLength"),
+        ({**FULL_WIDE, "negativePrompt": "x"}, "invalidNegativePromptLength"),
+        ({**FULL_WIDE, "providerSettings": {"pixverse": {"style": "oil"}}}, "unsupportedStyle"),
+        ({**FULL_WIDE, "providerSettings": {"pixverse": {"motionMode": "slow"}}}, "unsupportedMotionMode"),
+        ({**FULL_WIDE, "providerSettings": {"pixverse": {"effect": "kiss kiss"}}}, "unsupportedParameter"),
+        *(({**FULL_WIDE, **changes}, code) for changes, code in COMMON if changes != {"fps": 24}),
+    ],
 }
 CASES = [(air, changes, expected) for air, probes in PROBES.items() for changes, expected in probes]
 
@@ -234,12 +328,13 @@ def test_the_emulators_reading_of_the_page_agrees(air: str, changes: dict[str, A
 
 
 def test_the_limits_of_images_and_times_are_those_of_the_pages() -> None:
-    """All models with images have the same limits. Only for KlingAI 2.1 Master a render time is known."""
+    """So are those of the emulator. Only for KlingAI 2.1 Master a render time is known."""
     found = {air: models.get(air) for air in models.identifiers()}
-    assert {air: model.image_sides for air, model in found.items() if model.max_image_bytes} == dict.fromkeys(
-        ("google:3@3", "klingai:5@3", "klingai:6@1", "minimax:4@1"), Span(300, 2048)
-    )
-    assert {model.max_image_bytes for model in found.values()} == {0, 20 * 1024 * 1024}
+    images = {air: (model.image_sides, model.max_image_bytes) for air, model in found.items() if model.max_image_bytes}
+    common = dict.fromkeys(("google:3@3", "klingai:5@3", "klingai:6@1", "minimax:4@1"), (300, 2048, 20))
+    limits = common | {"bytedance:2@1": (300, 6000, 10), "pixverse:1@5": (300, 4000, 20)}
+    assert images == {air: (Span(low, high), size * 1024 * 1024) for air, (low, high, size) in limits.items()}
+    assert {air: MODELS[air].images for air in limits} == limits
     assert {air: model.usual_render for air, model in found.items() if model.usual_render} == {"klingai:5@3": 240_000}
     assert {(model.status.state, model.status.successor) for model in found.values()} == {("live", "")}
 

@@ -24,7 +24,17 @@ from werkzeug.wrappers import Request, Response
 from rushes_local.runware.completion import LANES, RETRY_DELAYS, WEBHOOK_TIMEOUT, TaskCompletion
 from rushes_local.runware.faults import Faults, OneShot
 from rushes_local.runware.tasks import Charge, Execution, TaskBook
-from rushes_local.runware.validation import error, frame_urls, is_uuid4, picture_error, price, unreachable, video_errors
+from rushes_local.runware.validation import (
+    ImageLimits,
+    error,
+    frame_urls,
+    is_uuid4,
+    page_of,
+    picture_error,
+    price,
+    unreachable,
+    video_errors,
+)
 from rushes_local.runware.workers import Workers
 
 if TYPE_CHECKING:
@@ -320,15 +330,16 @@ class Emulator:
         if not self.faults.with_overrides(overrides).fetches_images:
             return []
         local = [(name, url) for name, url in frame_urls(task) if urlsplit(url).hostname in _THIS_MACHINE]
-        faults = [self._fetched_image_error(name, url) for name, url in local]
+        limits = page_of(task).images
+        faults = [self._fetched_image_error(name, url, limits) for name, url in local]
         return [fault for fault in faults if fault]
 
-    def _fetched_image_error(self, name: str, url: str) -> Json | None:
+    def _fetched_image_error(self, name: str, url: str, limits: ImageLimits) -> Json | None:
         try:
             response = self._http.get(url, timeout=IMAGE_TIMEOUT)
         except (httpx.HTTPError, httpx.InvalidURL):
             return unreachable(name)
-        return picture_error(name, response.content) if response.status_code == 200 else unreachable(name)
+        return picture_error(name, response.content, limits) if response.status_code == 200 else unreachable(name)
 
     def _begin(self, run: Execution) -> None:
         self._completion.progress(run)

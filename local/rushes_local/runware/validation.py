@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from PIL import Image, UnidentifiedImageError
@@ -22,10 +22,16 @@ Rule = Callable[[str, Any], "Json | None"]
 _PAGES = "https://runware.ai/docs/models/"
 DOCUMENTATION = f"{_PAGES}klingai-2-1-master"
 MODEL = "klingai:5@3"
-IMAGE_SIDES = (300, 2048)
-IMAGE_BYTES = 20 * 1024 * 1024
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-([0-9a-f])[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
 _DATA_URI = re.compile(r"data:image/[a-z+.-]+;base64,", re.IGNORECASE)
+
+
+class ImageLimits(NamedTuple):
+    """The smallest and largest side of an image in pixels, and its largest size in megabytes."""
+
+    low: int = 300
+    high: int = 2048
+    megabytes: int = 20
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class ModelPage:
     price: Callable[[Json, int], int]
     required: tuple[str, ...] = ("taskUUID", "model", "positivePrompt")
     more: Callable[[Json], "list[Json]"] = lambda _: []
+    images: ImageLimits = ImageLimits()
 
 
 def is_uuid4(value: Any) -> bool:
@@ -188,7 +195,7 @@ def _object(model: str, rules: dict[str, Rule]) -> Rule:
     return rule
 
 
-def _frames(most: int, *places: str | int) -> Rule:
+def _frames(most: int, *places: str | int, limits: ImageLimits = ImageLimits()) -> Rule:
     """A list of images, each alone or with its place in the video."""
 
     def rule(name: str, value: Any) -> Json | None:
@@ -196,14 +203,14 @@ def _frames(most: int, *places: str | int) -> Rule:
             return _invalid(name, "an array", "array")
         if len(value) > most:
             return _invalid(name, f"an array of at most {most} images", "array", max=most)
-        return next((fault for entry in value if (fault := _frame_image(name, entry, places))), None)
+        return next((fault for entry in value if (fault := _frame_image(name, entry, places, limits))), None)
 
     return rule
 
 
-def _frame_image(name: str, entry: Any, places: tuple[str | int, ...]) -> Json | None:
+def _frame_image(name: str, entry: Any, places: tuple[str | int, ...], limits: ImageLimits) -> Json | None:
     if not isinstance(entry, dict):
-        return _image(name, entry)
+        return _image(name, entry, limits)
     if unknown := next((key for key in entry if key not in ("image", "frame")), None):
         path = f"{name}.{unknown}"
         return error("unsupportedParameter", f"Unsupported parameter '{path}' for this model.", path)
@@ -213,10 +220,10 @@ def _frame_image(name: str, entry: Any, places: tuple[str | int, ...]) -> Json |
     if isinstance(frame, bool) or frame not in places:
         expected = " or ".join(map(str, places))
         return _invalid(f"{name}.frame", expected, "string", allowedValues=list(places))
-    return _image(f"{name}.image", entry["image"])
+    return _image(f"{name}.image", entry["image"], limits)
 
 
-def _image(name: str, value: Any) -> Json | None:
+def _image(name: str, value: Any, limits: ImageLimits) -> Json | None:
     """The error of an image: a data URI or base64 text must contain a valid picture. UUIDs and URLs are accepted."""
     if not isinstance(value, str) or not value:
         return _invalid(name, "a UUID, URL, data URI or base64 string", "string")
@@ -226,23 +233,24 @@ def _image(name: str, value: Any) -> Json | None:
         content = base64.b64decode(_DATA_URI.sub("", value, count=1), validate=True)
     except (binascii.Error, ValueError):
         return _unusable(name)
-    return picture_error(name, content)
+    return picture_error(name, content, limits)
 
 
-def picture_error(name: str, content: bytes) -> Json | None:
+def picture_error(name: str, content: bytes, limits: ImageLimits) -> Json | None:
     """The error of these bytes as a picture of the parameter `name`; None if the model accepts them."""
     try:
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as picture:
             sides = picture.size
     except (ValueError, OSError, UnidentifiedImageError, Image.DecompressionBombError):
         return _unusable(name)
-    low, high = IMAGE_SIDES
+    low, high, megabytes = limits
     for side, word in zip(sides, ("Width", "Height"), strict=True):
         if not low <= side <= high:
             message = f"The image's {word.lower()} must be between {low} and {high} pixels."
             return error(f"invalidFrameImage{word}", message, name, type="string", min=low, max=high)
-    if len(content) > IMAGE_BYTES:
-        return error("valueTooLarge", "The image must not be larger than 20 MB.", name, type="string", max=IMAGE_BYTES)
+    if len(content) > megabytes * 1024 * 1024:
+        message = f"The image must not be larger than {megabytes} MB."
+        return error("valueTooLarge", message, name, type="string", max=megabytes * 1024 * 1024)
     return None
 
 
@@ -342,11 +350,15 @@ def _either(task: Json, *groups: tuple[str, ...]) -> list[Json]:
     return [error("incompatibleParameters", message, [group[0] for group in groups])]
 
 
-def _veo_fast_groups(task: Json) -> list[Json]:
+def _resolution_or_size(task: Json) -> list[Json]:
+    """The error of a task with a resolution besides a size."""
+    both = "resolution" in task and {"width", "height"} & task.keys()
+    return _either(task, ("resolution",), ("width", "height")) if both else []
+
+
+def _image_or_size(task: Json) -> list[Json]:
     faults = _either({**task, **task.get("inputs", {})}, ("width", "height"), ("frameImages",))
-    if "resolution" in task and {"width", "height"} & task.keys():
-        faults += _either(task, ("resolution",), ("width", "height"))
-    return faults
+    return faults + _resolution_or_size(task)
 
 
 _WIDE_AND_TALL = ((1280, 720), (720, 1280), (1920, 1080), (1080, 1920))
@@ -387,6 +399,68 @@ def _hailuo(model: str, page: str) -> ModelPage:
     return ModelPage(model, _PAGES + page, ((1366, 768), (1920, 1080)), rules, price, more=full_size)
 
 
+def _seedance(model: str, page: str) -> ModelPage:
+    images = ImageLimits(300, 6000, megabytes=10)
+    rules = _rules(
+        model,
+        positivePrompt=_text(2, 3000),
+        duration=_duration(model, 5, 10),
+        resolution=_one_of("480p", "1080p"),
+        inputs=_object(model, {"frameImages": _frames(2, "first", "last", limits=images)}),
+        providerSettings=_object(model, {"bytedance": _object(model, {"cameraFixed": _boolean})}),
+    )
+    small = ((864, 480), (736, 544), (640, 640), (544, 736), (480, 864), (416, 960), (960, 416))
+    large = ((1920, 1088), (1664, 1248), (1440, 1440), (1248, 1664), (1088, 1920), (928, 2176), (2176, 928))
+
+    def size_or_image(task: Json) -> list[Json]:
+        if not {"width", "height", "resolution"} & task.keys() and not task.get("inputs", {}).get("frameImages"):
+            message = "Provide 'inputs.frameImages', or specify 'width' and 'height' or 'resolution'."
+            return [error("incompatibleParameters", message, ["inputs.frameImages", "width", "resolution"])]
+        return _resolution_or_size(task)
+
+    # In 1080p; the page has no price for 480p, for which the emulator charges the same.
+    return ModelPage(
+        model,
+        _PAGES + page,
+        small + large,
+        rules,
+        lambda _, seconds: 96_800 * seconds,
+        more=size_or_image,
+        images=images,
+    )
+
+
+def _pixverse(model: str, page: str) -> ModelPage:
+    images = ImageLimits(300, 4000)
+    settings = {
+        "style": _one_of("anime", "3d_animation", "clay", "comic", "cyberpunk"),
+        "motionMode": _one_of("normal", "fast"),
+    }
+    rules = _rules(
+        model,
+        positivePrompt=_text(2, 2048),
+        negativePrompt=_text(2, 2048),
+        duration=_duration(model, 5, 8),
+        fps=_duration(model, 16, 24),
+        resolution=_one_of("360p", "540p", "720p", "1080p"),
+        inputs=_object(model, {"frameImages": _frames(2, "first", "last", limits=images)}),
+        providerSettings=_object(model, {"pixverse": _object(model, settings)}),
+    )
+    # The width of 16:9, 4:3 and 1:1 in each resolution, and each of them upright.
+    lying = [(width, height) for height in (360, 540, 720, 1080) for width in (height * 16 // 9, height * 4 // 3)]
+    sizes = (*lying, *((height, width) for width, height in lying), *((side, side) for side in (360, 540, 720, 1080)))
+    # In 1080p; the page has no price for smaller videos, for which the emulator charges the same.
+    return ModelPage(
+        model,
+        _PAGES + page,
+        sizes,
+        rules,
+        lambda _, seconds: 59_800 * seconds,
+        more=_image_or_size,
+        images=images,
+    )
+
+
 MODELS: Mapping[str, ModelPage] = {
     page.model: page
     for page in (
@@ -406,8 +480,10 @@ MODELS: Mapping[str, ModelPage] = {
             _veo_fast_price,
             own={"inputs": _object("google:3@3", {"frameImages": _frames(2, "first", "last")})},
             sizes=(*_WIDE_AND_TALL, (3840, 2160), (2160, 3840)),
-            more=_veo_fast_groups,
+            more=_image_or_size,
         ),
         _hailuo("minimax:4@1", "minimax-hailuo-2-3"),
+        _seedance("bytedance:2@1", "bytedance-seedance-1-0-pro"),
+        _pixverse("pixverse:1@5", "pixverse-v5"),
     )
 }

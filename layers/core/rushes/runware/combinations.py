@@ -85,10 +85,10 @@ def _broken(rule: Rule, task: Mapping[str, Any], model: VideoModel) -> WireError
         case _:
             given = [group for group in rule.groups if any(_given(name, task) is not None for name in group)]
             groups = either([" and ".join(group) for group in rule.groups])
-            if len(given) > 1:
+            if len(given) > 1 and rule.kind != "atLeastOneOf":
                 message = f"Only one of {groups} may be given."
                 return _error("incompatibleParameters", message, [group[0] for group in given], model)
-            if not given and rule.kind == "exactlyOneOf":
+            if not given and rule.kind != "atMostOneOf":
                 return _error(
                     f"missing{capital(rule.groups[0][0])}", f"One of {groups} is required.", rule.groups[0][0], model
                 )

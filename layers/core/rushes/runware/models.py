@@ -52,12 +52,13 @@ class Rule:
     """A rule that concerns several parameters, of one of these kinds.
 
     - `together`: all of the `parameters` or none of them.
-    - `exactlyOneOf`, `atMostOneOf`: of the groups of parameters; a group is given if one of its parameters is.
+    - `exactlyOneOf`, `atLeastOneOf`, `atMostOneOf`: of the groups of parameters; a group is given if one of its
+      parameters is.
     - `onlyWith`: the first of the `parameters` may be given only with the second.
     - `restricts`: where all conditions of `when` hold, the first of the `parameters` has one of `values`.
     """
 
-    kind: Literal["together", "exactlyOneOf", "atMostOneOf", "onlyWith", "restricts"]
+    kind: Literal["together", "exactlyOneOf", "atLeastOneOf", "atMostOneOf", "onlyWith", "restricts"]
     parameters: tuple[str, ...] = ()
     groups: tuple[tuple[str, ...], ...] = ()
     when: Mapping[str, tuple[Any, ...]]
@@ -168,7 +169,7 @@ def _rule(data: Mapping[str, Any]) -> Rule:
         case "restricts":
             when = _tuples(content["when"])
             return Rule(kind=kind, parameters=(content["parameter"],), when=when, values=tuple(content["values"]))
-        case "exactlyOneOf" | "atMostOneOf":
+        case "exactlyOneOf" | "atLeastOneOf" | "atMostOneOf":
             return Rule(kind=kind, groups=tuple(map(tuple, content)), when={})
     return Rule(kind=kind, parameters=tuple(content), when={})
 
