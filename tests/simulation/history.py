@@ -392,14 +392,15 @@ def _charged_after_its_end(task: Execution, clip: Clip) -> bool:
 def _found_late(clip: Clip, history: History) -> bool:
     """True if a Runware that refuses shared polls delayed the detection of a render.
 
-    After an outage of Runware the next check comes after a third of the time until then, at the latest.
+    After an outage of Runware the next check comes after a third of the time until then, at the latest, unless the
+    outage was so long that the clip went to review.
     """
     switches = history.setting.switches
     if not switches.polls_all_or_nothing and switches.max_polled >= len(history.table.rows):
         return False
     found = min(clip.first_seen_at(kind) or MAX_DURATION + clip.created_at for kind in (Kind.RENDERED, Kind.STORED))
     done = [task.done_at for task in history.runware.executions[switches.forgotten :] if task.uuid == clip.clip_uuid]
-    if not done:
+    if not done or history.outage_ended_at >= clip.created_at + TIMES.hard(TIMES.deadline):
         return False
     delay = max(0, history.outage_ended_at - min(done))
     return found > min(done) + delay + delay // 3 + MAX_DETECTION_TIME
