@@ -30,14 +30,17 @@ def registry(fake: FakeService) -> tuple[str, str]:
 def test_the_models_are_listed_with_their_prices(catalog: FakeService, run: Run) -> None:
     """Each line has the identifier, the status, the durations and the price of a second."""
     leaving = {"state": "leaving", "date": "2026-12-31", "successor": TURBO}
-    catalog.models[2] = {**catalog.models[2], "status": leaving}
+    number = models.identifiers().index(KLING)
+    catalog.models[number] = {**catalog.models[number], "status": leaving}
     lines = run("models").out.splitlines()
     assert [line.split("\t") for line in lines[1:]] == [
+        ["bytedance:2@1", "Seedance 1.0 Pro", "live", "5, 10", "$0.0968"],
         ["google:3@0", "Veo 3", "live", "4, 6, 8", "$0.2 to $0.4"],
         ["google:3@3", "Veo 3.1 Fast", "live", "4, 6, 8", "$0.1 to $0.35"],
         [KLING, "KlingAI 2.1 Master", "ends 2026-12-31, then klingai:6@1", "5, 10", "$0.1848"],
         [TURBO, "KlingAI 2.5 Turbo Pro", "live", "5, 10", "$0.07"],
         ["minimax:4@1", "MiniMax Hailuo 2.3", "live", "6, 10", "$0.04667 to $0.08167"],
+        ["pixverse:1@5", "PixVerse V5", "live", "5, 8", "$0.0598"],
     ]
     assert run("models", "--json").json == {"models": catalog.models}
 

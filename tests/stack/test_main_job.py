@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 PRICE = 924_000
 EXAMPLES = sorted(Path(ROOT, "tests/contract/documented").glob("*.json"))
+DOCUMENTED_REQUESTS = Path(ROOT, "tests/contract/documented_requests.json")
 
 
 def at_once(number: int, act: Callable[[int], T]) -> list[T]:
@@ -91,6 +92,22 @@ def test_the_documented_examples(stack: Stack) -> None:
         assert isinstance(recorded, Task)
         assert recorded.request == task
     assert user.counted(clip) == 5 * PRICE == sum(charge.micro_dollars for charge in stack.emulator.ledger())
+
+
+def test_the_documented_requests_of_other_models(stack: Stack) -> None:
+    """Each one ends as a stored, playable clip at its model's price, in the record and in the ledger."""
+    documented = [each for each in json.loads(DOCUMENTED_REQUESTS.read_text()) if each["cost"]]
+    tasks = [each["request"] for each in documented]
+    user = User(stack)
+    assert [item["taskUUID"] for item in user.post(*tasks).json()["data"]] == [task["taskUUID"] for task in tasks]
+    finish_all(stack)
+    costs = [round(each["cost"] * 1_000_000) for each in documented]
+    for task, cost in zip(tasks, costs, strict=True):
+        (clip,) = user.clips(task)
+        assert (clip.status, clip.budgeted) == (Status.STORED, cost)
+        assert [charge.micro_dollars for charge in charges(stack, clip)] == [cost]
+        assert_plays(download(stack, clip), task["width"], task["height"], task["duration"])
+    assert user.counted(clip) == sum(costs)
 
 
 def assert_plays(content: bytes, width: int, height: int, seconds: int) -> None:

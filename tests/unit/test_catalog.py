@@ -8,6 +8,7 @@ import copy
 import itertools
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,6 +36,7 @@ PIXVERSE_SMALL_SIZES = (
     *((1280, 720), (960, 720), (720, 720), (720, 960), (720, 1280)),
 )
 IMAGE = "https://images.example/a.png"
+DOCUMENTED = json.loads((Path(__file__).parents[1] / "contract" / "documented_requests.json").read_text())
 
 
 def framed(*images: object) -> dict[str, Any]:
@@ -337,6 +339,14 @@ def test_the_limits_of_images_and_times_are_those_of_the_pages() -> None:
     assert {air: MODELS[air].images for air in limits} == limits
     assert {air: model.usual_render for air, model in found.items() if model.usual_render} == {"klingai:5@3": 240_000}
     assert {(model.status.state, model.status.successor) for model in found.values()} == {("live", "")}
+
+
+def test_the_documented_requests_have_the_prices_of_the_pages() -> None:
+    """Every model besides KlingAI 2.1 Master has one, unchanged. That of Veo 3.1 Fast has a size without a price."""
+    outcomes = [(outcome(check(each["request"])), each["cost"]) for each in DOCUMENTED]
+    assert outcomes == [(round(cost * 1_000_000) if cost else "priceUnknown", cost) for _, cost in outcomes]
+    assert {each["request"]["model"] for each in DOCUMENTED} == set(PROBES)
+    assert [video_errors(each["request"]) for each in DOCUMENTED] == [[]] * len(DOCUMENTED)
 
 
 HOSTILE: tuple[Any, ...] = (None, True, -1, 1e308, "x", [], [1], {}, {"a": {}}, [[{}]])

@@ -34,6 +34,9 @@ class ImageLimits(NamedTuple):
     megabytes: int = 20
 
 
+IMAGES = ImageLimits()  # of most models
+
+
 @dataclass(frozen=True)
 class ModelPage:
     """The page of one model. `price` is of a clip of so many seconds, in micro-dollars.
@@ -48,7 +51,7 @@ class ModelPage:
     price: Callable[[Json, int], int]
     required: tuple[str, ...] = ("taskUUID", "model", "positivePrompt")
     more: Callable[[Json], "list[Json]"] = lambda _: []
-    images: ImageLimits = ImageLimits()
+    images: ImageLimits = IMAGES
 
 
 def is_uuid4(value: Any) -> bool:
@@ -195,7 +198,7 @@ def _object(model: str, rules: dict[str, Rule]) -> Rule:
     return rule
 
 
-def _frames(most: int, *places: str | int, limits: ImageLimits = ImageLimits()) -> Rule:
+def _frames(most: int, *places: str | int, limits: ImageLimits = IMAGES) -> Rule:
     """A list of images, each alone or with its place in the video."""
 
     def rule(name: str, value: Any) -> Json | None:
