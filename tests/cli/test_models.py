@@ -39,6 +39,8 @@ def test_the_models_are_listed_with_their_prices(catalog: FakeService, run: Run)
         ["google:3@3", "Veo 3.1 Fast", "live", "4, 6, 8", "$0.1 to $0.35"],
         [KLING, "KlingAI 2.1 Master", "ends 2026-12-31, then klingai:6@1", "5, 10", "$0.1848"],
         [TURBO, "KlingAI 2.5 Turbo Pro", "live", "5, 10", "$0.07"],
+        ["klingai:kling-video@3-pro", "Kling VIDEO 3.0 Pro", "live", "3 to 15", "$0.112 to $0.168"],
+        ["klingai:kling-video@3-standard", "Kling VIDEO 3.0 Standard", "live", "3 to 15", "$0.084 to $0.126"],
         ["minimax:4@1", "MiniMax Hailuo 2.3", "live", "6, 10", "$0.04667 to $0.08167"],
         ["pixverse:1@5", "PixVerse V5", "live", "5, 8", "$0.0598"],
     ]

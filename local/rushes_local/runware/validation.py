@@ -464,6 +464,23 @@ def _pixverse(model: str, page: str) -> ModelPage:
     )
 
 
+def _kling_3(model: str, page: str, sizes: tuple[tuple[int, int], ...], silent: int, sound: int) -> ModelPage:
+    """The pages of Kling VIDEO 3.0 have no default of `sound`; without it the emulator renders a silent clip."""
+    rules = _rules(
+        model,
+        positivePrompt=_text(2, 2500),
+        duration=_integer(3, 15),
+        providerSettings=_object(model, {"klingai": _object(model, {"sound": _boolean})}),
+    )
+
+    def price(task: Json, seconds: int) -> int:
+        settings = task.get("providerSettings", {}).get("klingai", {})
+        return (sound if settings.get("sound") else silent) * seconds
+
+    required = ("taskUUID", "model", "positivePrompt", "width", "height")
+    return ModelPage(model, _PAGES + page, sizes, rules, price, required=required)
+
+
 MODELS: Mapping[str, ModelPage] = {
     page.model: page
     for page in (
@@ -488,5 +505,19 @@ MODELS: Mapping[str, ModelPage] = {
         _hailuo("minimax:4@1", "minimax-hailuo-2-3"),
         _seedance("bytedance:2@1", "bytedance-seedance-1-0-pro"),
         _pixverse("pixverse:1@5", "pixverse-v5"),
+        _kling_3(
+            "klingai:kling-video@3-standard",
+            "klingai-video-3-0-standard",
+            ((1280, 720), (960, 960), (720, 1280)),
+            silent=84_000,
+            sound=126_000,
+        ),
+        _kling_3(
+            "klingai:kling-video@3-pro",
+            "klingai-video-3-0-pro",
+            ((1920, 1080), (1440, 1440), (1080, 1920)),
+            silent=112_000,
+            sound=168_000,
+        ),
     )
 }
