@@ -152,7 +152,11 @@ class Images(_Entry):
 
 
 class ModelFile(_Entry):
-    """The content of a file."""
+    """The content of a file.
+
+    `listedPrices` is the price list of the model's page, from which the prices are: micro-dollars by the page's name of
+    the configuration. `rushes models check` compares it.
+    """
 
     air: Annotated[str, Field(pattern=r"^[a-z0-9]+:[a-z0-9-]+@[a-z0-9.-]+$")]
     name: str
@@ -165,6 +169,7 @@ class ModelFile(_Entry):
     usualRenderSeconds: Annotated[int, Field(gt=0)] | None = None
     images: Images | None = None
     prices: Annotated[list[PriceRow], Field(min_length=1)]
+    listedPrices: Annotated[dict[str, Annotated[int, Field(gt=0)]], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -45,6 +45,7 @@ class FakeService:
     refused: dict[str, Json] = field(default_factory=dict)
     models: list[Json] = field(default_factory=list)
     registry: Json = field(default_factory=dict)
+    price_list: Any = field(default_factory=list)
     unmodified: int = 0  # answers of the registry without content
     max_per_page: int = 100
     limit: float = 50.0
@@ -116,7 +117,9 @@ class FakeService:
         return response
 
     def _without_key(self, request: Request) -> Response | None:
-        """The bucket's files, and Runware's registry, which this server has too."""
+        """The bucket's files, and Runware's registry and price list, which this server has too."""
+        if request.path == "/prices.json":
+            return answer(self.price_list)
         if request.path != "/registry.json":
             return self._file(request) if request.path.startswith("/files/") else None
         if "klingai" in request.headers.get("If-None-Match", ""):
@@ -288,6 +291,7 @@ def fake(server: tuple[FakeService, Server], monkeypatch: pytest.MonkeyPatch, tm
     fake.refused.clear()
     fake.models.clear()
     fake.registry.clear()
+    fake.price_list = []
     fake.unmodified = 0
     fake.intercept_request = fake.intercept_response = None
     fake.max_per_page = 100

@@ -1,4 +1,4 @@
-"""`rushes models`, the comparison with Runware's registry, and the warning of a model that will end."""
+"""`rushes models`, the comparison with Runware's lists, and the warning of a model that will end."""
 
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,21 @@ def catalog(fake: FakeService) -> FakeService:
     fake.models += [models.content(air) for air in models.identifiers()]
     fake.registry |= {air: VIDEO for air in models.identifiers() if air != KLING}
     fake.registry |= {"vendor:new@1": VIDEO, "vendor:image@1": {"taskType": "imageInference", "id": "an-image"}}
+    fake.price_list = [
+        listed(model["air"], {name: f"${price / 1_000_000}" for name, price in model["listedPrices"].items()})
+        for model in fake.models
+    ]
     return fake
 
 
-def registry(fake: FakeService) -> tuple[str, str]:
-    return "--registry", f"{fake.url}/registry.json"
+def listed(air: str, prices: dict[str, Any]) -> dict[str, Any]:
+    """An entry of Runware's price list."""
+    examples = [{"configuration": name, "price": price} for name, price in prices.items()]
+    return {"air": air, "pricingOverview": "from $0.1", "pricingExamples": examples}
+
+
+def lists(fake: FakeService) -> tuple[str, ...]:
+    return "--registry", f"{fake.url}/registry.json", "--prices", f"{fake.url}/prices.json"
 
 
 def test_the_models_are_listed_with_their_prices(catalog: FakeService, run: Run) -> None:
@@ -49,20 +59,52 @@ def test_the_models_are_listed_with_their_prices(catalog: FakeService, run: Run)
 
 def test_a_model_in_use_that_the_registry_lacks_is_a_failure(catalog: FakeService, run: Run) -> None:
     """Exit status 1 only if the caller has ordered the model; new models are listed, other kinds are not."""
-    found = run("models", "check", *registry(catalog))
+    found = run("models", "check", *lists(catalog))
     assert (found.status, f"gone: {KLING} is not in Runware's registry\n" in found.out) == (0, True)
     assert "new: vendor:new@1\n" in found.out
     assert "vendor:image@1" not in found.out
     assert run("submit", "a lighthouse", "--yes").status == 0
-    found = run("models", "check", *registry(catalog), "--json")
-    assert (found.status, found.json) == (1, {"gone": [KLING], "new": ["vendor:new@1"], "inUse": [KLING]})
+    found = run("models", "check", *lists(catalog), "--json")
+    expected = {"gone": [KLING], "new": ["vendor:new@1"], "dearer": [], "unlisted": [], "inUse": [KLING]}
+    assert (found.status, found.json) == (1, expected)
+
+
+def test_a_higher_price_of_a_model_in_use_is_a_failure(catalog: FakeService, run: Run) -> None:
+    """Lower prices, other configurations and other models are no news; a model without a listed price is named."""
+    catalog.registry[KLING] = VIDEO
+    entries = {entry["air"]: entry for entry in catalog.price_list}
+    prices = {"1080p · 5s": "$1.05", "4K · 5s": "$9"}
+    catalog.price_list = [listed(KLING, prices), listed(TURBO, {"1080p · 5s": "$0.3"}), listed("a:1@1", prices)]
+    catalog.price_list += [entries["google:3@0"], listed("google:3@3", {"1080p · 8s": "on request"}), 5, {}]
+    found = run("models", "check", *lists(catalog))
+    assert (found.status, found.out) == (
+        0,
+        f"new: vendor:new@1\ndearer: {KLING}, $1.05 instead of $0.924 for 1080p · 5s\n",
+    )
+    assert "Prices were not compared of bytedance:2@1, google:3@3, " in found.err
+    assert run("submit", "a lighthouse", "--yes").status == 0
+    found = run("models", "check", *lists(catalog), "--json")
+    dearer = {"model": KLING, "configuration": "1080p · 5s", "catalog": 0.924, "now": 1.05}
+    assert (found.status, found.json["dearer"], found.json["inUse"]) == (1, [dearer], [KLING])
+
+
+@pytest.mark.parametrize("content", [{}, None, {"models": []}])
+def test_without_a_price_list_only_the_models_are_compared(catalog: FakeService, run: Run, content: Any) -> None:
+    """The message names the models whose prices were not compared: all of them."""
+    catalog.price_list = content
+    found = run("models", "check", *lists(catalog), "--json")
+    assert (found.json["gone"], found.json["unlisted"]) == ([KLING], sorted(models.identifiers()))
+    assert "price list has another form" in found.err
+    found = run("models", "check", *lists(catalog)[:2], "--prices", "http://127.0.0.1:1/", "--json")
+    assert (found.json["gone"], found.json["dearer"]) == ([KLING], [])
+    assert "price list cannot be reached" in found.err
 
 
 def test_an_unchanged_registry_is_read_once(catalog: FakeService, run: Run) -> None:
     """The second call sends the ETag, and compares with the copy of the first."""
-    first = run("models", "check", *registry(catalog), "--json").json
+    first = run("models", "check", *lists(catalog), "--json").json
     assert catalog.unmodified == 0
-    assert run("models", "check", *registry(catalog), "--json").json == first
+    assert run("models", "check", *lists(catalog), "--json").json == first
     assert catalog.unmodified == 1
 
 
@@ -74,14 +116,14 @@ def test_a_registry_of_another_form_is_no_result(catalog: FakeService, run: Run,
         return answer(content) if request.path == "/registry.json" else None
 
     catalog.intercept_request = intercept
-    found = run("models", "check", *registry(catalog))
+    found = run("models", "check", *lists(catalog))
     assert (found.status, "another form" in found.err) == (1, True)
     assert "gone" not in found.out
 
 
 def test_an_unreachable_registry_is_reported(catalog: FakeService, run: Run) -> None:
     """The exit status is that of an unavailable service."""
-    found = run("models", "check", "--registry", "http://127.0.0.1:1/registry.json")
+    found = run("models", "check", "--registry", "http://127.0.0.1:1/registry.json", *lists(catalog)[2:])
     assert (found.status, "cannot be reached" in found.err) == (4, True)
 
 
@@ -90,7 +132,7 @@ def test_a_damaged_copy_is_replaced(catalog: FakeService, run: Run, tmp_path: Pa
     copy = tmp_path / "state" / "rushes" / "registry.json"
     copy.parent.mkdir()
     copy.write_text("{")
-    assert run("models", "check", *registry(catalog)).status == 0
+    assert run("models", "check", *lists(catalog)).status == 0
     assert KLING not in copy.read_text()
 
 

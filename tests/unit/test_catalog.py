@@ -7,6 +7,7 @@ of these requests is then answered otherwise, so no value of the catalog is with
 import copy
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
 from itertools import zip_longest
@@ -395,6 +396,15 @@ def test_the_documented_requests_have_the_prices_of_the_pages() -> None:
     assert [video_errors(each["request"]) for each in DOCUMENTED] == [[]] * len(DOCUMENTED)
 
 
+@pytest.mark.parametrize("air", models.identifiers())
+def test_every_listed_price_is_one_of_the_models_prices(air: str) -> None:
+    """The page's list names the seconds; its other words are free text."""
+    for configuration, listed in models.content(air)["listedPrices"].items():
+        (seconds,) = re.findall(r"(\d+)s\b", configuration)
+        prices = [row.per_clip or (row.per_second or 0) * int(seconds) for row in models.get(air).prices]
+        assert listed in prices
+
+
 HOSTILE: tuple[Any, ...] = (None, True, -1, 1e308, "x", [], [1], {}, {"a": {}}, [[{}]])
 
 
@@ -465,7 +475,7 @@ def recorded_tasks() -> list[Any]:
 
 
 # Values that no order depends on, or that other tests hold.
-ELSEWHERE = {"name", "status", "usualRenderSeconds", "images"}
+ELSEWHERE = {"name", "status", "usualRenderSeconds", "images", "listedPrices"}
 
 
 @pytest.mark.parametrize("air", models.identifiers())
