@@ -8,6 +8,8 @@ import copy
 import itertools
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from itertools import zip_longest
@@ -373,6 +375,26 @@ def test_the_emulators_reading_of_the_page_agrees(air: str, changes: dict[str, A
     """
     ours = expected in ("priceUnknown", "missingDuration") or changes.get("ttl", 0) > 60
     assert (video_errors(request(model=air, **changes)) == []) == (isinstance(expected, int) or ours)
+
+
+CHECK = """
+import json, sys
+
+opened = []
+sys.addaudithook(lambda event, arguments: opened.append(str(arguments[0])) if event == "open" else None)
+
+from rushes.runware.request import check
+
+assert not isinstance(check(json.loads(sys.argv[1])), list)
+print(*sorted(name.rpartition("catalog/")[2] for name in opened if "/catalog/" in name))
+"""
+
+
+def test_only_the_file_of_the_ordered_model_is_read() -> None:
+    """In a new process, as at a cold start."""
+    command = [sys.executable, "-c", CHECK, json.dumps(request(model="klingai:6@1"))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.split() == ["klingai/6@1.json"]
 
 
 def test_the_limits_of_images_and_times_are_those_of_the_pages() -> None:
