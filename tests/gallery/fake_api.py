@@ -18,8 +18,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from rushes import gallery
+from rushes.domain.caller import Caller
+from rushes.runware.request import Order
+from rushes.services import queries
 from rushes.services.queries import folded
 from rushes.services.request_validation import WireResponse, parse, validate
+from rushes.services.submit import price
 from rushes_local.runware.rendering import Shape, render
 from rushes_local.servers import Server
 
@@ -63,6 +67,24 @@ class Request:
     query: Mapping[str, str]
     body: bytes
     authorization: str | None
+    dry_run: bool = False
+
+    @property
+    def buys(self) -> bool:
+        """True for an order, False for the question for its price."""
+        return self.method == "POST" and not self.dry_run
+
+
+class NoImages:
+    """A bucket without input images."""
+
+    name = "no-images"
+
+    def put_if_absent(self, key: str, content: bytes, content_type: str) -> None:
+        """Stores nothing."""
+
+    def head(self, bucket: str, key: str, length: int) -> None:
+        """Finds nothing."""
 
 
 @dataclass
@@ -75,6 +97,7 @@ class FakeApi:
     limit: float = 50.0
     key: str = KEY
     rendering: dict[str, str] = field(default_factory=dict)  # object key to shape
+    models: list[Json] = field(default_factory=lambda: queries.models()["models"])
     list_links_expired: bool = False  # links in lists are expired, those of a single task are valid
     # Called with each request before it is served; a returned status and body replace the response.
     intercept: Callable[[Request], tuple[int, Any] | None] = lambda _: None
@@ -146,7 +169,11 @@ class FakeApi:
 
     def ordered(self) -> list[Json]:
         """The tasks of all received orders, one per request."""
-        return [json.loads(request.body)[0] for request in self.requests if request.method == "POST"]
+        return [json.loads(request.body)[0] for request in self.requests if request.buys]
+
+    def priced(self) -> list[Json]:
+        """The tasks of which the price was asked."""
+        return [json.loads(request.body)[0] for request in self.requests if request.dry_run]
 
     def requests_for(self, path: str) -> list[Request]:
         """The requests for one path."""
@@ -167,6 +194,7 @@ class FakeApi:
             dict(parse_qsl(environ.get("QUERY_STRING", ""))),
             environ["wsgi.input"].read(length),
             environ.get("HTTP_AUTHORIZATION"),
+            "HTTP_X_RUNWARE_DRY_RUN" in environ,
         )
         if request.path == "/":
             page = PAGE.read_text()
@@ -193,6 +221,11 @@ class FakeApi:
                 case "GET", ["budget"]:
                     left = self.limit - self.spent
                     return 200, {"month": "2026-11", "spent": self.spent, "limit": self.limit, "left": left}
+                case "GET", ["models"]:
+                    return 200, {"models": self.models}
+                case "POST", ["v1"] if request.dry_run:
+                    answer = price(parse(request.body), Caller("alice", 50_000_000), NoImages())
+                    return answer.status, answer.body
                 case "POST", ["v1"]:
                     return self._buy(request.body)
         return 404, {"errors": [{"code": "unknownTask", "message": "There is no such task."}]}
@@ -224,6 +257,7 @@ class FakeApi:
     def _buy(self, body: bytes) -> tuple[int, Any]:
         answer = WireResponse()
         for order in validate(parse(body), answer):
+            assert isinstance(order, Order)
             request = dict(order.request)
             if order.task_uuid not in self.tasks:
                 self.add(*["pending"] * order.clips, prompt=request["positivePrompt"], ago=0, **request_of(request))

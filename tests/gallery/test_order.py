@@ -213,7 +213,7 @@ def test_errors_of_the_api_are_shown_at_their_fields(api: FakeApi, form: Visit) 
         {"code": "invalidTags", "message": "tags are odd.", "parameter": "tags"},
         {"code": "strange", "message": "constructor is strange.", "parameter": "constructor"},
     ]
-    api.intercept = lambda request: (400, {"data": [], "errors": errors}) if request.method == "POST" else None
+    api.intercept = lambda request: (400, {"data": [], "errors": errors}) if request.buys else None
     form.expected.append("status of 400")
     page.get_by_label("Prompt", exact=True).fill(PROMPT)
     buy(page).click()
@@ -234,7 +234,7 @@ def test_an_exhausted_budget_is_explained(api: FakeApi, form: Visit) -> None:
     error = {"code": "budgetExceeded", "message": "The month's limit of $50.00 cannot hold $0.924."}
 
     def refuse(request: Request) -> tuple[int, Any] | None:
-        if request.method != "POST":
+        if not request.buys:
             return None
         api.spent = api.limit  # by another order, after the form was opened
         return 402, {"data": [], "errors": [error]}
@@ -253,7 +253,7 @@ def test_a_double_click_buys_once(api: FakeApi, form: Visit) -> None:
     gate = threading.Event()
 
     def hold(request: Request) -> None:
-        if request.method == "POST":
+        if request.buys:
             gate.wait(10)
 
     api.intercept = hold
@@ -272,7 +272,7 @@ def test_a_lost_answer_buys_once(api: FakeApi, form: Visit, lost: int, reload: b
     page = form.page
 
     def lose(request: Request) -> tuple[int, Any] | None:
-        if request.method != "POST":
+        if not request.buys:
             return None
         api._answer(request)
         return lost, b"<html>"
@@ -302,7 +302,7 @@ def test_enter_in_a_field_buys_nothing(api: FakeApi, form: Visit) -> None:
     """Enter in a field does not press the buying button."""
     page = form.page
     done = threading.Event()
-    api.intercept = lambda request: (503, {}) if request.method == "POST" and not done.wait(5) else None
+    api.intercept = lambda request: (503, {}) if request.buys and not done.wait(5) else None
     page.get_by_label("Prompt", exact=True).fill(PROMPT)
     page.get_by_text("More options").click()
     page.get_by_label(re.compile("^Destination")).press("Enter")
