@@ -490,18 +490,6 @@ def test_the_details_have_the_last_attempt_at_the_webhook(api: FakeApi, visit: V
     expect(facts).not_to_contain_text("Webhook")
 
 
-def test_a_task_of_another_model_is_not_copied_into_the_form(api: FakeApi, visit: VisitPage) -> None:
-    """The form has one model, and the parameters of another would mean something else there."""
-    api.add("stored", prompt="by another model")["request"]["model"] = "google:3@0"
-    api.add("stored", prompt="by the form's model")
-    page = visit().page
-    for prompt, offered in (("by another model", False), ("by the form's model", True)):
-        page.get_by_role("button", name=prompt, exact=True).click()
-        again = page.get_by_role("button", name="Use again")
-        expect(again).to_be_visible() if offered else expect(again).to_be_hidden()
-        page.keyboard.press("Escape")
-
-
 def test_an_erased_task_is_shown_as_such(api: FakeApi, visit: VisitPage) -> None:
     """Card, details, timeline and filter have the erasure; there is nothing to play, download or order again."""
     api.add("erased", "erased")

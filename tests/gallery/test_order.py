@@ -37,36 +37,10 @@ def buy(page: Page) -> Locator:
     return page.get_by_role("button", name=re.compile(r"^(Buy|Sending)"))
 
 
-def values(page: Page, selector: str) -> list[str]:
-    found: list[str] = page.locator(selector).evaluate_all("all => all.map((each) => each.value)")
-    return found
-
-
-def test_the_limits_are_the_models(form: Visit) -> None:
-    """The form's options and limits are those of the model's data in the service."""
-    kling, page = models.get(models.DEFAULT), form.page
-    limits = kling.parameters
-    for name in ("positivePrompt", "negativePrompt"):
-        prompt = page.locator(f"#{name}").evaluate(
-            "field => [field.dataset.minimum, field.dataset.maximum].map(Number)"
-        )
-        assert prompt == [limits[name].minimum, limits[name].maximum]
-    assert values(page, "#size option") == ["", *[f"{width}x{height}" for width, height in kling.sizes]]
-    assert values(page, "[name=duration]") == [str(seconds) for seconds in limits["duration"].values]
-    assert values(page, "[name=duration]:checked") == [str(limits["duration"].default)]
-    assert values(page, "[name=numberResults]") == ["1", "2", "3", "4"]
-    assert [limits["numberResults"].minimum, limits["numberResults"].maximum] == [1, 4]
-    assert values(page, "#outputFormat option") == list(kling.formats)
-    assert values(page, "#outputFormat option:checked") == [limits["outputFormat"].default]
-    spans = page.locator("#CFGScale, #outputQuality").evaluate_all(
-        "all => all.map((each) => [each.min, each.max, each.step].map(Number))"
-    )
-    steps = [limits[name] for name in ("CFGScale", "outputQuality")]
-    assert spans == [[each.minimum, each.maximum, each.step or 1] for each in steps]
-    assert page.evaluate("MODEL") == kling.air
-    assert page.evaluate("[IMAGE.minimum, IMAGE.maximum]") == [kling.image_sides.minimum, kling.image_sides.maximum]
-    in_base64 = page.evaluate("IMAGE.bytes") * 4 / 3
-    assert in_base64 + 4 * (2 * (limits["positivePrompt"].maximum or 0)) < MAX_BODY_BYTES
+def test_files_fit_into_a_request(form: Visit) -> None:
+    """A file of the largest size fits into a request in base64, beside two texts of the largest length."""
+    longest = max(models.get(air).parameters["positivePrompt"].maximum or 0 for air in models.identifiers())
+    assert form.page.evaluate("REQUEST_BYTES") * 4 / 3 + 4 * 2 * longest < MAX_BODY_BYTES
 
 
 def test_the_price_is_shown_before_the_order(form: Visit) -> None:
