@@ -79,6 +79,13 @@ def test_axe_finds_nothing_serious(
     check_view("form")
     page.get_by_role("button", name="Buy").click()
     check_view("faults")
+    choose = page.get_by_label("Model", exact=True).select_option
+    choose("google:3@3")
+    check_view("form-two-frames")
+    choose("minimax:4@1")
+    page.get_by_label("Size").select_option("1920x1080")
+    page.get_by_role("group", name="Duration").scroll_into_view_if_needed()
+    check_view("form-rules")
 
 
 def test_four_hundred_percent_zoom(api: FakeApi, start_visit: StartVisit, screenshots: Path) -> None:
@@ -111,6 +118,9 @@ def test_four_hundred_percent_zoom(api: FakeApi, start_visit: StartVisit, screen
     assert box["y"] + min(box["height"], 100) <= 215
     page.get_by_role("button", name="Buy").scroll_into_view_if_needed()
     expect(page.get_by_role("button", name="Buy")).to_be_in_viewport()
+    for air in ("google:3@0", "google:3@3", "minimax:4@1"):
+        page.get_by_label("Model", exact=True).select_option(air)
+        check_view(f"form-{air.replace(':', '-')}")
 
 
 def test_right_to_left_prompts(api: FakeApi, visit: VisitPage) -> None:

@@ -665,6 +665,7 @@ def test_money_has_one_precision_in_each_place(api: FakeApi, visit: VisitPage) -
     expect(page.locator("dialog .table")).to_contain_text("$1.850 of $3.700")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="New clip").click()
+    expect(page.locator("#sum")).to_have_text("$0.924")
     assert set(re.findall(r"\$\d+\.(\d+)", page.locator(".checkout").inner_text())) == {"924", "060", "136"}
 
 

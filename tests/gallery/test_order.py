@@ -310,7 +310,7 @@ def test_an_image_from_a_file_is_sent(api: FakeApi, form: Visit) -> None:
     image = picture(640, 360)
     page.get_by_label("Image file").set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": image})
     expect(page.get_by_role("img", name="The chosen image")).to_be_visible()
-    expect(page.locator("#preview")).to_contain_text(re.compile("640 . 360"))
+    expect(page.locator(".preview")).to_contain_text(re.compile("640 . 360"))
     page.get_by_label("Prompt", exact=True).fill(PROMPT)
     buy(page).click()
     expect(page.get_by_role("dialog")).to_be_hidden()
