@@ -83,7 +83,9 @@ def test_the_limits_are_the_models(form: Visit, air: str) -> None:
     """The form has the parameters of the chosen model with its values, bounds and lengths, and no others."""
     page, model = form.page, models.get(air)
     choose_model(page, air)
-    shown = set(page.locator("#order [data-field]:visible").evaluate_all("all => all.map((each) => each.dataset.field)"))
+    shown = set(
+        page.locator("#order [data-field]:visible").evaluate_all("all => all.map((each) => each.dataset.field)")
+    )
     frames = {f"image{index}" for index in range(2 if "last" in frames_of(air) else 1)} if frames_of(air) else set()
     hidden = {"resolution"} if air == "google:3@3" else set()  # only with images
     own = {"size" if name in ("width", "height") else name.split(".mode")[0] for name in model.parameters}
