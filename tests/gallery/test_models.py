@@ -1,11 +1,14 @@
 """The order form for every model of the catalog: its controls, its rules, and the change from one model to another."""
 
 import copy
+import io
+import os
 import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from rushes.runware import models
@@ -193,6 +196,27 @@ def test_a_last_frame_alone_has_its_place(api: FakeApi, form: Visit) -> None:
     page.get_by_role("group", name="Last frame").get_by_label("Image URL").fill(IMAGE)
     sent = checked(order_of(api, page)).request["inputs"]["frameImages"]
     assert sent == [{"image": IMAGE, "frame": "last"}]
+
+
+def test_two_files_have_to_fit_into_one_request(api: FakeApi, form: Visit) -> None:
+    """Two images that each fit, but not together, are refused before they are sent."""
+    page = form.page
+    choose_model(page, "google:3@3")
+    page.get_by_label("Prompt", exact=True).fill(PROMPT)
+    target = io.BytesIO()
+    Image.frombytes("RGB", (900, 900), os.urandom(900 * 900 * 3)).save(target, "PNG")
+    file = {"name": "x.png", "mimeType": "image/png", "buffer": target.getvalue()}
+    for group in page.locator("#frames fieldset").all():
+        group.get_by_role("radio", name="From a file").check()
+        group.get_by_label("Image file").set_input_files(file)  # type: ignore[arg-type]
+        expect(group.get_by_role("img", name="The chosen image")).to_be_visible()
+    buy_button(page).click()
+    last = page.get_by_role("group", name="Last frame")
+    expect(last).to_contain_text("The files have more than 3.6 MB together. Give a URL instead.")
+    assert api.ordered() == []
+    last.get_by_role("radio", name="None").check()
+    (sent,) = checked(order_of(api, page)).request["inputs"]["frameImages"]
+    assert sent.startswith("data:image/png;base64,")
 
 
 def test_values_are_kept_when_the_model_changes(api: FakeApi, form: Visit) -> None:
