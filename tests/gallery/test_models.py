@@ -340,6 +340,7 @@ def invented() -> Json:
         {"atLeastOneOf": [["positivePrompt"], ["inputs.frameImages"]]},
         {"onlyWith": ["fps", "providerSettings.invented.cameraFixed"]},
         {"atMostOneOf": [["seed"], ["negativePrompt"]]},
+        {"restricts": {"when": {"duration": [4]}, "parameter": "outputFormat", "values": ["MOV"]}},
     ]
     model["prices"] = [{"when": {}, "perSecond": 100_000}]
     return model
@@ -389,6 +390,17 @@ def test_other_kinds_of_limits_and_rules(api: FakeApi, invented_form: Visit) -> 
     wait_for(lambda: len(api.ordered()) > 1)
     order = api.ordered()[-1]
     assert ("seed" in order, order["negativePrompt"]) == (False, "people")
+
+
+def test_a_rule_moves_a_value_that_it_forbids(invented_form: Visit) -> None:
+    """A restricted parameter has the rule's value, and its own again without the condition; no price is involved."""
+    page = invented_form.page
+    page.get_by_label("Format").select_option("WEBM")
+    page.get_by_label("Duration").select_option("4")
+    assert (options(page, "outputFormat"), chosen(page, "outputFormat")) == (["MOV"], "MOV")
+    expect(page.get_by_label("Format")).to_have_accessible_description("With duration 4: MOV only.")
+    page.get_by_label("Duration").select_option("3.5")
+    assert (options(page, "outputFormat"), chosen(page, "outputFormat")) == (["MP4", "WEBM", "MOV"], "WEBM")
 
 
 def test_at_least_one_of_several_is_needed(api: FakeApi, invented_form: Visit) -> None:
