@@ -2,8 +2,11 @@
 
 import copy
 import io
+import json
 import os
+import random
 import re
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -624,3 +627,32 @@ def test_a_lost_price_can_be_asked_again(api: FakeApi, visit: VisitPage) -> None
     here.page.get_by_role("button", name="Ask for the price again").click()
     expect(buy_button(here.page)).to_have_text("Buy 1 clip for $0.924")
     expect(here.page.get_by_role("button", name="Ask for the price again")).to_be_hidden()
+
+
+_CHANGE_ONE = """
+(random) => {
+  const pick = (all) => all[Math.floor(random.shift() * all.length)];
+  const fields = "#main-fields > *, #more-fields > *, #text-fields > *, #frames > *, [data-field=model]";
+  const control = pick([...pick([...document.querySelectorAll(fields)].filter((each) => !each.hidden))
+    .querySelectorAll("select, textarea, input:not([type=text], [type=file], :disabled)")]);
+  if (!control) return "";
+  if (control.type === "checkbox") control.checked = !control.checked;
+  else if (control.type === "radio") control.checked = true;
+  else if (control.type === "range") control.value = pick([control.min, control.max]);
+  else if (control.options) control.value = pick([...control.options].filter((each) => !each.disabled)).value;
+  else control.value = pick(["", "a fox"]);
+  control.dispatchEvent(new Event("input", { bubbles: true }));
+  return `${control.name} ${control.value}`;
+}
+"""
+
+
+def test_no_choice_leads_to_an_invalid_request(form: Visit) -> None:
+    """After each of many random changes, in all models, the request whose price is asked is valid."""
+    source, changes = random.Random(18), []
+    for _ in range(600):
+        changes.append(form.page.evaluate(_CHANGE_ONE, [source.random() for _ in range(3)]))
+        task = json.loads(form.page.evaluate("priceRequest()"))
+        result = check({**task, "taskUUID": str(uuid.UUID(int=source.getrandbits(128), version=4))})
+        assert isinstance(result, Order), (changes[-8:], task, result)
+    assert {change.split()[1] for change in changes if change.startswith("model ")} == set(MODELS)
