@@ -65,6 +65,25 @@ COMMON: list[Probe] = [
     ({"seed": 5}, "unsupportedParameter"),
     ({"fps": 24}, "unsupportedParameter"),
 ]
+# Of models with `fps`.
+COMMON_BUT_FPS = [probe for probe in COMMON if probe[0] != {"fps": 24}]
+
+
+def common(base: dict[str, Any], price: int, refused: list[Probe] = COMMON) -> list[Probe]:
+    """Requests with `base` and a value of a parameter that all models have: accepted at this price, or refused."""
+    accepted: list[dict[str, Any]] = [
+        *({"outputFormat": name} for name in ("MP4", "WEBM", "MOV")),
+        *({"outputQuality": quality} for quality in (20, 99)),
+        *({"numberResults": number} for number in (1, 4)),
+        *({"ttl": seconds} for seconds in (60, 31_536_000)),
+        *({"safety": {"mode": mode}} for mode in ("none", "fast", "full")),
+    ]
+    return [
+        *(({**base, **changes}, price) for changes in accepted),
+        *(({**base, **changes}, code) for changes, code in refused),
+    ]
+
+
 KLING_SILENT: dict[str, Any] = {"providerSettings": {"klingai": {"sound": False}}}
 KLING_SOUND: dict[str, Any] = {"providerSettings": {"klingai": {"sound": True}}}
 
@@ -81,11 +100,6 @@ def kling_3(sizes: list[tuple[int, int]], silent: int, sound: int) -> list[Probe
         ({**least, "duration": 15, **KLING_SOUND}, 15 * sound),
         ({**least, "positivePrompt": "ab"}, 3 * silent),
         ({**least, "positivePrompt": "x" * 2500}, 3 * silent),
-        *(({**least, "outputFormat": name}, 3 * silent) for name in ("MP4", "WEBM", "MOV")),
-        *(({**least, "outputQuality": quality}, 3 * silent) for quality in (20, 99)),
-        *(({**least, "numberResults": number}, 3 * silent) for number in (1, 4)),
-        *(({**least, "ttl": seconds}, 3 * silent) for seconds in (60, 31_536_000)),
-        *(({**least, "safety": {"mode": mode}}, 3 * silent) for mode in ("none", "fast", "full")),
         ({"duration": 5, **wide}, "priceUnknown"),
         ({"duration": 5, **wide, "providerSettings": {"klingai": {}}}, "priceUnknown"),
         ({**wide, **KLING_SILENT}, "missingDuration"),
@@ -102,7 +116,7 @@ def kling_3(sizes: list[tuple[int, int]], silent: int, sound: int) -> list[Probe
         ({**least, **framed(IMAGE)}, "unsupportedParameter"),
         ({**least, "providerSettings": {"klingai": {"sound": 1}}}, "invalidSound"),
         ({**least, **SOUND}, "unsupportedParameter"),
-        *(({**least, **changes}, code) for changes, code in COMMON),
+        *common(least, 3 * silent),
     ]
 
 
@@ -121,11 +135,6 @@ PROBES: dict[str, list[Probe]] = {
         (framed(IMAGE), 350_000),
         (framed({"image": IMAGE, "frame": "first"}), 350_000),
         (framed({"image": IMAGE, "frame": 0}), 350_000),
-        *(({"outputFormat": name}, 350_000) for name in ("MP4", "WEBM", "MOV")),
-        *(({"outputQuality": quality}, 350_000) for quality in (20, 99)),
-        *(({"numberResults": number}, 350_000) for number in (1, 4)),
-        *(({"ttl": seconds}, 350_000) for seconds in (60, 31_536_000)),
-        *(({"safety": {"mode": mode}}, 350_000) for mode in ("none", "fast", "full")),
         ({"safety": {"checkContent": True}}, 350_000),
         ({"positivePrompt": "x" * 2501}, "invalidPositivePromptLength"),
         ({"negativePrompt": "x" * 2501}, "invalidNegativePromptLength"),
@@ -145,7 +154,7 @@ PROBES: dict[str, list[Probe]] = {
         (framed({"image": IMAGE, "frame": "last"}), "unsupportedFrame"),
         ({"resolution": "720p"}, "unsupportedParameter"),
         (SOUND, "unsupportedParameter"),
-        *COMMON,
+        *common({}, 350_000),
     ],
     "google:3@0": [
         ({"duration": 8, **WIDE}, 1_600_000),
@@ -158,11 +167,6 @@ PROBES: dict[str, list[Probe]] = {
         ({"duration": 8, **WIDE, **SILENT}, 1_600_000),
         ({"duration": 8, **WIDE, "positivePrompt": "ab"}, 1_600_000),
         ({"duration": 8, **WIDE, "positivePrompt": "x" * 3000}, 1_600_000),
-        *(({"duration": 8, **WIDE, "outputFormat": name}, 1_600_000) for name in ("MP4", "WEBM", "MOV")),
-        *(({"duration": 8, **WIDE, "outputQuality": quality}, 1_600_000) for quality in (20, 99)),
-        *(({"duration": 8, **WIDE, "numberResults": number}, 1_600_000) for number in (1, 4)),
-        *(({"duration": 8, **WIDE, "ttl": seconds}, 1_600_000) for seconds in (60, 31_536_000)),
-        *(({"duration": 8, **WIDE, "safety": {"mode": mode}}, 1_600_000) for mode in ("none", "fast", "full")),
         ({"duration": 8, **FULL_WIDE}, "priceUnknown"),
         ({"duration": 8, **FULL_TALL}, "priceUnknown"),
         ({"duration": 8, "resolution": "1080p"}, "priceUnknown"),
@@ -182,7 +186,7 @@ PROBES: dict[str, list[Probe]] = {
         ({"duration": 8, **WIDE, **framed(IMAGE)}, "unsupportedParameter"),
         ({"duration": 8, **WIDE, "providerSettings": {"google": {"generateAudio": "yes"}}}, "invalidGenerateAudio"),
         ({"duration": 8, **WIDE, "providerSettings": {"klingai": {}}}, "unsupportedParameter"),
-        *(({"duration": 8, **WIDE, **changes}, code) for changes, code in COMMON),
+        *common({"duration": 8, **WIDE}, 1_600_000),
     ],
     "google:3@3": [
         ({"duration": 8, **FULL_WIDE}, 800_000),
@@ -199,11 +203,6 @@ PROBES: dict[str, list[Probe]] = {
         ({"duration": 4, "resolution": "1080p", **framed({"image": IMAGE, "frame": "first"}, IMAGE)}, 400_000),
         ({"duration": 8, **FULL_WIDE, "positivePrompt": "ab"}, 800_000),
         ({"duration": 8, **FULL_WIDE, "positivePrompt": "x" * 3000}, 800_000),
-        *(({"duration": 8, **FULL_WIDE, "outputFormat": name}, 800_000) for name in ("MP4", "WEBM", "MOV")),
-        *(({"duration": 8, **FULL_WIDE, "outputQuality": quality}, 800_000) for quality in (20, 99)),
-        *(({"duration": 8, **FULL_WIDE, "numberResults": number}, 800_000) for number in (1, 4)),
-        *(({"duration": 8, **FULL_WIDE, "ttl": seconds}, 800_000) for seconds in (60, 31_536_000)),
-        *(({"duration": 8, **FULL_WIDE, "safety": {"mode": mode}}, 800_000) for mode in ("none", "fast", "full")),
         ({"duration": 8, **WIDE}, "priceUnknown"),
         ({"duration": 8, **TALL}, "priceUnknown"),
         ({"duration": 8, "resolution": "720p", **framed(IMAGE)}, "priceUnknown"),
@@ -225,7 +224,7 @@ PROBES: dict[str, list[Probe]] = {
         ({"duration": 8, **FULL_WIDE, "positivePrompt": "x" * 3001}, "invalidPositivePromptLength"),
         ({"duration": 8, **FULL_WIDE, "negativePrompt": "blur"}, "unsupportedParameter"),
         ({"duration": 8, **FULL_WIDE, "providerSettings": {"google": {"generateAudio": 1}}}, "invalidGenerateAudio"),
-        *(({"duration": 8, **FULL_WIDE, **changes}, code) for changes, code in COMMON),
+        *common({"duration": 8, **FULL_WIDE}, 800_000),
     ],
     "minimax:4@1": [
         ({"duration": 6, **SMALL}, 280_000),
@@ -237,11 +236,6 @@ PROBES: dict[str, list[Probe]] = {
         ({"duration": 6, **SMALL, **framed({"image": IMAGE, "frame": "first"})}, 280_000),
         ({"duration": 6, **SMALL, "positivePrompt": "ab"}, 280_000),
         ({"duration": 6, **SMALL, "positivePrompt": "x" * 2000}, 280_000),
-        *(({"duration": 6, **SMALL, "outputFormat": name}, 280_000) for name in ("MP4", "WEBM", "MOV")),
-        *(({"duration": 6, **SMALL, "outputQuality": quality}, 280_000) for quality in (20, 99)),
-        *(({"duration": 6, **SMALL, "numberResults": number}, 280_000) for number in (1, 4)),
-        *(({"duration": 6, **SMALL, "ttl": seconds}, 280_000) for seconds in (60, 31_536_000)),
-        *(({"duration": 6, **SMALL, "safety": {"mode": mode}}, 280_000) for mode in ("none", "fast", "full")),
         ({"duration": 6}, "priceUnknown"),
         ({"duration": 6, **framed(IMAGE)}, "priceUnknown"),
         ({"duration": 10, **FULL_WIDE}, "unsupportedDuration"),
@@ -258,7 +252,7 @@ PROBES: dict[str, list[Probe]] = {
         ({"duration": 6, **SMALL, "negativePrompt": "blur"}, "unsupportedParameter"),
         ({"duration": 6, **SMALL, "providerSettings": {"minimax": {"promptOptimizer": 1}}}, "invalidPromptOptimizer"),
         ({"duration": 6, **SMALL, **SOUND}, "unsupportedParameter"),
-        *(({"duration": 6, **SMALL, **changes}, code) for changes, code in COMMON if changes != {"fps": 24}),
+        *common({"duration": 6, **SMALL}, 280_000, COMMON_BUT_FPS),
     ],
     "bytedance:2@1": [
         (SEEDANCE_WIDE, 484_000),
@@ -272,11 +266,6 @@ PROBES: dict[str, list[Probe]] = {
         ({**SEEDANCE_WIDE, "providerSettings": {"bytedance": {"cameraFixed": True}}}, 484_000),
         ({**SEEDANCE_WIDE, "positivePrompt": "ab"}, 484_000),
         ({**SEEDANCE_WIDE, "positivePrompt": "x" * 3000}, 484_000),
-        *(({**SEEDANCE_WIDE, "outputFormat": name}, 484_000) for name in ("MP4", "WEBM", "MOV")),
-        *(({**SEEDANCE_WIDE, "outputQuality": quality}, 484_000) for quality in (20, 99)),
-        *(({**SEEDANCE_WIDE, "numberResults": number}, 484_000) for number in (1, 4)),
-        *(({**SEEDANCE_WIDE, "ttl": seconds}, 484_000) for seconds in (60, 31_536_000)),
-        *(({**SEEDANCE_WIDE, "safety": {"mode": mode}}, 484_000) for mode in ("none", "fast", "full")),
         *(({"width": width, "height": height}, "priceUnknown") for width, height in SEEDANCE_SMALL_SIZES),
         ({"resolution": "480p"}, "priceUnknown"),
         (framed(IMAGE), "priceUnknown"),
@@ -294,7 +283,7 @@ PROBES: dict[str, list[Probe]] = {
         ({**SEEDANCE_WIDE, "negativePrompt": "blur"}, "unsupportedParameter"),
         ({**SEEDANCE_WIDE, "providerSettings": {"bytedance": {"cameraFixed": 1}}}, "invalidCameraFixed"),
         ({**SEEDANCE_WIDE, **SOUND}, "unsupportedParameter"),
-        *(({**SEEDANCE_WIDE, **changes}, code) for changes, code in COMMON),
+        *common(SEEDANCE_WIDE, 484_000),
     ],
     "pixverse:1@5": [
         (FULL_WIDE, 299_000),
@@ -316,11 +305,6 @@ PROBES: dict[str, list[Probe]] = {
         ),
         ({**FULL_WIDE, "positivePrompt": "ab", "negativePrompt": "x" * 2048}, 299_000),
         ({**FULL_WIDE, "positivePrompt": "x" * 2048, "negativePrompt": "ab"}, 299_000),
-        *(({**FULL_WIDE, "outputFormat": name}, 299_000) for name in ("MP4", "WEBM", "MOV")),
-        *(({**FULL_WIDE, "outputQuality": quality}, 299_000) for quality in (20, 99)),
-        *(({**FULL_WIDE, "numberResults": number}, 299_000) for number in (1, 4)),
-        *(({**FULL_WIDE, "ttl": seconds}, 299_000) for seconds in (60, 31_536_000)),
-        *(({**FULL_WIDE, "safety": {"mode": mode}}, 299_000) for mode in ("none", "fast", "full")),
         *(({"width": width, "height": height}, "priceUnknown") for width, height in PIXVERSE_SMALL_SIZES),
         *(({"resolution": name, **framed(IMAGE)}, "priceUnknown") for name in ("360p", "540p", "720p")),
         (framed(IMAGE), "priceUnknown"),
@@ -343,7 +327,7 @@ PROBES: dict[str, list[Probe]] = {
         ({**FULL_WIDE, "providerSettings": {"pixverse": {"style": "oil"}}}, "unsupportedStyle"),
         ({**FULL_WIDE, "providerSettings": {"pixverse": {"motionMode": "slow"}}}, "unsupportedMotionMode"),
         ({**FULL_WIDE, "providerSettings": {"pixverse": {"effect": "kiss kiss"}}}, "unsupportedParameter"),
-        *(({**FULL_WIDE, **changes}, code) for changes, code in COMMON if changes != {"fps": 24}),
+        *common(FULL_WIDE, 299_000, COMMON_BUT_FPS),
     ],
 }
 CASES = [(air, changes, expected) for air, probes in PROBES.items() for changes, expected in probes]
