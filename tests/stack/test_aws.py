@@ -13,9 +13,11 @@ import httpx
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from moto.sqs.models import sqs_backends
 
 from rushes_local.aws.application import CREDENTIALS, Aws
 from rushes_local.event_sources import first_iterator
+from rushes_local.lambda_runtime import ACCOUNT_ID, REGION
 from rushes_local.servers import Server
 from tests.object_keys import OBJECT_NAMES, longest
 
@@ -414,3 +416,28 @@ def test_quiet_groups_are_received_first(url: str) -> None:
     sqs.send_message(QueueUrl=queue, MessageBody="quiet", MessageGroupId="quiet")
     rest = [sqs.receive_message(QueueUrl=queue)["Messages"][0]["Body"] for _ in range(3)]
     assert (first["Body"], rest) == ("noisy 0", ["quiet", "noisy 1", "noisy 2"])
+
+
+@pytest.mark.usefixtures("restless", "aws")
+def test_queues_lose_no_message_under_threads() -> None:
+    """Each message is received once and deleted, also while other messages are sent, received and deleted."""
+    queues = sqs_backends[ACCOUNT_ID][REGION]
+    queue = queues.create_queue("busy", None)
+    for number in range(200):
+        queues.send_message("busy", f"delayed {number}", delay_seconds=900)  # a longer list takes longer to copy
+    sent, received = 400, []
+
+    def send(number: int) -> None:
+        queues.send_message("busy", str(number), delay_seconds=0)
+
+    def take(_: int) -> None:
+        for message in queues.receive_message("busy", 1, 0, 30):
+            received.append(message.body)
+            queue.delete_message(message.receipt_handle)
+
+    with ThreadPoolExecutor(4) as executor:
+        for done in [executor.submit(job, number) for number in range(sent) for job in (send, take)]:
+            done.result(30)
+    while len(queue._messages) > 200:
+        take(0)
+    assert sorted(map(int, received)) == list(range(sent))

@@ -1,9 +1,9 @@
 """AWS on this machine: moto's server application with the strictness of AWS.
 
 Hides moto and corrects its deviations: it accepts forged and expired presigned URLs and unsigned requests, its DynamoDB
-transactions are not atomic under threads, behind waitress it decodes the keys of objects twice, and it stores uploads
-with the content type of a form as empty objects. Also injects faults for tests, and behaves as unkindly as AWS under an
-`AwsBehavior`.
+transactions are not atomic and its queues lose messages under threads, behind waitress it decodes the keys of objects
+twice, and it stores uploads with the content type of a form as empty objects. Also injects faults for tests, and
+behaves as unkindly as AWS under an `AwsBehavior`.
 """
 
 import io
@@ -31,6 +31,7 @@ from rushes_local.aws.fair_queues import make_queues_fair
 from rushes_local.aws.growing_costs import reduce_costs
 from rushes_local.aws.message_delivery import deliver, leave_visible
 from rushes_local.aws.policy_simulation import simulate_policies
+from rushes_local.aws.queue_locks import lock_queues
 from rushes_local.aws.stream_records import correct_streams
 from rushes_local.aws.transactions import roll_back_by_item
 
@@ -169,6 +170,7 @@ class Aws:
         correct_buckets()
         simulate_policies()
         make_queues_fair()
+        lock_queues()
         moto_api_backend.reset()
         self._application = DomainDispatcherApplication(create_backend_app)
         self.behave(self._behavior)
