@@ -1146,6 +1146,22 @@ def test_the_patience_with_a_contended_budget(real: RealTable, patience: float) 
     assert now[0] < patience + 2
 
 
+@pytest.mark.parametrize("code", ["ThrottlingException", "InternalServerError"])
+@pytest.mark.parametrize("after", [False, True])
+def test_the_patience_with_errors(real: RealTable, code: str, after: bool) -> None:
+    """Throttling and server errors are retried for as long as conflicts, also if only their answers are lost."""
+    now = [0.0]
+
+    def pause(seconds: float) -> None:
+        now[0] += seconds
+
+    store = AdminTable(real.client, real.stack.table_name, pause, lambda: now[0])
+    put(store, clip(task_uuid=uuid4(2)))  # makes the budgets
+    real.stack.aws.faults.fail("dynamodb", code, times=20, after=after)
+    assert store.record(task(), [clip()], both(), patience=20) == Recorded()
+    assert store.budget("ann", MONTH)[0] == 2 * PRICE
+
+
 def test_a_lasting_conflict_on_the_task_raises_busy(real: RealTable) -> None:
     """A lasting conflict on the task gives neither `Existing` nor `OverBudget`."""
     stub = Stubber(real.client)

@@ -43,7 +43,7 @@ class TaskTable(ClipTable, Protocol):
     ) -> Recorded | Existing | OverBudget:
         """Writes a task, its clips and their reservations in one transaction.
 
-        Conflicts with other purchases are retried for `patience` seconds.
+        Conflicts with other purchases, throttling and server errors are retried for `patience` seconds.
         """
 
     def get_tombstone(self, caller: str, task_uuid: str) -> Task | None:

@@ -87,8 +87,8 @@ class DynamoDbTable:
     ) -> Recorded | Existing | OverBudget:
         """Writes the task, its clips and their reservations; an existing task takes precedence over a full budget.
 
-        Conflicts with other purchases are retried for `patience` seconds, or as often as those of other calls. Raises
-        `BusyError`.
+        Conflicts with other purchases, throttling and server errors are retried for `patience` seconds, or as often as
+        those of other calls. Raises `BusyError`.
         """
         until = self._clock() + patience
         own: list[Any] = [self._put_new(items.task_item(task))]
@@ -101,7 +101,7 @@ class DynamoDbTable:
                 for each in reservations
             }
             try:
-                obstacles = self._transact(own, money)
+                obstacles = self._transact(own, money, until)
             except ClientError as error:
                 # The request's item or, if that has expired, the first clip's.
                 found = next(reason["Item"] for reason in _cancellation_reasons(error) if reason.get("Code") == _FAILED)
@@ -384,7 +384,7 @@ class DynamoDbTable:
             }
         }
 
-    def _transact(self, own: Sequence[Item], money: Mapping[str, list[Item]]) -> Mapping[str, str]:
+    def _transact(self, own: Sequence[Item], money: Mapping[str, list[Item]], until: float = 0) -> Mapping[str, str]:
         """Writes all items or none. Returns the code of the obstacle for each scope, empty if all items are written.
 
         Raises `ClientError` if a condition of an `own` item failed.
@@ -395,6 +395,7 @@ class DynamoDbTable:
             self._retried(
                 lambda: self._client.transact_write_items(TransactItems=writes, ClientRequestToken=token),
                 partial(_is_final, own=len(own)),
+                until,
             )
         except ClientError as error:
             codes = [reason.get("Code", "None") for reason in _cancellation_reasons(error)]
@@ -423,7 +424,7 @@ class DynamoDbTable:
     def _attempts(self, until: float = 0) -> Iterator[int]:
         """The numbers of attempts: as many as for other calls, and more before the time `until`."""
         for attempt in count():
-            if attempt >= _MAX_ATTEMPTS and (not until or self._clock() >= until):
+            if attempt >= _MAX_ATTEMPTS and self._clock() >= until:
                 return
             yield min(attempt, _MAX_ATTEMPTS - 2)
 
@@ -524,10 +525,15 @@ class DynamoDbTable:
             ),
         }
 
-    def _retried(self, call: Callable[[], T], is_final: Callable[[ClientError, bool], bool] | None = None) -> T:
-        """Calls with retries after contention or throttling. Raises the `ClientError` of a failed condition."""
-        lost = False
-        for attempt in range(_MAX_ATTEMPTS):
+    def _retried(
+        self, call: Callable[[], T], is_final: Callable[[ClientError, bool], bool] | None = None, until: float = 0
+    ) -> T:
+        """Calls with retries after contention, throttling or a server error, at least until the time `until`.
+
+        Raises the `ClientError` of a failed condition.
+        """
+        lost, attempt = False, 0
+        while True:
             try:
                 return call()
             except ClientError as error:
@@ -540,9 +546,10 @@ class DynamoDbTable:
                 lost |= not isinstance(error, EndpointConnectionError | ConnectTimeoutError)
                 if attempt:  # each attempt may take seconds
                     raise BusyError(type(error).__name__, possibly_written=lost) from None
-            if attempt + 1 < _MAX_ATTEMPTS:
-                self._pause(attempt)
-        raise BusyError("the table stayed contended", possibly_written=lost)
+            if attempt + 1 >= _MAX_ATTEMPTS and self._clock() >= until:
+                raise BusyError("the table stayed contended", possibly_written=lost)
+            self._pause(min(attempt, _MAX_ATTEMPTS - 2))
+            attempt += 1
 
     def _pause(self, attempt: int) -> None:
         self._sleep(_RANDOM.uniform(0, _FIRST_PAUSE * 2**attempt))
