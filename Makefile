@@ -25,8 +25,8 @@ sam := .venv-sam/stamp
 checkov := .venv-checkov/stamp
 swift := .venv-swift/stamp
 
-.PHONY: help demo dev test test-batch test-page test-s3 test-table simulate models openapi bench whole-way bursts chaos check \
-  static fmt lint types validate drift build sam-local test-sam environments reference compile costs deploy stack-name \
+.PHONY: help demo dev test test-stack test-batch test-page test-s3 test-table simulate models openapi bench whole-way bursts chaos \
+  check static fmt lint types validate drift build sam-local test-sam environments reference compile costs deploy stack-name \
   lint-workflows clean
 
 help: ## list the verbs
@@ -47,16 +47,21 @@ dev: $(local) ## run the same stack until Ctrl-C (ARGS="--limit-usd 200")
 # Before every commit
 # ----------------------------------------------------------------------------------------------------------------------
 
-# Playwright and the SAM tests are left out: without their markers they only cost their imports.
-test: $(dev) ## run the tests (ARGS="-k webhook" for a selection)
-	@$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/gallery --ignore tests/sam $(ARGS)
+pytest := $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test: $(dev) ## run the tests of rules, adapters and handlers (ARGS="-k webhook" for a selection)
+	@$(pytest) tests/unit tests/contract tests/functions tests/simulation tests/bursts tests/package $(ARGS)
+
+test-stack: $(dev) ## run the tests of the local stack and of the command, which start many processes
+	@$(pytest) tests/stack tests/cli $(ARGS)
 
 test-page: $(dev) ## test the gallery in Chromium; screenshots are in out/gallery
 	@scripts/install-browser
 	@$(PYTHON) -m pytest -m browser -n 2 --dist loadfile tests/gallery $(ARGS)
 
+# Each night and before a release; everything else runs for every change.
 test-batch: $(dev) ## run the slow tests: a file of a thousand lines, every schedule, the tutorial, more chaos
-	@$(PYTHON) -m pytest -q -m batch -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(pytest) -q -m batch $(ARGS)
 
 # -rs prints each test that the server does not allow, with the reason.
 test-s3: $(dev) $(swift) ## run the tests of uploads against OpenStack Swift (S3_ENDPOINT=https://… for another S3)
@@ -90,7 +95,7 @@ bursts: $(dev) ## model many purchases at once, with DynamoDB's conflicts, and p
 chaos: $(dev) ## run the local stack with random faults and check the result (FOR=120 SEED=7)
 	@$(PYTHON) -m tests.chaos --for "$(or $(FOR),60)" $(if $(SEED),--seed "$(SEED)")
 
-check: static test ## run all checks of CI except the SAM tests
+check: static test test-stack ## run the checks before a commit
 
 # In parallel, each with its output in one piece: none of them takes more than one core.
 static:

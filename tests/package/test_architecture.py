@@ -90,7 +90,7 @@ def test_a_way_is_a_chain_of_calls(title: str) -> None:
 
 
 def test_every_rule_has_code_and_a_test() -> None:
-    """Each rule about money names its code and a test that `make test` runs."""
+    """Each rule about money names its code and a test that `make check` runs."""
     rows = [line for line in section(RULES).splitlines() if line.startswith("| ")][2:]
     assert len(rows) > 20
     for row in rows:

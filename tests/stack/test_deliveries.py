@@ -215,7 +215,7 @@ def test_two_hundred_clips_with_a_receiver_that_misbehaves(stack: Stack) -> None
     """Every clip is delivered once the receiver has healed, never before it is stored, and every attempt is on the
     record; the deliveries of another caller meanwhile are no later than alone."""
     users = [with_secret(stack) for _ in range(2)]
-    faulty = FaultyReceiver(users[0][1], heals_after=3)
+    faulty = FaultyReceiver(users[0][1], heals_after=2)
     good = FaultyReceiver(users[1][1], heals_after=0)
     try:
         alone = lateness(users[1][0], good)

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 # A separate stack cannot run beside the shared one.
 pytestmark = pytest.mark.usefixtures("no_shared_stack")
 
-# The number of clips for each loss, in `make test` and in `make test-batch`; LOST_CLIPS=200 takes minutes.
+# The number of clips for each loss, in `make test-stack` and in `make test-batch`; LOST_CLIPS=200 takes minutes.
 FEW = 5
 MANY = int(os.environ.get("LOST_CLIPS", "20"))
 PATIENCE = 30 + MANY  # seconds
