@@ -49,11 +49,11 @@ dev: $(local) ## run the same stack until Ctrl-C (ARGS="--limit-usd 200")
 
 pytest := $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test: $(dev) ## run the tests of rules, adapters and handlers (ARGS="-k webhook" for a selection)
-	@$(pytest) tests/unit tests/contract tests/functions tests/simulation tests/bursts tests/package $(ARGS)
+test: $(dev) ## run the tests of rules and adapters (ARGS="-k webhook" for a selection)
+	@$(pytest) tests/unit tests/contract tests/simulation tests/bursts tests/package $(ARGS)
 
-test-stack: $(dev) ## run the tests of the local stack and of the command, which start many processes
-	@$(pytest) tests/stack tests/cli $(ARGS)
+test-stack: $(dev) ## run the tests of handlers, local stack and command, which start processes
+	@$(pytest) tests/functions tests/stack tests/cli $(ARGS)
 
 test-page: $(dev) ## test the gallery in Chromium; screenshots are in out/gallery
 	@scripts/install-browser
