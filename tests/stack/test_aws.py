@@ -418,6 +418,25 @@ def test_quiet_groups_are_received_first(url: str) -> None:
     assert (first["Body"], rest) == ("noisy 0", ["quiet", "noisy 1", "noisy 2"])
 
 
+@pytest.mark.usefixtures("restless")
+@pytest.mark.parametrize("condition", [{}, {"IfNoneMatch": "*"}], ids=["unconditional", "conditional"])
+def test_uploads_of_one_key_at_once(s3: Any, condition: dict[str, str]) -> None:
+    """Each upload has a version of its own, and of those that need an absent key one succeeds."""
+    s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+
+    def put(number: int) -> int:
+        try:
+            s3.put_object(Bucket=BUCKET, Key=KEY, Body=str(number).encode(), **condition)
+        except ClientError as error:
+            return int(error.response["ResponseMetadata"]["HTTPStatusCode"])
+        return 200
+
+    with ThreadPoolExecutor(8) as executor:
+        statuses = list(executor.map(put, range(160)))
+    versions = s3.list_object_versions(Bucket=BUCKET, Prefix=KEY)["Versions"]
+    assert len(versions) == statuses.count(200) == (1 if condition else 160)
+
+
 @pytest.mark.usefixtures("restless", "aws")
 def test_queues_lose_no_message_under_threads() -> None:
     """Each message is received once and deleted, also while other messages are sent, received and deleted."""

@@ -1,9 +1,9 @@
 """AWS on this machine: moto's server application with the strictness of AWS.
 
-Hides moto and corrects its deviations: it accepts forged and expired presigned URLs and unsigned requests, its DynamoDB
-transactions are not atomic and its queues lose messages under threads, behind waitress it decodes the keys of objects
-twice, and it stores uploads with the content type of a form as empty objects. Also injects faults for tests, and
-behaves as unkindly as AWS under an `AwsBehavior`.
+Hides moto and corrects its deviations: it accepts forged and expired presigned URLs and unsigned requests, behind
+waitress it decodes the keys of objects twice, and it stores uploads with the content type of a form as empty objects.
+Under threads its transactions and conditional uploads are not atomic, and it loses messages of queues and versions of
+objects. Also injects faults for tests, and behaves as unkindly as AWS under an `AwsBehavior`.
 """
 
 import io
@@ -155,6 +155,8 @@ class Aws:
         self._clock = clock
         self._application: WSGIApplication | None = None
         self._dynamodb = DynamoDb(clock, sleep)
+        # moto reads an object's versions, and later writes them with a new one: of two uploads at once, one was lost.
+        self._bucket_lock = threading.Lock()
         self._behavior, self._chance = behavior, Chance(behavior.seed)
         self._remote_table = remote_table
 
@@ -256,6 +258,9 @@ class Aws:
             return self._dynamodb.answer(self._application, environ, start_response)
         if _is_about_a_stream(environ):
             with self._dynamodb.lock:
+                return list(self._application(environ, start_response))
+        if service == "s3" and environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            with self._bucket_lock:
                 return list(self._application(environ, start_response))
         if _operation(environ) == ("sqs", "ReceiveMessage"):
             self._lapse(environ)
