@@ -426,7 +426,7 @@ class DynamoDbTable:
         for attempt in count():
             if attempt >= _MAX_ATTEMPTS and self._clock() >= until:
                 return
-            yield min(attempt, _MAX_ATTEMPTS - 2)
+            yield attempt
 
     def _plan(self, reservation: Reservation, own: int) -> Booking | Balance | OverBudget:
         """The next write of a reservation; a refusal needs two equal readings, since one is not a snapshot."""
@@ -532,8 +532,10 @@ class DynamoDbTable:
 
         Raises the `ClientError` of a failed condition.
         """
-        lost, attempt = False, 0
-        while True:
+        lost = False
+        for attempt in self._attempts(until):
+            if attempt:
+                self._pause(attempt - 1)
             try:
                 return call()
             except ClientError as error:
@@ -546,13 +548,10 @@ class DynamoDbTable:
                 lost |= not isinstance(error, EndpointConnectionError | ConnectTimeoutError)
                 if attempt:  # each attempt may take seconds
                     raise BusyError(type(error).__name__, possibly_written=lost) from None
-            if attempt + 1 >= _MAX_ATTEMPTS and self._clock() >= until:
-                raise BusyError("the table stayed contended", possibly_written=lost)
-            self._pause(min(attempt, _MAX_ATTEMPTS - 2))
-            attempt += 1
+        raise BusyError("the table stayed contended", possibly_written=lost)
 
     def _pause(self, attempt: int) -> None:
-        self._sleep(_RANDOM.uniform(0, _FIRST_PAUSE * 2**attempt))
+        self._sleep(_RANDOM.uniform(0, _FIRST_PAUSE * 2 ** min(attempt, _MAX_ATTEMPTS - 2)))
 
 
 def is_condition(error: ClientError) -> bool:
