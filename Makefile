@@ -16,6 +16,7 @@ export SAM_CLI_TELEMETRY := 0
 unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON := .venv/bin/python
+PYTEST := $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # First on the PATH, so that `sam build` uses the Python of its environment, which is Lambda's version.
 SAM := PATH="$(CURDIR)/.venv-sam/bin:$$PATH" sam
 
@@ -25,9 +26,9 @@ sam := .venv-sam/stamp
 checkov := .venv-checkov/stamp
 swift := .venv-swift/stamp
 
-.PHONY: help demo dev test test-stack test-batch test-page test-s3 test-table simulate models openapi bench whole-way bursts chaos \
-  check static fmt lint types validate drift build sam-local test-sam environments reference compile costs deploy stack-name \
-  lint-workflows clean
+.PHONY: help demo dev test test-stack test-batch test-page test-s3 test-table simulate models openapi bench whole-way \
+  bursts chaos check static fmt lint types validate drift build sam-local test-sam environments reference compile costs \
+  deploy stack-name lint-workflows clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -47,21 +48,19 @@ dev: $(local) ## run the same stack until Ctrl-C (ARGS="--limit-usd 200")
 # Before every commit
 # ----------------------------------------------------------------------------------------------------------------------
 
-pytest := $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
-
 test: $(dev) ## run the tests of rules and adapters (ARGS="-k webhook" for a selection)
-	@$(pytest) tests/unit tests/contract tests/simulation tests/bursts tests/package $(ARGS)
+	@$(PYTEST) tests/unit tests/contract tests/simulation tests/bursts tests/package $(ARGS)
 
 test-stack: $(dev) ## run the tests of handlers, local stack and command, which start processes
-	@$(pytest) tests/functions tests/stack tests/cli $(ARGS)
+	@$(PYTEST) tests/functions tests/stack tests/cli $(ARGS)
 
 test-page: $(dev) ## test the gallery in Chromium; screenshots are in out/gallery
 	@scripts/install-browser
 	@$(PYTHON) -m pytest -m browser -n 2 --dist loadfile tests/gallery $(ARGS)
 
-# Each night and before a release; everything else runs for every change.
+# Each night and before a release. A sample of them is in `make check`.
 test-batch: $(dev) ## run the slow tests: a file of a thousand lines, every schedule, the tutorial, more chaos
-	@$(pytest) -q -m batch $(ARGS)
+	@$(PYTEST) -q -m batch $(ARGS)
 
 # -rs prints each test that the server does not allow, with the reason.
 test-s3: $(dev) $(swift) ## run the tests of uploads against OpenStack Swift (S3_ENDPOINT=https://… for another S3)

@@ -1,4 +1,4 @@
-"""The corrections of moto: presigned URLs, unsigned requests, transactions, streams; and injected faults."""
+"""The corrections of moto: presigned URLs, unsigned requests, transactions, streams, queues; and injected faults."""
 
 import json
 import sys
