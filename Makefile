@@ -31,7 +31,7 @@ swift := .venv-swift/stamp
   deploy stack-name lint-workflows clean
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 # ----------------------------------------------------------------------------------------------------------------------
 # On one machine
